@@ -1,0 +1,286 @@
+//! Topics: the only place where a topic of Pi Stat is spelled.
+//!
+//! [`Topic`] is what a topic means, [`Topics`] writes and reads it under the configured prefix; the two are inverse.
+
+use std::fmt;
+
+use crate::id::{InvalidId, PiId, RunId, Target};
+
+/// The prefix used when nothing else is configured.
+pub const DEFAULT_PREFIX: &str = "pistat";
+
+/// The MQTT 5 user property with which the embedded broker names the account that sent a request.
+pub const ACCOUNT_PROPERTY: &str = "pistat-account";
+
+/// What a topic is about. [`crate`] has the table of who writes it, its payload, `QoS` and retention.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// `<pi>/status`: `online` or `offline`.
+    Status(PiId),
+    /// `<pi>/info`: what the machine is, and its session.
+    Info(PiId),
+    /// `<pi>/stats`: the newest sample.
+    Stats(PiId),
+    /// `<pi>/stats/backfill`: samples missed while disconnected.
+    Backfill(PiId),
+    /// `<pi>/meta`: label, assignment, tags.
+    Meta(PiId),
+    /// `<pi>/settings`: the interval.
+    Settings(PiId),
+    /// `<pi>/watch`: somebody is looking.
+    Watch(PiId),
+    /// `<pi>/task/request`, where the machine may also be a group.
+    Request(Target),
+    /// `<pi>/task/result`: a finished run.
+    Result(PiId),
+    /// `<pi>/task/<run>/execute`: a signed order.
+    Execute(PiId, RunId),
+    /// `<pi>/task/<run>/cancel`: a signed order.
+    Cancel(PiId, RunId),
+    /// `<pi>/task/<run>/report`: the agent's word on a run.
+    Report(PiId, RunId),
+    /// `<pi>/task/<run>/output`: chunks of output.
+    Output(PiId, RunId),
+    /// `<pi>/task/<run>/ack`: what the controller has on disk.
+    Ack(PiId, RunId),
+    /// `<pi>/task/<run>/status`: the controller's word on a run.
+    RunStatus(PiId, RunId),
+    /// `controller/key`: the controller's public key.
+    ControllerKey,
+    /// `controller/tasks`: the catalogue without its commands.
+    ControllerTasks,
+    /// `controller/event`: audit events.
+    ControllerEvent,
+    /// `$pistat/enroll/<pi>/request`.
+    EnrollRequest(PiId),
+    /// `$pistat/enroll/<pi>/response`.
+    EnrollResponse(PiId),
+}
+
+/// Why a prefix cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the topic prefix {0:?} must be one or more levels of letters, digits, '_', '-' or '.', joined by '/'")]
+pub struct InvalidPrefix(String);
+
+/// Topics under one prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    prefix: Box<str>,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self { prefix: DEFAULT_PREFIX.into() }
+    }
+}
+
+impl Topics {
+    /// Topics under `prefix`.
+    ///
+    /// # Errors
+    /// The prefix is empty, or has an empty level, a wildcard, a `$` or a character that needs quoting somewhere.
+    pub fn new(prefix: &str) -> Result<Self, InvalidPrefix> {
+        let level = |level: &str| {
+            !level.is_empty() && level.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        };
+        if prefix.split('/').all(level) { Ok(Self { prefix: prefix.into() }) } else { Err(InvalidPrefix(prefix.into())) }
+    }
+
+    /// The prefix, without a slash at its end.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The topic's text.
+    pub fn format(&self, topic: &Topic) -> String {
+        let prefix = &self.prefix;
+        match topic {
+            Topic::Status(pi) => format!("{prefix}/{pi}/status"),
+            Topic::Info(pi) => format!("{prefix}/{pi}/info"),
+            Topic::Stats(pi) => format!("{prefix}/{pi}/stats"),
+            Topic::Backfill(pi) => format!("{prefix}/{pi}/stats/backfill"),
+            Topic::Meta(pi) => format!("{prefix}/{pi}/meta"),
+            Topic::Settings(pi) => format!("{prefix}/{pi}/settings"),
+            Topic::Watch(pi) => format!("{prefix}/{pi}/watch"),
+            Topic::Request(target) => format!("{prefix}/{target}/task/request"),
+            Topic::Result(pi) => format!("{prefix}/{pi}/task/result"),
+            Topic::Execute(pi, run) => format!("{prefix}/{pi}/task/{run}/execute"),
+            Topic::Cancel(pi, run) => format!("{prefix}/{pi}/task/{run}/cancel"),
+            Topic::Report(pi, run) => format!("{prefix}/{pi}/task/{run}/report"),
+            Topic::Output(pi, run) => format!("{prefix}/{pi}/task/{run}/output"),
+            Topic::Ack(pi, run) => format!("{prefix}/{pi}/task/{run}/ack"),
+            Topic::RunStatus(pi, run) => format!("{prefix}/{pi}/task/{run}/status"),
+            Topic::ControllerKey => format!("{prefix}/controller/key"),
+            Topic::ControllerTasks => format!("{prefix}/controller/tasks"),
+            Topic::ControllerEvent => format!("{prefix}/controller/event"),
+            Topic::EnrollRequest(pi) => format!("${prefix}/enroll/{pi}/request"),
+            Topic::EnrollResponse(pi) => format!("${prefix}/enroll/{pi}/response"),
+        }
+    }
+
+    /// What a topic's text means; `None` when it is none of ours.
+    pub fn parse(&self, text: &str) -> Option<Topic> {
+        if let Some(rest) = text.strip_prefix('$') {
+            return parse_enrolment(self.levels_after_prefix(rest)?);
+        }
+        let rest = self.levels_after_prefix(text)?;
+        let (first, rest) = rest.split_once('/')?;
+        if first == "controller" {
+            match rest {
+                "key" => return Some(Topic::ControllerKey),
+                "tasks" => return Some(Topic::ControllerTasks),
+                "event" => return Some(Topic::ControllerEvent),
+                _ => {}
+            }
+        }
+        if rest == "task/request" {
+            return first.parse().ok().map(Topic::Request);
+        }
+        parse_of_machine(first.parse().ok()?, rest)
+    }
+
+    fn levels_after_prefix<'a>(&self, text: &'a str) -> Option<&'a str> {
+        text.strip_prefix(&*self.prefix)?.strip_prefix('/')
+    }
+
+    /// Everything that the controller hears from agents and operators, as topic filters with their `QoS`.
+    pub fn controller_filters(&self) -> [(String, u8); 8] {
+        let prefix = &self.prefix;
+        [
+            (format!("{prefix}/+/status"), 1),
+            (format!("{prefix}/+/info"), 1),
+            (format!("{prefix}/+/stats"), 0),
+            (format!("{prefix}/+/stats/backfill"), 1),
+            (format!("{prefix}/+/task/request"), 1),
+            (format!("{prefix}/+/task/+/report"), 1),
+            (format!("{prefix}/+/task/+/output"), 1),
+            (format!("${prefix}/enroll/+/request"), 1),
+        ]
+    }
+
+    /// Everything that the agent of one machine listens to, as topic filters with their `QoS`.
+    pub fn agent_filters(&self, pi: &PiId) -> [(String, u8); 8] {
+        let prefix = &self.prefix;
+        [
+            (format!("{prefix}/{pi}/task/+/execute"), 1),
+            (format!("{prefix}/{pi}/task/+/cancel"), 1),
+            (format!("{prefix}/{pi}/task/+/ack"), 1),
+            (format!("{prefix}/{pi}/settings"), 1),
+            (format!("{prefix}/{pi}/watch"), 0),
+            (format!("{prefix}/{pi}/status"), 1),
+            (format!("{prefix}/controller/key"), 1),
+            (format!("{prefix}/controller/status"), 1),
+        ]
+    }
+
+    /// The retained topics that a forgotten machine leaves behind, apart from those of its runs.
+    pub fn retained_of_machine(&self, pi: &PiId) -> [String; 5] {
+        [Topic::Status(pi.clone()), Topic::Info(pi.clone()), Topic::Stats(pi.clone()), Topic::Meta(pi.clone()), Topic::Settings(pi.clone())]
+            .map(|topic| self.format(&topic))
+    }
+}
+
+fn parse_enrolment(rest: &str) -> Option<Topic> {
+    let (pi, verb) = rest.strip_prefix("enroll/")?.split_once('/')?;
+    let pi = pi.parse().ok()?;
+    match verb {
+        "request" => Some(Topic::EnrollRequest(pi)),
+        "response" => Some(Topic::EnrollResponse(pi)),
+        _ => None,
+    }
+}
+
+fn parse_of_machine(pi: PiId, rest: &str) -> Option<Topic> {
+    Some(match rest {
+        "status" => Topic::Status(pi),
+        "info" => Topic::Info(pi),
+        "stats" => Topic::Stats(pi),
+        "stats/backfill" => Topic::Backfill(pi),
+        "meta" => Topic::Meta(pi),
+        "settings" => Topic::Settings(pi),
+        "watch" => Topic::Watch(pi),
+        "task/result" => Topic::Result(pi),
+        _ => {
+            let (run, verb) = rest.strip_prefix("task/")?.split_once('/')?;
+            let run: RunId = run.parse().ok()?;
+            match verb {
+                "execute" => Topic::Execute(pi, run),
+                "cancel" => Topic::Cancel(pi, run),
+                "report" => Topic::Report(pi, run),
+                "output" => Topic::Output(pi, run),
+                "ack" => Topic::Ack(pi, run),
+                "status" => Topic::RunStatus(pi, run),
+                _ => return None,
+            }
+        }
+    })
+}
+
+impl fmt::Display for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.prefix)
+    }
+}
+
+/// The target of a request topic's machine level, for messages about it.
+///
+/// # Errors
+/// The level is neither a pi-id nor `@tag` nor `@all`.
+pub fn parse_target(level: &str) -> Result<Target, InvalidId> {
+    level.parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_topic() -> Vec<Topic> {
+        let pi: PiId = "pi-1".parse().unwrap();
+        let run = RunId::from_parts(1, [1; 10]);
+        let p = || pi.clone();
+        vec![
+            Topic::Status(p()), Topic::Info(p()), Topic::Stats(p()), Topic::Backfill(p()), Topic::Meta(p()), Topic::Settings(p()),
+            Topic::Watch(p()), Topic::Request(Target::Pi(p())), Topic::Request(Target::All),
+            Topic::Request(Target::Tag("camera".parse().unwrap())), Topic::Result(p()), Topic::Execute(p(), run),
+            Topic::Cancel(p(), run), Topic::Report(p(), run), Topic::Output(p(), run), Topic::Ack(p(), run), Topic::RunStatus(p(), run),
+            Topic::ControllerKey, Topic::ControllerTasks, Topic::ControllerEvent, Topic::EnrollRequest(p()), Topic::EnrollResponse(p()),
+        ]
+    }
+
+    #[test]
+    fn format_and_parse_are_inverse_under_any_prefix() {
+        for prefix in ["pistat", "home/pis"] {
+            let topics = Topics::new(prefix).unwrap();
+            for topic in every_topic() {
+                let text = topics.format(&topic);
+                assert_eq!(topics.parse(&text), Some(topic), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_text_is_the_contracts() {
+        let topics = Topics::default();
+        let run = RunId::from_parts(1, [1; 10]);
+        assert_eq!(topics.format(&Topic::Status(PiId::controller())), "pistat/controller/status");
+        assert_eq!(topics.format(&Topic::Output("pi-1".parse().unwrap(), run)), format!("pistat/pi-1/task/{run}/output"));
+        assert_eq!(topics.format(&Topic::Request(Target::All)), "pistat/@all/task/request");
+    }
+
+    #[test]
+    fn foreign_and_malformed_topics_mean_nothing() {
+        let topics = Topics::default();
+        for text in ["", "pistat", "pistat/", "pistat/pi-1", "pistat/pi-1/", "pistat//status", "pistat/pi-1/status/", "pistat/é/status",
+            "pistatx/pi-1/status", "other/pi-1/status", "pistat/pi-1/task/not-a-run/report", "pistat/@all/status", "$pistat/enroll/pi-1",
+            "$SYS/broker", "pistat/pi-1/task/request/x"] {
+            assert_eq!(topics.parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn prefixes_that_would_not_be_plain_topics_are_refused() {
+        for bad in ["", "/", "a//b", "a/", "$SYS", "a+", "#", "a b"] {
+            assert!(Topics::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}
