@@ -271,7 +271,9 @@ mod tests {
     fn run_ids_are_version_seven_in_canonical_form() {
         let id = RunId::from_parts(1_780_000_000_000, [7; 10]);
         assert_eq!(id.to_string().parse::<RunId>().unwrap(), id);
-        for bad in ["", "x", "00000000-0000-4000-8000-000000000000", &id.to_string().to_uppercase(), &format!("{{{id}}}")] {
+        for bad in
+            ["", "x", "00000000-0000-4000-8000-000000000000", &id.to_string().to_uppercase(), &format!("{{{id}}}")]
+        {
             assert!(bad.parse::<RunId>().is_err(), "{bad:?}");
         }
     }

@@ -83,7 +83,11 @@ impl Topics {
         let level = |level: &str| {
             !level.is_empty() && level.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
-        if prefix.split('/').all(level) { Ok(Self { prefix: prefix.into() }) } else { Err(InvalidPrefix(prefix.into())) }
+        if prefix.split('/').all(level) {
+            Ok(Self { prefix: prefix.into() })
+        } else {
+            Err(InvalidPrefix(prefix.into()))
+        }
     }
 
     /// The prefix, without a slash at its end.
@@ -175,8 +179,14 @@ impl Topics {
 
     /// The retained topics that a forgotten machine leaves behind, apart from those of its runs.
     pub fn retained_of_machine(&self, pi: &PiId) -> [String; 5] {
-        [Topic::Status(pi.clone()), Topic::Info(pi.clone()), Topic::Stats(pi.clone()), Topic::Meta(pi.clone()), Topic::Settings(pi.clone())]
-            .map(|topic| self.format(&topic))
+        [
+            Topic::Status(pi.clone()),
+            Topic::Info(pi.clone()),
+            Topic::Stats(pi.clone()),
+            Topic::Meta(pi.clone()),
+            Topic::Settings(pi.clone()),
+        ]
+        .map(|topic| self.format(&topic))
     }
 }
 
@@ -239,11 +249,28 @@ mod tests {
         let run = RunId::from_parts(1, [1; 10]);
         let p = || pi.clone();
         vec![
-            Topic::Status(p()), Topic::Info(p()), Topic::Stats(p()), Topic::Backfill(p()), Topic::Meta(p()), Topic::Settings(p()),
-            Topic::Watch(p()), Topic::Request(Target::Pi(p())), Topic::Request(Target::All),
-            Topic::Request(Target::Tag("camera".parse().unwrap())), Topic::Result(p()), Topic::Execute(p(), run),
-            Topic::Cancel(p(), run), Topic::Report(p(), run), Topic::Output(p(), run), Topic::Ack(p(), run), Topic::RunStatus(p(), run),
-            Topic::ControllerKey, Topic::ControllerTasks, Topic::ControllerEvent, Topic::EnrollRequest(p()), Topic::EnrollResponse(p()),
+            Topic::Status(p()),
+            Topic::Info(p()),
+            Topic::Stats(p()),
+            Topic::Backfill(p()),
+            Topic::Meta(p()),
+            Topic::Settings(p()),
+            Topic::Watch(p()),
+            Topic::Request(Target::Pi(p())),
+            Topic::Request(Target::All),
+            Topic::Request(Target::Tag("camera".parse().unwrap())),
+            Topic::Result(p()),
+            Topic::Execute(p(), run),
+            Topic::Cancel(p(), run),
+            Topic::Report(p(), run),
+            Topic::Output(p(), run),
+            Topic::Ack(p(), run),
+            Topic::RunStatus(p(), run),
+            Topic::ControllerKey,
+            Topic::ControllerTasks,
+            Topic::ControllerEvent,
+            Topic::EnrollRequest(p()),
+            Topic::EnrollResponse(p()),
         ]
     }
 
@@ -263,16 +290,33 @@ mod tests {
         let topics = Topics::default();
         let run = RunId::from_parts(1, [1; 10]);
         assert_eq!(topics.format(&Topic::Status(PiId::controller())), "pistat/controller/status");
-        assert_eq!(topics.format(&Topic::Output("pi-1".parse().unwrap(), run)), format!("pistat/pi-1/task/{run}/output"));
+        assert_eq!(
+            topics.format(&Topic::Output("pi-1".parse().unwrap(), run)),
+            format!("pistat/pi-1/task/{run}/output")
+        );
         assert_eq!(topics.format(&Topic::Request(Target::All)), "pistat/@all/task/request");
     }
 
     #[test]
     fn foreign_and_malformed_topics_mean_nothing() {
         let topics = Topics::default();
-        for text in ["", "pistat", "pistat/", "pistat/pi-1", "pistat/pi-1/", "pistat//status", "pistat/pi-1/status/", "pistat/é/status",
-            "pistatx/pi-1/status", "other/pi-1/status", "pistat/pi-1/task/not-a-run/report", "pistat/@all/status", "$pistat/enroll/pi-1",
-            "$SYS/broker", "pistat/pi-1/task/request/x"] {
+        for text in [
+            "",
+            "pistat",
+            "pistat/",
+            "pistat/pi-1",
+            "pistat/pi-1/",
+            "pistat//status",
+            "pistat/pi-1/status/",
+            "pistat/é/status",
+            "pistatx/pi-1/status",
+            "other/pi-1/status",
+            "pistat/pi-1/task/not-a-run/report",
+            "pistat/@all/status",
+            "$pistat/enroll/pi-1",
+            "$SYS/broker",
+            "pistat/pi-1/task/request/x",
+        ] {
             assert_eq!(topics.parse(text), None, "{text:?}");
         }
     }

@@ -1,0 +1,237 @@
+//! Bodies of the HTTP API that are not views of [`crate::dashboard`]: what clients send, and what is answered once.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{
+    account::Role,
+    id::{AccountName, PiId, RunId, Tag, Target, TaskId},
+    task::Arguments,
+    time::Timestamp,
+};
+
+/// `POST /api/login`: a single-use code from a sign-in link, or an account's token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Login {
+    /// The code in the fragment of a sign-in link.
+    Code {
+        /// The code.
+        code: String,
+    },
+    /// An account's token.
+    Token {
+        /// The token.
+        token: String,
+    },
+}
+
+/// `POST /api/login-links` (admin; `pistat login`): a new single-use code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct LoginLink {
+    /// The code; it belongs into the fragment: `http://host:8000/#login=<code>`.
+    pub code: String,
+    /// When it stops working.
+    pub expires_at: Timestamp,
+}
+
+/// `POST /api/runs`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct NewRun {
+    /// Which task.
+    pub task: TaskId,
+    /// Where: a pi-id, `@tag` or `@all`.
+    pub target: Target,
+    /// Its arguments.
+    #[serde(default)]
+    pub args: Arguments,
+    /// Two requests of one account with the same id within a day are one run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// How long a run may wait for an offline machine, such as `10m`; `0s` refuses at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// How a group goes about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupOptions>,
+    /// Says that a person confirmed a task that asks for it.
+    #[serde(default)]
+    pub confirmed: bool,
+}
+
+/// How a run on many machines goes about it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct GroupOptions {
+    /// How many machines at a time; all at once without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u32>,
+    /// After how many failures the rest is not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_after: Option<u32>,
+    /// Whether the first machine goes alone, and the rest only if it succeeded.
+    #[serde(default)]
+    pub canary: bool,
+}
+
+/// The answer to `POST /api/runs`: 202, and everything it names is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct AcceptedRuns {
+    /// The group, when the target was one.
+    pub group: Option<RunId>,
+    /// One run for each machine.
+    pub runs: Vec<RunId>,
+}
+
+/// `PATCH /api/pis/{pi}`: what is absent stays as it is; null or an empty text takes it away.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct PatchMachine {
+    /// A new label; empty gives the agent's own back.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub label: Option<Option<String>>,
+    /// A new responsibility.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub assignment: Option<Option<String>>,
+    /// All of its tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Vec<Tag>>,
+    /// The cadence in seconds; null gives the agent's own back.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub interval: Option<Option<f64>>,
+}
+
+/// Tells an absent field (`None`) from a null one (`Some(None)`).
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// `POST /api/accounts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct NewAccount {
+    /// Its name.
+    pub name: AccountName,
+    /// What it may do.
+    #[serde(default = "viewer")]
+    pub role: Role,
+    /// Topic filters that it may publish to, besides its role's.
+    #[serde(default)]
+    pub publish: Vec<String>,
+    /// Topic filters that it may receive, besides its role's.
+    #[serde(default)]
+    pub subscribe: Vec<String>,
+}
+
+fn viewer() -> Role {
+    Role::Viewer
+}
+
+/// A new token, shown once: answer to `POST /api/accounts`, `POST /api/accounts/{name}/rotate` and `POST /api/enrolments`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct NewToken {
+    /// Whose.
+    pub name: String,
+    /// The token.
+    pub token: String,
+}
+
+/// `GET /api/join-token`, `POST /api/join-token/rotate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct JoinTokenView {
+    /// `<random>.<fingerprint of the controller's key>`.
+    pub token: String,
+}
+
+/// `POST /api/enrolments`: a single-use token for one pi-id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct NewEnrolment {
+    /// Which machine.
+    pub pi: PiId,
+}
+
+/// A machine that may connect: `GET /api/enrolments`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Enrolment {
+    /// Which machine.
+    pub pi: PiId,
+    /// The board's serial number, as it said when it enrolled.
+    pub serial: Option<String>,
+    /// When it enrolled; null while its single-use token waits.
+    pub enrolled_at: Option<Timestamp>,
+    /// Whether one new enrolment is allowed.
+    pub open: bool,
+}
+
+/// What a machine measured over a while, in columns: `GET /api/pis/{pi}/history?seconds=3600`.
+///
+/// Each column has one value for each step; null where nothing is known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct History {
+    /// When the first step begins.
+    pub start: Timestamp,
+    /// How long a step is.
+    pub step_seconds: u32,
+    /// Busy time of all cores.
+    pub cpu_percent: Vec<Option<f32>>,
+    /// Memory in use.
+    pub memory_percent: Vec<Option<f32>>,
+    /// Temperature.
+    pub temperature_celsius: Vec<Option<f32>>,
+    /// Bytes read from disks.
+    pub disk_read_bytes_per_second: Vec<Option<f32>>,
+    /// Bytes written to disks.
+    pub disk_write_bytes_per_second: Vec<Option<f32>>,
+    /// Bytes received.
+    pub network_rx_bytes_per_second: Vec<Option<f32>>,
+    /// Bytes sent.
+    pub network_tx_bytes_per_second: Vec<Option<f32>>,
+    /// Whether undervoltage was seen.
+    pub undervoltage: Vec<Option<bool>>,
+}
+
+/// An error's body: problem+json (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Problem {
+    /// A URI that names the kind of problem, or `about:blank`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in a few words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong and what to do, in a sentence.
+    pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_tells_absent_from_null() {
+        let patch: PatchMachine = serde_json::from_str(r#"{"label":null,"interval":2.5}"#).unwrap();
+        assert_eq!(patch, PatchMachine { label: Some(None), interval: Some(Some(2.5)), ..PatchMachine::default() });
+        assert!(serde_json::from_str::<PatchMachine>(r#"{"colour":"red"}"#).is_err());
+    }
+
+    #[test]
+    fn a_login_is_one_of_two_forms() {
+        assert_eq!(serde_json::from_str::<Login>(r#"{"code":"a"}"#).unwrap(), Login::Code { code: "a".into() });
+        assert!(serde_json::from_str::<Login>(r#"{"password":"a"}"#).is_err());
+    }
+}
