@@ -1,0 +1,126 @@
+//! What the broker tells its owner: who came, who was refused, who was replaced.
+//!
+//! Events never slow the broker: a full channel drops them, and the drop is counted
+//! ([`crate::Statistics::events_dropped`]).
+
+use std::net::SocketAddr;
+
+use tokio::sync::mpsc;
+
+/// How many events wait for the owner: a storm of reconnects of a thousand machines fits, at some 200 bytes each.
+pub(crate) const EVENT_CAPACITY: usize = 4096;
+
+/// The version of MQTT that a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// MQTT 3.1.1 (protocol level 4).
+    V311,
+    /// MQTT 5.
+    V5,
+}
+
+/// Something that an operator may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerEvent {
+    /// A client was accepted.
+    Connected {
+        /// The account, or the pi-id of an agent.
+        account: String,
+        /// Its client id; made by the broker when the client gave none.
+        client_id: String,
+        /// Where it comes from.
+        peer: SocketAddr,
+        /// What it speaks.
+        protocol: Protocol,
+    },
+    /// A client has gone.
+    Disconnected {
+        /// The account, or the pi-id of an agent.
+        account: String,
+        /// Its client id.
+        client_id: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A client was not let in.
+    Refused {
+        /// The user name that it gave.
+        user_name: String,
+        /// The client id that it gave.
+        client_id: String,
+        /// Where it comes from.
+        peer: SocketAddr,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A second client of the same account and client id took the session over.
+    TakenOver {
+        /// The account, or the pi-id of an agent.
+        account: String,
+        /// The client id of both.
+        client_id: String,
+        /// Where the new one comes from.
+        peer: SocketAddr,
+        /// Where the old one came from.
+        previous: SocketAddr,
+    },
+    /// A message was not taken.
+    PublishRefused {
+        /// The account, or the pi-id of an agent.
+        account: String,
+        /// Its client id.
+        client_id: String,
+        /// The topic.
+        topic: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A subscription was not granted.
+    SubscribeRefused {
+        /// The account, or the pi-id of an agent.
+        account: String,
+        /// Its client id.
+        client_id: String,
+        /// The filter.
+        filter: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A session was ended because it, or what waited for it, exceeded a bound, or because its account was revoked.
+    SessionEnded {
+        /// The account, or the pi-id of an agent.
+        account: String,
+        /// Its client id.
+        client_id: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A damaged state file was set aside.
+    StateDamaged {
+        /// Where the damaged file is kept now.
+        kept: std::path::PathBuf,
+        /// What was wrong with it.
+        reason: String,
+    },
+}
+
+/// The sending side: cheap to clone, never waits.
+#[derive(Clone)]
+pub(crate) struct Events {
+    sender: mpsc::Sender<BrokerEvent>,
+    counters: std::sync::Arc<crate::statistics::Counters>,
+}
+
+impl Events {
+    pub(crate) fn new(counters: std::sync::Arc<crate::statistics::Counters>) -> (Self, mpsc::Receiver<BrokerEvent>) {
+        let (sender, receiver) = mpsc::channel(EVENT_CAPACITY);
+        (Self { sender, counters }, receiver)
+    }
+
+    /// Tells the owner, or counts that it could not be told.
+    pub(crate) fn tell(&self, event: BrokerEvent) {
+        if self.sender.try_send(event).is_err() {
+            self.counters.events_dropped.add(1);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Every bound of the broker, with its default and the reason for it.
+//!
+//! `[mqtt.limits]` of `pistat.toml` maps on to [`Limits`]; unknown keys are refused. A client that exceeds a bound is
+//! told so by the protocol's codes; others never notice.
+
+use serde::Deserialize;
+
+/// What happens to a session that does not take its `QoS` 1 and 2 messages as fast as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SlowSubscriber {
+    /// Those who publish to it are slowed down to its pace; it is ended only after [`Limits::stalled_after_seconds`]
+    /// without any progress.
+    SlowPublishers,
+    /// It is ended as soon as its queue is full.
+    EndSession,
+}
+
+/// Every bound, each with a default that suits a controller on a small machine with a fleet of thousands.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Clients connected at once, over all listeners. 10,000 is ten times the largest fleet expected of one Pi.
+    pub connections: usize,
+    /// Clients connected at once from one network address; a fleet behind one router shares an address.
+    pub connections_per_address: usize,
+    /// Clients connected at once under one account. One agent needs one, a home automation a handful.
+    pub connections_per_account: usize,
+    /// Seconds from the connection's first byte to a complete CONNECT, TLS and WebSocket handshakes aside.
+    pub connect_seconds: u64,
+    /// The largest packet taken, in bytes (an MQTT 5 client is told). A sample is 0.5 kB, output chunks 25 kB.
+    pub packet_bytes: u32,
+    /// The largest CONNECT packet, in bytes: a stranger may make the broker hold no more than this.
+    pub connect_packet_bytes: u32,
+    /// The longest topic or filter, in bytes.
+    pub topic_bytes: usize,
+    /// The most levels of a topic or filter: matching is recursive in them.
+    pub topic_levels: usize,
+    /// Subscriptions of one session.
+    pub subscriptions: usize,
+    /// `QoS` 1 and 2 messages that a client may have under way to the broker (MQTT 5: Receive Maximum).
+    pub receive_maximum: u16,
+    /// `QoS` 1 and 2 messages under way to one client, unless its own Receive Maximum is less.
+    pub in_flight: u16,
+    /// Topic aliases that a client may use towards the broker (MQTT 5).
+    pub topic_aliases: u16,
+    /// Bytes of `QoS` 0 messages that wait for one session; beyond, the oldest is dropped and counted.
+    pub queue_bytes_qos0: usize,
+    /// Bytes of `QoS` 1 and 2 messages that wait for one connected session; beyond, see [`SlowSubscriber`].
+    pub queue_bytes: usize,
+    /// Bytes of `QoS` 1 and 2 messages that wait for a session without its client; beyond, the session is ended, so that
+    /// its client learns of the loss (session present is 0 when it returns).
+    pub offline_bytes: usize,
+    /// Messages that wait for a session without its client, whatever their size.
+    pub offline_messages: usize,
+    /// Sessions kept without their clients, over all accounts; the one that waits longest makes room.
+    pub sessions: usize,
+    /// Seconds that a session is kept without its client at most; 3.1.1 has no expiry of its own.
+    pub session_seconds: u32,
+    /// What happens when the queue of a connected session is full.
+    pub slow_subscriber: SlowSubscriber,
+    /// Seconds without any progress after which a full session is ended, whatever [`Limits::slow_subscriber`] says.
+    pub stalled_after_seconds: u64,
+    /// Retained messages.
+    pub retained_messages: usize,
+    /// Bytes of retained messages, topics included.
+    pub retained_bytes: usize,
+    /// Bytes of one retained message.
+    pub retained_message_bytes: usize,
+    /// Messages a second that one client may publish, over ten seconds; beyond, it is slowed down. 0 is no bound.
+    pub publish_rate: u32,
+    /// The longest keep alive in seconds; an MQTT 5 client that asks for more is told this one. 0, no keep alive, is
+    /// always allowed: dead peers are then found by TCP's own probes.
+    pub keep_alive_seconds: u16,
+    /// Seconds after an unclean stop during which clients may return before their last wills are published.
+    pub will_grace_seconds: u64,
+    /// Seconds between two publications of `$SYS`; 0 is never.
+    pub sys_interval_seconds: u64,
+    /// The first delay before bad credentials are refused, in milliseconds; it doubles with each attempt from the same
+    /// address, and good credentials never wait.
+    pub refusal_delay_milliseconds: u64,
+    /// The longest of these delays, in milliseconds.
+    pub refusal_delay_max_milliseconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            connections_per_address: 10_000,
+            connections_per_account: 1_000,
+            connect_seconds: 10,
+            packet_bytes: 1024 * 1024,
+            connect_packet_bytes: 64 * 1024,
+            topic_bytes: 1024,
+            topic_levels: 32,
+            subscriptions: 1_000,
+            receive_maximum: 256,
+            in_flight: 256,
+            topic_aliases: 64,
+            queue_bytes_qos0: 1024 * 1024,
+            queue_bytes: 4 * 1024 * 1024,
+            offline_bytes: 4 * 1024 * 1024,
+            offline_messages: 10_000,
+            sessions: 10_000,
+            session_seconds: 7 * 24 * 3600,
+            slow_subscriber: SlowSubscriber::SlowPublishers,
+            stalled_after_seconds: 30,
+            retained_messages: 200_000,
+            retained_bytes: 256 * 1024 * 1024,
+            retained_message_bytes: 1024 * 1024,
+            publish_rate: 0,
+            keep_alive_seconds: u16::MAX,
+            will_grace_seconds: 30,
+            sys_interval_seconds: 10,
+            refusal_delay_milliseconds: 250,
+            refusal_delay_max_milliseconds: 10_000,
+        }
+    }
+}
