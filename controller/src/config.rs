@@ -1,0 +1,19 @@
+//! The controller's configuration: defaults, then `config/pistat.toml`, then the environment, then flags.
+//!
+//! Unknown keys are refused, and all problems are reported at once with their places, before any port is bound.
+//! Nothing here opens a socket or makes a folder. Secrets print as `***`.
+
+mod broker_url;
+mod item;
+mod layers;
+mod problem;
+mod reader;
+mod sections;
+mod units;
+
+pub use broker_url::{BrokerUrl, Scheme};
+pub use problem::Problem;
+pub use sections::{
+    AccountRules, Broker, Config, Flags, HomeAssistant, Http, LogLevel, Mqtt, MqttTls, Requests, Runs, Tls,
+};
+pub use units::{parse_duration, parse_size};

@@ -1,0 +1,268 @@
+//! What the configuration means, typed, with every default.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use pistat_protocol::{
+    account::Role,
+    id::{AccountName, TaskId},
+    topic::Topics,
+};
+
+use super::BrokerUrl;
+
+/// Flags of `pistat serve` that win over everything else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--config FILE`: unlike the default file, it must exist.
+    pub config: Option<PathBuf>,
+    /// `--http ADDR:PORT`.
+    pub http: Option<String>,
+    /// `--mqtt ADDR:PORT`.
+    pub mqtt: Option<String>,
+    /// `--state DIR`.
+    pub state: Option<PathBuf>,
+    /// `--tasks FILE`.
+    pub tasks: Option<PathBuf>,
+    /// `--log-level LEVEL`.
+    pub log_level: Option<String>,
+}
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where the state is kept.
+    pub state: PathBuf,
+    /// The catalogue's file.
+    pub tasks: PathBuf,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// Dashboard and API.
+    pub http: Http,
+    /// Broker and topics.
+    pub mqtt: Mqtt,
+    /// Home Assistant's discovery.
+    pub homeassistant: HomeAssistant,
+    /// Runs: waiting, retention, concurrency.
+    pub runs: Runs,
+    /// Topic rules of accounts.
+    pub accounts: Vec<AccountRules>,
+}
+
+impl Config {
+    /// Reads all layers: defaults, the file, the environment, flags.
+    ///
+    /// # Errors
+    /// Every problem, with its place.
+    pub fn load(
+        _flags: &Flags,
+        _environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Vec<super::Problem>> {
+        let _ = DEFAULT_FILE;
+        todo!()
+    }
+}
+
+/// `[http]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Where the dashboard, the API and MQTT over WebSocket listen.
+    pub listen: SocketAddr,
+    /// With a certificate the port speaks HTTPS.
+    pub tls: Option<Tls>,
+    /// `public_url`: how people and agents reach this controller, when it is behind a reverse proxy.
+    pub public_url: Option<String>,
+}
+
+/// A certificate chain and its private key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain's file.
+    pub cert: PathBuf,
+    /// The private key's file.
+    pub key: PathBuf,
+}
+
+/// `[mqtt]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mqtt {
+    /// Where the embedded broker listens.
+    pub listen: SocketAddr,
+    /// MQTT over TLS, on its own port.
+    pub tls: Option<MqttTls>,
+    /// Ours, or another.
+    pub broker: Broker,
+    /// The prefix of all topics.
+    pub topics: Topics,
+    /// Who may ask over MQTT with an external broker; `None` is nobody.
+    pub requests: Option<Requests>,
+    /// `[mqtt.limits]`: bounds of the embedded broker, as a JSON object of what the file sets; empty without any.
+    pub limits: serde_json::Map<String, serde_json::Value>,
+}
+
+/// `[mqtt.tls]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MqttTls {
+    /// Where MQTT over TLS listens.
+    pub listen: SocketAddr,
+    /// Its certificate.
+    pub tls: Tls,
+}
+
+/// Which broker carries the fleet's messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broker {
+    /// The controller's own.
+    Embedded,
+    /// Another, of which controller and agents are clients.
+    External(BrokerUrl),
+}
+
+/// `[mqtt.requests]`: what anybody whom an external broker lets publish may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requests {
+    /// With which role their requests are checked.
+    pub role: Role,
+    /// Which tasks they may ask for.
+    pub tasks: Vec<TaskId>,
+}
+
+/// `[homeassistant]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeAssistant {
+    /// Whether machines are announced.
+    pub discovery: bool,
+    /// Home Assistant's discovery prefix.
+    pub prefix: String,
+}
+
+/// `[runs]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runs {
+    /// How long a run may wait for an offline machine; zero refuses at once.
+    pub expires: Duration,
+    /// How long a machine may be silent before its runs are lost.
+    pub lost_after: Duration,
+    /// How long finished runs and events are kept.
+    pub keep: Duration,
+    /// How many finished runs are kept at most.
+    pub keep_runs: u64,
+    /// How many events are kept at most.
+    pub keep_events: u64,
+    /// How many runs a machine does at a time, over all tasks.
+    pub per_machine: u32,
+}
+
+/// `[[account]]`: topic rules of an account, besides its role's. They win over the register's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountRules {
+    /// Whose.
+    pub name: AccountName,
+    /// Topic filters that it may publish to.
+    pub publish: Vec<String>,
+    /// Topic filters that it may receive.
+    pub subscribe: Vec<String>,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// And what is worth a look.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And how.
+    Debug,
+    /// And every detail.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level's name, as `tracing` knows it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    /// Any case; `warning` and `critical` are Python's names, which users of the original know.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "error" | "critical" => Ok(Self::Error),
+            "warn" | "warning" => Ok(Self::Warn),
+            "info" => Ok(Self::Info),
+            "debug" => Ok(Self::Debug),
+            "trace" => Ok(Self::Trace),
+            _ => Err(format!("{text:?} is no log level: it is error, warn, info, debug or trace")),
+        }
+    }
+}
+
+/// The file that is read when no other is named.
+pub(super) const DEFAULT_FILE: &str = "config/pistat.toml";
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state: "state".into(),
+            tasks: "config/tasks.toml".into(),
+            log_level: LogLevel::Info,
+            http: Http { listen: any_address(8000), tls: None, public_url: None },
+            mqtt: Mqtt::default(),
+            homeassistant: HomeAssistant { discovery: true, prefix: "homeassistant".into() },
+            runs: Runs::default(),
+            accounts: Vec::new(),
+        }
+    }
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            listen: any_address(1883),
+            tls: None,
+            broker: Broker::Embedded,
+            topics: Topics::default(),
+            requests: None,
+            limits: serde_json::Map::new(),
+        }
+    }
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self {
+            expires: Duration::from_mins(10),
+            lost_after: Duration::from_hours(24),
+            keep: Duration::from_hours(90 * 24),
+            keep_runs: 10_000,
+            keep_events: 10_000,
+            per_machine: 4,
+        }
+    }
+}
+
+fn any_address(port: u16) -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, port).into()
+}
