@@ -1,1 +1,77 @@
-//! The agent.
+//! The agent without its connection: what a machine publishes, and what it does with what it hears.
+//!
+//! Used by the `pistat-agent` binary over its own connection, and inside the controller, for the controller's own machine, over the controller's.
+//! It never opens a socket to a broker itself. Whoever embeds it is the process's only
+//! spawner of children: orphans of tasks are adopted and reaped here.
+
+mod agent;
+pub mod options;
+
+use bytes::Bytes;
+use pistat_protocol::topic::Topic;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::options::{AgentOptions, Policy};
+
+/// What the agent hears from whoever holds its connection.
+#[derive(Debug, Clone)]
+pub enum Incoming {
+    /// The connection is up and every filter of [`pistat_protocol::topic::Topics::agent_filters`] is subscribed.
+    Connected,
+    /// The connection is gone. What was handed over and not yet sent may be dropped: the agent repeats what matters.
+    Disconnected,
+    /// A message on one of the agent's topics.
+    Message {
+        /// Its topic.
+        topic: Topic,
+        /// Its payload.
+        payload: Bytes,
+        /// Whether it was delivered with the retain flag: such an order never runs.
+        retain: bool,
+    },
+}
+
+/// What the agent publishes.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Its topic.
+    pub topic: Topic,
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// 0 or 1.
+    pub qos: u8,
+    /// Whether the broker keeps it.
+    pub retain: bool,
+}
+
+/// Why the agent ended without having been asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The folder for the state of runs cannot be used.
+    #[error("the folder for the state of runs, {path}, cannot be used: {source}")]
+    Runs {
+        /// Which folder.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Whoever holds the connection went away.
+    #[error("the agent's connection ended without having been asked to")]
+    ConnectionGone,
+}
+
+/// Runs the agent until `stop` is cancelled.
+///
+/// On `stop`, running tasks are ended, and `offline` is the last thing that is published (unless the embedder publishes the status itself).
+///
+/// # Errors
+/// The folder for the state of runs cannot be used, or the connection's holder went away.
+pub async fn run(
+    options: AgentOptions,
+    incoming: mpsc::Receiver<Incoming>,
+    outgoing: mpsc::Sender<Outgoing>,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    agent::Agent::start(options, outgoing)?.run(incoming, stop).await
+}
