@@ -4,10 +4,11 @@
 //! describe cannot leave the controller. It refuses shells: a command is an argv, and an argument never becomes more than one element of it.
 
 mod approved;
-mod argument;
+pub(crate) mod argument;
 mod check;
 mod command;
 mod parse;
+mod parse_argument;
 mod refusal;
 mod task;
 

@@ -4,12 +4,13 @@
 //! Nothing here opens a socket or makes a folder. Secrets print as `***`.
 
 mod broker_url;
-mod item;
+pub(crate) mod item;
 mod layers;
+mod load;
 mod problem;
-mod reader;
+pub(crate) mod reader;
 mod sections;
-mod units;
+pub(crate) mod units;
 
 pub use broker_url::{BrokerUrl, Scheme};
 pub use problem::Problem;

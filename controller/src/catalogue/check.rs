@@ -1,13 +1,16 @@
 //! The check that every way in goes through: dashboard, MQTT, REST, command line, schedule.
 
+use std::collections::BTreeMap;
+
 use pistat_protocol::{
     account::Role,
-    id::{PiId, Tag, TaskId},
+    id::{PiId, Tag, Target, TaskId},
     status::ExecutionPolicy,
     task::Arguments,
 };
 
-use super::{ApprovedTask, Catalogue, Refusal};
+use super::{ApprovedTask, Catalogue, Refusal, RefusalKind, Task};
+use crate::config::reader::near;
 
 /// What is asked: a task with arguments, by somebody, on one machine.
 #[derive(Clone, Copy)]
@@ -42,7 +45,110 @@ impl Catalogue {
     ///
     /// # Errors
     /// The refusal, as data for the person who asked.
-    pub fn check(&self, _ask: &Ask<'_>) -> Result<ApprovedTask, Refusal> {
-        todo!()
+    pub fn check(&self, ask: &Ask<'_>) -> Result<ApprovedTask, Refusal> {
+        let task = self.get(ask.task).ok_or_else(|| self.unknown(ask.task))?;
+        task.check_role(ask.role)?;
+        task.check_machine(&ask.machine)?;
+        let args = task.check_arguments(ask)?;
+        Ok(task.approve(ask.machine.pi, args))
+    }
+
+    fn unknown(&self, id: &TaskId) -> Refusal {
+        let ids = self.tasks.iter().map(|task| task.view.id.as_str());
+        let hint = match near(id.as_str(), ids) {
+            Some(near) => format!("did you mean {near}?"),
+            None => "`task list` shows all tasks".to_owned(),
+        };
+        Refusal::new(RefusalKind::UnknownTask, format!("There is no task {id}; {hint}"))
     }
 }
+
+impl Task {
+    fn check_role(&self, role: Option<Role>) -> Result<(), Refusal> {
+        let needed = self.view.role;
+        match role {
+            Some(role) if role < needed => {
+                let sentence = format!("{} needs the role {needed}, and yours is {role}", self.view.id);
+                Err(Refusal::new(RefusalKind::NotAllowed, sentence))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_machine(&self, machine: &MachineFacts<'_>) -> Result<(), Refusal> {
+        let MachineFacts { pi, tags, policy, runner } = *machine;
+        let id = &self.view.id;
+        if !self.on.iter().any(|target| covers(target, pi, tags)) {
+            let sentence = format!("{id} may not run on {pi}: the catalogue allows it on {}", self.view.on.join(", "));
+            return Err(Refusal::new(RefusalKind::NotOnThisMachine, sentence));
+        }
+        if policy == Some(ExecutionPolicy::Never) {
+            let sentence = format!("{pi} takes no tasks: its agent was started with --register-only");
+            return Err(Refusal::new(RefusalKind::RegisterOnly, sentence));
+        }
+        if self.view.root && runner == Some(false) {
+            let sentence = format!(
+                "{id} needs root, and {pi} has no root runner: install the package pistat-runner there to allow such tasks"
+            );
+            return Err(Refusal::new(RefusalKind::NoRunner, sentence));
+        }
+        Ok(())
+    }
+
+    fn check_arguments(&self, ask: &Ask<'_>) -> Result<Arguments, Refusal> {
+        let bad = |sentence: String| Refusal::new(RefusalKind::BadArgument, sentence);
+        let id = &self.view.id;
+        if let Some(unknown) = ask.args.keys().find(|name| !self.arguments.iter().any(|a| a.view.name == **name)) {
+            return Err(bad(self.unknown_argument(unknown)));
+        }
+        let mut args = Arguments::new();
+        for argument in &self.arguments {
+            let name = &argument.view.name;
+            let value = ask.args.get(name).or(argument.view.default.as_ref());
+            let value = value
+                .ok_or_else(|| bad(format!("{id} needs {name}: {}", super::argument::describe(&argument.view.kind))))?;
+            args.insert(name.clone(), argument.admit(value, ask.is_machine).map_err(bad)?);
+        }
+        Ok(args)
+    }
+
+    fn unknown_argument(&self, name: &str) -> String {
+        let name: String = name.chars().take(60).flat_map(char::escape_debug).collect();
+        let known: Vec<_> = self.arguments.iter().map(|argument| argument.view.name.as_str()).collect();
+        let hint = if known.is_empty() { "it takes none".to_owned() } else { format!("it takes {}", known.join(", ")) };
+        format!("{} has no argument \"{name}\"; {hint}", self.view.id)
+    }
+
+    fn approve(&self, pi: &PiId, args: Arguments) -> ApprovedTask {
+        let values: BTreeMap<_, _> = args.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect();
+        let argv = self.command.argv(&values);
+        ApprovedTask {
+            task: self.view.id.clone(),
+            label: self.view.label.clone(),
+            pi: pi.clone(),
+            argv,
+            args,
+            environment: self.environment.clone(),
+            working_directory: self.working_directory.clone(),
+            timeout: self.timeout,
+            grace: self.grace,
+            output_limit_bytes: self.output_limit_bytes,
+            concurrency: self.view.concurrency,
+            ends: self.view.ends,
+            root: self.view.root,
+            confirm: self.view.confirm,
+        }
+    }
+}
+
+/// Whether a machine is among those that a target names. Machines are compared without case, as everywhere.
+fn covers(target: &Target, pi: &PiId, tags: &[Tag]) -> bool {
+    match target {
+        Target::All => true,
+        Target::Tag(tag) => tags.contains(tag),
+        Target::Pi(other) => other.key() == pi.key(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

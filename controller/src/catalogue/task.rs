@@ -1,8 +1,20 @@
 //! The catalogue and its tasks, as they were read.
 
-use pistat_protocol::{id::TaskId, task::TaskView};
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
-use crate::{config::Problem, schedule::Schedule};
+use pistat_protocol::{
+    id::{Target, TaskId},
+    task::TaskView,
+};
+
+use super::{argument::Argument, command::Command};
+use crate::{
+    config::{Config, Problem},
+    schedule::Schedule,
+};
+
+/// The catalogue that ships, for a controller without a file.
+const SHIPPED: &str = include_str!("../../../config/tasks.toml");
 
 /// All tasks, in the order of the file.
 #[derive(Debug, Clone, Default)]
@@ -14,16 +26,34 @@ pub struct Catalogue {
 #[derive(Debug, Clone)]
 pub struct Task {
     pub(super) view: TaskView,
+    pub(super) command: Command,
+    pub(super) arguments: Vec<Argument>,
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) working_directory: Option<String>,
+    pub(super) timeout: Duration,
+    pub(super) grace: Duration,
+    pub(super) output_limit_bytes: u64,
+    pub(super) on: Vec<Target>,
     pub(super) schedule: Option<Schedule>,
 }
 
 impl Catalogue {
-    /// Reads a catalogue's text; `file` names it in problems.
+    /// Reads the catalogue's file. When the file that nobody named does not exist, the catalogue is the one that ships.
     ///
     /// # Errors
-    /// Every problem of the text, with its line.
-    pub fn parse(_text: &str, _file: &str) -> Result<Self, Vec<Problem>> {
-        todo!()
+    /// The file cannot be read, or every problem of its text.
+    pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path == Config::default().tasks => {
+                Self::parse(SHIPPED, &name)
+            }
+            Err(error) => {
+                let message = format!("the file cannot be read: {error}");
+                Err(vec![Problem { file: name, line: None, message }])
+            }
+        }
     }
 
     /// What people see: everything but the commands.
@@ -48,8 +78,26 @@ impl Task {
         &self.view
     }
 
-    /// When it runs by itself.
+    /// Where it may run.
+    pub fn on(&self) -> &[Target] {
+        &self.on
+    }
+
+    /// When it runs by itself, on every machine of [`Task::on`].
     pub fn schedule(&self) -> Option<&Schedule> {
         self.schedule.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_default_file_is_the_catalogue_that_ships_and_a_missing_named_file_is_a_problem() {
+        // Tests run in the crate's folder, which has no config/tasks.toml of its own.
+        assert_eq!(Catalogue::read(Path::new("config/tasks.toml")).unwrap().tasks.len(), 14);
+        let problems = Catalogue::read(Path::new("/nonexistent/tasks.toml")).unwrap_err();
+        assert!(problems[0].to_string().starts_with("/nonexistent/tasks.toml: the file cannot be read"));
     }
 }

@@ -54,20 +54,6 @@ pub struct Config {
     pub accounts: Vec<AccountRules>,
 }
 
-impl Config {
-    /// Reads all layers: defaults, the file, the environment, flags.
-    ///
-    /// # Errors
-    /// Every problem, with its place.
-    pub fn load(
-        _flags: &Flags,
-        _environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, Vec<super::Problem>> {
-        let _ = DEFAULT_FILE;
-        todo!()
-    }
-}
-
 /// `[http]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
@@ -218,9 +204,6 @@ impl FromStr for LogLevel {
         }
     }
 }
-
-/// The file that is read when no other is named.
-pub(super) const DEFAULT_FILE: &str = "config/pistat.toml";
 
 impl Default for Config {
     fn default() -> Self {

@@ -1,0 +1,289 @@
+//! From merged layers to a [`Config`]: every key is read, every problem kept.
+
+use std::{fs, io, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+
+use pistat_protocol::{
+    id::{AccountName, is_reserved},
+    topic::Topics,
+};
+
+use super::{
+    AccountRules, Broker, Config, Flags, HomeAssistant, Http, Mqtt, MqttTls, Problem, Requests, Runs, Tls,
+    item::{Item, Kind, Place, parse_toml},
+    layers,
+    reader::{Problems, Section},
+    units::{format_duration, parse_duration},
+};
+
+/// The file that is read when no other is named.
+const DEFAULT_FILE: &str = "config/pistat.toml";
+
+impl Config {
+    /// Reads all layers: defaults, the file, the environment, flags.
+    ///
+    /// # Errors
+    /// Every problem, with its place.
+    pub fn load(flags: &Flags, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Vec<Problem>> {
+        let (file, problems) = match read_file(flags) {
+            Ok(text) => parse_toml(&text, &file_name(flags)),
+            Err(problem) => (empty(), vec![problem]),
+        };
+        let problems = Problems::from(problems);
+        let merged = match layers::merge(file, layers::environment(environment), layers::flags(flags)) {
+            Ok(merged) => merged,
+            Err(problem) => return Err(vec![problem]),
+        };
+        let config = Section::new("", merged, &problems).map(read);
+        problems.into_result(config)
+    }
+}
+
+fn file_name(flags: &Flags) -> String {
+    flags.config.as_ref().map_or_else(|| DEFAULT_FILE.into(), |path| path.display().to_string())
+}
+
+/// The file's text. Only the default file may be missing.
+fn read_file(flags: &Flags) -> Result<String, Problem> {
+    let path = flags.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && flags.config.is_none() => Ok(String::new()),
+        Err(error) => Err(Place::named(&file_name(flags)).problem(format!("the file cannot be read: {error}"))),
+    }
+}
+
+fn empty() -> Item {
+    Item { place: Place::named(DEFAULT_FILE), kind: Kind::Table(Vec::new()) }
+}
+
+fn read(mut root: Section<'_>) -> Config {
+    let default = Config::default();
+    let config = Config {
+        state: root.parsed("state", path).unwrap_or(default.state),
+        tasks: root.parsed("tasks", path).unwrap_or(default.tasks),
+        log_level: root.parsed("log_level", FromStr::from_str).unwrap_or(default.log_level),
+        http: root.section("http").map_or(default.http, http),
+        mqtt: root.section("mqtt").map_or(default.mqtt, mqtt),
+        homeassistant: root.section("homeassistant").map_or(default.homeassistant, homeassistant),
+        runs: root.section("runs").map_or(default.runs, runs),
+        accounts: accounts(root.sections("account")),
+    };
+    root.finish();
+    config
+}
+
+fn http(mut section: Section<'_>) -> Http {
+    let default = Config::default().http;
+    let http = Http {
+        listen: section.parsed("listen", address).unwrap_or(default.listen),
+        tls: section.section("tls").and_then(|section| {
+            let (tls, section) = certificate(section);
+            section.finish();
+            tls
+        }),
+        public_url: section.parsed("public_url", public_url),
+    };
+    section.finish();
+    http
+}
+
+fn mqtt(mut section: Section<'_>) -> Mqtt {
+    let default = Mqtt::default();
+    let requests_place = section.place_of("requests");
+    let mqtt = Mqtt {
+        listen: section.parsed("listen", address).unwrap_or(default.listen),
+        tls: section.section("tls").and_then(mqtt_tls),
+        broker: section.parsed("broker", broker).unwrap_or(default.broker),
+        topics: section.parsed("prefix", Topics::new).unwrap_or(default.topics),
+        requests: section.section("requests").and_then(requests),
+        limits: section.section("limits").map_or(default.limits, limits),
+    };
+    if mqtt.requests.is_some() && mqtt.broker == Broker::Embedded {
+        section.problem_at(
+            &requests_place,
+            "[mqtt.requests] is for an external broker; with the embedded one each account's role says what it may ask for",
+        );
+    }
+    section.finish();
+    mqtt
+}
+
+fn mqtt_tls(mut section: Section<'_>) -> Option<MqttTls> {
+    let listen = section.parsed("listen", address).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8883)));
+    let (tls, section) = certificate(section);
+    section.finish();
+    tls.map(|tls| MqttTls { listen, tls })
+}
+
+/// A certificate and its key: both or none, and both readable.
+fn certificate(mut section: Section<'_>) -> (Option<Tls>, Section<'_>) {
+    let files = ["cert", "key"].map(|key| section.parsed(key, readable));
+    for key in ["cert", "key"] {
+        if !section.was_given(key) {
+            section.problem(format!("{} needs both cert and key; {key} is missing", section.name()));
+        }
+    }
+    let [cert, key] = files;
+    (cert.zip(key).map(|(cert, key)| Tls { cert, key }), section)
+}
+
+fn requests(mut section: Section<'_>) -> Option<Requests> {
+    let role = section.parsed("role", FromStr::from_str);
+    let tasks = section.list("tasks", FromStr::from_str);
+    for key in ["role", "tasks"] {
+        if !section.was_given(key) {
+            section.problem(format!("[mqtt.requests] needs both a role and tasks; {key} is missing"));
+        }
+    }
+    section.finish();
+    Some(Requests { role: role?, tasks: tasks? })
+}
+
+/// The broker's bounds are the broker's to understand; here they only must be single values.
+fn limits(mut section: Section<'_>) -> serde_json::Map<String, serde_json::Value> {
+    let mut limits = serde_json::Map::new();
+    for (key, item) in section.take_all() {
+        match single_value(&item) {
+            Some(value) => drop(limits.insert(key, value)),
+            None => section.problem_at(&item.place, &format!("mqtt.limits.{key} must be a number or a text")),
+        }
+    }
+    limits
+}
+
+fn single_value(item: &Item) -> Option<serde_json::Value> {
+    Some(match &item.kind {
+        Kind::Integer(number) => (*number).into(),
+        Kind::Number(number) => (*number).into(),
+        Kind::Boolean(truth) => (*truth).into(),
+        // The environment has only texts.
+        Kind::Text(text) if item.place.line.is_none() && text.parse::<i64>().is_ok() => {
+            text.parse::<i64>().ok()?.into()
+        }
+        Kind::Text(text) => text.as_str().into(),
+        Kind::List(_) | Kind::Table(_) | Kind::Other(_) => return None,
+    })
+}
+
+fn homeassistant(mut section: Section<'_>) -> HomeAssistant {
+    let default = Config::default().homeassistant;
+    let prefix = |text: &str| Topics::new(text).map(|topics| topics.prefix().to_owned());
+    let homeassistant = HomeAssistant {
+        discovery: section.boolean("discovery").unwrap_or(default.discovery),
+        prefix: section.parsed("prefix", prefix).unwrap_or(default.prefix),
+    };
+    section.finish();
+    homeassistant
+}
+
+/// A day of retention at least, so that a typing error does not empty the register.
+const SHORTEST_KEEP: Duration = Duration::from_hours(24);
+/// Anything longer is the same as for ever.
+const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
+/// Fewer would already be cut by one large group.
+const FEWEST_KEPT: i64 = 100;
+/// Keeps the register's file within what an SD card carries.
+const MOST_KEPT: i64 = 10_000_000;
+
+fn runs(mut section: Section<'_>) -> Runs {
+    let default = Runs::default();
+    let count = |value: Option<i64>, default: u64| value.and_then(|n| u64::try_from(n).ok()).unwrap_or(default);
+    let week = Duration::from_hours(7 * 24);
+    let runs = Runs {
+        expires: section.parsed("expires", between(Duration::ZERO..=week)).unwrap_or(default.expires),
+        lost_after: section
+            .parsed("lost_after", between(Duration::from_mins(1)..=LONGEST))
+            .unwrap_or(default.lost_after),
+        keep: section.parsed("keep", between(SHORTEST_KEEP..=LONGEST)).unwrap_or(default.keep),
+        keep_runs: count(section.integer("keep_runs", FEWEST_KEPT..=MOST_KEPT), default.keep_runs),
+        keep_events: count(section.integer("keep_events", FEWEST_KEPT..=MOST_KEPT), default.keep_events),
+        per_machine: section
+            .integer("per_machine", 1..=64)
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(default.per_machine),
+    };
+    section.finish();
+    runs
+}
+
+fn accounts(sections: Vec<Section<'_>>) -> Vec<AccountRules> {
+    let mut accounts: Vec<AccountRules> = Vec::new();
+    for mut section in sections {
+        let name = section.parsed("name", account_name);
+        let publish = section.list("publish", topic_filter).unwrap_or_default();
+        let subscribe = section.list("subscribe", topic_filter).unwrap_or_default();
+        if !section.was_given("name") {
+            section.problem("[[account]] needs a name");
+        }
+        if let Some(name) = name {
+            if accounts.iter().any(|other| other.name.key() == name.key()) {
+                section.problem(format!("[[account]] {name} is there twice"));
+            }
+            accounts.push(AccountRules { name, publish, subscribe });
+        }
+        section.finish();
+    }
+    accounts
+}
+
+fn account_name(text: &str) -> Result<AccountName, String> {
+    let name: AccountName = text.parse().map_err(|error: pistat_protocol::id::InvalidId| error.to_string())?;
+    if is_reserved(text) && !text.eq_ignore_ascii_case("admin") {
+        return Err(format!("{name} is Pi Stat's own name, not an account's"));
+    }
+    Ok(name)
+}
+
+/// A topic filter of MQTT (5.0, section 4.7).
+fn topic_filter(text: &str) -> Result<String, String> {
+    let levels: Vec<_> = text.split('/').collect();
+    let last = levels.len() - 1;
+    let level_ok = |(index, level): (usize, &&str)| match *level {
+        "+" => true,
+        "#" => index == last,
+        level => !level.contains(['+', '#', '\0']),
+    };
+    if !text.is_empty() && text.len() <= 1024 && levels.iter().enumerate().all(level_ok) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is no topic filter: + stands for one whole level, # for the rest at the end"))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no address to listen on, such as 0.0.0.0:8000 or [::1]:8000"))
+}
+
+fn broker(text: &str) -> Result<Broker, String> {
+    if text == "embedded" { Ok(Broker::Embedded) } else { text.parse().map(Broker::External) }
+}
+
+fn public_url(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none()
+    });
+    let text = text.trim_end_matches('/').to_owned();
+    url.map(|_| text)
+        .ok_or_else(|| "it is the dashboard's address as people type it, such as https://pis.example.org".into())
+}
+
+fn path(text: &str) -> Result<PathBuf, &'static str> {
+    if text.is_empty() { Err("the path is empty") } else { Ok(text.into()) }
+}
+
+fn readable(text: &str) -> Result<PathBuf, String> {
+    fs::File::open(text).map(|_| text.into()).map_err(|error| format!("{text} cannot be read: {error}"))
+}
+
+fn between(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let duration = parse_duration(text)?;
+        if range.contains(&duration) {
+            return Ok(duration);
+        }
+        let (least, most) = (format_duration(*range.start()), format_duration(*range.end()));
+        Err(format!("{text} is out of range: it is {least} to {most}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

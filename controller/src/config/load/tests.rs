@@ -1,0 +1,132 @@
+use super::*;
+use crate::config::LogLevel;
+
+fn load(text: &str, environment: &[(&str, &str)], flags: Flags) -> Result<Config, Vec<Problem>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pistat.toml");
+    fs::write(&path, text).unwrap();
+    let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    let shorten = |mut problem: Problem| {
+        problem.file = problem.file.rsplit('/').next().unwrap_or_default().to_owned();
+        problem
+    };
+    Config::load(&Flags { config: Some(path), ..flags }, environment)
+        .map_err(|problems| problems.into_iter().map(shorten).collect())
+}
+
+fn problems(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    load(text, environment, Flags::default()).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_configured_is_the_default() {
+    assert_eq!(load("", &[], Flags::default()).unwrap(), Config::default());
+}
+
+#[test]
+fn flags_win_over_the_environment_over_the_file_over_the_defaults() {
+    let file = "state = 'a'\nlog_level = 'WARNING'\n[http]\nlisten = '127.0.0.1:1'\n[mqtt]\nlisten = '127.0.0.1:2'\n";
+    let environment = [("PISTAT_HTTP__LISTEN", "127.0.0.1:3"), ("PISTAT_STATE", "b"), ("PISTAT_TOKEN", "x")];
+    let flags = Flags { state: Some("c".into()), ..Flags::default() };
+    let config = load(file, &environment, flags).unwrap();
+    assert_eq!(config.state, PathBuf::from("c"));
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:3");
+    assert_eq!(config.mqtt.listen.to_string(), "127.0.0.1:2");
+    assert_eq!((config.log_level, config.tasks), (LogLevel::Warn, "config/tasks.toml".into()));
+}
+
+#[test]
+fn the_environment_speaks_every_kind() {
+    let environment = [
+        ("PISTAT_HOMEASSISTANT__DISCOVERY", "false"),
+        ("PISTAT_RUNS__PER_MACHINE", "2"),
+        ("PISTAT_RUNS__EXPIRES", "0"),
+        ("PISTAT_MQTT__BROKER", "mqtt://u:p@broker"),
+        ("PISTAT_MQTT__REQUESTS__ROLE", "operator"),
+        ("PISTAT_MQTT__REQUESTS__TASKS", "uptime, disk-usage"),
+        ("PISTAT_MQTT__LIMITS__CONNECTIONS", "50"),
+        ("PISTAT_LOG_LEVEL", ""),
+        ("PISTAT_AGENT_PI_ID", "pi-1"),
+    ];
+    let config = load("", &environment, Flags::default()).unwrap();
+    assert!(!config.homeassistant.discovery);
+    assert_eq!((config.runs.per_machine, config.runs.expires), (2, Duration::ZERO));
+    assert_eq!(config.mqtt.requests.unwrap().tasks.len(), 2);
+    assert_eq!(config.mqtt.limits["connections"], 50);
+    assert!(matches!(config.mqtt.broker, Broker::External(_)));
+}
+
+#[test]
+fn all_problems_come_at_once_with_their_lines() {
+    let file = "
+stat = 'x'
+log_level = 'loud'
+[http]
+listen = 'here'
+port = 80
+[mqtt]
+listen = 5
+prefix = 'a b'
+broker = 'http://u:secret@b'
+[mqtt.tls]
+cert = '/nonexistent/cert'
+[runs]
+expires = '10 minutes'
+per_machine = 0
+[homeassistant]
+discovery = 'yes'
+[[account]]
+name = 'zigbee2mqtt'
+publish = ['zigbee2mqtt/#', 'a/#/b']
+[[account]]
+name = 'Zigbee2MQTT'
+[[account]]
+name = 'controller'
+[[account]]
+";
+    let environment = [("PISTAT_RUNS__KEEP", "1s"), ("PISTAT_RUN__KEEP", "1d")];
+    let problems = problems(file, &environment);
+    for expected in [
+        "pistat.toml:2: unknown key stat; did you mean state?",
+        "pistat.toml:3: log_level: \"loud\" is no log level",
+        "pistat.toml:5: listen: \"here\" is no address",
+        "pistat.toml:6: unknown key port in [http]",
+        "pistat.toml:8: listen must be a text in quotes, not a whole number",
+        "pistat.toml:9: prefix: the topic prefix \"a b\"",
+        "pistat.toml:10: broker: a broker is not reached by http",
+        "pistat.toml:12: cert: /nonexistent/cert cannot be read",
+        "pistat.toml:12: mqtt.tls needs both cert and key; key is missing",
+        "pistat.toml:14: expires: \"10 minutes\" is no duration",
+        "pistat.toml:15: per_machine: 0 is out of range: it is 1 to 64",
+        "pistat.toml:17: discovery must be true or false, not \"yes\"",
+        "pistat.toml:20: publish: \"a/#/b\" is no topic filter",
+        "[[account]] Zigbee2MQTT is there twice",
+        "pistat.toml:24: name: controller is Pi Stat's own name",
+        "[[account]] needs a name",
+        "PISTAT_RUN__KEEP: unknown key run; did you mean runs?",
+        "PISTAT_RUNS__KEEP: keep: 1s is out of range: it is 1d to",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}\n{}", problems.join("\n"));
+    }
+    assert_eq!(problems.len(), 18, "{}", problems.join("\n"));
+    assert!(!problems.join("\n").contains("secret"));
+}
+
+#[test]
+fn requests_over_mqtt_are_for_an_external_broker() {
+    let problems = problems("[mqtt.requests]\nrole = 'operator'\ntasks = ['uptime']\n", &[]);
+    assert!(problems[0].contains("is for an external broker"), "{problems:?}");
+}
+
+#[test]
+fn a_named_file_must_exist() {
+    let flags = Flags { config: Some("/nonexistent/pistat.toml".into()), ..Flags::default() };
+    let problems = Config::load(&flags, []).unwrap_err();
+    assert!(problems[0].message.contains("cannot be read"), "{problems:?}");
+}
+
+#[test]
+fn secrets_do_not_print() {
+    let config = load("[mqtt]\nbroker = 'mqtt://u:s3cret@broker'\n", &[], Flags::default()).unwrap();
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
