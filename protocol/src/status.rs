@@ -138,6 +138,13 @@ pub struct Info {
     /// Systemd units in state `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_units: Option<Vec<String>>,
+    /// How many orders this agent process has refused as unsigned, altered, foreign, stale or replayed; absent when none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub orders_refused: Option<u64>,
+    /// Why the last of them was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_order_refused: Option<String>,
 }
 
 /// What people gave a machine: the retained payload of `meta`.
