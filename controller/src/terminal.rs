@@ -6,9 +6,12 @@ mod complete;
 mod explain;
 mod help;
 mod names;
-mod parse;
+mod output_filter;
+pub(crate) mod parse;
 mod render;
 mod resolve;
+#[cfg(test)]
+mod sample;
 mod style;
 mod words;
 
@@ -16,11 +19,15 @@ pub use complete::complete;
 pub use explain::explain;
 pub use help::help;
 pub use names::View;
+pub use output_filter::OutputFilter;
 pub use parse::{Command, RunCommand, TagChange, parse};
 pub use render::{
-    done, event, group_progress, machine, machines, refusal, run, run_footer, run_header, runs, task_list,
+    done, event, group, group_progress, machine, machines, patched, refusal, run, run_footer, run_header, runs,
+    task_list,
 };
-pub use resolve::{new_run, patch_assignment, patch_interval, patch_name, patch_tags, typed_arguments};
+pub use resolve::{
+    MAX_LABEL_CHARS, label, new_run, patch_assignment, patch_interval, patch_name, patch_tags, typed_arguments,
+};
 pub use style::{Style, clean};
 pub use words::{Word, quote, split};
 

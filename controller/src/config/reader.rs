@@ -252,8 +252,10 @@ fn comma_separated(text: &str, place: &Place) -> Vec<Item> {
 pub(crate) fn near<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_lowercase();
     let score = |candidate: &str| strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase());
-    let best = candidates.into_iter().map(|candidate| (score(candidate), candidate));
-    best.max_by(|(a, _), (b, _)| a.total_cmp(b)).filter(|(score, _)| *score >= 0.6).map(|(_, candidate)| candidate)
+    let scored = candidates.into_iter().map(|candidate| (score(candidate), candidate));
+    // Of several that are as near, the first: ids come before labels.
+    let best = scored.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    best.filter(|(score, _)| *score >= 0.6).map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

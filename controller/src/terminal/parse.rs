@@ -1,6 +1,11 @@
 //! From a line to a command. Names are not looked up here.
 
-use super::Word;
+use super::{
+    THEMES, Word,
+    help::{COMMANDS, unknown, usage},
+    words::split,
+};
+use crate::config::parse_duration;
 
 /// A command, with names as they were typed.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +87,185 @@ pub struct TagChange {
 ///
 /// # Errors
 /// A sentence that says what is wrong and how it is written.
-pub fn parse(_line: &str) -> Result<Option<Command>, String> {
-    todo!()
+pub fn parse(line: &str) -> Result<Option<Command>, String> {
+    let words = split(line)?;
+    let Some(first) = words.first() else { return Ok(None) };
+    let two = words.get(1).map(|second| format!("{} {}", first.text, second.text).to_lowercase());
+    let entry = COMMANDS
+        .iter()
+        .find(|entry| Some(entry.name) == two.as_deref())
+        .or_else(|| COMMANDS.iter().find(|entry| entry.name == first.text.to_lowercase()));
+    let Some(entry) = entry else { return Err(incomplete(&first.text, two.as_deref())) };
+    let rest = words[entry.name.split(' ').count()..].to_vec();
+    command(entry.name, rest).map(Some)
 }
+
+fn incomplete(first: &str, two: Option<&str>) -> String {
+    let first = first.to_lowercase();
+    let group: Vec<_> =
+        COMMANDS.iter().filter(|entry| entry.name.split_once(' ').is_some_and(|(a, _)| a == first)).collect();
+    if group.is_empty() {
+        return unknown(&first);
+    }
+    if let Some(near) = two.and_then(|two| crate::config::reader::near(two, group.iter().map(|entry| entry.name))) {
+        return format!("There is no such command; did you mean {near}?");
+    }
+    let forms: Vec<_> = group.iter().map(|entry| usage(entry.name)).collect();
+    format!("{first} is followed by one of: {}", forms.join(" · "))
+}
+
+fn command(name: &'static str, words: Vec<Word>) -> Result<Command, String> {
+    Ok(match name {
+        "help" => Command::Help(Some(joined(&words)).filter(|text| !text.is_empty())),
+        "clear" => none(name, &words).map(|()| Command::Clear)?,
+        "theme" => Command::Theme(at_most_one(name, words)?.map(theme).transpose()?),
+        "pis" => none(name, &words).map(|()| Command::Pis)?,
+        "pi" => Command::Pi(name_of_several_words(name, &words)?),
+        "runs" => Command::Runs(if words.is_empty() { None } else { Some(joined(&words)) }),
+        "show" => Command::Show(exactly_one(name, words)?),
+        "output" => Command::Output(exactly_one(name, words)?),
+        "task list" => none(name, &words).map(|()| Command::TaskList)?,
+        "task run" => Command::TaskRun(run_command(words)?),
+        "task cancel" => Command::TaskCancel(exactly_one(name, words)?),
+        "task assign" => Command::TaskAssign(at_least_two(name, words)?),
+        "assign name" => Command::AssignName(at_least_two(name, words)?),
+        "tag add" | "tag remove" => Command::Tag(tag_change(name, &words)?),
+        _ => settings(words)?,
+    })
+}
+
+fn wrong(name: &str) -> String {
+    format!("It is written: {}", usage(name))
+}
+
+fn joined(words: &[Word]) -> String {
+    words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+fn none(name: &str, words: &[Word]) -> Result<(), String> {
+    if words.is_empty() { Ok(()) } else { Err(wrong(name)) }
+}
+
+fn at_most_one(name: &str, mut words: Vec<Word>) -> Result<Option<String>, String> {
+    if words.len() > 1 { Err(wrong(name)) } else { Ok(words.pop().map(|word| word.text)) }
+}
+
+fn exactly_one(name: &str, words: Vec<Word>) -> Result<String, String> {
+    at_most_one(name, words)?.filter(|text| !text.is_empty()).ok_or_else(|| wrong(name))
+}
+
+fn at_least_two(name: &str, words: Vec<Word>) -> Result<Vec<Word>, String> {
+    if words.len() < 2 { Err(wrong(name)) } else { Ok(words) }
+}
+
+fn name_of_several_words(name: &str, words: &[Word]) -> Result<String, String> {
+    Some(joined(words)).filter(|text| !text.is_empty()).ok_or_else(|| wrong(name))
+}
+
+fn theme(name: String) -> Result<String, String> {
+    let known = THEMES.into_iter().find(|theme| theme.eq_ignore_ascii_case(&name));
+    known.map(str::to_owned).ok_or_else(|| format!("There is no such theme; there are {}", THEMES.join(", ")))
+}
+
+fn tag_change(name: &str, words: &[Word]) -> Result<TagChange, String> {
+    match words {
+        [machine @ .., tag] if !machine.is_empty() => {
+            Ok(TagChange { add: name == "tag add", machine: joined(machine), tag: tag.text.clone() })
+        }
+        _ => Err(wrong(name)),
+    }
+}
+
+fn settings(words: Vec<Word>) -> Result<Command, String> {
+    let mut options = Options::new("settings", words);
+    let interval = options.value("--interval")?;
+    let machine = joined(&options.finish()?);
+    let interval = interval.filter(|_| !machine.is_empty()).ok_or_else(|| wrong("settings"))?;
+    Ok(Command::Settings { machine, interval_seconds: interval_seconds(&interval)? })
+}
+
+/// A cadence in seconds, or `None` for `default`.
+pub(crate) fn interval_seconds(text: &str) -> Result<Option<f64>, String> {
+    if text.eq_ignore_ascii_case("default") {
+        return Ok(None);
+    }
+    let seconds = text.parse().ok().filter(|seconds| pistat_protocol::status::INTERVAL_SECONDS.contains(seconds));
+    seconds.map(Some).ok_or_else(|| "The interval is 0.2 to 3600 seconds, or default for the agent's own".to_owned())
+}
+
+fn run_command(words: Vec<Word>) -> Result<RunCommand, String> {
+    let mut options = Options::new("task run", words);
+    let mut run = RunCommand {
+        yes: options.flag("--yes") | options.flag("-y"),
+        detach: options.flag("--detach"),
+        explain: options.flag("--explain"),
+        canary: options.flag("--canary"),
+        at_once: options.value("--at-once")?.map(|text| count("--at-once", &text)).transpose()?,
+        stop_after: options.value("--stop-after")?.map(|text| count("--stop-after", &text)).transpose()?,
+        expires: options.value("--expires")?,
+        ..RunCommand::default()
+    };
+    if let Some(expires) = &run.expires {
+        parse_duration(expires)?;
+    }
+    for word in options.finish()? {
+        match word.text.split_once('=') {
+            Some((name, value)) if !word.quoted => run.args.push((name.to_owned(), value.to_owned())),
+            _ if run.task.is_empty() => run.task = word.text,
+            _ if run.target.is_none() => run.target = Some(word.text),
+            _ => {
+                return Err(format!(
+                    "{} is one word too many; names of several words need quotes. {}",
+                    word.text,
+                    wrong("task run")
+                ));
+            }
+        }
+    }
+    if run.task.is_empty() { Err(wrong("task run")) } else { Ok(run) }
+}
+
+/// A count of machines or failures.
+pub(crate) fn count(option: &str, text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| format!("{option} needs a whole number from 1"))
+}
+
+/// The options among the words of a command. Quoted words are never options.
+struct Options {
+    command: &'static str,
+    words: Vec<Word>,
+}
+
+impl Options {
+    fn new(command: &'static str, words: Vec<Word>) -> Self {
+        Self { command, words }
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        let before = self.words.len();
+        self.words.retain(|word| word.quoted || word.text != name);
+        self.words.len() < before
+    }
+
+    /// `--name value` or `--name=value`.
+    fn value(&mut self, name: &str) -> Result<Option<String>, String> {
+        let of_name = |word: &Word| !word.quoted && (word.text == name || word.text.starts_with(&format!("{name}=")));
+        let Some(at) = self.words.iter().position(of_name) else { return Ok(None) };
+        let word = self.words.remove(at);
+        if let Some((_, value)) = word.text.split_once('=') {
+            return Ok(Some(value.to_owned()));
+        }
+        if at < self.words.len() { Ok(Some(self.words.remove(at).text)) } else { Err(format!("{name} needs a value")) }
+    }
+
+    fn finish(self) -> Result<Vec<Word>, String> {
+        let stray = self.words.iter().find(|word| !word.quoted && word.text.starts_with('-') && word.text.len() > 1);
+        match stray {
+            Some(word) => Err(format!("{} has no option {}. {}", self.command, word.text, wrong(self.command))),
+            None => Ok(self.words),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,64 +1,89 @@
-//! Views as text for people: SGR colours and `\n` only; each text ends with `\n`.
+//! Views as text for people: SGR colours and `\n` only; each text ends with `\n`. Everything from outside is cleaned before it is shown.
+
+mod machine;
+mod quantity;
+mod run;
+mod table;
+mod task;
 
 use pistat_protocol::{
-    dashboard::{Event, Group, Machine, Run},
-    task::TaskView,
-    time::Timestamp,
+    api::PatchMachine,
+    dashboard::{Event, Machine, Severity},
+    id::PiId,
 };
 
-use super::Style;
+use super::{
+    Style,
+    style::{Paint, clean},
+};
 
-/// `task list`.
-pub fn task_list(_tasks: &[TaskView], _style: Style) -> String {
-    todo!()
-}
+pub use machine::{machine, machines};
+pub use run::{group, group_progress, run, run_footer, run_header, runs};
+pub use task::task_list;
 
-/// `pis`: one line for each machine.
-pub fn machines(_machines: &[Machine], _now: Timestamp, _style: Style) -> String {
-    todo!()
-}
-
-/// `pi <pi>`: everything about one machine.
-pub fn machine(_machine: &Machine, _now: Timestamp, _style: Style) -> String {
-    todo!()
-}
-
-/// `runs`: one line for each run. Machines are for their labels.
-pub fn runs(_runs: &[Run], _machines: &[Machine], _now: Timestamp, _style: Style) -> String {
-    todo!()
-}
-
-/// `show <run>`: everything about one run.
-pub fn run(_run: &Run, _machines: &[Machine], _style: Style) -> String {
-    todo!()
-}
-
-/// The line above a run's output: task, machine, run.
-pub fn run_header(_run: &Run, _label: &str, _style: Style) -> String {
-    todo!()
-}
-
-/// The line below a run's output: how it ended, exit code, how long it took.
-pub fn run_footer(_run: &Run, _style: Style) -> String {
-    todo!()
-}
-
-/// A group's progress in one line, without its end of line.
-pub fn group_progress(_group: &Group, _style: Style) -> String {
-    todo!()
-}
-
-/// An event in one line.
-pub fn event(_event: &Event, _machines: &[Machine], _style: Style) -> String {
-    todo!()
+/// An event in one line: time in UTC, kind, machine or account, text.
+pub fn event(event: &Event, machines: &[Machine], style: Style) -> String {
+    let time = event.time.to_string();
+    let time = time.get(..19).unwrap_or(&time).replace('T', " ");
+    let paint = match event.severity {
+        Severity::Info => Paint::Name,
+        Severity::Warning => Paint::Warning,
+        Severity::Error => Paint::Bad,
+    };
+    let who = match (&event.pi, &event.account) {
+        (Some(pi), _) => label_of(machines, pi),
+        (None, Some(account)) => account.clone(),
+        (None, None) => String::new(),
+    };
+    let kind = style.cell(Some(Paint::Dim), event.kind.as_str(), 6);
+    let who = style.cell(Some(paint), &clean(&who), 14);
+    format!("{}  {kind}  {who}  {}\n", style.paint(Paint::Dim, &time), clean(&event.text))
 }
 
 /// A sentence that says what was done.
-pub fn done(_sentence: &str, _style: Style) -> String {
-    todo!()
+pub fn done(sentence: &str, style: Style) -> String {
+    format!("{} {}\n", style.paint(Paint::Good, "✔"), clean(sentence))
 }
 
 /// A sentence that says why not.
-pub fn refusal(_sentence: &str, _style: Style) -> String {
-    todo!()
+pub fn refusal(sentence: &str, style: Style) -> String {
+    format!("{} {}\n", style.paint(Paint::Bad, "✖"), clean(sentence))
 }
+
+/// What a patch did to a machine, in sentences. `before` is the machine as it was, `after` as it is.
+pub fn patched(patch: &PatchMachine, before: &Machine, after: &Machine, style: Style) -> String {
+    let (id, label) = (after.id.as_str(), style.paint(Paint::Strong, &clean(&after.label)));
+    let mut sentences = Vec::new();
+    if patch.label.is_some() {
+        sentences.push(format!("{id} is now {label}"));
+    }
+    match (&patch.assignment, &after.assignment) {
+        (Some(_), Some(task)) => {
+            sentences.push(format!("{label} is responsible for {}", style.paint(Paint::Name, &clean(task))));
+        }
+        (Some(_), None) => sentences.push(format!("{label} is responsible for nothing")),
+        (None, _) => {}
+    }
+    if patch.tags.is_some() {
+        let tags: Vec<_> = after.tags.iter().map(|tag| format!("@{tag}")).collect();
+        let tags = if tags.is_empty() { "no tag".to_owned() } else { tags.join(" ") };
+        sentences.push(format!("{label} has {}", style.paint(Paint::Name, &tags)));
+    }
+    if patch.interval.is_some() && before.id == after.id {
+        sentences.push(match after.interval_seconds {
+            Some(seconds) => format!("{label} measures every {seconds} s"),
+            None => format!("{label} measures at its own interval"),
+        });
+    }
+    let mark = style.paint(Paint::Good, "✔");
+    sentences.into_iter().map(|sentence| format!("{mark} {sentence}\n")).collect()
+}
+
+/// The label of a machine, or its id when it is not known any more.
+pub(super) fn label_of(machines: &[Machine], pi: &PiId) -> String {
+    let machine = machines.iter().find(|machine| machine.id == *pi);
+    machine.map_or_else(|| pi.to_string(), |machine| clean(&machine.label).into_owned())
+}
+
+#[cfg(test)]
+mod tests;
