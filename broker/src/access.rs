@@ -160,6 +160,12 @@ impl Directory {
         may_join.then_some(Identity::Joining(pi))
     }
 
+    /// Whether this joining machine is an enrolled one by now.
+    pub(crate) fn has_just_enrolled(&self, identity: &Identity) -> bool {
+        let Identity::Joining(pi) = identity else { return false };
+        matches!(self.principals.get(&pi.key()), Some(Principal { identity: Identity::Agent(_), .. }))
+    }
+
     fn is_join_token(&self, pi_key: &str, secret: &Secret) -> Choice {
         let of_this_pi = self.pi_join_tokens.iter().filter(|(pi, _)| pi == pi_key).map(|(_, hash)| hash);
         let mut found = Choice::from(0);
@@ -280,11 +286,13 @@ impl Access {
             Identity::Controller => true,
             Identity::Agent(pi) => self.topics.agent_filters(pi).iter().any(|(allowed, _)| reaches(allowed)),
             Identity::Joining(pi) => {
-                reaches(&format!("{}enroll/{pi}/response", self.own_system)) || reaches(&format!("{}controller/key", self.own))
+                reaches(&format!("{}enroll/{pi}/response", self.own_system))
+                    || reaches(&format!("{}controller/key", self.own))
             }
             Identity::Account { subscribe, .. } => {
                 let reaches_more_than_orders = |allowed: &str| {
-                    filter::meet(filter, allowed).is_some_and(|common| !self.orders.iter().any(|f| filter::covers(f, &common)))
+                    filter::meet(filter, allowed)
+                        .is_some_and(|common| !self.orders.iter().any(|f| filter::covers(f, &common)))
                 };
                 self.viewer_receives.iter().any(|f| reaches_more_than_orders(f))
                     || subscribe.iter().any(|f| self.rule_reaches_beyond_own(filter, f))
@@ -299,7 +307,8 @@ impl Access {
 
     /// An account's own rules never reach an agent's or the controller's topics, nor those of the broker.
     fn is_open_to_rules(&self, topic: &str, to_publish: bool) -> bool {
-        let is_own = topic.starts_with(&*self.own) || topic == self.topics.prefix() || topic.starts_with(&*self.own_system);
+        let is_own =
+            topic.starts_with(&*self.own) || topic == self.topics.prefix() || topic.starts_with(&*self.own_system);
         let is_brokers = to_publish && (topic.starts_with("$SYS/") || topic == "$SYS");
         (!is_own && !is_brokers) || (to_publish && self.is_request(topic))
     }
@@ -321,7 +330,8 @@ impl Access {
 }
 
 fn is_written_by_agent(rest: &str) -> bool {
-    matches!(rest, "status" | "info" | "stats" | "stats/backfill") || matches!(verb_of_run(rest), Some("report" | "output"))
+    matches!(rest, "status" | "info" | "stats" | "stats/backfill")
+        || matches!(verb_of_run(rest), Some("report" | "output"))
 }
 
 fn is_read_by_agent(rest: &str) -> bool {

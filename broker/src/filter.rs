@@ -173,13 +173,20 @@ mod tests {
                 filters.push(format!("{x}/{y}/#"));
             }
         }
-        let topics = ["a", "b", "c", "a/a", "a/b", "a/c", "b/a", "b/b", "c/c", "a/b/c", "b/a/c", "a/b/c/d", "$a", "$a/b", "$a/c", "$a/b/c"];
+        let topics = [
+            "a", "b", "c", "a/a", "a/b", "a/c", "b/a", "b/b", "c/c", "a/b/c", "b/a/c", "a/b/c/d", "$a", "$a/b", "$a/c",
+            "$a/b/c",
+        ];
         for a in &filters {
             for b in &filters {
                 let common = meet(a, b);
                 for topic in topics {
                     let both = matches(a, topic) && matches(b, topic);
-                    assert_eq!(common.as_deref().is_some_and(|c| matches(c, topic)), both, "{a} {b} {common:?} {topic}");
+                    assert_eq!(
+                        common.as_deref().is_some_and(|c| matches(c, topic)),
+                        both,
+                        "{a} {b} {common:?} {topic}"
+                    );
                 }
                 if covers(a, b) {
                     assert!(topics.iter().all(|t| !matches(b, t) || matches(a, t)), "{a} {b}");

@@ -6,17 +6,44 @@
 //! sees a client.
 
 mod access;
+mod admission;
 mod events;
 mod filter;
+mod front;
+mod hub;
 mod limits;
+mod listener;
+mod message;
+mod outbox;
+mod packet;
+mod retained;
+mod session;
+mod spine;
 mod statistics;
+mod store;
+mod tls;
+mod topic_tree;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use pistat_protocol::topic::Topics;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use access::Access;
+use admission::Admission;
+use events::Events;
+use front::Front;
+use hub::Hub;
+use message::Clock;
+use statistics::Counters;
+use store::{Restored, Store};
+use tls::Certificate;
 
 pub use access::{CONTROLLER_USER, Directory, Identity, SecretHash};
 pub use events::{BrokerEvent, Protocol};
@@ -116,60 +143,159 @@ pub enum BrokerError {
     Failed(String),
 }
 
-/// A running broker. Stop it with [`Broker::shutdown`]; dropping it ends its tasks without the courtesies.
-pub struct Broker {}
+/// A running broker. Stop it with [`Broker::shutdown`]; dropping it asks its tasks to end without waiting for them.
+pub struct Broker {
+    front: Arc<Front>,
+    addresses: Addresses,
+    /// What must not end while the broker runs: the hub and the ports.
+    hub: JoinHandle<Result<hub::Stopped, BrokerError>>,
+    ports: JoinSet<()>,
+    _stop_on_drop: DropGuard,
+}
 
 impl Broker {
     /// Opens the ports and starts. The receiver tells what happens; it may be ignored.
     ///
     /// # Errors
     /// A port is taken, the certificate is unusable, the state folder cannot be written.
-    pub async fn start(config: BrokerConfig, directory: Directory) -> Result<(Self, mpsc::Receiver<BrokerEvent>), StartError> {
-        todo!()
+    pub async fn start(
+        config: BrokerConfig,
+        directory: Directory,
+    ) -> Result<(Self, mpsc::Receiver<BrokerEvent>), StartError> {
+        let certificate = config.tls.as_ref().map(Certificate::load).transpose()?;
+        let plain = config.listen.map(|address| listener::open("MQTT", address)).transpose()?;
+        let tls = config.tls.as_ref().map(|tls| listener::open("MQTT over TLS", tls.listen)).transpose()?;
+        let addresses = Addresses { mqtt: plain.as_ref().map(|(_, at)| *at), mqtts: tls.as_ref().map(|(_, at)| *at) };
+
+        let counters = Arc::new(Counters::default());
+        let (events, event_receiver) = Events::new(counters.clone());
+        let (store, restored) = open_store(config.state, &counters).await?;
+        if let Some((kept, reason)) = restored.damaged.clone() {
+            tracing::error!(kept = %kept.display(), reason, "the file of retained messages was damaged");
+            events.tell(BrokerEvent::StateDamaged { kept, reason });
+        }
+        let (spine, spine_receiver) = spine::open().await?;
+        let (commands, command_receiver) = mpsc::channel(hub::COMMAND_CAPACITY);
+        let (closed, closed_receiver) = mpsc::unbounded_channel();
+        let (directory, directory_receiver) = watch::channel(Arc::new(directory));
+        let stop = CancellationToken::new();
+        let front = Arc::new(Front {
+            limits: config.limits,
+            access: Arc::new(Access::new(&config.topics)),
+            counters,
+            events,
+            clock: Clock::new(),
+            spine,
+            commands,
+            closed,
+            directory,
+            admission: Admission::default(),
+            stop: stop.clone(),
+            tasks: TaskTracker::new(),
+        });
+        let inputs = hub::Inputs {
+            spine: spine_receiver,
+            commands: command_receiver,
+            closed: closed_receiver,
+            directory: directory_receiver,
+        };
+        let hub = tokio::spawn(Hub::new(front.clone(), store, restored).run(inputs));
+        let mut ports = JoinSet::new();
+        if let Some((listener, _)) = plain {
+            ports.spawn(listener::serve_plain(front.clone(), listener));
+        }
+        if let (Some((listener, _)), Some(certificate), Some(files)) = (tls, certificate, config.tls) {
+            let (watching, stop) = (certificate.clone().watch(files), stop.clone());
+            ports.spawn(async move { stop.run_until_cancelled(watching).await.unwrap_or_default() });
+            ports.spawn(listener::serve_tls(front.clone(), listener, certificate));
+        }
+        Ok((Self { front, addresses, hub, ports, _stop_on_drop: stop.drop_guard() }, event_receiver))
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
-        todo!()
+        self.addresses
     }
 
     /// What other parts of the program hold.
     pub fn handle(&self) -> BrokerHandle {
-        todo!()
+        BrokerHandle { front: self.front.clone() }
     }
 
-    /// Resolves only if the broker dies of itself.
+    /// Resolves only if the broker dies of itself. After it has, there is nothing left but [`Broker::shutdown`].
     pub async fn failed(&mut self) -> BrokerError {
-        todo!()
+        let failed = |error: JoinError| BrokerError::Failed(error.to_string());
+        tokio::select! {
+            hub = &mut self.hub, if !self.hub.is_finished() || !self.front.stop.is_cancelled() => {
+                self.front.stop.cancel();
+                match hub {
+                    Ok(Err(error)) => error,
+                    Ok(Ok(_)) => BrokerError::Failed("it was stopped".to_owned()),
+                    Err(error) => failed(error),
+                }
+            }
+            Some(port) = self.ports.join_next() => {
+                self.front.stop.cancel();
+                match port {
+                    Err(error) => failed(error),
+                    Ok(()) => BrokerError::Failed("a port was closed".to_owned()),
+                }
+            }
+        }
     }
 
     /// Stops: no more connections, MQTT 5 clients are told, retained messages are on disk, every task has ended.
     /// Wills of connected clients are kept for the next start, as after an unclean stop.
-    pub async fn shutdown(self) {
-        todo!()
+    pub async fn shutdown(mut self) {
+        self.front.stop.cancel();
+        self.ports.join_all().await;
+        let hub = if self.hub.is_finished() { None } else { (&mut self.hub).await.ok() };
+        // The hub has told every session; each takes its leave and ends.
+        self.front.tasks.close();
+        self.front.tasks.wait().await;
+        if let Some(Ok(stopped)) = hub
+            && let Err(error) = tokio::task::spawn_blocking(move || stopped.finish()).await
+        {
+            tracing::error!(%error, "retained messages may not be on disk");
+        }
     }
+}
+
+async fn open_store(
+    folder: Option<PathBuf>,
+    counters: &Arc<Counters>,
+) -> Result<(Option<Store>, Restored), StartError> {
+    let Some(folder) = folder else { return Ok((None, Restored::default())) };
+    let (path, counters) = (folder.clone(), counters.clone());
+    let opened = tokio::task::spawn_blocking(move || Store::open(&folder, counters)).await;
+    let opened = opened.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    opened.map(|(store, restored)| (Some(store), restored)).map_err(|source| StartError::State { path, source })
 }
 
 /// A running broker for those who do not own it.
 #[derive(Clone)]
-pub struct BrokerHandle {}
+pub struct BrokerHandle {
+    front: Arc<Front>,
+}
 
 impl BrokerHandle {
-    /// Serves MQTT on any byte stream, as if it had come through a port.
+    /// Serves MQTT on any byte stream, as if it had come through a port. Needs a tokio runtime around it.
     pub fn serve<S>(&self, stream: S, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        todo!()
+        if !self.front.stop.is_cancelled() {
+            self.front.tasks.spawn(session::serve(self.front.clone(), stream, peer));
+        }
     }
 
     /// Accounts have changed: sessions whose credential is gone or changed, or whose rights shrank, end at once.
     pub fn set_directory(&self, directory: Directory) {
-        todo!()
+        self.front.directory.send_replace(Arc::new(directory));
     }
 
     /// Every counter, now.
     pub fn statistics(&self) -> Statistics {
-        todo!()
+        self.front.counters.read()
     }
 }

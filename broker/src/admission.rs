@@ -1,0 +1,170 @@
+//! Who gets as far as CONNECT: connections counted, all and by address, and the growing delay before bad credentials
+//! are refused.
+//!
+//! Good credentials never wait here, whatever others from the same address have tried.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::limits::Limits;
+
+/// An address's bad attempts are forgotten after this time without another.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(300);
+
+/// Addresses remembered for their bad attempts. An attacker with more addresses than this forgets the oldest of them.
+const REMEMBERED: usize = 10_000;
+
+/// Refusals that are being delayed for one address at once; more are refused at once and closed, so that the delay does
+/// not become a way to hold connections open.
+const DELAYED_AT_ONCE: u32 = 8;
+
+#[derive(Debug, Default)]
+struct Address {
+    connections: usize,
+    bad_attempts: u32,
+    delayed: u32,
+    last_attempt: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connections: usize,
+    addresses: HashMap<IpAddr, Address>,
+}
+
+/// The counts; one for the whole broker.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Admission {
+    state: Arc<Mutex<State>>,
+}
+
+/// A place for one connection, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    admission: Admission,
+    address: IpAddr,
+}
+
+impl Admission {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection from this address, if there is one.
+    pub(crate) fn admit(&self, address: IpAddr, limits: &Limits) -> Option<Place> {
+        let mut state = self.lock();
+        let here = state.addresses.get(&address).map_or(0, |known| known.connections);
+        if state.connections >= limits.connections || here >= limits.connections_per_address {
+            return None;
+        }
+        state.connections += 1;
+        state.addresses.entry(address).or_default().connections += 1;
+        Some(Place { admission: self.clone(), address })
+    }
+}
+
+impl Place {
+    /// Bad credentials came on this connection: how long their refusal is delayed.
+    pub(crate) fn bad_attempt(&self, limits: &Limits) -> Duration {
+        let now = Instant::now();
+        let mut state = self.admission.lock();
+        if state.addresses.len() > REMEMBERED {
+            state.forget_oldest();
+        }
+        let Some(address) = state.addresses.get_mut(&self.address) else { return Duration::ZERO };
+        if address.last_attempt.is_some_and(|last| now.duration_since(last) > FORGIVEN_AFTER) {
+            address.bad_attempts = 0;
+        }
+        address.last_attempt = Some(now);
+        address.bad_attempts = address.bad_attempts.saturating_add(1);
+        let doubled = limits.refusal_delay_milliseconds.saturating_mul(1 << (address.bad_attempts - 1).min(20));
+        if doubled == 0 || address.delayed >= DELAYED_AT_ONCE {
+            return Duration::ZERO;
+        }
+        address.delayed += 1;
+        Duration::from_millis(doubled.min(limits.refusal_delay_max_milliseconds))
+    }
+
+    /// The delay is over.
+    pub(crate) fn delay_over(&self) {
+        if let Some(address) = self.admission.lock().addresses.get_mut(&self.address) {
+            address.delayed = address.delayed.saturating_sub(1);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.admission.lock();
+        state.connections -= 1;
+        let Some(address) = state.addresses.get_mut(&self.address) else { return };
+        address.connections -= 1;
+        if address.connections == 0 && address.bad_attempts == 0 {
+            state.addresses.remove(&self.address);
+            if state.addresses.capacity() > 4 * state.addresses.len() + 64 {
+                state.addresses.shrink_to_fit();
+            }
+        }
+    }
+}
+
+impl State {
+    /// Forgets bad attempts long past, and if that is not enough, all of addresses that are not connected.
+    fn forget_oldest(&mut self) {
+        let is_recent = |address: &Address| address.last_attempt.is_some_and(|last| last.elapsed() < FORGIVEN_AFTER);
+        self.addresses.retain(|_, address| address.connections > 0 || is_recent(address));
+        if self.addresses.len() > REMEMBERED {
+            self.addresses.retain(|_, address| address.connections > 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn places_are_counted_by_address_and_given_back() {
+        let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
+        let admission = Admission::default();
+        let first = admission.admit(address(1), &limits).unwrap();
+        let _second = admission.admit(address(1), &limits).unwrap();
+        assert!(admission.admit(address(1), &limits).is_none());
+        let _third = admission.admit(address(2), &limits).unwrap();
+        assert!(admission.admit(address(3), &limits).is_none());
+        drop(first);
+        assert!(admission.admit(address(1), &limits).is_some());
+    }
+
+    #[test]
+    fn the_delay_doubles_up_to_its_bound_and_is_not_a_way_to_hold_connections() {
+        let limits =
+            Limits { refusal_delay_milliseconds: 100, refusal_delay_max_milliseconds: 500, ..Limits::default() };
+        let admission = Admission::default();
+        let place = admission.admit(address(1), &limits).unwrap();
+        let delays: Vec<u128> = (0..5).map(|_| place.bad_attempt(&limits).as_millis()).collect();
+        assert_eq!(delays, [100, 200, 400, 500, 500]);
+        for _ in 5..DELAYED_AT_ONCE {
+            place.bad_attempt(&limits);
+        }
+        assert_eq!(place.bad_attempt(&limits), Duration::ZERO);
+        place.delay_over();
+        assert_eq!(place.bad_attempt(&limits).as_millis(), 500);
+    }
+
+    #[test]
+    fn addresses_do_not_pile_up() {
+        let limits = Limits::default();
+        let admission = Admission::default();
+        for n in 0..=255u8 {
+            drop(admission.admit(address(n), &limits));
+        }
+        assert!(admission.lock().addresses.is_empty());
+    }
+}

@@ -1,0 +1,317 @@
+//! The hub: the one owner of subscriptions, retained messages and sessions.
+//!
+//! It reads the log in order; for each message it updates the retained store, asks the topic tree who wants it, checks
+//! each receiver's rights and puts it into their outboxes. It never waits for a session. What sessions want from it
+//! (to connect, to subscribe) comes as commands; a subscription takes effect at the place in the log where its client
+//! stood when it asked, so retained messages and live ones are of one order.
+
+mod connect;
+mod deliver;
+mod directory;
+mod lasting;
+mod subscribe;
+mod sys;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::BrokerError;
+use crate::access::{Directory, Identity, Secret};
+use crate::front::Front;
+use crate::message::{Message, SessionId};
+use crate::outbox::{End, Outbox};
+use crate::packet::SubscriptionOptions;
+use crate::retained::Retained;
+use crate::session::Parked;
+use crate::spine;
+use crate::store::{Store, StoredWill, WillKey};
+use crate::topic_tree::{Hits, TopicTree};
+
+/// Commands that wait for the hub: one per client that is subscribing, which then waits for its answer.
+pub(crate) const COMMAND_CAPACITY: usize = 1024;
+
+/// Messages taken from the log between two looks at everything else.
+const BATCH: usize = 256;
+
+/// How often the hub looks at its clocks: expiry, delayed wills, stalled sessions, the disk.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What sessions ask of the hub.
+pub(crate) enum Command {
+    /// A client has proved who it is and wants its session.
+    Connect(Box<ConnectRequest>),
+    /// A client wants messages.
+    Subscribe(SubscribeRequest),
+    /// A client wants no more of them.
+    Unsubscribe(UnsubscribeRequest),
+}
+
+/// A client that has proved who it is.
+pub(crate) struct ConnectRequest {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) user_name: Box<str>,
+    pub(crate) secret: Secret,
+    pub(crate) client_id: Box<str>,
+    pub(crate) clean_start: bool,
+    pub(crate) will: Option<StoredWill>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) reply: oneshot::Sender<Result<Attached, ConnectRefusal>>,
+}
+
+/// Why a client with good credentials is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectRefusal {
+    /// Its account has too many connections.
+    TooMany,
+    /// Its account was changed while it connected.
+    Revoked,
+    /// Yet another connection of the same client came while it waited for the session.
+    Overtaken,
+}
+
+/// What a client gets when it is let in.
+pub(crate) struct Attached {
+    pub(crate) id: SessionId,
+    pub(crate) session_present: bool,
+    pub(crate) outbox: Arc<Outbox>,
+    /// What its last connection left unfinished.
+    pub(crate) parked: Option<Box<Parked>>,
+}
+
+/// Filters to subscribe to; they have been checked for form and rights.
+pub(crate) struct SubscribeRequest {
+    pub(crate) session: SessionId,
+    /// The log's end when the client asked.
+    pub(crate) position: u64,
+    pub(crate) identifier: u32,
+    pub(crate) filters: Vec<(Box<str>, SubscriptionOptions)>,
+    /// One reason code for each filter.
+    pub(crate) reply: oneshot::Sender<Vec<u8>>,
+}
+
+/// Filters to unsubscribe from.
+pub(crate) struct UnsubscribeRequest {
+    pub(crate) session: SessionId,
+    pub(crate) position: u64,
+    pub(crate) filters: Vec<Box<str>>,
+    pub(crate) reply: oneshot::Sender<Vec<u8>>,
+}
+
+/// A connection has ended. Every session's task sends exactly one of these.
+pub(crate) struct Closed {
+    pub(crate) id: SessionId,
+    /// Seconds that the session lives on without its client.
+    pub(crate) session_expiry: u32,
+    pub(crate) will: WillFate,
+    /// What is left unfinished; `None` after a failure of the task.
+    pub(crate) parked: Option<Box<Parked>>,
+}
+
+/// What becomes of a will when its connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WillFate {
+    /// It was published, or is not wanted.
+    Done,
+    /// It is published after so many seconds, or when the session ends, unless the client is back before.
+    Delayed(u32),
+    /// It stays on disk, because the broker is stopping.
+    Kept,
+}
+
+/// Where the hub gets its work from.
+pub(crate) struct Inputs {
+    pub(crate) spine: spine::Receiver,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// Unbounded by type, bounded by what goes through it: one message per connection.
+    pub(crate) closed: mpsc::UnboundedReceiver<Closed>,
+    pub(crate) directory: watch::Receiver<Arc<Directory>>,
+}
+
+/// A client's session, connected or not.
+struct Session {
+    use_count: u32,
+    key: SessionKey,
+    user_name: Box<str>,
+    secret: Secret,
+    identity: Arc<Identity>,
+    outbox: Arc<Outbox>,
+    /// The filters as they were subscribed, `$share/<group>/` included.
+    subscriptions: Vec<Box<str>>,
+    /// Where its client is; `None` while it is away.
+    peer: Option<SocketAddr>,
+    /// A newer connection that waits for the old one to let go.
+    waiting: Option<Box<ConnectRequest>>,
+    parked: Option<Box<Parked>>,
+    /// When it ends if its client stays away, in milliseconds of the broker's clock.
+    expires_at: u64,
+    away_since: u64,
+    /// The will of its client, until it is published or not needed any more.
+    will: Option<StoredWill>,
+    /// When the will is due, once its client has gone.
+    will_due: Option<u64>,
+}
+
+/// Whose session: the account and the client id.
+type SessionKey = (Arc<str>, Box<str>);
+
+/// The hub; see the module.
+pub(crate) struct Hub {
+    front: Arc<Front>,
+    sessions: Vec<Option<Session>>,
+    free_slots: Vec<u32>,
+    keys: HashMap<SessionKey, u32>,
+    /// Connected clients of each account.
+    accounts: HashMap<Arc<str>, usize>,
+    next_use: u32,
+    tree: TopicTree,
+    retained: Retained,
+    store: Option<Store>,
+    directory: Arc<Directory>,
+    /// Subscriptions that wait until the hub has read up to their place in the log.
+    deferred: VecDeque<Command>,
+    /// Sessions whose queue is full: their progress when it was last seen to change, and when.
+    congested: HashMap<u32, (u64, u64)>,
+    /// Sessions that have gone beyond a bound and are to be ended after this message.
+    overflowing: Vec<(u32, &'static str)>,
+    /// Wills from before an unclean stop, whose clients have not come back yet.
+    orphaned_wills: HashMap<WillKey, StoredWill>,
+    will_changes: HashMap<WillKey, Option<StoredWill>>,
+    lasting: lasting::Schedule,
+    sys: sys::Sys,
+    wakers: Vec<Waker>,
+    hits: Hits,
+}
+
+impl Hub {
+    /// Runs until the broker stops, or until the log fails.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) -> Result<Stopped, BrokerError> {
+        let stop = self.front.stop.clone();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut frames: Vec<Bytes> = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(closed) = inputs.closed.recv() => self.on_closed(closed),
+                Ok(()) = inputs.directory.changed() => {
+                    let directory = inputs.directory.borrow_and_update().clone();
+                    self.on_directory(directory);
+                }
+                Some(command) = inputs.commands.recv(), if self.deferred.len() < COMMAND_CAPACITY => self.on_command(command),
+                received = inputs.spine.receive(&mut frames, BATCH) => {
+                    received?;
+                    frames.drain(..).for_each(|frame| self.on_frame(frame));
+                    tokio::task::coop::consume_budget().await;
+                }
+                _ = tick.tick() => self.on_tick(),
+            }
+            self.run_due_commands(inputs.spine.position());
+            self.wakers.drain(..).for_each(Waker::wake);
+        }
+        Ok(self.stop(inputs))
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Connect(request) => self.on_connect(request),
+            Command::Subscribe(_) | Command::Unsubscribe(_) => self.deferred.push_back(command),
+        }
+    }
+
+    fn run_due_commands(&mut self, read_up_to: u64) {
+        while let Some(command) = self.deferred.pop_front_if(|command| command.position() <= read_up_to) {
+            match command {
+                Command::Subscribe(request) => self.on_subscribe(request),
+                Command::Unsubscribe(request) => self.on_unsubscribe(request),
+                Command::Connect(request) => self.on_connect(request),
+            }
+        }
+    }
+
+    fn on_frame(&mut self, frame: Bytes) {
+        match Message::open(frame) {
+            Some(message) => self.deliver(&Arc::new(message)),
+            None => tracing::error!("an envelope of the log cannot be read"),
+        }
+        while let Some((slot, reason)) = self.overflowing.pop() {
+            self.end_session(slot, reason);
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now_ms = self.front.clock.now_ms();
+        self.expire_sessions(now_ms);
+        self.publish_due_wills(now_ms);
+        self.end_stalled_sessions(now_ms);
+        self.write_changes(now_ms);
+        self.publish_statistics(now_ms);
+    }
+
+    /// Tells every session and hands over what must be written; the sessions' own ends are awaited by the broker.
+    fn stop(mut self, inputs: Inputs) -> Stopped {
+        for session in self.sessions.iter().flatten() {
+            session.outbox.end(End::ShuttingDown);
+        }
+        drop(inputs.commands);
+        // Wills stay in the file: at the next start they are published unless their clients are back in time.
+        let last = self.last_batch();
+        Stopped { store: self.store, last, _closed: inputs.closed, _spine: inputs.spine }
+    }
+
+    fn session(&mut self, id: SessionId) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(id.slot as usize)?.as_mut()?;
+        (session.use_count == id.use_count).then_some(session)
+    }
+
+    /// Publishes something of the broker's own, as soon as the log has room.
+    fn publish_later(&self, mut frames: Vec<Bytes>) {
+        if frames.is_empty() {
+            return;
+        }
+        let front = self.front.clone();
+        self.front.tasks.spawn(async move {
+            // An error means that the broker is stopping.
+            if front.spine.publish(&mut frames).await.is_err() {
+                tracing::debug!("messages of the broker itself were not published: it is stopping");
+            }
+        });
+    }
+}
+
+impl Command {
+    /// Up to where the hub must have read the log before this takes effect.
+    fn position(&self) -> u64 {
+        match self {
+            Self::Connect(_) => 0,
+            Self::Subscribe(request) => request.position,
+            Self::Unsubscribe(request) => request.position,
+        }
+    }
+}
+
+/// What is left of a hub that has stopped.
+pub(crate) struct Stopped {
+    store: Option<Store>,
+    last: Option<crate::store::Batch>,
+    /// Sessions still report their ends here; nobody reads them any more.
+    _closed: mpsc::UnboundedReceiver<Closed>,
+    /// While sessions end, they may still be publishing.
+    _spine: spine::Receiver,
+}
+
+impl Stopped {
+    /// Waits until everything is on disk. Blocks: not for an async worker.
+    pub(crate) fn finish(self) {
+        if let Some(store) = self.store {
+            store.close(self.last);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Sessions come and go: connect, takeover, parking, expiry, and the wills that this decides about.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Attached, Closed, Command, ConnectRefusal, ConnectRequest, Hub, Session, SessionKey, WillFate};
+use crate::access::Identity;
+use crate::events::BrokerEvent;
+use crate::filter;
+use crate::front::Front;
+use crate::message::{SessionId, resealed};
+use crate::outbox::{Bounds, End, Outbox};
+use crate::retained::Retained;
+use crate::session::Parked;
+use crate::store::{Restored, Store, StoredWill, WillKey};
+
+const NEVER: u64 = u64::MAX;
+
+impl Hub {
+    pub(crate) fn new(front: Arc<Front>, store: Option<Store>, restored: Restored) -> Self {
+        let directory = front.directory.borrow().clone();
+        let retained = Retained::new(crate::retained::Bounds {
+            messages: front.limits.retained_messages,
+            bytes: front.limits.retained_bytes,
+            message_bytes: front.limits.retained_message_bytes,
+        });
+        let mut hub = Self {
+            lasting: super::lasting::Schedule::new(&front),
+            front,
+            sessions: Vec::new(),
+            free_slots: Vec::new(),
+            keys: std::collections::HashMap::new(),
+            accounts: std::collections::HashMap::new(),
+            next_use: 0,
+            tree: crate::topic_tree::TopicTree::default(),
+            retained,
+            store,
+            directory,
+            deferred: std::collections::VecDeque::new(),
+            congested: std::collections::HashMap::new(),
+            overflowing: Vec::new(),
+            orphaned_wills: std::collections::HashMap::new(),
+            will_changes: std::collections::HashMap::new(),
+            sys: super::sys::Sys::default(),
+            wakers: Vec::new(),
+            hits: crate::topic_tree::Hits::default(),
+        };
+        hub.restore(restored);
+        hub
+    }
+
+    pub(super) fn on_connect(&mut self, mut request: Box<ConnectRequest>) {
+        // The account may have been changed since the credentials were checked.
+        match self.directory.identify(&request.user_name, &request.secret) {
+            Some(identity) if !request.identity.exceeds(&identity) => request.identity = Arc::new(identity),
+            _ => return refuse(*request, ConnectRefusal::Revoked),
+        }
+        let key = session_key(&request.identity, &request.client_id);
+        let Some(&slot) = self.keys.get(&key) else { return self.open_session(key, *request) };
+        let Some(session) = self.sessions[slot as usize].as_mut() else {
+            return refuse(*request, ConnectRefusal::Overtaken);
+        };
+        match session.peer {
+            None => self.reopen_session(slot, *request),
+            Some(previous) => {
+                session.outbox.end(End::TakenOver { clean_start: request.clean_start });
+                self.front.counters.takeovers.add(1);
+                self.front.events.tell(BrokerEvent::TakenOver {
+                    account: session.identity.name().to_owned(),
+                    client_id: session.key.1.to_string(),
+                    peer: request.peer,
+                    previous,
+                });
+                if let Some(overtaken) = session.waiting.replace(request) {
+                    refuse(*overtaken, ConnectRefusal::Overtaken);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_closed(&mut self, closed: Closed) {
+        let now_ms = self.front.clock.now_ms();
+        let Some(session) = self.session(closed.id) else { return };
+        let slot = closed.id.slot;
+        session.peer = None;
+        session.parked = closed.parked;
+        session.away_since = now_ms;
+        session.expires_at = after_seconds(now_ms, closed.session_expiry);
+        session.outbox.park();
+        let waiting = session.waiting.take();
+        let owner = session.key.0.clone();
+        match closed.will {
+            WillFate::Done => self.set_will(slot, None),
+            WillFate::Delayed(seconds) => {
+                session.will_due = Some(after_seconds(now_ms, seconds.min(closed.session_expiry)))
+            }
+            WillFate::Kept => {}
+        }
+        self.release_account(&owner);
+        self.congested.remove(&slot);
+        self.front.counters.clients_connected.sub(1);
+        match waiting {
+            Some(request) => self.reopen_session(slot, *request),
+            None if closed.session_expiry == 0 => self.remove_session(slot),
+            None => self.make_room_for_parked(slot),
+        }
+    }
+
+    fn open_session(&mut self, key: SessionKey, request: ConnectRequest) {
+        if !self.account_has_room(&key.0) {
+            return refuse(request, ConnectRefusal::TooMany);
+        }
+        let outbox = Outbox::new(self.outbox_bounds());
+        self.next_use = self.next_use.wrapping_add(1);
+        let session = Session {
+            use_count: self.next_use,
+            key: key.clone(),
+            user_name: request.user_name.clone(),
+            secret: request.secret.clone(),
+            identity: request.identity.clone(),
+            outbox,
+            subscriptions: Vec::new(),
+            peer: None,
+            waiting: None,
+            parked: None,
+            expires_at: NEVER,
+            away_since: 0,
+            will: None,
+            will_due: None,
+        };
+        let slot = self.insert(session);
+        self.keys.insert(key, slot);
+        self.attach(slot, request, false);
+    }
+
+    fn insert(&mut self, session: Session) -> u32 {
+        if let Some(slot) = self.free_slots.pop() {
+            self.sessions[slot as usize] = Some(session);
+            return slot;
+        }
+        self.sessions.push(Some(session));
+        // Connections are bounded far below 2^32.
+        u32::try_from(self.sessions.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// The client of a session has come back, or comes anew under its name.
+    fn reopen_session(&mut self, slot: u32, request: ConnectRequest) {
+        let now_ms = self.front.clock.now_ms();
+        let Some(session) = self.sessions[slot as usize].as_mut() else { return };
+        let is_continued = !request.clean_start && session.expires_at > now_ms;
+        if !self.account_has_room(&session_key(&request.identity, &request.client_id).0) {
+            return refuse(request, ConnectRefusal::TooMany);
+        }
+        let Some(session) = self.sessions[slot as usize].as_mut() else { return };
+        if is_continued {
+            // The client is back before its will was due.
+            session.will_due = None;
+            session.outbox.reopen();
+            session.identity = request.identity.clone();
+            session.user_name.clone_from(&request.user_name);
+            session.secret = request.secret.clone();
+            self.attach(slot, request, true);
+        } else {
+            self.replace_session(slot, request);
+        }
+    }
+
+    /// The old session ends and a new one begins under its name.
+    fn replace_session(&mut self, slot: u32, request: ConnectRequest) {
+        let will = self.take_due_will(slot);
+        self.remove_session(slot);
+        match will {
+            // The old session's will is due, and must come before anything that the new client says.
+            Some(will) => self.publish_before_connect(&will, request),
+            None => self.open_session(session_key(&request.identity, &request.client_id), request),
+        }
+    }
+
+    fn attach(&mut self, slot: u32, request: ConnectRequest, session_present: bool) {
+        let Some(session) = self.sessions[slot as usize].as_mut() else { return };
+        session.peer = Some(request.peer);
+        session.expires_at = NEVER;
+        let attached = Attached {
+            id: SessionId { slot, use_count: session.use_count },
+            session_present,
+            outbox: session.outbox.clone(),
+            parked: session.parked.take(),
+        };
+        let will_key = will_key(&session.key);
+        let owner = session.key.0.clone();
+        *self.accounts.entry(owner).or_default() += 1;
+        if self.orphaned_wills.remove(&will_key).is_some() {
+            self.note_will(will_key, None);
+        }
+        self.set_will(slot, request.will);
+        let counters = &self.front.counters;
+        counters.clients_connected.add(1);
+        counters.clients_maximum.at_least(counters.clients_connected.get());
+        if let Err(attached) = request.reply.send(Ok(attached)) {
+            // The connection went away while it waited; nobody else will report its end.
+            let parked = attached.ok().and_then(|attached| attached.parked);
+            let id = SessionId { slot, use_count: self.sessions[slot as usize].as_ref().map_or(0, |s| s.use_count) };
+            self.on_closed(Closed { id, session_expiry: 0, will: WillFate::Done, parked });
+        }
+    }
+
+    /// Ends a session with everything that waits in it.
+    pub(super) fn remove_session(&mut self, slot: u32) {
+        if let Some(will) = self.take_due_will(slot) {
+            // The session ends, so its will is due.
+            self.publish_will(&will);
+        }
+        self.set_will(slot, None);
+        let Some(session) = self.sessions[slot as usize].take() else { return };
+        self.free_slots.push(slot);
+        self.keys.remove(&session.key);
+        for text in &session.subscriptions {
+            self.drop_subscription(text, slot);
+        }
+        let unfinished = session.parked.as_ref().map_or(0, |parked| parked.unfinished());
+        self.front.counters.dropped_with_session.add(session.outbox.close() + unfinished);
+        if let Some(waiting) = session.waiting {
+            refuse(*waiting, ConnectRefusal::Revoked);
+        }
+        self.shrink();
+    }
+
+    /// Ends a session for exceeding a bound, and says so.
+    pub(super) fn end_session(&mut self, slot: u32, reason: &str) {
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        self.front.counters.sessions_ended.add(1);
+        self.front.events.tell(BrokerEvent::SessionEnded {
+            account: session.identity.name().to_owned(),
+            client_id: session.key.1.to_string(),
+            reason: reason.to_owned(),
+        });
+        if session.peer.is_some() {
+            // Its task reports the end, with no session left to keep.
+            session.outbox.end(End::TooSlow);
+        } else {
+            self.remove_session(slot);
+        }
+    }
+
+    pub(super) fn expire_sessions(&mut self, now_ms: u64) {
+        let expired = |session: &Session| session.peer.is_none() && session.expires_at <= now_ms;
+        let slots: Vec<u32> = self.slots_where(expired);
+        for slot in slots {
+            self.front.counters.clients_expired.add(1);
+            self.remove_session(slot);
+        }
+    }
+
+    pub(super) fn publish_due_wills(&mut self, now_ms: u64) {
+        for slot in self.slots_where(|session| session.will_due.is_some_and(|at| at <= now_ms)) {
+            if let Some(will) = self.take_due_will(slot) {
+                self.publish_will(&will);
+            }
+        }
+        self.publish_orphaned_wills(now_ms);
+    }
+
+    /// Takes a will that waits for its delay.
+    fn take_due_will(&mut self, slot: u32) -> Option<StoredWill> {
+        let session = self.sessions.get_mut(slot as usize)?.as_mut()?;
+        session.will_due.take()?;
+        let will = session.will.clone();
+        self.set_will(slot, None);
+        will
+    }
+
+    fn publish_before_connect(&self, will: &StoredWill, request: ConnectRequest) {
+        let mut frames: Vec<Bytes> = self.seal_will(will).into_iter().collect();
+        let front = self.front.clone();
+        self.front.tasks.spawn(async move {
+            // Errors mean that the broker is stopping; the connection notices by itself.
+            if front.spine.publish(&mut frames).await.is_ok() {
+                let _ = front.commands.send(Command::Connect(Box::new(request))).await;
+            }
+        });
+    }
+
+    fn seal_will(&self, will: &StoredWill) -> Option<Bytes> {
+        let expires_in_ms = will.expiry_seconds.map(|seconds| u64::from(seconds) * 1000);
+        resealed(&will.frame, expires_in_ms, self.front.clock.now_ms())
+    }
+
+    pub(super) fn publish_will(&self, will: &StoredWill) {
+        self.publish_later(self.seal_will(will).into_iter().collect());
+    }
+
+    pub(super) fn slots_where(&self, wanted: impl Fn(&Session) -> bool) -> Vec<u32> {
+        (0..).zip(&self.sessions).filter(|(_, s)| s.as_ref().is_some_and(&wanted)).map(|(slot, _)| slot).collect()
+    }
+
+    /// Takes a subscription out of the tree.
+    pub(super) fn drop_subscription(&mut self, text: &str, slot: u32) {
+        let Some(parsed) = filter::parse(text, usize::MAX, usize::MAX) else { return };
+        if self.tree.unsubscribe(parsed.filter, parsed.group, slot) {
+            self.front.counters.subscriptions.sub(1);
+            if parsed.group.is_some() {
+                self.front.counters.subscriptions_shared.sub(1);
+            }
+        }
+    }
+
+    /// When too many sessions wait without their clients, the one that waits longest goes.
+    fn make_room_for_parked(&mut self, newest: u32) {
+        let away =
+            self.keys.len().saturating_sub(usize::try_from(self.front.counters.clients_connected.get()).unwrap_or(0));
+        if away <= self.front.limits.sessions {
+            return;
+        }
+        let oldest = (0..)
+            .zip(&self.sessions)
+            .filter_map(|(slot, s)| {
+                s.as_ref().filter(|s| s.peer.is_none() && slot != newest).map(|s| (s.away_since, slot))
+            })
+            .min();
+        if let Some((_, slot)) = oldest {
+            self.end_session(slot, "too many sessions wait without their clients");
+        }
+    }
+
+    fn account_has_room(&self, owner: &str) -> bool {
+        self.accounts.get(owner).copied().unwrap_or(0) < self.front.limits.connections_per_account
+    }
+
+    fn release_account(&mut self, owner: &str) {
+        if let Some(count) = self.accounts.get_mut(owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.accounts.remove(owner);
+            }
+        }
+    }
+
+    fn outbox_bounds(&self) -> Bounds {
+        Bounds { qos0_bytes: self.front.limits.queue_bytes_qos0, reliable_bytes: self.front.limits.queue_bytes }
+    }
+
+    /// After a storm of short-lived clients the tables become small again.
+    fn shrink(&mut self) {
+        if self.keys.is_empty() {
+            self.sessions = Vec::new();
+            self.free_slots = Vec::new();
+        }
+        if self.keys.capacity() > 1024 && self.keys.len() < self.keys.capacity() / 4 {
+            self.keys.shrink_to_fit();
+            self.accounts.shrink_to_fit();
+        }
+    }
+}
+
+fn refuse(request: ConnectRequest, refusal: ConnectRefusal) {
+    // If the connection has gone meanwhile, there is nobody to tell.
+    let _ = request.reply.send(Err(refusal));
+}
+
+fn session_key(identity: &Identity, client_id: &str) -> SessionKey {
+    (identity.session_owner().into(), client_id.into())
+}
+
+pub(super) fn will_key(key: &SessionKey) -> WillKey {
+    ((&*key.0).into(), key.1.clone())
+}
+
+fn after_seconds(now_ms: u64, seconds: u32) -> u64 {
+    if seconds == u32::MAX { NEVER } else { now_ms + u64::from(seconds) * 1000 }
+}
+
+impl Parked {
+    /// Messages that the client has not acknowledged.
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.in_flight.len() as u64
+    }
+}

@@ -1,0 +1,158 @@
+//! What goes to disk, and when: changes twice a second in one write, telemetry once a minute, and what comes back from
+//! there at the start.
+
+use std::sync::Arc;
+
+use super::Hub;
+use super::connect::will_key;
+use crate::front::Front;
+use crate::message::{Message, resealed};
+use crate::store::{Batch, Record, Restored, StoredWill, WillKey, unix_ms};
+
+/// Changes are on disk within a second: collected for half of one.
+const PROMPT_MS: u64 = 500;
+
+/// Samples come every few seconds from every machine, and flash memory wears out; losing a minute of them costs nothing.
+const RARE_MS: u64 = 60_000;
+
+/// Retained messages that have expired are looked for this often; nobody is sent one meanwhile.
+const EXPIRY_MS: u64 = 30_000;
+
+/// When what is due.
+pub(super) struct Schedule {
+    prompt_at: u64,
+    rare_at: u64,
+    expiry_at: u64,
+    orphans_at: u64,
+    /// Changes were lost on their way to the disk, so everything is to be written anew.
+    rewrite: bool,
+}
+
+impl Schedule {
+    pub(super) fn new(front: &Front) -> Self {
+        let orphans_at = front.clock.now_ms() + front.limits.will_grace_seconds * 1000;
+        Self { prompt_at: 0, rare_at: RARE_MS, expiry_at: EXPIRY_MS, orphans_at, rewrite: false }
+    }
+}
+
+impl Hub {
+    pub(super) fn restore(&mut self, restored: Restored) {
+        let now_ms = self.front.clock.now_ms();
+        for (frame, expires_in_ms) in restored.retained {
+            if let Some(message) = Message::reframed(&frame, expires_in_ms, now_ms) {
+                self.retained.restore(message);
+            }
+        }
+        self.orphaned_wills = restored.wills.into_iter().collect();
+        self.count_retained();
+    }
+
+    /// A session's client has left a will, or it is not needed any more.
+    pub(super) fn set_will(&mut self, slot: u32, will: Option<StoredWill>) {
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let key = will_key(&session.key);
+        let previous = std::mem::replace(&mut session.will, will.clone());
+        // Most clients have no will and never had one: nothing to write for them.
+        if previous != will {
+            self.note_will(key, will);
+        }
+    }
+
+    pub(super) fn note_will(&mut self, key: WillKey, will: Option<StoredWill>) {
+        if self.store.is_some() {
+            self.will_changes.insert(key, will);
+        }
+    }
+
+    pub(super) fn publish_orphaned_wills(&mut self, now_ms: u64) {
+        if self.orphaned_wills.is_empty() || now_ms < self.lasting.orphans_at {
+            return;
+        }
+        let wills = std::mem::take(&mut self.orphaned_wills);
+        let seal = |will: &StoredWill| resealed(&will.frame, will.expiry_seconds.map(|s| u64::from(s) * 1000), now_ms);
+        self.publish_later(wills.values().filter_map(seal).collect());
+        for key in wills.into_keys() {
+            self.note_will(key, None);
+        }
+    }
+
+    pub(super) fn write_changes(&mut self, now_ms: u64) {
+        if now_ms >= self.lasting.expiry_at {
+            self.lasting.expiry_at = now_ms + EXPIRY_MS;
+            self.retained.expire(now_ms);
+            self.count_retained();
+        }
+        if self.store.is_none() || now_ms < self.lasting.prompt_at {
+            return;
+        }
+        self.lasting.prompt_at = now_ms + PROMPT_MS;
+        let is_rare_due = now_ms >= self.lasting.rare_at;
+        if is_rare_due {
+            self.lasting.rare_at = now_ms + RARE_MS;
+        }
+        if let Some(batch) = self.next_batch(now_ms, is_rare_due) {
+            self.hand_over(batch);
+        }
+    }
+
+    fn hand_over(&mut self, batch: Batch) {
+        let Some(store) = &self.store else { return };
+        if store.write(batch).is_err() {
+            // The disk hangs. Everything is written anew as soon as it takes something again.
+            tracing::warn!("the disk does not keep up with retained messages");
+            self.lasting.rewrite = true;
+        }
+    }
+
+    fn next_batch(&mut self, now_ms: u64, rare_too: bool) -> Option<Batch> {
+        let access = self.front.access.clone();
+        let wants_rewrite = self.store.as_ref().is_some_and(|store| store.wants_rewrite(self.retained.bytes()));
+        if wants_rewrite || self.lasting.rewrite {
+            self.lasting.rewrite = false;
+            self.retained.take_changes(|_| true);
+            return Some(Batch::Rewrite(self.everything(now_ms)));
+        }
+        if !self.lasting.rewrite && !self.retained.has_changes() && self.will_changes.is_empty() {
+            return None;
+        }
+        let changes = self.retained.take_changes(|topic| rare_too || !access.is_telemetry(topic));
+        // Telemetry alone is not worth a sync of the disk.
+        let sync = !self.will_changes.is_empty() || changes.iter().any(|(topic, _)| !access.is_telemetry(topic));
+        let mut records: Vec<Record> = changes
+            .into_iter()
+            .map(|(topic, message)| match message {
+                Some(message) => retain_record(&message, now_ms),
+                None => Record::Clear(topic),
+            })
+            .collect();
+        records.extend(self.will_changes.drain().map(|(key, will)| match will {
+            Some(will) => Record::SetWill(key, will),
+            None => Record::ClearWill(key),
+        }));
+        (!records.is_empty()).then_some(Batch::Append { records, sync })
+    }
+
+    fn everything(&mut self, now_ms: u64) -> Vec<Record> {
+        let mut records: Vec<Record> = self.retained.lasting().map(|message| retain_record(message, now_ms)).collect();
+        let wills = self.orphaned_wills.iter().map(|(key, will)| (key.clone(), will.clone()));
+        let live = self
+            .sessions
+            .iter()
+            .flatten()
+            .filter_map(|session| session.will.as_ref().map(|will| (will_key(&session.key), will.clone())));
+        records.extend(wills.chain(live).map(|(key, will)| Record::SetWill(key, will)));
+        self.will_changes.clear();
+        records
+    }
+
+    /// What is still to be written when the broker stops.
+    pub(super) fn last_batch(&mut self) -> Option<Batch> {
+        self.store.as_ref()?;
+        self.next_batch(self.front.clock.now_ms(), true)
+    }
+}
+
+fn retain_record(message: &Arc<Message>, now_ms: u64) -> Record {
+    let expires_unix_ms = message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left));
+    Record::Retain { frame: message.frame().clone(), expires_unix_ms }
+}

@@ -1,0 +1,84 @@
+//! Subscriptions: into the tree, and the retained messages that a new one is owed.
+
+use super::{Hub, SubscribeRequest, UnsubscribeRequest};
+use crate::filter;
+use crate::message::SessionId;
+use crate::outbox::Delivery;
+use crate::packet::{SubscriptionOptions, reason};
+use crate::topic_tree::Subscriber;
+
+impl Hub {
+    pub(super) fn on_subscribe(&mut self, request: SubscribeRequest) {
+        let codes = request
+            .filters
+            .iter()
+            .map(|(text, options)| self.subscribe(request.session, text, request.identifier, *options))
+            .collect();
+        // The answer first, then the retained messages: they wait in the outbox until the session has sent the answer.
+        let _ = request.reply.send(codes);
+    }
+
+    fn subscribe(&mut self, id: SessionId, text: &str, identifier: u32, options: SubscriptionOptions) -> u8 {
+        let limit = self.front.limits.subscriptions;
+        let Some(session) = self.session(id) else { return reason::UNSPECIFIED };
+        let is_full = session.subscriptions.len() >= limit;
+        if is_full && !session.subscriptions.iter().any(|known| **known == *text) {
+            return reason::QUOTA_EXCEEDED;
+        }
+        let Some(parsed) = filter::parse(text, usize::MAX, usize::MAX) else { return reason::FILTER_INVALID };
+        let subscriber = Subscriber { slot: id.slot, identifier, options };
+        let is_new = self.tree.subscribe(parsed.filter, parsed.group, subscriber);
+        if is_new {
+            self.note_subscription(id, text, parsed.group.is_some());
+        }
+        let wants_retained = options.retain_handling == 0 || (options.retain_handling == 1 && is_new);
+        if wants_retained && parsed.group.is_none() {
+            self.send_retained(parsed.filter, subscriber);
+        }
+        options.qos
+    }
+
+    fn note_subscription(&mut self, id: SessionId, text: &str, is_shared: bool) {
+        if let Some(session) = self.session(id) {
+            session.subscriptions.push(text.into());
+        }
+        self.front.counters.subscriptions.add(1);
+        if is_shared {
+            self.front.counters.subscriptions_shared.add(1);
+        }
+    }
+
+    fn send_retained(&mut self, filter: &str, subscriber: Subscriber) {
+        let Some(session) = self.sessions[subscriber.slot as usize].as_ref() else { return };
+        let now_ms = self.front.clock.now_ms();
+        let access = &self.front.access;
+        let allowed =
+            self.retained.matching(filter, now_ms).filter(|m| access.may_receive(&session.identity, m.topic()));
+        let deliveries = allowed.map(|message| Delivery {
+            message: message.clone(),
+            qos: subscriber.options.qos.min(message.qos()),
+            retain: true,
+            identifiers: (subscriber.identifier != 0).then(|| Box::from([subscriber.identifier])),
+        });
+        session.outbox.push_retained(deliveries, &mut self.wakers);
+        // Asking again and again for everything must not pile up more than the store itself holds, twice over.
+        if session.outbox.load().messages > 2 * self.front.limits.retained_messages {
+            self.overflowing.push((subscriber.slot, "it asks for more retained messages than it takes"));
+        }
+    }
+
+    pub(super) fn on_unsubscribe(&mut self, request: UnsubscribeRequest) {
+        let codes = request.filters.iter().map(|text| self.unsubscribe(request.session, text)).collect();
+        let _ = request.reply.send(codes);
+    }
+
+    fn unsubscribe(&mut self, id: SessionId, text: &str) -> u8 {
+        let Some(session) = self.session(id) else { return reason::NO_SUBSCRIPTION_EXISTED };
+        let Some(index) = session.subscriptions.iter().position(|known| **known == *text) else {
+            return reason::NO_SUBSCRIPTION_EXISTED;
+        };
+        session.subscriptions.swap_remove(index);
+        self.drop_subscription(text, id.slot);
+        reason::SUCCESS
+    }
+}

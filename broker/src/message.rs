@@ -1,0 +1,202 @@
+//! A message in the broker: one buffer of exactly its size, which is also the envelope that passes the log.
+//!
+//! The layout is the broker's own and never leaves the process, except into the retained store, which checks it:
+//! `flags, publisher, expires_at, topic length, property length, topic, properties, payload`. Properties are the MQTT 5
+//! bytes as they came, without those that belong to one hop (alias, subscription ids, expiry) and without any
+//! `pistat-account` but the broker's own.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use pistat_protocol::topic::ACCOUNT_PROPERTY;
+
+use crate::packet::{MessageProperties, Properties, Property, property, write};
+
+/// Milliseconds since the broker started: immune to steps of the wall clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Which session a message comes from: a slot of the hub, and which use of that slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SessionId {
+    pub(crate) slot: u32,
+    pub(crate) use_count: u32,
+}
+
+impl SessionId {
+    /// The broker itself, and messages whose publisher is unknown.
+    pub(crate) const BROKER: Self = Self { slot: u32::MAX, use_count: 0 };
+}
+
+const HEADER_BYTES: usize = 1 + 8 + 8 + 2 + 4;
+const NEVER: u64 = u64::MAX;
+const RETAIN: u8 = 4;
+
+/// What a new message is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draft<'a> {
+    pub(crate) publisher: SessionId,
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) properties: MessageProperties<'a>,
+    /// The account to stamp the message with.
+    pub(crate) stamp: Option<&'a str>,
+    pub(crate) now_ms: u64,
+}
+
+impl Draft<'_> {
+    /// The envelope, in a buffer of exactly its size.
+    pub(crate) fn seal(&self) -> Bytes {
+        let kept = self.kept_properties();
+        let kept = kept.as_deref().unwrap_or(self.properties.raw);
+        let stamp = self.stamp.map(|account| write::user_property(ACCOUNT_PROPERTY, account)).unwrap_or_default();
+        let expires_at = match self.properties.expiry_seconds {
+            Some(seconds) => self.now_ms.saturating_add(u64::from(seconds) * 1000),
+            None => NEVER,
+        };
+        let property_bytes = kept.len() + stamp.len();
+        let mut frame = Vec::with_capacity(HEADER_BYTES + self.topic.len() + property_bytes + self.payload.len());
+        frame.push(self.qos | if self.retain { RETAIN } else { 0 });
+        frame.extend_from_slice(&self.publisher.slot.to_le_bytes());
+        frame.extend_from_slice(&self.publisher.use_count.to_le_bytes());
+        frame.extend_from_slice(&expires_at.to_le_bytes());
+        // Topics come in fields of 16-bit length, properties in packets of at most 256 MiB.
+        frame.extend_from_slice(&u16::try_from(self.topic.len()).unwrap_or(u16::MAX).to_le_bytes());
+        frame.extend_from_slice(&u32::try_from(property_bytes).unwrap_or(u32::MAX).to_le_bytes());
+        frame.extend_from_slice(self.topic.as_bytes());
+        frame.extend_from_slice(kept);
+        frame.extend_from_slice(&stamp);
+        frame.extend_from_slice(self.payload);
+        Bytes::from(frame)
+    }
+
+    /// The properties that pass through; `None` when all of them do.
+    fn kept_properties(&self) -> Option<Vec<u8>> {
+        let block = self.properties.raw;
+        if Properties::new(block).all(|p| p.as_ref().is_ok_and(passes_through)) {
+            return None;
+        }
+        let mut kept = Vec::with_capacity(block.len());
+        for property in Properties::new(block).filter_map(Result::ok).filter(passes_through) {
+            kept.extend_from_slice(property.raw);
+        }
+        Some(kept)
+    }
+}
+
+/// Whether a property goes on to the receivers: what belongs to one hop does not, nor a stamp that is not ours.
+fn passes_through(property: &Property<'_>) -> bool {
+    match property.id {
+        property::PAYLOAD_FORMAT | property::CONTENT_TYPE | property::RESPONSE_TOPIC | property::CORRELATION_DATA => {
+            true
+        }
+        property::USER => property.pair_name() != Some(ACCOUNT_PROPERTY),
+        _ => false,
+    }
+}
+
+/// A message as it came out of the log; everyone who holds it shares its buffer.
+#[derive(Debug)]
+pub(crate) struct Message {
+    frame: Bytes,
+    topic_end: u32,
+    properties_end: u32,
+    /// Milliseconds of the broker's clock; `u64::MAX` is never.
+    expires_at: u64,
+}
+
+impl Message {
+    /// Opens an envelope; `None` when it is not one.
+    pub(crate) fn open(frame: Bytes) -> Option<Self> {
+        let expires_at = u64::from_le_bytes(frame.get(9..17)?.try_into().ok()?);
+        let topic_length = u16::from_le_bytes(frame.get(17..19)?.try_into().ok()?);
+        let property_length = u32::from_le_bytes(frame.get(19..23)?.try_into().ok()?);
+        let topic_end = u32::try_from(HEADER_BYTES).ok()?.checked_add(topic_length.into())?;
+        let properties_end = topic_end.checked_add(property_length)?;
+        std::str::from_utf8(frame.get(HEADER_BYTES..topic_end as usize)?).ok()?;
+        frame.get(..properties_end as usize)?;
+        Some(Self { frame, topic_end, properties_end, expires_at })
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        // Checked when the envelope was opened; an empty topic matches nothing.
+        std::str::from_utf8(&self.frame[HEADER_BYTES..self.topic_end as usize]).unwrap_or_default()
+    }
+
+    pub(crate) fn properties(&self) -> &[u8] {
+        &self.frame[self.topic_end as usize..self.properties_end as usize]
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.frame[self.properties_end as usize..]
+    }
+
+    pub(crate) fn qos(&self) -> u8 {
+        self.frame[0] & 3
+    }
+
+    pub(crate) fn retain(&self) -> bool {
+        self.frame[0] & RETAIN != 0
+    }
+
+    pub(crate) fn publisher(&self) -> SessionId {
+        let number = |at: usize| {
+            u32::from_le_bytes([self.frame[at], self.frame[at + 1], self.frame[at + 2], self.frame[at + 3]])
+        };
+        SessionId { slot: number(1), use_count: number(5) }
+    }
+
+    /// The memory that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// The envelope itself, to be put into the log again or written to disk.
+    pub(crate) fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_at <= now_ms
+    }
+
+    /// Milliseconds until it expires; `None` is never.
+    pub(crate) fn expires_in_ms(&self, now_ms: u64) -> Option<u64> {
+        (self.expires_at != NEVER).then(|| self.expires_at.saturating_sub(now_ms))
+    }
+
+    /// The Message Expiry Interval for a receiver: what is left, at least a second since it has not expired.
+    pub(crate) fn expiry_seconds(&self, now_ms: u64) -> Option<u32> {
+        self.expires_in_ms(now_ms).map(|left| u32::try_from(left.div_ceil(1000)).unwrap_or(u32::MAX))
+    }
+
+    /// The same message with another life time, as it was read back from disk or left as a will.
+    pub(crate) fn reframed(frame: &[u8], expires_in_ms: Option<u64>, now_ms: u64) -> Option<Arc<Self>> {
+        Self::open(resealed(frame, expires_in_ms, now_ms)?).map(Arc::new)
+    }
+}
+
+/// An envelope with another life time and no publisher.
+pub(crate) fn resealed(frame: &[u8], expires_in_ms: Option<u64>, now_ms: u64) -> Option<Bytes> {
+    let mut frame = frame.to_vec();
+    let expires_at = expires_in_ms.map_or(NEVER, |left| now_ms.saturating_add(left));
+    frame.get_mut(1..5)?.copy_from_slice(&SessionId::BROKER.slot.to_le_bytes());
+    frame.get_mut(5..9)?.copy_from_slice(&SessionId::BROKER.use_count.to_le_bytes());
+    frame.get_mut(9..17)?.copy_from_slice(&expires_at.to_le_bytes());
+    Some(Bytes::from(frame))
+}

@@ -1,0 +1,343 @@
+//! The outbox of one session: what the hub has delivered and the client has not been sent yet.
+//!
+//! It is the only thing that the hub and a session's task share. The hub puts messages in and never waits; the task
+//! takes them out as the client's window allows. `QoS` 0 is bounded by dropping its oldest, counted; `QoS` 1 and 2 are
+//! never dropped here: the hub slows their publishers down, or ends the session. Retained messages sent for a new
+//! subscription share their memory with the retained store and are not counted against the bounds.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::access::Identity;
+use crate::message::Message;
+
+/// Why the hub ends a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The same client has come again.
+    TakenOver {
+        /// The old session is not continued.
+        clean_start: bool,
+    },
+    /// The account was removed or changed, or lost rights.
+    Revoked,
+    /// It does not take its messages.
+    TooSlow,
+    /// The broker stops.
+    ShuttingDown,
+}
+
+/// A message on its way to one session.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivery {
+    pub(crate) message: Arc<Message>,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    /// The subscription identifiers that it matched.
+    pub(crate) identifiers: Option<Box<[u32]>>,
+}
+
+/// What a delivery costs in a queue besides its message.
+const DELIVERY_BYTES: usize = 64;
+
+fn cost(delivery: &Delivery) -> usize {
+    delivery.message.bytes() + DELIVERY_BYTES
+}
+
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<(u64, Delivery)>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, order: u64, delivery: Delivery) {
+        self.bytes += cost(&delivery);
+        self.items.push_back((order, delivery));
+    }
+
+    fn pop(&mut self) -> Option<Delivery> {
+        let (_, delivery) = self.items.pop_front()?;
+        self.bytes -= cost(&delivery);
+        if self.items.is_empty() && self.items.capacity() > 64 {
+            self.items = VecDeque::new();
+        }
+        Some(delivery)
+    }
+
+    fn order(&self) -> u64 {
+        self.items.front().map_or(u64::MAX, |(order, _)| *order)
+    }
+}
+
+#[derive(Default)]
+struct State {
+    next_order: u64,
+    qos0: Queue,
+    reliable: Queue,
+    retained: Queue,
+    end: Option<End>,
+    /// The session's task, when it waits.
+    waker: Option<Waker>,
+    /// Tasks of publishers that wait until this outbox has room again.
+    waiting_publishers: Vec<Waker>,
+    /// As a publisher: the outbox that this session feeds faster than it empties.
+    held_up_by: Option<Arc<Outbox>>,
+    /// The account's rights have grown.
+    new_identity: Option<Arc<Identity>>,
+    /// Reliable messages taken out so far: how the hub tells slow from stalled.
+    progress: u64,
+}
+
+/// The outbox; see the module.
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    bounds: Bounds,
+}
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) qos0_bytes: usize,
+    pub(crate) reliable_bytes: usize,
+}
+
+/// What the hub learns from putting a message in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pushed {
+    /// Messages of `QoS` 0 that had to go.
+    pub(crate) dropped: u64,
+    /// `QoS` 1 and 2 messages that wait now.
+    pub(crate) reliable_messages: usize,
+    /// Their bytes.
+    pub(crate) reliable_bytes: usize,
+}
+
+/// What waits in an outbox.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Load {
+    pub(crate) messages: usize,
+    pub(crate) reliable_messages: usize,
+    pub(crate) reliable_bytes: usize,
+    pub(crate) progress: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State::default()), bounds })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hub's side: puts a message in. The task to wake, if it waits, is added to `wakers`.
+    pub(crate) fn push(&self, delivery: Delivery, wakers: &mut Vec<Waker>) -> Pushed {
+        let mut state = self.lock();
+        let order = state.next_order;
+        state.next_order += 1;
+        let mut dropped = 0;
+        if delivery.qos == 0 {
+            state.qos0.push(order, delivery);
+            while state.qos0.bytes > self.bounds.qos0_bytes && state.qos0.items.len() > 1 {
+                state.qos0.pop();
+                dropped += 1;
+            }
+        } else {
+            state.reliable.push(order, delivery);
+        }
+        wakers.extend(state.waker.take());
+        Pushed { dropped, reliable_messages: state.reliable.items.len(), reliable_bytes: state.reliable.bytes }
+    }
+
+    /// The hub's side: puts the retained messages of a new subscription in, before anything that comes later.
+    pub(crate) fn push_retained(&self, deliveries: impl IntoIterator<Item = Delivery>, wakers: &mut Vec<Waker>) {
+        let mut state = self.lock();
+        for delivery in deliveries {
+            let order = state.next_order;
+            state.next_order += 1;
+            state.retained.push(order, delivery);
+        }
+        wakers.extend(state.waker.take());
+    }
+
+    /// The hub's side: the connection is to end. The first reason counts.
+    pub(crate) fn end(&self, reason: End) {
+        let waker = {
+            let mut state = self.lock();
+            state.end.get_or_insert(reason);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The hub's side: this session publishes faster than `slow` reads.
+    pub(crate) fn hold_up(&self, slow: &Arc<Self>) -> bool {
+        let mut state = self.lock();
+        let is_new = state.held_up_by.is_none();
+        if is_new {
+            state.held_up_by = Some(slow.clone());
+        }
+        is_new
+    }
+
+    /// A new connection uses this outbox: forgets what belonged to the old one.
+    pub(crate) fn reopen(&self) {
+        let mut state = self.lock();
+        state.end = None;
+        state.waker = None;
+        state.held_up_by = None;
+        state.new_identity = None;
+    }
+
+    /// The hub's side: the rights of the account have grown.
+    pub(crate) fn set_identity(&self, identity: Arc<Identity>) {
+        let mut state = self.lock();
+        state.new_identity = Some(identity);
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        let state = self.lock();
+        Load {
+            messages: state.qos0.items.len() + state.reliable.items.len() + state.retained.items.len(),
+            reliable_messages: state.reliable.items.len(),
+            reliable_bytes: state.reliable.bytes,
+            progress: state.progress,
+        }
+    }
+
+    /// The task's side: whether there is something to do; registers the task if not. Messages count only if the task
+    /// `has_room`, those of `QoS` 1 and 2 only if the window has.
+    pub(crate) fn poll_ready(&self, has_room: bool, window_open: bool, context: &mut Context<'_>) -> Poll<Ready> {
+        let mut state = self.lock();
+        if let Some(end) = state.end.clone() {
+            return Poll::Ready(Ready::End(end));
+        }
+        if let Some(slow) = state.held_up_by.take() {
+            return Poll::Ready(Ready::HeldUp(slow));
+        }
+        if let Some(identity) = state.new_identity.take() {
+            return Poll::Ready(Ready::Identity(identity));
+        }
+        if has_room && state.has_sendable(window_open) {
+            return Poll::Ready(Ready::Messages);
+        }
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// The task's side: takes messages out in their order until `take` has had enough, or the window is full.
+    /// `take` says how many `QoS` 1 and 2 messages still fit and whether it wants more.
+    pub(crate) fn drain(&self, mut window: usize, mut take: impl FnMut(Delivery) -> bool) {
+        let mut state = self.lock();
+        while let Some(delivery) = state.pop(window > 0) {
+            if delivery.qos > 0 {
+                window -= 1;
+            }
+            if !take(delivery) {
+                break;
+            }
+        }
+        if state.reliable.bytes <= self.low_water() {
+            let waiting = std::mem::take(&mut state.waiting_publishers);
+            drop(state);
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// A publisher's side: waits until this outbox has room again, or its session has ended.
+    pub(crate) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.reliable.bytes <= self.low_water() || state.end.is_some() {
+            return Poll::Ready(());
+        }
+        if !state.waiting_publishers.iter().any(|waker| waker.will_wake(context.waker())) {
+            state.waiting_publishers.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Everything that waits is given up; says how many messages these were.
+    pub(crate) fn close(&self) -> u64 {
+        let mut state = self.lock();
+        let lost = state.reliable.items.len();
+        state.qos0 = Queue::default();
+        state.reliable = Queue::default();
+        state.retained = Queue::default();
+        state.end.get_or_insert(End::TooSlow);
+        let waiting = std::mem::take(&mut state.waiting_publishers);
+        let waker = state.waker.take();
+        drop(state);
+        waiting.into_iter().chain(waker).for_each(Waker::wake);
+        lost as u64
+    }
+
+    /// The client has gone and the session stays: messages of `QoS` 0 go with the client.
+    pub(crate) fn park(&self) {
+        let mut state = self.lock();
+        state.qos0 = Queue::default();
+        state.waker = None;
+        state.held_up_by = None;
+        let waiting = std::mem::take(&mut state.waiting_publishers);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Publishers are let go at half of the bound, so that they do not stop and start with every message.
+    fn low_water(&self) -> usize {
+        self.bounds.reliable_bytes / 2
+    }
+}
+
+/// What a session's task finds in its outbox.
+pub(crate) enum Ready {
+    /// The connection is to end.
+    End(End),
+    /// It publishes faster than this outbox's client reads.
+    HeldUp(Arc<Outbox>),
+    /// Its account's rights have grown.
+    Identity(Arc<Identity>),
+    /// There are messages.
+    Messages,
+}
+
+impl State {
+    /// The queue whose turn it is. While retained messages wait, strict order holds: a newer message must not overtake
+    /// the retained one of its topic. Otherwise `QoS` 0 passes by a full window.
+    fn next_queue(&mut self, window_open: bool) -> Option<&mut Queue> {
+        let (qos0, reliable, retained) = (self.qos0.order(), self.reliable.order(), self.retained.order());
+        let first = qos0.min(reliable).min(retained);
+        if first == u64::MAX {
+            return None;
+        }
+        if first == retained {
+            let fits = window_open || self.retained.items.front().is_some_and(|(_, delivery)| delivery.qos == 0);
+            return fits.then_some(&mut self.retained);
+        }
+        if first == reliable && window_open {
+            return Some(&mut self.reliable);
+        }
+        let qos0_may_pass = first == qos0 || (qos0 != u64::MAX && retained == u64::MAX);
+        qos0_may_pass.then_some(&mut self.qos0)
+    }
+
+    fn has_sendable(&mut self, window_open: bool) -> bool {
+        self.next_queue(window_open).is_some()
+    }
+
+    fn pop(&mut self, window_open: bool) -> Option<Delivery> {
+        let delivery = self.next_queue(window_open)?.pop()?;
+        if delivery.qos > 0 {
+            self.progress += 1;
+        }
+        Some(delivery)
+    }
+}

@@ -1,0 +1,456 @@
+//! The reading half of the codec: a cursor over a packet's bytes, and the property blocks of MQTT 5.
+
+use super::{
+    Ack, Connect, Disconnect, Fault, MessageProperties, Publish, Subscribe, SubscriptionOptions, Unsubscribe, Will,
+    malformed, protocol_error, reason,
+};
+
+/// Reads a packet from front to back; every read checks that the bytes are there.
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
+        let (taken, rest) =
+            self.rest.split_at_checked(length).ok_or(malformed("the packet is shorter than it says"))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(malformed("the packet is shorter than it says"))?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, Fault> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Result<u16, Fault> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Fault> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn variable_integer(&mut self) -> Result<u32, Fault> {
+        let (value, length) = remaining_length(self.rest)?.ok_or(malformed("a variable byte integer is cut off"))?;
+        self.take(length)?;
+        u32::try_from(value).map_err(|_| malformed("a variable byte integer is too large"))
+    }
+
+    fn binary(&mut self) -> Result<&'a [u8], Fault> {
+        let length = self.u16()?;
+        self.take(usize::from(length))
+    }
+
+    pub(super) fn string(&mut self) -> Result<&'a str, Fault> {
+        let text = std::str::from_utf8(self.binary()?).map_err(|_| malformed("a string is not UTF-8"))?;
+        if text.as_bytes().contains(&0) { Err(malformed("a string holds NUL")) } else { Ok(text) }
+    }
+
+    fn packet_id(&mut self) -> Result<u16, Fault> {
+        match self.u16()? {
+            0 => Err(protocol_error("packet id 0")),
+            id => Ok(id),
+        }
+    }
+
+    /// A property block's bytes, its length taken off.
+    fn property_block(&mut self) -> Result<&'a [u8], Fault> {
+        let length = self.variable_integer()?;
+        self.take(length as usize)
+    }
+
+    pub(super) fn finish(&self) -> Result<(), Fault> {
+        if self.is_empty() { Ok(()) } else { Err(malformed("bytes are left over at the packet's end")) }
+    }
+}
+
+/// A variable byte integer at the start of `bytes` and its own length; `None` when it is cut off.
+pub(super) fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Fault> {
+    let mut value = 0;
+    for (index, &byte) in bytes.iter().take(4).enumerate() {
+        value |= usize::from(byte & 0x7F) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok(Some((value, index + 1)));
+        }
+    }
+    if bytes.len() >= 4 { Err(malformed("a length has more than four bytes")) } else { Ok(None) }
+}
+
+/// Property identifiers (MQTT 5, section 2.2.2.2).
+pub(crate) mod property {
+    pub(crate) const PAYLOAD_FORMAT: u8 = 1;
+    pub(crate) const MESSAGE_EXPIRY: u8 = 2;
+    pub(crate) const CONTENT_TYPE: u8 = 3;
+    pub(crate) const RESPONSE_TOPIC: u8 = 8;
+    pub(crate) const CORRELATION_DATA: u8 = 9;
+    pub(crate) const SUBSCRIPTION_ID: u8 = 11;
+    pub(crate) const SESSION_EXPIRY: u8 = 17;
+    pub(crate) const ASSIGNED_CLIENT_ID: u8 = 18;
+    pub(crate) const SERVER_KEEP_ALIVE: u8 = 19;
+    pub(crate) const AUTHENTICATION_METHOD: u8 = 21;
+    pub(crate) const AUTHENTICATION_DATA: u8 = 22;
+    pub(crate) const REQUEST_PROBLEM: u8 = 23;
+    pub(crate) const WILL_DELAY: u8 = 24;
+    pub(crate) const REQUEST_RESPONSE: u8 = 25;
+    pub(crate) const RESPONSE_INFORMATION: u8 = 26;
+    pub(crate) const SERVER_REFERENCE: u8 = 28;
+    pub(crate) const REASON_STRING: u8 = 31;
+    pub(crate) const RECEIVE_MAXIMUM: u8 = 33;
+    pub(crate) const TOPIC_ALIAS_MAXIMUM: u8 = 34;
+    pub(crate) const TOPIC_ALIAS: u8 = 35;
+    pub(crate) const USER: u8 = 38;
+    pub(crate) const MAXIMUM_PACKET: u8 = 39;
+}
+
+/// One property: its identifier, its bytes with the identifier, and its value.
+pub(crate) struct Property<'a> {
+    pub(crate) id: u8,
+    pub(crate) raw: &'a [u8],
+    pub(crate) value: Value<'a>,
+}
+
+/// A property's value.
+pub(crate) enum Value<'a> {
+    Number(u32),
+    Text(&'a str),
+    Bytes,
+    Pair(&'a str),
+}
+
+impl<'a> Property<'a> {
+    fn number(&self) -> u32 {
+        if let Value::Number(number) = self.value { number } else { 0 }
+    }
+
+    fn text(&self) -> Option<&'a str> {
+        if let Value::Text(text) = self.value { Some(text) } else { None }
+    }
+
+    /// The name of a user property.
+    pub(crate) fn pair_name(&self) -> Option<&'a str> {
+        if let Value::Pair(name) = self.value { Some(name) } else { None }
+    }
+}
+
+/// Walks over a property block. A property that stands twice where it may not is a fault.
+pub(crate) struct Properties<'a> {
+    reader: Reader<'a>,
+    seen: u64,
+}
+
+impl<'a> Properties<'a> {
+    pub(crate) fn new(block: &'a [u8]) -> Self {
+        Self { reader: Reader::new(block), seen: 0 }
+    }
+
+    fn read(&mut self) -> Result<Property<'a>, Fault> {
+        let before = self.reader.rest;
+        let id = self.reader.u8()?;
+        let value = self.value(id)?;
+        let bit = 1u64 << id;
+        if self.seen & bit != 0 && id != property::USER && id != property::SUBSCRIPTION_ID {
+            return Err(protocol_error("a property stands twice"));
+        }
+        self.seen |= bit;
+        Ok(Property { id, raw: &before[..before.len() - self.reader.rest.len()], value })
+    }
+
+    fn value(&mut self, id: u8) -> Result<Value<'a>, Fault> {
+        let reader = &mut self.reader;
+        Ok(match id {
+            property::PAYLOAD_FORMAT | property::REQUEST_PROBLEM | property::REQUEST_RESPONSE => {
+                let value = reader.u8()?;
+                if value > 1 {
+                    return Err(protocol_error("a property that is a switch is neither 0 nor 1"));
+                }
+                Value::Number(value.into())
+            }
+            property::RECEIVE_MAXIMUM
+            | property::TOPIC_ALIAS_MAXIMUM
+            | property::TOPIC_ALIAS
+            | property::SERVER_KEEP_ALIVE => Value::Number(reader.u16()?.into()),
+            property::MESSAGE_EXPIRY | property::SESSION_EXPIRY | property::WILL_DELAY | property::MAXIMUM_PACKET => {
+                Value::Number(reader.u32()?)
+            }
+            property::SUBSCRIPTION_ID => Value::Number(reader.variable_integer()?),
+            property::CONTENT_TYPE
+            | property::RESPONSE_TOPIC
+            | property::AUTHENTICATION_METHOD
+            | property::REASON_STRING
+            | property::RESPONSE_INFORMATION
+            | property::SERVER_REFERENCE
+            | property::ASSIGNED_CLIENT_ID => Value::Text(reader.string()?),
+            property::CORRELATION_DATA | property::AUTHENTICATION_DATA => {
+                reader.binary()?;
+                Value::Bytes
+            }
+            property::USER => {
+                let name = reader.string()?;
+                reader.string()?;
+                Value::Pair(name)
+            }
+            _ => return Err(malformed("an unknown property")),
+        })
+    }
+}
+
+impl<'a> Iterator for Properties<'a> {
+    type Item = Result<Property<'a>, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.reader.is_empty() { None } else { Some(self.read()) }
+    }
+}
+
+const WRONG_PLACE: Fault = protocol_error_const("a property that does not belong into this packet");
+
+const fn protocol_error_const(what: &'static str) -> Fault {
+    Fault { reason: reason::PROTOCOL_ERROR, what }
+}
+
+pub(super) fn connect_after_version<'a>(reader: &mut Reader<'a>, v5: bool) -> Result<Connect<'a>, Fault> {
+    let flags = reader.u8()?;
+    if flags & 1 != 0 {
+        return Err(malformed("the reserved flag of CONNECT is set"));
+    }
+    let keep_alive = reader.u16()?;
+    let mut connect = Connect {
+        v5,
+        clean_start: flags & 2 != 0,
+        keep_alive,
+        client_id: "",
+        will: None,
+        user_name: None,
+        password: None,
+        session_expiry: 0,
+        receive_maximum: u16::MAX,
+        max_packet_bytes: None,
+        topic_alias_maximum: 0,
+        wants_problems: true,
+        has_authentication_method: false,
+    };
+    if v5 {
+        connect_properties(&mut connect, reader.property_block()?)?;
+    }
+    connect.client_id = reader.string()?;
+    connect.will = will(reader, flags, v5)?;
+    if flags & 0x80 != 0 {
+        connect.user_name = Some(reader.string()?);
+    }
+    if flags & 0x40 != 0 {
+        if flags & 0x80 == 0 && !v5 {
+            return Err(malformed("a password without a user name"));
+        }
+        connect.password = Some(reader.binary()?);
+    }
+    reader.finish()?;
+    Ok(connect)
+}
+
+fn connect_properties(connect: &mut Connect<'_>, block: &[u8]) -> Result<(), Fault> {
+    for property in Properties::new(block) {
+        let property = property?;
+        let number = property.number();
+        match property.id {
+            property::SESSION_EXPIRY => connect.session_expiry = number,
+            property::RECEIVE_MAXIMUM if number == 0 => return Err(protocol_error("a Receive Maximum of 0")),
+            property::RECEIVE_MAXIMUM => connect.receive_maximum = low_16(number),
+            property::MAXIMUM_PACKET if number == 0 => return Err(protocol_error("a Maximum Packet Size of 0")),
+            property::MAXIMUM_PACKET => connect.max_packet_bytes = Some(number),
+            property::TOPIC_ALIAS_MAXIMUM => connect.topic_alias_maximum = low_16(number),
+            property::REQUEST_PROBLEM => connect.wants_problems = number == 1,
+            property::AUTHENTICATION_METHOD => connect.has_authentication_method = true,
+            property::REQUEST_RESPONSE | property::USER | property::AUTHENTICATION_DATA => {}
+            _ => return Err(WRONG_PLACE),
+        }
+    }
+    Ok(())
+}
+
+/// The value of a two-byte property, which cannot be larger.
+fn low_16(number: u32) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+fn will<'a>(reader: &mut Reader<'a>, flags: u8, v5: bool) -> Result<Option<Will<'a>>, Fault> {
+    let qos = (flags >> 3) & 3;
+    let retain = flags & 0x20 != 0;
+    if flags & 4 == 0 {
+        return if qos == 0 && !retain { Ok(None) } else { Err(malformed("flags of a will without a will")) };
+    }
+    if qos == 3 {
+        return Err(malformed("a will of QoS 3"));
+    }
+    let mut delay_seconds = 0;
+    let mut properties = MessageProperties::default();
+    if v5 {
+        properties.raw = reader.property_block()?;
+        for property in Properties::new(properties.raw) {
+            let property = property?;
+            match property.id {
+                property::WILL_DELAY => delay_seconds = property.number(),
+                property::TOPIC_ALIAS | property::SUBSCRIPTION_ID => return Err(WRONG_PLACE),
+                _ => message_property(&mut properties, &property)?,
+            }
+        }
+    }
+    let topic = reader.string()?;
+    let payload = reader.binary()?;
+    Ok(Some(Will { topic, payload, qos, retain, delay_seconds, properties }))
+}
+
+fn message_property<'a>(properties: &mut MessageProperties<'a>, property: &Property<'a>) -> Result<(), Fault> {
+    match property.id {
+        property::MESSAGE_EXPIRY => properties.expiry_seconds = Some(property.number()),
+        property::TOPIC_ALIAS => properties.topic_alias = Some(low_16(property.number())),
+        property::RESPONSE_TOPIC => properties.response_topic = property.text(),
+        property::PAYLOAD_FORMAT | property::CONTENT_TYPE | property::CORRELATION_DATA | property::USER => {}
+        _ => return Err(WRONG_PLACE),
+    }
+    Ok(())
+}
+
+pub(super) fn publish(mut reader: Reader<'_>, flags: u8, v5: bool) -> Result<Publish<'_>, Fault> {
+    let qos = (flags >> 1) & 3;
+    let dup = flags & 8 != 0;
+    if qos == 3 {
+        return Err(malformed("a message of QoS 3"));
+    }
+    if qos == 0 && dup {
+        return Err(malformed("DUP on a message of QoS 0"));
+    }
+    let topic = reader.string()?;
+    if topic.contains(['+', '#']) {
+        return Err(Fault { reason: reason::TOPIC_INVALID, what: "a wildcard in a topic" });
+    }
+    let packet_id = if qos == 0 { 0 } else { reader.packet_id()? };
+    let mut properties = MessageProperties::default();
+    if v5 {
+        properties.raw = reader.property_block()?;
+        for property in Properties::new(properties.raw) {
+            message_property(&mut properties, &property?)?;
+        }
+    }
+    Ok(Publish { dup, qos, retain: flags & 1 != 0, topic, packet_id, properties, payload: reader.rest })
+}
+
+pub(super) fn ack(reader: &mut Reader<'_>, v5: bool, good: &[u8]) -> Result<Ack, Fault> {
+    let packet_id = reader.packet_id()?;
+    let mut ack = Ack { packet_id, reason: reason::SUCCESS };
+    if v5 && !reader.is_empty() {
+        ack.reason = reader.u8()?;
+        if ack.reason < 0x80 && !good.contains(&ack.reason) {
+            return Err(protocol_error("an unknown reason code"));
+        }
+        problem_properties(reader)?;
+    }
+    Ok(ack)
+}
+
+/// The properties of packets that report a result: a reason string and user properties.
+fn problem_properties(reader: &mut Reader<'_>) -> Result<(), Fault> {
+    if reader.is_empty() {
+        return Ok(());
+    }
+    for property in Properties::new(reader.property_block()?) {
+        if !matches!(property?.id, property::REASON_STRING | property::USER) {
+            return Err(WRONG_PLACE);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn subscribe<'a>(reader: &mut Reader<'a>, v5: bool) -> Result<Subscribe<'a>, Fault> {
+    let packet_id = reader.packet_id()?;
+    let mut identifier = 0;
+    if v5 {
+        for property in Properties::new(reader.property_block()?) {
+            let property = property?;
+            match property.id {
+                property::SUBSCRIPTION_ID if property.number() == 0 || identifier != 0 => {
+                    return Err(protocol_error("a subscription identifier of 0, or two of them"));
+                }
+                property::SUBSCRIPTION_ID => identifier = property.number(),
+                property::USER => {}
+                _ => return Err(WRONG_PLACE),
+            }
+        }
+    }
+    let mut filters = Vec::new();
+    while !reader.is_empty() {
+        let filter = reader.string()?;
+        filters.push((filter, subscription_options(reader.u8()?, v5)?));
+    }
+    if filters.is_empty() {
+        Err(protocol_error("SUBSCRIBE without a filter"))
+    } else {
+        Ok(Subscribe { packet_id, identifier, filters })
+    }
+}
+
+fn subscription_options(byte: u8, v5: bool) -> Result<SubscriptionOptions, Fault> {
+    let options = SubscriptionOptions {
+        qos: byte & 3,
+        no_local: byte & 4 != 0,
+        retain_as_published: byte & 8 != 0,
+        retain_handling: (byte >> 4) & 3,
+    };
+    let reserved = if v5 { 0xC0 } else { 0xFC };
+    if byte & reserved != 0 || options.qos == 3 || options.retain_handling == 3 {
+        return Err(malformed("invalid subscription options"));
+    }
+    Ok(options)
+}
+
+pub(super) fn unsubscribe<'a>(reader: &mut Reader<'a>, v5: bool) -> Result<Unsubscribe<'a>, Fault> {
+    let packet_id = reader.packet_id()?;
+    if v5 {
+        for property in Properties::new(reader.property_block()?) {
+            if property?.id != property::USER {
+                return Err(WRONG_PLACE);
+            }
+        }
+    }
+    let mut filters = Vec::new();
+    while !reader.is_empty() {
+        filters.push(reader.string()?);
+    }
+    if filters.is_empty() {
+        Err(protocol_error("UNSUBSCRIBE without a filter"))
+    } else {
+        Ok(Unsubscribe { packet_id, filters })
+    }
+}
+
+pub(super) fn disconnect(reader: &mut Reader<'_>, v5: bool) -> Result<Disconnect, Fault> {
+    let mut disconnect = Disconnect { reason: reason::SUCCESS, session_expiry: None };
+    if !v5 || reader.is_empty() {
+        return Ok(disconnect);
+    }
+    disconnect.reason = reader.u8()?;
+    if !reader.is_empty() {
+        for property in Properties::new(reader.property_block()?) {
+            let property = property?;
+            match property.id {
+                property::SESSION_EXPIRY => disconnect.session_expiry = Some(property.number()),
+                property::REASON_STRING | property::USER => {}
+                _ => return Err(WRONG_PLACE),
+            }
+        }
+    }
+    Ok(disconnect)
+}

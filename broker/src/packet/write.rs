@@ -1,0 +1,231 @@
+//! The writing half of the codec: every packet that the broker sends, appended to an output buffer.
+
+use super::{property, reason};
+
+/// What the broker tells an accepted client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnAck<'a> {
+    pub(crate) session_present: bool,
+    pub(crate) session_expiry: Option<u32>,
+    pub(crate) receive_maximum: u16,
+    pub(crate) max_packet_bytes: u32,
+    pub(crate) topic_alias_maximum: u16,
+    pub(crate) assigned_client_id: Option<&'a str>,
+    pub(crate) server_keep_alive: Option<u16>,
+}
+
+/// CONNACK for a client that is let in.
+pub(crate) fn connack(out: &mut Vec<u8>, v5: bool, connack: &ConnAck<'_>) {
+    let flags = u8::from(connack.session_present);
+    if !v5 {
+        out.extend_from_slice(&[0x20, 2, flags, 0]);
+        return;
+    }
+    let mut properties = Vec::with_capacity(64);
+    if let Some(seconds) = connack.session_expiry {
+        put_u32(&mut properties, property::SESSION_EXPIRY, seconds);
+    }
+    put_u16(&mut properties, property::RECEIVE_MAXIMUM, connack.receive_maximum);
+    put_u32(&mut properties, property::MAXIMUM_PACKET, connack.max_packet_bytes);
+    put_u16(&mut properties, property::TOPIC_ALIAS_MAXIMUM, connack.topic_alias_maximum);
+    if let Some(client_id) = connack.assigned_client_id {
+        properties.push(property::ASSIGNED_CLIENT_ID);
+        put_string(&mut properties, client_id);
+    }
+    if let Some(seconds) = connack.server_keep_alive {
+        put_u16(&mut properties, property::SERVER_KEEP_ALIVE, seconds);
+    }
+    packet(out, 0x20, &[&[flags, reason::SUCCESS], &block(&properties)]);
+}
+
+/// CONNACK for a client that is not let in. 3.1.1 has codes of its own.
+pub(crate) fn connack_refused(out: &mut Vec<u8>, v5: bool, code: u8, words: &str) {
+    if v5 {
+        packet(out, 0x20, &[&[0, code], &block(&reason_string(words))]);
+    } else {
+        out.extend_from_slice(&[0x20, 2, 0, v311_connect_code(code)]);
+    }
+}
+
+/// MQTT 3.1.1, table 3.1.
+fn v311_connect_code(code: u8) -> u8 {
+    match code {
+        reason::UNSUPPORTED_VERSION => 1,
+        reason::CLIENT_ID_INVALID => 2,
+        reason::BAD_CREDENTIALS => 4,
+        reason::NOT_AUTHORIZED | reason::BAD_AUTHENTICATION_METHOD => 5,
+        _ => 3,
+    }
+}
+
+/// DISCONNECT with a reason; MQTT 5 only.
+pub(crate) fn disconnect(out: &mut Vec<u8>, code: u8, words: &str) {
+    packet(out, 0xE0, &[&[code], &block(&reason_string(words))]);
+}
+
+/// PUBACK (4), PUBREC (5), PUBREL (6) or PUBCOMP (7).
+pub(crate) fn ack(out: &mut Vec<u8>, packet_type: u8, packet_id: u16, v5: bool, code: u8, words: &str) {
+    let header = packet_type << 4 | if packet_type == 6 { 2 } else { 0 };
+    let [high, low] = packet_id.to_be_bytes();
+    if !v5 || code == reason::SUCCESS {
+        out.extend_from_slice(&[header, 2, high, low]);
+    } else if words.is_empty() {
+        out.extend_from_slice(&[header, 3, high, low, code]);
+    } else {
+        packet(out, header, &[&[high, low, code], &block(&reason_string(words))]);
+    }
+}
+
+/// SUBACK, with the codes in the order of the filters.
+pub(crate) fn suback(out: &mut Vec<u8>, packet_id: u16, v5: bool, codes: &[u8]) {
+    let id = packet_id.to_be_bytes();
+    if v5 { packet(out, 0x90, &[&id, &[0], codes]) } else { packet(out, 0x90, &[&id, codes]) }
+}
+
+/// UNSUBACK; 3.1.1 has no codes in it.
+pub(crate) fn unsuback(out: &mut Vec<u8>, packet_id: u16, v5: bool, codes: &[u8]) {
+    let id = packet_id.to_be_bytes();
+    if v5 { packet(out, 0xB0, &[&id, &[0], codes]) } else { packet(out, 0xB0, &[&id]) }
+}
+
+/// PINGRESP.
+pub(crate) fn ping_response(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0xD0, 0]);
+}
+
+/// What a PUBLISH to a client is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Publish<'a> {
+    pub(crate) dup: bool,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    /// Empty when the alias stands for it.
+    pub(crate) topic: &'a str,
+    /// 0 with `QoS` 0.
+    pub(crate) packet_id: u16,
+    /// Properties that pass through as they came.
+    pub(crate) properties: &'a [u8],
+    pub(crate) expiry_seconds: Option<u32>,
+    pub(crate) topic_alias: Option<u16>,
+    pub(crate) subscription_ids: &'a [u32],
+    pub(crate) payload: &'a [u8],
+}
+
+/// The length that the packet will have.
+pub(crate) fn publish_length(publish: &Publish<'_>, v5: bool) -> usize {
+    let body = body_length(publish, v5);
+    1 + variable_length(body) + body
+}
+
+fn body_length(publish: &Publish<'_>, v5: bool) -> usize {
+    let properties = if v5 { property_length(publish) } else { 0 };
+    let property_header = if v5 { variable_length(properties) } else { 0 };
+    let id = if publish.qos > 0 { 2 } else { 0 };
+    2 + publish.topic.len() + id + property_header + properties + publish.payload.len()
+}
+
+fn property_length(publish: &Publish<'_>) -> usize {
+    let ids: usize = publish.subscription_ids.iter().map(|&id| 1 + variable_length(id as usize)).sum();
+    let expiry = if publish.expiry_seconds.is_some() { 5 } else { 0 };
+    let alias = if publish.topic_alias.is_some() { 3 } else { 0 };
+    publish.properties.len() + expiry + alias + ids
+}
+
+/// PUBLISH.
+pub(crate) fn publish(out: &mut Vec<u8>, publish: &Publish<'_>, v5: bool) {
+    let header = 0x30 | u8::from(publish.dup) << 3 | publish.qos << 1 | u8::from(publish.retain);
+    out.reserve(publish_length(publish, v5));
+    out.push(header);
+    put_variable(out, body_length(publish, v5));
+    put_string(out, publish.topic);
+    if publish.qos > 0 {
+        out.extend_from_slice(&publish.packet_id.to_be_bytes());
+    }
+    if v5 {
+        put_variable(out, property_length(publish));
+        out.extend_from_slice(publish.properties);
+        if let Some(seconds) = publish.expiry_seconds {
+            put_u32(out, property::MESSAGE_EXPIRY, seconds);
+        }
+        if let Some(alias) = publish.topic_alias {
+            put_u16(out, property::TOPIC_ALIAS, alias);
+        }
+        for &id in publish.subscription_ids {
+            out.push(property::SUBSCRIPTION_ID);
+            put_variable(out, id as usize);
+        }
+    }
+    out.extend_from_slice(publish.payload);
+}
+
+fn packet(out: &mut Vec<u8>, header: u8, parts: &[&[u8]]) {
+    out.push(header);
+    put_variable(out, parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// A property block with its length before it.
+fn block(properties: &[u8]) -> Vec<u8> {
+    let mut block = Vec::with_capacity(properties.len() + 2);
+    put_variable(&mut block, properties.len());
+    block.extend_from_slice(properties);
+    block
+}
+
+fn reason_string(words: &str) -> Vec<u8> {
+    let mut properties = Vec::new();
+    if !words.is_empty() {
+        properties.push(property::REASON_STRING);
+        put_string(&mut properties, words);
+    }
+    properties
+}
+
+/// A user property's bytes.
+pub(crate) fn user_property(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(5 + name.len() + value.len());
+    bytes.push(property::USER);
+    put_string(&mut bytes, name);
+    put_string(&mut bytes, value);
+    bytes
+}
+
+fn put_u16(out: &mut Vec<u8>, id: u8, value: u16) {
+    out.push(id);
+    out.extend_from_slice(&value.to_be_bytes());
+}
+
+fn put_u32(out: &mut Vec<u8>, id: u8, value: u32) {
+    out.push(id);
+    out.extend_from_slice(&value.to_be_bytes());
+}
+
+/// A string with its length; what does not fit its 16 bits cannot get here, since it came in such a field.
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
+}
+
+fn variable_length(value: usize) -> usize {
+    match value {
+        0..=0x7F => 1,
+        0x80..=0x3FFF => 2,
+        0x4000..=0x1F_FFFF => 3,
+        _ => 4,
+    }
+}
+
+fn put_variable(out: &mut Vec<u8>, mut value: usize) {
+    loop {
+        let low = (value & 0x7F) as u8;
+        value >>= 7;
+        if value == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}

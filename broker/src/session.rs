@@ -1,0 +1,516 @@
+//! One client: its connection from the first byte to the last.
+//!
+//! The session owns the protocol: CONNECT and its answer, keep alive, packet ids, `QoS` 1 and 2 both ways, windows,
+//! aliases, the last will. It owns no subscription and no queue; those are the hub's. It reads its socket only as fast
+//! as the log and slow subscribers take what it publishes, so a fast publisher feels it as back-pressure of TCP.
+//!
+//! An idle session holds no buffer: bytes are read through the stack, and both buffers are given back when empty.
+
+mod connect;
+mod inbound;
+mod outbound;
+mod transport;
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep};
+
+use crate::access::Identity;
+use crate::events::BrokerEvent;
+use crate::front::Front;
+use crate::hub::{Closed, Command, SubscribeRequest, UnsubscribeRequest, WillFate};
+use crate::message::{SessionId, resealed};
+use crate::outbox::{Delivery, End, Outbox, Ready};
+use crate::packet::{self, Fault, Packet, Subscribe, Unsubscribe, reason, write};
+use crate::store::StoredWill;
+use inbound::Inbound;
+use outbound::Outbound;
+use transport::Transport;
+
+pub(crate) use connect::serve;
+pub(crate) use outbound::InFlight;
+
+/// Output beyond which no more messages are taken from the outbox: a few writes' worth.
+const OUTPUT_HIGH: usize = 64 * 1024;
+
+/// How long a client is given to take the last words when its connection is ended by the broker.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// What a session keeps while its client is away.
+#[derive(Debug, Default)]
+pub(crate) struct Parked {
+    /// `QoS` 1 and 2 messages that were sent and not acknowledged.
+    pub(crate) in_flight: std::collections::VecDeque<InFlight>,
+    /// The last packet id used.
+    pub(crate) last_id: u16,
+    /// Packet ids of `QoS` 2 messages that came and were not released.
+    pub(crate) receiving: Vec<u16>,
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum Close {
+    /// The client said goodbye, with this reason code.
+    Client(u8),
+    /// The network connection broke or was closed without a goodbye.
+    Network(String),
+    /// Nothing came for one and a half keep alive intervals.
+    KeepAlive,
+    /// The client broke the protocol.
+    Fault(Fault),
+    /// The hub has ended it.
+    Hub(End),
+    /// The broker is stopping.
+    Stopping,
+}
+
+impl From<Fault> for Close {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Who the client is, for events.
+#[derive(Debug, Clone)]
+struct Client {
+    account: Box<str>,
+    client_id: Box<str>,
+    peer: SocketAddr,
+}
+
+/// A connected client; see the module.
+struct Session<S> {
+    front: Arc<Front>,
+    transport: Transport<S>,
+    client: Client,
+    id: SessionId,
+    outbox: Arc<Outbox>,
+    identity: Arc<Identity>,
+    v5: bool,
+    /// One and a half times the keep alive; `None` without.
+    patience: Option<Duration>,
+    last_heard: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    inbound: Inbound,
+    outbound: Outbound,
+    will: Option<Will>,
+    session_expiry: u32,
+    /// It publishes faster than this outbox's client reads.
+    held_up_by: Option<Arc<Outbox>>,
+    /// It publishes faster than it may; nothing is read until then.
+    paused_until: Option<Instant>,
+    /// Reports the end to the hub, whatever happens.
+    report: Report,
+}
+
+/// A last will that the session would leave.
+struct Will {
+    stored: StoredWill,
+    delay_seconds: u32,
+}
+
+/// Reports the session's end exactly once, even if its task fails.
+struct Report {
+    front: Arc<Front>,
+    closed: Option<Closed>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(closed) = self.closed.take() {
+            // The hub is gone only when the broker stops.
+            let _ = self.front.closed.send(closed);
+        }
+    }
+}
+
+/// What a turn of the session found to do.
+#[derive(Default)]
+struct Turn {
+    input: bool,
+    messages: bool,
+    timer: bool,
+    close: Option<Close>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Serves the client until the connection ends.
+    async fn run(mut self) {
+        let close = loop {
+            if let Err(close) = self.turn().await {
+                break close;
+            }
+        };
+        self.finish(close).await;
+    }
+
+    async fn turn(&mut self) -> Result<(), Close> {
+        let turn = poll_fn(|context| self.poll_turn(context)).await;
+        if turn.messages {
+            self.send_messages();
+        }
+        if turn.input {
+            self.last_heard = Instant::now();
+            self.process_input().await?;
+        }
+        if let Some(close) = turn.close {
+            return Err(close);
+        }
+        if turn.timer {
+            self.on_timer()?;
+        }
+        Ok(())
+    }
+
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+        let mut turn = Turn::default();
+        if let Poll::Ready(Err(error)) = self.transport.poll_flush(context) {
+            turn.close = Some(Close::Network(error.to_string()));
+            return Poll::Ready(turn);
+        }
+        self.poll_outbox(&mut turn, context);
+        self.poll_input(&mut turn, context);
+        self.poll_timer(&mut turn, context);
+        if turn.input || turn.messages || turn.timer || turn.close.is_some() {
+            return Poll::Ready(turn);
+        }
+        self.transport.release();
+        Poll::Pending
+    }
+
+    fn poll_outbox(&mut self, turn: &mut Turn, context: &mut Context<'_>) {
+        let has_room = self.transport.pending_output() < OUTPUT_HIGH;
+        if has_room && self.outbound.wants_to_resend() {
+            turn.messages = true;
+        }
+        loop {
+            match self.outbox.poll_ready(has_room, self.outbound.room() > 0, context) {
+                Poll::Pending => return,
+                Poll::Ready(Ready::Messages) => return turn.messages = true,
+                Poll::Ready(Ready::HeldUp(slow)) => self.held_up_by = Some(slow),
+                Poll::Ready(Ready::Identity(identity)) => self.identity = identity,
+                Poll::Ready(Ready::End(end)) => return turn.close = Some(Close::Hub(end)),
+            }
+        }
+    }
+
+    fn poll_input(&mut self, turn: &mut Turn, context: &mut Context<'_>) {
+        if self.paused_until.is_some() || self.transport.pending_output() > 2 * OUTPUT_HIGH {
+            return;
+        }
+        if let Some(slow) = &self.held_up_by {
+            if slow.poll_room(context).is_pending() {
+                return;
+            }
+            self.held_up_by = None;
+        }
+        match self.transport.poll_fill(context) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(0)) => turn.close = Some(Close::Network("the client closed the connection".to_owned())),
+            Poll::Ready(Ok(_)) => turn.input = true,
+            Poll::Ready(Err(error)) => turn.close = Some(Close::Network(error.to_string())),
+        }
+    }
+
+    fn poll_timer(&mut self, turn: &mut Turn, context: &mut Context<'_>) {
+        let keep_alive = self.patience.map(|patience| self.last_heard + patience);
+        let Some(deadline) = keep_alive.into_iter().chain(self.paused_until).min() else { return };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        // The timer is moved only when it has fired or must fire earlier: not with every packet.
+        if timer.is_elapsed() || deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
+        }
+        turn.timer = timer.as_mut().poll(context).is_ready();
+    }
+
+    fn on_timer(&mut self) -> Result<(), Close> {
+        let now = Instant::now();
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+        }
+        // A client that is not read is not blamed for its silence.
+        let is_read = self.held_up_by.is_none() && self.paused_until.is_none();
+        match self.patience {
+            Some(patience) if is_read && now >= self.last_heard + patience => Err(Close::KeepAlive),
+            Some(patience) if now >= self.last_heard + patience => {
+                self.last_heard = now;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what fits from the outbox and writes it into the output buffer.
+    fn send_messages(&mut self) {
+        let output = &mut self.transport.output;
+        self.outbound.resend(output, OUTPUT_HIGH, &self.front);
+        if self.outbound.wants_to_resend() {
+            return;
+        }
+        let mut room = OUTPUT_HIGH.saturating_sub(output.len());
+        let mut messages: Vec<Delivery> = Vec::new();
+        self.outbox.drain(self.outbound.room(), |delivery| {
+            room = room.saturating_sub(delivery.message.bytes());
+            messages.push(delivery);
+            room > 0
+        });
+        for delivery in messages {
+            self.outbound.send(delivery, output, &self.front);
+        }
+    }
+
+    async fn process_input(&mut self) -> Result<(), Close> {
+        let input = std::mem::take(&mut self.transport.input);
+        let mut done = 0;
+        let result = self.process_packets(&input, &mut done).await;
+        self.transport.give_back(input, done);
+        result
+    }
+
+    async fn process_packets(&mut self, input: &[u8], done: &mut usize) -> Result<(), Close> {
+        while let Some(frame) = packet::split(&input[*done..], self.front.limits.packet_bytes)? {
+            *done += frame.length;
+            self.front.counters.packets_in.add(1);
+            let packet = packet::decode(&frame, self.v5)?;
+            match self.on_packet(packet).await {
+                Ok(()) => {}
+                // What came before the goodbye, or before the fault, counts.
+                Err(close) => {
+                    self.publish_batch().await?;
+                    return Err(close);
+                }
+            }
+        }
+        self.publish_batch().await
+    }
+
+    async fn on_packet(&mut self, packet: Packet<'_>) -> Result<(), Close> {
+        let output = &mut self.transport.output;
+        match packet {
+            Packet::Publish(publish) => self.on_publish(publish)?,
+            Packet::PubAck(ack) => self.outbound.on_puback(ack),
+            Packet::PubRec(ack) => self.outbound.on_pubrec(ack, output),
+            Packet::PubComp(ack) => self.outbound.on_pubcomp(ack),
+            Packet::PubRel(ack) => {
+                // Its PUBREC may still wait for the log.
+                self.publish_batch().await?;
+                let is_known = self.inbound.release(ack.packet_id);
+                let code = if is_known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
+                write::ack(&mut self.transport.output, 7, ack.packet_id, self.v5, code, "");
+            }
+            Packet::Subscribe(subscribe) => self.on_subscribe(subscribe).await?,
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(unsubscribe).await?,
+            Packet::PingRequest => write::ping_response(output),
+            Packet::Disconnect(disconnect) => return Err(self.on_disconnect(disconnect)),
+            Packet::Connect => return Err(packet::protocol_error("a second CONNECT").into()),
+            Packet::Auth => return Err(packet::protocol_error("AUTH without an authentication method").into()),
+        }
+        Ok(())
+    }
+
+    fn on_disconnect(&mut self, disconnect: packet::Disconnect) -> Close {
+        if let Some(seconds) = disconnect.session_expiry {
+            if self.session_expiry == 0 && seconds > 0 {
+                return packet::protocol_error("a session expiry at DISCONNECT where there was none at CONNECT").into();
+            }
+            self.session_expiry = seconds.min(self.front.limits.session_seconds);
+        }
+        Close::Client(disconnect.reason)
+    }
+
+    /// Puts what was published into the log, and then acknowledges it.
+    async fn publish_batch(&mut self) -> Result<(), Close> {
+        if !self.inbound.batch.is_empty() {
+            let mut batch = std::mem::take(&mut self.inbound.batch);
+            self.front.spine.publish(&mut batch).await.map_err(|_| Close::Stopping)?;
+        }
+        self.inbound.acknowledge(&mut self.transport.output, self.v5);
+        Ok(())
+    }
+
+    async fn on_subscribe(&mut self, subscribe: Subscribe<'_>) -> Result<(), Close> {
+        self.publish_batch().await?;
+        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let mut filters = Vec::new();
+        for (text, options) in &subscribe.filters {
+            let code = self.check_filter(text, *options)?;
+            codes.push(code);
+            if code == reason::SUCCESS {
+                filters.push(((*text).into(), *options));
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        let (session, position) = (self.id, self.front.spine.position());
+        let request = SubscribeRequest { session, position, identifier: subscribe.identifier, filters, reply };
+        let mut granted = self.ask(Command::Subscribe(request), answer).await?.into_iter();
+        for code in &mut codes {
+            if *code == reason::SUCCESS {
+                *code = granted.next().unwrap_or(reason::UNSPECIFIED);
+            }
+            if !self.v5 && *code >= 0x80 {
+                *code = reason::UNSPECIFIED;
+            }
+        }
+        write::suback(&mut self.transport.output, subscribe.packet_id, self.v5, &codes);
+        Ok(())
+    }
+
+    /// Success when the filter may be given to the hub, otherwise the reason code of its refusal.
+    fn check_filter(&self, text: &str, options: packet::SubscriptionOptions) -> Result<u8, Fault> {
+        let limits = &self.front.limits;
+        let Some(parsed) = crate::filter::parse(text, limits.topic_bytes, limits.topic_levels) else {
+            return Ok(self.refuse_filter(text, reason::FILTER_INVALID, "the filter is malformed or too long"));
+        };
+        if parsed.group.is_some() && options.no_local {
+            return Err(packet::protocol_error("No Local on a shared subscription"));
+        }
+        if !self.front.access.may_subscribe(&self.identity, parsed.filter) {
+            return Ok(self.refuse_filter(text, reason::NOT_AUTHORIZED, "the account may not receive these topics"));
+        }
+        Ok(reason::SUCCESS)
+    }
+
+    fn refuse_filter(&self, filter: &str, code: u8, why: &str) -> u8 {
+        self.front.counters.subscribes_refused.add(1);
+        self.front.events.tell(BrokerEvent::SubscribeRefused {
+            account: self.client.account.to_string(),
+            client_id: self.client.client_id.to_string(),
+            filter: filter.to_owned(),
+            reason: why.to_owned(),
+        });
+        code
+    }
+
+    async fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe<'_>) -> Result<(), Close> {
+        self.publish_batch().await?;
+        let (reply, answer) = oneshot::channel();
+        let filters = unsubscribe.filters.iter().map(|&text| text.into()).collect();
+        let (session, position) = (self.id, self.front.spine.position());
+        let request = UnsubscribeRequest { session, position, filters, reply };
+        let codes = self.ask(Command::Unsubscribe(request), answer).await?;
+        write::unsuback(&mut self.transport.output, unsubscribe.packet_id, self.v5, &codes);
+        Ok(())
+    }
+
+    async fn ask<T>(&mut self, command: Command, answer: oneshot::Receiver<T>) -> Result<T, Close> {
+        self.front.commands.send(command).await.map_err(|_| Close::Stopping)?;
+        answer.await.map_err(|_| Close::Stopping)
+    }
+
+    /// Says goodbye, leaves the will where it is due, and reports to the hub.
+    async fn finish(mut self, close: Close) {
+        self.say_goodbye(&close).await;
+        let session_expiry = self.expiry_after(&close);
+        let fate = self.will_fate(&close, session_expiry);
+        let will = self.will.take();
+        if fate == WillFate::Done
+            && let Some(will) = will
+            && !close.forgets_will()
+        {
+            self.publish_will(&will).await;
+        }
+        self.tell_end(&close);
+        let parked = Parked {
+            in_flight: self.outbound.take_in_flight(),
+            last_id: self.outbound.last_id(),
+            receiving: std::mem::take(&mut self.inbound.receiving),
+        };
+        self.report.closed = Some(Closed { id: self.id, session_expiry, will: fate, parked: Some(Box::new(parked)) });
+    }
+
+    async fn say_goodbye(&mut self, close: &Close) {
+        if self.v5
+            && let Some((code, words)) = close.last_words()
+        {
+            write::disconnect(&mut self.transport.output, code, words);
+        }
+        let is_reachable = !matches!(close, Close::Network(_) | Close::KeepAlive);
+        let last = async {
+            if is_reachable {
+                self.transport.flush().await?;
+            }
+            self.transport.close().await
+        };
+        // A client that does not take its last words goes without them.
+        let _ = tokio::time::timeout(LAST_WORDS, last).await;
+    }
+
+    fn expiry_after(&self, close: &Close) -> u32 {
+        match close {
+            Close::Hub(End::Revoked | End::TooSlow) => 0,
+            _ => self.session_expiry,
+        }
+    }
+
+    fn will_fate(&self, close: &Close, session_expiry: u32) -> WillFate {
+        let Some(will) = &self.will else { return WillFate::Done };
+        match close {
+            Close::Stopping | Close::Hub(End::ShuttingDown) => WillFate::Kept,
+            Close::Hub(End::TakenOver { clean_start: true }) => WillFate::Done,
+            _ if close.forgets_will() => WillFate::Done,
+            _ if will.delay_seconds > 0 && session_expiry > 0 => WillFate::Delayed(will.delay_seconds),
+            _ => WillFate::Done,
+        }
+    }
+
+    async fn publish_will(&mut self, will: &Will) {
+        let expires_in_ms = will.stored.expiry_seconds.map(|seconds| u64::from(seconds) * 1000);
+        let frame = resealed(&will.stored.frame, expires_in_ms, self.front.clock.now_ms());
+        // An error means that the broker is stopping: the will is still on disk.
+        let _ = self.front.spine.publish(&mut frame.into_iter().collect()).await;
+    }
+
+    fn tell_end(&self, close: &Close) {
+        if matches!(close, Close::Fault(_)) {
+            self.front.counters.protocol_errors.add(1);
+        }
+        self.front.events.tell(BrokerEvent::Disconnected {
+            account: self.client.account.to_string(),
+            client_id: self.client.client_id.to_string(),
+            reason: close.to_string(),
+        });
+    }
+}
+
+impl Close {
+    /// Only a client that leaves in peace takes its will with it.
+    fn forgets_will(&self) -> bool {
+        matches!(self, Self::Client(code) if *code != reason::DISCONNECT_WITH_WILL)
+    }
+
+    /// The code and words of a DISCONNECT from the broker's side.
+    fn last_words(&self) -> Option<(u8, &'static str)> {
+        Some(match self {
+            Self::Client(_) | Self::Network(_) => return None,
+            Self::KeepAlive => (reason::KEEP_ALIVE_TIMEOUT, ""),
+            Self::Fault(fault) => (fault.reason, fault.what),
+            Self::Hub(End::TakenOver { .. }) => (reason::SESSION_TAKEN_OVER, ""),
+            Self::Hub(End::Revoked) => (reason::NOT_AUTHORIZED, "the account was removed or changed"),
+            Self::Hub(End::TooSlow) => (reason::QUOTA_EXCEEDED, "messages are not taken as fast as they come"),
+            Self::Hub(End::ShuttingDown) | Self::Stopping => (reason::SERVER_SHUTTING_DOWN, ""),
+        })
+    }
+}
+
+impl std::fmt::Display for Close {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Client(reason::SUCCESS) => f.write_str("the client disconnected"),
+            Self::Client(code) => write!(f, "the client disconnected with reason 0x{code:02X}"),
+            Self::Network(words) => f.write_str(words),
+            Self::KeepAlive => f.write_str("nothing was heard for one and a half keep alive intervals"),
+            Self::Fault(fault) => write!(f, "it broke the protocol: {fault}"),
+            Self::Hub(End::TakenOver { .. }) => f.write_str("the same client connected again"),
+            Self::Hub(End::Revoked) => f.write_str("its account was removed or changed"),
+            Self::Hub(End::TooSlow) => f.write_str("it did not take its messages as fast as they came"),
+            Self::Hub(End::ShuttingDown) | Self::Stopping => f.write_str("the broker is stopping"),
+        }
+    }
+}

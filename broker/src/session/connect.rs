@@ -1,0 +1,378 @@
+//! From the first byte to CONNACK: who is it, may it, and which session is its own.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{Client, Inbound, LAST_WORDS, Outbound, Report, Session, Transport, Will, outbound};
+use crate::access::{Identity, Secret};
+use crate::admission::Place;
+use crate::events::{BrokerEvent, Protocol};
+use crate::filter;
+use crate::front::Front;
+use crate::hub::{Attached, Closed, Command, ConnectRefusal, ConnectRequest, WillFate};
+use crate::message::{Draft, SessionId};
+use crate::packet::{self, Connect, Fault, reason, write};
+use crate::store::StoredWill;
+
+/// The longest client id: far more than anybody uses, and short enough to be kept ten thousand times.
+const CLIENT_ID_BYTES: usize = 1024;
+
+/// Serves one byte stream as one client, from its first byte to its last.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, stream: S, peer: SocketAddr) {
+    front.counters.connections.add(1);
+    let Some(place) = front.admission.admit(peer.ip(), &front.limits) else {
+        front.counters.connections_refused.add(1);
+        let reason = "too many connections, all in all or from this address".to_owned();
+        front.events.tell(BrokerEvent::Refused { user_name: String::new(), client_id: String::new(), peer, reason });
+        return;
+    };
+    let mut door = Door { transport: Transport::new(stream, front.counters.clone()), front: front.clone(), peer };
+    let stop = front.stop.clone();
+    let session = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        session = door.let_in(&place) => session,
+    };
+    if let Some(session) = session {
+        // On the heap for the connection's life; the handshake's larger state has gone by then.
+        Box::pin(session.attach(door.transport).run()).await;
+    }
+    drop(place);
+}
+
+/// A connection before it has a session.
+struct Door<S> {
+    transport: Transport<S>,
+    front: Arc<Front>,
+    peer: SocketAddr,
+}
+
+/// Why a connection is not let in.
+struct Refusal {
+    code: u8,
+    words: &'static str,
+    delay: Duration,
+}
+
+impl Refusal {
+    fn new(code: u8, words: &'static str) -> Self {
+        Self { code, words, delay: Duration::ZERO }
+    }
+}
+
+/// What CONNECT said, out of the read buffer.
+struct Hello {
+    v5: bool,
+    clean_start: bool,
+    keep_alive: u16,
+    client_id: Box<str>,
+    is_assigned: bool,
+    user_name: Box<str>,
+    identity: Arc<Identity>,
+    secret: Secret,
+    will: Option<Will>,
+    /// As asked for, and as granted.
+    asked_expiry: u32,
+    session_expiry: u32,
+    window: u16,
+    max_packet_bytes: Option<u32>,
+    alias_maximum: u16,
+    wants_problems: bool,
+}
+
+/// A client that has been let in.
+struct Admitted {
+    front: Arc<Front>,
+    peer: SocketAddr,
+    hello: Hello,
+    attached: Attached,
+    report: Report,
+    patience: Option<Duration>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
+    /// Reads CONNECT and answers it. `None` when the client was not let in.
+    async fn let_in(&mut self, place: &Place) -> Option<Admitted> {
+        let patience = Duration::from_secs(self.front.limits.connect_seconds);
+        let length = tokio::time::timeout(patience, self.read_connect()).await;
+        let length = match length {
+            Ok(Ok(length)) => length,
+            Ok(Err(fault)) => return self.turn_away(fault.as_ref()).await,
+            Err(_) => {
+                self.tell_refused("", "", "no CONNECT came in time");
+                return None;
+            }
+        };
+        let input = std::mem::take(&mut self.transport.input);
+        let admitted = self.answer(&input[..length], place).await;
+        self.transport.give_back(input, length);
+        admitted
+    }
+
+    /// Reads until the first packet is complete; its length.
+    async fn read_connect(&mut self) -> Result<usize, Option<Fault>> {
+        let most = self.front.limits.connect_packet_bytes.min(self.front.limits.packet_bytes);
+        loop {
+            if let Some(&first) = self.transport.input.first()
+                && first != 0x10
+            {
+                return Err(Some(packet::malformed("the first packet is not CONNECT")));
+            }
+            if let Some(frame) = packet::split(&self.transport.input, most)? {
+                return Ok(frame.length);
+            }
+            match std::future::poll_fn(|context| self.transport.poll_fill(context)).await {
+                Ok(0) | Err(_) => return Err(None),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Not MQTT, or too large: closed without an answer, since nobody knows what the other side speaks.
+    async fn turn_away(&mut self, fault: Option<&Fault>) -> Option<Admitted> {
+        if let Some(fault) = fault {
+            self.front.counters.protocol_errors.add(1);
+            self.tell_refused("", "", fault.what);
+        }
+        let _ = tokio::time::timeout(LAST_WORDS, self.transport.close()).await;
+        None
+    }
+
+    async fn answer(&mut self, bytes: &[u8], place: &Place) -> Option<Admitted> {
+        let speaks_v5 = bytes.get(8).is_some_and(|&level| level >= 5);
+        let frame = packet::split(bytes, u32::MAX).ok().flatten()?;
+        let connect = match packet::decode_connect(&frame) {
+            Ok(connect) => connect,
+            Err(fault) => {
+                self.front.counters.protocol_errors.add(1);
+                // A malformed CONNECT of 3.1.1 gets no answer (section 3.1.4); a wrong version does.
+                let is_answered = speaks_v5 || fault.reason == reason::UNSUPPORTED_VERSION;
+                return self.refuse("", "", speaks_v5, is_answered, &Refusal::new(fault.reason, fault.what)).await;
+            }
+        };
+        let (user_name, client_id, v5) = (connect.user_name.unwrap_or_default(), connect.client_id, connect.v5);
+        let (user_name, client_id) = (user_name.to_owned(), client_id.to_owned());
+        let outcome = match self.check(&connect, place) {
+            Ok(hello) => self.ask_hub(hello).await,
+            Err(refusal) => Err(refusal),
+        };
+        match outcome {
+            Ok(admitted) => Some(admitted),
+            Err(refusal) => {
+                if refusal.delay > Duration::ZERO {
+                    tokio::time::sleep(refusal.delay).await;
+                    place.delay_over();
+                }
+                self.refuse(&user_name, &client_id, v5, true, &refusal).await
+            }
+        }
+    }
+
+    /// Everything that can be decided without the hub.
+    fn check(&self, connect: &Connect<'_>, place: &Place) -> Result<Hello, Refusal> {
+        if connect.has_authentication_method {
+            return Err(Refusal::new(reason::BAD_AUTHENTICATION_METHOD, "no authentication methods are offered"));
+        }
+        let Some(user_name) = connect.user_name else {
+            return Err(self.bad_credentials(place, reason::NOT_AUTHORIZED, "a user name and its token are needed"));
+        };
+        let secret = Secret::of(connect.password.unwrap_or_default());
+        let Some(identity) = self.front.directory.borrow().identify(user_name, &secret) else {
+            return Err(self.bad_credentials(place, reason::BAD_CREDENTIALS, "wrong user name or token"));
+        };
+        if connect.client_id.len() > CLIENT_ID_BYTES {
+            return Err(Refusal::new(reason::CLIENT_ID_INVALID, "the client id is too long"));
+        }
+        let is_assigned = connect.client_id.is_empty();
+        if is_assigned && !connect.v5 && !connect.clean_start {
+            return Err(Refusal::new(reason::CLIENT_ID_INVALID, "a session that is kept needs a client id"));
+        }
+        let limits = &self.front.limits;
+        // 3.1.1 knows only sessions that end with the connection and sessions that never do.
+        let asked_expiry = if connect.v5 || connect.clean_start { connect.session_expiry } else { u32::MAX };
+        Ok(Hello {
+            v5: connect.v5,
+            clean_start: connect.clean_start,
+            keep_alive: connect.keep_alive,
+            client_id: if is_assigned { made_up_client_id() } else { connect.client_id.into() },
+            is_assigned,
+            user_name: user_name.into(),
+            will: self.check_will(connect, &identity)?,
+            identity: Arc::new(identity),
+            secret,
+            asked_expiry,
+            session_expiry: asked_expiry.min(limits.session_seconds),
+            window: connect.receive_maximum.min(limits.in_flight),
+            max_packet_bytes: connect.max_packet_bytes,
+            alias_maximum: connect.topic_alias_maximum.min(limits.topic_aliases),
+            wants_problems: connect.wants_problems,
+        })
+    }
+
+    fn bad_credentials(&self, place: &Place, code: u8, words: &'static str) -> Refusal {
+        self.front.counters.credentials_refused.add(1);
+        Refusal { code, words, delay: place.bad_attempt(&self.front.limits) }
+    }
+
+    fn check_will(&self, connect: &Connect<'_>, identity: &Identity) -> Result<Option<Will>, Refusal> {
+        let Some(will) = &connect.will else { return Ok(None) };
+        let limits = &self.front.limits;
+        if !filter::is_valid_topic(will.topic, limits.topic_bytes, limits.topic_levels) {
+            return Err(Refusal::new(reason::TOPIC_INVALID, "the will's topic is malformed"));
+        }
+        if !self.front.access.may_leave_will(identity, will.topic) {
+            return Err(Refusal::new(reason::NOT_AUTHORIZED, "the account may not leave a will on this topic"));
+        }
+        let draft = Draft {
+            publisher: SessionId::BROKER,
+            topic: will.topic,
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            properties: will.properties,
+            stamp: self.front.access.is_request(will.topic).then(|| identity.name()),
+            now_ms: self.front.clock.now_ms(),
+        };
+        let stored = StoredWill { frame: draft.seal(), expiry_seconds: will.properties.expiry_seconds };
+        Ok(Some(Will { stored, delay_seconds: will.delay_seconds }))
+    }
+
+    async fn ask_hub(&mut self, hello: Hello) -> Result<Admitted, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let request = ConnectRequest {
+            identity: hello.identity.clone(),
+            user_name: hello.user_name.clone(),
+            secret: hello.secret.clone(),
+            client_id: hello.client_id.clone(),
+            clean_start: hello.clean_start,
+            will: hello.will.as_ref().map(|will| will.stored.clone()),
+            peer: self.peer,
+            reply,
+        };
+        let stopping = || Refusal::new(reason::SERVER_SHUTTING_DOWN, "the broker is stopping");
+        self.front.commands.send(Command::Connect(Box::new(request))).await.map_err(|_| stopping())?;
+        let attached = answer.await.map_err(|_| stopping())?.map_err(|refusal| match refusal {
+            ConnectRefusal::TooMany => Refusal::new(reason::QUOTA_EXCEEDED, "the account has too many connections"),
+            ConnectRefusal::Revoked => Refusal::new(reason::NOT_AUTHORIZED, "the account was removed or changed"),
+            ConnectRefusal::Overtaken => Refusal::new(reason::SERVER_BUSY, "the same client connected again"),
+        })?;
+        let report = Report::new(&self.front, attached.id);
+        Ok(self.welcome(hello, attached, report))
+    }
+
+    fn welcome(&mut self, hello: Hello, attached: Attached, report: Report) -> Admitted {
+        let limits = &self.front.limits;
+        let is_too_long = hello.v5 && hello.keep_alive > limits.keep_alive_seconds;
+        let keep_alive = if is_too_long { limits.keep_alive_seconds } else { hello.keep_alive };
+        let connack = write::ConnAck {
+            session_present: attached.session_present,
+            session_expiry: (hello.session_expiry != hello.asked_expiry).then_some(hello.session_expiry),
+            receive_maximum: limits.receive_maximum,
+            max_packet_bytes: limits.packet_bytes,
+            topic_alias_maximum: limits.topic_aliases,
+            assigned_client_id: hello.is_assigned.then_some(&*hello.client_id),
+            server_keep_alive: is_too_long.then_some(keep_alive),
+        };
+        write::connack(&mut self.transport.output, hello.v5, &connack);
+        self.front.counters.packets_in.add(1);
+        self.front.counters.packets_out.add(1);
+        let patience = (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500));
+        Admitted { front: self.front.clone(), peer: self.peer, hello, attached, report, patience }
+    }
+
+    async fn refuse(
+        &mut self,
+        user_name: &str,
+        client_id: &str,
+        v5: bool,
+        answer: bool,
+        refusal: &Refusal,
+    ) -> Option<Admitted> {
+        self.tell_refused(user_name, client_id, refusal.words);
+        if answer {
+            write::connack_refused(&mut self.transport.output, v5, refusal.code, refusal.words);
+        }
+        let last = async {
+            self.transport.flush().await?;
+            self.transport.close().await?;
+            self.transport.drain().await;
+            std::io::Result::Ok(())
+        };
+        // Whoever does not take the answer goes without it.
+        let _ = tokio::time::timeout(LAST_WORDS, last).await;
+        None
+    }
+
+    fn tell_refused(&self, user_name: &str, client_id: &str, words: &str) {
+        self.front.counters.connections_refused.add(1);
+        self.front.events.tell(BrokerEvent::Refused {
+            user_name: user_name.to_owned(),
+            client_id: client_id.to_owned(),
+            peer: self.peer,
+            reason: words.to_owned(),
+        });
+    }
+}
+
+impl Report {
+    /// Until the session says better, its end is a failure that leaves nothing behind.
+    fn new(front: &Arc<Front>, id: SessionId) -> Self {
+        let closed = Closed { id, session_expiry: 0, will: WillFate::Done, parked: None };
+        Self { front: front.clone(), closed: Some(closed) }
+    }
+}
+
+impl Admitted {
+    fn attach<S>(self, transport: Transport<S>) -> Session<S> {
+        let Self { front, peer, hello, attached, report, patience } = self;
+        let client = Client { account: hello.identity.name().into(), client_id: hello.client_id, peer };
+        front.events.tell(BrokerEvent::Connected {
+            account: client.account.to_string(),
+            client_id: client.client_id.to_string(),
+            peer,
+            protocol: if hello.v5 { Protocol::V5 } else { Protocol::V311 },
+        });
+        let parked = attached.parked.map(|parked| *parked).unwrap_or_default();
+        let wishes = outbound::Wishes {
+            v5: hello.v5,
+            wants_problems: hello.wants_problems,
+            window: hello.window,
+            max_packet_bytes: hello.max_packet_bytes,
+            alias_maximum: hello.alias_maximum,
+        };
+        Session {
+            outbound: Outbound::new(&wishes, parked.in_flight, parked.last_id),
+            inbound: Inbound::new(parked.receiving),
+            front,
+            transport,
+            client,
+            id: attached.id,
+            outbox: attached.outbox,
+            identity: hello.identity,
+            v5: hello.v5,
+            patience,
+            last_heard: Instant::now(),
+            timer: None,
+            will: hello.will,
+            session_expiry: hello.session_expiry,
+            held_up_by: None,
+            paused_until: None,
+            report,
+        }
+    }
+}
+
+/// A client id for a client that gave none: never the same twice, and of no use to anybody else since sessions are kept
+/// by account.
+fn made_up_client_id() -> Box<str> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("auto-{:016x}-{number}", RandomState::new().hash_one(number)).into()
+}

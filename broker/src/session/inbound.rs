@@ -1,0 +1,201 @@
+//! What the client publishes: checked, sealed, collected for the log, and acknowledged once it is there.
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Duration, Instant};
+
+use super::Session;
+use crate::events::BrokerEvent;
+use crate::filter;
+use crate::message::Draft;
+use crate::packet::{Fault, Publish, malformed, protocol_error, reason, write};
+
+/// How long a client may publish faster than its rate before it is slowed down.
+const RATE_WINDOW_SECONDS: u32 = 10;
+
+/// The receiving side's state.
+#[derive(Default)]
+pub(super) struct Inbound {
+    /// Sealed messages for the log.
+    pub(super) batch: Vec<Bytes>,
+    /// Acknowledgements that wait until the batch is in the log.
+    pending: Vec<PendingAck>,
+    /// Packet ids of `QoS` 2 messages that came and were not released.
+    pub(super) receiving: Vec<u16>,
+    /// Topics that the client has given numbers, number 1 first.
+    aliases: Vec<Box<str>>,
+    /// `QoS` 1 messages in the batch.
+    unacknowledged: usize,
+    rate: Option<Rate>,
+}
+
+struct PendingAck {
+    packet_type: u8,
+    packet_id: u16,
+    code: u8,
+    words: &'static str,
+}
+
+struct Rate {
+    /// Messages that may still come at once.
+    tokens: f64,
+    at: Instant,
+}
+
+impl Inbound {
+    pub(super) fn new(receiving: Vec<u16>) -> Self {
+        Self { receiving, ..Self::default() }
+    }
+
+    /// A `QoS` 2 message is released; whether it was known.
+    pub(super) fn release(&mut self, packet_id: u16) -> bool {
+        let index = self.receiving.iter().position(|&known| known == packet_id);
+        if let Some(index) = index {
+            self.receiving.swap_remove(index);
+            if self.receiving.is_empty() {
+                self.receiving = Vec::new();
+            }
+        }
+        index.is_some()
+    }
+
+    /// The batch is in the log: its acknowledgements may go.
+    pub(super) fn acknowledge(&mut self, output: &mut Vec<u8>, v5: bool) {
+        for ack in std::mem::take(&mut self.pending) {
+            write::ack(output, ack.packet_type, ack.packet_id, v5, ack.code, ack.words);
+        }
+        self.unacknowledged = 0;
+    }
+
+    fn topic<'a>(&'a mut self, publish: &Publish<'a>, most: u16) -> Result<&'a str, Fault> {
+        let Some(alias) = publish.properties.topic_alias else {
+            return if publish.topic.is_empty() {
+                Err(protocol_error("a message without a topic"))
+            } else {
+                Ok(publish.topic)
+            };
+        };
+        if alias == 0 || alias > most {
+            return Err(Fault { reason: reason::TOPIC_ALIAS_INVALID, what: "a topic alias out of range" });
+        }
+        let index = usize::from(alias - 1);
+        if !publish.topic.is_empty() {
+            if self.aliases.len() <= index {
+                self.aliases.resize(index + 1, Box::default());
+            }
+            self.aliases[index] = publish.topic.into();
+        }
+        match self.aliases.get(index) {
+            Some(topic) if !topic.is_empty() => Ok(topic),
+            _ => Err(protocol_error("a topic alias that stands for nothing")),
+        }
+    }
+
+    /// Counts one message; says how long to wait when they come too fast.
+    fn too_fast(&mut self, per_second: u32) -> Option<Duration> {
+        if per_second == 0 {
+            return None;
+        }
+        let now = Instant::now();
+        let most = f64::from(per_second.saturating_mul(RATE_WINDOW_SECONDS));
+        let rate = self.rate.get_or_insert(Rate { tokens: most, at: now });
+        let earned = now.duration_since(rate.at).as_secs_f64() * f64::from(per_second);
+        rate.tokens = (rate.tokens + earned).min(most) - 1.0;
+        rate.at = now;
+        (rate.tokens < 0.0).then(|| Duration::from_secs_f64(-rate.tokens / f64::from(per_second)))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    pub(super) fn on_publish(&mut self, publish: Publish<'_>) -> Result<(), Fault> {
+        self.front.counters.publishes_in.add(1);
+        let limits = &self.front.limits;
+        self.check_window(&publish)?;
+        if publish.qos == 2 && self.inbound.receiving.contains(&publish.packet_id) {
+            // It came before and is in the log: only the acknowledgement was lost.
+            self.acknowledge_later(&publish, reason::SUCCESS, "");
+            return Ok(());
+        }
+        if publish.properties.response_topic.is_some_and(|topic| topic.contains(['+', '#'])) {
+            return Err(protocol_error("a wildcard in a response topic"));
+        }
+        if let Some(pause) = self.inbound.too_fast(limits.publish_rate) {
+            self.paused_until = Some(Instant::now() + pause);
+        }
+        if !self.v5 && publish.topic.is_empty() {
+            return Err(malformed("a message without a topic"));
+        }
+        let front = self.front.clone();
+        let identity = self.identity.clone();
+        let topic = self.inbound.topic(&publish, front.limits.topic_aliases)?;
+        if !filter::is_valid_topic(topic, front.limits.topic_bytes, front.limits.topic_levels) {
+            let topic = topic.to_owned();
+            self.refuse(&publish, &topic, reason::TOPIC_INVALID, "the topic is too long or too deep");
+            return Ok(());
+        }
+        if !front.access.may_publish(&identity, topic) {
+            let topic = topic.to_owned();
+            self.refuse(&publish, &topic, reason::NOT_AUTHORIZED, "the account may not publish on this topic");
+            return Ok(());
+        }
+        let draft = Draft {
+            publisher: self.id,
+            topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: publish.properties,
+            stamp: front.access.is_request(topic).then(|| identity.name()),
+            now_ms: front.clock.now_ms(),
+        };
+        let frame = draft.seal();
+        self.inbound.batch.push(frame);
+        self.acknowledge_later(&publish, reason::SUCCESS, "");
+        Ok(())
+    }
+
+    /// More messages under way than the client was told it may have.
+    fn check_window(&self, publish: &Publish<'_>) -> Result<(), Fault> {
+        let under_way = self.inbound.receiving.len() + self.inbound.unacknowledged;
+        let is_new = publish.qos > 0 && !self.inbound.receiving.contains(&publish.packet_id);
+        if self.v5 && is_new && under_way >= usize::from(self.front.limits.receive_maximum) {
+            return Err(Fault {
+                reason: reason::RECEIVE_MAXIMUM_EXCEEDED,
+                what: "more messages under way than allowed",
+            });
+        }
+        Ok(())
+    }
+
+    /// A refused message is acknowledged with the reason, or simply acknowledged in 3.1.1, and goes nowhere.
+    fn refuse(&mut self, publish: &Publish<'_>, topic: &str, code: u8, why: &'static str) {
+        self.front.counters.publishes_refused.add(1);
+        self.front.events.tell(BrokerEvent::PublishRefused {
+            account: self.client.account.to_string(),
+            client_id: self.client.client_id.to_string(),
+            topic: topic.to_owned(),
+            reason: why.to_owned(),
+        });
+        let words = if self.outbound.wants_problems() { why } else { "" };
+        self.acknowledge_later(publish, code, words);
+    }
+
+    fn acknowledge_later(&mut self, publish: &Publish<'_>, code: u8, words: &'static str) {
+        let packet_id = publish.packet_id;
+        match publish.qos {
+            0 => {}
+            1 => {
+                self.inbound.unacknowledged += 1;
+                self.inbound.pending.push(PendingAck { packet_type: 4, packet_id, code, words });
+            }
+            _ => {
+                // With a reason for refusal the exchange ends here; 3.1.1 has none and goes on.
+                let goes_on = code == reason::SUCCESS || !self.v5;
+                if goes_on && !self.inbound.receiving.contains(&packet_id) {
+                    self.inbound.receiving.push(packet_id);
+                }
+                self.inbound.pending.push(PendingAck { packet_type: 5, packet_id, code, words });
+            }
+        }
+    }
+}

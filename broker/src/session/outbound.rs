@@ -1,0 +1,223 @@
+//! What the client is sent: packet ids, the in-flight window, `QoS` 1 and 2 to their ends, topic aliases, and everything
+//! unfinished once more after a reconnect.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::front::Front;
+use crate::message::Message;
+use crate::outbox::Delivery;
+use crate::packet::{Ack, reason, write};
+
+/// A `QoS` 1 or 2 message that was sent.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    packet_id: u16,
+    /// The how many-th message of this connection it is; 0 for those of earlier ones.
+    number: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// PUBLISH was sent, PUBACK or PUBREC is awaited.
+    Sent(Delivery),
+    /// PUBREL was sent, PUBCOMP is awaited.
+    Released,
+}
+
+/// The sending side's state.
+pub(super) struct Outbound {
+    v5: bool,
+    wants_problems: bool,
+    in_flight: VecDeque<InFlight>,
+    /// Of `in_flight`, those before this one have been sent on this connection.
+    resent: usize,
+    last_id: u16,
+    /// Messages of `QoS` 1 and 2 sent on this connection.
+    sent: u64,
+    window: usize,
+    max_packet_bytes: usize,
+    alias_maximum: u16,
+    aliases: HashMap<Box<str>, u16>,
+}
+
+/// What the client has asked for.
+pub(super) struct Wishes {
+    pub(super) v5: bool,
+    pub(super) wants_problems: bool,
+    pub(super) window: u16,
+    pub(super) max_packet_bytes: Option<u32>,
+    pub(super) alias_maximum: u16,
+}
+
+impl Outbound {
+    pub(super) fn new(wishes: &Wishes, in_flight: VecDeque<InFlight>, last_id: u16) -> Self {
+        Self {
+            v5: wishes.v5,
+            wants_problems: wishes.wants_problems,
+            in_flight,
+            resent: 0,
+            last_id,
+            sent: 0,
+            window: usize::from(wishes.window),
+            max_packet_bytes: wishes.max_packet_bytes.map_or(usize::MAX, |bytes| bytes as usize),
+            alias_maximum: wishes.alias_maximum,
+            aliases: HashMap::new(),
+        }
+    }
+
+    pub(super) fn wants_problems(&self) -> bool {
+        self.wants_problems
+    }
+
+    /// How many more `QoS` 1 and 2 messages may be sent.
+    pub(super) fn room(&self) -> usize {
+        if self.resent < self.in_flight.len() { 0 } else { self.window.saturating_sub(self.in_flight.len()) }
+    }
+
+    /// Whether something of an earlier connection is to be sent again, and may be now.
+    pub(super) fn wants_to_resend(&self) -> bool {
+        self.resent < self.in_flight.len() && self.resent < self.window
+    }
+
+    /// Sends again what an earlier connection left unfinished, in the order in which it was sent first.
+    pub(super) fn resend(&mut self, output: &mut Vec<u8>, high: usize, front: &Front) {
+        while self.wants_to_resend() && output.len() < high {
+            let unfinished = &self.in_flight[self.resent];
+            let packet_id = unfinished.packet_id;
+            self.resent += 1;
+            match &unfinished.state {
+                State::Released => write::ack(output, 6, packet_id, self.v5, reason::SUCCESS, ""),
+                State::Sent(delivery) => {
+                    let delivery = delivery.clone();
+                    self.write(&delivery, packet_id, true, output, front);
+                }
+            }
+        }
+    }
+
+    /// Sends a message.
+    pub(super) fn send(&mut self, delivery: Delivery, output: &mut Vec<u8>, front: &Front) {
+        if delivery.message.is_expired(front.clock.now_ms()) {
+            front.counters.dropped_expired.add(1);
+            return;
+        }
+        if delivery.qos == 0 {
+            self.write(&delivery, 0, false, output, front);
+            return;
+        }
+        let packet_id = self.next_id();
+        if self.write(&delivery, packet_id, false, output, front) {
+            self.last_id = packet_id;
+            self.sent += 1;
+            self.in_flight.push_back(InFlight { packet_id, number: self.sent, state: State::Sent(delivery) });
+            self.resent = self.in_flight.len();
+        }
+    }
+
+    /// Writes PUBLISH, unless it is larger than the client takes.
+    fn write(&mut self, delivery: &Delivery, packet_id: u16, dup: bool, output: &mut Vec<u8>, front: &Front) -> bool {
+        let message: &Message = &delivery.message;
+        let (topic, topic_alias) = self.alias(message.topic());
+        let publish = write::Publish {
+            dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic,
+            packet_id,
+            properties: message.properties(),
+            expiry_seconds: message.expiry_seconds(front.clock.now_ms()),
+            topic_alias,
+            subscription_ids: delivery.identifiers.as_deref().unwrap_or_default(),
+            payload: message.payload(),
+        };
+        if self.max_packet_bytes < usize::MAX && write::publish_length(&publish, self.v5) > self.max_packet_bytes {
+            // A new alias has not reached the client, so it must not be used.
+            if !topic.is_empty() {
+                self.aliases.remove(message.topic());
+            }
+            front.counters.dropped_too_large.add(1);
+            return false;
+        }
+        write::publish(output, &publish, self.v5);
+        front.counters.publishes_out.add(1);
+        front.counters.packets_out.add(1);
+        true
+    }
+
+    /// The topic to send and its number: the first topics get numbers, as many as the client takes.
+    fn alias<'a>(&mut self, topic: &'a str) -> (&'a str, Option<u16>) {
+        if self.alias_maximum == 0 {
+            return (topic, None);
+        }
+        if let Some(&alias) = self.aliases.get(topic) {
+            return ("", Some(alias));
+        }
+        let Ok(count) = u16::try_from(self.aliases.len()) else { return (topic, None) };
+        if count >= self.alias_maximum {
+            return (topic, None);
+        }
+        self.aliases.insert(topic.into(), count + 1);
+        (topic, Some(count + 1))
+    }
+
+    /// Ids follow one another, so there is nothing to look for unless a message is unfinished since they last began
+    /// anew, or comes from an earlier connection.
+    fn next_id(&self) -> u16 {
+        let following = |id: u16| if id == u16::MAX { 1 } else { id + 1 };
+        let mut id = following(self.last_id);
+        let is_recent = |oldest: &InFlight| oldest.number > 0 && self.sent - oldest.number < u64::from(u16::MAX / 2);
+        if self.in_flight.front().is_none_or(is_recent) {
+            return id;
+        }
+        while self.in_flight.iter().any(|unfinished| unfinished.packet_id == id) {
+            id = following(id);
+        }
+        id
+    }
+
+    pub(super) fn on_puback(&mut self, ack: Ack) {
+        self.finish(ack.packet_id, |state| matches!(state, State::Sent(delivery) if delivery.qos == 1));
+    }
+
+    pub(super) fn on_pubcomp(&mut self, ack: Ack) {
+        self.finish(ack.packet_id, |state| matches!(state, State::Released));
+    }
+
+    pub(super) fn on_pubrec(&mut self, ack: Ack, output: &mut Vec<u8>) {
+        if ack.reason >= 0x80 {
+            return self.finish(ack.packet_id, |state| matches!(state, State::Sent(delivery) if delivery.qos == 2));
+        }
+        let known = self.in_flight.iter_mut().find(|unfinished| unfinished.packet_id == ack.packet_id);
+        let is_known = known.is_some();
+        if let Some(unfinished) = known {
+            unfinished.state = State::Released;
+        }
+        let code = if is_known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
+        write::ack(output, 6, ack.packet_id, self.v5, code, "");
+    }
+
+    fn finish(&mut self, packet_id: u16, is_expected: impl Fn(&State) -> bool) {
+        let position = self.in_flight.iter().position(|unfinished| unfinished.packet_id == packet_id);
+        // An acknowledgement for nothing is harmless: it may be a repetition.
+        let Some(index) = position.filter(|&index| is_expected(&self.in_flight[index].state)) else { return };
+        self.in_flight.remove(index);
+        if index < self.resent {
+            self.resent -= 1;
+        }
+        if self.in_flight.is_empty() {
+            self.in_flight = VecDeque::new();
+        }
+    }
+
+    pub(super) fn last_id(&self) -> u16 {
+        self.last_id
+    }
+
+    /// What is unfinished, for the session's next connection.
+    pub(super) fn take_in_flight(&mut self) -> VecDeque<InFlight> {
+        let mut in_flight = std::mem::take(&mut self.in_flight);
+        in_flight.iter_mut().for_each(|unfinished| unfinished.number = 0);
+        in_flight
+    }
+}

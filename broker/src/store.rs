@@ -1,0 +1,226 @@
+//! What outlives a restart: retained messages and the last wills of connected clients, in one append-only file.
+//!
+//! Records carry a checksum. Changes come in batches and each batch is one write by a thread of its own; when the file
+//! is mostly history it is written anew beside and renamed. A tail that a power cut has torn is cut off; a file that is
+//! damaged elsewhere is copied aside before. Neither ever stops the start.
+//!
+//! Format of `retained.log`: the magic line, then records `length: u32, crc32 of the rest: u32, kind: u8, body`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use crate::statistics::Counters;
+
+mod record;
+
+pub(crate) use record::{Record, WillKey};
+
+const FILE: &str = "retained.log";
+const MAGIC: &[u8] = b"pistat retained 1\n";
+
+/// A file is written anew when it is larger than this and mostly history.
+const COMPACT_ABOVE_BYTES: u64 = 1024 * 1024;
+
+/// Batches that wait for the disk. The hub makes one every half second at most, so a disk that hangs for a minute is
+/// borne; beyond, the hub keeps its changes for the next batch.
+const BATCHES: usize = 128;
+
+/// What a batch is.
+pub(crate) enum Batch {
+    /// Records to append, and whether they should reach the disk's medium now.
+    Append {
+        /// In order.
+        records: Vec<Record>,
+        /// Telemetry alone is not worth a sync.
+        sync: bool,
+    },
+    /// Everything that is alive: the file is written anew.
+    Rewrite(Vec<Record>),
+}
+
+/// What was found at the start.
+#[derive(Debug, Default)]
+pub(crate) struct Restored {
+    /// The retained messages, newest state of each topic.
+    pub(crate) retained: Vec<(Bytes, Option<u64>)>,
+    /// The wills of clients that were connected.
+    pub(crate) wills: Vec<(WillKey, record::Will)>,
+    /// Where a damaged file was kept, and what was wrong.
+    pub(crate) damaged: Option<(PathBuf, String)>,
+}
+
+pub(crate) use record::Will as StoredWill;
+
+/// The writing thread.
+pub(crate) struct Store {
+    batches: mpsc::SyncSender<Batch>,
+    thread: Option<JoinHandle<()>>,
+    /// How large the file is, for the hub to decide when to write it anew.
+    file_bytes: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Store {
+    /// Reads what is there and opens the file for appending.
+    pub(crate) fn open(folder: &Path, counters: Arc<Counters>) -> io::Result<(Self, Restored)> {
+        std::fs::create_dir_all(folder)?;
+        let path = folder.join(FILE);
+        let restored = load(&path)?;
+        let file = open_for_appending(&path)?;
+        let file_bytes = Arc::new(std::sync::atomic::AtomicU64::new(file.metadata()?.len()));
+        let (batches, receiver) = mpsc::sync_channel(BATCHES);
+        let writer = Writer { path, file, counters, file_bytes: file_bytes.clone() };
+        let thread = std::thread::Builder::new().name("pistat-retained".into()).spawn(move || writer.run(&receiver))?;
+        Ok((Self { batches, thread: Some(thread), file_bytes }, restored))
+    }
+
+    /// Hands a batch to the writer; gives it back when the disk is too far behind.
+    pub(crate) fn write(&self, batch: Batch) -> Result<(), Batch> {
+        self.batches.try_send(batch).map_err(|error| match error {
+            mpsc::TrySendError::Full(batch) | mpsc::TrySendError::Disconnected(batch) => batch,
+        })
+    }
+
+    /// Whether the file is mostly history, when what is alive takes so many bytes.
+    pub(crate) fn wants_rewrite(&self, live_bytes: usize) -> bool {
+        let file_bytes = self.file_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        file_bytes > COMPACT_ABOVE_BYTES && file_bytes > 2 * live_bytes as u64 + COMPACT_ABOVE_BYTES
+    }
+
+    /// Waits until everything is written. Blocks: not for an async worker.
+    pub(crate) fn close(mut self, last: Option<Batch>) {
+        if let Some(batch) = last {
+            let _ = self.batches.send(batch);
+        }
+        let thread = self.thread.take();
+        drop(self.batches);
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer of retained messages has panicked");
+        }
+    }
+}
+
+struct Writer {
+    path: PathBuf,
+    file: File,
+    counters: Arc<Counters>,
+    file_bytes: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Writer {
+    fn run(mut self, batches: &mpsc::Receiver<Batch>) {
+        while let Ok(batch) = batches.recv() {
+            if let Err(error) = self.write(&batch) {
+                self.counters.state_write_errors.add(1);
+                tracing::error!(path = %self.path.display(), %error, "cannot write retained messages");
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        match batch {
+            Batch::Append { records, sync } => self.append(records, *sync),
+            Batch::Rewrite(records) => self.rewrite(records),
+        }
+    }
+
+    fn append(&mut self, records: &[Record], sync: bool) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        records.iter().for_each(|record| record.encode(&mut bytes));
+        self.file.write_all(&bytes)?;
+        self.count(bytes.len(), self.file_bytes.load(std::sync::atomic::Ordering::Relaxed) + bytes.len() as u64);
+        if sync { self.file.sync_data() } else { Ok(()) }
+    }
+
+    fn rewrite(&mut self, records: &[Record]) -> io::Result<()> {
+        let temporary = self.path.with_extension("new");
+        let mut bytes = MAGIC.to_vec();
+        records.iter().for_each(|record| record.encode(&mut bytes));
+        let mut file = File::create(&temporary)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &self.path)?;
+        sync_folder(&self.path)?;
+        self.file = open_for_appending(&self.path)?;
+        self.count(bytes.len(), bytes.len() as u64);
+        Ok(())
+    }
+
+    fn count(&self, written: usize, file_bytes: u64) {
+        self.counters.state_bytes_written.add(written as u64);
+        self.file_bytes.store(file_bytes, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// Opens the file; a new one gets its magic line.
+fn open_for_appending(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    if file.metadata()?.len() == 0 {
+        file.write_all(MAGIC)?;
+        file.sync_all()?;
+        sync_folder(path)?;
+    }
+    Ok(file)
+}
+
+fn load(path: &Path) -> io::Result<Restored> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(mut file) => file.read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Restored::default()),
+        Err(error) => return Err(error),
+    };
+    let Some(records) = bytes.strip_prefix(MAGIC) else { return set_aside_foreign(path, &bytes) };
+    let (live, end) = record::replay(records);
+    let mut restored = live.into_restored(unix_ms());
+    let good_bytes = MAGIC.len() + end.good_bytes;
+    if good_bytes < bytes.len() {
+        if let Some(reason) = end.damage {
+            let kept = aside(path);
+            std::fs::copy(path, &kept)?;
+            restored.damaged = Some((kept, reason.to_owned()));
+        }
+        tracing::warn!(path = %path.display(), cut = bytes.len() - good_bytes, "the end of the retained messages was torn");
+        OpenOptions::new().write(true).open(path)?.set_len(good_bytes as u64)?;
+    }
+    Ok(restored)
+}
+
+/// A file that is not ours, or whose very beginning is damaged.
+fn set_aside_foreign(path: &Path, bytes: &[u8]) -> io::Result<Restored> {
+    if MAGIC.starts_with(bytes) {
+        // Torn while its first line was written: there was nothing in it.
+        std::fs::remove_file(path)?;
+        return Ok(Restored::default());
+    }
+    let kept = aside(path);
+    std::fs::rename(path, &kept)?;
+    let damaged = Some((kept, "it does not begin as a file of retained messages".to_owned()));
+    Ok(Restored { damaged, ..Restored::default() })
+}
+
+/// A name beside the file that nothing has yet.
+fn aside(path: &Path) -> PathBuf {
+    let name = |n: u32| path.with_file_name(format!("{FILE}.damaged-{}-{n}", unix_ms() / 1000));
+    (0..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(u32::MAX))
+}
+
+/// The wall clock: expiry must count the time that the broker was off.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

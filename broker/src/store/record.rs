@@ -1,0 +1,192 @@
+//! One record of the retained log: what it says, how it is written, and what a file of them amounts to.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::Restored;
+use crate::message::Message;
+
+/// Whose will: the session's owner and the client id.
+pub(crate) type WillKey = (Box<str>, Box<str>);
+
+/// A last will as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Will {
+    /// The sealed message.
+    pub(crate) frame: Bytes,
+    /// How long the message lives once it is published.
+    pub(crate) expiry_seconds: Option<u32>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// A topic's retained message, and the wall-clock time in milliseconds at which it expires.
+    Retain { frame: Bytes, expires_unix_ms: Option<u64> },
+    /// A topic has no retained message any more.
+    Clear(Box<str>),
+    /// A client is connected and has left a will.
+    SetWill(WillKey, Will),
+    /// Its will is not needed any more.
+    ClearWill(WillKey),
+}
+
+const RETAIN: u8 = 1;
+const CLEAR: u8 = 2;
+const SET_WILL: u8 = 3;
+const CLEAR_WILL: u8 = 4;
+const HEADER_BYTES: usize = 8;
+/// No record is larger: a packet's bound is far below.
+const MAX_RECORD_BYTES: usize = 512 * 1024 * 1024;
+
+impl Record {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; HEADER_BYTES]);
+        match self {
+            Self::Retain { frame, expires_unix_ms } => {
+                out.push(RETAIN);
+                out.extend_from_slice(&expires_unix_ms.unwrap_or(u64::MAX).to_le_bytes());
+                out.extend_from_slice(frame);
+            }
+            Self::Clear(topic) => {
+                out.push(CLEAR);
+                out.extend_from_slice(topic.as_bytes());
+            }
+            Self::SetWill(key, will) => {
+                out.push(SET_WILL);
+                put_key(out, key);
+                out.extend_from_slice(&will.expiry_seconds.map_or(u64::MAX, u64::from).to_le_bytes());
+                out.extend_from_slice(&will.frame);
+            }
+            Self::ClearWill(key) => {
+                out.push(CLEAR_WILL);
+                put_key(out, key);
+            }
+        }
+        let body = &out[start + HEADER_BYTES..];
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let checksum = crc32fast::hash(body).to_le_bytes();
+        out[start..start + 4].copy_from_slice(&length);
+        out[start + 4..start + 8].copy_from_slice(&checksum);
+    }
+
+    fn decode(body: &[u8]) -> Option<Self> {
+        let (&kind, mut rest) = body.split_first()?;
+        Some(match kind {
+            RETAIN => {
+                let expires = take_u64(&mut rest)?;
+                Self::Retain {
+                    frame: Bytes::copy_from_slice(rest),
+                    expires_unix_ms: (expires != u64::MAX).then_some(expires),
+                }
+            }
+            CLEAR => Self::Clear(std::str::from_utf8(rest).ok()?.into()),
+            SET_WILL => {
+                let key = take_key(&mut rest)?;
+                let expiry_seconds = u32::try_from(take_u64(&mut rest)?).ok();
+                Self::SetWill(key, Will { frame: Bytes::copy_from_slice(rest), expiry_seconds })
+            }
+            CLEAR_WILL => Self::ClearWill(take_key(&mut rest)?),
+            _ => return None,
+        })
+    }
+}
+
+fn put_key(out: &mut Vec<u8>, (owner, client_id): &WillKey) {
+    for text in [owner, client_id] {
+        out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn take_key(rest: &mut &[u8]) -> Option<WillKey> {
+    Some((take_text(rest)?, take_text(rest)?))
+}
+
+fn take_text(rest: &mut &[u8]) -> Option<Box<str>> {
+    let (length, after) = rest.split_first_chunk::<4>()?;
+    let (text, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    *rest = after;
+    std::str::from_utf8(text).ok().map(Into::into)
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    let (number, after) = rest.split_first_chunk::<8>()?;
+    *rest = after;
+    Some(u64::from_le_bytes(*number))
+}
+
+/// What is alive after all records of a file.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    retained: BTreeMap<Box<str>, (Bytes, Option<u64>)>,
+    wills: BTreeMap<WillKey, Will>,
+}
+
+impl Live {
+    fn apply(&mut self, record: Record) -> Option<()> {
+        match record {
+            Record::Retain { frame, expires_unix_ms } => {
+                let topic = Message::open(frame.clone())?.topic().into();
+                self.retained.insert(topic, (frame, expires_unix_ms));
+            }
+            Record::Clear(topic) => {
+                self.retained.remove(&topic);
+            }
+            Record::SetWill(key, will) => {
+                Message::open(will.frame.clone())?;
+                self.wills.insert(key, will);
+            }
+            Record::ClearWill(key) => {
+                self.wills.remove(&key);
+            }
+        }
+        Some(())
+    }
+
+    /// What has not expired meanwhile, with the milliseconds that it still has.
+    pub(super) fn into_restored(self, unix_ms: u64) -> Restored {
+        let left = |expires: Option<u64>| expires.map(|expires| expires.saturating_sub(unix_ms));
+        let retained = self.retained.into_values().map(|(frame, expires)| (frame, left(expires)));
+        Restored {
+            retained: retained.filter(|(_, left)| *left != Some(0)).collect(),
+            wills: self.wills.into_iter().collect(),
+            damaged: None,
+        }
+    }
+}
+
+/// Where reading ended.
+pub(super) struct End {
+    /// Bytes up to the last good record.
+    pub(super) good_bytes: usize,
+    /// What was wrong there, unless the file simply ends within a record.
+    pub(super) damage: Option<&'static str>,
+}
+
+/// Reads records until the first that is not whole.
+pub(super) fn replay(bytes: &[u8]) -> (Live, End) {
+    let mut live = Live::default();
+    let mut good_bytes = 0;
+    let damage = loop {
+        let rest = &bytes[good_bytes..];
+        let Some((header, after)) = rest.split_first_chunk::<HEADER_BYTES>() else { break None };
+        let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let checksum = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+        if length > MAX_RECORD_BYTES {
+            break Some("a record's length makes no sense");
+        }
+        let Some(body) = after.get(..length) else { break None };
+        if crc32fast::hash(body) != checksum {
+            // A torn write ends the file; a wrong checksum with more behind it is damage.
+            break (after.len() > length).then_some("a record's checksum is wrong");
+        }
+        if Record::decode(body).and_then(|record| live.apply(record)).is_none() {
+            break Some("a record makes no sense");
+        }
+        good_bytes += HEADER_BYTES + length;
+    };
+    (live, End { good_bytes, damage })
+}

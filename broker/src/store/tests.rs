@@ -1,0 +1,141 @@
+//! The retained log against restarts, torn tails and damage.
+
+use super::*;
+use crate::message::{Draft, Message, SessionId};
+use crate::packet::MessageProperties;
+
+fn frame(topic: &str, payload: &str) -> Bytes {
+    let properties = MessageProperties::default();
+    Draft {
+        publisher: SessionId::BROKER,
+        topic,
+        payload: payload.as_bytes(),
+        qos: 1,
+        retain: true,
+        properties,
+        stamp: None,
+        now_ms: 0,
+    }
+    .seal()
+}
+
+fn retain(topic: &str, payload: &str) -> Record {
+    Record::Retain { frame: frame(topic, payload), expires_unix_ms: None }
+}
+
+fn key(client: &str) -> WillKey {
+    ("a/pi-1".into(), client.into())
+}
+
+fn set_will(client: &str) -> Record {
+    Record::SetWill(key(client), StoredWill { frame: frame("w", "offline"), expiry_seconds: Some(9) })
+}
+
+fn open(folder: &Path) -> (Store, Restored) {
+    Store::open(folder, Arc::default()).unwrap()
+}
+
+fn write(folder: &Path, records: Vec<Record>) {
+    let (store, _) = open(folder);
+    store.close(Some(Batch::Append { records, sync: true }));
+}
+
+fn topics(restored: &Restored) -> Vec<(String, String)> {
+    let text =
+        |message: &Message| (message.topic().to_owned(), String::from_utf8_lossy(message.payload()).into_owned());
+    restored.retained.iter().map(|(frame, _)| text(&Message::open(frame.clone()).unwrap())).collect()
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+}
+
+#[test]
+fn what_was_written_is_there_again() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), vec![retain("a", "1"), retain("b", "1"), set_will("x"), set_will("y")]);
+    write(folder.path(), vec![retain("a", "2"), Record::Clear("b".into()), Record::ClearWill(key("x"))]);
+    let (store, restored) = open(folder.path());
+    assert_eq!(topics(&restored), pairs(&[("a", "2")]));
+    assert_eq!(restored.wills.len(), 1);
+    assert_eq!(restored.wills[0].0, key("y"));
+    assert_eq!(restored.wills[0].1.expiry_seconds, Some(9));
+    assert!(restored.damaged.is_none());
+    store.close(None);
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_costs_only_its_own_record() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), vec![retain("a", "1")]);
+    let path = folder.path().join(FILE);
+    let first = std::fs::metadata(&path).unwrap().len();
+    write(folder.path(), vec![retain("b", "1")]);
+    let whole = std::fs::read(&path).unwrap();
+    for cut in usize::try_from(first).unwrap()..whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let (store, restored) = open(folder.path());
+        store.close(Some(Batch::Append { records: vec![retain("c", "1")], sync: false }));
+        assert_eq!(topics(&restored), pairs(&[("a", "1")]), "{cut}");
+        assert!(restored.damaged.is_none());
+        assert_eq!(topics(&load(&path).unwrap()), pairs(&[("a", "1"), ("c", "1")]), "{cut}");
+    }
+}
+
+#[test]
+fn a_damaged_file_is_kept_aside_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), vec![retain("a", "1"), retain("b", "1"), retain("c", "1")]);
+    let path = folder.path().join(FILE);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xFF;
+    std::fs::write(&path, &bytes).unwrap();
+    let (store, restored) = open(folder.path());
+    store.close(None);
+    let (kept, reason) = restored.damaged.clone().unwrap();
+    assert_eq!(std::fs::read(kept).unwrap(), bytes);
+    assert!(reason.contains("checksum") && topics(&restored) == pairs(&[("a", "1")]));
+}
+
+#[test]
+fn a_foreign_file_is_set_aside_and_an_empty_one_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    for (bytes, is_foreign) in [(&b"something else entirely"[..], true), (b"", false), (&MAGIC[..5], false)] {
+        std::fs::write(&path, bytes).unwrap();
+        let (store, restored) = open(folder.path());
+        store.close(Some(Batch::Append { records: vec![retain("a", "1")], sync: false }));
+        assert_eq!(restored.damaged.is_some(), is_foreign);
+        assert_eq!(topics(&load(&path).unwrap()), pairs(&[("a", "1")]));
+    }
+}
+
+#[test]
+fn history_is_forgotten_when_the_file_is_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    let large = "x".repeat(100_000);
+    for _ in 0..30 {
+        assert!(store.write(Batch::Append { records: vec![retain("a", &large)], sync: false }).is_ok());
+    }
+    while !store.wants_rewrite(100_000) {
+        std::thread::yield_now();
+    }
+    store.close(Some(Batch::Rewrite(vec![retain("a", "2"), set_will("x")])));
+    assert!(std::fs::metadata(folder.path().join(FILE)).unwrap().len() < 1000);
+    let (store, restored) = open(folder.path());
+    assert!(topics(&restored) == pairs(&[("a", "2")]) && restored.wills.len() == 1);
+    store.close(None);
+}
+
+#[test]
+fn what_expired_while_the_broker_was_off_is_not_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = |topic: &str, at: u64| Record::Retain { frame: frame(topic, "x"), expires_unix_ms: Some(at) };
+    write(folder.path(), vec![record("gone", 1), record("here", unix_ms() + 1_000_000)]);
+    let (store, restored) = open(folder.path());
+    assert_eq!(topics(&restored), pairs(&[("here", "x")]));
+    assert!(restored.retained[0].1.is_some());
+    store.close(None);
+}

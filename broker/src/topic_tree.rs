@@ -1,0 +1,317 @@
+//! The topic tree: who has subscribed to what, found by topic in the time that the topic's levels take.
+//!
+//! Sessions are numbers here. Nodes without subscribers are removed, so a million filters later the tree is as small as
+//! before. It knows nothing of rights, queues or messages.
+
+use std::collections::HashMap;
+
+use crate::packet::SubscriptionOptions;
+
+/// One subscription that a topic has hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subscriber {
+    /// The session.
+    pub(crate) slot: u32,
+    /// The subscription identifier, 0 for none.
+    pub(crate) identifier: u32,
+    /// How it wants its messages.
+    pub(crate) options: SubscriptionOptions,
+}
+
+/// Sessions that share a subscription: each message goes to one of them.
+#[derive(Debug)]
+struct Group {
+    name: Box<str>,
+    members: Vec<Subscriber>,
+    /// Who is next, in turn.
+    turn: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    children: HashMap<Box<str>, Node>,
+    /// The child for `+`.
+    any_level: Option<Box<Node>>,
+    /// Who has subscribed here.
+    subscribers: Vec<Subscriber>,
+    groups: Vec<Group>,
+    /// Subscribers of this level and everything below it, `#`.
+    any_rest: Option<Box<Node>>,
+}
+
+/// What a topic has hit.
+#[derive(Debug, Default)]
+pub(crate) struct Hits {
+    /// Plain subscriptions; a session with overlapping ones stands here more than once.
+    pub(crate) subscribers: Vec<Subscriber>,
+    /// Whether a session may stand in `subscribers` more than once.
+    pub(crate) may_repeat: bool,
+    /// Shared subscriptions: the members of one group after the other, each group in its turn.
+    pub(crate) shared: Vec<Vec<Subscriber>>,
+}
+
+impl Hits {
+    pub(crate) fn clear(&mut self) {
+        self.subscribers.clear();
+        self.shared.clear();
+        self.may_repeat = false;
+    }
+}
+
+/// All subscriptions.
+#[derive(Debug, Default)]
+pub(crate) struct TopicTree {
+    root: Node,
+}
+
+impl TopicTree {
+    /// Adds a subscription or changes the options of the one that is there; says whether it is new.
+    pub(crate) fn subscribe(&mut self, filter: &str, group: Option<&str>, subscriber: Subscriber) -> bool {
+        let node = self.root.reach(filter);
+        let list = match group {
+            None => &mut node.subscribers,
+            Some(name) => node.group(name),
+        };
+        match list.iter_mut().find(|known| known.slot == subscriber.slot) {
+            Some(known) => {
+                *known = subscriber;
+                false
+            }
+            None => {
+                list.push(subscriber);
+                true
+            }
+        }
+    }
+
+    /// Removes a subscription; says whether there was one.
+    pub(crate) fn unsubscribe(&mut self, filter: &str, group: Option<&str>, slot: u32) -> bool {
+        let mut levels = filter.split('/');
+        self.root.remove(&mut levels, group, slot)
+    }
+
+    /// Collects the subscriptions that match a topic.
+    pub(crate) fn hits(&mut self, topic: &str, hits: &mut Hits) {
+        hits.clear();
+        let mut collector = Collector { hits, lists: 0 };
+        let allow_wildcards = !topic.starts_with('$');
+        self.root.collect(Some(topic), allow_wildcards, &mut collector);
+        hits.may_repeat = collector.lists > 1;
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.root.is_empty()
+    }
+}
+
+struct Collector<'a> {
+    hits: &'a mut Hits,
+    lists: usize,
+}
+
+/// The first level of a topic and what follows it.
+fn first_level(topic: &str) -> (&str, Option<&str>) {
+    match topic.split_once('/') {
+        Some((level, rest)) => (level, Some(rest)),
+        None => (topic, None),
+    }
+}
+
+impl Node {
+    fn reach(&mut self, filter: &str) -> &mut Self {
+        let mut node = self;
+        for level in filter.split('/') {
+            node = match level {
+                "+" => node.any_level.get_or_insert_default(),
+                "#" => node.any_rest.get_or_insert_default(),
+                _ => {
+                    if !node.children.contains_key(level) {
+                        node.children.insert(level.into(), Self::default());
+                    }
+                    node.children.get_mut(level).expect("the child was inserted above if it was missing")
+                }
+            };
+        }
+        node
+    }
+
+    fn group(&mut self, name: &str) -> &mut Vec<Subscriber> {
+        let index = self.groups.iter().position(|group| &*group.name == name).unwrap_or_else(|| {
+            self.groups.push(Group { name: name.into(), members: Vec::new(), turn: 0 });
+            self.groups.len() - 1
+        });
+        &mut self.groups[index].members
+    }
+
+    fn remove<'a>(&mut self, levels: &mut impl Iterator<Item = &'a str>, group: Option<&str>, slot: u32) -> bool {
+        let Some(level) = levels.next() else { return self.remove_here(group, slot) };
+        match level {
+            "+" => remove_below(&mut self.any_level, levels, group, slot),
+            "#" => remove_below(&mut self.any_rest, levels, group, slot),
+            _ => {
+                let Some(child) = self.children.get_mut(level) else { return false };
+                let found = child.remove(levels, group, slot);
+                if child.is_empty() {
+                    self.children.remove(level);
+                    if self.children.capacity() > 4 * self.children.len() + 16 {
+                        self.children.shrink_to_fit();
+                    }
+                }
+                found
+            }
+        }
+    }
+
+    fn remove_here(&mut self, group: Option<&str>, slot: u32) -> bool {
+        let Some(name) = group else { return remove_slot(&mut self.subscribers, slot) };
+        let Some(index) = self.groups.iter().position(|group| &*group.name == name) else { return false };
+        let found = remove_slot(&mut self.groups[index].members, slot);
+        if self.groups[index].members.is_empty() {
+            self.groups.swap_remove(index);
+        }
+        found
+    }
+
+    fn is_empty(&self) -> bool {
+        self.children.is_empty()
+            && self.any_level.is_none()
+            && self.any_rest.is_none()
+            && self.subscribers.is_empty()
+            && self.groups.is_empty()
+    }
+
+    fn collect(&mut self, topic: Option<&str>, allow_wildcards: bool, into: &mut Collector<'_>) {
+        if allow_wildcards && let Some(rest) = &mut self.any_rest {
+            rest.collect_here(into);
+        }
+        let Some(topic) = topic else { return self.collect_here(into) };
+        let (level, rest) = first_level(topic);
+        if allow_wildcards && let Some(any) = &mut self.any_level {
+            any.collect(rest, true, into);
+        }
+        if let Some(child) = self.children.get_mut(level) {
+            child.collect(rest, true, into);
+        }
+    }
+
+    fn collect_here(&mut self, into: &mut Collector<'_>) {
+        if !self.subscribers.is_empty() {
+            into.hits.subscribers.extend_from_slice(&self.subscribers);
+            into.lists += 1;
+        }
+        for group in &mut self.groups {
+            let (after, before) = group.members.split_at(group.turn % group.members.len().max(1));
+            into.hits.shared.push([before, after].concat());
+            group.turn = (group.turn + 1) % group.members.len().max(1);
+        }
+    }
+}
+
+fn remove_below<'a>(
+    child: &mut Option<Box<Node>>,
+    levels: &mut impl Iterator<Item = &'a str>,
+    group: Option<&str>,
+    slot: u32,
+) -> bool {
+    let Some(node) = child else { return false };
+    let found = node.remove(levels, group, slot);
+    if node.is_empty() {
+        *child = None;
+    }
+    found
+}
+
+fn remove_slot(list: &mut Vec<Subscriber>, slot: u32) -> bool {
+    let Some(index) = list.iter().position(|known| known.slot == slot) else { return false };
+    list.swap_remove(index);
+    if list.capacity() > 4 * list.len() + 4 {
+        list.shrink_to_fit();
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscriber(slot: u32) -> Subscriber {
+        Subscriber { slot, identifier: 0, options: SubscriptionOptions::default() }
+    }
+
+    fn slots(tree: &mut TopicTree, topic: &str) -> Vec<u32> {
+        let mut hits = Hits::default();
+        tree.hits(topic, &mut hits);
+        let mut slots: Vec<u32> = hits.subscribers.iter().map(|s| s.slot).collect();
+        slots.sort_unstable();
+        slots
+    }
+
+    #[test]
+    fn the_tree_finds_what_the_filters_match() {
+        let levels = ["a", "b", "", "+"];
+        let mut filters = vec!["#".to_owned(), "$SYS/#".to_owned(), "$SYS/+".to_owned()];
+        for x in levels {
+            filters.extend([x.to_owned(), format!("{x}/#")]);
+            for y in levels {
+                filters.extend([
+                    format!("{x}/{y}"),
+                    format!("{x}/{y}/#"),
+                    format!("{x}/{y}/+"),
+                    format!("{x}/+/{y}/#"),
+                ]);
+            }
+        }
+        filters.retain(|f| !f.is_empty());
+        filters.sort();
+        filters.dedup();
+        let mut tree = TopicTree::default();
+        for (slot, filter) in (0..).zip(&filters) {
+            assert!(tree.subscribe(filter, None, subscriber(slot)), "{filter}");
+        }
+        for topic in
+            ["a", "b", "c", "/", "a/", "/a", "a/b", "a/b/a", "b/a/b/c", "$SYS", "$SYS/x", "$SYS/x/y", "a//b", "é"]
+        {
+            let expected: Vec<u32> =
+                (0..).zip(&filters).filter(|(_, f)| crate::filter::matches(f, topic)).map(|(slot, _)| slot).collect();
+            assert_eq!(slots(&mut tree, topic), expected, "{topic}");
+        }
+        for (slot, filter) in (0..).zip(&filters) {
+            assert!(tree.unsubscribe(filter, None, slot), "{filter}");
+            assert!(!tree.unsubscribe(filter, None, slot), "{filter}");
+        }
+        assert!(tree.is_empty());
+    }
+
+    #[test]
+    fn subscribing_again_changes_the_options() {
+        let mut tree = TopicTree::default();
+        assert!(tree.subscribe("a", None, subscriber(1)));
+        assert!(!tree.subscribe("a", None, Subscriber { identifier: 7, ..subscriber(1) }));
+        let mut hits = Hits::default();
+        tree.hits("a", &mut hits);
+        assert_eq!(hits.subscribers, [Subscriber { identifier: 7, ..subscriber(1) }]);
+        assert!(!hits.may_repeat);
+    }
+
+    #[test]
+    fn a_group_takes_turns() {
+        let mut tree = TopicTree::default();
+        for slot in 0..3 {
+            tree.subscribe("a/+", Some("g"), subscriber(slot));
+        }
+        let mut hits = Hits::default();
+        let firsts: Vec<u32> = (0..6)
+            .map(|_| {
+                tree.hits("a/b", &mut hits);
+                assert_eq!(hits.shared[0].len(), 3);
+                hits.shared[0][0].slot
+            })
+            .collect();
+        assert_eq!(firsts, [0, 1, 2, 0, 1, 2]);
+        for slot in 0..3 {
+            assert!(tree.unsubscribe("a/+", Some("g"), slot));
+        }
+        assert!(tree.is_empty());
+    }
+}
