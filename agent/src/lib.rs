@@ -5,6 +5,11 @@
 //! spawner of children: orphans of tasks are adopted and reaped here.
 
 mod agent;
+mod backlog;
+mod cadence;
+mod facts;
+mod stats;
+mod task;
 pub mod options;
 
 use bytes::Bytes;

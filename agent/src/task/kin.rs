@@ -1,0 +1,218 @@
+//! The processes of a run, wherever they went: its process group, everything below its first process, everything that carries its mark.
+//!
+//! A descendant may leave its group and session and lose its parent. It is then adopted by this process (a child subreaper, prctl(2)) and still
+//! carries `PISTAT_RUN_ID` in its environment, by which it is found. One that also wiped its environment is taken for this run's
+//! when no other run is active. Nothing here asks a process to do anything but end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use pistat_protocol::id::RunId;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+
+/// The variable that marks every process of a run.
+pub(crate) const RUN_MARK: &str = "PISTAT_RUN_ID";
+
+/// The runs of this whole process that have a process, or are about to: the kernel's table of children is the process's, not an agent's.
+static ACTIVE: Mutex<Active> = Mutex::new(Active { runs: 0, leaders: BTreeSet::new() });
+
+struct Active {
+    runs: usize,
+    leaders: BTreeSet<i32>,
+}
+
+fn active() -> MutexGuard<'static, Active> {
+    ACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A run that has, or is about to have, a process. Dropped when nothing of it is left.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    leader: Option<i32>,
+}
+
+impl Presence {
+    /// Before the process is started: until it has its mark, it must not be taken for somebody's orphan.
+    pub(crate) fn announce() -> Self {
+        active().runs += 1;
+        Self { leader: None }
+    }
+
+    /// The process has been started.
+    pub(crate) fn lead_by(&mut self, leader: Option<i32>) {
+        self.leader = leader;
+        active().leaders.extend(leader);
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut active = active();
+        active.runs -= 1;
+        self.leader.inspect(|leader| _ = active.leaders.remove(leader));
+    }
+}
+
+/// Adopts the orphans of tasks from now on, instead of leaving them to the system's first process.
+pub(crate) fn adopt_orphans() {
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        tracing::warn!(%error, "orphans of tasks cannot be adopted; those that leave their session are found by their mark only");
+    }
+}
+
+/// What `/proc/<pid>/stat` says of one process (proc(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    state: u8,
+    parent: i32,
+    group: i32,
+}
+
+fn parse_stat(text: &str) -> Option<Stat> {
+    // The name in parentheses may itself contain parentheses and spaces: what counts comes after the last one.
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    Some(Stat { state, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
+}
+
+/// Which processes to look for.
+#[derive(Debug, Clone)]
+pub(crate) struct Kin {
+    run: RunId,
+    /// The first process, which leads the group; absent after a restart of the agent.
+    leader: Option<i32>,
+}
+
+impl Kin {
+    /// The processes of a run whose first process is known.
+    pub(crate) fn of(run: RunId, leader: Option<i32>) -> Self {
+        Self { run, leader }
+    }
+
+    /// The living processes of the run. The first process itself is among them while it lives.
+    pub(crate) fn living(&self) -> Vec<i32> {
+        let all = every_process(Path::new("/proc"));
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let own_group = all.get(&own).map_or(own, |stat| stat.group);
+        // An unmarked orphan may belong to any run; only when there is no other is it this one's.
+        let alone = self.leader.is_some() && active().runs == 1;
+        let is_orphan = |stat: &Stat| alone && stat.parent == own && stat.group != own_group;
+        let mut members: Vec<i32> = Vec::new();
+        for (&pid, stat) in &all {
+            if pid != own && self.is_root_of_kin(pid, *stat, is_orphan(stat)) {
+                members.push(pid);
+            }
+        }
+        add_descendants(&all, &mut members);
+        members.retain(|pid| *pid != own && all.get(pid).is_some_and(|stat| !matches!(stat.state, b'Z' | b'X')));
+        members
+    }
+
+    fn is_root_of_kin(&self, pid: i32, stat: Stat, is_orphan: bool) -> bool {
+        if Some(pid) == self.leader || Some(stat.group) == self.leader {
+            return true;
+        }
+        // Kernel threads and the system's first process have no environment worth reading.
+        if pid <= 2 || stat.parent == 2 {
+            return false;
+        }
+        match mark_of(pid) {
+            Some(run) => run == self.run,
+            None => is_orphan,
+        }
+    }
+
+    /// Sends a signal to all of them and says how many there are.
+    pub(crate) fn signal(&self, signal: Signal) -> usize {
+        let living = self.living();
+        for pid in living.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            // One that has ended meanwhile is what we want.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+        living.len()
+    }
+}
+
+fn every_process(proc: &Path) -> BTreeMap<i32, Stat> {
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| Some((pid, read_stat(&proc.join(pid.to_string()))?))).collect()
+}
+
+fn read_stat(folder: &Path) -> Option<Stat> {
+    parse_stat(&String::from_utf8_lossy(&fs::read(folder.join("stat")).ok()?))
+}
+
+fn mark_of(pid: i32) -> Option<RunId> {
+    let environ = fs::read(PathBuf::from(format!("/proc/{pid}/environ"))).ok()?;
+    let value = environ.split(|byte| *byte == 0).find_map(|variable| {
+        variable.strip_prefix(RUN_MARK.as_bytes())?.strip_prefix(b"=")
+    })?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn add_descendants(all: &BTreeMap<i32, Stat>, members: &mut Vec<i32>) {
+    let mut next = 0;
+    while let Some(&parent) = members.get(next) {
+        let known = members.clone();
+        let children = all.iter().filter(|(pid, stat)| stat.parent == parent && !known.contains(pid));
+        members.extend(children.map(|(pid, _)| *pid));
+        next += 1;
+    }
+}
+
+/// Reaps adopted orphans that have ended. First processes of runs are left to whoever waits for them.
+///
+/// Only processes of other process groups are touched: a child that somebody else in this process started is in ours.
+pub(crate) fn reap_orphans() {
+    let own_group = rustix::process::getpgrp();
+    let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    while let Ok(Some(_)) = rustix::process::waitid(WaitId::All, peek) {
+        let Some(pid) = a_dead_orphan(own_group) else { return };
+        if !matches!(rustix::process::waitpid(Some(pid), WaitOptions::NOHANG), Ok(Some(_))) {
+            return;
+        }
+    }
+}
+
+fn a_dead_orphan(own_group: Pid) -> Option<Pid> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let all = every_process(Path::new("/proc"));
+    let active = active();
+    let foreign = |stat: &Stat| stat.parent == own && stat.group != own_group.as_raw_nonzero().get();
+    let dead = all.into_iter().find(|(pid, stat)| stat.state == b'Z' && foreign(stat) && !active.leaders.contains(pid));
+    Pid::from_raw(dead?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_name_cannot_forge_its_own_line() {
+        let cases = [
+            ("1234 (sleep) S 1000 1234 1234 0 -1", Some((b'S', 1000, 1234))),
+            ("7 (a) R 1 1) Z 3 4 5", Some((b'Z', 3, 4))),
+            ("8 (two words) D 2 8 8", Some((b'D', 2, 8))),
+            ("9 sleep S 1 1", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            let found = parse_stat(text).map(|stat| (stat.state, stat.parent, stat.group));
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn descendants_are_found_at_any_depth() {
+        let stat = |parent| Stat { state: b'S', parent, group: 1 };
+        let all = BTreeMap::from([(10, stat(1)), (11, stat(10)), (12, stat(11)), (13, stat(12)), (20, stat(1))]);
+        let mut members = vec![11];
+        add_descendants(&all, &mut members);
+        assert_eq!(members, [11, 12, 13]);
+    }
+}

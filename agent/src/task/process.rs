@@ -1,0 +1,240 @@
+//! One process of a run: started without a shell, in a minimal environment, in a process group of its own; read and ended.
+//!
+//! It takes no order: only [`Command::from_order`] builds a command, and that asks for a verified order. The same piece is meant to serve a root
+//! runner. What a task's process inherits is named here and nothing else: no stdin, no variable of ours but its mark.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+};
+
+use pistat_protocol::{
+    id::RunId,
+    order::{ExecuteOrder, Verified},
+    task::Stream,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, ChildStderr, ChildStdout},
+    sync::oneshot,
+};
+
+use super::kin::RUN_MARK;
+
+/// Where programs are looked for: the system's folders in the order of Debian's root, so that `reboot` and `ip` are found too.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// As much as a pipe holds by default (pipe(7)).
+pub(crate) const READ_BYTES: usize = 64 * 1024;
+
+/// What is to be started.
+#[derive(Debug, Clone)]
+pub(crate) struct Command {
+    argv: Vec<String>,
+    environment: BTreeMap<OsString, OsString>,
+    directory: PathBuf,
+    nice: i32,
+}
+
+/// Why a process could not be started: a sentence, and the exit code that a shell would give.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// There is no such program.
+    #[error("the program `{0}` is not installed on this machine: it is not in {PATH}")]
+    NotFound(String),
+    /// It is there and may not be run.
+    #[error("the program `{0}` may not be run by the agent's user")]
+    Forbidden(String),
+    /// The working directory is not there.
+    #[error("the working directory {0} does not exist on this machine, or may not be entered")]
+    Directory(PathBuf),
+    /// Something else.
+    #[error("the program `{program}` could not be started: {source}")]
+    Other {
+        /// Its name.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// 127 when there is nothing to run, 126 when it cannot be run, as shells do.
+    pub(crate) fn exit_code(&self) -> i32 {
+        match self {
+            Self::NotFound(_) => 127,
+            Self::Forbidden(_) | Self::Directory(_) | Self::Other { .. } => 126,
+        }
+    }
+}
+
+impl Command {
+    /// The command that a verified order names.
+    pub(crate) fn from_order(order: &Verified<ExecuteOrder>, nice: i32) -> Self {
+        let order = order.get();
+        let directory = order.working_directory.as_deref().unwrap_or("/").into();
+        let environment = environment(&order.environment, order.run);
+        Self { argv: order.argv.clone(), environment, directory, nice }
+    }
+
+    fn program(&self) -> String {
+        self.argv.first().cloned().unwrap_or_default()
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// There is no such program or directory, or the system refuses.
+    pub(crate) async fn start(self) -> Result<Process, StartError> {
+        if !self.directory.is_dir() {
+            return Err(StartError::Directory(self.directory));
+        }
+        let program = self.program();
+        let child = self.spawn_nicely().await.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => StartError::NotFound(program.clone()),
+            io::ErrorKind::PermissionDenied => StartError::Forbidden(program.clone()),
+            _ => StartError::Other { program, source },
+        })?;
+        Ok(Process::new(child))
+    }
+
+    /// Spawns from a thread of its own: on Linux the nice value belongs to the thread and is inherited, so the process is nice from its first
+    /// instruction, and the agent's own thread stays as it is.
+    async fn spawn_nicely(self) -> io::Result<Child> {
+        let runtime = tokio::runtime::Handle::current();
+        let (tell, told) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("spawn".into()).stack_size(128 * 1024);
+        thread.spawn(move || {
+            let _entered = runtime.enter();
+            if self.nice > 0 {
+                // Being less nice than wished is no reason not to run.
+                let _ = rustix::process::setpriority_process(None, self.nice);
+            }
+            let _ = tell.send(self.spawn());
+        })?;
+        told.await.unwrap_or_else(|_| Err(io::Error::other("the starting thread ended")))
+    }
+
+    fn spawn(&self) -> io::Result<Child> {
+        let (program, arguments) = self.argv.split_first().ok_or(io::ErrorKind::NotFound)?;
+        tokio::process::Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(&self.environment)
+            .current_dir(&self.directory)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+    }
+}
+
+fn environment(of_task: &BTreeMap<String, String>, run: RunId) -> BTreeMap<OsString, OsString> {
+    let home = std::env::var_os("HOME").filter(|home| Path::new(home).is_dir()).unwrap_or_else(|| "/".into());
+    let mut variables = BTreeMap::from([
+        ("PATH".into(), PATH.into()),
+        ("LANG".into(), "C.UTF-8".into()),
+        ("TERM".into(), "dumb".into()),
+        ("HOME".into(), home),
+    ]);
+    variables.extend(of_task.iter().map(|(name, value)| (name.into(), value.into())));
+    variables.insert(RUN_MARK.into(), run.to_string().into());
+    variables
+}
+
+/// What happened to a process.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// It wrote so many bytes into the buffer.
+    Output(Stream, usize),
+    /// It closed a stream.
+    Closed(Stream),
+    /// It ended.
+    Exited(ExitStatus),
+}
+
+/// A running process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    leader: Option<i32>,
+    exited: bool,
+}
+
+impl Process {
+    fn new(mut child: Child) -> Self {
+        let leader = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        Self { child, stdout, stderr, leader, exited: false }
+    }
+
+    /// Its process id, also that of its group.
+    pub(crate) fn leader(&self) -> Option<i32> {
+        self.leader
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.exited
+    }
+
+    /// Whether it has ended and nothing can come any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.exited && self.stdout.is_none() && self.stderr.is_none()
+    }
+
+    /// Stops reading: somebody else may still hold the other end.
+    pub(crate) fn stop_reading(&mut self) {
+        self.stdout = None;
+        self.stderr = None;
+    }
+
+    /// The next thing that happens; output only while `read`. Pends for ever once it is over. May be dropped at any point.
+    pub(crate) async fn event(&mut self, buffer: &mut [u8], read: bool) -> Event {
+        let half = buffer.len() / 2;
+        let (first, second) = buffer.split_at_mut(half);
+        // Not biased: a flood on one stream must not hide the other, nor the end.
+        let event = tokio::select! {
+            length = read_some(&mut self.stdout, first), if read && self.stdout.is_some() => (Stream::Stdout, length).into(),
+            length = read_some(&mut self.stderr, second), if read && self.stderr.is_some() => (Stream::Stderr, length).into(),
+            status = self.child.wait(), if !self.exited => Event::Exited(status.unwrap_or_default()),
+            else => std::future::pending().await,
+        };
+        match &event {
+            Event::Closed(Stream::Stdout) => self.stdout = None,
+            Event::Closed(Stream::Stderr) => self.stderr = None,
+            Event::Exited(_) => self.exited = true,
+            Event::Output(..) => {}
+        }
+        event
+    }
+}
+
+/// The part of the buffer that an [`Event::Output`] filled.
+pub(crate) fn written(buffer: &[u8], stream: Stream, length: usize) -> &[u8] {
+    let half = buffer.len() / 2;
+    match stream {
+        Stream::Stdout => &buffer[..length],
+        Stream::Stderr => &buffer[half..half + length],
+    }
+}
+
+impl From<(Stream, usize)> for Event {
+    fn from((stream, length): (Stream, usize)) -> Self {
+        if length == 0 { Self::Closed(stream) } else { Self::Output(stream, length) }
+    }
+}
+
+/// Reads what there is; an error counts as the end, since a pipe has no other.
+async fn read_some(from: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> usize {
+    match from {
+        Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
+        None => std::future::pending().await,
+    }
+}

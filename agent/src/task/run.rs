@@ -1,0 +1,412 @@
+//! One run on this machine, from its order until the controller has everything: an actor that owns its record, process and output.
+//!
+//! Its record is on disk before anything happens. It never waits for the controller: what to send is decided by [`Delivery`], and the
+//! process is held back only by a controller that acknowledges. Nothing of a run outlives it: what its first process leaves behind is ended.
+
+use std::{
+    future::Future,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use pistat_protocol::{
+    id::{PiId, RunId, TaskId},
+    order::{ExecuteOrder, Verified},
+    task::{Ends, Report, RunState},
+    time::Timestamp,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::Instant,
+};
+
+use super::{
+    delivery::{Control, Delivery},
+    kin::{Kin, Presence},
+    process::Command,
+    record::Record,
+    supervisor::{Ended, Limits, Supervisor},
+};
+use crate::Outgoing;
+
+/// What all runs of an agent share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The machine.
+    pub pi: PiId,
+    /// The folder of records.
+    pub folder: PathBuf,
+    /// The kernel's id of this boot.
+    pub boot_id: String,
+    /// The nice value of tasks.
+    pub nice: i32,
+    /// How long running tasks may take to end when the agent is stopped.
+    pub stop_grace: Duration,
+    /// Where everything is published.
+    pub outgoing: mpsc::Sender<Outgoing>,
+}
+
+/// How a run begins.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// A verified and allowed order, and the places of its task.
+    Execute(Box<Verified<ExecuteOrder>>, Arc<Semaphore>),
+    /// An order that this machine's own policy refuses, with the sentence why.
+    Refused(TaskId, String),
+    /// A cancellation that came before the order.
+    Cancelled,
+    /// Found on disk when the agent started.
+    Recovered(Record),
+}
+
+/// Runs it to its very end. Returns its id.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    id: RunId,
+    start: Start,
+    control: watch::Receiver<Control>,
+) -> RunId {
+    let task = match &start {
+        Start::Execute(order, _) => Some(order.get().task.clone()),
+        Start::Refused(task, _) => Some(task.clone()),
+        Start::Cancelled => None,
+        Start::Recovered(record) => record.task.clone(),
+    };
+    let record = Record {
+        run: id,
+        task,
+        ends: Ends::Exit,
+        started_boot_milliseconds: boot_milliseconds(),
+        timeout_milliseconds: 0,
+        report: empty_report(RunState::Running, &context.boot_id),
+    };
+    let delivery = Delivery::new(context.pi.clone(), id, record.report.clone(), Instant::now());
+    let run = Run { context, record, delivery, control, started: Instant::now() };
+    run.live(start).await;
+    id
+}
+
+/// A report without anything but its state.
+pub(crate) fn empty_report(state: RunState, boot_id: &str) -> Report {
+    Report {
+        state,
+        started_at: None,
+        finished_at: None,
+        elapsed_milliseconds: None,
+        exit_code: None,
+        reason: None,
+        boot_id: boot_id.to_owned(),
+        output_chunks: None,
+        dropped_bytes: 0,
+    }
+}
+
+/// Milliseconds since boot, suspended time included: comparable as long as the machine is not restarted.
+pub(crate) fn boot_milliseconds() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+struct Run {
+    context: Arc<Context>,
+    record: Record,
+    delivery: Delivery,
+    control: watch::Receiver<Control>,
+    started: Instant,
+}
+
+/// Whether a run goes on to be delivered, or is left as it is on disk for the agent's next start.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Deliver,
+    Leave,
+}
+
+impl Run {
+    async fn live(mut self, start: Start) {
+        let next = match start {
+            Start::Execute(order, places) => self.execute(*order, places).await,
+            Start::Refused(_, sentence) => self.end(RunState::Rejected, None, Some(sentence)).await,
+            Start::Cancelled => {
+                let sentence = "cancelled before its order reached this machine".to_owned();
+                self.end(RunState::Cancelled, None, Some(sentence)).await
+            }
+            Start::Recovered(record) => self.settle(record).await,
+        };
+        if next == Next::Deliver && self.deliver().await {
+            self.forget().await;
+        }
+    }
+
+    // --- execution
+
+    async fn execute(&mut self, order: Verified<ExecuteOrder>, places: Arc<Semaphore>) -> Next {
+        let place = match self.wait_for_place(places).await {
+            Ok(place) => place,
+            Err(next) => return next,
+        };
+        if let Err(error) = self.begin(order.get()).await {
+            let sentence = format!("not started: the state of runs cannot be written on this machine: {error}");
+            return self.end(RunState::Rejected, None, Some(sentence)).await;
+        }
+        let limits = Limits {
+            timeout: Duration::from_millis(order.get().timeout_milliseconds),
+            grace: Duration::from_millis(order.get().grace_milliseconds),
+        };
+        let mut presence = Presence::announce();
+        let process = match Command::from_order(&order, self.context.nice).start().await {
+            Ok(process) => process,
+            Err(error) => return self.end(RunState::Failed, Some(error.exit_code()), Some(error.to_string())).await,
+        };
+        presence.lead_by(process.leader());
+        let ended = self.supervise(Supervisor::new(process, limits)).await;
+        drop((presence, place));
+        self.conclude(ended).await
+    }
+
+    /// Waits until fewer runs of the task are active than it allows; a cancellation or the agent's end come first.
+    async fn wait_for_place(&mut self, places: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Next> {
+        let place = places.acquire_owned();
+        tokio::pin!(place);
+        loop {
+            let control = self.control.borrow_and_update().clone();
+            if control.stop {
+                // Nothing has happened and nothing is on disk: the controller sends it again.
+                return Err(Next::Leave);
+            }
+            if control.cancel {
+                let sentence = "cancelled while it waited for an earlier run of its task".to_owned();
+                return Err(self.end(RunState::Cancelled, None, Some(sentence)).await);
+            }
+            tokio::select! {
+                biased;
+                changed = self.control.changed() => if changed.is_err() { return Err(Next::Leave) },
+                place = &mut place => return place.map_err(|_| Next::Leave),
+            }
+        }
+    }
+
+    async fn begin(&mut self, order: &ExecuteOrder) -> io::Result<()> {
+        self.started = Instant::now();
+        self.record.ends = order.ends;
+        self.record.timeout_milliseconds = order.timeout_milliseconds;
+        self.record.started_boot_milliseconds = boot_milliseconds();
+        self.record.report.started_at = Some(Timestamp::from(std::time::SystemTime::now()));
+        self.delivery.set_report(self.record.report.clone());
+        tracing::info!(run = %order.run, task = %order.task, by = order.requested_by, argv = ?order.argv, "running a task");
+        self.write().await
+    }
+
+    async fn supervise(&mut self, mut supervisor: Supervisor) -> Ended {
+        let outgoing = self.context.outgoing.clone();
+        let kin = Kin::of(self.record.run, supervisor.leader());
+        loop {
+            let now = Instant::now();
+            self.take_control(now);
+            if let Some(ended) = supervisor.advance(&self.control.borrow(), &kin, self.context.stop_grace, now) {
+                return ended;
+            }
+            let wake = self.delivery.wakes_at().into_iter().chain(supervisor.wakes_at()).min();
+            tokio::select! {
+                biased;
+                changed = self.control.changed() => if changed.is_err() { supervisor.abandon(&kin) },
+                permit = outgoing.reserve(), if !self.delivery.is_idle() => self.send(permit.ok(), now),
+                () = sleep_until(wake) => self.wake().await,
+                event = supervisor.event(self.delivery.may_read()) => supervisor.handle(event, &mut self.delivery, &kin),
+            }
+        }
+    }
+
+    /// What the end of its process means for the run.
+    async fn conclude(&mut self, ended: Ended) -> Next {
+        self.delivery.finish_output();
+        let restarts = self.record.ends != Ends::Exit;
+        match ended {
+            Ended::Stopped(_) if restarts => Next::Leave,
+            Ended::ByItself(exit) if restarts && (exit.code == Some(0) || exit.by_signal) => self.await_restart().await,
+            other => {
+                let (state, code, reason) = other.verdict();
+                self.end(state, code, reason).await
+            }
+        }
+    }
+
+    /// Exit 0 is not the end of a restart: the machine has to go down before the time limit.
+    async fn await_restart(&mut self) -> Next {
+        let limit = Duration::from_millis(self.record.timeout_milliseconds);
+        let passed = Duration::from_millis(boot_milliseconds().saturating_sub(self.record.started_boot_milliseconds));
+        let deadline = Instant::now() + limit.saturating_sub(passed);
+        loop {
+            let now = Instant::now();
+            self.take_control(now);
+            let control = self.control.borrow().clone();
+            if control.stop {
+                return Next::Leave;
+            }
+            if control.cancel {
+                let sentence = "cancelled while the machine was about to go down".to_owned();
+                return self.end(RunState::Cancelled, None, Some(sentence)).await;
+            }
+            if now >= deadline {
+                let sentence = format!("the machine did not go down within {} s", limit.as_secs());
+                return self.end(RunState::Failed, None, Some(sentence)).await;
+            }
+            if !self.step(Some(deadline)).await {
+                return Next::Leave;
+            }
+        }
+    }
+
+    // --- settling what an earlier process of the agent left behind
+
+    async fn settle(&mut self, record: Record) -> Next {
+        self.record = record;
+        let report = &mut self.record.report;
+        if report.state.is_final() {
+            // What was not acknowledged of its output is gone with the earlier process: its end is not known any more.
+            report.output_chunks = None;
+            self.delivery.set_report(self.record.report.clone());
+            return Next::Deliver;
+        }
+        let same_boot = report.boot_id == self.context.boot_id;
+        self.delivery.set_report(report.clone());
+        match (self.record.ends, same_boot) {
+            (Ends::Restart | Ends::PowerOff, false) => {
+                let sentence = "the machine went down and came back".to_owned();
+                self.end(RunState::Succeeded, None, Some(sentence)).await
+            }
+            (Ends::Restart | Ends::PowerOff, true) => self.await_restart().await,
+            (Ends::Exit, false) => {
+                let sentence = "the machine was restarted while the task ran".to_owned();
+                self.end(RunState::Lost, None, Some(sentence)).await
+            }
+            (Ends::Exit, true) => {
+                let left = end_leftovers(self.record.run).await;
+                let mut sentence = "the agent was interrupted while the task ran".to_owned();
+                if left > 0 {
+                    sentence.push_str(&format!("; {left} of its processes were still there and have been ended"));
+                }
+                self.end(RunState::Lost, None, Some(sentence)).await
+            }
+        }
+    }
+
+    // --- delivery
+
+    /// Delivers until the controller has everything; `false` when the agent is being stopped before that.
+    async fn deliver(&mut self) -> bool {
+        loop {
+            let now = Instant::now();
+            self.take_control(now);
+            if self.delivery.is_done(now) {
+                return true;
+            }
+            if self.control.borrow().stop && self.delivery.is_idle() {
+                return false;
+            }
+            if !self.step(None).await {
+                return false;
+            }
+        }
+    }
+
+    /// Sends or waits once; `false` when the registry is gone.
+    async fn step(&mut self, deadline: Option<Instant>) -> bool {
+        let wake = self.delivery.wakes_at().into_iter().chain(deadline).min();
+        let outgoing = self.context.outgoing.clone();
+        tokio::select! {
+            biased;
+            changed = self.control.changed() => return changed.is_ok(),
+            permit = outgoing.reserve(), if !self.delivery.is_idle() => self.send(permit.ok(), Instant::now()),
+            () = sleep_until(wake) => self.wake().await,
+        }
+        true
+    }
+
+    fn take_control(&mut self, now: Instant) {
+        let control = self.control.borrow_and_update().clone();
+        self.delivery.take(&control, now);
+    }
+
+    fn send(&mut self, permit: Option<mpsc::Permit<'_, Outgoing>>, now: Instant) {
+        let Some(permit) = permit else { return };
+        if let Some(next) = self.delivery.next(now) {
+            permit.send(next);
+        }
+    }
+
+    async fn wake(&mut self) {
+        if let Some(probe) = self.delivery.wake(Instant::now()) {
+            // Only a question: when the connection is full it will be asked again.
+            let _ = self.context.outgoing.try_send(probe);
+        }
+    }
+
+    // --- the record
+
+    /// Reaches a final state: on disk first, then on its way to the controller.
+    async fn end(&mut self, state: RunState, exit_code: Option<i32>, reason: Option<String>) -> Next {
+        let report = &mut self.record.report;
+        report.state = state;
+        report.exit_code = exit_code;
+        report.reason = reason;
+        if report.started_at.is_some() {
+            report.finished_at = Some(Timestamp::from(std::time::SystemTime::now()));
+            report.output_chunks = Some(self.delivery.output.chunk_count());
+            report.dropped_bytes = self.delivery.output.dropped_bytes();
+        }
+        if state != RunState::Lost && report.started_at.is_some() {
+            report.elapsed_milliseconds = u64::try_from(self.started.elapsed().as_millis()).ok();
+        }
+        tracing::info!(run = %self.record.run, %state, exit_code, reason = self.record.report.reason, "a run has ended");
+        if let Err(error) = self.write().await {
+            tracing::error!(run = %self.record.run, %error, "the end of a run could not be written; it is reported all the same");
+        }
+        self.delivery.set_report(self.record.report.clone());
+        Next::Deliver
+    }
+
+    async fn write(&self) -> io::Result<()> {
+        let (record, folder) = (self.record.clone(), self.context.folder.clone());
+        on_disk(move || record.write(&folder)).await
+    }
+
+    async fn forget(&self) {
+        let (run, folder) = (self.record.run, self.context.folder.clone());
+        if let Err(error) = on_disk(move || Record::remove(&folder, run)).await {
+            tracing::warn!(%run, %error, "the record of a finished run could not be removed; its report will be repeated");
+        }
+    }
+}
+
+/// An fsync on an SD card may take a second: never on the thread that measures.
+async fn on_disk(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn sleep_until(deadline: Option<Instant>) -> impl Future<Output = ()> {
+    async move {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Ends the processes of a run whose agent was interrupted; says how many there were.
+async fn end_leftovers(run: RunId) -> usize {
+    const GRACE: Duration = Duration::from_secs(2);
+    const LOOK: Duration = Duration::from_millis(100);
+    let kin = Kin::of(run, None);
+    let found = kin.signal(rustix::process::Signal::TERM);
+    let started = Instant::now();
+    while found > 0 && !kin.living().is_empty() && started.elapsed() < 2 * GRACE {
+        if started.elapsed() >= GRACE {
+            kin.signal(rustix::process::Signal::KILL);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    found
+}
