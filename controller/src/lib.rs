@@ -1,7 +1,23 @@
 //! The controller: in the middle of a fleet, deciding what may run, keeping what was said, showing it to people.
+//!
+//! [`Controller::start`] → [`Controller::addresses`], [`Controller::run`]. Everything that lives hangs on it, and it has one way to stop.
 
+pub mod access;
+mod bridge;
 pub mod catalogue;
 pub mod cli;
 pub mod config;
+pub mod fleet;
+pub mod history;
+mod hub;
+mod own_machine;
+mod runs;
 pub mod schedule;
+mod shutdown;
+pub mod start;
+mod store;
 pub mod terminal;
+mod web;
+
+pub use shutdown::Ended;
+pub use start::{Addresses, Controller, StartError};

@@ -130,6 +130,11 @@ impl PiId {
 }
 
 impl AccountName {
+    /// The account that is always there.
+    pub fn admin() -> Self {
+        Self("admin".into())
+    }
+
     /// The key under which names are compared: without case, since machines and accounts share one namespace.
     pub fn key(&self) -> String {
         self.0.to_ascii_lowercase()

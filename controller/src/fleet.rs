@@ -1,0 +1,441 @@
+//! The fleet: what is known of each machine. Pure, no I/O; the hub owns it.
+//!
+//! A machine exists when it enrolled, when somebody gave it something, or when it was heard. The label in force is a person's, else the agent's, else the pi-id.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use pistat_protocol::{
+    dashboard::{Machine, MachineStatus},
+    id::{PiId, Tag, Target},
+    stats::Sample,
+    status::{Availability, Info, Meta, Settings},
+    time::Timestamp,
+};
+
+use crate::{
+    history::History,
+    store::{Given, GivenChange},
+};
+
+/// After how many intervals without a sample a connected machine is stale.
+const STALE_INTERVALS: f64 = 3.0;
+
+/// The cadence that is assumed of a machine that has not told its own.
+const ASSUMED_INTERVAL_SECONDS: f64 = 5.0;
+
+/// The longest label or responsibility, in characters.
+pub const MAX_LABEL_CHARACTERS: usize = 80;
+
+/// The most tags of one machine.
+pub const MAX_TAGS: usize = 32;
+
+/// A moment by both clocks: the wall's for people, the monotonic one for waiting.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For people.
+    pub wall: Timestamp,
+    /// For waiting.
+    pub monotonic: Instant,
+}
+
+impl Now {
+    /// This moment.
+    pub fn get() -> Self {
+        Self { wall: std::time::SystemTime::now().into(), monotonic: Instant::now() }
+    }
+}
+
+/// What is known of one machine.
+#[derive(Debug, Clone)]
+struct State {
+    availability: Option<Availability>,
+    info: Option<Info>,
+    sample: Option<Sample>,
+    last_seen: Option<Timestamp>,
+    /// When a sample or `online` was last heard, by the monotonic clock.
+    heard: Option<Instant>,
+    offline_since: Option<Instant>,
+    status: MachineStatus,
+    history: History,
+}
+
+impl State {
+    fn new(now: Now) -> Self {
+        Self {
+            availability: None,
+            info: None,
+            sample: None,
+            last_seen: None,
+            heard: None,
+            offline_since: Some(now.monotonic),
+            status: MachineStatus::Offline,
+            history: History::default(),
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        let seconds = self.info.as_ref().map_or(ASSUMED_INTERVAL_SECONDS, |info| info.interval_seconds);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(5))
+    }
+
+    fn status_at(&self, now: Instant) -> MachineStatus {
+        if self.availability != Some(Availability::Online) {
+            return MachineStatus::Offline;
+        }
+        let silent = self.heard.map_or(Duration::MAX, |heard| now.saturating_duration_since(heard));
+        // One second of grace: a cadence of 0.2 s must not flicker.
+        let patience = self.interval().mul_f64(STALE_INTERVALS) + Duration::from_secs(1);
+        if silent <= patience { MachineStatus::Online } else { MachineStatus::Stale }
+    }
+}
+
+/// What became of a message about a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Nobody knew the machine before.
+    pub new: bool,
+    /// Its status before.
+    pub before: MachineStatus,
+    /// Its status now.
+    pub after: MachineStatus,
+}
+
+/// Why people's wish is refused: a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FleetRefusal {
+    /// No such machine.
+    #[error("there is no machine {0:?}; `pis` shows the fleet")]
+    Unknown(String),
+    /// A label that cannot be shown.
+    #[error("a label has at most {MAX_LABEL_CHARACTERS} characters and no line breaks or control characters")]
+    Label,
+    /// A cadence that no agent keeps.
+    #[error("an interval is between 0.2 and 3600 seconds")]
+    Interval,
+    /// Too many tags.
+    #[error("a machine has at most {MAX_TAGS} tags")]
+    Tags,
+}
+
+/// All machines.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    machines: BTreeMap<PiId, State>,
+    given: Given,
+}
+
+impl Fleet {
+    /// The fleet at the start: whoever enrolled or was given something.
+    pub fn new(given: Given, enrolled: impl Iterator<Item = PiId>, now: Now) -> Self {
+        let named = given.labels.keys().chain(given.assignments.keys()).chain(given.settings.keys()).cloned();
+        let machines = named.chain(enrolled).chain([PiId::controller()]).map(|pi| (pi, State::new(now))).collect();
+        Self { machines, given }
+    }
+
+    /// Makes a machine known; tells whether it was new.
+    pub fn ensure(&mut self, pi: &PiId, now: Now) -> bool {
+        if self.machines.contains_key(pi) {
+            return false;
+        }
+        self.machines.insert(pi.clone(), State::new(now));
+        true
+    }
+
+    fn change(&mut self, pi: &PiId, now: Now, change: impl FnOnce(&mut State)) -> Heard {
+        let new = self.ensure(pi, now);
+        let state = self.machines.entry(pi.clone()).or_insert_with(|| State::new(now));
+        let before = state.status;
+        change(state);
+        let after = state.status_at(now.monotonic);
+        state.status = after;
+        if after == MachineStatus::Offline {
+            state.offline_since.get_or_insert(now.monotonic);
+        } else {
+            state.offline_since = None;
+        }
+        Heard { new, before, after }
+    }
+
+    /// An agent, or its last will, told its availability. A retained word is old: it is believed, but is no sign of life.
+    pub fn availability(&mut self, pi: &PiId, availability: Availability, retained: bool, now: Now) -> Heard {
+        self.change(pi, now, |state| {
+            state.availability = Some(availability);
+            if availability == Availability::Online {
+                state.heard = Some(now.monotonic);
+                if !retained {
+                    state.last_seen = Some(now.wall);
+                }
+            }
+        })
+    }
+
+    /// An agent told what its machine is.
+    pub fn info(&mut self, pi: &PiId, info: Info, now: Now) -> Heard {
+        self.change(pi, now, |state| state.info = Some(info))
+    }
+
+    /// An agent sent a sample. A live one is proof that it is connected.
+    pub fn sample(&mut self, pi: &PiId, sample: Sample, retained: bool, now: Now) -> Heard {
+        self.change(pi, now, |state| {
+            if retained {
+                state.last_seen = state.last_seen.or(Some(sample.time));
+            } else {
+                state.history.add(&sample, now.wall);
+                state.heard = Some(now.monotonic);
+                state.last_seen = Some(now.wall);
+            }
+            state.sample = Some(sample);
+        })
+    }
+
+    /// An agent sent samples that it had kept while it was disconnected. Only those from a synchronised clock have a place in history.
+    pub fn backfill(&mut self, pi: &PiId, samples: &[Sample], now: Now) {
+        self.change(pi, now, |state| {
+            for sample in samples.iter().filter(|sample| sample.clock_synchronized && sample.time <= now.wall) {
+                state.history.fill(sample, sample.time);
+            }
+        });
+    }
+
+    /// Looks again at who is stale; tells whose status changed.
+    pub fn tick(&mut self, now: Now) -> Vec<(PiId, MachineStatus)> {
+        let mut changed = Vec::new();
+        for (pi, state) in &mut self.machines {
+            let status = state.status_at(now.monotonic);
+            if status != state.status {
+                state.status = status;
+                changed.push((pi.clone(), status));
+            }
+        }
+        changed
+    }
+
+    /// Checks a change that a person wants.
+    ///
+    /// # Errors
+    /// The machine is unknown, or a value is not acceptable.
+    pub fn check(&self, pi: &PiId, change: &GivenChange) -> Result<(), FleetRefusal> {
+        if !self.machines.contains_key(pi) {
+            return Err(FleetRefusal::Unknown(pi.to_string()));
+        }
+        let texts = [&change.label, &change.assignment];
+        let unfit = |text: &String| text.chars().count() > MAX_LABEL_CHARACTERS || text.chars().any(is_unfit);
+        if texts.into_iter().flatten().flatten().any(unfit) {
+            return Err(FleetRefusal::Label);
+        }
+        let interval = change.interval_seconds.flatten();
+        if interval.is_some_and(|seconds| !pistat_protocol::status::INTERVAL_SECONDS.contains(&seconds)) {
+            return Err(FleetRefusal::Interval);
+        }
+        let too_many = change.tags.as_ref().is_some_and(|tags| tags.len() > MAX_TAGS || tags.iter().any(|tag| tag.as_str() == "all"));
+        if too_many { Err(FleetRefusal::Tags) } else { Ok(()) }
+    }
+
+    /// Applies a change that is stored.
+    pub fn give(&mut self, pi: &PiId, change: &GivenChange) {
+        self.given.apply(pi, change);
+    }
+
+    /// Forgets a machine.
+    pub fn forget(&mut self, pi: &PiId) {
+        self.given.apply(pi, &GivenChange::forget());
+        self.machines.remove(pi);
+    }
+
+    /// Whether a machine is known.
+    pub fn contains(&self, pi: &PiId) -> bool {
+        self.machines.contains_key(pi)
+    }
+
+    /// The pi-ids of all machines.
+    pub fn ids(&self) -> impl Iterator<Item = &PiId> {
+        self.machines.keys()
+    }
+
+    /// The machines that a target means; none for a tag that nobody has.
+    pub fn resolve(&self, target: &Target) -> Vec<PiId> {
+        match target {
+            Target::Pi(pi) => self.machines.contains_key(pi).then(|| pi.clone()).into_iter().collect(),
+            Target::Tag(tag) => self.ids().filter(|pi| self.tags(pi).contains(tag)).cloned().collect(),
+            Target::All => self.ids().cloned().collect(),
+        }
+    }
+
+    /// A machine's tags.
+    pub fn tags(&self, pi: &PiId) -> &[Tag] {
+        self.given.settings.get(pi).map_or(&[], |settings| &settings.tags)
+    }
+
+    /// The label in force.
+    pub fn label(&self, pi: &PiId) -> String {
+        let own = || self.machines.get(pi).and_then(|state| state.info.as_ref()).and_then(|info| info.label.clone());
+        let text = self.given.labels.get(pi).cloned().or_else(own).filter(|label| !label.trim().is_empty());
+        text.map_or_else(|| pi.to_string(), |text| text.chars().filter(|c| !is_unfit(*c)).take(MAX_LABEL_CHARACTERS).collect())
+    }
+
+    /// What `meta` says.
+    pub fn meta(&self, pi: &PiId) -> Meta {
+        Meta { label: self.label(pi), assignment: self.given.assignments.get(pi).cloned(), tags: self.tags(pi).to_vec() }
+    }
+
+    /// What `settings` says.
+    pub fn settings(&self, pi: &PiId) -> Settings {
+        Settings { interval_seconds: self.given.settings.get(pi).and_then(|settings| settings.interval_seconds) }
+    }
+
+    /// How a machine stands.
+    pub fn status(&self, pi: &PiId) -> Option<MachineStatus> {
+        self.machines.get(pi).map(|state| state.status)
+    }
+
+    /// What a machine is.
+    pub fn machine_info(&self, pi: &PiId) -> Option<&Info> {
+        self.machines.get(pi)?.info.as_ref()
+    }
+
+    /// A machine's newest sample.
+    pub fn machine_sample(&self, pi: &PiId) -> Option<&Sample> {
+        self.machines.get(pi)?.sample.as_ref()
+    }
+
+    /// Since when a machine is not connected.
+    pub fn offline_since(&self, pi: &PiId) -> Option<Instant> {
+        self.machines.get(pi)?.offline_since
+    }
+
+    /// What a machine measured.
+    pub fn history(&self, pi: &PiId, seconds: u32, now: Now) -> Option<pistat_protocol::api::History> {
+        self.machines.get(pi).map(|state| state.history.view(seconds, now.wall))
+    }
+
+    /// A machine as everybody sees it; without its sample for the feed, which sends that apart.
+    pub fn machine(&self, pi: &PiId, with_sample: bool, now: Now) -> Option<Machine> {
+        let state = self.machines.get(pi)?;
+        Some(Machine {
+            id: pi.clone(),
+            label: self.label(pi),
+            status: state.status,
+            last_seen: state.last_seen,
+            assignment: self.given.assignments.get(pi).cloned(),
+            tags: self.tags(pi).to_vec(),
+            interval_seconds: self.settings(pi).interval_seconds,
+            info: state.info.clone(),
+            stats: with_sample.then(|| state.sample.clone()).flatten(),
+            recent_cpu_percent: if with_sample { state.history.recent_cpu_percent(now.wall) } else { Vec::new() },
+        })
+    }
+
+    /// All machines as everybody sees them, by id, the controller's own first.
+    pub fn machines(&self, now: Now) -> Vec<Machine> {
+        let mut machines: Vec<_> = self.ids().filter_map(|pi| self.machine(pi, true, now)).collect();
+        machines.sort_by_key(|machine| !machine.id.is_controller());
+        machines
+    }
+}
+
+/// Characters that have no place in a label: controls, and those that turn the direction of text around.
+fn is_unfit(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pi(text: &str) -> PiId {
+        text.parse().unwrap()
+    }
+
+    fn later(now: Now, seconds: u64) -> Now {
+        let wall = now.wall.unix_milliseconds() + i64::try_from(seconds).unwrap() * 1000;
+        Now { wall: Timestamp::from_unix_milliseconds(wall), monotonic: now.monotonic + Duration::from_secs(seconds) }
+    }
+
+    fn fleet(now: Now) -> Fleet {
+        Fleet::new(Given::default(), [pi("pi-1")].into_iter(), now)
+    }
+
+    fn info(label: &str) -> Info {
+        let json = format!(
+            r#"{{"label":"{label}","agent_version":"0.1.0","boot_id":"b","session":"{}","execution_policy":"controller","runner":false,"interval_seconds":5}}"#,
+            "a".repeat(32)
+        );
+        serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn a_machine_goes_online_stale_and_offline() {
+        let start = Now::get();
+        let mut fleet = fleet(start);
+        assert_eq!(fleet.status(&pi("pi-1")), Some(MachineStatus::Offline));
+        let heard = fleet.availability(&pi("pi-1"), Availability::Online, false, start);
+        assert_eq!((heard.new, heard.before, heard.after), (false, MachineStatus::Offline, MachineStatus::Online));
+        fleet.sample(&pi("pi-1"), Sample::new(start.wall, true, 0), false, later(start, 10));
+        assert!(fleet.tick(later(start, 20)).is_empty());
+        assert_eq!(fleet.tick(later(start, 30)), [(pi("pi-1"), MachineStatus::Stale)]);
+        let heard = fleet.availability(&pi("pi-1"), Availability::Offline, false, later(start, 31));
+        assert_eq!((heard.before, heard.after), (MachineStatus::Stale, MachineStatus::Offline));
+        assert_eq!(fleet.offline_since(&pi("pi-1")), Some(later(start, 31).monotonic));
+    }
+
+    #[test]
+    fn a_machine_that_is_heard_becomes_known() {
+        let now = Now::get();
+        let mut fleet = fleet(now);
+        assert!(fleet.availability(&pi("new"), Availability::Online, false, now).new);
+        assert!(fleet.contains(&pi("new")));
+    }
+
+    #[test]
+    fn the_agents_label_counts_until_somebody_renames() {
+        let now = Now::get();
+        let mut fleet = fleet(now);
+        assert_eq!(fleet.label(&pi("pi-1")), "pi-1");
+        fleet.info(&pi("pi-1"), info("Rack"), now);
+        assert_eq!(fleet.label(&pi("pi-1")), "Rack");
+        fleet.give(&pi("pi-1"), &GivenChange { label: Some(Some("Garage".into())), ..GivenChange::default() });
+        fleet.info(&pi("pi-1"), info("Other"), now);
+        assert_eq!(fleet.label(&pi("pi-1")), "Garage");
+        fleet.give(&pi("pi-1"), &GivenChange { label: Some(None), ..GivenChange::default() });
+        assert_eq!(fleet.label(&pi("pi-1")), "Other");
+    }
+
+    #[test]
+    fn labels_that_would_deceive_are_refused_or_cleaned() {
+        let now = Now::get();
+        let mut fleet = fleet(now);
+        let label = |text: &str| GivenChange { label: Some(Some(text.into())), ..GivenChange::default() };
+        for bad in ["a\nb", "\u{1b}[31m", "\u{202e}abc", &"x".repeat(81)] {
+            assert_eq!(fleet.check(&pi("pi-1"), &label(bad)), Err(FleetRefusal::Label), "{bad:?}");
+        }
+        assert_eq!(fleet.check(&pi("pi-1"), &label("Garage Döör 🚪")), Ok(()));
+        assert_eq!(fleet.check(&pi("nobody"), &label("a")), Err(FleetRefusal::Unknown("nobody".into())));
+        fleet.info(&pi("pi-1"), info("a\\u001bb"), now);
+        assert_eq!(fleet.label(&pi("pi-1")), "ab");
+    }
+
+    #[test]
+    fn a_tag_that_nobody_has_means_nobody() {
+        let now = Now::get();
+        let mut fleet = fleet(now);
+        assert!(fleet.resolve(&"@camera".parse().unwrap()).is_empty());
+        fleet.give(&pi("pi-1"), &GivenChange { tags: Some(vec!["camera".parse().unwrap()]), ..GivenChange::default() });
+        assert_eq!(fleet.resolve(&"@camera".parse().unwrap()), [pi("pi-1")]);
+        assert_eq!(fleet.resolve(&Target::All), [pi("controller"), pi("pi-1")]);
+        assert!(fleet.resolve(&"nobody".parse().unwrap()).is_empty());
+    }
+
+    #[test]
+    fn retained_words_are_believed_but_are_no_sign_of_life() {
+        let now = Now::get();
+        let mut fleet = fleet(now);
+        let old = Sample::new(Timestamp::from_unix_milliseconds(5), true, 0);
+        fleet.sample(&pi("pi-1"), old, true, now);
+        let machine = fleet.machine(&pi("pi-1"), true, now).unwrap();
+        assert_eq!((machine.status, machine.last_seen), (MachineStatus::Offline, Some(Timestamp::from_unix_milliseconds(5))));
+        assert!(machine.recent_cpu_percent.is_empty());
+    }
+}

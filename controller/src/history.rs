@@ -1,0 +1,289 @@
+//! What machines measured, kept in memory for charts: an hour in steps of ten seconds and a day in steps of five minutes.
+//!
+//! Pure. A step holds means; two bytes each are enough for a picture, so a machine costs about 10 kB when both rings are full.
+
+use std::collections::VecDeque;
+
+use pistat_protocol::{api::History as View, stats::Sample, time::Timestamp};
+
+/// Length of a fine step, in seconds; [`pistat_protocol::dashboard::Machine::recent_cpu_percent`] has the same.
+pub const FINE_STEP_SECONDS: u32 = 10;
+const FINE_STEPS: usize = 360;
+const COARSE_STEP_SECONDS: u32 = 300;
+const COARSE_STEPS: usize = 288;
+
+/// How many fine steps a machine's card shows: ten minutes.
+const RECENT_STEPS: usize = 60;
+
+/// The columns of a step.
+const COLUMNS: usize = 7;
+
+/// A number of a chart in two bytes: the upper half of an `f32`, rounded. Two to three digits, any size; NaN is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Small(u16);
+
+impl Small {
+    const UNKNOWN: Self = Self(0x7fc0);
+
+    fn new(value: f32) -> Self {
+        if value.is_nan() {
+            return Self::UNKNOWN;
+        }
+        let bits = value.to_bits();
+        Self(u16::try_from((bits.saturating_add(0x8000)) >> 16).unwrap_or(0x7fc0))
+    }
+
+    fn get(self) -> Option<f32> {
+        let value = f32::from_bits(u32::from(self.0) << 16);
+        (!value.is_nan()).then_some(value)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    columns: [Small; COLUMNS],
+    undervoltage: Option<bool>,
+}
+
+impl Step {
+    const EMPTY: Self = Self { columns: [Small::UNKNOWN; COLUMNS], undervoltage: None };
+}
+
+fn columns(sample: &Sample) -> [Option<f32>; COLUMNS] {
+    #[expect(clippy::cast_precision_loss, reason = "a rate in a chart needs three digits")]
+    let rate = |bytes: Option<u64>| bytes.map(|bytes| bytes as f32);
+    [
+        sample.cpu_percent,
+        sample.memory_percent,
+        sample.temperature_celsius,
+        rate(sample.disk_read_bytes_per_second),
+        rate(sample.disk_write_bytes_per_second),
+        rate(sample.network_rx_bytes_per_second),
+        rate(sample.network_tx_bytes_per_second),
+    ]
+}
+
+/// A ring of steps; the newest is still being filled.
+#[derive(Debug, Clone)]
+struct Ring {
+    step_seconds: u32,
+    capacity: usize,
+    steps: VecDeque<Step>,
+    /// Number of the newest step since the epoch.
+    newest: i64,
+    sums: [f32; COLUMNS],
+    counts: [u16; COLUMNS],
+}
+
+impl Ring {
+    fn new(step_seconds: u32, capacity: usize) -> Self {
+        Self { step_seconds, capacity, steps: VecDeque::new(), newest: 0, sums: [0.0; COLUMNS], counts: [0; COLUMNS] }
+    }
+
+    fn number(&self, time: Timestamp) -> i64 {
+        time.unix_milliseconds() / (i64::from(self.step_seconds) * 1000)
+    }
+
+    fn add(&mut self, sample: &Sample, time: Timestamp) {
+        // A clock that went back writes into the newest step: history is a picture, not a ledger.
+        let number = self.number(time).max(self.newest);
+        self.advance(number);
+        let undervoltage = sample.power.as_ref().and_then(|power| power.undervoltage);
+        for (index, value) in columns(sample).into_iter().enumerate() {
+            if let Some(value) = value.filter(|value| value.is_finite()) {
+                self.sums[index] += value;
+                self.counts[index] = self.counts[index].saturating_add(1);
+            }
+        }
+        let (sums, counts) = (self.sums, self.counts);
+        if let Some(step) = self.steps.back_mut() {
+            step.columns = std::array::from_fn(|index| match counts[index] {
+                0 => Small::UNKNOWN,
+                count => Small::new(sums[index] / f32::from(count)),
+            });
+            step.undervoltage = match (step.undervoltage, undervoltage) {
+                (Some(true), _) => Some(true),
+                (known, None) => known,
+                (_, new) => new,
+            };
+        }
+    }
+
+    /// Puts a late sample into its own step, where nothing is known of it.
+    fn fill(&mut self, sample: &Sample, time: Timestamp) {
+        let number = self.number(time);
+        if self.steps.is_empty() || number >= self.newest {
+            return;
+        }
+        let age = usize::try_from(self.newest - number).unwrap_or(usize::MAX);
+        if age >= self.capacity {
+            return;
+        }
+        while self.steps.len() <= age {
+            self.steps.push_front(Step::EMPTY);
+        }
+        let index = self.steps.len() - 1 - age;
+        let step = &mut self.steps[index];
+        for (column, value) in step.columns.iter_mut().zip(columns(sample)) {
+            if *column == Small::UNKNOWN {
+                *column = value.filter(|value| value.is_finite()).map_or(Small::UNKNOWN, Small::new);
+            }
+        }
+        step.undervoltage = step.undervoltage.or(sample.power.as_ref().and_then(|power| power.undervoltage));
+    }
+
+    fn advance(&mut self, number: i64) {
+        if self.steps.is_empty() {
+            self.newest = number - 1;
+        }
+        let missing = usize::try_from(number - self.newest).unwrap_or(0);
+        if missing == 0 {
+            return;
+        }
+        if missing > self.capacity {
+            self.steps.clear();
+        }
+        for _ in 0..missing.min(self.capacity) {
+            if self.steps.len() == self.capacity {
+                self.steps.pop_front();
+            }
+            self.steps.push_back(Step::EMPTY);
+        }
+        self.newest = number;
+        self.sums = [0.0; COLUMNS];
+        self.counts = [0; COLUMNS];
+    }
+
+    /// The steps up to a time, at most `count` of them, with the number of the first. Steps without samples are unknown.
+    fn last(&self, count: usize, now: Timestamp) -> (i64, Vec<Step>) {
+        let end = self.number(now).max(self.newest);
+        let first = end + 1 - i64::try_from(count).unwrap_or(i64::MAX);
+        let oldest = self.newest + 1 - i64::try_from(self.steps.len()).unwrap_or(0);
+        let step = |number: i64| {
+            let index = usize::try_from(number - oldest).ok()?;
+            self.steps.get(index).copied()
+        };
+        (first, (first..=end).map(|number| step(number).unwrap_or(Step::EMPTY)).collect())
+    }
+}
+
+/// What one machine measured.
+#[derive(Debug, Clone)]
+pub struct History {
+    fine: Ring,
+    coarse: Ring,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { fine: Ring::new(FINE_STEP_SECONDS, FINE_STEPS), coarse: Ring::new(COARSE_STEP_SECONDS, COARSE_STEPS) }
+    }
+}
+
+impl History {
+    /// Adds a sample under the controller's time.
+    pub fn add(&mut self, sample: &Sample, time: Timestamp) {
+        self.fine.add(sample, time);
+        self.coarse.add(sample, time);
+    }
+
+    /// Adds a sample that comes late, under the time that it was taken.
+    pub fn fill(&mut self, sample: &Sample, time: Timestamp) {
+        self.fine.fill(sample, time);
+        self.coarse.fill(sample, time);
+    }
+
+    /// CPU per cent of the last ten minutes, from the first known value on.
+    pub fn recent_cpu_percent(&self, now: Timestamp) -> Vec<Option<u8>> {
+        let (_, steps) = self.fine.last(RECENT_STEPS, now);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0…100")]
+        let small = |value: f32| value.round().clamp(0.0, 100.0) as u8;
+        let values = steps.iter().map(|step| step.columns[0].get().map(small));
+        values.skip_while(Option::is_none).collect()
+    }
+
+    /// The last seconds, in columns: fine for up to an hour, coarse beyond it.
+    pub fn view(&self, seconds: u32, now: Timestamp) -> View {
+        let ring = if seconds <= FINE_STEP_SECONDS * u32::try_from(FINE_STEPS).unwrap_or(u32::MAX) { &self.fine } else { &self.coarse };
+        let count = usize::try_from(seconds.div_ceil(ring.step_seconds)).unwrap_or(ring.capacity).clamp(1, ring.capacity);
+        let (first, steps) = ring.last(count, now);
+        let column = |index: usize| steps.iter().map(|step| step.columns[index].get()).collect();
+        View {
+            start: Timestamp::from_unix_milliseconds(first * i64::from(ring.step_seconds) * 1000),
+            step_seconds: ring.step_seconds,
+            cpu_percent: column(0),
+            memory_percent: column(1),
+            temperature_celsius: column(2),
+            disk_read_bytes_per_second: column(3),
+            disk_write_bytes_per_second: column(4),
+            network_rx_bytes_per_second: column(5),
+            network_tx_bytes_per_second: column(6),
+            undervoltage: steps.iter().map(|step| step.undervoltage).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_milliseconds((1_000_000 + seconds) * 1000)
+    }
+
+    fn sample(cpu: f32) -> Sample {
+        let mut sample = Sample::new(at(0), true, 0);
+        sample.cpu_percent = Some(cpu);
+        sample
+    }
+
+    #[test]
+    fn steps_are_means_and_holes_are_unknown() {
+        let mut history = History::default();
+        for (seconds, cpu) in [(0, 10.0), (5, 20.0), (30, 50.0)] {
+            history.add(&sample(cpu), at(seconds));
+        }
+        assert_eq!(history.recent_cpu_percent(at(30)), [Some(15), None, None, Some(50)]);
+        let view = history.view(40, at(30));
+        assert_eq!((view.start, view.step_seconds), (at(0), 10));
+        assert_eq!(view.cpu_percent, [Some(15.0), None, None, Some(50.0)]);
+        assert_eq!(view.memory_percent, [None; 4]);
+    }
+
+    #[test]
+    fn time_that_passed_without_samples_is_shown() {
+        let mut history = History::default();
+        history.add(&sample(10.0), at(0));
+        assert_eq!(history.view(30, at(20)).cpu_percent, [Some(10.0), None, None]);
+    }
+
+    #[test]
+    fn late_samples_fill_holes_and_nothing_else() {
+        let mut history = History::default();
+        history.add(&sample(10.0), at(100));
+        for (seconds, cpu) in [(60, 1.0), (80, 2.0), (100, 99.0), (-10_000, 5.0)] {
+            history.fill(&sample(cpu), at(seconds));
+        }
+        assert_eq!(history.recent_cpu_percent(at(100)), [Some(1), None, Some(2), None, Some(10)]);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_keeps_the_picture_sane() {
+        let mut history = History::default();
+        history.add(&sample(10.0), at(1000));
+        history.add(&sample(30.0), at(0));
+        assert_eq!(history.recent_cpu_percent(at(1000)), [Some(20)]);
+        history.add(&sample(40.0), at(100_000_000));
+        assert_eq!(history.recent_cpu_percent(at(100_000_000)), [Some(40)]);
+        assert_eq!(history.view(86_400, at(100_000_000)).cpu_percent.len(), COARSE_STEPS);
+    }
+
+    #[test]
+    fn small_numbers_keep_what_a_chart_needs() {
+        for value in [0.0, 0.4, 12.4, 99.9, 81.0, 1_830.0, 125_000_000.0, -12.0] {
+            let kept = Small::new(value).get().unwrap();
+            assert!((kept - value).abs() <= value.abs() / 128.0, "{value} became {kept}");
+        }
+        assert_eq!(Small::new(f32::NAN).get(), None);
+    }
+}

@@ -1,0 +1,495 @@
+//! The hub: one loop, one closed [`Event`], and all live state. Whoever wants something to change sends an event; nobody else holds the state.
+//!
+//! It never waits for anything but the next event: what it publishes goes through an outbox, what it stores comes back as an event, and whatever was promised
+//! to others (an answer, an acknowledgement, a retained status) is kept in [`After`] until it is on the disk.
+
+pub mod ask;
+mod announce;
+pub mod feed;
+mod machines;
+mod people;
+mod schedule;
+mod tasks;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pistat_broker::{BrokerEvent, BrokerHandle};
+use pistat_protocol::{
+    api::AcceptedRuns,
+    dashboard::{Change, Event as AuditEvent, EventKind, Pulse, Severity},
+    id::{PiId, RunId},
+    order::{ControllerKey, JoinToken},
+    status::Session,
+    task::RunState,
+    topic::{Topic, Topics},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access::{Access, SecretHash},
+    bridge::{Heard, Outgoing},
+    catalogue::Catalogue,
+    config::{Config, Problem},
+    fleet::{Fleet, Now},
+    runs::{KeptRuns, Runs},
+    store::{Demand, Loaded, Store, Stored, Ticket, Write, register::RegisterWrite},
+};
+use ask::{Ask, Progress, Refused, Reply};
+use feed::Feed;
+
+/// How many questions wait: more than the web server asks at a time, since each of its requests waits for its answer.
+pub(crate) const ASKS: usize = 256;
+
+/// How many messages are taken from the broker in one turn, so that one commit can hold what they ask to store.
+const TURN: usize = 256;
+
+/// How many messages may wait for the broker before those that repeat themselves (leases) are dropped.
+const OUTBOX: usize = 64 * 1024;
+
+/// How many events stay in memory.
+const RECENT_EVENTS: usize = 200;
+
+/// Everything that can happen to the hub.
+pub(crate) enum Event {
+    /// Something came from the broker.
+    Heard(Vec<Heard>),
+    /// Something is on the disk, or cannot be.
+    Stored(Stored),
+    /// Somebody asks.
+    Ask(Ask),
+    /// Something happened at the embedded broker's door.
+    Broker(BrokerEvent),
+    /// The catalogue's file changed.
+    Catalogue(Result<Catalogue, Vec<Problem>>),
+    /// A frame of the feed is due.
+    Frame,
+    /// A second has passed.
+    Tick,
+}
+
+/// The channels of the hub.
+pub(crate) struct Inputs {
+    pub(crate) heard: mpsc::Receiver<Heard>,
+    pub(crate) stored: mpsc::UnboundedReceiver<Stored>,
+    pub(crate) asks: mpsc::Receiver<Ask>,
+    pub(crate) broker: Option<mpsc::Receiver<BrokerEvent>>,
+    pub(crate) catalogue: mpsc::Receiver<Result<Catalogue, Vec<Problem>>>,
+    pub(crate) outgoing: mpsc::Sender<Outgoing>,
+}
+
+/// What is done once something is on the disk.
+enum After {
+    /// Runs, output, events.
+    Runs(AfterRuns),
+    /// What people gave a machine.
+    Given(PiId, crate::store::GivenChange, String, Reply<pistat_protocol::dashboard::Machine>),
+    /// Accounts, machines, sessions.
+    Access(Vec<crate::access::AccessChange>, AfterAccess),
+    /// The join token.
+    JoinToken(JoinToken, String, Reply<JoinToken>),
+    /// A token's file, after its account.
+    Nothing,
+}
+
+/// What is done once runs, groups, output and events are on the disk.
+#[derive(Default)]
+struct AfterRuns {
+    /// Runs whose state is to be announced, with the report that is to be acknowledged.
+    saved: Vec<(RunId, Option<RunState>)>,
+    groups: Vec<RunId>,
+    /// Output that is to be acknowledged.
+    pieces: Vec<(RunId, u64)>,
+    execute: Vec<RunId>,
+    cancel: Vec<RunId>,
+    clear: Vec<(PiId, RunId)>,
+    accepted: Option<Accepting>,
+}
+
+impl AfterRuns {
+    fn is_empty(&self) -> bool {
+        let lists = [self.saved.is_empty(), self.groups.is_empty(), self.pieces.is_empty(), self.execute.is_empty(), self.cancel.is_empty(), self.clear.is_empty()];
+        self.accepted.is_none() && lists.into_iter().all(|empty| empty)
+    }
+}
+
+/// A request that becomes an answer once its runs are on the disk.
+struct Accepting {
+    runs: Vec<RunId>,
+    group: Option<RunId>,
+    sentence: String,
+    requested_by: String,
+    pi: Option<PiId>,
+    answer: Answer,
+}
+
+/// The way back to whoever asked for a run.
+enum Answer {
+    Web(Reply<AcceptedRuns>),
+    Mqtt(Option<crate::bridge::ResponseTo>),
+    Nobody,
+}
+
+/// What follows from a stored change of access.
+enum AfterAccess {
+    Done(Reply<()>),
+    Token { reply: Reply<String>, token: String, admin: bool },
+    SignedIn(Reply<(crate::access::Caller, String)>, crate::access::Caller, String),
+    Enrolled { pi: PiId, nonce: String, secret_sha256: String, serial: Option<String> },
+    Forgotten(PiId, String, Reply<()>),
+}
+
+/// What the hub is made of.
+pub(crate) struct HubParts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) store: Store,
+    pub(crate) loaded: Loaded,
+    pub(crate) broker: Option<BrokerHandle>,
+    pub(crate) controller_secret: SecretHash,
+    pub(crate) access: watch::Sender<Arc<Access>>,
+    pub(crate) mqtt_port: Option<u16>,
+}
+
+/// The hub.
+pub(crate) struct Hub {
+    config: Arc<Config>,
+    topics: Topics,
+    catalogue: Catalogue,
+    fleet: Fleet,
+    runs: Runs,
+    access: Access,
+    access_watch: watch::Sender<Arc<Access>>,
+    controller_secret: SecretHash,
+    key: ControllerKey,
+    join_token: JoinToken,
+    broker: Option<BrokerHandle>,
+    mqtt_port: Option<u16>,
+    store: Store,
+    after: HashMap<Ticket, After>,
+    /// Writes of this turn: one commit holds them all.
+    writes: Vec<RegisterWrite>,
+    turn: AfterRuns,
+    outbox: VecDeque<Outgoing>,
+    connected: bool,
+    /// The session of each agent that is connected, as it said itself on this connection of ours.
+    sessions: HashMap<PiId, Session>,
+    feed: Feed,
+    events: VecDeque<AuditEvent>,
+    next_event: u64,
+    followers: HashMap<RunId, watch::Sender<Progress>>,
+    watches: HashMap<PiId, Instant>,
+    codes: people::Codes,
+    bad_credentials: HashMap<IpAddr, (u32, Instant)>,
+    enrolling: std::collections::HashSet<PiId>,
+    pulse: Pulse,
+    accepted_messages: u64,
+    power: HashMap<PiId, pistat_protocol::stats::Power>,
+    schedules: schedule::Schedules,
+    numbers: Counted,
+    /// Of the newest id, so that ids never go back.
+    last_id_milliseconds: u64,
+    started: Instant,
+    now: Now,
+}
+
+/// What `/metrics` counts here.
+#[derive(Default)]
+struct Counted {
+    finished: BTreeMap<(String, RunState), u64>,
+    seconds: BTreeMap<String, (u64, f64)>,
+    refused_messages: u64,
+}
+
+impl Hub {
+    /// The hub at the start, with everything that the state folder held.
+    pub(crate) fn new(parts: HubParts) -> Self {
+        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt_port } = parts;
+        let now = Now::get();
+        let kept = KeptRuns {
+            open: loaded.open_runs,
+            retained: loaded.retained_runs,
+            recent: loaded.recent_runs,
+            requested: loaded.requested_runs,
+            groups: loaded.groups,
+        };
+        let enrolled: Vec<_> = loaded.access.agents().filter(|agent| agent.secret_sha256.is_some()).map(|agent| agent.pi.clone()).collect();
+        let mut hub = Self {
+            topics: config.mqtt.topics.clone(),
+            runs: Runs::new(kept, config.runs.per_machine as usize, config.runs.lost_after, now.monotonic),
+            fleet: Fleet::new(loaded.given, enrolled.into_iter(), now),
+            schedules: schedule::Schedules::new(&catalogue, now.wall),
+            catalogue,
+            access: loaded.access,
+            access_watch: access,
+            controller_secret,
+            key: loaded.key,
+            join_token: loaded.join_token,
+            broker,
+            mqtt_port,
+            store,
+            after: HashMap::new(),
+            writes: Vec::new(),
+            turn: AfterRuns::default(),
+            outbox: VecDeque::new(),
+            connected: false,
+            sessions: HashMap::new(),
+            feed: Feed::new(),
+            next_event: loaded.events.first().map_or(0, |event| event.seq + 1),
+            events: loaded.events.into(),
+            followers: HashMap::new(),
+            watches: HashMap::new(),
+            codes: people::Codes::default(),
+            bad_credentials: HashMap::new(),
+            enrolling: std::collections::HashSet::new(),
+            pulse: Pulse::default(),
+            accepted_messages: 0,
+            power: HashMap::new(),
+            numbers: Counted::default(),
+            last_id_milliseconds: 0,
+            started: now.monotonic,
+            config,
+            now,
+        };
+        let last_alive = hub.events.front().map(|event| event.time);
+        hub.event(EventKind::System, Severity::Info, None, None, None, format!("controller {} started", env!("CARGO_PKG_VERSION")));
+        for sentence in loaded.damaged {
+            hub.event(EventKind::System, Severity::Error, None, None, None, sentence);
+        }
+        if let Some(last_alive) = last_alive {
+            hub.tell_missed_schedules(last_alive);
+        }
+        hub.access_changed();
+        hub
+    }
+
+    /// A sign-in link's code for the account `admin`, for the start-up message.
+    pub(crate) fn first_code(&mut self) -> std::io::Result<String> {
+        self.codes.make(pistat_protocol::id::AccountName::admin(), self.now)
+    }
+
+    /// Runs until `stop` is cancelled; then everything that must be stored is.
+    pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(TURN);
+        loop {
+            let frame = self.feed.deadline().map(tokio::time::Instant::from_std);
+            let event = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Ok(permit) = inputs.outgoing.reserve(), if !self.outbox.is_empty() => {
+                    self.publish_next(permit);
+                    continue;
+                }
+                Some(stored) = inputs.stored.recv() => Event::Stored(stored),
+                () = tokio::time::sleep_until(frame.unwrap_or_else(tokio::time::Instant::now)), if frame.is_some() => Event::Frame,
+                Some(ask) = inputs.asks.recv() => Event::Ask(ask),
+                _ = inputs.heard.recv_many(&mut batch, TURN) => Event::Heard(std::mem::take(&mut batch)),
+                Some(event) = receive(&mut inputs.broker) => Event::Broker(event),
+                Some(catalogue) = inputs.catalogue.recv() => Event::Catalogue(catalogue),
+                _ = tick.tick() => Event::Tick,
+            };
+            self.now = Now::get();
+            self.handle(event);
+            self.commit_turn();
+        }
+        self.say_goodbye();
+        tokio::task::block_in_place(|| self.store.close());
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Heard(batch) => batch.into_iter().for_each(|heard| self.heard(heard)),
+            Event::Stored(stored) => self.stored(stored),
+            Event::Ask(ask) => self.answer(ask),
+            Event::Broker(event) => self.broker_event(event),
+            Event::Catalogue(result) => self.catalogue_changed(result),
+            Event::Frame => self.feed.flush(self.now.wall),
+            Event::Tick => self.tick(),
+        }
+    }
+
+    /// The outbox is served one by one, so that the hub never waits for the broker.
+    fn publish_next(&mut self, permit: mpsc::Permit<'_, Outgoing>) {
+        if let Some(message) = self.outbox.pop_front() {
+            permit.send(message);
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        self.now = Now::get();
+        self.event(EventKind::System, Severity::Info, None, None, None, "controller stopped".into());
+        self.commit_turn();
+    }
+
+    /// Hands this turn's writes to the store, in one commit.
+    fn commit_turn(&mut self) {
+        while self.writes.is_empty() && !self.turn.is_empty() {
+            let after = std::mem::take(&mut self.turn);
+            self.after_runs(after);
+        }
+        if self.writes.is_empty() {
+            return;
+        }
+        let after = std::mem::take(&mut self.turn);
+        let writes = std::mem::take(&mut self.writes);
+        // A request may be refused while the disk is full; what has happened may not be forgotten.
+        let demand = if after.accepted.is_some() { Demand::Ask } else { Demand::Must };
+        let ticket = self.store.commit(demand, Write::Register(writes));
+        self.after.insert(ticket, After::Runs(after));
+    }
+
+    fn stored(&mut self, stored: Stored) {
+        let Some(after) = self.after.remove(&stored.ticket) else { return };
+        match (after, stored.result) {
+            (After::Runs(after), Ok(())) => self.after_runs(after),
+            (After::Runs(after), Err(sentence)) => self.not_accepted(after, &sentence),
+            (After::Given(pi, change, by, reply), Ok(())) => self.given(&pi, &change, &by, reply),
+            (After::Given(_, _, _, reply), Err(sentence)) => refuse(reply, Refused::unavailable(sentence)),
+            (After::Access(changes, after), result) => self.access_stored(&changes, after, result),
+            (After::JoinToken(token, by, reply), Ok(())) => self.join_token_stored(token, &by, reply),
+            (After::JoinToken(_, _, reply), Err(sentence)) => refuse(reply, Refused::unavailable(sentence)),
+            (After::Nothing, _) => {}
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Join(caller, reply) => self.join(&caller, reply),
+            Ask::Machines(reply) => tell(reply, self.fleet.machines(self.now)),
+            Ask::Machine(pi, reply) => self.tell_machine(&pi, reply),
+            Ask::History(pi, seconds, reply) => self.tell_history(&pi, seconds, reply),
+            Ask::Names(reply) => tell(reply, self.names()),
+            Ask::Tasks(reply) => tell(reply, self.catalogue.view()),
+            Ask::Patch(caller, pi, patch, reply) => self.patch(&caller, pi, patch, reply),
+            Ask::Forget(caller, pi, reply) => self.forget(&caller, pi, reply),
+            Ask::Run(caller, request, reply) => self.run_for(&caller, request, reply),
+            Ask::Cancel(caller, id, reply) => self.cancel_for(&caller, id, reply),
+            Ask::OpenRun(id, reply) => tell(reply, self.runs.get(id).map(|record| record.run.clone())),
+            Ask::Group(id, reply) => self.tell_group(id, reply),
+            Ask::Follow(id, reply) => self.follow(id, reply),
+            Ask::Watch(pis) => self.watch(pis),
+            Ask::SignIn(login, reply) => self.sign_in(login, reply),
+            Ask::SignOut(session, reply) => self.sign_out(session, reply),
+            Ask::LoginLink(caller, reply) => self.login_link(&caller, reply),
+            Ask::BadCredentials(address, reply) => self.bad_credentials(address, reply),
+            Ask::Accounts(reply) => tell(reply, self.access.accounts().map(crate::access::AccountRecord::view).collect()),
+            Ask::AddAccount(caller, account, reply) => self.add_account(&caller, account, reply),
+            Ask::RemoveAccount(caller, name, reply) => self.remove_account(&caller, name, reply),
+            Ask::RotateAccount(caller, name, role, reply) => self.rotate_account(&caller, &name, role, reply),
+            Ask::JoinToken(reply) => tell(reply, self.join_token.clone()),
+            Ask::RotateJoinToken(caller, reply) => self.rotate_join_token(&caller, reply),
+            Ask::Enrolments(reply) => tell(reply, self.access.agents().map(crate::access::AgentRecord::view).collect()),
+            Ask::AddAgent(caller, pi, reply) => self.add_agent(&caller, pi, reply),
+            Ask::ResetAgent(caller, pi, reply) => self.reset_agent(&caller, &pi, reply),
+            Ask::Numbers(reply) => tell(reply, Box::new(self.numbers())),
+        }
+    }
+
+    /// Publishes, through the outbox.
+    fn publish(&mut self, topic: &Topic, payload: Vec<u8>, qos: u8, retain: bool) {
+        let topic = self.topics.format(topic);
+        self.send(Outgoing { topic, payload, qos, retain, correlation: None });
+    }
+
+    fn send(&mut self, message: Outgoing) {
+        // While there is no connection nothing waits: everything that is retained is said again when there is one.
+        if self.connected && (self.outbox.len() < OUTBOX || message.qos > 0) {
+            self.outbox.push_back(message);
+        }
+    }
+
+    /// Writes a line of the audit log: register, feed, topic.
+    fn event(&mut self, kind: EventKind, severity: Severity, pi: Option<&PiId>, run: Option<RunId>, account: Option<&str>, text: String) {
+        let event = AuditEvent {
+            seq: self.next_event,
+            time: self.now.wall,
+            kind,
+            severity,
+            pi: pi.cloned(),
+            run,
+            account: account.map(Into::into),
+            text,
+        };
+        self.next_event += 1;
+        self.events.push_front(event.clone());
+        self.events.truncate(RECENT_EVENTS);
+        self.publish(&Topic::ControllerEvent, pistat_protocol::codec::encode(&event), 1, false);
+        self.feed.push(Change::Event { event: event.clone() });
+        self.writes.push(RegisterWrite::Event(event));
+    }
+
+    fn catalogue_changed(&mut self, result: Result<Catalogue, Vec<Problem>>) {
+        match result {
+            Ok(catalogue) => {
+                self.catalogue = catalogue;
+                self.schedules = schedule::Schedules::new(&self.catalogue, self.now.wall);
+                self.announce_tasks();
+                self.feed.push(Change::Tasks { tasks: self.catalogue.view() });
+                let count = self.catalogue.view().len();
+                self.event(EventKind::System, Severity::Info, None, None, None, format!("the catalogue was read again: {count} tasks"));
+            }
+            Err(problems) => {
+                let sentence = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                tracing::error!("the catalogue was not changed: {sentence}");
+                let text = format!("the catalogue was not changed, the old one stays in force: {sentence}");
+                self.event(EventKind::System, Severity::Error, None, None, None, text);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        for (pi, _) in self.fleet.tick(self.now) {
+            self.push_machine(&pi);
+        }
+        let fleet = &self.fleet;
+        let steps = self.runs.tick(self.now, |pi| fleet.offline_since(pi));
+        self.perform(steps);
+        self.renew_watches();
+        self.run_schedules();
+        self.beat();
+    }
+
+    /// Once a second: numbers of the broker and the feed.
+    fn beat(&mut self) {
+        let statistics = self.broker.as_ref().map(BrokerHandle::statistics);
+        let accepted = statistics.map_or(self.accepted_messages, |statistics| statistics.messages_accepted);
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = accepted.saturating_sub(self.accepted_messages) as f32;
+        self.accepted_messages = accepted;
+        let clients = statistics.map_or(0, |statistics| u32::try_from(statistics.clients_connected).unwrap_or(u32::MAX));
+        let smooth = self.pulse.mqtt_messages_per_second.mul_add(0.8, rate * 0.2);
+        let pulse = Pulse {
+            mqtt_clients: clients,
+            mqtt_messages_per_second: (smooth * 10.0).round() / 10.0,
+            dashboards: u32::try_from(self.feed.dashboards()).unwrap_or(u32::MAX),
+        };
+        if pulse != self.pulse {
+            self.pulse = pulse;
+            self.feed.push(Change::Pulse { pulse });
+        }
+    }
+}
+
+async fn receive(events: &mut Option<mpsc::Receiver<BrokerEvent>>) -> Option<BrokerEvent> {
+    match events {
+        Some(events) => events.recv().await,
+        None => None,
+    }
+}
+
+/// Answers; whoever asked may have gone.
+fn tell<T>(reply: Reply<T>, answer: T) {
+    let _ = reply.send(Ok(answer));
+}
+
+/// Refuses; whoever asked may have gone.
+fn refuse<T>(reply: Reply<T>, refused: Refused) {
+    let _ = reply.send(Err(refused));
+}

@@ -1,0 +1,180 @@
+//! What the controller tells everybody: retained topics, and the start of a dashboard.
+
+use pistat_protocol::{
+    codec::encode,
+    dashboard::{Change, ControllerView, EventKind, Me, Run, ServerMessage, Severity},
+    id::{PiId, RunId},
+    task::{Ack, RunState, RunStatus, TaskResult},
+    topic::Topic,
+};
+
+use super::{
+    Hub,
+    ask::{Joined, Names, Numbers, Reply},
+    tell,
+};
+use crate::{access::Caller, bridge::Outgoing, config::Broker};
+
+/// How a run's state reads in the log.
+fn verb(run: &Run) -> (Severity, String) {
+    let exit = run.exit_code.map(|code| format!(" · exit {code}")).unwrap_or_default();
+    let took = match (run.started_at, run.finished_at) {
+        (Some(started), Some(finished)) => format!(" · {}", took(finished.unix_milliseconds() - started.unix_milliseconds())),
+        _ => String::new(),
+    };
+    let reason = run.reason.as_ref().map(|reason| format!(" · {reason}")).unwrap_or_default();
+    let text = format!("{} {}{exit}{took}{reason}", run.task, run.state.as_str().replace('_', " "));
+    let severity = match run.state {
+        RunState::Succeeded | RunState::Cancelled => Severity::Info,
+        RunState::Rejected | RunState::Expired => Severity::Warning,
+        _ => Severity::Error,
+    };
+    (severity, text)
+}
+
+fn took(milliseconds: i64) -> String {
+    let tenths = milliseconds / 100;
+    match milliseconds {
+        ..=999 => format!("{milliseconds} ms"),
+        1000..=119_999 => format!("{}.{} s", tenths / 10, tenths % 10),
+        _ => format!("{} min {} s", milliseconds / 60_000, milliseconds / 1000 % 60),
+    }
+}
+
+impl Hub {
+    /// Everything that is retained, said again on a new connection.
+    pub(super) fn announce_everything(&mut self) {
+        self.publish(&Topic::ControllerKey, encode(&self.key.public().view()), 1, true);
+        self.announce_tasks();
+        let machines: Vec<PiId> = self.fleet.ids().cloned().collect();
+        for pi in &machines {
+            self.announce_given(pi);
+        }
+        for run in self.runs.newest() {
+            if !run.state.is_final() {
+                self.announce_run(&run);
+            }
+        }
+    }
+
+    pub(super) fn announce_tasks(&mut self) {
+        let tasks = encode(&self.catalogue.view());
+        self.publish(&Topic::ControllerTasks, tasks, 1, true);
+    }
+
+    /// What people gave a machine.
+    pub(super) fn announce_given(&mut self, pi: &PiId) {
+        let (meta, settings) = (encode(&self.fleet.meta(pi)), encode(&self.fleet.settings(pi)));
+        self.publish(&Topic::Meta(pi.clone()), meta, 1, true);
+        self.publish(&Topic::Settings(pi.clone()), settings, 1, true);
+    }
+
+    /// A run's state, which is on the disk: topic, feed, log; a final one also as a result.
+    pub(super) fn announce_run(&mut self, run: &Run) {
+        let status = RunStatus {
+            state: run.state,
+            task: run.task.clone(),
+            requested_by: run.requested_by.clone(),
+            request_id: run.request_id.clone(),
+            created_at: run.created_at,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            exit_code: run.exit_code,
+            reason: run.reason.clone(),
+        };
+        let retain = run.state != RunState::Rejected;
+        self.publish(&Topic::RunStatus(run.pi.clone(), run.id), encode(&status), 1, retain);
+        self.feed.push(Change::Run { run: Box::new(run.clone()) });
+    }
+
+    /// A run has ended, and that is on the disk.
+    pub(super) fn announce_end(&mut self, run: &Run) {
+        let result = TaskResult {
+            event_type: run.state,
+            run: run.id,
+            pi: run.pi.clone(),
+            task: run.task.clone(),
+            requested_by: run.requested_by.clone(),
+            exit_code: run.exit_code,
+            reason: run.reason.clone(),
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+        };
+        self.publish(&Topic::Result(run.pi.clone()), encode(&result), 1, false);
+        let (severity, text) = verb(run);
+        self.event(EventKind::Task, severity, Some(&run.pi), Some(run.id), Some(&run.requested_by), text);
+        *self.numbers.finished.entry((run.task.to_string(), run.state)).or_insert(0) += 1;
+        if let (Some(started), Some(finished)) = (run.started_at, run.finished_at) {
+            #[expect(clippy::cast_precision_loss, reason = "seconds of a run")]
+            let seconds = (finished.unix_milliseconds() - started.unix_milliseconds()) as f64 / 1000.0;
+            let entry = self.numbers.seconds.entry(run.task.to_string()).or_insert((0, 0.0));
+            *entry = (entry.0 + 1, entry.1 + seconds);
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, pi: &PiId, run: RunId, ack: Ack) {
+        self.publish(&Topic::Ack(pi.clone(), run), encode(&ack), 1, false);
+    }
+
+    /// Takes a run's retained topics off the broker.
+    pub(super) fn clear_run(&mut self, pi: &PiId, run: RunId) {
+        self.publish(&Topic::RunStatus(pi.clone(), run), Vec::new(), 1, true);
+        self.publish(&Topic::Output(pi.clone(), run), Vec::new(), 1, true);
+    }
+
+    /// Takes a machine's retained topics off the broker.
+    pub(super) fn clear_machine(&mut self, pi: &PiId) {
+        for topic in self.topics.retained_of_machine(pi) {
+            self.send(Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None });
+        }
+    }
+
+    pub(super) fn push_machine(&mut self, pi: &PiId) {
+        if let Some(machine) = self.fleet.machine(pi, false, self.now) {
+            self.feed.push(Change::Machine { machine: Box::new(machine) });
+        }
+    }
+
+    pub(super) fn names(&self) -> Names {
+        Names { machines: self.fleet.machines(self.now), tasks: self.catalogue.view(), runs: self.runs.newest() }
+    }
+
+    pub(super) fn numbers(&self) -> Numbers {
+        Numbers {
+            machines: self.fleet.machines(self.now),
+            open_runs: self.runs.counts(),
+            finished_runs: self.numbers.finished.clone(),
+            run_seconds: self.numbers.seconds.clone(),
+            dashboards: self.feed.dashboards(),
+            frames: self.feed.frames(),
+            refused_messages: self.numbers.refused_messages,
+            broker: self.broker.as_ref().map(pistat_broker::BrokerHandle::statistics),
+        }
+    }
+
+    /// A dashboard joins: a snapshot, and every change from exactly then on.
+    pub(super) fn join(&mut self, caller: &Caller, reply: Reply<Joined>) {
+        let changes = self.feed.join(self.now.wall);
+        let external = match &self.config.mqtt.broker {
+            Broker::Embedded => None,
+            Broker::External(url) => Some(url.to_string()),
+        };
+        let snapshot = ServerMessage::Snapshot {
+            now: self.now.wall,
+            me: Me { account: caller.account.clone(), role: caller.role },
+            controller: ControllerView {
+                version: env!("CARGO_PKG_VERSION").into(),
+                prefix: self.topics.prefix().into(),
+                mqtt_port: self.mqtt_port,
+                external_broker: external,
+            },
+            machines: self.fleet.machines(self.now),
+            runs: self.runs.newest(),
+            groups: self.runs.all_groups(),
+            events: self.events.iter().cloned().collect(),
+            tasks: self.catalogue.view(),
+            pulse: self.pulse,
+        };
+        tell(reply, (snapshot, changes));
+    }
+}

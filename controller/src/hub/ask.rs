@@ -1,0 +1,160 @@
+//! What the web server and the command line may ask of the hub, and how it answers: each question carries its own way back.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use pistat_protocol::{
+    account::{Account, Role},
+    api::{AcceptedRuns, Enrolment, History, LoginLink, NewAccount, NewRun, PatchMachine},
+    dashboard::{Group, Machine, Run, ServerMessage},
+    id::{AccountName, PiId, RunId},
+    order::JoinToken,
+    task::{RunState, TaskView},
+};
+use tokio::sync::{broadcast, oneshot, watch};
+
+use super::feed::Frame;
+use crate::access::{Caller, SecretHash};
+
+/// Why a question is refused: an HTTP status and a sentence that a person can act on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refused {
+    /// The HTTP status that fits.
+    pub status: u16,
+    /// The sentence.
+    pub detail: String,
+}
+
+impl Refused {
+    /// The request itself is wrong.
+    pub fn bad(detail: impl ToString) -> Self {
+        Self { status: 400, detail: detail.to_string() }
+    }
+
+    /// The caller may not.
+    pub fn forbidden(detail: impl ToString) -> Self {
+        Self { status: 403, detail: detail.to_string() }
+    }
+
+    /// There is no such thing.
+    pub fn missing(detail: impl ToString) -> Self {
+        Self { status: 404, detail: detail.to_string() }
+    }
+
+    /// It does not fit what is.
+    pub fn conflict(detail: impl ToString) -> Self {
+        Self { status: 409, detail: detail.to_string() }
+    }
+
+    /// It cannot be done now.
+    pub fn unavailable(detail: impl ToString) -> Self {
+        Self { status: 503, detail: detail.to_string() }
+    }
+}
+
+/// The way back of an answer.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refused>>;
+
+/// How far a run's output has come, for those who follow it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The next chunk that will be stored.
+    pub next_chunk: u64,
+    /// Whether the run is final, and with it its output.
+    pub is_final: bool,
+}
+
+/// What the terminal needs to find things by name.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// All machines.
+    pub machines: Vec<Machine>,
+    /// The catalogue.
+    pub tasks: Vec<TaskView>,
+    /// The newest runs.
+    pub runs: Vec<Run>,
+}
+
+/// Numbers for `/metrics`.
+#[derive(Debug, Clone)]
+pub struct Numbers {
+    /// All machines with their newest samples.
+    pub machines: Vec<Machine>,
+    /// Open runs by state.
+    pub open_runs: BTreeMap<RunState, u32>,
+    /// Finished runs since the start, by task and final state.
+    pub finished_runs: BTreeMap<(String, RunState), u64>,
+    /// The running time of finished runs since the start, by task: how many, and seconds together.
+    pub run_seconds: BTreeMap<String, (u64, f64)>,
+    /// Connected dashboards.
+    pub dashboards: usize,
+    /// Frames that were sent to dashboards since the start.
+    pub frames: u64,
+    /// Messages that were refused since the start: malformed, foreign, retained requests.
+    pub refused_messages: u64,
+    /// The broker's counters, when it is ours.
+    pub broker: Option<pistat_broker::Statistics>,
+}
+
+/// A dashboard's start: what is, and what changes from exactly then on.
+pub type Joined = (ServerMessage, broadcast::Receiver<Frame>);
+
+/// A question to the hub.
+pub(crate) enum Ask {
+    /// A dashboard joins, or had fallen behind.
+    Join(Caller, Reply<Joined>),
+    /// The fleet.
+    Machines(Reply<Vec<Machine>>),
+    /// One machine.
+    Machine(PiId, Reply<Machine>),
+    /// What a machine measured.
+    History(PiId, u32, Reply<History>),
+    /// Machines, tasks and runs, for finding by name.
+    Names(Reply<Names>),
+    /// The catalogue.
+    Tasks(Reply<Vec<TaskView>>),
+    /// Label, assignment, tags, cadence.
+    Patch(Caller, PiId, PatchMachine, Reply<Machine>),
+    /// A machine is to be forgotten.
+    Forget(Caller, PiId, Reply<()>),
+    /// A task is to be run.
+    Run(Caller, NewRun, Reply<AcceptedRuns>),
+    /// A run, or every run of a group, is to end.
+    Cancel(Caller, RunId, Reply<()>),
+    /// An open run as it is now; `None` when it is final or unknown here.
+    OpenRun(RunId, Reply<Option<Run>>),
+    /// A group.
+    Group(RunId, Reply<Group>),
+    /// How far a run's output has come.
+    Follow(RunId, Reply<watch::Receiver<Progress>>),
+    /// Somebody looks at these machines.
+    Watch(Vec<PiId>),
+    /// A browser signs in by a code or an account's token; the answer is its cookie.
+    SignIn(pistat_protocol::api::Login, Reply<(Caller, String)>),
+    /// A browser signs out.
+    SignOut(SecretHash, Reply<()>),
+    /// A new sign-in link for this account.
+    LoginLink(Caller, Reply<LoginLink>),
+    /// Bad credentials came from an address: how long its answer waits.
+    BadCredentials(IpAddr, Reply<Duration>),
+    /// All accounts.
+    Accounts(Reply<Vec<Account>>),
+    /// A new account; the answer is its token.
+    AddAccount(Caller, NewAccount, Reply<String>),
+    /// An account goes.
+    RemoveAccount(Caller, AccountName, Reply<()>),
+    /// An account gets a new token, or another role.
+    RotateAccount(Caller, AccountName, Option<Role>, Reply<String>),
+    /// The join token.
+    JoinToken(Reply<JoinToken>),
+    /// A new join token.
+    RotateJoinToken(Caller, Reply<JoinToken>),
+    /// Machines that enrolled or may.
+    Enrolments(Reply<Vec<Enrolment>>),
+    /// A single-use token for a pi-id.
+    AddAgent(Caller, PiId, Reply<String>),
+    /// One new enrolment is allowed.
+    ResetAgent(Caller, PiId, Reply<()>),
+    /// Numbers for `/metrics`.
+    Numbers(Reply<Box<Numbers>>),
+}

@@ -1,0 +1,320 @@
+//! Machines: what they say over MQTT, what people give them, and who looks at them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use pistat_broker::BrokerEvent;
+use pistat_protocol::{
+    api::PatchMachine,
+    codec::{decode, encode},
+    dashboard::{Change, EventKind, Machine, MachineStatus, Severity},
+    id::PiId,
+    stats::{Power, Sample},
+    status::{Availability, Info, Watch},
+    topic::Topic,
+};
+
+use super::{
+    After, AfterAccess, Hub,
+    ask::{Refused, Reply},
+    refuse, tell,
+};
+use crate::{
+    access::{AccessChange, Caller},
+    bridge::Heard,
+    config::Broker,
+    fleet::Heard as HeardMachine,
+    store::{Demand, GivenChange, Write},
+};
+
+/// How long one lease of `watch` lasts; it is renewed at half of that.
+const WATCH_SECONDS: u32 = 30;
+
+/// How long a machine is watched after the last dashboard said that it looks.
+const WATCHED: Duration = Duration::from_secs(60);
+
+impl Hub {
+    pub(super) fn heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Connected => {
+                self.connected = true;
+                tracing::debug!("connected to the broker");
+                self.announce_everything();
+            }
+            Heard::Disconnected => self.disconnected(),
+            Heard::Message { topic: Topic::Request(target), payload, retain, account, response } => {
+                self.requested(&target, &payload, retain, account, response);
+            }
+            Heard::Message { topic, payload, retain, .. } => self.message(topic, &payload, retain),
+        }
+    }
+
+    fn disconnected(&mut self) {
+        self.connected = false;
+        self.outbox.clear();
+        // Whether an agent is still there is told again on the next connection; until then nothing is sent to it.
+        self.sessions.clear();
+    }
+
+    fn message(&mut self, topic: Topic, payload: &Bytes, retain: bool) {
+        match topic {
+            Topic::Status(pi) => self.machine_status(&pi, payload, retain),
+            Topic::Info(pi) => self.with(&pi, payload, retain, Self::machine_info),
+            Topic::Stats(pi) => self.with(&pi, payload, retain, Self::machine_sample),
+            Topic::Backfill(pi) => self.with(&pi, payload, retain, |hub, pi, samples: Vec<Sample>, _| hub.fleet.backfill(pi, &samples, hub.now)),
+            Topic::Report(pi, run) => self.with(&pi, payload, retain, |hub, pi, report, _| hub.reported(pi, run, report)),
+            Topic::Output(pi, run) if !retain => self.with(&pi, payload, retain, |hub, pi, chunk, _| hub.output_came(pi, run, chunk)),
+            Topic::EnrollRequest(pi) if !retain => self.enrol(&pi, payload),
+            _ => {}
+        }
+    }
+
+    /// Decodes a message of a known machine and hands it on; a bad one is counted, logged and dropped.
+    fn with<T: serde::de::DeserializeOwned>(&mut self, pi: &PiId, payload: &Bytes, retain: bool, then: impl FnOnce(&mut Self, &PiId, T, bool)) {
+        if payload.is_empty() || !self.may_exist(pi) {
+            return;
+        }
+        match decode(payload) {
+            Ok(value) => then(self, pi, value, retain),
+            Err(error) => {
+                self.numbers.refused_messages += 1;
+                tracing::warn!(%pi, %error, "a message of this machine cannot be read and was dropped");
+            }
+        }
+    }
+
+    /// With our own broker only machines that enrolled can speak; what others left behind is old.
+    fn may_exist(&self, pi: &PiId) -> bool {
+        let enrolled = || self.access.agent(pi.as_str()).is_some_and(|agent| agent.pi == *pi && agent.secret_sha256.is_some());
+        self.config.mqtt.broker != Broker::Embedded || pi.is_controller() || enrolled()
+    }
+
+    fn machine_status(&mut self, pi: &PiId, payload: &Bytes, retain: bool) {
+        if payload.is_empty() {
+            return;
+        }
+        if !self.may_exist(pi) {
+            // A machine that was forgotten: its last will came after its topics were cleared.
+            return self.publish(&Topic::Status(pi.clone()), Vec::new(), 1, true);
+        }
+        let Some(availability) = Availability::from_payload(payload) else {
+            self.numbers.refused_messages += 1;
+            return;
+        };
+        if availability == Availability::Offline {
+            self.sessions.remove(pi);
+        }
+        let heard = self.fleet.availability(pi, availability, retain, self.now);
+        self.status_changed(pi, heard, retain);
+    }
+
+    fn status_changed(&mut self, pi: &PiId, heard: HeardMachine, retain: bool) {
+        if heard.new {
+            self.announce_given(pi);
+        }
+        if heard.new || heard.before != heard.after {
+            self.push_machine(pi);
+        }
+        let (was, is) = (heard.before != MachineStatus::Offline, heard.after != MachineStatus::Offline);
+        if was == is || retain {
+            return;
+        }
+        let (severity, text) =
+            if is { (Severity::Info, "online") } else { (Severity::Warning, "offline: the connection ended or its last will was received") };
+        self.event(EventKind::Alert, severity, Some(pi), None, None, text.into());
+    }
+
+    fn machine_info(&mut self, pi: &PiId, info: Info, retain: bool) {
+        let (session, known, boot_id) = (info.session.clone(), info.known_runs.clone(), info.boot_id.clone());
+        let label = self.fleet.label(pi);
+        let heard = self.fleet.info(pi, info, self.now);
+        if heard.new || self.fleet.label(pi) != label {
+            self.announce_given(pi);
+        }
+        self.push_machine(pi);
+        // What is retained may be of an earlier session: only a live word settles anything.
+        if !retain {
+            self.sessions.insert(pi.clone(), session);
+            let steps = self.runs.settle(pi, &known, &boot_id, self.now);
+            self.perform(steps);
+        }
+    }
+
+    fn machine_sample(&mut self, pi: &PiId, sample: Sample, retain: bool) {
+        if !retain {
+            self.power_alerts(pi, sample.power.as_ref());
+            self.feed.push(Change::Stats { pi: pi.clone(), stats: Box::new(sample.clone()) });
+        }
+        let heard = self.fleet.sample(pi, sample, retain, self.now);
+        if heard.new || heard.before != heard.after {
+            self.push_machine(pi);
+        }
+    }
+
+    /// Tells when a machine's power becomes bad, and when it is good again.
+    fn power_alerts(&mut self, pi: &PiId, power: Option<&Power>) {
+        let Some(power) = power else { return };
+        let before = self.power.insert(pi.clone(), power.clone()).unwrap_or_default();
+        let flags = [
+            ("under-voltage", before.undervoltage, power.undervoltage),
+            ("throttled", before.throttled, power.throttled),
+            ("frequency capped", before.frequency_capped, power.frequency_capped),
+            ("soft temperature limit", before.temperature_limited, power.temperature_limited),
+        ];
+        let raw = power.raw.as_ref().map(|raw| format!(" ({raw})")).unwrap_or_default();
+        for (name, was, is) in flags {
+            match (was.unwrap_or(false), is.unwrap_or(false)) {
+                (false, true) => self.event(EventKind::Alert, Severity::Warning, Some(pi), None, None, format!("{name} detected{raw}")),
+                (true, false) => self.event(EventKind::Alert, Severity::Info, Some(pi), None, None, format!("{name} is over")),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn broker_event(&mut self, event: BrokerEvent) {
+        let (severity, account, text) = match event {
+            BrokerEvent::Connected { account, peer, .. } => (Severity::Info, account, format!("connected from {}", peer.ip())),
+            BrokerEvent::Disconnected { account, reason, .. } => (Severity::Info, account, format!("disconnected: {reason}")),
+            BrokerEvent::Refused { user_name, peer, reason, .. } => (Severity::Warning, user_name, format!("refused from {}: {reason}", peer.ip())),
+            BrokerEvent::TakenOver { account, client_id, peer, previous } => return self.taken_over(&account, &client_id, peer, previous),
+            BrokerEvent::PublishRefused { account, topic, reason, .. } => (Severity::Warning, account, format!("may not publish to {topic}: {reason}")),
+            BrokerEvent::SubscribeRefused { account, filter, reason, .. } => {
+                (Severity::Warning, account, format!("may not subscribe to {filter}: {reason}"))
+            }
+            BrokerEvent::SessionEnded { account, reason, .. } => (Severity::Warning, account, format!("session ended: {reason}")),
+            BrokerEvent::StateDamaged { kept, reason } => {
+                let text = format!("retained messages were damaged ({reason}); the file was set aside as {}", kept.display());
+                return self.event(EventKind::System, Severity::Error, None, None, None, text);
+            }
+        };
+        // Our own connection is no news.
+        if account != "controller" {
+            self.event(EventKind::Mqtt, severity, None, None, Some(&clean(&account)), clean(&text));
+        }
+    }
+
+    /// A machine's session taken over from another address is a cloned card until somebody says otherwise.
+    fn taken_over(&mut self, account: &str, client_id: &str, peer: std::net::SocketAddr, previous: std::net::SocketAddr) {
+        let pi = account.parse().ok().filter(|pi| self.fleet.contains(pi));
+        if let (Some(pi), true) = (&pi, peer.ip() != previous.ip()) {
+            let text = format!("two machines use this pi-id: {} and {}; give one its own --pi-id and enrol it anew", previous.ip(), peer.ip());
+            return self.event(EventKind::Alert, Severity::Error, Some(pi), None, None, text);
+        }
+        let text = clean(&format!("session of client {client_id} taken over from {}", peer.ip()));
+        self.event(EventKind::Mqtt, Severity::Info, None, None, Some(account), text);
+    }
+
+    pub(super) fn tell_machine(&self, pi: &PiId, reply: Reply<Machine>) {
+        let machine = self.fleet.machine(pi, true, self.now);
+        let _ = reply.send(machine.ok_or_else(|| Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string()))));
+    }
+
+    pub(super) fn tell_history(&self, pi: &PiId, seconds: u32, reply: Reply<pistat_protocol::api::History>) {
+        let history = self.fleet.history(pi, seconds, self.now);
+        let _ = reply.send(history.ok_or_else(|| Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string()))));
+    }
+
+    pub(super) fn patch(&mut self, caller: &Caller, pi: PiId, patch: PatchMachine, reply: Reply<Machine>) {
+        let text = |value: Option<Option<String>>| value.map(|text| text.map(|text| text.trim().to_string()).filter(|text| !text.is_empty()));
+        let mut tags = patch.tags;
+        if let Some(tags) = &mut tags {
+            tags.sort();
+            tags.dedup();
+        }
+        let change = GivenChange { label: text(patch.label), assignment: text(patch.assignment), tags, interval_seconds: patch.interval };
+        match self.fleet.check(&pi, &change) {
+            Ok(()) => {
+                let ticket = self.store.commit(Demand::Ask, Write::Given(pi.clone(), change.clone()));
+                self.after.insert(ticket, After::Given(pi, change, caller.account.to_string(), reply));
+            }
+            Err(refusal @ crate::fleet::FleetRefusal::Unknown(_)) => refuse(reply, Refused::missing(refusal)),
+            Err(refusal) => refuse(reply, Refused::bad(refusal)),
+        }
+    }
+
+    /// What people gave a machine is on the disk.
+    pub(super) fn given(&mut self, pi: &PiId, change: &GivenChange, by: &str, reply: Reply<Machine>) {
+        self.fleet.give(pi, change);
+        self.announce_given(pi);
+        self.push_machine(pi);
+        let label = self.fleet.label(pi);
+        let mut told = Vec::new();
+        if change.label.is_some() {
+            told.push(format!("renamed to {label}"));
+        }
+        match &change.assignment {
+            Some(Some(text)) => told.push(format!("is responsible for {text}")),
+            Some(None) => told.push("has no responsibility any more".into()),
+            None => {}
+        }
+        if let Some(tags) = &change.tags {
+            let tags: Vec<_> = tags.iter().map(|tag| format!("@{tag}")).collect();
+            told.push(if tags.is_empty() { "has no tags any more".into() } else { format!("is tagged {}", tags.join(" ")) });
+        }
+        match change.interval_seconds {
+            Some(Some(seconds)) => told.push(format!("samples every {seconds} s")),
+            Some(None) => told.push("samples at its agent's own interval".into()),
+            None => {}
+        }
+        for text in told {
+            self.event(EventKind::Label, Severity::Info, Some(pi), None, Some(by), text);
+        }
+        self.tell_machine(pi, reply);
+    }
+
+    pub(super) fn forget(&mut self, caller: &Caller, pi: PiId, reply: Reply<()>) {
+        if pi.is_controller() {
+            return refuse(reply, Refused::conflict("the controller's own machine cannot be forgotten"));
+        }
+        if !self.fleet.contains(&pi) && self.access.agent(pi.as_str()).is_none() {
+            return refuse(reply, Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string())));
+        }
+        // Revoked first: once that is on the disk, the rest can be done again at any time.
+        self.store_access(vec![AccessChange::RemoveAgent(pi.clone())], AfterAccess::Forgotten(pi, caller.account.to_string(), reply));
+    }
+
+    /// A machine is revoked, and that is on the disk.
+    pub(super) fn forgotten(&mut self, pi: &PiId, by: &str, reply: Reply<()>) {
+        let steps = self.runs.forget(pi, self.now);
+        self.perform(steps);
+        self.fleet.forget(pi);
+        self.sessions.remove(pi);
+        self.power.remove(pi);
+        self.clear_machine(pi);
+        let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
+        self.after.insert(ticket, After::Nothing);
+        self.feed.push(Change::Forgotten { pi: pi.clone() });
+        self.event(EventKind::Access, Severity::Warning, Some(pi), None, Some(by), "was forgotten: revoked, disconnected, its topics cleared".into());
+        tell(reply, ());
+    }
+
+    pub(super) fn watch(&mut self, pis: Vec<PiId>) {
+        for pi in pis.into_iter().filter(|pi| self.fleet.contains(pi)).collect::<Vec<_>>() {
+            let new = self.watches.insert(pi.clone(), self.now.monotonic).is_none();
+            if new {
+                self.lease(&pi);
+            }
+        }
+    }
+
+    fn lease(&mut self, pi: &PiId) {
+        self.publish(&Topic::Watch(pi.clone()), encode(&Watch { seconds: WATCH_SECONDS }), 0, false);
+    }
+
+    /// Renews the leases of machines that somebody looks at, every few seconds.
+    pub(super) fn renew_watches(&mut self) {
+        let now = self.now.monotonic;
+        self.watches.retain(|_, since| now.saturating_duration_since(*since) < WATCHED);
+        let due = (now.saturating_duration_since(self.started).as_secs()) % u64::from(WATCH_SECONDS / 3) == 0;
+        if due {
+            for pi in self.watches.keys().cloned().collect::<Vec<_>>() {
+                self.lease(&pi);
+            }
+        }
+    }
+}
+
+/// A text from outside in one line.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}

@@ -1,0 +1,352 @@
+//! Accounts, sign-ins and enrolments: decided by [`crate::access`], stored, then in force everywhere at once.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use pistat_broker::Directory;
+use pistat_protocol::{
+    account::Role,
+    api::{Login, LoginLink, NewAccount},
+    codec::{decode, encode},
+    dashboard::{Change, EventKind, Severity},
+    id::{AccountName, PiId},
+    order::{EnrollAnswer, EnrollOrder, EnrollRequest, JoinToken, Order},
+    time::Timestamp,
+    topic::Topic,
+};
+
+use super::{
+    After, AfterAccess, Hub,
+    ask::{Refused, Reply},
+    refuse, tell,
+};
+use crate::{
+    access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, SecretHash, SessionRecord},
+    fleet::Now,
+    store::{Demand, Write, new_secret},
+};
+
+/// How long a sign-in link works.
+const CODE_LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// How many sign-in links wait; the oldest goes when another is made.
+const MAX_CODES: usize = 64;
+
+/// The longest that an answer to bad credentials waits.
+const MAX_DELAY: Duration = Duration::from_secs(5);
+
+/// After this time without bad credentials an address is as good as new.
+const FORGIVEN: Duration = Duration::from_secs(15 * 60);
+
+/// How many addresses with bad credentials are remembered.
+const MAX_ADDRESSES: usize = 4096;
+
+/// Sign-in links that have not been used.
+#[derive(Default)]
+pub(super) struct Codes(Vec<(SecretHash, AccountName, Instant)>);
+
+impl Codes {
+    pub(super) fn make(&mut self, account: AccountName, now: Now) -> std::io::Result<String> {
+        let code = new_secret()?;
+        self.0.retain(|(_, _, made)| now.monotonic.saturating_duration_since(*made) < CODE_LIFETIME);
+        if self.0.len() >= MAX_CODES {
+            self.0.remove(0);
+        }
+        self.0.push((SecretHash::of(&code), account, now.monotonic));
+        Ok(code)
+    }
+
+    /// The account of a code, which is used up by that.
+    fn take(&mut self, code: &str, now: Now) -> Option<AccountName> {
+        let index = self.0.iter().position(|(hash, ..)| hash.matches(code))?;
+        let (_, account, made) = self.0.remove(index);
+        (now.monotonic.saturating_duration_since(made) < CODE_LIFETIME).then_some(account)
+    }
+}
+
+impl Hub {
+    /// Accounts or machines changed: every way in knows it at once.
+    pub(super) fn access_changed(&mut self) {
+        self.access_watch.send_replace(Arc::new(self.access.clone()));
+        if let Some(broker) = &self.broker {
+            broker.set_directory(self.directory());
+        }
+    }
+
+    /// Who may connect to the embedded broker.
+    fn directory(&self) -> Directory {
+        let mut directory = Directory::new();
+        directory.controller(self.controller_secret.0);
+        directory.join_token(SecretHash::of(&self.join_token.secret).0);
+        for account in self.access.accounts() {
+            let rules = self.config.accounts.iter().find(|rules| rules.name.key() == account.name.key());
+            let (publish, subscribe) = match rules {
+                Some(rules) => (rules.publish.clone(), rules.subscribe.clone()),
+                None => (account.publish.clone(), account.subscribe.clone()),
+            };
+            directory.account(account.name.clone(), account.role, account.token_sha256.0, publish, subscribe);
+        }
+        for agent in self.access.agents() {
+            if let Some(secret) = agent.secret_sha256 {
+                directory.agent(agent.pi.clone(), secret.0);
+            }
+            if let Some(token) = agent.token_sha256 {
+                directory.pi_join_token(agent.pi.clone(), token.0);
+            }
+        }
+        directory
+    }
+
+    pub(super) fn store_access(&mut self, changes: Vec<AccessChange>, after: AfterAccess) {
+        let ticket = self.store.commit(Demand::Ask, Write::Access(changes.clone()));
+        self.after.insert(ticket, After::Access(changes, after));
+    }
+
+    pub(super) fn access_stored(&mut self, changes: &[AccessChange], after: AfterAccess, result: Result<(), String>) {
+        if let Err(sentence) = result {
+            return self.access_not_stored(after, sentence);
+        }
+        changes.iter().for_each(|change| self.access.apply(change));
+        self.access_changed();
+        match after {
+            AfterAccess::Done(reply) => tell(reply, ()),
+            AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
+            AfterAccess::SignedIn(reply, caller, cookie) => {
+                self.event(EventKind::Access, Severity::Info, None, None, Some(caller.account.as_str()), "signed in".into());
+                tell(reply, (caller, cookie));
+            }
+            AfterAccess::Enrolled { pi, nonce, secret_sha256, serial } => self.enrolled(&pi, nonce, secret_sha256, serial),
+            AfterAccess::Forgotten(pi, by, reply) => self.forgotten(&pi, &by, reply),
+        }
+    }
+
+    fn access_not_stored(&mut self, after: AfterAccess, sentence: String) {
+        let refused = Refused::unavailable(sentence);
+        match after {
+            AfterAccess::Done(reply) | AfterAccess::Forgotten(_, _, reply) => refuse(reply, refused),
+            AfterAccess::Token { reply, .. } => refuse(reply, refused),
+            AfterAccess::SignedIn(reply, ..) => refuse(reply, refused),
+            // The machine repeats its request until it is answered.
+            AfterAccess::Enrolled { pi, .. } => {
+                self.enrolling.remove(&pi);
+            }
+        }
+    }
+
+    fn token_stored(&mut self, reply: Reply<String>, token: String, admin: bool) {
+        if admin {
+            let ticket = self.store.commit(Demand::Must, Write::AdminToken(token.clone()));
+            self.after.insert(ticket, After::Nothing);
+        }
+        tell(reply, token);
+    }
+
+    pub(super) fn sign_in(&mut self, login: Login, reply: Reply<(Caller, String)>) {
+        let account = match login {
+            Login::Code { code } => self.codes.take(&code, self.now),
+            Login::Token { token } => self.access.caller_by_token(token.trim()).map(|caller| caller.account),
+        };
+        let Some(account) = account.and_then(|name| self.access.account(name.as_str())).cloned() else {
+            let sentence = "this sign-in link or token is not valid (a link works once, for 15 minutes): `pistat login` on the controller prints a new link";
+            return refuse(reply, Refused { status: 401, detail: sentence.into() });
+        };
+        let Ok(cookie) = new_secret() else { return refuse(reply, Refused::unavailable("the system has no randomness")) };
+        let hash = SecretHash::of(&cookie);
+        let caller = Caller { account: account.name.clone(), role: account.role, session: Some(hash) };
+        let session = SessionRecord { account: account.name, created_at: self.now.wall };
+        self.store_access(vec![AccessChange::PutSession(hash, session)], AfterAccess::SignedIn(reply, caller, cookie));
+    }
+
+    pub(super) fn sign_out(&mut self, session: SecretHash, reply: Reply<()>) {
+        self.store_access(vec![AccessChange::RemoveSession(session)], AfterAccess::Done(reply));
+    }
+
+    pub(super) fn login_link(&mut self, caller: &Caller, reply: Reply<LoginLink>) {
+        match self.codes.make(caller.account.clone(), self.now) {
+            Ok(code) => {
+                let lifetime = i64::try_from(CODE_LIFETIME.as_millis()).unwrap_or(0);
+                let expires_at = Timestamp::from_unix_milliseconds(self.now.wall.unix_milliseconds() + lifetime);
+                tell(reply, LoginLink { code, expires_at });
+            }
+            Err(error) => refuse(reply, Refused::unavailable(format!("the system has no randomness: {error}"))),
+        }
+    }
+
+    /// Each bad try of an address makes its next answer slower; good credentials are never delayed.
+    pub(super) fn bad_credentials(&mut self, address: IpAddr, reply: Reply<Duration>) {
+        let now = self.now.monotonic;
+        if self.bad_credentials.len() >= MAX_ADDRESSES {
+            self.bad_credentials.retain(|_, (_, last)| now.saturating_duration_since(*last) < FORGIVEN);
+        }
+        let fresh = self.bad_credentials.len() < MAX_ADDRESSES;
+        let count = match self.bad_credentials.get_mut(&address) {
+            Some((count, last)) => {
+                *count = if now.saturating_duration_since(*last) < FORGIVEN { count.saturating_add(1) } else { 1 };
+                *last = now;
+                *count
+            }
+            None if fresh => {
+                self.bad_credentials.insert(address, (1, now));
+                1
+            }
+            None => 8,
+        };
+        if count == 3 {
+            let text = format!("refused from {address}: bad credentials, three times");
+            self.event(EventKind::Access, Severity::Warning, None, None, None, text);
+        }
+        tell(reply, Duration::from_millis(50).saturating_mul(1 << count.min(10)).min(MAX_DELAY));
+    }
+
+    pub(super) fn add_account(&mut self, caller: &Caller, account: NewAccount, reply: Reply<String>) {
+        let is_machine = |name: &str| name.parse().is_ok_and(|pi| self.fleet.contains(&pi));
+        if let Err(refusal) = self.access.check_new_account(&account.name, is_machine) {
+            return refuse(reply, Refused::conflict(refusal));
+        }
+        if let Err(sentence) = self.check_rules(&account) {
+            return refuse(reply, Refused::bad(sentence));
+        }
+        let record = AccountRecord {
+            name: account.name,
+            role: account.role,
+            token_sha256: SecretHash([0; 32]),
+            publish: account.publish,
+            subscribe: account.subscribe,
+            created_at: self.now.wall,
+        };
+        self.event(EventKind::Access, Severity::Info, None, None, Some(caller.account.as_str()), format!("made account {} ({})", record.name, record.role));
+        self.give_token(record, reply);
+    }
+
+    /// An account's own rules are topic filters outside of what belongs to agents and the controller.
+    fn check_rules(&self, account: &NewAccount) -> Result<(), String> {
+        for filter in account.publish.iter().chain(&account.subscribe) {
+            let levels: Vec<_> = filter.split('/').collect();
+            let last = levels.len() - 1;
+            let valid = |(index, level): (usize, &&str)| *level == "+" || (*level == "#" && index == last) || !level.contains(['+', '#', '\0']);
+            if filter.is_empty() || filter.len() > 1024 || !levels.iter().enumerate().all(valid) {
+                return Err(format!("{filter:?} is no topic filter: `+` stands for one level, `#` for all that follow, at the end"));
+            }
+        }
+        Ok(())
+    }
+
+    fn give_token(&mut self, mut record: AccountRecord, reply: Reply<String>) {
+        let Ok(token) = new_secret() else { return refuse(reply, Refused::unavailable("the system has no randomness")) };
+        record.token_sha256 = SecretHash::of(&token);
+        let admin = record.name == AccountName::admin();
+        self.store_access(vec![AccessChange::PutAccount(record)], AfterAccess::Token { reply, token, admin });
+    }
+
+    pub(super) fn remove_account(&mut self, caller: &Caller, name: AccountName, reply: Reply<()>) {
+        if name.key() == AccountName::admin().key() {
+            return refuse(reply, Refused::conflict(AccessRefusal::Admin));
+        }
+        if self.access.account(name.as_str()).is_none() {
+            return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
+        }
+        self.event(EventKind::Access, Severity::Warning, None, None, Some(caller.account.as_str()), format!("removed account {name}"));
+        self.store_access(vec![AccessChange::RemoveAccount(name)], AfterAccess::Done(reply));
+    }
+
+    pub(super) fn rotate_account(&mut self, caller: &Caller, name: &AccountName, role: Option<Role>, reply: Reply<String>) {
+        let Some(mut record) = self.access.account(name.as_str()).cloned() else {
+            return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
+        };
+        let admin = record.name == AccountName::admin();
+        record.role = role.filter(|_| !admin).unwrap_or(record.role);
+        let text = format!("gave account {} a new token ({})", record.name, record.role);
+        self.event(EventKind::Access, Severity::Info, None, None, Some(caller.account.as_str()), text);
+        self.give_token(record, reply);
+    }
+
+    pub(super) fn rotate_join_token(&mut self, caller: &Caller, reply: Reply<JoinToken>) {
+        let Ok(secret) = new_secret() else { return refuse(reply, Refused::unavailable("the system has no randomness")) };
+        let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() };
+        let ticket = self.store.commit(Demand::Ask, Write::JoinToken(token.clone()));
+        self.after.insert(ticket, After::JoinToken(token, caller.account.to_string(), reply));
+    }
+
+    pub(super) fn join_token_stored(&mut self, token: JoinToken, by: &str, reply: Reply<JoinToken>) {
+        self.join_token = token.clone();
+        self.access_changed();
+        self.event(EventKind::Access, Severity::Info, None, None, Some(by), "made a new join token".into());
+        tell(reply, token);
+    }
+
+    pub(super) fn add_agent(&mut self, caller: &Caller, pi: PiId, reply: Reply<String>) {
+        if let Err(refusal) = self.access.check_new_agent(&pi) {
+            return refuse(reply, Refused::conflict(refusal));
+        }
+        let known = self.access.agent(pi.as_str()).cloned();
+        if known.as_ref().is_some_and(|agent| agent.secret_sha256.is_some() && !agent.open) {
+            return refuse(reply, Refused::conflict(AccessRefusal::Enrolled(pi)));
+        }
+        let Ok(secret) = new_secret() else { return refuse(reply, Refused::unavailable("the system has no randomness")) };
+        let fresh = AgentRecord { pi: pi.clone(), secret_sha256: None, serial: None, enrolled_at: None, open: false, token_sha256: None };
+        let agent = AgentRecord { token_sha256: Some(SecretHash::of(&secret)), ..known.unwrap_or(fresh) };
+        let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() }.to_string();
+        let by = caller.account.to_string();
+        self.event(EventKind::Access, Severity::Info, Some(&pi), None, Some(&by), "may enrol with a token of its own".into());
+        self.store_access(vec![AccessChange::PutAgent(agent)], AfterAccess::Token { reply, token, admin: false });
+    }
+
+    pub(super) fn reset_agent(&mut self, caller: &Caller, pi: &PiId, reply: Reply<()>) {
+        let Some(agent) = self.access.agent(pi.as_str()).cloned() else {
+            return refuse(reply, Refused::missing(AccessRefusal::NoAgent(pi.to_string())));
+        };
+        let by = caller.account.to_string();
+        self.event(EventKind::Access, Severity::Warning, Some(&agent.pi), None, Some(&by), "may enrol anew, once".into());
+        self.store_access(vec![AccessChange::PutAgent(AgentRecord { open: true, ..agent })], AfterAccess::Done(reply));
+    }
+
+    /// A machine that joins asks to be registered. It repeats itself until it is answered.
+    pub(super) fn enrol(&mut self, pi: &PiId, payload: &Bytes) {
+        if payload.is_empty() || self.enrolling.contains(pi) {
+            return;
+        }
+        let request: EnrollRequest = match decode(payload) {
+            Ok(request) => request,
+            Err(error) => {
+                self.numbers.refused_messages += 1;
+                tracing::warn!(%pi, %error, "an enrolment cannot be read");
+                return;
+            }
+        };
+        match self.access.enrol(pi, &request, self.now.wall) {
+            Ok(None) => self.answer_enrolment(pi, request.nonce, request.secret_sha256),
+            Ok(Some(change)) => {
+                self.enrolling.insert(pi.clone());
+                let EnrollRequest { nonce, secret_sha256, serial, .. } = request;
+                self.store_access(vec![change], AfterAccess::Enrolled { pi: pi.clone(), nonce, secret_sha256, serial });
+            }
+            Err(refusal) => {
+                self.event(EventKind::Access, Severity::Warning, Some(pi), None, None, format!("enrolment refused: {refusal}"));
+                let answer = EnrollAnswer::Refused { error: refusal.to_string(), nonce: request.nonce };
+                self.publish(&Topic::EnrollResponse(pi.clone()), encode(&answer), 1, false);
+            }
+        }
+    }
+
+    fn enrolled(&mut self, pi: &PiId, nonce: String, secret_sha256: String, serial: Option<String>) {
+        self.enrolling.remove(pi);
+        if self.fleet.ensure(pi, self.now) {
+            self.announce_given(pi);
+        }
+        if let Some(machine) = self.fleet.machine(pi, false, self.now) {
+            self.feed.push(Change::Machine { machine: Box::new(machine) });
+        }
+        let serial = serial.map(|serial| format!(" (serial {serial})")).unwrap_or_default();
+        self.event(EventKind::Access, Severity::Info, Some(pi), None, None, format!("enrolled{serial}"));
+        self.answer_enrolment(pi, nonce, secret_sha256);
+    }
+
+    fn answer_enrolment(&mut self, pi: &PiId, nonce: String, secret_sha256: String) {
+        let order = self.key.sign(&Order::Enroll(EnrollOrder { pi: pi.clone(), nonce, secret_sha256 }));
+        self.publish(&Topic::EnrollResponse(pi.clone()), encode(&EnrollAnswer::Accepted(order)), 1, false);
+    }
+}

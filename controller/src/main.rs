@@ -1,0 +1,97 @@
+//! `pistat`: reads the command line, starts the controller, prints what a person needs first, and ends with an exit code that says how it went.
+
+use std::{io::IsTerminal, net::SocketAddr, process::ExitCode};
+
+use pistat::{
+    Controller,
+    cli::{self, Entry},
+    config::{Config, Flags},
+};
+
+fn main() -> ExitCode {
+    match cli::start(std::env::args_os()) {
+        Entry::Done(code) => code,
+        Entry::Serve(flags) => serve(&flags),
+    }
+}
+
+fn serve(flags: &Flags) -> ExitCode {
+    let config = match Config::load(flags, std::env::vars()) {
+        Ok(config) => config,
+        Err(problems) => {
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            return ExitCode::from(64);
+        }
+    };
+    log_to_stderr(config.log_level.as_str());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the system refuses what the controller needs: {error}");
+            return ExitCode::from(71);
+        }
+    };
+    runtime.block_on(run(config))
+}
+
+async fn run(config: Config) -> ExitCode {
+    let public_url = config.http.public_url.clone();
+    let admin_token = config.state.join("admin.token");
+    match Controller::start(config).await {
+        Ok(controller) => {
+            welcome(&controller, public_url.as_deref(), &admin_token);
+            ExitCode::from(controller.run().await.exit_code())
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn log_to_stderr(level: &str) {
+    // The router of the message log opens a span per message: it is silenced, since nobody reads them and they cost half of its speed.
+    let filter = tracing_subscriber::EnvFilter::new(format!("warn,pistat={level},pistat_broker={level},pistat_agent={level},rumqttd=off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+}
+
+/// The sign-in link, the broker's address, and how to add a Pi.
+fn welcome(controller: &Controller, public_url: Option<&str>, admin_token: &std::path::Path) {
+    let (addresses, welcome) = (controller.addresses(), controller.welcome());
+    let scheme = if addresses.https { "https" } else { "http" };
+    let url = |host: String| format!("{scheme}://{host}:{}", addresses.http.port());
+    let here = url(host(addresses.http, "localhost".into()));
+    let there = public_url.map_or_else(|| url(host(addresses.http, lan_address())), Into::into);
+    for sentence in &welcome.damaged {
+        println!("note        {sentence}");
+    }
+    println!("\n  Pi Stat {}\n", env!("CARGO_PKG_VERSION"));
+    println!("  dashboard   {}/#login={}", public_url.unwrap_or(&here), welcome.code);
+    println!("              (works once, for 15 minutes; `pistat login` prints another)");
+    if let Some(mqtt) = addresses.mqtt {
+        let host = host(mqtt, "localhost".into());
+        println!("  mqtt        mqtt://{host}:{}   user admin, password in {}", mqtt.port(), admin_token.display());
+    }
+    println!("  add a Pi    pistat-agent --controller-url {there} --pi-id pi-1 --label \"Rack Pi 1\" \\");
+    println!("                --token {}\n", welcome.join_token);
+}
+
+/// What stands for an address in a URL: itself, or a name for "every address of this machine".
+fn host(address: SocketAddr, any: String) -> String {
+    match address.ip() {
+        ip if ip.is_unspecified() => any,
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        ip => ip.to_string(),
+    }
+}
+
+/// The address by which other machines of the network reach this one: that of the default route. Nothing is sent to find it.
+fn lan_address() -> String {
+    let local = || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+        // TEST-NET-1 (RFC 5737): connecting a datagram socket only looks up the route.
+        socket.connect("192.0.2.1:9").ok()?;
+        socket.local_addr().ok()
+    };
+    local().map_or_else(|| "localhost".into(), |address| address.ip().to_string())
+}

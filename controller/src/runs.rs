@@ -1,0 +1,544 @@
+//! The register of runs that are alive: which may start, what an agent's word changes, how each ends. Pure, no I/O; the hub owns it.
+//!
+//! Every change comes back as [`Step`]s. The hub stores what a step says before it tells anybody. A final state never changes; a run starts at most once,
+//! because only a run that its agent does not know is ever sent again, and only one that never was reported as running.
+
+mod groups;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use pistat_protocol::{
+    dashboard::{Group, Run},
+    id::{PiId, RunId, TaskId},
+    task::{Ack, Ends, OutputChunk, Report, RunState},
+    time::Timestamp,
+};
+
+use crate::{
+    fleet::Now,
+    store::record::{GroupRecord, NewPiece, OutputState, RunRecord},
+};
+
+/// How many finished runs of a machine keep their retained status and output (the contract's section 3).
+pub const RETAINED_RUNS: usize = 20;
+
+/// How many runs a dashboard is given at first, and how many finished ones stay in memory.
+const RECENT_RUNS: usize = 200;
+
+/// How long a machine must be gone until a power-off has succeeded.
+const POWERED_OFF: Duration = Duration::from_secs(30);
+
+/// Two requests of one account with the same id within this time are one.
+const REQUEST_MEMORY_MILLISECONDS: i64 = 86_400_000;
+
+/// What the hub has to do.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Step {
+    /// Store the run, then announce its state (and acknowledge it, and send its order).
+    Save(RunId),
+    /// Store the group, then announce it.
+    SaveGroup(RunId),
+    /// Store a piece of output, then acknowledge it.
+    SavePiece(NewPiece),
+    /// Acknowledge again what is on disk: the agent repeated itself.
+    Ack(PiId, RunId, Ack),
+    /// Send the order to start it.
+    Execute(RunId),
+    /// Send the order to end it.
+    Cancel(RunId),
+    /// Take the retained status and output of an old run off the broker.
+    Clear(PiId, RunId),
+    /// Look which of this machine's runs may start now.
+    Dispatch(PiId),
+    /// Something was odd: tell it, change nothing.
+    Odd(PiId, Option<RunId>, String),
+}
+
+/// A run that is not final, or is final but not yet told to everybody.
+#[derive(Debug)]
+struct Active {
+    record: RunRecord,
+    output: OutputState,
+    /// Whether its first record is on disk: until then nothing may start.
+    accepted: bool,
+    /// How long it has waited for an offline machine, and since when it waits now.
+    waited: Duration,
+    waiting_since: Option<Instant>,
+    /// What is on disk, for acknowledgements.
+    stored: Ack,
+    /// A final report that came before all of the output.
+    held: Option<Report>,
+    /// When it was sent or started, by the monotonic clock of this process.
+    started: Option<Instant>,
+}
+
+/// Runs that were accepted together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    pub(crate) group: Option<RunId>,
+    pub(crate) runs: Vec<RunId>,
+}
+
+/// All runs that matter now.
+pub(crate) struct Runs {
+    active: HashMap<RunId, Active>,
+    /// The open runs of each machine, in the order of acceptance.
+    by_pi: HashMap<PiId, BTreeSet<RunId>>,
+    groups: BTreeMap<RunId, GroupRecord>,
+    /// Requests of the last day, by requester and request id.
+    requests: HashMap<(String, String), (Timestamp, Accepted)>,
+    retained: HashMap<PiId, VecDeque<RunId>>,
+    /// The newest runs, oldest first, final ones as they ended.
+    recent: VecDeque<Run>,
+    per_machine: usize,
+    lost_after: Duration,
+}
+
+/// What was kept of runs by the register, at the start.
+pub(crate) struct KeptRuns {
+    pub(crate) open: Vec<(RunRecord, OutputState)>,
+    pub(crate) retained: Vec<RunRecord>,
+    pub(crate) recent: Vec<RunRecord>,
+    pub(crate) requested: Vec<RunRecord>,
+    pub(crate) groups: Vec<GroupRecord>,
+}
+
+impl Runs {
+    /// The runs at the start.
+    pub(crate) fn new(kept: KeptRuns, per_machine: usize, lost_after: Duration, now: Instant) -> Self {
+        let mut runs = Self {
+            active: HashMap::new(),
+            by_pi: HashMap::new(),
+            groups: kept.groups.into_iter().map(|group| (group.id, group)).collect(),
+            requests: HashMap::new(),
+            retained: HashMap::new(),
+            recent: kept.recent.into_iter().rev().map(|record| record.run).collect(),
+            per_machine,
+            lost_after,
+        };
+        for record in kept.retained {
+            runs.retained.entry(record.run.pi).or_default().push_back(record.run.id);
+        }
+        for record in kept.requested {
+            runs.remember_request(&record.run);
+        }
+        for (record, output) in kept.open {
+            let stored = Ack { seq: record.next_chunk.checked_sub(1), state: record.reported };
+            runs.insert(record, output, true, stored, now);
+        }
+        runs
+    }
+
+    fn insert(&mut self, record: RunRecord, output: OutputState, accepted: bool, stored: Ack, now: Instant) {
+        let (id, pi) = (record.run.id, record.run.pi.clone());
+        self.by_pi.entry(pi).or_default().insert(id);
+        let waiting_since = Some(now);
+        let active = Active { record, output, accepted, waited: Duration::ZERO, waiting_since, stored, held: None, started: None };
+        self.active.insert(id, active);
+    }
+
+    fn remember_request(&mut self, run: &Run) {
+        let Some(request_id) = run.request_id.clone() else { return };
+        let key = (run.requested_by.clone(), request_id);
+        let accepted = Accepted { group: run.group, runs: Vec::new() };
+        let entry = self.requests.entry(key).or_insert((run.created_at, accepted));
+        entry.1.runs.push(run.id);
+    }
+
+    /// The runs of an earlier request with the same id by the same requester.
+    pub(crate) fn earlier(&self, requested_by: &str, request_id: &str, now: Timestamp) -> Option<Accepted> {
+        let (time, accepted) = self.requests.get(&(requested_by.into(), request_id.into()))?;
+        let age = now.unix_milliseconds() - time.unix_milliseconds();
+        (age.abs() < REQUEST_MEMORY_MILLISECONDS).then(|| accepted.clone())
+    }
+
+    /// Takes new runs, and their group if they have one. They start only after [`Self::accepted`].
+    pub(crate) fn add(&mut self, records: Vec<RunRecord>, group: Option<GroupRecord>, now: Instant) {
+        for record in records {
+            self.remember_request(&record.run);
+            let output = OutputState::new(record.output_limit_bytes);
+            self.insert(record, output, false, Ack { seq: None, state: None }, now);
+        }
+        if let Some(group) = group {
+            self.groups.insert(group.id, group);
+        }
+    }
+
+    /// The runs are on disk: they may start.
+    pub(crate) fn accepted(&mut self, ids: &[RunId]) -> Vec<Step> {
+        let mut machines = BTreeSet::new();
+        for id in ids {
+            if let Some(active) = self.active.get_mut(id) {
+                active.accepted = true;
+                machines.insert(active.record.run.pi.clone());
+            }
+        }
+        machines.into_iter().map(Step::Dispatch).collect()
+    }
+
+    /// The runs could not be stored: they never were.
+    pub(crate) fn withdraw(&mut self, ids: &[RunId]) {
+        for id in ids {
+            if let Some(active) = self.active.remove(id) {
+                let run = active.record.run;
+                if let Some(request) = run.request_id {
+                    self.requests.remove(&(run.requested_by, request));
+                }
+                if let Some(group) = run.group {
+                    self.groups.remove(&group);
+                }
+                self.leave_machine(&run.pi, *id);
+            }
+        }
+    }
+
+    fn leave_machine(&mut self, pi: &PiId, id: RunId) {
+        if let Some(runs) = self.by_pi.get_mut(pi) {
+            runs.remove(&id);
+            if runs.is_empty() {
+                self.by_pi.remove(pi);
+            }
+        }
+    }
+
+    /// A run's record, if it is alive.
+    pub(crate) fn get(&self, id: RunId) -> Option<&RunRecord> {
+        self.active.get(&id).map(|active| &active.record)
+    }
+
+    /// The record of a run as it is to be stored.
+    pub(crate) fn record(&self, id: RunId) -> Option<RunRecord> {
+        self.get(id).cloned()
+    }
+
+    /// The newest runs, newest first.
+    pub(crate) fn newest(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = self.active.values().map(|active| active.record.run.clone()).collect();
+        runs.extend(self.recent.iter().filter(|run| !self.active.contains_key(&run.id)).cloned());
+        runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
+        runs.truncate(RECENT_RUNS);
+        runs
+    }
+
+    /// How many runs are in each state that is not final.
+    pub(crate) fn counts(&self) -> BTreeMap<RunState, u32> {
+        let mut counts = BTreeMap::new();
+        for active in self.active.values() {
+            *counts.entry(active.record.run.state).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// The runs of a machine that may be sent now: on disk, queued, let through by their group, oldest first, as many as the machine has room for.
+    pub(crate) fn ready(&self, pi: &PiId) -> Vec<RunId> {
+        let own = || self.of_machine(pi);
+        let busy = own().filter(|active| is_started(active.record.run.state)).count();
+        let open = own().filter(|active| active.accepted && active.record.run.state == RunState::Queued);
+        let open = open.filter(|active| self.group_lets(&active.record.run));
+        open.map(|active| active.record.run.id).take(self.per_machine.saturating_sub(busy)).collect()
+    }
+
+    fn of_machine(&self, pi: &PiId) -> impl Iterator<Item = &Active> {
+        self.by_pi.get(pi).into_iter().flatten().filter_map(|id| self.active.get(id))
+    }
+
+    /// How many runs of a task a machine does now.
+    pub(crate) fn busy_with(&self, pi: &PiId, task: &TaskId) -> u32 {
+        let count = self.of_machine(pi).filter(|active| is_started(active.record.run.state) && active.record.run.task == *task).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a task has a run that is not final, anywhere.
+    pub(crate) fn is_alive(&self, task: &TaskId) -> bool {
+        self.active.values().any(|active| active.record.run.task == *task && !active.record.run.state.is_final())
+    }
+
+    /// A run is on its way to its agent.
+    pub(crate) fn dispatched(&mut self, id: RunId, ends: Ends, now: Instant) -> Vec<Step> {
+        let Some(active) = self.active.get_mut(&id) else { return Vec::new() };
+        active.record.run.state = RunState::Dispatched;
+        active.record.ends = ends;
+        active.started = Some(now);
+        let mut steps = vec![Step::Save(id)];
+        steps.extend(self.group_changed(id));
+        steps
+    }
+
+    /// Ends a run without its agent.
+    pub(crate) fn end(&mut self, id: RunId, state: RunState, reason: impl Into<String>, now: Now) -> Vec<Step> {
+        let Some(active) = self.active.get_mut(&id).filter(|active| !active.record.run.state.is_final()) else { return Vec::new() };
+        active.record.run.state = state;
+        active.record.run.reason = Some(reason.into());
+        active.record.run.finished_at = Some(now.wall);
+        self.finished(id)
+    }
+
+    /// What follows from a run that has just become final.
+    fn finished(&mut self, id: RunId) -> Vec<Step> {
+        let Some(active) = self.active.get_mut(&id) else { return Vec::new() };
+        // A refusal is never retained.
+        active.record.retained = active.record.run.state != RunState::Rejected;
+        let (pi, retained) = (active.record.run.pi.clone(), active.record.retained);
+        let mut steps = vec![Step::Save(id)];
+        if retained {
+            let kept = self.retained.entry(pi.clone()).or_default();
+            kept.push_back(id);
+            while kept.len() > RETAINED_RUNS {
+                steps.extend(kept.pop_front().map(|old| Step::Clear(pi.clone(), old)));
+            }
+        } else {
+            steps.push(Step::Clear(pi.clone(), id));
+        }
+        steps.extend(self.group_changed(id));
+        steps.push(Step::Dispatch(pi));
+        steps
+    }
+
+    /// A run's record is on disk. A final one leaves; the run as it ended comes back for its announcement.
+    pub(crate) fn stored(&mut self, id: RunId, reported: Option<RunState>) -> Option<(Run, Ack)> {
+        let active = self.active.get_mut(&id)?;
+        active.stored.state = reported.or(active.stored.state);
+        let (run, ack) = (active.record.run.clone(), active.stored);
+        if run.state.is_final() {
+            self.active.remove(&id);
+            self.leave_machine(&run.pi, id);
+            self.recent.push_back(run.clone());
+            if self.recent.len() > RECENT_RUNS {
+                self.recent.pop_front();
+            }
+        }
+        Some((run, ack))
+    }
+
+    /// A piece of output is on disk: what to acknowledge.
+    pub(crate) fn piece_stored(&mut self, id: RunId, seq: u64) -> Option<(PiId, Ack)> {
+        let active = self.active.get_mut(&id)?;
+        active.stored.seq = active.stored.seq.max(Some(seq));
+        Some((active.record.run.pi.clone(), active.stored))
+    }
+
+    /// An agent sent a piece of output.
+    pub(crate) fn output(&mut self, pi: &PiId, id: RunId, chunk: OutputChunk, now: Now) -> Vec<Step> {
+        if chunk.is_final {
+            return Vec::new();
+        }
+        let Some(active) = self.active.get_mut(&id) else {
+            // The run is final or unknown: let the agent forget the piece.
+            return vec![Step::Ack(pi.clone(), id, Ack { seq: Some(chunk.seq), state: None })];
+        };
+        if active.record.run.pi != *pi {
+            return vec![Step::Odd(pi.clone(), Some(id), "sent output of another machine's run; it was dropped".into())];
+        }
+        if chunk.seq < active.record.next_chunk {
+            return vec![Step::Ack(pi.clone(), id, active.stored)];
+        }
+        if chunk.seq > active.record.next_chunk {
+            // Something between was lost on the way; the agent sends again from what is acknowledged.
+            return vec![Step::Ack(pi.clone(), id, active.stored)];
+        }
+        let mut steps = vec![Step::SavePiece(active.output.take(&mut active.record, chunk))];
+        let complete = active.held.as_ref().is_some_and(|report| has_all_output(report, &active.record));
+        if let Some(report) = active.held.take_if(|_| complete) {
+            steps.extend(self.report(pi, id, report, now));
+        }
+        steps
+    }
+
+    /// An agent reported about a run.
+    pub(crate) fn report(&mut self, pi: &PiId, id: RunId, report: Report, now: Now) -> Vec<Step> {
+        let Some(active) = self.active.get_mut(&id) else {
+            let late = format!("reported {} of a run that has ended or is not known here; nothing was changed", report.state);
+            let ack = Ack { seq: None, state: Some(report.state) };
+            return vec![Step::Odd(pi.clone(), Some(id), late), Step::Ack(pi.clone(), id, ack)];
+        };
+        let record = &mut active.record;
+        if record.run.pi != *pi {
+            return vec![Step::Odd(pi.clone(), Some(id), "reported about another machine's run; it was dropped".into())];
+        }
+        if record.run.state.is_final() {
+            // It is final here and on its way to the disk: the acknowledgement follows from there.
+            record.reported = Some(report.state);
+            return vec![Step::Save(id)];
+        }
+        match report.state {
+            RunState::Running if record.run.state == RunState::Running => vec![Step::Ack(pi.clone(), id, active.stored)],
+            RunState::Running => {
+                record.run.state = RunState::Running;
+                record.run.started_at = Some(now.wall);
+                record.boot_id = Some(report.boot_id);
+                record.reported = Some(RunState::Running);
+                active.started.get_or_insert(now.monotonic);
+                let mut steps = vec![Step::Save(id)];
+                steps.extend(self.group_changed(id));
+                steps
+            }
+            state if state.is_final() => {
+                if has_all_output(&report, record) {
+                    self.end_by_report(id, report, now)
+                } else {
+                    active.held = Some(report);
+                    Vec::new()
+                }
+            }
+            _ => vec![Step::Odd(pi.clone(), Some(id), format!("reported {}, which is not an agent's to say; it was dropped", report.state))],
+        }
+    }
+
+    fn end_by_report(&mut self, id: RunId, report: Report, now: Now) -> Vec<Step> {
+        let Some(active) = self.active.get_mut(&id) else { return Vec::new() };
+        let run = &mut active.record.run;
+        run.state = report.state;
+        run.exit_code = report.exit_code;
+        run.reason = report.reason.map(|reason| plain(&reason));
+        run.finished_at = Some(now.wall);
+        if run.started_at.is_none() && report.started_at.is_some() {
+            run.started_at = Some(now.wall);
+        }
+        // The machine's own clock may be wrong, but how long it took is the agent's to know.
+        if let (Some(elapsed), Some(finished)) = (report.elapsed_milliseconds, run.finished_at) {
+            let started = finished.unix_milliseconds() - i64::try_from(elapsed).unwrap_or(0);
+            run.started_at = run.started_at.map(|_| Timestamp::from_unix_milliseconds(started.max(run.created_at.unix_milliseconds())));
+        }
+        active.record.reported = Some(report.state);
+        active.record.final_chunks = report.output_chunks;
+        self.finished(id)
+    }
+
+    /// A person wants a run to end.
+    pub(crate) fn cancel(&mut self, id: RunId, by: &str, now: Now) -> Option<Vec<Step>> {
+        let active = self.active.get_mut(&id).filter(|active| !active.record.run.state.is_final())?;
+        active.record.cancelled_by = Some(by.into());
+        if active.record.run.state == RunState::Queued {
+            return Some(self.end(id, RunState::Cancelled, format!("cancelled by {by} before it was sent"), now));
+        }
+        Some(vec![Step::Save(id), Step::Cancel(id)])
+    }
+
+    /// An agent has told its session and which runs it knows: settle every run of its machine.
+    pub(crate) fn settle(&mut self, pi: &PiId, known: &[RunId], boot_id: &str, now: Now) -> Vec<Step> {
+        let open: Vec<_> = self.of_machine(pi).map(|active| (active.record.run.id, active.record.run.state)).collect();
+        let mut steps = Vec::new();
+        for (id, state) in open {
+            let is_known = known.contains(&id);
+            match state {
+                RunState::Dispatched if !is_known => steps.push(Step::Execute(id)),
+                RunState::Running if !is_known => steps.extend(self.settle_unknown(id, boot_id, now)),
+                _ => {}
+            }
+            let wants_end = self.get(id).is_some_and(|record| record.cancelled_by.is_some() && is_started(record.run.state));
+            if wants_end {
+                steps.push(Step::Cancel(id));
+            }
+        }
+        steps.push(Step::Dispatch(pi.clone()));
+        steps
+    }
+
+    /// A run that was running and that its agent no longer knows.
+    fn settle_unknown(&mut self, id: RunId, boot_id: &str, now: Now) -> Vec<Step> {
+        let rebooted = self.get(id).is_some_and(|record| record.ends == Ends::Restart && record.boot_id.as_deref().is_some_and(|old| old != boot_id));
+        if rebooted {
+            return self.end(id, RunState::Succeeded, "the machine came back with another boot id", now);
+        }
+        self.end(id, RunState::Lost, "the agent came back and does not know this run: its state was lost with the machine", now)
+    }
+
+    /// A machine was forgotten: its runs are lost, those that were never sent are cancelled.
+    pub(crate) fn forget(&mut self, pi: &PiId, now: Now) -> Vec<Step> {
+        let open: Vec<_> = self.of_machine(pi).map(|active| (active.record.run.id, active.record.run.state)).collect();
+        let mut steps = Vec::new();
+        for (id, state) in open {
+            let end = if state == RunState::Queued { RunState::Cancelled } else { RunState::Lost };
+            steps.extend(self.end(id, end, "the machine was forgotten", now));
+        }
+        steps.extend(self.retained.remove(pi).into_iter().flatten().map(|id| Step::Clear(pi.clone(), id)));
+        steps
+    }
+
+    /// Time passes: what waited too long expires, what was silent too long is lost, what powered off has succeeded.
+    pub(crate) fn tick(&mut self, now: Now, offline_since: impl Fn(&PiId) -> Option<Instant>) -> Vec<Step> {
+        let mut ends = Vec::new();
+        for (id, active) in &mut self.active {
+            let offline = offline_since(&active.record.run.pi).map(|since| now.monotonic.saturating_duration_since(since));
+            active.count_waiting(offline.is_some(), now.monotonic);
+            if let Some((state, reason)) = active.verdict_of_time(offline, self.lost_after) {
+                ends.push((*id, state, reason));
+            }
+        }
+        ends.sort_unstable_by_key(|(id, ..)| *id);
+        ends.into_iter().flat_map(|(id, state, reason)| self.end(id, state, reason, now)).collect()
+    }
+
+    /// A group as everybody sees it.
+    pub(crate) fn group(&self, id: RunId) -> Option<Group> {
+        self.groups.get(&id).map(|record| self.view_group(record))
+    }
+
+    /// The groups, newest first.
+    pub(crate) fn all_groups(&self) -> Vec<Group> {
+        self.groups.values().rev().take(RECENT_RUNS).map(|record| self.view_group(record)).collect()
+    }
+
+    /// A group's record as it is to be stored.
+    pub(crate) fn group_record(&self, id: RunId) -> Option<GroupRecord> {
+        self.groups.get(&id).cloned()
+    }
+}
+
+impl Active {
+    fn count_waiting(&mut self, offline: bool, now: Instant) {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += now.saturating_duration_since(since);
+        }
+        if offline && self.record.run.state == RunState::Queued {
+            self.waiting_since = Some(now);
+        }
+    }
+
+    fn verdict_of_time(&self, offline: Option<Duration>, lost_after: Duration) -> Option<(RunState, String)> {
+        let record = &self.record;
+        match record.run.state {
+            RunState::Queued if self.accepted && offline.is_some() => {
+                let allowed = Duration::from_millis(record.expires_milliseconds);
+                (self.waited > allowed).then(|| (RunState::Expired, format!("the machine was offline for longer than {}", words(allowed))))
+            }
+            RunState::Dispatched | RunState::Running => {
+                let offline = offline?;
+                if record.ends == Ends::PowerOff && record.run.state == RunState::Running && offline > POWERED_OFF {
+                    return Some((RunState::Succeeded, "the machine went offline and stayed so".into()));
+                }
+                (offline > lost_after).then(|| (RunState::Lost, format!("the machine was silent for {}", words(lost_after))))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn has_all_output(report: &Report, record: &RunRecord) -> bool {
+    report.output_chunks.is_none_or(|chunks| chunks <= record.next_chunk)
+}
+
+fn is_started(state: RunState) -> bool {
+    matches!(state, RunState::Dispatched | RunState::Running)
+}
+
+/// A sentence from outside, without what could deceive a reader.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}
+
+/// A duration as people say it.
+pub(crate) fn words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,399 @@
+//! Tables of what runs do: each test is a story with an agent's words and the steps that follow.
+
+use pistat_protocol::{
+    api::GroupOptions,
+    task::{Arguments, Stream},
+};
+
+use super::*;
+
+const BOOT: &str = "boot-1";
+
+fn pi(text: &str) -> PiId {
+    text.parse().unwrap()
+}
+
+fn now() -> Now {
+    Now::get()
+}
+
+fn later(now: Now, seconds: u64) -> Now {
+    Now { monotonic: now.monotonic + Duration::from_secs(seconds), ..now }
+}
+
+fn record(n: u8, machine: &str) -> RunRecord {
+    RunRecord {
+        run: Run {
+            id: RunId::from_parts(u64::from(n), [n; 10]),
+            task: "uptime".parse().unwrap(),
+            pi: pi(machine),
+            state: RunState::Queued,
+            args: Arguments::new(),
+            requested_by: "anna".into(),
+            request_id: None,
+            group: None,
+            created_at: now().wall,
+            started_at: None,
+            finished_at: None,
+            exit_code: None,
+            reason: None,
+            output_bytes: 0,
+            dropped_bytes: 0,
+        },
+        output_limit_bytes: 1000,
+        expires_milliseconds: 600_000,
+        cancelled_by: None,
+        reported: None,
+        next_chunk: 0,
+        final_chunks: None,
+        boot_id: None,
+        retained: true,
+        ends: Ends::Exit,
+        role: None,
+    }
+}
+
+fn empty() -> Runs {
+    let kept = KeptRuns { open: vec![], retained: vec![], recent: vec![], requested: vec![], groups: vec![] };
+    Runs::new(kept, 2, Duration::from_secs(86_400), Instant::now())
+}
+
+fn with(records: Vec<RunRecord>) -> (Runs, Vec<RunId>) {
+    let mut runs = empty();
+    let ids: Vec<_> = records.iter().map(|record| record.run.id).collect();
+    runs.add(records, None, Instant::now());
+    runs.accepted(&ids);
+    (runs, ids)
+}
+
+fn report(state: RunState) -> Report {
+    Report {
+        state,
+        started_at: Some(now().wall),
+        finished_at: None,
+        elapsed_milliseconds: Some(38),
+        exit_code: state.is_final().then_some(0),
+        reason: None,
+        boot_id: BOOT.into(),
+        output_chunks: None,
+        dropped_bytes: 0,
+    }
+}
+
+fn chunk(seq: u64) -> OutputChunk {
+    OutputChunk { seq, stream: Some(Stream::Stdout), data: "x".into(), gap_bytes: None, is_final: false, dropped_bytes: None }
+}
+
+fn state(runs: &Runs, id: RunId) -> RunState {
+    runs.get(id).unwrap().run.state
+}
+
+fn saves(steps: &[Step], id: RunId) -> bool {
+    steps.contains(&Step::Save(id))
+}
+
+#[test]
+fn a_run_lives_from_queued_to_succeeded() {
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    let id = ids[0];
+    assert_eq!(runs.ready(&pi("pi-1")), [id]);
+    assert!(saves(&runs.dispatched(id, Ends::Exit, Instant::now()), id));
+    assert!(runs.ready(&pi("pi-1")).is_empty());
+    assert!(saves(&runs.report(&pi("pi-1"), id, report(RunState::Running), now()), id));
+    let (_, ack) = runs.stored(id, Some(RunState::Running)).unwrap();
+    assert_eq!(ack, Ack { seq: None, state: Some(RunState::Running) });
+    assert!(saves(&runs.report(&pi("pi-1"), id, report(RunState::Succeeded), now()), id));
+    let (run, ack) = runs.stored(id, Some(RunState::Succeeded)).unwrap();
+    assert_eq!((run.state, run.exit_code, ack.state), (RunState::Succeeded, Some(0), Some(RunState::Succeeded)));
+    assert!(runs.get(id).is_none());
+    assert_eq!(runs.newest()[0].state, RunState::Succeeded);
+}
+
+#[test]
+fn nothing_starts_before_it_is_on_disk() {
+    let mut runs = empty();
+    let queued = record(1, "pi-1");
+    let id = queued.run.id;
+    runs.add(vec![queued], None, Instant::now());
+    assert!(runs.ready(&pi("pi-1")).is_empty());
+    assert_eq!(runs.accepted(&[id]), [Step::Dispatch(pi("pi-1"))]);
+    assert_eq!(runs.ready(&pi("pi-1")), [id]);
+}
+
+#[test]
+fn a_final_state_never_changes() {
+    for first in RunState::ALL.into_iter().filter(|state| state.is_final()) {
+        for second in RunState::ALL {
+            let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+            runs.end(ids[0], first, "because", now());
+            runs.report(&pi("pi-1"), ids[0], report(second), now());
+            runs.end(ids[0], second, "because", now());
+            runs.cancel(ids[0], "anna", now());
+            assert_eq!(state(&runs, ids[0]), first, "{first} then {second}");
+        }
+    }
+}
+
+#[test]
+fn a_report_after_the_end_changes_nothing_and_is_acknowledged() {
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    runs.end(ids[0], RunState::Expired, "late", now());
+    runs.stored(ids[0], None);
+    let steps = runs.report(&pi("pi-1"), ids[0], report(RunState::Succeeded), now());
+    assert!(matches!(&steps[..], [Step::Odd(..), Step::Ack(_, _, Ack { state: Some(RunState::Succeeded), .. })]), "{steps:?}");
+}
+
+#[test]
+fn another_machines_word_is_dropped() {
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    runs.dispatched(ids[0], Ends::Exit, Instant::now());
+    let steps = runs.report(&pi("pi-2"), ids[0], report(RunState::Succeeded), now());
+    assert!(matches!(&steps[..], [Step::Odd(..)]));
+    assert!(matches!(&runs.output(&pi("pi-2"), ids[0], chunk(0), now())[..], [Step::Odd(..)]));
+    assert_eq!(state(&runs, ids[0]), RunState::Dispatched);
+}
+
+#[test]
+fn an_agent_cannot_say_what_only_the_controller_decides() {
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    runs.dispatched(ids[0], Ends::Exit, Instant::now());
+    for word in [RunState::Queued, RunState::Dispatched] {
+        assert!(matches!(&runs.report(&pi("pi-1"), ids[0], report(word), now())[..], [Step::Odd(..)]));
+    }
+}
+
+#[test]
+fn output_is_stored_once_and_in_order() {
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    let id = ids[0];
+    assert!(matches!(&runs.output(&pi("pi-1"), id, chunk(0), now())[..], [Step::SavePiece(_)]));
+    assert!(matches!(&runs.output(&pi("pi-1"), id, chunk(0), now())[..], [Step::Ack(..)]), "a repetition");
+    assert!(matches!(&runs.output(&pi("pi-1"), id, chunk(2), now())[..], [Step::Ack(..)]), "a hole");
+    assert!(matches!(&runs.output(&pi("pi-1"), id, chunk(1), now())[..], [Step::SavePiece(_)]));
+    assert_eq!(runs.piece_stored(id, 0).unwrap().1.seq, Some(0));
+    assert_eq!(runs.piece_stored(id, 1).unwrap().1.seq, Some(1));
+}
+
+#[test]
+fn a_run_ends_only_when_all_of_its_output_is_here() {
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    let id = ids[0];
+    runs.dispatched(id, Ends::Exit, Instant::now());
+    let last = Report { output_chunks: Some(2), ..report(RunState::Succeeded) };
+    assert!(runs.report(&pi("pi-1"), id, last, now()).is_empty());
+    runs.output(&pi("pi-1"), id, chunk(0), now());
+    assert_eq!(state(&runs, id), RunState::Dispatched);
+    let steps = runs.output(&pi("pi-1"), id, chunk(1), now());
+    assert!(matches!(steps[0], Step::SavePiece(_)) && saves(&steps, id));
+    assert_eq!(state(&runs, id), RunState::Succeeded);
+}
+
+#[test]
+fn after_a_reconnect_every_run_is_settled() {
+    let cases = [
+        (RunState::Queued, false, RunState::Queued, None),
+        (RunState::Dispatched, false, RunState::Dispatched, Some("execute")),
+        (RunState::Dispatched, true, RunState::Dispatched, None),
+        (RunState::Running, true, RunState::Running, None),
+        (RunState::Running, false, RunState::Lost, None),
+    ];
+    for (before, known, after, sent) in cases {
+        let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+        if before != RunState::Queued {
+            runs.dispatched(ids[0], Ends::Exit, Instant::now());
+        }
+        if before == RunState::Running {
+            runs.report(&pi("pi-1"), ids[0], report(RunState::Running), now());
+        }
+        let known: Vec<_> = known.then_some(ids[0]).into_iter().collect();
+        let steps = runs.settle(&pi("pi-1"), &known, BOOT, now());
+        assert_eq!(state(&runs, ids[0]), after, "{before}");
+        assert_eq!(steps.contains(&Step::Execute(ids[0])), sent.is_some(), "{before}");
+    }
+}
+
+#[test]
+fn a_reboot_that_was_asked_for_has_succeeded() {
+    for (boot, end) in [("boot-2", RunState::Succeeded), (BOOT, RunState::Lost)] {
+        let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+        runs.dispatched(ids[0], Ends::Restart, Instant::now());
+        runs.report(&pi("pi-1"), ids[0], report(RunState::Running), now());
+        runs.settle(&pi("pi-1"), &[], boot, now());
+        assert_eq!(state(&runs, ids[0]), end);
+    }
+}
+
+#[test]
+fn a_cancel_is_kept_until_the_run_is_final() {
+    let (mut runs, ids) = with(vec![record(1, "pi-1"), record(2, "pi-1")]);
+    let queued = runs.cancel(ids[1], "berta", now()).unwrap();
+    assert!(saves(&queued, ids[1]));
+    assert_eq!(state(&runs, ids[1]), RunState::Cancelled);
+    runs.dispatched(ids[0], Ends::Exit, Instant::now());
+    assert_eq!(runs.cancel(ids[0], "berta", now()).unwrap(), [Step::Save(ids[0]), Step::Cancel(ids[0])]);
+    assert!(runs.settle(&pi("pi-1"), &[ids[0]], BOOT, now()).contains(&Step::Cancel(ids[0])));
+    runs.report(&pi("pi-1"), ids[0], report(RunState::Cancelled), now());
+    assert!(runs.cancel(ids[0], "berta", now()).is_none());
+}
+
+#[test]
+fn waiting_counts_only_while_the_machine_is_offline() {
+    let start = now();
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    let offline = |_: &PiId| Some(start.monotonic);
+    let online = |_: &PiId| None;
+    runs.tick(start, offline);
+    runs.tick(later(start, 400), offline);
+    runs.tick(later(start, 401), online);
+    runs.tick(later(start, 5000), online);
+    runs.tick(later(start, 5001), offline);
+    runs.tick(later(start, 5150), offline);
+    assert_eq!(state(&runs, ids[0]), RunState::Queued);
+    runs.tick(later(start, 5300), offline);
+    assert_eq!(state(&runs, ids[0]), RunState::Expired);
+}
+
+#[test]
+fn a_machine_that_stays_silent_loses_its_runs() {
+    let start = now();
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    runs.dispatched(ids[0], Ends::Exit, Instant::now());
+    let offline = |_: &PiId| Some(start.monotonic);
+    runs.tick(later(start, 86_000), offline);
+    assert_eq!(state(&runs, ids[0]), RunState::Dispatched);
+    runs.tick(later(start, 86_500), offline);
+    assert_eq!(state(&runs, ids[0]), RunState::Lost);
+}
+
+#[test]
+fn a_machine_that_powered_off_has_succeeded() {
+    let start = now();
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    runs.dispatched(ids[0], Ends::PowerOff, Instant::now());
+    runs.report(&pi("pi-1"), ids[0], report(RunState::Running), now());
+    runs.tick(later(start, 10), |_| Some(start.monotonic));
+    assert_eq!(state(&runs, ids[0]), RunState::Running);
+    runs.tick(later(start, 40), |_| Some(start.monotonic));
+    assert_eq!(state(&runs, ids[0]), RunState::Succeeded);
+}
+
+#[test]
+fn a_machine_does_so_many_runs_at_a_time() {
+    let (mut runs, ids) = with(vec![record(1, "pi-1"), record(2, "pi-1"), record(3, "pi-1"), record(4, "pi-2")]);
+    assert_eq!(runs.ready(&pi("pi-1")), ids[..2]);
+    runs.dispatched(ids[0], Ends::Exit, Instant::now());
+    assert_eq!(runs.ready(&pi("pi-1")), ids[1..2]);
+    assert_eq!(runs.ready(&pi("pi-2")), ids[3..]);
+    assert_eq!(runs.busy_with(&pi("pi-1"), &"uptime".parse().unwrap()), 1);
+}
+
+#[test]
+fn the_newest_twenty_stay_retained_and_refusals_never() {
+    let mut runs = empty();
+    let mut cleared = Vec::new();
+    for n in 0..25 {
+        let queued = record(n, "pi-1");
+        let id = queued.run.id;
+        runs.add(vec![queued], None, Instant::now());
+        let steps = runs.end(id, RunState::Succeeded, "", now());
+        cleared.extend(steps.into_iter().filter(|step| matches!(step, Step::Clear(..))));
+        runs.stored(id, None);
+    }
+    assert_eq!(cleared.len(), 5);
+    let refused = record(30, "pi-1");
+    let id = refused.run.id;
+    runs.add(vec![refused], None, Instant::now());
+    assert!(runs.end(id, RunState::Rejected, "no", now()).contains(&Step::Clear(pi("pi-1"), id)));
+    assert!(!runs.get(id).unwrap().retained);
+}
+
+#[test]
+fn the_same_request_id_by_the_same_account_is_the_same_run() {
+    let mut runs = empty();
+    let mut asked = record(1, "pi-1");
+    asked.run.request_id = Some("r".into());
+    let id = asked.run.id;
+    runs.add(vec![asked], None, Instant::now());
+    assert_eq!(runs.earlier("anna", "r", now().wall).unwrap().runs, [id]);
+    assert_eq!(runs.earlier("berta", "r", now().wall), None);
+    let tomorrow = Timestamp::from_unix_milliseconds(now().wall.unix_milliseconds() + 86_400_001);
+    assert_eq!(runs.earlier("anna", "r", tomorrow), None);
+    runs.withdraw(&[id]);
+    assert_eq!(runs.earlier("anna", "r", now().wall), None);
+}
+
+fn group(options: GroupOptions) -> (Runs, Vec<RunId>, RunId) {
+    let id = RunId::from_parts(100, [100; 10]);
+    let records: Vec<_> = (1..=4)
+        .map(|n| {
+            let mut record = record(n, &format!("pi-{n}"));
+            record.run.group = Some(id);
+            record
+        })
+        .collect();
+    let ids: Vec<_> = records.iter().map(|record| record.run.id).collect();
+    let group = GroupRecord {
+        id,
+        task: "uptime".parse().unwrap(),
+        target: pistat_protocol::id::Target::All,
+        requested_by: "anna".into(),
+        created_at: now().wall,
+        runs: ids.clone(),
+        options,
+        stopped: None,
+        open: true,
+        states: BTreeMap::new(),
+    };
+    let mut runs = empty();
+    runs.add(records, Some(group), Instant::now());
+    runs.accepted(&ids);
+    (runs, ids, id)
+}
+
+fn ready(runs: &Runs) -> Vec<RunId> {
+    (1..=4).flat_map(|n| runs.ready(&pi(&format!("pi-{n}")))).collect()
+}
+
+fn finish(runs: &mut Runs, id: RunId, state: RunState) -> Vec<Step> {
+    runs.dispatched(id, Ends::Exit, Instant::now());
+    let machine = runs.get(id).unwrap().run.pi.clone();
+    let steps = runs.report(&machine, id, report(state), now());
+    runs.stored(id, Some(state));
+    steps
+}
+
+#[test]
+fn a_rolling_group_goes_so_many_at_a_time() {
+    let (mut runs, ids, _) = group(GroupOptions { at_once: Some(1), ..GroupOptions::default() });
+    assert_eq!(ready(&runs).len(), 4, "none has started yet: each machine is asked in turn");
+    runs.dispatched(ids[0], Ends::Exit, Instant::now());
+    assert!(ready(&runs).is_empty());
+    let steps = runs.report(&pi("pi-1"), ids[0], report(RunState::Succeeded), now());
+    assert!(steps.contains(&Step::Dispatch(pi("pi-2"))), "{steps:?}");
+    assert_eq!(ready(&runs), ids[1..]);
+}
+
+#[test]
+fn a_canary_goes_alone_and_stops_the_rest_if_it_fails() {
+    for (end, rest) in [(RunState::Succeeded, RunState::Queued), (RunState::Failed, RunState::Cancelled)] {
+        let (mut runs, ids, id) = group(GroupOptions { canary: true, ..GroupOptions::default() });
+        assert_eq!(ready(&runs), ids[..1]);
+        finish(&mut runs, ids[0], end);
+        assert_eq!(state(&runs, ids[3]), rest, "{end}");
+        assert_eq!(runs.group(id).unwrap().stopped.is_some(), end == RunState::Failed);
+    }
+}
+
+#[test]
+fn a_group_stops_after_so_many_failures_and_closes_when_all_are_done() {
+    let (mut runs, ids, id) = group(GroupOptions { stop_after: Some(2), ..GroupOptions::default() });
+    finish(&mut runs, ids[0], RunState::Failed);
+    assert!(runs.group_record(id).unwrap().open);
+    finish(&mut runs, ids[1], RunState::TimedOut);
+    assert_eq!(state(&runs, ids[2]), RunState::Cancelled);
+    let record = runs.group_record(id).unwrap();
+    assert!(!record.open && record.stopped.is_some(), "{record:?}");
+    let view = runs.group(id).unwrap();
+    assert_eq!(view.states, [(RunState::Failed, 1), (RunState::TimedOut, 1), (RunState::Cancelled, 2)].into());
+    assert_eq!(view.total, 4);
+}

@@ -1,0 +1,364 @@
+//! Wiring: opens the state, binds the ports, starts every part, and ends them in order.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use pistat_broker::{Broker, BrokerConfig, BrokerEvent, Directory, TlsListener};
+use pistat_protocol::{id::AccountName, order::JoinToken};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access::SecretHash,
+    bridge::{self, BrokerAddress},
+    catalogue::Catalogue,
+    config::{self, Config, Problem},
+    hub::{Hub, HubParts, Inputs, ASKS},
+    own_machine,
+    shutdown::{Ended, Signals, Wish},
+    store::{Retention, Store, StoreError, new_secret},
+    web::{self, Listener, Readers, Web},
+};
+
+/// How often the catalogue's file is looked at.
+const CATALOGUE_LOOK: Duration = Duration::from_secs(2);
+
+/// How long each part may take to end.
+const GRACE: Duration = Duration::from_secs(6);
+
+/// Why the controller did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The catalogue is not valid: every problem, with its place.
+    #[error("{}", sentences(.0))]
+    Catalogue(Vec<Problem>),
+    /// `[mqtt.limits]` is not valid.
+    #[error("[mqtt.limits] is not valid: {0}")]
+    Limits(serde_json::Error),
+    /// The state folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The embedded broker cannot start.
+    #[error(transparent)]
+    Broker(#[from] pistat_broker::StartError),
+    /// The HTTP port cannot be used.
+    #[error("{0}")]
+    Http(String),
+    /// The system refuses something basic.
+    #[error("the system refuses what the controller needs: {0}")]
+    System(#[from] io::Error),
+}
+
+impl StartError {
+    /// An exit code of sysexits.h: 64 for what an operator wrote, 69 for a port, 74 for the state folder, 71 for the system.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Catalogue(_) | Self::Limits(_) => 64,
+            Self::Broker(_) | Self::Http(_) => 69,
+            Self::Store(_) => 74,
+            Self::System(_) => 71,
+        }
+    }
+}
+
+fn sentences(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Where the controller listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// Dashboard, API, MQTT over WebSocket.
+    pub http: SocketAddr,
+    /// Whether that is HTTPS.
+    pub https: bool,
+    /// Plain MQTT, with the embedded broker.
+    pub mqtt: Option<SocketAddr>,
+    /// MQTT over TLS.
+    pub mqtts: Option<SocketAddr>,
+}
+
+/// What a person needs first.
+#[derive(Debug, Clone)]
+pub struct Welcome {
+    /// The code of a sign-in link.
+    pub code: String,
+    /// The join token.
+    pub join_token: JoinToken,
+    /// Whether the account `admin` was made just now.
+    pub new_admin: bool,
+    /// What was damaged and set aside.
+    pub damaged: Vec<String>,
+}
+
+/// A running controller.
+pub struct Controller {
+    addresses: Addresses,
+    welcome: Welcome,
+    signals: Signals,
+    reload: mpsc::Sender<()>,
+    parts: JoinSet<Part>,
+    broker: Option<Broker>,
+    stop: Stop,
+}
+
+/// How a part of the controller ended.
+type Part = (&'static str, Result<(), String>);
+
+/// What is stopped, in this order: first whatever takes new work, last what carries the farewell.
+#[derive(Clone, Default)]
+struct Stop {
+    web: CancellationToken,
+    agent: CancellationToken,
+    hub: CancellationToken,
+    bridge: CancellationToken,
+}
+
+impl Controller {
+    /// Starts everything. When it returns, the ports are open.
+    ///
+    /// # Errors
+    /// Anything that a person has to mend first, in a sentence.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let signals = Signals::listen()?;
+        let catalogue = Catalogue::read(&config.tasks).map_err(StartError::Catalogue)?;
+        let listener = Listener::bind(config.http.listen, config.http.tls.as_ref()).await.map_err(StartError::Http)?;
+        let retention = retention(&config);
+        let state = config.state.clone();
+        let (store, loaded, stored) = tokio::task::block_in_place(|| Store::open(&state, retention))?;
+        let readers = Readers::open(|| store.reader())?;
+        let controller_secret = new_secret()?;
+        let (broker, broker_events) = start_broker(&config, &store, &controller_secret).await?;
+        let broker_addresses = broker.as_ref().map(Broker::addresses);
+        let mqtt = broker_addresses.and_then(|addresses| addresses.mqtt);
+        let addresses = Addresses {
+            http: listener.address()?,
+            https: listener.is_tls(),
+            mqtt,
+            mqtts: broker_addresses.and_then(|addresses| addresses.mqtts),
+        };
+
+        let stop = Stop::default();
+        let (heard_sender, heard) = mpsc::channel(bridge::INCOMING);
+        let (outgoing_sender, outgoing) = mpsc::channel(bridge::OUTGOING);
+        let (asks_sender, asks) = mpsc::channel(ASKS);
+        let (catalogue_sender, catalogues) = mpsc::channel(1);
+        let (agent_sender, agent_incoming) = mpsc::channel(own_machine::INCOMING);
+        let (reload, reloads) = mpsc::channel(1);
+        let (access_sender, access) = watch::channel(Arc::new(loaded.access.clone()));
+        let (key, join_token) = (loaded.key.public(), loaded.join_token.clone());
+        let (new_admin, damaged) = (loaded.new_admin, loaded.damaged.clone());
+        let own_runs = store.own_runs_folder();
+        let handle = broker.as_ref().map(Broker::handle);
+        let mut hub = Hub::new(HubParts {
+            config: Arc::clone(&config),
+            catalogue,
+            store,
+            loaded,
+            broker: handle.clone(),
+            controller_secret: SecretHash::of(&controller_secret),
+            access: access_sender,
+            mqtt_port: mqtt.map(|address| address.port()),
+        });
+        let welcome = Welcome { code: hub.first_code()?, join_token, new_admin, damaged };
+
+        let mut parts = JoinSet::new();
+        let inputs = Inputs { heard, stored, asks, broker: broker_events, catalogue: catalogues, outgoing: outgoing_sender.clone() };
+        spawn(&mut parts, "the hub", { let stop = stop.hub.clone(); async move { hub.run(inputs, stop).await; Ok(()) } });
+        let address = broker_address(&config, mqtt, &controller_secret);
+        let embedded = broker.is_some();
+        let topics = config.mqtt.topics.clone();
+        spawn(&mut parts, "the connection to the broker", {
+            let (topics, stop) = (topics.clone(), stop.bridge.clone());
+            async move { bridge::run(address, topics, embedded, heard_sender, agent_sender, outgoing, stop).await; Ok(()) }
+        });
+        spawn(&mut parts, "the agent of this machine", {
+            let stop = stop.agent.clone();
+            async move { own_machine::run(own_runs, key, topics, agent_incoming, outgoing_sender, stop).await.map_err(|error| error.to_string()) }
+        });
+        spawn(&mut parts, "the reader of the catalogue", {
+            let (file, stop) = (config.tasks.clone(), stop.web.clone());
+            async move { watch_catalogue(file, reloads, catalogue_sender, stop).await; Ok(()) }
+        });
+        let web = Web { asks: asks_sender, access, readers: Arc::new(readers), broker: handle, config, mqtt, stop: stop.web.clone() };
+        spawn(&mut parts, "the web server", {
+            let stop = stop.web.clone();
+            async move { web::serve(listener, web::router(web), stop).await.map_err(|error| error.to_string()) }
+        });
+        Ok(Self { addresses, welcome, signals, reload, parts, broker, stop })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What a person needs first.
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Runs until a signal asks it to stop or a part dies; then ends everything.
+    pub async fn run(mut self) -> Ended {
+        let ended = loop {
+            tokio::select! {
+                wish = self.signals.next() => match wish {
+                    Wish::Stop => break Ended::Asked,
+                    // One request to read again is as good as two.
+                    Wish::Reload => { let _ = self.reload.try_send(()); }
+                },
+                Some(part) = self.parts.join_next() => break crashed(part),
+                error = broker_failed(&mut self.broker) => break Ended::Crashed(format!("the broker ended: {error}")),
+            }
+        };
+        if let Ended::Crashed(sentence) = &ended {
+            tracing::error!("{sentence}");
+        }
+        self.shutdown().await;
+        ended
+    }
+
+    async fn shutdown(mut self) {
+        tracing::info!("stopping");
+        self.stop.web.cancel();
+        self.stop.agent.cancel();
+        self.wait_for("the web server").await;
+        self.wait_for("the agent of this machine").await;
+        self.stop.hub.cancel();
+        self.wait_for("the hub").await;
+        self.stop.bridge.cancel();
+        self.wait_for("the connection to the broker").await;
+        if let Some(broker) = self.broker.take() {
+            if timeout(GRACE, broker.shutdown()).await.is_err() {
+                tracing::warn!("the broker did not end in time");
+            }
+        }
+    }
+
+    /// Waits until a part has ended, or the time for it is over.
+    async fn wait_for(&mut self, name: &'static str) {
+        let deadline = tokio::time::sleep(GRACE);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                part = self.parts.join_next() => match part {
+                    Some(Ok((ended, _))) if ended == name => return,
+                    Some(_) => {}
+                    None => return,
+                },
+                () = &mut deadline => return tracing::warn!("{name} did not end in time"),
+            }
+        }
+    }
+}
+
+fn crashed(part: Result<Part, tokio::task::JoinError>) -> Ended {
+    Ended::Crashed(match part {
+        Ok((name, Ok(()))) => format!("{name} ended without having been asked to"),
+        Ok((name, Err(error))) => format!("{name} ended: {error}"),
+        Err(error) => format!("a part of the controller panicked: {error}"),
+    })
+}
+
+fn spawn(parts: &mut JoinSet<Part>, name: &'static str, part: impl Future<Output = Result<(), String>> + Send + 'static) {
+    parts.spawn(async move { (name, part.await) });
+}
+
+async fn broker_failed(broker: &mut Option<Broker>) -> pistat_broker::BrokerError {
+    match broker {
+        Some(broker) => broker.failed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn retention(config: &Config) -> Retention {
+    let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Retention {
+        days: small(config.runs.keep.as_secs().div_ceil(86_400)),
+        runs: small(config.runs.keep_runs),
+        events: small(config.runs.keep_events),
+    }
+}
+
+type Started = (Option<Broker>, Option<mpsc::Receiver<BrokerEvent>>);
+
+async fn start_broker(config: &Config, store: &Store, secret: &str) -> Result<Started, StartError> {
+    if config.mqtt.broker != config::Broker::Embedded {
+        return Ok((None, None));
+    }
+    let limits = serde_json::from_value(config.mqtt.limits.clone().into()).map_err(StartError::Limits)?;
+    let tls = config.mqtt.tls.as_ref();
+    let broker = BrokerConfig {
+        listen: Some(config.mqtt.listen),
+        tls: tls.map(|tls| TlsListener { listen: tls.listen, cert: tls.tls.cert.clone(), key: tls.tls.key.clone() }),
+        state: Some(store.broker_folder()),
+        topics: config.mqtt.topics.clone(),
+        limits,
+    };
+    // Until the hub has told who else there is, only the controller itself gets in.
+    let mut directory = Directory::new();
+    directory.controller(SecretHash::of(secret).0);
+    let (broker, events) = Broker::start(broker, directory).await?;
+    Ok((Some(broker), Some(events)))
+}
+
+fn broker_address(config: &Config, mqtt: Option<SocketAddr>, secret: &str) -> BrokerAddress {
+    let topics = &config.mqtt.topics;
+    match (&config.mqtt.broker, mqtt) {
+        (config::Broker::External(url), _) => bridge::external(url, topics),
+        (config::Broker::Embedded, address) => {
+            let port = address.map_or(0, |address| address.port());
+            let host = match address.map(|address| address.ip()) {
+                Some(ip) if !ip.is_unspecified() => ip.to_string(),
+                Some(std::net::IpAddr::V6(_)) => "::1".into(),
+                _ => "127.0.0.1".into(),
+            };
+            BrokerAddress { options: bridge::options(&host, port, "controller", secret, "controller", topics) }
+        }
+    }
+}
+
+/// Reads the catalogue again when its file changes or somebody asks for it.
+async fn watch_catalogue(
+    file: PathBuf,
+    mut reloads: mpsc::Receiver<()>,
+    hub: mpsc::Sender<Result<Catalogue, Vec<Problem>>>,
+    stop: CancellationToken,
+) {
+    let mut look = interval(CATALOGUE_LOOK);
+    let mut seen = fingerprint(&file);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(()) = reloads.recv() => seen = fingerprint(&file),
+            _ = look.tick() => {
+                let now = fingerprint(&file);
+                if now == seen {
+                    continue;
+                }
+                seen = now;
+            }
+        }
+        let path = file.clone();
+        let Ok(catalogue) = tokio::task::spawn_blocking(move || Catalogue::read(&path)).await else { return };
+        if hub.send(catalogue).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What tells one version of a file from another: time of change, size and inode.
+fn fingerprint(file: &std::path::Path) -> Option<(i64, i64, u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata().ok()?;
+    Some((metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino()))
+}
+
+/// The name of the account whose sign-in link is printed.
+pub fn first_account() -> AccountName {
+    AccountName::admin()
+}

@@ -1,0 +1,140 @@
+//! Plain files of the state folder: read once at the start, replaced atomically afterwards.
+//!
+//! A file is replaced by writing a temporary one beside it, `fsync`, rename, `fsync` of the folder: whoever pulls the plug finds the old or the
+//! new content, never half of either. A file that cannot be read as what it should be is set aside under a new name and reported; it is never overwritten.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readable {
+    /// Its owner alone: it holds a secret or the hash of one.
+    Owner,
+    /// Everyone who may enter the folder.
+    Everyone,
+}
+
+impl Readable {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Everyone => 0o644,
+        }
+    }
+}
+
+/// Replaces a file by new content, atomically and durably.
+pub(crate) fn replace(path: &Path, content: &[u8], readable: Readable) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let result = write_durably(&temporary, content, readable).and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        // What is left of the attempt would take room on a disk that may be full.
+        let _ = fs::remove_file(&temporary);
+    }
+    result?;
+    sync_folder(path)
+}
+
+fn write_durably(path: &Path, content: &[u8], readable: Readable) -> io::Result<()> {
+    let _ = fs::remove_file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(readable.mode()).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Replaces a JSON file, indented for people.
+pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T, readable: Readable) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
+    text.push(b'\n');
+    replace(path, &text, readable)
+}
+
+/// A JSON file's value; the default when there is none. A damaged one is set aside, and named in `damaged`.
+pub(crate) fn load_json<T: DeserializeOwned + Default>(path: &Path, damaged: &mut Vec<String>) -> io::Result<T> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
+        Err(error) => return Err(error),
+    };
+    match serde_json::from_slice(&text) {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            let kept = set_aside(path)?;
+            damaged.push(format!(
+                "{} is damaged ({error}); it was set aside as {} and a new one begins empty",
+                path.display(),
+                kept.display()
+            ));
+            Ok(T::default())
+        }
+    }
+}
+
+/// Renames a damaged file to a name that nobody uses, and tells it.
+pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let kept = path.with_file_name(format!("{name}.damaged-{stamp}"));
+    fs::rename(path, &kept)?;
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    type Labels = BTreeMap<String, String>;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_readable_as_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        let labels: Labels = [("pi-1".to_string(), "Rack".to_string())].into();
+        replace_json(&path, &labels, Readable::Owner).unwrap();
+        let mut damaged = Vec::new();
+        assert_eq!(load_json::<Labels>(&path, &mut damaged).unwrap(), labels);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(damaged.is_empty());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.json");
+        fs::write(&path, "{\"pi-1\": \"Ra").unwrap();
+        let mut damaged = Vec::new();
+        assert_eq!(load_json::<Labels>(&path, &mut damaged).unwrap(), Labels::new());
+        assert_eq!(damaged.len(), 1);
+        let kept: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(fs::read_to_string(&kept[0]).unwrap(), "{\"pi-1\": \"Ra");
+    }
+
+    #[test]
+    fn a_failed_replacement_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        fs::write(&path, "old").unwrap();
+        fs::create_dir(folder.path().join("a.new")).unwrap();
+        assert!(replace(&path, b"new", Readable::Everyone).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    }
+}

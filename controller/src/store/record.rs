@@ -1,0 +1,236 @@
+//! Records of the register: what is kept of a run, a group and a piece of output, and the arithmetic of the output limit.
+
+use std::collections::VecDeque;
+
+use pistat_protocol::{
+    dashboard::Run,
+    id::{RunId, TaskId},
+    task::{OutputChunk, RunState, Stream},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// A run as the register keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// What everybody may see.
+    pub run: Run,
+    /// The most bytes of output that are stored.
+    pub output_limit_bytes: u64,
+    /// How long it may wait for an offline machine.
+    pub expires_milliseconds: u64,
+    /// Who asked for its end; kept until it is final.
+    pub cancelled_by: Option<String>,
+    /// The newest state that the agent reported and that is acknowledged.
+    pub reported: Option<RunState>,
+    /// The next chunk of output.
+    pub next_chunk: u64,
+    /// The chunks that its final report announced.
+    pub final_chunks: Option<u64>,
+    /// The boot during which it was started.
+    pub boot_id: Option<String>,
+    /// Whether its status is retained on the broker.
+    pub retained: bool,
+    /// What its success looks like.
+    pub ends: pistat_protocol::task::Ends,
+    /// The requester's role, checked again when the order is sent; null for the schedule.
+    pub role: Option<pistat_protocol::account::Role>,
+}
+
+/// A run on many machines as the register keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// Its id.
+    pub id: RunId,
+    /// Which task.
+    pub task: TaskId,
+    /// What it was aimed at.
+    pub target: pistat_protocol::id::Target,
+    /// Who asked.
+    pub requested_by: String,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// Its runs, in the order in which they are started.
+    pub runs: Vec<RunId>,
+    /// How it goes about it.
+    pub options: pistat_protocol::api::GroupOptions,
+    /// Why the rest was not started.
+    pub stopped: Option<String>,
+    /// Whether any of its runs is not final.
+    pub open: bool,
+    /// How its finished runs ended, so that an old group can be shown without its runs.
+    pub states: std::collections::BTreeMap<RunState, u32>,
+}
+
+/// A piece of output to be stored, and the earlier pieces that make room for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewPiece {
+    /// Whose.
+    pub(crate) run: RunId,
+    /// The chunk's number.
+    pub(crate) seq: u64,
+    /// Where it begins, in bytes of the whole output, gaps included.
+    pub(crate) start: u64,
+    /// Where it came from.
+    pub(crate) stream: Stream,
+    /// The text.
+    pub(crate) data: String,
+    /// The first and last chunk that are left out from now on.
+    pub(crate) left_out: Option<(u64, u64)>,
+}
+
+/// How far a run's output has come: which chunk is next, and which make room when the limit is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct OutputState {
+    limit: u64,
+    /// Bytes of the whole output so far, gaps included.
+    end: u64,
+    /// Bytes of the first half that are stored; it is closed once a chunk did not fit.
+    head_bytes: u64,
+    head_open: bool,
+    /// The chunks of the last half, oldest first, with their sizes.
+    tail: VecDeque<(u64, u64)>,
+    tail_bytes: u64,
+}
+
+impl OutputState {
+    /// Nothing yet.
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { limit, end: 0, head_bytes: 0, head_open: true, tail: VecDeque::new(), tail_bytes: 0 }
+    }
+
+    /// The state after a restart, from the number, start and size of each stored chunk. The record's counts follow what is stored.
+    pub(crate) fn from_stored(record: &mut RunRecord, stored: Vec<(u64, u64, u64)>) -> Self {
+        let mut state = Self::new(record.output_limit_bytes);
+        let mut next = 0;
+        for (seq, start, bytes) in stored {
+            // A hole in the numbers is where chunks were left out: the first half ended before it.
+            state.head_open &= seq == next;
+            next = seq + 1;
+            state.end = start + bytes;
+            state.place(seq, bytes);
+        }
+        record.next_chunk = next;
+        state.count(record);
+        state
+    }
+
+    /// Takes the next chunk: adds to the run's counts and says what to store.
+    pub(crate) fn take(&mut self, record: &mut RunRecord, chunk: OutputChunk) -> NewPiece {
+        let (gap, size) = (chunk.gap_bytes.unwrap_or(0), chunk.data.len() as u64);
+        let start = self.end.saturating_add(gap);
+        self.end = start.saturating_add(size);
+        let left_out = self.place(chunk.seq, size);
+        record.next_chunk = chunk.seq + 1;
+        self.count(record);
+        let stream = chunk.stream.unwrap_or(Stream::Stdout);
+        NewPiece { run: record.run.id, seq: chunk.seq, start, stream, data: chunk.data, left_out }
+    }
+
+    fn count(&self, record: &mut RunRecord) {
+        record.run.output_bytes = self.end;
+        record.run.dropped_bytes = self.end - self.head_bytes - self.tail_bytes;
+    }
+
+    fn place(&mut self, seq: u64, size: u64) -> Option<(u64, u64)> {
+        let half = self.limit / 2;
+        if self.head_open && self.head_bytes + size <= half {
+            self.head_bytes += size;
+            return None;
+        }
+        self.head_open = false;
+        self.tail.push_back((seq, size));
+        self.tail_bytes += size;
+        self.make_room(half)
+    }
+
+    /// Leaves out the oldest chunks of the last half; its newest always stays.
+    fn make_room(&mut self, half: u64) -> Option<(u64, u64)> {
+        let mut left_out: Option<(u64, u64)> = None;
+        while self.tail_bytes > half && self.tail.len() > 1 {
+            let (seq, size) = self.tail.pop_front()?;
+            self.tail_bytes -= size;
+            left_out = Some((left_out.map_or(seq, |(first, _)| first), seq));
+        }
+        left_out
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn record(limit: u64) -> RunRecord {
+        RunRecord {
+            run: Run {
+                id: RunId::from_parts(1, [1; 10]),
+                task: "uptime".parse().unwrap(),
+                pi: "pi-1".parse().unwrap(),
+                state: RunState::Queued,
+                args: pistat_protocol::task::Arguments::new(),
+                requested_by: "admin".into(),
+                request_id: None,
+                group: None,
+                created_at: Timestamp::from_unix_milliseconds(0),
+                started_at: None,
+                finished_at: None,
+                exit_code: None,
+                reason: None,
+                output_bytes: 0,
+                dropped_bytes: 0,
+            },
+            output_limit_bytes: limit,
+            expires_milliseconds: 0,
+            cancelled_by: None,
+            reported: None,
+            next_chunk: 0,
+            final_chunks: None,
+            boot_id: None,
+            retained: true,
+            ends: pistat_protocol::task::Ends::Exit,
+            role: None,
+        }
+    }
+
+    pub(crate) fn chunk(seq: u64, data: &str, gap: Option<u64>) -> OutputChunk {
+        OutputChunk { seq, stream: Some(Stream::Stdout), data: data.into(), gap_bytes: gap, is_final: false, dropped_bytes: None }
+    }
+
+    #[test]
+    fn output_beyond_the_limit_keeps_its_first_and_its_last_half() {
+        let mut record = record(20);
+        let mut state = OutputState::new(20);
+        let left_out: Vec<_> = (0..10).map(|seq| state.take(&mut record, chunk(seq, "12345", None)).left_out).collect();
+        let expected = [None, None, None, None, Some((2, 2)), Some((3, 3)), Some((4, 4)), Some((5, 5)), Some((6, 6)), Some((7, 7))];
+        assert_eq!(left_out, expected);
+        assert_eq!((record.run.output_bytes, record.run.dropped_bytes), (50, 30));
+    }
+
+    #[test]
+    fn gaps_count_as_dropped() {
+        let mut record = record(1000);
+        let mut state = OutputState::new(1000);
+        state.take(&mut record, chunk(0, "abc", None));
+        let piece = state.take(&mut record, chunk(1, "xyz", Some(100)));
+        assert_eq!(piece.start, 103);
+        assert_eq!((record.run.output_bytes, record.run.dropped_bytes), (106, 100));
+    }
+
+    #[test]
+    fn a_restart_goes_on_where_it_was() {
+        let (mut before, mut record) = (OutputState::new(20), record(20));
+        let mut stored = std::collections::BTreeMap::new();
+        for seq in 0..7 {
+            let piece = before.take(&mut record, chunk(seq, "12345", None));
+            stored.insert(seq, (piece.start, 5));
+            if let Some((first, last)) = piece.left_out {
+                stored.retain(|seq, _| *seq < first || *seq > last);
+            }
+        }
+        let mut again = self::record(20);
+        let stored = stored.into_iter().map(|(seq, (start, bytes))| (seq, start, bytes)).collect();
+        let mut after = OutputState::from_stored(&mut again, stored);
+        assert_eq!(after.take(&mut again, chunk(7, "12345", None)), before.take(&mut record, chunk(7, "12345", None)));
+        assert_eq!(again, record);
+    }
+}

@@ -1,0 +1,339 @@
+//! The register: runs, their output, and events, in one `SQLite` file.
+//!
+//! Every commit is on the disk when it returns (`WAL`, `synchronous=FULL`). The order of runs and events is the register's own sequence, whatever
+//! clocks do. Output beyond a run's limit keeps its first half and its last half.
+
+use std::path::Path;
+
+use pistat_protocol::{
+    dashboard::{Event, OutputPiece},
+    id::RunId,
+    task::Stream,
+};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::record::{GroupRecord, NewPiece, OutputState, RunRecord};
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS runs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, pi TEXT NOT NULL, task TEXT NOT NULL, state TEXT NOT NULL,
+    final INTEGER NOT NULL, retained INTEGER NOT NULL, request TEXT, created INTEGER NOT NULL, record TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS runs_pi ON runs (pi, seq);
+CREATE INDEX IF NOT EXISTS runs_open ON runs (final) WHERE final = 0;
+CREATE INDEX IF NOT EXISTS runs_retained ON runs (pi, seq) WHERE retained = 1;
+CREATE INDEX IF NOT EXISTS runs_request ON runs (request, created) WHERE request IS NOT NULL;
+CREATE TABLE IF NOT EXISTS groups (id TEXT PRIMARY KEY, open INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS output (
+    run TEXT NOT NULL, seq INTEGER NOT NULL, start INTEGER NOT NULL, stream INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (run, seq));
+CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, record TEXT NOT NULL);
+";
+
+/// One write to the register.
+#[derive(Debug, Clone)]
+pub(crate) enum RegisterWrite {
+    /// A run, new or changed.
+    Run(Box<RunRecord>),
+    /// A group, new or changed.
+    Group(Box<GroupRecord>),
+    /// A piece of output.
+    Piece(NewPiece),
+    /// The broker no longer retains a run's status.
+    Cleared(RunId),
+    /// An event.
+    Event(Event),
+}
+
+/// What `GET /api/runs` asks for.
+#[derive(Debug, Clone, Default)]
+pub struct RunQuery {
+    /// Only runs on this machine.
+    pub pi: Option<String>,
+    /// Only runs of this task.
+    pub task: Option<String>,
+    /// Only runs in this state.
+    pub state: Option<String>,
+    /// Only runs that were accepted before this one.
+    pub before: Option<RunId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// What is kept of finished runs and of events.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Older ones go.
+    pub days: u32,
+    /// The newest that stay, however many there are.
+    pub runs: u32,
+    /// The newest events that stay.
+    pub events: u32,
+}
+
+/// The register's file, open for writing. One thread has it.
+pub(crate) struct Register {
+    connection: Connection,
+}
+
+impl Register {
+    /// Opens the file, making it when there is none.
+    pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        // A log that has once been large is cut back, so that a burst of output does not keep its room for ever.
+        connection.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
+        connection.execute_batch(SCHEMA)?;
+        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if verdict == "ok" { Ok(Self { connection }) } else { Err(rusqlite::Error::InvalidQuery) }
+    }
+
+    /// Does all writes, or none of them.
+    pub(crate) fn commit<'a>(&mut self, writes: impl Iterator<Item = &'a RegisterWrite>) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        for write in writes {
+            apply(&transaction, write)?;
+        }
+        transaction.commit()
+    }
+
+    /// The runs that are not final, in their order.
+    pub(crate) fn open_runs(&self) -> rusqlite::Result<Vec<RunRecord>> {
+        self.records("SELECT record FROM runs WHERE final = 0 ORDER BY seq", [])
+    }
+
+    /// The final runs whose status is still retained on the broker, oldest first.
+    pub(crate) fn retained_runs(&self) -> rusqlite::Result<Vec<RunRecord>> {
+        self.records("SELECT record FROM runs WHERE retained = 1 AND final = 1 ORDER BY seq", [])
+    }
+
+    /// The newest runs, newest first.
+    pub(crate) fn newest_runs(&self, limit: u32) -> rusqlite::Result<Vec<RunRecord>> {
+        self.records("SELECT record FROM runs ORDER BY seq DESC LIMIT ?1", [limit])
+    }
+
+    /// Runs with a request id that were accepted since a time, oldest first.
+    pub(crate) fn requested_runs(&self, since_unix_milliseconds: i64) -> rusqlite::Result<Vec<RunRecord>> {
+        self.records("SELECT record FROM runs WHERE request IS NOT NULL AND created >= ?1 ORDER BY seq", [since_unix_milliseconds])
+    }
+
+    /// The groups that are not finished and the newest others, newest first.
+    pub(crate) fn groups(&self, limit: u32) -> rusqlite::Result<Vec<GroupRecord>> {
+        self.records("SELECT record FROM groups ORDER BY open DESC, id DESC LIMIT ?1", [limit])
+    }
+
+    /// The newest events, newest first.
+    pub(crate) fn newest_events(&self, limit: u32) -> rusqlite::Result<Vec<Event>> {
+        self.records("SELECT record FROM events ORDER BY seq DESC LIMIT ?1", [limit])
+    }
+
+    /// Deletes what the retention does not keep. Runs that are not final stay.
+    pub(crate) fn retain(&mut self, retention: Retention, now_unix_milliseconds: i64) -> rusqlite::Result<usize> {
+        let oldest = now_unix_milliseconds - i64::from(retention.days) * 86_400_000;
+        let transaction = self.connection.transaction()?;
+        let mut deleted = transaction.execute(
+            "DELETE FROM runs WHERE final = 1 AND retained = 0
+             AND (created < ?1 OR seq <= (SELECT seq FROM runs ORDER BY seq DESC LIMIT 1 OFFSET ?2))",
+            params![oldest, retention.runs],
+        )?;
+        if deleted > 0 {
+            transaction.execute("DELETE FROM output WHERE run NOT IN (SELECT id FROM runs)", [])?;
+            transaction.execute("DELETE FROM groups WHERE open = 0 AND id < (SELECT min(id) FROM runs)", [])?;
+        }
+        deleted += transaction.execute(
+            "DELETE FROM events WHERE time < ?1 OR seq <= (SELECT max(seq) FROM events) - ?2",
+            params![oldest, retention.events],
+        )?;
+        transaction.commit()?;
+        if deleted > 0 {
+            self.connection.execute_batch("PRAGMA incremental_vacuum")?;
+        }
+        Ok(deleted)
+    }
+
+    fn records<T: serde::de::DeserializeOwned>(&self, query: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<Vec<T>> {
+        query_records(&self.connection, query, parameters)
+    }
+}
+
+fn query_records<T: serde::de::DeserializeOwned>(
+    connection: &Connection,
+    query: &str,
+    parameters: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<T>> {
+    let mut statement = connection.prepare_cached(query)?;
+    let rows = statement.query_map(parameters, |row| {
+        let text: String = row.get(0)?;
+        // A record of another version is passed over: it must not hide the others.
+        Ok(serde_json::from_str(&text).inspect_err(|error| tracing::warn!(%error, "a record of the register cannot be read")).ok())
+    })?;
+    rows.filter_map(Result::transpose).collect()
+}
+
+fn apply(connection: &Connection, write: &RegisterWrite) -> rusqlite::Result<()> {
+    match write {
+        RegisterWrite::Run(record) => put_run(connection, record),
+        RegisterWrite::Group(record) => put_group(connection, record),
+        RegisterWrite::Piece(piece) => put_piece(connection, piece),
+        RegisterWrite::Cleared(run) => put_cleared(connection, *run),
+        RegisterWrite::Event(event) => put_event(connection, event),
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+fn put_run(connection: &Connection, record: &RunRecord) -> rusqlite::Result<()> {
+    let run = &record.run;
+    let request = run.request_id.as_ref().map(|id| format!("{}\n{id}", run.requested_by));
+    connection
+        .prepare_cached(
+            "INSERT INTO runs (id, pi, task, state, final, retained, request, created, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (id) DO UPDATE SET state = excluded.state, final = excluded.final, retained = excluded.retained, record = excluded.record",
+        )?
+        .execute(params![
+            run.id.to_string(),
+            run.pi.as_str(),
+            run.task.as_str(),
+            run.state.as_str(),
+            run.state.is_final(),
+            record.retained,
+            request,
+            run.created_at.unix_milliseconds(),
+            json(record)?
+        ])?;
+    Ok(())
+}
+
+fn put_group(connection: &Connection, record: &GroupRecord) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO groups (id, open, record) VALUES (?1, ?2, ?3)")?
+        .execute(params![record.id.to_string(), record.open, json(record)?])?;
+    Ok(())
+}
+
+fn put_piece(connection: &Connection, piece: &NewPiece) -> rusqlite::Result<()> {
+    let run = piece.run.to_string();
+    connection
+        .prepare_cached("INSERT OR IGNORE INTO output (run, seq, start, stream, data) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![run, piece.seq, piece.start, piece.stream == Stream::Stderr, piece.data])?;
+    if let Some((first, last)) = piece.left_out {
+        connection
+            .prepare_cached("DELETE FROM output WHERE run = ?1 AND seq BETWEEN ?2 AND ?3")?
+            .execute(params![run, first, last])?;
+    }
+    Ok(())
+}
+
+fn put_cleared(connection: &Connection, run: RunId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE runs SET retained = 0, record = json_set(record, '$.retained', json('false')) WHERE id = ?1")?
+        .execute([run.to_string()])?;
+    Ok(())
+}
+
+fn put_event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO events (seq, time, record) VALUES (?1, ?2, ?3)")?
+        .execute(params![event.seq, event.time.unix_milliseconds(), json(event)?])?;
+    Ok(())
+}
+
+/// The register, open for reading. Readers never wait for the writer, nor it for them.
+pub struct Reader {
+    connection: Connection,
+}
+
+/// Where a follower of a run's output stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The next chunk.
+    pub seq: u64,
+    /// Where it should begin, in bytes of the whole output; a later start is a gap.
+    pub start: u64,
+}
+
+/// The most text that one page of output carries, in bytes.
+const PAGE_BYTES: usize = 256 * 1024;
+
+impl Reader {
+    pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        Ok(Self { connection })
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// The register cannot be read.
+    pub fn run(&self, id: RunId) -> rusqlite::Result<Option<RunRecord>> {
+        let text: Option<String> = self
+            .connection
+            .prepare_cached("SELECT record FROM runs WHERE id = ?1")?
+            .query_row([id.to_string()], |row| row.get(0))
+            .optional()?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Runs, newest first.
+    ///
+    /// # Errors
+    /// The register cannot be read.
+    pub fn runs(&self, query: &RunQuery) -> rusqlite::Result<Vec<RunRecord>> {
+        query_records(
+            &self.connection,
+            "SELECT record FROM runs WHERE (?1 IS NULL OR pi = ?1 COLLATE NOCASE) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR state = ?3)
+             AND (?4 IS NULL OR seq < (SELECT seq FROM runs WHERE id = ?4)) ORDER BY seq DESC LIMIT ?5",
+            params![query.pi, query.task, query.state, query.before.map(|id| id.to_string()), query.limit],
+        )
+    }
+
+    /// Events, newest first, before a sequence number.
+    ///
+    /// # Errors
+    /// The register cannot be read.
+    pub fn events(&self, before: Option<u64>, limit: u32) -> rusqlite::Result<Vec<Event>> {
+        let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
+        query_records(&self.connection, "SELECT record FROM events WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2", params![before, limit])
+    }
+
+    /// The next page of a run's output, and where the one after it begins. An empty page means that there is no more yet.
+    ///
+    /// # Errors
+    /// The register cannot be read.
+    pub fn output(&self, run: RunId, mut cursor: Cursor) -> rusqlite::Result<(Vec<OutputPiece>, Cursor)> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT seq, start, stream, data FROM output WHERE run = ?1 AND seq >= ?2 ORDER BY seq")?;
+        let mut rows = statement.query(params![run.to_string(), cursor.seq])?;
+        let (mut pieces, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let (seq, start): (u64, u64) = (row.get(0)?, row.get(1)?);
+            let stream = if row.get(2)? { Stream::Stderr } else { Stream::Stdout };
+            let data: String = row.get(3)?;
+            bytes += data.len();
+            let gap_bytes = start.saturating_sub(cursor.start);
+            cursor = Cursor { seq: seq + 1, start: start + data.len() as u64 };
+            pieces.push(OutputPiece { seq, stream, data, gap_bytes });
+            if bytes >= PAGE_BYTES {
+                break;
+            }
+        }
+        Ok((pieces, cursor))
+    }
+
+    /// Number, start and size of each stored chunk of a run: for one that goes on after a restart.
+    pub(crate) fn output_sizes(&self, run: RunId) -> rusqlite::Result<Vec<(u64, u64, u64)>> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT seq, start, length(CAST(data AS BLOB)) FROM output WHERE run = ?1 ORDER BY seq")?;
+        statement.query_map([run.to_string()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+    }
+}
+
+impl OutputState {
+    /// The state of a run's output after a restart.
+    pub(crate) fn reload(record: &mut RunRecord, reader: &Reader) -> rusqlite::Result<Self> {
+        let stored = reader.output_sizes(record.run.id)?;
+        Ok(Self::from_stored(record, stored))
+    }
+}

@@ -1,0 +1,287 @@
+//! The dashboard's WebSocket: a snapshot, then changes; watching, following output, and the web terminal.
+//!
+//! A slow browser is never waited for: it falls behind the shared frames, and is given a fresh snapshot. What it asked for itself (output, answers)
+//! waits for it, and nothing else does.
+
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
+
+use axum::{
+    Extension,
+    extract::{
+        ConnectInfo, State, WebSocketUpgrade,
+        ws::{Message, Utf8Bytes, WebSocket},
+    },
+    http::{HeaderMap, header},
+    response::Response,
+};
+use pistat_protocol::{
+    dashboard::{ClientMessage, ServerMessage},
+    id::{PiId, RunId},
+};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{Web, console, output::Follower};
+use crate::{
+    access::Caller,
+    hub::{
+        ask::{Ask, Refused},
+        feed::Frame,
+    },
+};
+
+/// The largest message of a browser: a pasted command line.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// How many messages of its own wait for a browser: pages of output of 256 kB and answers.
+const OUTBOX: usize = 4;
+
+/// How many runs a browser follows at a time; the oldest goes when another begins.
+const MAX_FOLLOWED: usize = 16;
+
+/// How many commands of a browser are at work at a time.
+const MAX_COMMANDS: usize = 16;
+
+/// How often a browser is asked whether it is still there, and a watch is renewed.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// After so many heartbeats without a word the browser is gone.
+const MISSED_HEARTBEATS: u32 = 3;
+
+/// `GET /api/ws`.
+pub(super) async fn connect(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    ConnectInfo(_peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refused> {
+    if !same_origin(&headers, &caller) {
+        return Err(Refused::forbidden("the feed serves only this controller's own pages: the Origin is another's"));
+    }
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).write_buffer_size(0);
+    Ok(upgrade.on_upgrade(move |socket| serve(web, caller, socket)))
+}
+
+/// Whether a browser's page is ours. A program with a token needs no Origin; a session's cookie does, since any page can make a browser send it.
+fn same_origin(headers: &HeaderMap, caller: &Caller) -> bool {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    match headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or_default()) {
+        Some(origin) => origin.split_once("://").is_some_and(|(_, origin)| Some(origin) == host),
+        None => caller.session.is_none(),
+    }
+}
+
+async fn serve(web: Web, caller: Caller, socket: WebSocket) {
+    let (outbox, messages) = mpsc::channel(OUTBOX);
+    let connection = Connection {
+        web,
+        caller,
+        outbox,
+        followed: Vec::new(),
+        watched: Vec::new(),
+        questions: HashMap::new(),
+        work: JoinSet::new(),
+        silent: 0,
+    };
+    // An error here is a browser that has gone; its tasks end with the connection.
+    let _ = connection.run(socket, messages).await;
+}
+
+/// What is sent next.
+enum Next {
+    Frame(Result<Frame, broadcast::error::RecvError>),
+    Own(ServerMessage),
+    Received(Option<Result<Message, axum::Error>>),
+    Heartbeat,
+    Access,
+    Stop,
+}
+
+struct Connection {
+    web: Web,
+    caller: Caller,
+    outbox: mpsc::Sender<ServerMessage>,
+    followed: Vec<(RunId, AbortHandle)>,
+    watched: Vec<PiId>,
+    /// Commands that wait for a yes or no.
+    questions: HashMap<u32, oneshot::Sender<bool>>,
+    work: JoinSet<()>,
+    silent: u32,
+}
+
+impl Connection {
+    async fn run(mut self, mut socket: WebSocket, mut messages: mpsc::Receiver<ServerMessage>) -> Result<(), axum::Error> {
+        let mut frames = self.join(&mut socket).await?;
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.reset();
+        let mut access = self.web.access.clone();
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = self.web.stop.cancelled() => Next::Stop,
+                Ok(()) = access.changed() => Next::Access,
+                frame = frames.recv() => Next::Frame(frame),
+                Some(message) = messages.recv() => Next::Own(message),
+                received = socket.recv() => Next::Received(received),
+                _ = heartbeat.tick() => Next::Heartbeat,
+            };
+            match next {
+                Next::Frame(Ok(frame)) => socket.send(Message::Text(frame)).await?,
+                Next::Frame(Err(_)) => frames = self.join(&mut socket).await?,
+                Next::Own(message) => send(&mut socket, &message).await?,
+                Next::Received(Some(Ok(message))) => self.received(&mut socket, message).await?,
+                Next::Heartbeat => self.heartbeat(&mut socket).await?,
+                Next::Access if access.borrow_and_update().still_holds(&self.caller) => {}
+                Next::Access => return send(&mut socket, &ServerMessage::Expired).await,
+                Next::Received(_) | Next::Stop => return Ok(()),
+            }
+            while self.work.try_join_next().is_some() {}
+        }
+    }
+
+    /// A snapshot, and every frame from exactly then on.
+    async fn join(&mut self, socket: &mut WebSocket) -> Result<broadcast::Receiver<Frame>, axum::Error> {
+        let caller = self.caller.clone();
+        let (snapshot, frames) = self.web.ask(|reply| Ask::Join(caller, reply)).await.map_err(axum::Error::new)?;
+        send(socket, &snapshot).await?;
+        Ok(frames)
+    }
+
+    async fn heartbeat(&mut self, socket: &mut WebSocket) -> Result<(), axum::Error> {
+        self.silent += 1;
+        if self.silent > MISSED_HEARTBEATS {
+            return Err(axum::Error::new(Refused::unavailable("the browser is gone")));
+        }
+        if !self.watched.is_empty() {
+            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
+        }
+        socket.send(Message::Ping(axum::body::Bytes::new())).await
+    }
+
+    async fn received(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), axum::Error> {
+        self.silent = 0;
+        let Message::Text(text) = message else { return Ok(()) };
+        match serde_json::from_str(&text) {
+            Ok(ClientMessage::Ping { id }) => return send(socket, &ServerMessage::Pong { id }).await,
+            Ok(ClientMessage::Watch { pis }) => self.watch(pis).await,
+            Ok(ClientMessage::Follow { run, from }) => self.follow(run, from),
+            Ok(ClientMessage::Unfollow { run }) => self.unfollow(run),
+            Ok(ClientMessage::Command { id, line }) => self.command(id, line),
+            Ok(ClientMessage::Confirm { id, yes }) => self.confirm(id, yes),
+            Ok(ClientMessage::Complete { id, line, cursor }) => self.complete(id, line, cursor),
+            Err(error) => tracing::debug!(%error, "a browser sent a message that cannot be read"),
+        }
+        Ok(())
+    }
+
+    async fn watch(&mut self, mut pis: Vec<PiId>) {
+        pis.truncate(MAX_FOLLOWED);
+        self.watched = pis;
+        if !self.watched.is_empty() {
+            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
+        }
+    }
+
+    fn follow(&mut self, run: RunId, from: u64) {
+        self.unfollow(run);
+        if self.followed.len() >= MAX_FOLLOWED {
+            self.followed.remove(0).1.abort();
+        }
+        let (web, outbox) = (self.web.clone(), self.outbox.clone());
+        let handle = self.work.spawn(async move {
+            let _ = follow(&web, run, from, &outbox).await;
+        });
+        self.followed.push((run, handle));
+    }
+
+    fn unfollow(&mut self, run: RunId) {
+        self.followed.retain(|(followed, handle)| {
+            if *followed == run {
+                handle.abort();
+            }
+            *followed != run
+        });
+    }
+
+    fn command(&mut self, id: u32, line: String) {
+        if self.work.len() >= MAX_COMMANDS + self.followed.len() {
+            return;
+        }
+        let (yes, answer) = oneshot::channel();
+        self.questions.retain(|_, question| !question.is_closed());
+        self.questions.insert(id, yes);
+        let terminal = console::Terminal::new(self.web.clone(), self.caller.clone(), id, self.outbox.clone(), answer);
+        self.work.spawn(async move {
+            terminal.run(&line).await;
+        });
+    }
+
+    fn confirm(&mut self, id: u32, yes: bool) {
+        if let Some(question) = self.questions.remove(&id) {
+            let _ = question.send(yes);
+        }
+    }
+
+    fn complete(&mut self, id: u32, line: String, cursor: u32) {
+        let (web, role, outbox) = (self.web.clone(), self.caller.role, self.outbox.clone());
+        self.work.spawn(async move {
+            if let Ok(names) = web.ask(Ask::Names).await {
+                let _ = outbox.send(console::complete(id, &line, cursor, &names, role)).await;
+            }
+        });
+    }
+}
+
+/// Sends a run's output as it is stored, as fast as the browser takes it.
+async fn follow(web: &Web, run: RunId, from: u64, outbox: &mpsc::Sender<ServerMessage>) -> Result<(), Refused> {
+    let mut follower = Follower::new(web, run, from).await?;
+    while let Some(mut pieces) = follower.next().await? {
+        pieces.retain(|piece| piece.seq >= from);
+        if outbox.send(ServerMessage::Output { run, pieces, done: false }).await.is_err() {
+            return Ok(());
+        }
+    }
+    let _ = outbox.send(ServerMessage::Output { run, pieces: Vec::new(), done: true }).await;
+    Ok(())
+}
+
+async fn send(socket: &mut WebSocket, message: &ServerMessage) -> Result<(), axum::Error> {
+    let text = serde_json::to_string(message).map_err(axum::Error::new)?;
+    socket.send(Message::Text(Utf8Bytes::from(text))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use pistat_protocol::account::Role;
+
+    use super::*;
+    use crate::access::SecretHash;
+
+    #[test]
+    fn only_our_own_pages_may_use_a_session() {
+        let session = Some(SecretHash([0; 32]));
+        let cases = [
+            (Some("http://pi:8000"), session, true),
+            (Some("https://pi:8000"), session, true),
+            (Some("http://evil:8000"), session, false),
+            (Some("http://pi:8001"), session, false),
+            (Some("null"), session, false),
+            (None, session, false),
+            (None, None, true),
+            (Some("http://evil"), None, false),
+        ];
+        for (origin, session, allowed) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("pi:8000"));
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            }
+            let caller = Caller { account: "admin".parse().unwrap(), role: Role::Admin, session };
+            assert_eq!(same_origin(&headers, &caller), allowed, "{origin:?} {session:?}");
+        }
+    }
+}

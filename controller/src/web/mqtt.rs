@@ -1,0 +1,73 @@
+//! MQTT over WebSocket (sub-protocol `mqtt`): the same broker, by the HTTP port. Only CONNECT credentials count here, never a cookie.
+
+use std::net::SocketAddr;
+
+use axum::{
+    body::Bytes,
+    extract::{
+        ConnectInfo, State, WebSocketUpgrade,
+        ws::{Message, WebSocket},
+    },
+    response::Response,
+};
+use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+
+use super::Web;
+use crate::hub::ask::Refused;
+
+/// The largest WebSocket message: MQTT packets may be larger, they then come in several messages.
+const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// How many bytes wait between socket and broker: an idle agent should cost little.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// `GET /mqtt`.
+pub(super) async fn connect(
+    State(web): State<Web>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refused> {
+    let Some(broker) = web.broker.clone() else {
+        return Err(Refused::missing("this controller uses another MQTT broker: connect to that one"));
+    };
+    let upgrade = upgrade.protocols(["mqtt"]).max_message_size(MAX_MESSAGE_BYTES).read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
+        broker.serve(theirs, peer);
+        let (from_broker, to_broker) = tokio::io::split(ours);
+        let (sink, stream) = socket.split();
+        // Whichever side ends first ends the other.
+        tokio::select! {
+            () = web.stop.cancelled() => {}
+            () = to_client(from_broker, sink) => {}
+            () = to_server(stream, to_broker) => {}
+        }
+    }))
+}
+
+async fn to_server(mut stream: SplitStream<WebSocket>, mut broker: WriteHalf<tokio::io::DuplexStream>) {
+    while let Some(Ok(message)) = stream.next().await {
+        match message {
+            Message::Binary(bytes) => {
+                if broker.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            // MQTT is binary (MQTT 5, section 6): anything else ends the connection.
+            Message::Text(_) | Message::Close(_) => return,
+            Message::Ping(_) | Message::Pong(_) => {}
+        }
+    }
+}
+
+async fn to_client(mut broker: ReadHalf<tokio::io::DuplexStream>, mut sink: SplitSink<WebSocket, Message>) {
+    let mut buffer = bytes::BytesMut::new();
+    while broker.read_buf(&mut buffer).await.is_ok_and(|count| count > 0) {
+        let bytes: Bytes = buffer.split().freeze();
+        if sink.send(Message::Binary(bytes)).await.is_err() {
+            return;
+        }
+    }
+    let _ = sink.close().await;
+}

@@ -1,0 +1,55 @@
+//! Errors as problem+json (RFC 9457): a status, a title, and a sentence that a person can act on.
+
+use axum::{
+    Json,
+    extract::{FromRequest, FromRequestParts, rejection::JsonRejection},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use pistat_protocol::api::Problem;
+
+use crate::hub::ask::Refused;
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let title = status.canonical_reason().unwrap_or("error").to_ascii_lowercase();
+        let problem = Problem { kind: "about:blank".into(), title, status: status.as_u16(), detail: self.detail };
+        let mut response = (status, Json(problem)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
+
+/// A JSON body; one that cannot be read is refused with what is wrong with it.
+#[derive(FromRequest)]
+#[from_request(via(Json), rejection(Refused))]
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl From<JsonRejection> for Refused {
+    fn from(rejection: JsonRejection) -> Self {
+        Self { status: rejection.status().as_u16(), detail: rejection.body_text() }
+    }
+}
+
+/// Parts of the path; one that is no identifier is refused with the rule that it breaks.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Refused))]
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl From<axum::extract::rejection::PathRejection> for Refused {
+    fn from(rejection: axum::extract::rejection::PathRejection) -> Self {
+        Self { status: 400, detail: rejection.body_text() }
+    }
+}
+
+/// The query; unknown or malformed parameters are refused.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Refused))]
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl From<axum::extract::rejection::QueryRejection> for Refused {
+    fn from(rejection: axum::extract::rejection::QueryRejection) -> Self {
+        Self { status: 400, detail: rejection.body_text() }
+    }
+}
