@@ -100,7 +100,7 @@ export function simulate(index: number, interval: number, now: number, who: Char
       interval_seconds: null,
       info: {
         label: who.label,
-        model: id === "zero-1" ? MODELS[2] : MODELS[index % 7 === 2 ? 1 : index % 5 === 4 ? 3 : 0],
+        model: id === "zero-1" ? MODELS[2] : MODELS[index % 7 === 2 ? 1 : index % 5 === 3 ? 3 : 0],
         serial: `10000000${(0x9abc0000 + index * 4097).toString(16)}`,
         os: "Debian GNU/Linux 12 (bookworm)",
         kernel: "6.6.31+rpt-rpi-v8",
@@ -154,11 +154,11 @@ const round = (value: number): number => Math.round(value * 10) / 10;
 /** The next sample. */
 export function sample(simulated: Simulated, now: number): Sample {
   const { base, random } = simulated;
-  if (random() < 0.02) {
-    simulated.burst = random() * 22;
+  if (random() < 0.06) {
+    simulated.burst = random() * 26;
   }
-  simulated.burst *= 0.8;
-  simulated.cpu = clamp(simulated.cpu + (base.cpu - simulated.cpu) * 0.3 + (random() - 0.5) * 5, 0, 99);
+  simulated.burst *= 0.55;
+  simulated.cpu = clamp(simulated.cpu + (base.cpu - simulated.cpu) * 0.4 + (random() - 0.5) * 9, 0, 99);
   simulated.ram = clamp(simulated.ram + (base.ram - simulated.ram) * 0.1 + (random() - 0.5) * 0.4, 1, 99);
   simulated.temp = clamp(simulated.temp + (base.temp - simulated.temp) * 0.1 + (random() - 0.5) * 0.3, 20, 90);
   simulated.seq += 1;

@@ -13,6 +13,9 @@ const LONGEST_WAIT = 10_000;
 /** How often the round trip is measured, in milliseconds. */
 const PING_EVERY = 5_000;
 
+/** When it is measured first, in milliseconds after the link was opened. */
+const FIRST_PING = 800;
+
 /** A link on which nothing came for so long is taken for dead, in milliseconds. */
 const SILENCE = 15_000;
 
@@ -42,6 +45,7 @@ export class Connection {
   #failures = 0;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #pings: ReturnType<typeof setInterval> | undefined;
+  #first: ReturnType<typeof setTimeout> | undefined;
   #pinged = new Map<number, number>();
   #lastPing = 0;
   #heard = 0;
@@ -96,7 +100,8 @@ export class Connection {
   #opened(): void {
     this.#heard = this.#environment.clock();
     this.#handlers.link("open", 0);
-    this.#ping();
+    // The first moments are the page's own work: measured then, the round trip would tell of that.
+    this.#first = setTimeout(() => this.#ping(), FIRST_PING);
     this.#pings = setInterval(() => this.#watch(), PING_EVERY);
   }
 
@@ -178,6 +183,7 @@ export class Connection {
 
   #drop(): void {
     clearInterval(this.#pings);
+    clearTimeout(this.#first);
     const socket = this.#socket;
     this.#socket = null;
     if (socket) {

@@ -69,6 +69,9 @@ class Live {
   readonly pulse = new Signal();
 
   ready = $state(false);
+  /** Kept when the first snapshot is shown. */
+  readonly first: Promise<void>;
+  #kept: () => void = () => undefined;
   me = $state.raw<Me | null>(null);
   link = $state<Link>("connecting");
   roundTrip = $state<number | null>(null);
@@ -100,6 +103,10 @@ class Live {
       expired: () => this.#expired(),
     },
   );
+
+  constructor() {
+    this.first = new Promise((resolve) => (this.#kept = resolve));
+  }
 
   /** The controller's clock now, in milliseconds. */
   now(): number {
@@ -221,6 +228,7 @@ class Live {
     if (dirty.session) {
       this.me = this.state.me;
       this.ready = true;
+      this.#kept();
     }
     if (dirty.runs || dirty.groups) commands.changed();
   }

@@ -30,6 +30,9 @@ export interface Block {
 /** Beyond so much undrawn text, output is skipped here: it is all in the run's page. */
 const HIGH_WATER = 1 << 20;
 
+/** How long a block waits for its run's name, in milliseconds. */
+const NAMED_WITHIN = 300;
+
 /** How often a group's block is drawn anew, in milliseconds. */
 const REDRAW_EVERY = 120;
 
@@ -76,18 +79,33 @@ export class RunBlock implements Block {
     this.#close();
   }
 
+  /** Begins once the run's own change has come, or without it when it does not come soon. */
   #open(): void {
-    // The run's own change may be in the next frame.
-    requestAnimationFrame(() => {
-      const run = live.state.runs.get(this.target);
-      const name = run ? `${run.task} · ${machineLabel(run.pi)} · run ${shortId(run.id)}` : `run ${shortId(this.target)}`;
-      this.#paper.write(`${paint.dim(`┌ ${name}`)}\r\n`);
-      this.#stop = [
-        commands.onChange(() => this.#check()),
-        live.outputs.follow(this.target, { pieces: (pieces) => this.#print(pieces), done: () => this.#done() }),
-      ];
-      this.#waiting = setTimeout(() => this.#explainWaiting(), 1_500);
-    });
+    let begun = false;
+    const begin = (): void => {
+      if (!begun && (live.state.runs.has(this.target) || performance.now() > latest)) {
+        begun = true;
+        stop();
+        this.#begin();
+      }
+    };
+    const latest = performance.now() + NAMED_WITHIN;
+    const stop = commands.onChange(begin);
+    this.#stop = [stop];
+    this.#waiting = setTimeout(begin, NAMED_WITHIN + 20);
+    requestAnimationFrame(begin);
+  }
+
+  #begin(): void {
+    clearTimeout(this.#waiting);
+    const run = live.state.runs.get(this.target);
+    const name = run ? `${run.task} · ${machineLabel(run.pi)} · run ${shortId(run.id)}` : `run ${shortId(this.target)}`;
+    this.#paper.write(`${paint.dim(`┌ ${name}`)}\r\n`);
+    this.#stop = [
+      commands.onChange(() => this.#check()),
+      live.outputs.follow(this.target, { pieces: (pieces) => this.#print(pieces), done: () => this.#done() }),
+    ];
+    this.#waiting = setTimeout(() => this.#explainWaiting(), 1_500);
   }
 
   #explainWaiting(): void {

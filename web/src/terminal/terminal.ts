@@ -68,7 +68,7 @@ export class WebTerminal {
     this.host.addEventListener("paste", (event) => this.#pasted(event), { capture: true });
     this.fit();
     const version = live.state.controller?.version ?? "";
-    this.#line(paint.dim(`Pi Stat ${version} — type ${paint.bright("help")}${"\u001b[90m"}, Tab completes.`.replace("  ", " ")));
+    this.#line(`${paint.dim(`Pi Stat ${version} — type `)}${paint.bright("help")}${paint.dim(", Tab completes.")}`);
     this.#line("");
     this.#prompt();
   }

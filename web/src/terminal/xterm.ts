@@ -27,7 +27,7 @@ export function createScreen(fontSize: number, screenReader: boolean): Screen {
     cursorInactiveStyle: "outline",
     fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono"),
     fontSize,
-    lineHeight: 1.28,
+    lineHeight: 1.2,
     scrollback: SCROLLBACK,
     // Bold stays bold and never becomes another colour: the themes' contrast depends on it.
     drawBoldTextInBrightColors: false,
