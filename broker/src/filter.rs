@@ -85,7 +85,7 @@ pub(crate) fn meet(a: &str, b: &str) -> Option<String> {
     let mut common: Vec<&str> = Vec::new();
     loop {
         match (left.next(), right.next()) {
-            (None, None) | (Some("#"), None) | (None, Some("#")) => break,
+            (None | Some("#"), None) | (None, Some("#")) => break,
             (Some("#"), Some(level)) => {
                 common.push(level);
                 common.extend(right);

@@ -2,8 +2,8 @@
 //!
 //! It reads the log in order; for each message it updates the retained store, asks the topic tree who wants it, checks
 //! each receiver's rights and puts it into their outboxes. It never waits for a session. What sessions want from it
-//! (to connect, to subscribe) comes as commands; a subscription takes effect at the place in the log where its client
-//! stood when it asked, so retained messages and live ones are of one order.
+//! (to connect, to subscribe) comes as commands; each takes effect at the place in the log where its client stood when it
+//! asked, so retained messages and live ones are of one order.
 
 mod connect;
 mod deliver;
@@ -55,6 +55,8 @@ pub(crate) enum Command {
 
 /// A client that has proved who it is.
 pub(crate) struct ConnectRequest {
+    /// The log's end when the client asked: what was published before finds its session as it was.
+    pub(crate) position: u64,
     pub(crate) identity: Arc<Identity>,
     pub(crate) user_name: Box<str>,
     pub(crate) secret: Secret,
@@ -174,7 +176,7 @@ pub(crate) struct Hub {
     retained: Retained,
     store: Option<Store>,
     directory: Arc<Directory>,
-    /// Subscriptions that wait until the hub has read up to their place in the log.
+    /// Commands that wait until the hub has read up to their place in the log.
     deferred: VecDeque<Command>,
     /// Sessions whose queue is full: their progress when it was last seen to change, and when.
     congested: HashMap<u32, (u64, u64)>,
@@ -205,7 +207,7 @@ impl Hub {
                     let directory = inputs.directory.borrow_and_update().clone();
                     self.on_directory(directory);
                 }
-                Some(command) = inputs.commands.recv(), if self.deferred.len() < COMMAND_CAPACITY => self.on_command(command),
+                Some(command) = inputs.commands.recv(), if self.deferred.len() < COMMAND_CAPACITY => self.deferred.push_back(command),
                 received = inputs.spine.receive(&mut frames, BATCH) => {
                     received?;
                     frames.drain(..).for_each(|frame| self.on_frame(frame));
@@ -219,15 +221,9 @@ impl Hub {
         Ok(self.stop(inputs))
     }
 
-    fn on_command(&mut self, command: Command) {
-        match command {
-            Command::Connect(request) => self.on_connect(request),
-            Command::Subscribe(_) | Command::Unsubscribe(_) => self.deferred.push_back(command),
-        }
-    }
-
     fn run_due_commands(&mut self, read_up_to: u64) {
-        while let Some(command) = self.deferred.pop_front_if(|command| command.position() <= read_up_to) {
+        while self.deferred.front().is_some_and(|command| command.position() <= read_up_to) {
+            let Some(command) = self.deferred.pop_front() else { return };
             match command {
                 Command::Subscribe(request) => self.on_subscribe(request),
                 Command::Unsubscribe(request) => self.on_unsubscribe(request),
@@ -237,9 +233,10 @@ impl Hub {
     }
 
     fn on_frame(&mut self, frame: Bytes) {
-        match Message::open(frame) {
-            Some(message) => self.deliver(&Arc::new(message)),
-            None => tracing::error!("an envelope of the log cannot be read"),
+        if let Some(message) = Message::open(frame) {
+            self.deliver(&Arc::new(message));
+        } else {
+            tracing::error!("an envelope of the log cannot be read");
         }
         while let Some((slot, reason)) = self.overflowing.pop() {
             self.end_session(slot, reason);
@@ -290,7 +287,7 @@ impl Command {
     /// Up to where the hub must have read the log before this takes effect.
     fn position(&self) -> u64 {
         match self {
-            Self::Connect(_) => 0,
+            Self::Connect(request) => request.position,
             Self::Subscribe(request) => request.position,
             Self::Unsubscribe(request) => request.position,
         }

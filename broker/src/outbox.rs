@@ -118,7 +118,6 @@ pub(crate) struct Pushed {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Load {
     pub(crate) messages: usize,
-    pub(crate) reliable_messages: usize,
     pub(crate) reliable_bytes: usize,
     pub(crate) progress: u64,
 }
@@ -206,7 +205,6 @@ impl Outbox {
         let state = self.lock();
         Load {
             messages: state.qos0.items.len() + state.reliable.items.len() + state.retained.items.len(),
-            reliable_messages: state.reliable.items.len(),
             reliable_bytes: state.reliable.bytes,
             progress: state.progress,
         }

@@ -36,7 +36,6 @@ pub(crate) mod reason {
     pub(crate) const TOPIC_ALIAS_INVALID: u8 = 0x94;
     pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
     pub(crate) const QUOTA_EXCEEDED: u8 = 0x97;
-    pub(crate) const ADMINISTRATIVE: u8 = 0x98;
 }
 
 /// Why a packet ends its connection: the code for the client and the words for the log.
@@ -64,13 +63,6 @@ pub(crate) struct Frame<'a> {
     body: &'a [u8],
     /// The whole packet's length.
     pub(crate) length: usize,
-}
-
-impl Frame<'_> {
-    /// Whether this is a CONNECT packet by its type.
-    pub(crate) fn is_connect(&self) -> bool {
-        self.header >> 4 == 1
-    }
 }
 
 /// Takes the first packet off a stream's bytes; `None` when it has not come completely.
@@ -102,6 +94,7 @@ pub(crate) enum Packet<'a> {
 
 /// The CONNECT packet.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "the packet has that many independent flags")]
 pub(crate) struct Connect<'a> {
     pub(crate) v5: bool,
     pub(crate) clean_start: bool,
@@ -143,7 +136,6 @@ pub(crate) struct MessageProperties<'a> {
 /// The PUBLISH packet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Publish<'a> {
-    pub(crate) dup: bool,
     pub(crate) qos: u8,
     pub(crate) retain: bool,
     pub(crate) topic: &'a str,

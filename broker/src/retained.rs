@@ -93,7 +93,9 @@ impl Retained {
             .filter(|(_, message)| message.is_expired(now_ms))
             .map(|(topic, _)| topic.clone())
             .collect();
-        expired.iter().for_each(|topic| self.remove(topic));
+        for topic in &expired {
+            self.remove(topic);
+        }
         expired.len()
     }
 

@@ -12,7 +12,6 @@ mod outbound;
 mod transport;
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -82,7 +81,6 @@ impl From<Fault> for Close {
 struct Client {
     account: Box<str>,
     client_id: Box<str>,
-    peer: SocketAddr,
 }
 
 /// A connected client; see the module.
@@ -101,7 +99,8 @@ struct Session<S> {
     inbound: Inbound,
     outbound: Outbound,
     will: Option<Will>,
-    session_expiry: u32,
+    /// Seconds that the session lives on without its client.
+    expiry: u32,
     /// It publishes faster than this outbox's client reads.
     held_up_by: Option<Arc<Outbox>>,
     /// It publishes faster than it may; nothing is read until then.
@@ -317,10 +316,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn on_disconnect(&mut self, disconnect: packet::Disconnect) -> Close {
         if let Some(seconds) = disconnect.session_expiry {
-            if self.session_expiry == 0 && seconds > 0 {
+            if self.expiry == 0 && seconds > 0 {
                 return packet::protocol_error("a session expiry at DISCONNECT where there was none at CONNECT").into();
             }
-            self.session_expiry = seconds.min(self.front.limits.session_seconds);
+            self.expiry = seconds.min(self.front.limits.session_seconds);
         }
         Close::Client(disconnect.reason)
     }
@@ -445,7 +444,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn expiry_after(&self, close: &Close) -> u32 {
         match close {
             Close::Hub(End::Revoked | End::TooSlow) => 0,
-            _ => self.session_expiry,
+            _ => self.expiry,
         }
     }
 

@@ -61,11 +61,10 @@ pub(crate) async fn open() -> Result<(Sender, Receiver), StartError> {
     };
     let (mut link_tx, link_rx) = tokio::task::spawn_blocking(move || {
         let router = Router::new(0, config).spawn();
-        LinkBuilder::new("pistat", router).build().map(|(tx, rx, _)| (tx, rx))
+        LinkBuilder::new("pistat", router).build().map(|(tx, rx, _)| (tx, rx)).map_err(failed)
     })
     .await
-    .map_err(|error| StartError::Engine(error.to_string()))?
-    .map_err(failed)?;
+    .map_err(|error| StartError::Engine(error.to_string()))??;
     link_tx.subscribe(std::str::from_utf8(TOPIC).unwrap_or_default()).map_err(failed)?;
     let shared = Arc::new(Shared {
         link: Mutex::new(link_tx),
@@ -154,20 +153,17 @@ impl Receiver {
             self.accept(notification, into)?;
         }
         while into.len() - before < most && !self.wake_wanted {
-            let Some(notification) = self.next_now()? else { break };
-            self.accept(notification, into)?;
+            let Poll::Ready(notification) = self.next_now() else { break };
+            self.accept(notification?, into)?;
         }
         self.shared.window.add_permits(into[before..].iter().map(cost).sum());
         Ok(())
     }
 
     /// A notification that is there already.
-    fn next_now(&mut self) -> Result<Option<Option<Notification>>, BrokerError> {
+    fn next_now(&mut self) -> Poll<Result<Option<Notification>, BrokerError>> {
         let mut context = Context::from_waker(Waker::noop());
-        match pin!(self.link.next()).poll(&mut context) {
-            Poll::Ready(notification) => notification.map(Some).map_err(|_| BrokerError::LogStopped),
-            Poll::Pending => Ok(None),
-        }
+        pin!(self.link.next()).poll(&mut context).map_err(|_| BrokerError::LogStopped)
     }
 
     fn accept(&mut self, notification: Option<Notification>, into: &mut Vec<Bytes>) -> Result<(), BrokerError> {
@@ -238,12 +234,12 @@ mod tests {
             sender.publish(&mut batch).await.unwrap();
             sender
         });
-        let mut received = Vec::new();
+        let mut frames = Vec::new();
         while receiver.position() < messages {
-            received.clear();
+            frames.clear();
             let first = receiver.position();
-            receiver.receive(&mut received, 100).await.unwrap();
-            for (number, frame) in (first..).zip(&received) {
+            receiver.receive(&mut frames, 100).await.unwrap();
+            for (number, frame) in (first..).zip(&frames) {
                 assert_eq!(frame[..8], number.to_le_bytes());
             }
         }

@@ -8,6 +8,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -21,6 +22,9 @@ use crate::statistics::Counters;
 mod record;
 
 pub(crate) use record::{Record, WillKey};
+
+/// Retained messages are for those who may read their topics, not for everybody on the machine.
+const PRIVATE: u32 = 0o600;
 
 const FILE: &str = "retained.log";
 const MAGIC: &[u8] = b"pistat retained 1\n";
@@ -134,7 +138,9 @@ impl Writer {
 
     fn append(&mut self, records: &[Record], sync: bool) -> io::Result<()> {
         let mut bytes = Vec::new();
-        records.iter().for_each(|record| record.encode(&mut bytes));
+        for record in records {
+            record.encode(&mut bytes);
+        }
         self.file.write_all(&bytes)?;
         self.count(bytes.len(), self.file_bytes.load(std::sync::atomic::Ordering::Relaxed) + bytes.len() as u64);
         if sync { self.file.sync_data() } else { Ok(()) }
@@ -143,8 +149,10 @@ impl Writer {
     fn rewrite(&mut self, records: &[Record]) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
         let mut bytes = MAGIC.to_vec();
-        records.iter().for_each(|record| record.encode(&mut bytes));
-        let mut file = File::create(&temporary)?;
+        for record in records {
+            record.encode(&mut bytes);
+        }
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&temporary)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, &self.path)?;
@@ -166,7 +174,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Opens the file; a new one gets its magic line.
 fn open_for_appending(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    let mut file = OpenOptions::new().append(true).create(true).mode(PRIVATE).open(path)?;
     if file.metadata()?.len() == 0 {
         file.write_all(MAGIC)?;
         file.sync_all()?;
@@ -214,7 +222,7 @@ fn set_aside_foreign(path: &Path, bytes: &[u8]) -> io::Result<Restored> {
 /// A name beside the file that nothing has yet.
 fn aside(path: &Path) -> PathBuf {
     let name = |n: u32| path.with_file_name(format!("{FILE}.damaged-{}-{n}", unix_ms() / 1000));
-    (0..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(u32::MAX))
+    (0..1000).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(1000))
 }
 
 /// The wall clock: expiry must count the time that the broker was off.

@@ -72,16 +72,13 @@ impl TopicTree {
             None => &mut node.subscribers,
             Some(name) => node.group(name),
         };
-        match list.iter_mut().find(|known| known.slot == subscriber.slot) {
-            Some(known) => {
-                *known = subscriber;
-                false
-            }
-            None => {
-                list.push(subscriber);
-                true
-            }
+        let known = list.iter_mut().find(|known| known.slot == subscriber.slot);
+        let is_new = known.is_none();
+        match known {
+            Some(known) => *known = subscriber,
+            None => list.push(subscriber),
         }
+        is_new
     }
 
     /// Removes a subscription; says whether there was one.

@@ -1,8 +1,38 @@
-//! The operator's command line. Everything but `serve` and `check` talks to a running controller over HTTP.
+//! The operator's command line. Everything but `serve`, `check`, `tls` and `completions` talks to a running controller over HTTP.
+//!
+//! Results go to standard output, remarks to standard error. Exit codes: 0 done, 1 refused, 64 wrong use, 69 no controller, 77 no
+//! permission; `task run` exits with the task's own.
 
-use std::{ffi::OsString, process::ExitCode};
+mod admin;
+mod args;
+mod check;
+mod client;
+mod console;
+mod failure;
+mod follow;
+mod machines;
+mod runs;
+mod tls;
 
-use crate::config::Flags;
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, BufRead, Write},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use self::{
+    args::{Cli, ClientArgs, ServeArgs, Sub},
+    client::{Access, Client},
+    console::{Console, Streams},
+    failure::{Failure, USAGE},
+};
+use crate::{
+    config::{Config, Flags, environment},
+    terminal::{self, TagChange},
+};
 
 /// What the command line asked for.
 #[derive(Debug)]
@@ -14,6 +44,190 @@ pub enum Entry {
 }
 
 /// Reads the command line and does everything but `serve`.
-pub fn start(_args: impl IntoIterator<Item = OsString>) -> Entry {
-    todo!()
+pub fn start(args: impl IntoIterator<Item = OsString>) -> Entry {
+    let (mut input, mut out, mut err) = (io::stdin().lock(), io::stdout().lock(), io::stderr());
+    let surroundings = Surroundings {
+        environment: environment(),
+        streams: Streams::of_process(),
+        io: (&mut input, &mut out, &mut err),
+    };
+    match enter(args, surroundings) {
+        Outcome::Serve(flags) => Entry::Serve(flags),
+        Outcome::Done(code) => Entry::Done(code.into()),
+    }
 }
+
+/// What a command line lives in: the process, or a test.
+struct Surroundings<'s> {
+    environment: Vec<(String, String)>,
+    streams: Streams,
+    io: (&'s mut dyn BufRead, &'s mut dyn Write, &'s mut dyn Write),
+}
+
+impl Surroundings<'_> {
+    /// A variable that is set and not empty.
+    fn variable(&self, name: &str) -> Option<String> {
+        let found = self.environment.iter().find(|(other, _)| other == name);
+        found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+    }
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Serve(Flags),
+    Done(u8),
+}
+
+fn enter(args: impl IntoIterator<Item = OsString>, mut surroundings: Surroundings<'_>) -> Outcome {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return Outcome::Done(usage(&error, &mut surroundings)),
+    };
+    match cli.command {
+        None => Outcome::Serve(cli.serve.flags(&cli.client)),
+        Some(Sub::Serve(serve)) => Outcome::Serve(serve.or(cli.serve).flags(&cli.client)),
+        Some(command) => Outcome::Done(perform(command, &cli.client, cli.serve, surroundings)),
+    }
+}
+
+/// Help and version are asked for; anything else is wrong use.
+fn usage(error: &clap::Error, surroundings: &mut Surroundings<'_>) -> u8 {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let text = error.render();
+    let (_, out, err) = &mut surroundings.io;
+    let (stream, colour): (&mut dyn Write, bool) =
+        if asked { (*out, surroundings.streams.out) } else { (*err, surroundings.streams.err) };
+    let text = if colour { text.ansi().to_string() } else { text.to_string() };
+    // There is nobody else to tell.
+    let _ = stream.write_all(text.as_bytes());
+    if asked { 0 } else { USAGE }
+}
+
+fn perform(command: Sub, client: &ClientArgs, serve: ServeArgs, surroundings: Surroundings<'_>) -> u8 {
+    let no_colour = surroundings.variable("NO_COLOR").is_some();
+    let access = Setting::of(client, &surroundings);
+    let environment = surroundings.environment;
+    let mut console = Console::new(surroundings.io, surroundings.streams, no_colour, client.json);
+    let result = match command {
+        Sub::Check(own) => check::run(&mut console, &own.or(serve).flags(client), environment),
+        command => no_serve_option(&serve).and_then(|()| dispatch(command, &access, &mut console)),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(failure) => {
+            if failure.has_sentence() {
+                console.remark(&terminal::refusal(&failure.to_string(), console.err_style()));
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn no_serve_option(serve: &ServeArgs) -> Result<(), Failure> {
+    serve.given().map_or(Ok(()), |name| Err(Failure::Usage(format!("{name} is for `pistat serve` and `pistat check`"))))
+}
+
+fn dispatch(command: Sub, setting: &Setting, console: &mut Console<'_>) -> Result<(), Failure> {
+    match command {
+        Sub::Completions { shell } => completions(shell, console),
+        Sub::Tls(args::Tls::Init { names, dir }) => {
+            let folder = dir.unwrap_or_else(|| setting.config.state.join("tls"));
+            tls::init(console, names, &folder)
+        }
+        command => ask_controller(command, &setting.client()?, &setting.config, console),
+    }
+}
+
+fn ask_controller(command: Sub, client: &Client, config: &Config, console: &mut Console<'_>) -> Result<(), Failure> {
+    match command {
+        Sub::Login => admin::login(client, console),
+        Sub::Pis => machines::list(client, console),
+        Sub::Pi { pi } => machines::show(client, console, &pi),
+        Sub::Task(args::Task::List) => runs::tasks(client, console),
+        Sub::Task(args::Task::Run(run)) => runs::run(client, console, run, config),
+        Sub::Task(args::Task::Cancel { run }) => runs::cancel(client, console, &run),
+        Sub::Task(args::Task::Assign { words }) => machines::assign(client, console, &words),
+        Sub::Assign(args::Assign::Name { words }) => machines::rename(client, console, &words),
+        Sub::Tag(change) => machines::tag(client, console, &tag_change(change)),
+        Sub::Settings { pi, interval } => machines::settings(client, console, &pi, interval.0),
+        Sub::Runs { pi, limit } => runs::list(client, console, pi.as_deref(), limit),
+        Sub::Show { run } => runs::show(client, console, &run),
+        Sub::Output { run, follow } => runs::output(client, console, &run, follow),
+        Sub::Events => admin::events(client, console),
+        Sub::Account(command) => admin::account(client, console, command),
+        Sub::JoinToken(command) => admin::join_token(client, console, command),
+        Sub::Agent(command) => admin::agent(client, console, command),
+        Sub::Serve(_) | Sub::Check(_) | Sub::Tls(_) | Sub::Completions { .. } => Ok(()),
+    }
+}
+
+fn tag_change(change: args::Tag) -> TagChange {
+    match change {
+        args::Tag::Add { pi, tag } => TagChange { add: true, machine: pi, tag },
+        args::Tag::Remove { pi, tag } => TagChange { add: false, machine: pi, tag },
+    }
+}
+
+fn completions(shell: clap_complete::Shell, console: &mut Console<'_>) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pistat", &mut script);
+    console.print(&String::from_utf8_lossy(&script))
+}
+
+/// Where the controller is and with which token it is asked, before anything is opened.
+struct Setting {
+    config: Config,
+    url: String,
+    token_file: Option<std::path::PathBuf>,
+    token: Option<String>,
+    ca: Option<std::path::PathBuf>,
+}
+
+impl Setting {
+    fn of(client: &ClientArgs, surroundings: &Surroundings<'_>) -> Self {
+        let flags = ServeArgs::default().flags(client);
+        // What is wrong with the server's configuration does not matter to a client: it is reported by `check` and `serve`.
+        let config = Config::load(&flags, surroundings.environment.clone()).unwrap_or_else(|_| Config {
+            state: client.state.clone().unwrap_or_else(|| "state".into()),
+            ..Config::default()
+        });
+        let url = client.controller_url.clone().or_else(|| surroundings.variable("PISTAT_CONTROLLER_URL"));
+        Self {
+            url: url.unwrap_or_else(|| own_url(&config)),
+            config,
+            token_file: client.token_file.clone(),
+            token: surroundings.variable("PISTAT_TOKEN"),
+            ca: client.ca.clone().or_else(|| surroundings.variable("PISTAT_CA").map(Into::into)),
+        }
+    }
+
+    fn client(&self) -> Result<Client, Failure> {
+        let (token, token_source) = self.find_token()?;
+        Client::new(Access { url: self.url.clone(), token, token_source, ca: self.ca.as_deref() })
+    }
+
+    fn find_token(&self) -> Result<(Option<String>, String), Failure> {
+        let read = |path: &std::path::Path| fs::read_to_string(path).map(|token| token.trim().to_owned());
+        if let Some(file) = &self.token_file {
+            let token = read(file).map_err(Failure::file(format!("{} cannot be read", file.display())))?;
+            return Ok((Some(token), String::new()));
+        }
+        if let Some(token) = &self.token {
+            return Ok((Some(token.trim().to_owned()), String::new()));
+        }
+        let file = self.config.state.join("admin.token");
+        match read(&file) {
+            Ok(token) => Ok((Some(token), String::new())),
+            Err(error) => Ok((None, format!("{}: {error}", file.display()))),
+        }
+    }
+}
+
+/// The controller of this machine, as its own configuration says.
+fn own_url(config: &Config) -> String {
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://127.0.0.1:{}", config.http.listen.port())
+}
+
+#[cfg(test)]
+mod tests;

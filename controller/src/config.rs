@@ -18,3 +18,11 @@ pub use sections::{
     AccountRules, Broker, Config, Flags, HomeAssistant, Http, LogLevel, Mqtt, MqttTls, Requests, Runs, Tls,
 };
 pub use units::{parse_duration, parse_size};
+
+/// The environment of this process, as [`Config::load`] takes it. What is not Unicode cannot be ours, and is left out.
+pub fn environment() -> Vec<(String, String)> {
+    let unicode = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(unicode).collect()
+}

@@ -93,7 +93,7 @@ impl Hub {
         match closed.will {
             WillFate::Done => self.set_will(slot, None),
             WillFate::Delayed(seconds) => {
-                session.will_due = Some(after_seconds(now_ms, seconds.min(closed.session_expiry)))
+                session.will_due = Some(after_seconds(now_ms, seconds.min(closed.session_expiry)));
             }
             WillFate::Kept => {}
         }
@@ -270,12 +270,13 @@ impl Hub {
         will
     }
 
-    fn publish_before_connect(&self, will: &StoredWill, request: ConnectRequest) {
+    fn publish_before_connect(&self, will: &StoredWill, mut request: ConnectRequest) {
         let mut frames: Vec<Bytes> = self.seal_will(will).into_iter().collect();
         let front = self.front.clone();
         self.front.tasks.spawn(async move {
             // Errors mean that the broker is stopping; the connection notices by itself.
             if front.spine.publish(&mut frames).await.is_ok() {
+                request.position = front.spine.position();
                 let _ = front.commands.send(Command::Connect(Box::new(request))).await;
             }
         });

@@ -326,11 +326,10 @@ fn message_property<'a>(properties: &mut MessageProperties<'a>, property: &Prope
 
 pub(super) fn publish(mut reader: Reader<'_>, flags: u8, v5: bool) -> Result<Publish<'_>, Fault> {
     let qos = (flags >> 1) & 3;
-    let dup = flags & 8 != 0;
     if qos == 3 {
         return Err(malformed("a message of QoS 3"));
     }
-    if qos == 0 && dup {
+    if qos == 0 && flags & 8 != 0 {
         return Err(malformed("DUP on a message of QoS 0"));
     }
     let topic = reader.string()?;
@@ -345,7 +344,7 @@ pub(super) fn publish(mut reader: Reader<'_>, flags: u8, v5: bool) -> Result<Pub
             message_property(&mut properties, &property?)?;
         }
     }
-    Ok(Publish { dup, qos, retain: flags & 1 != 0, topic, packet_id, properties, payload: reader.rest })
+    Ok(Publish { qos, retain: flags & 1 != 0, topic, packet_id, properties, payload: reader.rest })
 }
 
 pub(super) fn ack(reader: &mut Reader<'_>, v5: bool, good: &[u8]) -> Result<Ack, Fault> {

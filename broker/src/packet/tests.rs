@@ -108,7 +108,7 @@ fn what_is_written_can_be_read() {
     write::publish(&mut out, &published, true);
     assert_eq!(out.len(), write::publish_length(&published, true));
     let Packet::Publish(read) = decode(&frame(&out), true).unwrap() else { panic!("not a PUBLISH") };
-    assert_eq!((read.dup, read.qos, read.retain, read.topic, read.packet_id), (true, 2, true, "a/b", 77));
+    assert_eq!((out[0], read.qos, read.retain, read.topic, read.packet_id), (0x3D, 2, true, "a/b", 77));
     assert_eq!((read.properties.expiry_seconds, read.properties.topic_alias), (Some(5), Some(3)));
     assert_eq!(read.payload, [7; 300]);
 }

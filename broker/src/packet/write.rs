@@ -220,7 +220,7 @@ fn variable_length(value: usize) -> usize {
 
 fn put_variable(out: &mut Vec<u8>, mut value: usize) {
     loop {
-        let low = (value & 0x7F) as u8;
+        let low = (value & 0x7F).to_le_bytes()[0];
         value >>= 7;
         if value == 0 {
             out.push(low);

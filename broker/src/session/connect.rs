@@ -68,6 +68,7 @@ impl Refusal {
 }
 
 /// What CONNECT said, out of the read buffer.
+#[expect(clippy::struct_excessive_bools, reason = "CONNECT has that many independent flags")]
 struct Hello {
     v5: bool,
     clean_start: bool,
@@ -247,6 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
     async fn ask_hub(&mut self, hello: Hello) -> Result<Admitted, Refusal> {
         let (reply, answer) = oneshot::channel();
         let request = ConnectRequest {
+            position: self.front.spine.position(),
             identity: hello.identity.clone(),
             user_name: hello.user_name.clone(),
             secret: hello.secret.clone(),
@@ -332,7 +334,7 @@ impl Report {
 impl Admitted {
     fn attach<S>(self, transport: Transport<S>) -> Session<S> {
         let Self { front, peer, hello, attached, report, patience } = self;
-        let client = Client { account: hello.identity.name().into(), client_id: hello.client_id, peer };
+        let client = Client { account: hello.identity.name().into(), client_id: hello.client_id };
         front.events.tell(BrokerEvent::Connected {
             account: client.account.to_string(),
             client_id: client.client_id.to_string(),
@@ -361,7 +363,7 @@ impl Admitted {
             last_heard: Instant::now(),
             timer: None,
             will: hello.will,
-            session_expiry: hello.session_expiry,
+            expiry: hello.session_expiry,
             held_up_by: None,
             paused_until: None,
             report,

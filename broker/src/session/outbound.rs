@@ -217,7 +217,9 @@ impl Outbound {
     /// What is unfinished, for the session's next connection.
     pub(super) fn take_in_flight(&mut self) -> VecDeque<InFlight> {
         let mut in_flight = std::mem::take(&mut self.in_flight);
-        in_flight.iter_mut().for_each(|unfinished| unfinished.number = 0);
+        for unfinished in &mut in_flight {
+            unfinished.number = 0;
+        }
         in_flight
     }
 }

@@ -71,9 +71,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
         self.written = 0;
         if self.output.capacity() > KEPT_BYTES {
-            self.output = Vec::new()
+            self.output = Vec::new();
         } else {
-            self.output.clear()
+            self.output.clear();
         }
         Poll::Ready(Ok(()))
     }

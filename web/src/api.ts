@@ -1,0 +1,120 @@
+// The HTTP API, typed. An error is a `Refusal` with the sentence that the controller gave.
+
+import type {
+  AcceptedRuns,
+  Account,
+  Enrolment,
+  Event,
+  History,
+  JoinTokenView,
+  Login,
+  Me,
+  NewAccount,
+  NewRun,
+  NewToken,
+  PatchMachine,
+  PiId,
+  Problem,
+  Run,
+  RunId,
+} from "./protocol/types";
+
+export class Refusal extends Error {
+  readonly status: number;
+
+  constructor(status: number, detail: string) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+/** Called whenever an answer says that the session is gone. */
+let expired: () => void = () => undefined;
+
+export function onExpired(handler: () => void): void {
+  expired = handler;
+}
+
+/** An address of the API, also below a path of a reverse proxy. */
+export function address(path: string): string {
+  return new URL(path, document.baseURI).href;
+}
+
+async function call(method: string, path: string, body?: unknown): Promise<Response> {
+  const init: RequestInit = { method, credentials: "same-origin", headers: { accept: "application/json" } };
+  if (body !== undefined) {
+    init.body = JSON.stringify(body);
+    init.headers = { ...init.headers, "content-type": "application/json" };
+  }
+  let response: Response;
+  try {
+    response = await fetch(address(path), init);
+  } catch {
+    throw new Refusal(0, "The controller does not answer. Is it running, and is this machine on its network?");
+  }
+  if (!response.ok) {
+    throw await refusal(response);
+  }
+  return response;
+}
+
+async function refusal(response: Response): Promise<Refusal> {
+  const problem = (await response.json().catch(() => null)) as Problem | null;
+  return new Refusal(response.status, problem?.detail || problem?.title || `The controller answered ${response.status}.`);
+}
+
+async function json<T>(method: string, path: string, body?: unknown): Promise<T> {
+  try {
+    const response = await call(method, path, body);
+    return (response.status === 204 ? undefined : await response.json().catch(() => undefined)) as T;
+  } catch (error) {
+    if (error instanceof Refusal && error.status === 401 && path !== "api/login" && path !== "api/me") {
+      expired();
+    }
+    throw error;
+  }
+}
+
+const id = encodeURIComponent;
+
+function query(values: Record<string, string | number | undefined>): string {
+  const pairs = Object.entries(values).filter(([, value]) => value !== undefined && value !== "");
+  return pairs.length === 0 ? "" : `?${pairs.map(([name, value]) => `${name}=${id(String(value))}`).join("&")}`;
+}
+
+export interface RunFilter {
+  pi?: string;
+  task?: string;
+  state?: string;
+  limit?: number;
+  before?: RunId;
+}
+
+export const api = {
+  me: () => json<Me>("GET", "api/me"),
+  login: (login: Login) => json<Me>("POST", "api/login", login),
+  logout: () => json<void>("POST", "api/logout"),
+  patchMachine: (pi: PiId, patch: PatchMachine) => json<unknown>("PATCH", `api/pis/${id(pi)}`, patch),
+  forgetMachine: (pi: PiId) => json<unknown>("DELETE", `api/pis/${id(pi)}`),
+  history: (pi: PiId, seconds: number) => json<History>("GET", `api/pis/${id(pi)}/history?seconds=${seconds}`),
+  run: (run: NewRun) => json<AcceptedRuns>("POST", "api/runs", run),
+  runs: (filter: RunFilter) => json<Run[]>("GET", `api/runs${query({ ...filter })}`),
+  runById: (run: RunId) => json<Run>("GET", `api/runs/${id(run)}`),
+  cancel: (run: RunId) => json<unknown>("POST", `api/runs/${id(run)}/cancel`),
+  events: (limit: number, before?: number) => json<Event[]>("GET", `api/events${query({ limit, before })}`),
+  accounts: () => json<Account[]>("GET", "api/accounts"),
+  addAccount: (account: NewAccount) => json<NewToken>("POST", "api/accounts", account),
+  removeAccount: (name: string) => json<unknown>("DELETE", `api/accounts/${id(name)}`),
+  rotateAccount: (name: string) => json<NewToken>("POST", `api/accounts/${id(name)}/rotate`),
+  joinToken: () => json<JoinTokenView>("GET", "api/join-token"),
+  rotateJoinToken: () => json<JoinTokenView>("POST", "api/join-token/rotate"),
+  enrolments: () => json<Enrolment[]>("GET", "api/enrolments"),
+  addEnrolment: (pi: PiId) => json<NewToken>("POST", "api/enrolments", { pi }),
+  resetEnrolment: (pi: PiId) => json<unknown>("POST", `api/enrolments/${id(pi)}/reset`),
+  removeEnrolment: (pi: PiId) => json<unknown>("DELETE", `api/enrolments/${id(pi)}`),
+};
+
+/** The sentence of whatever was thrown. */
+export function sentence(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

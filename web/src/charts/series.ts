@@ -1,0 +1,105 @@
+// The columns behind a machine's charts: its history from the controller, then every sample as it comes. Pure.
+
+import type { History, Sample } from "../protocol/types";
+import type { Columns } from "./uplot";
+
+/** The windows that a page offers, in seconds. */
+export const WINDOWS = [
+  { name: "5 m", seconds: 300 },
+  { name: "1 h", seconds: 3_600 },
+  { name: "24 h", seconds: 86_400 },
+] as const;
+
+type Reader = (sample: Sample) => number | null;
+type Column = keyof Omit<History, "start" | "step_seconds">;
+
+const READERS: Record<Column, Reader> = {
+  cpu_percent: (sample) => sample.cpu_percent ?? null,
+  memory_percent: (sample) => sample.memory_percent ?? null,
+  temperature_celsius: (sample) => sample.temperature_celsius ?? null,
+  disk_read_bytes_per_second: (sample) => sample.disk_read_bytes_per_second ?? null,
+  disk_write_bytes_per_second: (sample) => sample.disk_write_bytes_per_second ?? null,
+  network_rx_bytes_per_second: (sample) => sample.network_rx_bytes_per_second ?? null,
+  network_tx_bytes_per_second: (sample) => sample.network_tx_bytes_per_second ?? null,
+  undervoltage: (sample) => (sample.power?.undervoltage === undefined ? null : Number(sample.power.undervoltage)),
+};
+
+export class Series {
+  readonly seconds: number;
+  /** Seconds since 1970, oldest first. */
+  readonly times: number[] = [];
+  readonly columns = new Map<Column, Array<number | null>>();
+  /** Load of each core, known since the page was opened. */
+  readonly cores: Array<Array<number | null>> = [];
+  #step: number;
+
+  constructor(seconds: number, history: History | null) {
+    this.seconds = seconds;
+    this.#step = history?.step_seconds ?? 1;
+    for (const name of Object.keys(READERS) as Column[]) {
+      this.columns.set(name, (history?.[name] ?? []).map(numeric));
+    }
+    const start = history ? Date.parse(history.start) / 1000 : 0;
+    const length = history?.cpu_percent.length ?? 0;
+    for (let index = 0; index < length; index += 1) {
+      this.times.push(start + index * this.#step);
+    }
+  }
+
+  /** Adds a sample that came at `now` (milliseconds); within a step of the history it replaces the last value. */
+  push(sample: Sample, now: number): void {
+    const time = now / 1000;
+    const last = this.times[this.times.length - 1];
+    const fresh = last === undefined || time - last >= Math.max(this.#step * 0.9, 0.15);
+    if (fresh) {
+      this.times.push(time);
+    }
+    for (const [name, column] of this.columns) {
+      put(column, READERS[name](sample), this.times.length, fresh);
+    }
+    (sample.cpu_cores_percent ?? []).forEach((value, core) => put((this.cores[core] ??= []), value, this.times.length, fresh));
+    this.#forget(time - this.seconds);
+  }
+
+  /** Data for a chart, aligned to the times. */
+  data(...columns: Array<Array<number | null>>): Columns {
+    return [this.times, ...columns.map((column) => pad(column, this.times.length))];
+  }
+
+  column(name: Column): Array<number | null> {
+    return this.columns.get(name) ?? [];
+  }
+
+  #forget(before: number): void {
+    let old = 0;
+    while ((this.times[old] ?? Infinity) < before) {
+      old += 1;
+    }
+    if (old > 0) {
+      const length = this.times.length;
+      this.times.splice(0, old);
+      for (const column of [...this.columns.values(), ...this.cores]) {
+        column.splice(0, Math.max(0, old - (length - column.length)));
+      }
+    }
+  }
+}
+
+function numeric(value: number | boolean | null): number | null {
+  return typeof value === "boolean" ? Number(value) : value;
+}
+
+function put(column: Array<number | null>, value: number | null, length: number, fresh: boolean): void {
+  if (fresh || column.length === 0) {
+    column.push(value);
+  } else {
+    column[column.length - 1] = value;
+  }
+  // A column that began late is shorter, and stands at the end.
+  column.splice(0, column.length - length);
+}
+
+/** Columns that began later are filled up at their beginning. */
+function pad(column: Array<number | null>, length: number): Array<number | null> {
+  return column.length >= length ? column : [...new Array<null>(length - column.length).fill(null), ...column];
+}

@@ -1,0 +1,273 @@
+// The store made visible to Svelte: one signal for each machine and a few for the rest, raised once per animation frame.
+//
+// One direction: socket → apply → store → signals → views. Nothing here changes the state but the messages.
+
+import { SvelteMap } from "svelte/reactivity";
+import { api, onExpired, Refusal } from "./api";
+import { Connection, type Link } from "./connection";
+import { Outputs } from "./outputs";
+import type { ClientMessage, Me, PiId, ServerMessage } from "./protocol/types";
+import { activeRun, apply, clean, emptyState, type Held, type State } from "./store";
+import { commands } from "./terminal/commands";
+
+/** How often what depends on all samples (counters, sorting, filters by number) may be worked out anew, in milliseconds. */
+const FLEET_EVERY = 1_000;
+
+/** One machine, as views see it: reading a property subscribes to the machine, and to nothing else. */
+export class Cell {
+  readonly id: PiId;
+  #held: Held;
+  #version = $state(0);
+
+  constructor(id: PiId, held: Held) {
+    this.id = id;
+    this.#held = held;
+  }
+
+  get held(): Held {
+    void this.#version;
+    return this.#held;
+  }
+
+  get run() {
+    void this.#version;
+    return activeRun(live.state, this.id);
+  }
+
+  changed(held: Held): void {
+    this.#held = held;
+    this.#version += 1;
+  }
+}
+
+/** A number that views read to be told of changes. */
+class Signal {
+  #version = $state(0);
+
+  read(): number {
+    return this.#version;
+  }
+
+  raise(): void {
+    this.#version += 1;
+  }
+}
+
+class Live {
+  readonly state: State = emptyState();
+  readonly cells = new SvelteMap<PiId, Cell>();
+  readonly outputs = new Outputs((message) => this.send(message));
+
+  /** Machines came, went or changed in more than their sample. */
+  readonly membership = new Signal();
+  /** Samples are new; at most once a second. */
+  readonly samples = new Signal();
+  readonly runs = new Signal();
+  readonly groups = new Signal();
+  readonly events = new Signal();
+  readonly tasks = new Signal();
+  readonly pulse = new Signal();
+
+  ready = $state(false);
+  /** Kept when the first snapshot is shown. */
+  readonly first: Promise<void>;
+  #kept: () => void = () => undefined;
+  me = $state.raw<Me | null>(null);
+  link = $state<Link>("connecting");
+  roundTrip = $state<number | null>(null);
+  /** When the link was lost, by `performance.now()`. */
+  downSince = $state<number | null>(null);
+  /** When the next try comes, by `performance.now()`. */
+  nextTry = $state<number | null>(null);
+  /** Null until it is known. */
+  signedIn = $state<boolean | null>(null);
+  /** The browser's clock at the newest frame. */
+  #receivedAt = 0;
+  #dirty = clean();
+  #frame = 0;
+  #fleetDue = 0;
+  #fleetTimer: ReturnType<typeof setTimeout> | undefined;
+  #watched: PiId[] = [];
+
+  readonly connection = new Connection(
+    {
+      open: () => new WebSocket(new URL("api/ws", document.baseURI).href.replace(/^http/, "ws")),
+      signedIn: () => stillSignedIn(),
+      clock: () => performance.now(),
+      random: () => Math.random(),
+    },
+    {
+      message: (message) => this.#received(message),
+      link: (link, wait) => this.#linked(link, wait),
+      roundTrip: (milliseconds) => (this.roundTrip = milliseconds),
+      expired: () => this.#expired(),
+    },
+  );
+
+  constructor() {
+    this.first = new Promise((resolve) => (this.#kept = resolve));
+  }
+
+  /** The controller's clock now, in milliseconds. */
+  now(): number {
+    return this.state.ready ? this.state.now + (performance.now() - this.#receivedAt) : Date.now();
+  }
+
+  send(message: ClientMessage): boolean {
+    return this.connection.send(message);
+  }
+
+  /** Says which machines somebody looks at. */
+  watch(pis: PiId[]): void {
+    this.#watched = pis;
+    this.send({ type: "watch", pis });
+  }
+
+  /** Finds out who is here, and connects when somebody is. */
+  async start(): Promise<void> {
+    onExpired(() => this.#expired());
+    addEventListener("online", () => this.connection.hurry());
+    document.addEventListener("visibilitychange", () => this.#shown());
+    try {
+      this.entered(await api.me());
+    } catch (error) {
+      this.signedIn = error instanceof Refusal && error.status === 401 ? false : null;
+      if (this.signedIn === null) {
+        this.connection.start();
+      }
+    }
+  }
+
+  /** Somebody signed in. */
+  entered(me: Me): void {
+    this.me = me;
+    this.signedIn = true;
+    this.connection.start();
+  }
+
+  async leave(): Promise<void> {
+    await api.logout();
+    this.connection.stop();
+    this.signedIn = false;
+  }
+
+  #expired(): void {
+    this.connection.stop();
+    this.signedIn = false;
+  }
+
+  #shown(): void {
+    if (!document.hidden) {
+      this.connection.hurry();
+      this.#schedule();
+    }
+  }
+
+  #linked(link: Link, wait: number): void {
+    if (link === "open") {
+      this.nextTry = null;
+    } else if (this.link === "open") {
+      this.downSince = performance.now();
+      this.roundTrip = null;
+      commands.lost();
+    }
+    this.link = link;
+    if (link === "down") {
+      this.nextTry = wait > 0 ? performance.now() + wait : null;
+    }
+  }
+
+  #received(message: ServerMessage): void {
+    switch (message.type) {
+      case "snapshot":
+        this.#fresh();
+        break;
+      case "changes":
+        break;
+      case "output":
+        return this.outputs.received(message);
+      default:
+        return commands.received(message);
+    }
+    this.#receivedAt = performance.now();
+    // Applied at once and drawn with the next frame: a hidden page gathers names of what changed, never messages.
+    apply(this.state, message, this.#dirty);
+    this.#schedule();
+  }
+
+  /** A new link: whatever the controller should know of this browser is said again. */
+  #fresh(): void {
+    this.downSince = null;
+    this.signedIn = true;
+    this.outputs.again();
+    if (this.#watched.length > 0) {
+      this.send({ type: "watch", pis: this.#watched });
+    }
+  }
+
+  #schedule(): void {
+    if (this.#frame === 0) {
+      this.#frame = requestAnimationFrame(() => {
+        this.#frame = 0;
+        this.#flush();
+      });
+    }
+  }
+
+  #flush(): void {
+    const dirty = this.#dirty;
+    this.#dirty = clean();
+    this.#flushMachines(dirty.machines);
+    if (dirty.membership) this.membership.raise();
+    if (dirty.runs) this.runs.raise();
+    if (dirty.groups) this.groups.raise();
+    if (dirty.events) this.events.raise();
+    if (dirty.tasks) this.tasks.raise();
+    if (dirty.pulse) this.pulse.raise();
+    if (dirty.samples) this.#raiseSamples();
+    if (dirty.session) {
+      this.me = this.state.me;
+      this.ready = true;
+      this.#kept();
+    }
+    if (dirty.runs || dirty.groups) commands.changed();
+  }
+
+  #flushMachines(changed: Set<PiId>): void {
+    for (const id of changed) {
+      const held = this.state.machines.get(id);
+      const cell = this.cells.get(id);
+      if (!held) {
+        this.cells.delete(id);
+      } else if (cell) {
+        cell.changed(held);
+      } else {
+        this.cells.set(id, new Cell(id, held));
+      }
+    }
+  }
+
+  #raiseSamples(): void {
+    const now = performance.now();
+    if (now >= this.#fleetDue) {
+      this.#fleetDue = now + FLEET_EVERY;
+      this.samples.raise();
+    } else if (this.#fleetTimer === undefined) {
+      this.#fleetTimer = setTimeout(() => {
+        this.#fleetTimer = undefined;
+        this.#raiseSamples();
+      }, this.#fleetDue - now);
+    }
+  }
+}
+
+async function stillSignedIn(): Promise<boolean> {
+  try {
+    await api.me();
+    return true;
+  } catch (error) {
+    return !(error instanceof Refusal && error.status === 401);
+  }
+}
+
+export const live = new Live();

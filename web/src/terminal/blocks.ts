@@ -1,0 +1,273 @@
+// A run, or a run on many machines, as a live block in the terminal.
+//
+// A block writes through its `Paper` and ends by itself, or is left. It cannot slow the run: what the terminal has not drawn is bounded.
+
+import { bytes, duration, shortId } from "../lib/format";
+import { visible } from "../lib/text";
+import { live } from "../live.svelte";
+import type { OutputPiece, Run, RunId } from "../protocol/types";
+import { isFinal } from "../store";
+import { commands } from "./commands";
+import { bar, cut, Framed, paint } from "./paint";
+
+/** Where a block writes. */
+export interface Paper {
+  write(text: string): void;
+  /** Bytes that were written and are not drawn yet. */
+  pending(): number;
+  columns(): number;
+}
+
+export interface Block {
+  /** The block is over; what stands below it may be written. */
+  finished: Promise<void>;
+  /** Looks away; the run goes on. */
+  leave(): void;
+  /** What a cancel would end. */
+  readonly target: RunId;
+}
+
+/** Beyond so much undrawn text, output is skipped here: it is all in the run's page. */
+const HIGH_WATER = 1 << 20;
+
+/** How long a block waits for its run's name, in milliseconds. */
+const NAMED_WITHIN = 300;
+
+/** How often a group's block is drawn anew, in milliseconds. */
+const REDRAW_EVERY = 120;
+
+/** How many runs of a group are followed for their lines. */
+const FOLLOWED = 40;
+
+/** How many lines a group's block shows below its bar. */
+const LINES = 5;
+
+function machineLabel(pi: string): string {
+  return visible(live.state.machines.get(pi)?.machine.label ?? pi);
+}
+
+/** How a run ended, in the words of the footer. */
+export function ending(run: Run): string {
+  const took = run.started_at && run.finished_at ? ` · ${duration(Date.parse(run.finished_at) - Date.parse(run.started_at))}` : "";
+  const exit = run.exit_code === null ? "" : `exit ${run.exit_code}`;
+  const reason = run.reason ? ` · ${visible(run.reason)}` : "";
+  const dropped = run.dropped_bytes > 0 ? ` · ${bytes(run.dropped_bytes)} left out` : "";
+  const rest = paint.dim(`${exit}${took}${dropped}${reason}`.replace(/^ · /, ""));
+  return run.state === "succeeded" ? `${paint.green("✔ finished")} ${rest}` : `${paint.red(`✖ ${run.state.replace("_", " ")}`)} ${rest}`;
+}
+
+export class RunBlock implements Block {
+  readonly target: RunId;
+  readonly finished: Promise<void>;
+  readonly #paper: Paper;
+  readonly #framed = new Framed();
+  #resolve: () => void = () => undefined;
+  #stop: Array<() => void> = [];
+  #complete = false;
+  #skipped = 0;
+  #waiting: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(run: RunId, paper: Paper) {
+    this.target = run;
+    this.#paper = paper;
+    this.finished = new Promise((resolve) => (this.#resolve = resolve));
+    this.#open();
+  }
+
+  leave(): void {
+    this.#paper.write(this.#framed.end());
+    this.#close();
+  }
+
+  /** Begins once the run's own change has come, or without it when it does not come soon. */
+  #open(): void {
+    let begun = false;
+    const begin = (): void => {
+      if (!begun && (live.state.runs.has(this.target) || performance.now() > latest)) {
+        begun = true;
+        stop();
+        this.#begin();
+      }
+    };
+    const latest = performance.now() + NAMED_WITHIN;
+    const stop = commands.onChange(begin);
+    this.#stop = [stop];
+    this.#waiting = setTimeout(begin, NAMED_WITHIN + 20);
+    requestAnimationFrame(begin);
+  }
+
+  #begin(): void {
+    clearTimeout(this.#waiting);
+    const run = live.state.runs.get(this.target);
+    const name = run ? `${run.task} · ${machineLabel(run.pi)} · run ${shortId(run.id)}` : `run ${shortId(this.target)}`;
+    this.#paper.write(`${paint.dim(`┌ ${name}`)}\r\n`);
+    this.#stop = [
+      commands.onChange(() => this.#check()),
+      live.outputs.follow(this.target, { pieces: (pieces) => this.#print(pieces), done: () => this.#done() }),
+    ];
+    this.#waiting = setTimeout(() => this.#explainWaiting(), 1_500);
+  }
+
+  #explainWaiting(): void {
+    const run = live.state.runs.get(this.target);
+    if (run?.state === "queued") {
+      this.#paper.write(`${paint.dim("│")} ${paint.yellow(`waits for ${machineLabel(run.pi)}`)}${paint.dim(" · Ctrl-C looks away")}\r\n`);
+    }
+  }
+
+  #print(pieces: OutputPiece[]): void {
+    if (this.#paper.pending() > HIGH_WATER) {
+      this.#skipped += pieces.reduce((sum, piece) => sum + piece.data.length, 0);
+      return;
+    }
+    this.#mention();
+    this.#paper.write(this.#framed.pieces(pieces));
+  }
+
+  #mention(): void {
+    if (this.#skipped > 0) {
+      this.#paper.write(`${this.#framed.end()}${paint.dim("│")} ${paint.yellow(`… ${bytes(this.#skipped)} skipped here, all of it is at #/runs/${this.target} …`)}\r\n`);
+      this.#skipped = 0;
+    }
+  }
+
+  #done(): void {
+    this.#complete = true;
+    this.#check();
+  }
+
+  #check(): void {
+    const run = live.state.runs.get(this.target);
+    if (this.#complete && run && isFinal(run.state)) {
+      this.#mention();
+      this.#paper.write(`${this.#framed.end()}${paint.dim("└")} ${ending(run)}\r\n`);
+      this.#close();
+    }
+  }
+
+  #close(): void {
+    clearTimeout(this.#waiting);
+    for (const stop of this.#stop) stop();
+    this.#stop = [];
+    this.#resolve();
+  }
+}
+
+export class GroupBlock implements Block {
+  readonly target: RunId;
+  readonly finished: Promise<void>;
+  readonly #runs: readonly RunId[];
+  readonly #paper: Paper;
+  readonly #lines = new Map<RunId, string>();
+  readonly #began = performance.now();
+  #resolve: () => void = () => undefined;
+  #stop: Array<() => void> = [];
+  #drawn = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #over = false;
+
+  constructor(group: RunId, runs: readonly RunId[], paper: Paper) {
+    this.target = group;
+    this.#runs = runs;
+    this.#paper = paper;
+    this.finished = new Promise((resolve) => (this.#resolve = resolve));
+    requestAnimationFrame(() => this.#open());
+  }
+
+  leave(): void {
+    this.#close();
+  }
+
+  #open(): void {
+    const task = live.state.groups.get(this.target)?.task ?? live.state.runs.get(this.#runs[0] ?? "")?.task ?? "runs";
+    this.#paper.write(`${paint.dim(`┌ ${task} · ${this.#runs.length} machines`)}\r\n`);
+    this.#stop = this.#runs.slice(0, FOLLOWED).map((run) =>
+      live.outputs.follow(run, {
+        pieces: (pieces) => this.#heard(run, pieces),
+        done: () => this.#soon(),
+      }),
+    );
+    this.#stop.push(commands.onChange(() => this.#soon()));
+    this.#draw();
+  }
+
+  #heard(run: RunId, pieces: OutputPiece[]): void {
+    const lines = pieces.map((piece) => piece.data).join("").split("\n").filter((line) => line.trim() !== "");
+    const last = lines[lines.length - 1];
+    if (last !== undefined) {
+      // Newest last, so that the map's end is what was heard last.
+      this.#lines.delete(run);
+      // eslint-disable-next-line no-control-regex
+      this.#lines.set(run, visible(last.replace(/\u001b\[[\d;:]*m/g, "").trim()));
+      this.#soon();
+    }
+  }
+
+  #soon(): void {
+    if (!this.#over) {
+      this.#timer ??= setTimeout(() => {
+        this.#timer = undefined;
+        this.#draw();
+      }, REDRAW_EVERY);
+    }
+  }
+
+  #draw(): void {
+    const runs = this.#runs.map((id) => live.state.runs.get(id)).filter((run): run is Run => run !== undefined);
+    const failed = runs.filter((run) => isFinal(run.state) && run.state !== "succeeded");
+    const succeeded = runs.length - failed.length - runs.filter((run) => !isFinal(run.state)).length;
+    const running = runs.filter((run) => run.state === "running").length;
+    const done = succeeded + failed.length;
+    const total = this.#runs.length;
+    const counts = [
+      `${done}/${total} `,
+      paint.green(`${succeeded} ✔`),
+      failed.length > 0 ? paint.red(`${failed.length} ✖`) : "",
+      running > 0 ? paint.dim(`${running} running`) : "",
+      total - done - running > 0 ? paint.dim(`${total - done - running} waiting`) : "",
+    ];
+    const width = Math.max(6, Math.min(24, this.#paper.columns() - 44));
+    const lines = [`${bar(done / Math.max(total, 1), width)} ${counts.filter(Boolean).join(" ")}`, ...this.#interesting(failed, done === total)];
+    this.#redraw(lines);
+    if (done === total && total > 0) {
+      this.#finish(succeeded, failed.length);
+    }
+  }
+
+  /** What went wrong, then what was heard last. */
+  #interesting(failed: Run[], over: boolean): string[] {
+    const width = this.#paper.columns() - 3;
+    const line = (run: Run, paintLabel: (text: string) => string): string => {
+      const label = machineLabel(run.pi);
+      const text = this.#lines.get(run.id) ?? run.reason ?? run.state.replace("_", " ");
+      return `${paintLabel(cut(label, width))}  ${cut(visible(text), Math.max(4, width - label.length - 2))}`;
+    };
+    const wrong = failed.slice(-(over ? LINES * 2 : LINES - 2)).map((run) => line(run, paint.red));
+    if (over) {
+      return wrong;
+    }
+    const heard = [...this.#lines.keys()].map((id) => live.state.runs.get(id)).filter((run): run is Run => run?.state === "running");
+    return [...wrong, ...heard.slice(-Math.max(1, LINES - wrong.length)).map((run) => line(run, paint.bright))];
+  }
+
+  #redraw(lines: string[]): void {
+    const back = this.#drawn > 0 ? `\u001b[${this.#drawn}A\r\u001b[J` : "";
+    this.#paper.write(back + lines.map((line) => `${paint.dim("│")} ${line}\r\n`).join(""));
+    this.#drawn = lines.length;
+  }
+
+  #finish(succeeded: number, failed: number): void {
+    const stopped = live.state.groups.get(this.target)?.stopped;
+    const how = failed === 0 ? paint.green(`✔ finished on ${succeeded}`) : `${paint.green(`✔ ${succeeded}`)} ${paint.red(`✖ ${failed} failed`)}`;
+    this.#paper.write(`${paint.dim("└")} ${how} ${paint.dim(`· ${duration(performance.now() - this.#began)}${stopped ? ` · ${visible(stopped)}` : ""}`)}\r\n`);
+    this.#close();
+  }
+
+  #close(): void {
+    this.#over = true;
+    clearTimeout(this.#timer);
+    for (const stop of this.#stop) stop();
+    this.#stop = [];
+    this.#resolve();
+  }
+}

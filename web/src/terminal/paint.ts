@@ -1,0 +1,128 @@
+// Text for the terminal: colours, widths, and task output in its frame.
+
+import { AnsiReader, type Token } from "../lib/ansi";
+import type { OutputPiece } from "../protocol/types";
+import { bytes } from "../lib/format";
+
+const wrap = (code: string) => (text: string) => `\u001b[${code}m${text}\u001b[0m`;
+
+export const paint = {
+  dim: wrap("90"),
+  bright: wrap("97"),
+  green: wrap("32"),
+  red: wrap("31"),
+  yellow: wrap("33"),
+  cyan: wrap("36"),
+};
+
+/** How many columns a text takes; wide characters take two, combining ones none. */
+export function columns(text: string): number {
+  let width = 0;
+  // eslint-disable-next-line no-control-regex
+  for (const character of text.replace(/\u001b\[[\d;]*m/g, "")) {
+    width += characterColumns(character.codePointAt(0) ?? 0);
+  }
+  return width;
+}
+
+function characterColumns(code: number): number {
+  if ((code >= 0x300 && code <= 0x36f) || code === 0x200d || (code >= 0xfe00 && code <= 0xfe0f)) {
+    return 0;
+  }
+  const wide =
+    (code >= 0x1100 && code <= 0x115f) || (code >= 0x2e80 && code <= 0xa4cf) || (code >= 0xac00 && code <= 0xd7a3) ||
+    (code >= 0xf900 && code <= 0xfaff) || (code >= 0xfe30 && code <= 0xfe6f) || (code >= 0xff00 && code <= 0xff60) ||
+    (code >= 0x1f300 && code <= 0x1faff) || (code >= 0x20000 && code <= 0x3fffd);
+  return wide ? 2 : 1;
+}
+
+/** Cuts plain text to a number of columns. */
+export function cut(text: string, width: number): string {
+  let taken = "";
+  for (const character of text) {
+    if (columns(taken) + columns(character) > width - 1) {
+      return `${taken}…`;
+    }
+    taken += character;
+  }
+  return text;
+}
+
+/** A segmented bar of `width` columns. */
+export function bar(share: number, width: number): string {
+  const lit = Math.round(Math.max(0, Math.min(1, share)) * width);
+  return `${paint.green("▓".repeat(lit))}${paint.dim("░".repeat(width - lit))}`;
+}
+
+/** Text of the controller for the terminal: colours pass, everything else is made visible. */
+export function plainText(text: string): string {
+  return new AnsiReader().read(text).map(token).join("");
+}
+
+function token(each: Token): string {
+  if ("text" in each) {
+    return each.text;
+  }
+  if ("sgr" in each) {
+    return `\u001b[${each.sgr.join(";")}m`;
+  }
+  return each.control === "newline" ? "\r\n" : "";
+}
+
+/** Task output with a bar at the left of each line. */
+export class Framed {
+  readonly #reader = new AnsiReader();
+  #atStart = true;
+  #style = "";
+
+  /** The terminal text of some pieces. */
+  pieces(pieces: readonly OutputPiece[]): string {
+    return pieces.map((piece) => this.#piece(piece)).join("");
+  }
+
+  /** Ends a line that has no end. */
+  end(): string {
+    const text = this.#atStart ? "" : "\u001b[0m\r\n";
+    this.#atStart = true;
+    return text;
+  }
+
+  #piece(piece: OutputPiece): string {
+    const gap = piece.gap_bytes > 0 ? `${this.end()}${paint.dim("│")} ${paint.yellow(`… ${bytes(piece.gap_bytes)} missing …`)}\r\n` : "";
+    return gap + this.#reader.read(piece.data).map((each) => this.#token(each)).join("");
+  }
+
+  #token(each: Token): string {
+    if ("sgr" in each) {
+      return this.#colour(each.sgr);
+    }
+    if ("text" in each) {
+      return this.#begin() + each.text;
+    }
+    if (each.control === "return") {
+      // The line begins anew, as progress displays do.
+      return this.#atStart ? "" : `\r\u001b[2K${this.#frame()}`;
+    }
+    const text = `${this.#begin()}\u001b[0m\r\n`;
+    this.#atStart = true;
+    return text;
+  }
+
+  #colour(codes: number[]): string {
+    const sequence = `\u001b[${codes.join(";")}m`;
+    this.#style = codes.includes(0) || codes.length === 0 ? sequence : (this.#style + sequence).slice(-200);
+    return this.#atStart ? "" : sequence;
+  }
+
+  #begin(): string {
+    if (!this.#atStart) {
+      return "";
+    }
+    this.#atStart = false;
+    return this.#frame();
+  }
+
+  #frame(): string {
+    return `${paint.dim("│")} ${this.#style}`;
+  }
+}

@@ -1,0 +1,109 @@
+// xterm.js in this page: themed by tokens.css, and without a single inline style, so that `style-src 'self'` holds.
+//
+// xterm.js writes <style> elements and style attributes. The document that it is given here answers with elements whose text goes
+// into a constructed style sheet, and whose style attribute is set through the CSS object model: both need no exception in the policy.
+
+import { FitAddon } from "@xterm/addon-fit";
+import { SearchAddon } from "@xterm/addon-search";
+import { WebLinksAddon } from "@xterm/addon-web-links";
+import { Terminal, type ITheme } from "@xterm/xterm";
+import "@xterm/xterm/css/xterm.css";
+
+/** Lines that scroll back. */
+const SCROLLBACK = 5_000;
+
+export interface Screen {
+  terminal: Terminal;
+  fit: FitAddon;
+  search: SearchAddon;
+}
+
+export function createScreen(fontSize: number, screenReader: boolean): Screen {
+  const terminal = new Terminal({
+    documentOverride: strictDocument(),
+    allowProposedApi: false,
+    cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
+    cursorStyle: "block",
+    cursorInactiveStyle: "outline",
+    fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono"),
+    fontSize,
+    lineHeight: 1.2,
+    scrollback: SCROLLBACK,
+    // Bold stays bold and never becomes another colour: the themes' contrast depends on it.
+    drawBoldTextInBrightColors: false,
+    minimumContrastRatio: 4.5,
+    screenReaderMode: screenReader,
+    theme: terminalTheme(),
+    // What a task prints may ask the terminal nothing: reports and titles are off.
+    windowOptions: {},
+    linkHandler: { activate: () => undefined },
+  });
+  const fit = new FitAddon();
+  const search = new SearchAddon();
+  terminal.loadAddon(fit);
+  terminal.loadAddon(search);
+  terminal.loadAddon(new WebLinksAddon((_event, address) => open(address, "_blank", "noopener,noreferrer")));
+  return { terminal, fit, search };
+}
+
+export function terminalTheme(): ITheme {
+  const style = getComputedStyle(document.documentElement);
+  const token = (name: string): string => style.getPropertyValue(`--${name}`).trim();
+  const ansi = (index: number): string => token(`ansi-${index}`);
+  return {
+    background: token("panel"),
+    foreground: token("text"),
+    cursor: token("accent"),
+    cursorAccent: token("panel"),
+    selectionBackground: token("selection"),
+    scrollbarSliderBackground: token("line"),
+    scrollbarSliderHoverBackground: token("line-strong"),
+    scrollbarSliderActiveBackground: token("line-strong"),
+    black: ansi(0), red: ansi(1), green: ansi(2), yellow: ansi(3), blue: ansi(4), magenta: ansi(5), cyan: ansi(6), white: ansi(7),
+    brightBlack: ansi(8), brightRed: ansi(9), brightGreen: ansi(10), brightYellow: ansi(11),
+    brightBlue: ansi(12), brightMagenta: ansi(13), brightCyan: ansi(14), brightWhite: ansi(15),
+  };
+}
+
+/** A document whose new elements style themselves without inline styles. */
+function strictDocument(): Document {
+  return new Proxy(document, {
+    get(target, name) {
+      if (name === "createElement") {
+        return (tag: string) => (tag === "style" ? sheetElement() : strict(target.createElement(tag)));
+      }
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === "function" ? (value.bind(target) as unknown) : value;
+    },
+    set: (target, name, value) => Reflect.set(target, name, value, target),
+  });
+}
+
+function strict<T extends HTMLElement>(element: T): T {
+  const setAttribute = element.setAttribute.bind(element);
+  element.setAttribute = (name: string, value: string) => {
+    if (name === "style") {
+      element.style.cssText = value;
+    } else {
+      setAttribute(name, value);
+    }
+  };
+  return element;
+}
+
+/** Stands where a <style> would stand; its text is a constructed style sheet. */
+function sheetElement(): HTMLElement {
+  const element = document.createElement("span");
+  element.hidden = true;
+  const sheet = new CSSStyleSheet();
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+  Object.defineProperty(element, "textContent", {
+    get: () => "",
+    set: (text: string) => sheet.replaceSync(text),
+  });
+  element.remove = () => {
+    document.adoptedStyleSheets = document.adoptedStyleSheets.filter((each) => each !== sheet);
+    HTMLElement.prototype.remove.call(element);
+  };
+  return element;
+}

@@ -1,0 +1,107 @@
+// What the page itself is doing: the route, the open dialog, the tab on a phone, messages that pass. None of it is the fleet's state.
+
+import type { PiId, TaskId } from "./protocol/types";
+
+export type Route =
+  | { view: "dashboard" }
+  | { view: "machine"; pi: PiId }
+  | { view: "runs" }
+  | { view: "run"; run: string }
+  | { view: "settings" };
+
+export type Dialog =
+  | { kind: "palette" }
+  | { kind: "help" }
+  | { kind: "add-pi" }
+  | { kind: "run"; target: string; task?: TaskId };
+
+/** A yes or no that something waits for. It lies over an open dialog and takes nothing from it. */
+export interface Question {
+  question: string;
+  action: string;
+  detail?: string;
+  danger?: boolean;
+  answer: (yes: boolean) => void;
+}
+
+export type Tab = "terminal" | "stats" | "logs";
+
+interface Toast {
+  id: number;
+  text: string;
+  bad: boolean;
+}
+
+/** How long a passing message stays, in milliseconds. */
+const TOAST_STAYS = 6_000;
+
+class Ui {
+  route = $state.raw<Route>(parse(location.hash));
+  dialog = $state.raw<Dialog | null>(null);
+  question = $state.raw<Question | null>(null);
+  tab = $state<Tab>("stats");
+  filter = $state("");
+  /** The machine that the arrows have reached. */
+  selected = $state<PiId | null>(null);
+  toasts = $state.raw<Toast[]>([]);
+  #lastToast = 0;
+
+  start(): void {
+    addEventListener("hashchange", () => {
+      this.route = parse(location.hash);
+      this.dialog = null;
+    });
+  }
+
+  toast(text: string, bad = false): void {
+    this.#lastToast += 1;
+    const id = this.#lastToast;
+    this.toasts = [...this.toasts.slice(-3), { id, text, bad }];
+    setTimeout(() => this.dismiss(id), TOAST_STAYS);
+  }
+
+  dismiss(id: number): void {
+    this.toasts = this.toasts.filter((toast) => toast.id !== id);
+  }
+
+  /** Asks yes or no. */
+  confirm(question: string, action: string, options: { detail?: string; danger?: boolean } = {}): Promise<boolean> {
+    return new Promise((resolve) => {
+      this.question?.answer(false);
+      const answer = (yes: boolean): void => {
+        this.question = null;
+        resolve(yes);
+      };
+      this.question = { question, action, answer, ...options };
+    });
+  }
+}
+
+function parse(hash: string): Route {
+  const [first = "", second = ""] = hash.replace(/^#\/?/, "").split("/");
+  const argument = decode(second);
+  if (first === "pi" && argument) {
+    return { view: "machine", pi: argument };
+  }
+  if (first === "runs") {
+    return argument ? { view: "run", run: argument } : { view: "runs" };
+  }
+  return first === "settings" ? { view: "settings" } : { view: "dashboard" };
+}
+
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part.split("?")[0] ?? "");
+  } catch {
+    return "";
+  }
+}
+
+export const ui = new Ui();
+
+export function go(hash: string): void {
+  location.hash = hash;
+}
+
+export const toMachine = (pi: PiId): string => `#/pi/${encodeURIComponent(pi)}`;
+export const toRun = (run: string): string => `#/runs/${encodeURIComponent(run)}`;
