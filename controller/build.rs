@@ -6,7 +6,17 @@ use std::{
 };
 
 /// What the dashboard is built from.
-const SOURCES: [&str; 9] = ["src", "public", "build", "index.html", "package.json", "package-lock.json", "vite.config.ts", "svelte.config.js", "tsconfig.json"];
+const SOURCES: [&str; 9] = [
+    "src",
+    "public",
+    "build",
+    "index.html",
+    "package.json",
+    "package-lock.json",
+    "vite.config.ts",
+    "svelte.config.js",
+    "tsconfig.json",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -188,10 +188,14 @@ pub enum AccessRefusal {
     #[error("there is no machine {0:?} that enrolled or may enrol; `pistat pis` shows the fleet")]
     NoAgent(String),
     /// The last administrator stays.
-    #[error("the account admin cannot be removed: it is how you get in; `pistat account rotate admin` gives it a new token")]
+    #[error(
+        "the account admin cannot be removed: it is how you get in; `pistat account rotate admin` gives it a new token"
+    )]
     Admin,
     /// Another machine has this pi-id.
-    #[error("pi-id {0} is enrolled with another secret: `pistat agent reset {0}` on the controller allows one new enrolment, or choose another --pi-id")]
+    #[error(
+        "pi-id {0} is enrolled with another secret: `pistat agent reset {0}` on the controller allows one new enrolment, or choose another --pi-id"
+    )]
     Enrolled(PiId),
     /// The request makes no sense.
     #[error("the enrolment request is not valid: {0}")]
@@ -230,7 +234,12 @@ impl Access {
     fn put_session(&mut self, hash: SecretHash, session: SessionRecord) {
         let now = session.created_at.unix_milliseconds();
         self.sessions.retain(|_, other| now - other.created_at.unix_milliseconds() < SESSION_MILLISECONDS);
-        let mut own: Vec<_> = self.sessions.iter().filter(|(_, other)| other.account == session.account).map(|(h, s)| (s.created_at, *h)).collect();
+        let mut own: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, other)| other.account == session.account)
+            .map(|(h, s)| (s.created_at, *h))
+            .collect();
         own.sort_unstable();
         let surplus = (own.len() + 1).saturating_sub(MAX_SESSIONS_PER_ACCOUNT);
         for (_, hash) in own.into_iter().take(surplus) {
@@ -278,7 +287,11 @@ impl Access {
         let session = self.sessions.get(&hash)?;
         let age = now.unix_milliseconds() - session.created_at.unix_milliseconds();
         let account = self.account(session.account.as_str())?;
-        (age < SESSION_MILLISECONDS).then(|| Caller { account: account.name.clone(), role: account.role, session: Some(hash) })
+        (age < SESSION_MILLISECONDS).then(|| Caller {
+            account: account.name.clone(),
+            role: account.role,
+            session: Some(hash),
+        })
     }
 
     /// Whether a caller is still who it was: its account stands with its role, and its session lasts.
@@ -295,7 +308,8 @@ impl Access {
         if is_reserved(name.as_str()) {
             return Err(AccessRefusal::Reserved(name.to_string()));
         }
-        let taken = self.account(name.as_str()).is_some() || self.agent(name.as_str()).is_some() || machines(name.as_str());
+        let taken =
+            self.account(name.as_str()).is_some() || self.agent(name.as_str()).is_some() || machines(name.as_str());
         if taken { Err(AccessRefusal::Taken(name.to_string())) } else { Ok(()) }
     }
 
@@ -318,8 +332,15 @@ impl Access {
     ///
     /// # Errors
     /// The machine may not have this pi-id.
-    pub fn enrol(&self, pi: &PiId, request: &EnrollRequest, now: Timestamp) -> Result<Option<AccessChange>, AccessRefusal> {
-        let secret = parse_sha256(&request.secret_sha256).map(SecretHash).ok_or(AccessRefusal::Invalid("secret_sha256 is 64 hexadecimal digits"))?;
+    pub fn enrol(
+        &self,
+        pi: &PiId,
+        request: &EnrollRequest,
+        now: Timestamp,
+    ) -> Result<Option<AccessChange>, AccessRefusal> {
+        let secret = parse_sha256(&request.secret_sha256)
+            .map(SecretHash)
+            .ok_or(AccessRefusal::Invalid("secret_sha256 is 64 hexadecimal digits"))?;
         if request.nonce.is_empty() || request.nonce.len() > 128 {
             return Err(AccessRefusal::Invalid("a nonce has 1 to 128 characters"));
         }
@@ -331,7 +352,8 @@ impl Access {
         if known.is_some_and(|agent| agent.secret_sha256.is_some() && !agent.open) {
             return Err(AccessRefusal::Enrolled(pi.clone()));
         }
-        let serial = request.serial.as_ref().map(|serial| serial.chars().filter(|c| !c.is_control()).take(64).collect());
+        let serial =
+            request.serial.as_ref().map(|serial| serial.chars().filter(|c| !c.is_control()).take(64).collect());
         Ok(Some(AccessChange::PutAgent(AgentRecord {
             pi: pi.clone(),
             secret_sha256: Some(secret),
@@ -369,7 +391,12 @@ mod tests {
     }
 
     fn request(secret: &str) -> EnrollRequest {
-        EnrollRequest { secret_sha256: String::from(SecretHash::of(secret)), nonce: "n".into(), serial: Some("s\n1".into()), label: None }
+        EnrollRequest {
+            secret_sha256: String::from(SecretHash::of(secret)),
+            nonce: "n".into(),
+            serial: Some("s\n1".into()),
+            label: None,
+        }
     }
 
     fn enrolled(secret: &str) -> Access {
@@ -421,14 +448,22 @@ mod tests {
     #[test]
     fn machines_and_accounts_share_one_namespace_without_case() {
         let access = with_account(Role::Viewer);
-        let taken = |name: &str| access.check_new_account(&name.parse().unwrap(), |machine| machine.eq_ignore_ascii_case("pi-1"));
+        let taken = |name: &str| {
+            access.check_new_account(&name.parse().unwrap(), |machine| machine.eq_ignore_ascii_case("pi-1"))
+        };
         assert!(matches!(taken("ANNA"), Err(AccessRefusal::Taken(_))));
         assert!(matches!(taken("PI-1"), Err(AccessRefusal::Taken(_))));
         assert!(matches!(taken("Controller"), Err(AccessRefusal::Reserved(_))));
         assert_eq!(taken("berta"), Ok(()));
         assert!(matches!(access.enrol(&"anna".parse().unwrap(), &request("a"), time(0)), Err(AccessRefusal::Taken(_))));
-        assert!(matches!(access.enrol(&"Pistat".parse().unwrap(), &request("a"), time(0)), Err(AccessRefusal::Reserved(_))));
-        assert!(matches!(enrolled("a").enrol(&"PI-1".parse().unwrap(), &request("a"), time(0)), Err(AccessRefusal::Taken(_))));
+        assert!(matches!(
+            access.enrol(&"Pistat".parse().unwrap(), &request("a"), time(0)),
+            Err(AccessRefusal::Reserved(_))
+        ));
+        assert!(matches!(
+            enrolled("a").enrol(&"PI-1".parse().unwrap(), &request("a"), time(0)),
+            Err(AccessRefusal::Taken(_))
+        ));
     }
 
     #[test]

@@ -12,13 +12,16 @@ use pistat_protocol::{
     status::Availability,
     topic::{ACCOUNT_PROPERTY, Topic, Topics},
 };
-use rumqttc::{TlsConfiguration, Transport, v5::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions,
-    mqttbytes::{
-        QoS,
-        v5::{ConnectProperties, Filter, LastWill, Packet, Publish, PublishProperties},
+use rumqttc::{
+    TlsConfiguration, Transport,
+    v5::{
+        AsyncClient, ConnectionError, Event, EventLoop, MqttOptions,
+        mqttbytes::{
+            QoS,
+            v5::{ConnectProperties, Filter, LastWill, Packet, Publish, PublishProperties},
+        },
     },
-}};
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -80,7 +83,14 @@ pub(crate) struct Outgoing {
 }
 
 /// The connection's options.
-pub(crate) fn options(host: &str, port: u16, user: &str, password: &str, client_id: &str, topics: &Topics) -> MqttOptions {
+pub(crate) fn options(
+    host: &str,
+    port: u16,
+    user: &str,
+    password: &str,
+    client_id: &str,
+    topics: &Topics,
+) -> MqttOptions {
     let mut options = MqttOptions::new(client_id, host, port);
     options.set_credentials(user, password);
     options.set_clean_start(true);
@@ -90,7 +100,13 @@ pub(crate) fn options(host: &str, port: u16, user: &str, password: &str, client_
     properties.max_packet_size = Some(MAX_PACKET_BYTES);
     properties.receive_maximum = Some(u16::MAX);
     options.set_connect_properties(properties);
-    options.set_last_will(LastWill::new(status_topic(topics), Availability::Offline.as_str(), QoS::AtLeastOnce, true, None));
+    options.set_last_will(LastWill::new(
+        status_topic(topics),
+        Availability::Offline.as_str(),
+        QoS::AtLeastOnce,
+        true,
+        None,
+    ));
     options
 }
 
@@ -159,7 +175,16 @@ pub(crate) async fn run(
 ) {
     let (client, event_loop) = AsyncClient::new(address.options, OUTGOING);
     let filters = filters(&topics, enrolment);
-    let mut bridge = Bridge { client: client.clone(), event_loop, topics: topics.clone(), filters, hub, agent, connected: false, backoff: MIN_BACKOFF };
+    let mut bridge = Bridge {
+        client: client.clone(),
+        event_loop,
+        topics: topics.clone(),
+        filters,
+        hub,
+        agent,
+        connected: false,
+        backoff: MIN_BACKOFF,
+    };
     let writer = write(client, outgoing, stop.clone());
     tokio::pin!(writer);
     loop {
@@ -227,10 +252,16 @@ impl Bridge {
     }
 
     async fn hear(&mut self, publish: Publish) {
-        let Some(topic) = std::str::from_utf8(&publish.topic).ok().and_then(|text| self.topics.parse(text)) else { return };
+        let Some(topic) = std::str::from_utf8(&publish.topic).ok().and_then(|text| self.topics.parse(text)) else {
+            return;
+        };
         let own = |pi: &PiId| pi.is_controller();
         let for_agent = match &topic {
-            Topic::Execute(pi, _) | Topic::Cancel(pi, _) | Topic::Ack(pi, _) | Topic::Settings(pi) | Topic::Watch(pi) => own(pi),
+            Topic::Execute(pi, _)
+            | Topic::Cancel(pi, _)
+            | Topic::Ack(pi, _)
+            | Topic::Settings(pi)
+            | Topic::Watch(pi) => own(pi),
             _ => false,
         };
         if for_agent {
@@ -239,10 +270,14 @@ impl Bridge {
             return;
         }
         let properties = publish.properties.unwrap_or_default();
-        let account = properties.user_properties.into_iter().find(|(name, _)| name == ACCOUNT_PROPERTY).map(|(_, value)| value);
+        let account =
+            properties.user_properties.into_iter().find(|(name, _)| name == ACCOUNT_PROPERTY).map(|(_, value)| value);
         let correlation = properties.correlation_data;
         let response = properties.response_topic.map(|topic| ResponseTo { topic, correlation });
-        let _ = self.hub.send(Heard::Message { topic, payload: publish.payload, retain: publish.retain, account, response }).await;
+        let _ = self
+            .hub
+            .send(Heard::Message { topic, payload: publish.payload, retain: publish.retain, account, response })
+            .await;
     }
 
     async fn lost(&mut self, error: &ConnectionError) {
@@ -287,7 +322,8 @@ mod tests {
     #[test]
     fn only_requests_keep_their_retained_flag() {
         let filters = filters(&Topics::default(), true);
-        let kept: Vec<_> = filters.iter().filter(|filter| filter.preserve_retain).map(|filter| filter.path.as_str()).collect();
+        let kept: Vec<_> =
+            filters.iter().filter(|filter| filter.preserve_retain).map(|filter| filter.path.as_str()).collect();
         assert_eq!(kept, ["pistat/+/task/request"]);
         assert!(filters.iter().any(|filter| filter.path == "pistat/controller/task/+/execute"));
         assert!(filters.iter().any(|filter| filter.path == "$pistat/enroll/+/request"));

@@ -230,7 +230,10 @@ impl Fleet {
         if interval.is_some_and(|seconds| !pistat_protocol::status::INTERVAL_SECONDS.contains(&seconds)) {
             return Err(FleetRefusal::Interval);
         }
-        let too_many = change.tags.as_ref().is_some_and(|tags| tags.len() > MAX_TAGS || tags.iter().any(|tag| tag.as_str() == "all"));
+        let too_many = change
+            .tags
+            .as_ref()
+            .is_some_and(|tags| tags.len() > MAX_TAGS || tags.iter().any(|tag| tag.as_str() == "all"));
         if too_many { Err(FleetRefusal::Tags) } else { Ok(()) }
     }
 
@@ -273,12 +276,19 @@ impl Fleet {
     pub fn label(&self, pi: &PiId) -> String {
         let own = || self.machines.get(pi).and_then(|state| state.info.as_ref()).and_then(|info| info.label.clone());
         let text = self.given.labels.get(pi).cloned().or_else(own).filter(|label| !label.trim().is_empty());
-        text.map_or_else(|| pi.to_string(), |text| text.chars().filter(|c| !is_unfit(*c)).take(MAX_LABEL_CHARACTERS).collect())
+        text.map_or_else(
+            || pi.to_string(),
+            |text| text.chars().filter(|c| !is_unfit(*c)).take(MAX_LABEL_CHARACTERS).collect(),
+        )
     }
 
     /// What `meta` says.
     pub fn meta(&self, pi: &PiId) -> Meta {
-        Meta { label: self.label(pi), assignment: self.given.assignments.get(pi).cloned(), tags: self.tags(pi).to_vec() }
+        Meta {
+            label: self.label(pi),
+            assignment: self.given.assignments.get(pi).cloned(),
+            tags: self.tags(pi).to_vec(),
+        }
     }
 
     /// What `settings` says.
@@ -338,7 +348,8 @@ impl Fleet {
 
 /// Characters that have no place in a label: controls, and those that turn the direction of text around.
 fn is_unfit(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }
 
 #[cfg(test)]
@@ -435,7 +446,10 @@ mod tests {
         let old = Sample::new(Timestamp::from_unix_milliseconds(5), true, 0);
         fleet.sample(&pi("pi-1"), old, true, now);
         let machine = fleet.machine(&pi("pi-1"), true, now).unwrap();
-        assert_eq!((machine.status, machine.last_seen), (MachineStatus::Offline, Some(Timestamp::from_unix_milliseconds(5))));
+        assert_eq!(
+            (machine.status, machine.last_seen),
+            (MachineStatus::Offline, Some(Timestamp::from_unix_milliseconds(5)))
+        );
         assert!(machine.recent_cpu_percent.is_empty());
     }
 }

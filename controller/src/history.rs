@@ -204,8 +204,13 @@ impl History {
 
     /// The last seconds, in columns: fine for up to an hour, coarse beyond it.
     pub fn view(&self, seconds: u32, now: Timestamp) -> View {
-        let ring = if seconds <= FINE_STEP_SECONDS * u32::try_from(FINE_STEPS).unwrap_or(u32::MAX) { &self.fine } else { &self.coarse };
-        let count = usize::try_from(seconds.div_ceil(ring.step_seconds)).unwrap_or(ring.capacity).clamp(1, ring.capacity);
+        let ring = if seconds <= FINE_STEP_SECONDS * u32::try_from(FINE_STEPS).unwrap_or(u32::MAX) {
+            &self.fine
+        } else {
+            &self.coarse
+        };
+        let count =
+            usize::try_from(seconds.div_ceil(ring.step_seconds)).unwrap_or(ring.capacity).clamp(1, ring.capacity);
         let (first, steps) = ring.last(count, now);
         let column = |index: usize| steps.iter().map(|step| step.columns[index].get()).collect();
         View {

@@ -3,8 +3,8 @@
 //! It never waits for anything but the next event: what it publishes goes through an outbox, what it stores comes back as an event, and whatever was promised
 //! to others (an answer, an acknowledgement, a retained status) is kept in [`After`] until it is on the disk.
 
-pub mod ask;
 mod announce;
+pub mod ask;
 pub mod feed;
 mod machines;
 mod people;
@@ -113,7 +113,14 @@ struct AfterRuns {
 
 impl AfterRuns {
     fn is_empty(&self) -> bool {
-        let lists = [self.saved.is_empty(), self.groups.is_empty(), self.pieces.is_empty(), self.execute.is_empty(), self.cancel.is_empty(), self.clear.is_empty()];
+        let lists = [
+            self.saved.is_empty(),
+            self.groups.is_empty(),
+            self.pieces.is_empty(),
+            self.execute.is_empty(),
+            self.cancel.is_empty(),
+            self.clear.is_empty(),
+        ];
         self.accepted.is_none() && lists.into_iter().all(|empty| empty)
     }
 }
@@ -218,7 +225,12 @@ impl Hub {
             requested: loaded.requested_runs,
             groups: loaded.groups,
         };
-        let enrolled: Vec<_> = loaded.access.agents().filter(|agent| agent.secret_sha256.is_some()).map(|agent| agent.pi.clone()).collect();
+        let enrolled: Vec<_> = loaded
+            .access
+            .agents()
+            .filter(|agent| agent.secret_sha256.is_some())
+            .map(|agent| agent.pi.clone())
+            .collect();
         let mut hub = Self {
             topics: config.mqtt.topics.clone(),
             runs: Runs::new(kept, config.runs.per_machine as usize, config.runs.lost_after, now.monotonic),
@@ -257,7 +269,14 @@ impl Hub {
             now,
         };
         let last_alive = hub.events.front().map(|event| event.time);
-        hub.event(EventKind::System, Severity::Info, None, None, None, format!("controller {} started", env!("CARGO_PKG_VERSION")));
+        hub.event(
+            EventKind::System,
+            Severity::Info,
+            None,
+            None,
+            None,
+            format!("controller {} started", env!("CARGO_PKG_VERSION")),
+        );
         for sentence in loaded.damaged {
             hub.event(EventKind::System, Severity::Error, None, None, None, sentence);
         }
@@ -379,7 +398,9 @@ impl Hub {
             Ask::SignOut(session, reply) => self.sign_out(session, reply),
             Ask::LoginLink(caller, reply) => self.login_link(&caller, reply),
             Ask::BadCredentials(address, reply) => self.bad_credentials(address, reply),
-            Ask::Accounts(reply) => tell(reply, self.access.accounts().map(crate::access::AccountRecord::view).collect()),
+            Ask::Accounts(reply) => {
+                tell(reply, self.access.accounts().map(crate::access::AccountRecord::view).collect())
+            }
             Ask::AddAccount(caller, account, reply) => self.add_account(&caller, account, reply),
             Ask::RemoveAccount(caller, name, reply) => self.remove_account(&caller, name, reply),
             Ask::RotateAccount(caller, name, role, reply) => self.rotate_account(&caller, &name, role, reply),
@@ -406,7 +427,15 @@ impl Hub {
     }
 
     /// Writes a line of the audit log: register, feed, topic.
-    fn event(&mut self, kind: EventKind, severity: Severity, pi: Option<&PiId>, run: Option<RunId>, account: Option<&str>, text: String) {
+    fn event(
+        &mut self,
+        kind: EventKind,
+        severity: Severity,
+        pi: Option<&PiId>,
+        run: Option<RunId>,
+        account: Option<&str>,
+        text: String,
+    ) {
         let event = AuditEvent {
             seq: self.next_event,
             time: self.now.wall,
@@ -433,7 +462,14 @@ impl Hub {
                 self.announce_tasks();
                 self.feed.push(Change::Tasks { tasks: self.catalogue.view() });
                 let count = self.catalogue.view().len();
-                self.event(EventKind::System, Severity::Info, None, None, None, format!("the catalogue was read again: {count} tasks"));
+                self.event(
+                    EventKind::System,
+                    Severity::Info,
+                    None,
+                    None,
+                    None,
+                    format!("the catalogue was read again: {count} tasks"),
+                );
             }
             Err(problems) => {
                 let sentence = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -463,7 +499,8 @@ impl Hub {
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let rate = accepted.saturating_sub(self.accepted_messages) as f32;
         self.accepted_messages = accepted;
-        let clients = statistics.map_or(0, |statistics| u32::try_from(statistics.clients_connected).unwrap_or(u32::MAX));
+        let clients =
+            statistics.map_or(0, |statistics| u32::try_from(statistics.clients_connected).unwrap_or(u32::MAX));
         let smooth = self.pulse.mqtt_messages_per_second.mul_add(0.8, rate * 0.2);
         let pulse = Pulse {
             mqtt_clients: clients,

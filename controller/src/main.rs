@@ -51,8 +51,14 @@ async fn run(config: Config) -> ExitCode {
 
 fn log_to_stderr(level: &str) {
     // The router of the message log opens a span per message: it is silenced, since nobody reads them and they cost half of its speed.
-    let filter = tracing_subscriber::EnvFilter::new(format!("warn,pistat={level},pistat_broker={level},pistat_agent={level},rumqttd=off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
+    let filter = tracing_subscriber::EnvFilter::new(format!(
+        "warn,pistat={level},pistat_broker={level},pistat_agent={level},rumqttd=off"
+    ));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }
 
 /// The sign-in link, the broker's address, and how to add a Pi.

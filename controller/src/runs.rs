@@ -136,7 +136,16 @@ impl Runs {
         let (id, pi) = (record.run.id, record.run.pi.clone());
         self.by_pi.entry(pi).or_default().insert(id);
         let waiting_since = Some(now);
-        let active = Active { record, output, accepted, waited: Duration::ZERO, waiting_since, stored, held: None, started: None };
+        let active = Active {
+            record,
+            output,
+            accepted,
+            waited: Duration::ZERO,
+            waiting_since,
+            stored,
+            held: None,
+            started: None,
+        };
         self.active.insert(id, active);
     }
 
@@ -247,7 +256,10 @@ impl Runs {
 
     /// How many runs of a task a machine does now.
     pub(crate) fn busy_with(&self, pi: &PiId, task: &TaskId) -> u32 {
-        let count = self.of_machine(pi).filter(|active| is_started(active.record.run.state) && active.record.run.task == *task).count();
+        let count = self
+            .of_machine(pi)
+            .filter(|active| is_started(active.record.run.state) && active.record.run.task == *task)
+            .count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -269,7 +281,9 @@ impl Runs {
 
     /// Ends a run without its agent.
     pub(crate) fn end(&mut self, id: RunId, state: RunState, reason: impl Into<String>, now: Now) -> Vec<Step> {
-        let Some(active) = self.active.get_mut(&id).filter(|active| !active.record.run.state.is_final()) else { return Vec::new() };
+        let Some(active) = self.active.get_mut(&id).filter(|active| !active.record.run.state.is_final()) else {
+            return Vec::new();
+        };
         active.record.run.state = state;
         active.record.run.reason = Some(reason.into());
         active.record.run.finished_at = Some(now.wall);
@@ -330,7 +344,11 @@ impl Runs {
             return vec![Step::Ack(pi.clone(), id, Ack { seq: Some(chunk.seq), state: None })];
         };
         if active.record.run.pi != *pi {
-            return vec![Step::Odd(pi.clone(), Some(id), "sent output of another machine's run; it was dropped".into())];
+            return vec![Step::Odd(
+                pi.clone(),
+                Some(id),
+                "sent output of another machine's run; it was dropped".into(),
+            )];
         }
         if chunk.seq < active.record.next_chunk {
             return vec![Step::Ack(pi.clone(), id, active.stored)];
@@ -350,13 +368,18 @@ impl Runs {
     /// An agent reported about a run.
     pub(crate) fn report(&mut self, pi: &PiId, id: RunId, report: Report, now: Now) -> Vec<Step> {
         let Some(active) = self.active.get_mut(&id) else {
-            let late = format!("reported {} of a run that has ended or is not known here; nothing was changed", report.state);
+            let late =
+                format!("reported {} of a run that has ended or is not known here; nothing was changed", report.state);
             let ack = Ack { seq: None, state: Some(report.state) };
             return vec![Step::Odd(pi.clone(), Some(id), late), Step::Ack(pi.clone(), id, ack)];
         };
         let record = &mut active.record;
         if record.run.pi != *pi {
-            return vec![Step::Odd(pi.clone(), Some(id), "reported about another machine's run; it was dropped".into())];
+            return vec![Step::Odd(
+                pi.clone(),
+                Some(id),
+                "reported about another machine's run; it was dropped".into(),
+            )];
         }
         if record.run.state.is_final() {
             // It is final here and on its way to the disk: the acknowledgement follows from there.
@@ -364,7 +387,9 @@ impl Runs {
             return vec![Step::Save(id)];
         }
         match report.state {
-            RunState::Running if record.run.state == RunState::Running => vec![Step::Ack(pi.clone(), id, active.stored)],
+            RunState::Running if record.run.state == RunState::Running => {
+                vec![Step::Ack(pi.clone(), id, active.stored)]
+            }
             RunState::Running => {
                 record.run.state = RunState::Running;
                 record.run.started_at = Some(now.wall);
@@ -383,7 +408,11 @@ impl Runs {
                     Vec::new()
                 }
             }
-            _ => vec![Step::Odd(pi.clone(), Some(id), format!("reported {}, which is not an agent's to say; it was dropped", report.state))],
+            _ => vec![Step::Odd(
+                pi.clone(),
+                Some(id),
+                format!("reported {}, which is not an agent's to say; it was dropped", report.state),
+            )],
         }
     }
 
@@ -400,7 +429,9 @@ impl Runs {
         // The machine's own clock may be wrong, but how long it took is the agent's to know.
         if let (Some(elapsed), Some(finished)) = (report.elapsed_milliseconds, run.finished_at) {
             let started = finished.unix_milliseconds() - i64::try_from(elapsed).unwrap_or(0);
-            run.started_at = run.started_at.map(|_| Timestamp::from_unix_milliseconds(started.max(run.created_at.unix_milliseconds())));
+            run.started_at = run
+                .started_at
+                .map(|_| Timestamp::from_unix_milliseconds(started.max(run.created_at.unix_milliseconds())));
         }
         active.record.reported = Some(report.state);
         active.record.final_chunks = report.output_chunks;
@@ -428,7 +459,8 @@ impl Runs {
                 RunState::Running if !is_known => steps.extend(self.settle_unknown(id, boot_id, now)),
                 _ => {}
             }
-            let wants_end = self.get(id).is_some_and(|record| record.cancelled_by.is_some() && is_started(record.run.state));
+            let wants_end =
+                self.get(id).is_some_and(|record| record.cancelled_by.is_some() && is_started(record.run.state));
             if wants_end {
                 steps.push(Step::Cancel(id));
             }
@@ -439,11 +471,18 @@ impl Runs {
 
     /// A run that was running and that its agent no longer knows.
     fn settle_unknown(&mut self, id: RunId, boot_id: &str, now: Now) -> Vec<Step> {
-        let rebooted = self.get(id).is_some_and(|record| record.ends == Ends::Restart && record.boot_id.as_deref().is_some_and(|old| old != boot_id));
+        let rebooted = self.get(id).is_some_and(|record| {
+            record.ends == Ends::Restart && record.boot_id.as_deref().is_some_and(|old| old != boot_id)
+        });
         if rebooted {
             return self.end(id, RunState::Succeeded, "the machine came back with another boot id", now);
         }
-        self.end(id, RunState::Lost, "the agent came back and does not know this run: its state was lost with the machine", now)
+        self.end(
+            id,
+            RunState::Lost,
+            "the agent came back and does not know this run: its state was lost with the machine",
+            now,
+        )
     }
 
     /// A machine was forgotten: its runs are lost, those that were never sent are cancelled.
@@ -462,7 +501,8 @@ impl Runs {
     pub(crate) fn tick(&mut self, now: Now, offline_since: impl Fn(&PiId) -> Option<Instant>) -> Vec<Step> {
         let mut ends = Vec::new();
         for (id, active) in &mut self.active {
-            let offline = offline_since(&active.record.run.pi).map(|since| now.monotonic.saturating_duration_since(since));
+            let offline =
+                offline_since(&active.record.run.pi).map(|since| now.monotonic.saturating_duration_since(since));
             active.count_waiting(offline.is_some(), now.monotonic);
             if let Some((state, reason)) = active.verdict_of_time(offline, self.lost_after) {
                 ends.push((*id, state, reason));
@@ -503,14 +543,16 @@ impl Active {
         match record.run.state {
             RunState::Queued if self.accepted && offline.is_some() => {
                 let allowed = Duration::from_millis(record.expires_milliseconds);
-                (self.waited > allowed).then(|| (RunState::Expired, format!("the machine was offline for longer than {}", words(allowed))))
+                (self.waited > allowed)
+                    .then(|| (RunState::Expired, format!("the machine was offline for longer than {}", words(allowed))))
             }
             RunState::Dispatched | RunState::Running => {
                 let offline = offline?;
                 if record.ends == Ends::PowerOff && record.run.state == RunState::Running && offline > POWERED_OFF {
                     return Some((RunState::Succeeded, "the machine went offline and stayed so".into()));
                 }
-                (offline > lost_after).then(|| (RunState::Lost, format!("the machine was silent for {}", words(lost_after))))
+                (offline > lost_after)
+                    .then(|| (RunState::Lost, format!("the machine was silent for {}", words(lost_after))))
             }
             _ => None,
         }

@@ -16,7 +16,7 @@ use crate::{
     bridge::{self, BrokerAddress},
     catalogue::Catalogue,
     config::{self, Config, Problem},
-    hub::{Hub, HubParts, Inputs, ASKS},
+    hub::{ASKS, Hub, HubParts, Inputs},
     own_machine,
     shutdown::{Ended, Signals, Wish},
     store::{Retention, Store, StoreError, new_secret},
@@ -167,24 +167,55 @@ impl Controller {
         let welcome = Welcome { code: hub.first_code()?, join_token, new_admin, damaged };
 
         let mut parts = JoinSet::new();
-        let inputs = Inputs { heard, stored, asks, broker: broker_events, catalogue: catalogues, outgoing: outgoing_sender.clone() };
-        spawn(&mut parts, "the hub", { let stop = stop.hub.clone(); async move { hub.run(inputs, stop).await; Ok(()) } });
+        let inputs = Inputs {
+            heard,
+            stored,
+            asks,
+            broker: broker_events,
+            catalogue: catalogues,
+            outgoing: outgoing_sender.clone(),
+        };
+        spawn(&mut parts, "the hub", {
+            let stop = stop.hub.clone();
+            async move {
+                hub.run(inputs, stop).await;
+                Ok(())
+            }
+        });
         let address = broker_address(&config, mqtt, &controller_secret);
         let embedded = broker.is_some();
         let topics = config.mqtt.topics.clone();
         spawn(&mut parts, "the connection to the broker", {
             let (topics, stop) = (topics.clone(), stop.bridge.clone());
-            async move { bridge::run(address, topics, embedded, heard_sender, agent_sender, outgoing, stop).await; Ok(()) }
+            async move {
+                bridge::run(address, topics, embedded, heard_sender, agent_sender, outgoing, stop).await;
+                Ok(())
+            }
         });
         spawn(&mut parts, "the agent of this machine", {
             let stop = stop.agent.clone();
-            async move { own_machine::run(own_runs, key, topics, agent_incoming, outgoing_sender, stop).await.map_err(|error| error.to_string()) }
+            async move {
+                own_machine::run(own_runs, key, topics, agent_incoming, outgoing_sender, stop)
+                    .await
+                    .map_err(|error| error.to_string())
+            }
         });
         spawn(&mut parts, "the reader of the catalogue", {
             let (file, stop) = (config.tasks.clone(), stop.web.clone());
-            async move { watch_catalogue(file, reloads, catalogue_sender, stop).await; Ok(()) }
+            async move {
+                watch_catalogue(file, reloads, catalogue_sender, stop).await;
+                Ok(())
+            }
         });
-        let web = Web { asks: asks_sender, access, readers: Arc::new(readers), broker: handle, config, mqtt, stop: stop.web.clone() };
+        let web = Web {
+            asks: asks_sender,
+            access,
+            readers: Arc::new(readers),
+            broker: handle,
+            config,
+            mqtt,
+            stop: stop.web.clone(),
+        };
         spawn(&mut parts, "the web server", {
             let stop = stop.web.clone();
             async move { web::serve(listener, web::router(web), stop).await.map_err(|error| error.to_string()) }
@@ -264,7 +295,11 @@ fn crashed(part: Result<Part, tokio::task::JoinError>) -> Ended {
     })
 }
 
-fn spawn(parts: &mut JoinSet<Part>, name: &'static str, part: impl Future<Output = Result<(), String>> + Send + 'static) {
+fn spawn(
+    parts: &mut JoinSet<Part>,
+    name: &'static str,
+    part: impl Future<Output = Result<(), String>> + Send + 'static,
+) {
     parts.spawn(async move { (name, part.await) });
 }
 

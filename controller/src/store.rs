@@ -151,7 +151,9 @@ pub struct Stored {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be made, read or written.
-    #[error("the state folder {folder} cannot be used: {error}; name another with --state, or give this user the right to write there")]
+    #[error(
+        "the state folder {folder} cannot be used: {error}; name another with --state, or give this user the right to write there"
+    )]
     Folder {
         /// Which.
         folder: PathBuf,
@@ -159,7 +161,9 @@ pub enum StoreError {
         error: io::Error,
     },
     /// Another controller has it.
-    #[error("the state folder {0} is in use by another controller: stop that one first, or name another folder with --state")]
+    #[error(
+        "the state folder {0} is in use by another controller: stop that one first, or name another folder with --state"
+    )]
     InUse(PathBuf),
     /// The register cannot be made.
     #[error("the register {file} cannot be used: {error}; is the disk full or read-only?")]
@@ -233,7 +237,10 @@ impl Store {
     ///
     /// # Errors
     /// The folder cannot be used, or another controller has it.
-    pub fn open(folder: &Path, retention: Retention) -> Result<(Self, Loaded, mpsc::UnboundedReceiver<Stored>), StoreError> {
+    pub fn open(
+        folder: &Path,
+        retention: Retention,
+    ) -> Result<(Self, Loaded, mpsc::UnboundedReceiver<Stored>), StoreError> {
         let in_folder = |error| StoreError::Folder { folder: folder.into(), error };
         make_folder(folder).map_err(in_folder)?;
         let lock = lock(folder)?;
@@ -251,7 +258,9 @@ impl Store {
             open_runs: load_open_runs(&register, &reader).map_err(register_error)?,
             retained_runs: register.retained_runs().map_err(register_error)?,
             recent_runs: register.newest_runs(RECENT).map_err(register_error)?,
-            requested_runs: register.requested_runs(now().unix_milliseconds() - DAY_MILLISECONDS).map_err(register_error)?,
+            requested_runs: register
+                .requested_runs(now().unix_milliseconds() - DAY_MILLISECONDS)
+                .map_err(register_error)?,
             groups: register.groups(RECENT).map_err(register_error)?,
             events: register.newest_events(RECENT).map_err(register_error)?,
             damaged,
@@ -260,8 +269,10 @@ impl Store {
         let (sender, receiver) = std_mpsc::channel();
         let (outcomes, stored) = mpsc::unbounded_channel();
         let writer = Writer { register, files, retention, waiting: VecDeque::new(), outcomes, last_error: None };
-        let thread = std::thread::Builder::new().name("store".into()).spawn(move || writer.run(&receiver)).map_err(in_folder)?;
-        let store = Self { folder: folder.into(), sender: Some(sender), thread: Some(thread), next_ticket: 0, _lock: lock };
+        let thread =
+            std::thread::Builder::new().name("store".into()).spawn(move || writer.run(&receiver)).map_err(in_folder)?;
+        let store =
+            Self { folder: folder.into(), sender: Some(sender), thread: Some(thread), next_ticket: 0, _lock: lock };
         Ok((store, loaded, stored))
     }
 
@@ -340,7 +351,11 @@ fn open_register(file: &Path) -> Result<(Register, Reader, Vec<String>), StoreEr
         Ok(register) => register,
         Err(error) if is_damage(&error) => {
             let kept = set_aside_register(file).map_err(|error| StoreError::Folder { folder: file.into(), error })?;
-            damaged.push(format!("{} is damaged ({error}); it was set aside as {} and a new one begins empty", file.display(), kept.display()));
+            damaged.push(format!(
+                "{} is damaged ({error}); it was set aside as {} and a new one begins empty",
+                file.display(),
+                kept.display()
+            ));
             Register::open(file).map_err(wrap)?
         }
         Err(error) => return Err(wrap(error)),
@@ -351,7 +366,8 @@ fn open_register(file: &Path) -> Result<(Register, Reader, Vec<String>), StoreEr
 
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    matches!(error, rusqlite::Error::InvalidQuery) || matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+    matches!(error, rusqlite::Error::InvalidQuery)
+        || matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
 
 fn set_aside_register(file: &Path) -> io::Result<PathBuf> {
@@ -403,7 +419,11 @@ fn load_join_token(folder: &Path, key: &ControllerKey, damaged: &mut Vec<String>
             Ok(_) => {}
             Err(_) => {
                 let kept = set_aside(&file)?;
-                damaged.push(format!("{} was no join token; it was set aside as {} and a new one was made", file.display(), kept.display()));
+                damaged.push(format!(
+                    "{} was no join token; it was set aside as {} and a new one was made",
+                    file.display(),
+                    kept.display()
+                ));
             }
         }
     }
@@ -552,8 +572,12 @@ impl Writer {
             Write::Register(_) => Ok(()),
             Write::Given(pi, change) => self.files.write_given(pi, change),
             Write::Access(changes) => self.files.write_access(changes),
-            Write::AdminToken(token) => replace(&folder.join(name::ADMIN_TOKEN), format!("{token}\n").as_bytes(), Readable::Owner),
-            Write::JoinToken(token) => replace(&folder.join(name::JOIN_TOKEN), format!("{token}\n").as_bytes(), Readable::Owner),
+            Write::AdminToken(token) => {
+                replace(&folder.join(name::ADMIN_TOKEN), format!("{token}\n").as_bytes(), Readable::Owner)
+            }
+            Write::JoinToken(token) => {
+                replace(&folder.join(name::JOIN_TOKEN), format!("{token}\n").as_bytes(), Readable::Owner)
+            }
         }
     }
 
@@ -650,7 +674,9 @@ mod tests {
         }
         let (_store, loaded, _stored) = Store::open(folder.path(), RETENTION).unwrap();
         assert_eq!(loaded.damaged.len(), 5, "{:?}", loaded.damaged);
-        let kept = fs::read_dir(folder.path()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
+        let kept = fs::read_dir(folder.path())
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
         assert_eq!(kept.count(), 5);
     }
 
@@ -692,7 +718,11 @@ mod tests {
             record.run.id = pistat_protocol::id::RunId::from_parts(u64::from(n), [n; 10]);
             record.run.created_at = Timestamp::from_unix_milliseconds(1_000_000_000_000);
             record.retained = false;
-            record.run.state = if n == 0 { pistat_protocol::task::RunState::Running } else { pistat_protocol::task::RunState::Succeeded };
+            record.run.state = if n == 0 {
+                pistat_protocol::task::RunState::Running
+            } else {
+                pistat_protocol::task::RunState::Succeeded
+            };
             records.push(RegisterWrite::Run(Box::new(record)));
         }
         register.commit(records.iter()).unwrap();

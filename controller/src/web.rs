@@ -74,7 +74,8 @@ impl Web {
         read: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Refused> {
         let readers = Arc::clone(&self.readers);
-        let failed = |error: &dyn std::fmt::Display| Refused::unavailable(format!("the register cannot be read: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| Refused::unavailable(format!("the register cannot be read: {error}"));
         let _permit = self.readers.permits.acquire().await.map_err(|error| failed(&error))?;
         let result = tokio::task::spawn_blocking(move || readers.with(read)).await;
         result.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
@@ -89,7 +90,9 @@ pub(crate) struct Readers {
 
 impl Readers {
     /// As many readers as may read at a time.
-    pub(crate) fn open(open: impl Fn() -> Result<Reader, crate::store::StoreError>) -> Result<Self, crate::store::StoreError> {
+    pub(crate) fn open(
+        open: impl Fn() -> Result<Reader, crate::store::StoreError>,
+    ) -> Result<Self, crate::store::StoreError> {
         let idle = (0..READERS).map(|_| open()).collect::<Result<_, _>>()?;
         Ok(Self { idle: Mutex::new(idle), permits: Semaphore::new(READERS) })
     }
@@ -157,13 +160,17 @@ fn admin_routes() -> Router<Web> {
 pub(crate) fn router(web: Web) -> Router {
     let guarded = |routes: Router<Web>, role: Role| {
         let state = web.clone();
-        routes.route_layer(middleware::from_fn(move |request: Request, next: Next| login::require(state.clone(), role, request, next)))
+        routes.route_layer(middleware::from_fn(move |request: Request, next: Next| {
+            login::require(state.clone(), role, request, next)
+        }))
     };
     open_routes()
         .merge(guarded(viewer_routes(), Role::Viewer))
         .merge(guarded(operator_routes(), Role::Operator))
         .merge(guarded(admin_routes(), Role::Admin))
-        .method_not_allowed_fallback(|| async { Refused { status: 405, detail: "this address does not take that method".into() } })
+        .method_not_allowed_fallback(|| async {
+            Refused { status: 405, detail: "this address does not take that method".into() }
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::map_response(with_headers))
         .with_state(web)
@@ -185,7 +192,10 @@ async fn with_headers(mut response: Response) -> Response {
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        return axum::response::IntoResponse::into_response(Refused { status: 415, detail: "send JSON with content-type: application/json".into() });
+        return axum::response::IntoResponse::into_response(Refused {
+            status: 415,
+            detail: "send JSON with content-type: application/json".into(),
+        });
     }
     response
 }

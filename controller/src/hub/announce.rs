@@ -19,7 +19,9 @@ use crate::{access::Caller, bridge::Outgoing, config::Broker};
 fn verb(run: &Run) -> (Severity, String) {
     let exit = run.exit_code.map(|code| format!(" · exit {code}")).unwrap_or_default();
     let took = match (run.started_at, run.finished_at) {
-        (Some(started), Some(finished)) => format!(" · {}", took(finished.unix_milliseconds() - started.unix_milliseconds())),
+        (Some(started), Some(finished)) => {
+            format!(" · {}", took(finished.unix_milliseconds() - started.unix_milliseconds()))
+        }
         _ => String::new(),
     };
     let reason = run.reason.as_ref().map(|reason| format!(" · {reason}")).unwrap_or_default();

@@ -61,16 +61,28 @@ impl Hub {
             Topic::Status(pi) => self.machine_status(&pi, payload, retain),
             Topic::Info(pi) => self.with(&pi, payload, retain, Self::machine_info),
             Topic::Stats(pi) => self.with(&pi, payload, retain, Self::machine_sample),
-            Topic::Backfill(pi) => self.with(&pi, payload, retain, |hub, pi, samples: Vec<Sample>, _| hub.fleet.backfill(pi, &samples, hub.now)),
-            Topic::Report(pi, run) => self.with(&pi, payload, retain, |hub, pi, report, _| hub.reported(pi, run, report)),
-            Topic::Output(pi, run) if !retain => self.with(&pi, payload, retain, |hub, pi, chunk, _| hub.output_came(pi, run, chunk)),
+            Topic::Backfill(pi) => self.with(&pi, payload, retain, |hub, pi, samples: Vec<Sample>, _| {
+                hub.fleet.backfill(pi, &samples, hub.now)
+            }),
+            Topic::Report(pi, run) => {
+                self.with(&pi, payload, retain, |hub, pi, report, _| hub.reported(pi, run, report))
+            }
+            Topic::Output(pi, run) if !retain => {
+                self.with(&pi, payload, retain, |hub, pi, chunk, _| hub.output_came(pi, run, chunk))
+            }
             Topic::EnrollRequest(pi) if !retain => self.enrol(&pi, payload),
             _ => {}
         }
     }
 
     /// Decodes a message of a known machine and hands it on; a bad one is counted, logged and dropped.
-    fn with<T: serde::de::DeserializeOwned>(&mut self, pi: &PiId, payload: &Bytes, retain: bool, then: impl FnOnce(&mut Self, &PiId, T, bool)) {
+    fn with<T: serde::de::DeserializeOwned>(
+        &mut self,
+        pi: &PiId,
+        payload: &Bytes,
+        retain: bool,
+        then: impl FnOnce(&mut Self, &PiId, T, bool),
+    ) {
         if payload.is_empty() || !self.may_exist(pi) {
             return;
         }
@@ -85,7 +97,8 @@ impl Hub {
 
     /// With our own broker only machines that enrolled can speak; what others left behind is old.
     fn may_exist(&self, pi: &PiId) -> bool {
-        let enrolled = || self.access.agent(pi.as_str()).is_some_and(|agent| agent.pi == *pi && agent.secret_sha256.is_some());
+        let enrolled =
+            || self.access.agent(pi.as_str()).is_some_and(|agent| agent.pi == *pi && agent.secret_sha256.is_some());
         self.config.mqtt.broker != Broker::Embedded || pi.is_controller() || enrolled()
     }
 
@@ -119,8 +132,11 @@ impl Hub {
         if was == is || retain {
             return;
         }
-        let (severity, text) =
-            if is { (Severity::Info, "online") } else { (Severity::Warning, "offline: the connection ended or its last will was received") };
+        let (severity, text) = if is {
+            (Severity::Info, "online")
+        } else {
+            (Severity::Warning, "offline: the connection ended or its last will was received")
+        };
         self.event(EventKind::Alert, severity, Some(pi), None, None, text.into());
     }
 
@@ -164,8 +180,17 @@ impl Hub {
         let raw = power.raw.as_ref().map(|raw| format!(" ({raw})")).unwrap_or_default();
         for (name, was, is) in flags {
             match (was.unwrap_or(false), is.unwrap_or(false)) {
-                (false, true) => self.event(EventKind::Alert, Severity::Warning, Some(pi), None, None, format!("{name} detected{raw}")),
-                (true, false) => self.event(EventKind::Alert, Severity::Info, Some(pi), None, None, format!("{name} is over")),
+                (false, true) => self.event(
+                    EventKind::Alert,
+                    Severity::Warning,
+                    Some(pi),
+                    None,
+                    None,
+                    format!("{name} detected{raw}"),
+                ),
+                (true, false) => {
+                    self.event(EventKind::Alert, Severity::Info, Some(pi), None, None, format!("{name} is over"))
+                }
                 _ => {}
             }
         }
@@ -173,17 +198,30 @@ impl Hub {
 
     pub(super) fn broker_event(&mut self, event: BrokerEvent) {
         let (severity, account, text) = match event {
-            BrokerEvent::Connected { account, peer, .. } => (Severity::Info, account, format!("connected from {}", peer.ip())),
-            BrokerEvent::Disconnected { account, reason, .. } => (Severity::Info, account, format!("disconnected: {reason}")),
-            BrokerEvent::Refused { user_name, peer, reason, .. } => (Severity::Warning, user_name, format!("refused from {}: {reason}", peer.ip())),
-            BrokerEvent::TakenOver { account, client_id, peer, previous } => return self.taken_over(&account, &client_id, peer, previous),
-            BrokerEvent::PublishRefused { account, topic, reason, .. } => (Severity::Warning, account, format!("may not publish to {topic}: {reason}")),
+            BrokerEvent::Connected { account, peer, .. } => {
+                (Severity::Info, account, format!("connected from {}", peer.ip()))
+            }
+            BrokerEvent::Disconnected { account, reason, .. } => {
+                (Severity::Info, account, format!("disconnected: {reason}"))
+            }
+            BrokerEvent::Refused { user_name, peer, reason, .. } => {
+                (Severity::Warning, user_name, format!("refused from {}: {reason}", peer.ip()))
+            }
+            BrokerEvent::TakenOver { account, client_id, peer, previous } => {
+                return self.taken_over(&account, &client_id, peer, previous);
+            }
+            BrokerEvent::PublishRefused { account, topic, reason, .. } => {
+                (Severity::Warning, account, format!("may not publish to {topic}: {reason}"))
+            }
             BrokerEvent::SubscribeRefused { account, filter, reason, .. } => {
                 (Severity::Warning, account, format!("may not subscribe to {filter}: {reason}"))
             }
-            BrokerEvent::SessionEnded { account, reason, .. } => (Severity::Warning, account, format!("session ended: {reason}")),
+            BrokerEvent::SessionEnded { account, reason, .. } => {
+                (Severity::Warning, account, format!("session ended: {reason}"))
+            }
             BrokerEvent::StateDamaged { kept, reason } => {
-                let text = format!("retained messages were damaged ({reason}); the file was set aside as {}", kept.display());
+                let text =
+                    format!("retained messages were damaged ({reason}); the file was set aside as {}", kept.display());
                 return self.event(EventKind::System, Severity::Error, None, None, None, text);
             }
         };
@@ -194,10 +232,20 @@ impl Hub {
     }
 
     /// A machine's session taken over from another address is a cloned card until somebody says otherwise.
-    fn taken_over(&mut self, account: &str, client_id: &str, peer: std::net::SocketAddr, previous: std::net::SocketAddr) {
+    fn taken_over(
+        &mut self,
+        account: &str,
+        client_id: &str,
+        peer: std::net::SocketAddr,
+        previous: std::net::SocketAddr,
+    ) {
         let pi = account.parse().ok().filter(|pi| self.fleet.contains(pi));
         if let (Some(pi), true) = (&pi, peer.ip() != previous.ip()) {
-            let text = format!("two machines use this pi-id: {} and {}; give one its own --pi-id and enrol it anew", previous.ip(), peer.ip());
+            let text = format!(
+                "two machines use this pi-id: {} and {}; give one its own --pi-id and enrol it anew",
+                previous.ip(),
+                peer.ip()
+            );
             return self.event(EventKind::Alert, Severity::Error, Some(pi), None, None, text);
         }
         let text = clean(&format!("session of client {client_id} taken over from {}", peer.ip()));
@@ -206,22 +254,31 @@ impl Hub {
 
     pub(super) fn tell_machine(&self, pi: &PiId, reply: Reply<Machine>) {
         let machine = self.fleet.machine(pi, true, self.now);
-        let _ = reply.send(machine.ok_or_else(|| Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string()))));
+        let _ =
+            reply.send(machine.ok_or_else(|| Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string()))));
     }
 
     pub(super) fn tell_history(&self, pi: &PiId, seconds: u32, reply: Reply<pistat_protocol::api::History>) {
         let history = self.fleet.history(pi, seconds, self.now);
-        let _ = reply.send(history.ok_or_else(|| Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string()))));
+        let _ =
+            reply.send(history.ok_or_else(|| Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string()))));
     }
 
     pub(super) fn patch(&mut self, caller: &Caller, pi: PiId, patch: PatchMachine, reply: Reply<Machine>) {
-        let text = |value: Option<Option<String>>| value.map(|text| text.map(|text| text.trim().to_string()).filter(|text| !text.is_empty()));
+        let text = |value: Option<Option<String>>| {
+            value.map(|text| text.map(|text| text.trim().to_string()).filter(|text| !text.is_empty()))
+        };
         let mut tags = patch.tags;
         if let Some(tags) = &mut tags {
             tags.sort();
             tags.dedup();
         }
-        let change = GivenChange { label: text(patch.label), assignment: text(patch.assignment), tags, interval_seconds: patch.interval };
+        let change = GivenChange {
+            label: text(patch.label),
+            assignment: text(patch.assignment),
+            tags,
+            interval_seconds: patch.interval,
+        };
         match self.fleet.check(&pi, &change) {
             Ok(()) => {
                 let ticket = self.store.commit(Demand::Ask, Write::Given(pi.clone(), change.clone()));
@@ -249,7 +306,11 @@ impl Hub {
         }
         if let Some(tags) = &change.tags {
             let tags: Vec<_> = tags.iter().map(|tag| format!("@{tag}")).collect();
-            told.push(if tags.is_empty() { "has no tags any more".into() } else { format!("is tagged {}", tags.join(" ")) });
+            told.push(if tags.is_empty() {
+                "has no tags any more".into()
+            } else {
+                format!("is tagged {}", tags.join(" "))
+            });
         }
         match change.interval_seconds {
             Some(Some(seconds)) => told.push(format!("samples every {seconds} s")),
@@ -270,7 +331,10 @@ impl Hub {
             return refuse(reply, Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string())));
         }
         // Revoked first: once that is on the disk, the rest can be done again at any time.
-        self.store_access(vec![AccessChange::RemoveAgent(pi.clone())], AfterAccess::Forgotten(pi, caller.account.to_string(), reply));
+        self.store_access(
+            vec![AccessChange::RemoveAgent(pi.clone())],
+            AfterAccess::Forgotten(pi, caller.account.to_string(), reply),
+        );
     }
 
     /// A machine is revoked, and that is on the disk.
@@ -284,7 +348,14 @@ impl Hub {
         let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
         self.after.insert(ticket, After::Nothing);
         self.feed.push(Change::Forgotten { pi: pi.clone() });
-        self.event(EventKind::Access, Severity::Warning, Some(pi), None, Some(by), "was forgotten: revoked, disconnected, its topics cleared".into());
+        self.event(
+            EventKind::Access,
+            Severity::Warning,
+            Some(pi),
+            None,
+            Some(by),
+            "was forgotten: revoked, disconnected, its topics cleared".into(),
+        );
         tell(reply, ());
     }
 

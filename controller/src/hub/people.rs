@@ -116,10 +116,19 @@ impl Hub {
             AfterAccess::Done(reply) => tell(reply, ()),
             AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
             AfterAccess::SignedIn(reply, caller, cookie) => {
-                self.event(EventKind::Access, Severity::Info, None, None, Some(caller.account.as_str()), "signed in".into());
+                self.event(
+                    EventKind::Access,
+                    Severity::Info,
+                    None,
+                    None,
+                    Some(caller.account.as_str()),
+                    "signed in".into(),
+                );
                 tell(reply, (caller, cookie));
             }
-            AfterAccess::Enrolled { pi, nonce, secret_sha256, serial } => self.enrolled(&pi, nonce, secret_sha256, serial),
+            AfterAccess::Enrolled { pi, nonce, secret_sha256, serial } => {
+                self.enrolled(&pi, nonce, secret_sha256, serial)
+            }
             AfterAccess::Forgotten(pi, by, reply) => self.forgotten(&pi, &by, reply),
         }
     }
@@ -154,7 +163,9 @@ impl Hub {
             let sentence = "this sign-in link or token is not valid (a link works once, for 15 minutes): `pistat login` on the controller prints a new link";
             return refuse(reply, Refused { status: 401, detail: sentence.into() });
         };
-        let Ok(cookie) = new_secret() else { return refuse(reply, Refused::unavailable("the system has no randomness")) };
+        let Ok(cookie) = new_secret() else {
+            return refuse(reply, Refused::unavailable("the system has no randomness"));
+        };
         let hash = SecretHash::of(&cookie);
         let caller = Caller { account: account.name.clone(), role: account.role, session: Some(hash) };
         let session = SessionRecord { account: account.name, created_at: self.now.wall };
@@ -218,7 +229,14 @@ impl Hub {
             subscribe: account.subscribe,
             created_at: self.now.wall,
         };
-        self.event(EventKind::Access, Severity::Info, None, None, Some(caller.account.as_str()), format!("made account {} ({})", record.name, record.role));
+        self.event(
+            EventKind::Access,
+            Severity::Info,
+            None,
+            None,
+            Some(caller.account.as_str()),
+            format!("made account {} ({})", record.name, record.role),
+        );
         self.give_token(record, reply);
     }
 
@@ -227,16 +245,22 @@ impl Hub {
         for filter in account.publish.iter().chain(&account.subscribe) {
             let levels: Vec<_> = filter.split('/').collect();
             let last = levels.len() - 1;
-            let valid = |(index, level): (usize, &&str)| *level == "+" || (*level == "#" && index == last) || !level.contains(['+', '#', '\0']);
+            let valid = |(index, level): (usize, &&str)| {
+                *level == "+" || (*level == "#" && index == last) || !level.contains(['+', '#', '\0'])
+            };
             if filter.is_empty() || filter.len() > 1024 || !levels.iter().enumerate().all(valid) {
-                return Err(format!("{filter:?} is no topic filter: `+` stands for one level, `#` for all that follow, at the end"));
+                return Err(format!(
+                    "{filter:?} is no topic filter: `+` stands for one level, `#` for all that follow, at the end"
+                ));
             }
         }
         Ok(())
     }
 
     fn give_token(&mut self, mut record: AccountRecord, reply: Reply<String>) {
-        let Ok(token) = new_secret() else { return refuse(reply, Refused::unavailable("the system has no randomness")) };
+        let Ok(token) = new_secret() else {
+            return refuse(reply, Refused::unavailable("the system has no randomness"));
+        };
         record.token_sha256 = SecretHash::of(&token);
         let admin = record.name == AccountName::admin();
         self.store_access(vec![AccessChange::PutAccount(record)], AfterAccess::Token { reply, token, admin });
@@ -249,11 +273,24 @@ impl Hub {
         if self.access.account(name.as_str()).is_none() {
             return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
         }
-        self.event(EventKind::Access, Severity::Warning, None, None, Some(caller.account.as_str()), format!("removed account {name}"));
+        self.event(
+            EventKind::Access,
+            Severity::Warning,
+            None,
+            None,
+            Some(caller.account.as_str()),
+            format!("removed account {name}"),
+        );
         self.store_access(vec![AccessChange::RemoveAccount(name)], AfterAccess::Done(reply));
     }
 
-    pub(super) fn rotate_account(&mut self, caller: &Caller, name: &AccountName, role: Option<Role>, reply: Reply<String>) {
+    pub(super) fn rotate_account(
+        &mut self,
+        caller: &Caller,
+        name: &AccountName,
+        role: Option<Role>,
+        reply: Reply<String>,
+    ) {
         let Some(mut record) = self.access.account(name.as_str()).cloned() else {
             return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
         };
@@ -265,7 +302,9 @@ impl Hub {
     }
 
     pub(super) fn rotate_join_token(&mut self, caller: &Caller, reply: Reply<JoinToken>) {
-        let Ok(secret) = new_secret() else { return refuse(reply, Refused::unavailable("the system has no randomness")) };
+        let Ok(secret) = new_secret() else {
+            return refuse(reply, Refused::unavailable("the system has no randomness"));
+        };
         let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() };
         let ticket = self.store.commit(Demand::Ask, Write::JoinToken(token.clone()));
         self.after.insert(ticket, After::JoinToken(token, caller.account.to_string(), reply));
@@ -286,12 +325,28 @@ impl Hub {
         if known.as_ref().is_some_and(|agent| agent.secret_sha256.is_some() && !agent.open) {
             return refuse(reply, Refused::conflict(AccessRefusal::Enrolled(pi)));
         }
-        let Ok(secret) = new_secret() else { return refuse(reply, Refused::unavailable("the system has no randomness")) };
-        let fresh = AgentRecord { pi: pi.clone(), secret_sha256: None, serial: None, enrolled_at: None, open: false, token_sha256: None };
+        let Ok(secret) = new_secret() else {
+            return refuse(reply, Refused::unavailable("the system has no randomness"));
+        };
+        let fresh = AgentRecord {
+            pi: pi.clone(),
+            secret_sha256: None,
+            serial: None,
+            enrolled_at: None,
+            open: false,
+            token_sha256: None,
+        };
         let agent = AgentRecord { token_sha256: Some(SecretHash::of(&secret)), ..known.unwrap_or(fresh) };
         let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() }.to_string();
         let by = caller.account.to_string();
-        self.event(EventKind::Access, Severity::Info, Some(&pi), None, Some(&by), "may enrol with a token of its own".into());
+        self.event(
+            EventKind::Access,
+            Severity::Info,
+            Some(&pi),
+            None,
+            Some(&by),
+            "may enrol with a token of its own".into(),
+        );
         self.store_access(vec![AccessChange::PutAgent(agent)], AfterAccess::Token { reply, token, admin: false });
     }
 
@@ -300,7 +355,14 @@ impl Hub {
             return refuse(reply, Refused::missing(AccessRefusal::NoAgent(pi.to_string())));
         };
         let by = caller.account.to_string();
-        self.event(EventKind::Access, Severity::Warning, Some(&agent.pi), None, Some(&by), "may enrol anew, once".into());
+        self.event(
+            EventKind::Access,
+            Severity::Warning,
+            Some(&agent.pi),
+            None,
+            Some(&by),
+            "may enrol anew, once".into(),
+        );
         self.store_access(vec![AccessChange::PutAgent(AgentRecord { open: true, ..agent })], AfterAccess::Done(reply));
     }
 
@@ -325,7 +387,14 @@ impl Hub {
                 self.store_access(vec![change], AfterAccess::Enrolled { pi: pi.clone(), nonce, secret_sha256, serial });
             }
             Err(refusal) => {
-                self.event(EventKind::Access, Severity::Warning, Some(pi), None, None, format!("enrolment refused: {refusal}"));
+                self.event(
+                    EventKind::Access,
+                    Severity::Warning,
+                    Some(pi),
+                    None,
+                    None,
+                    format!("enrolment refused: {refusal}"),
+                );
                 let answer = EnrollAnswer::Refused { error: refusal.to_string(), nonce: request.nonce };
                 self.publish(&Topic::EnrollResponse(pi.clone()), encode(&answer), 1, false);
             }

@@ -38,7 +38,12 @@ impl Schedules {
         if went_back {
             *self = Self::new(catalogue, now);
         }
-        let due: Vec<_> = self.next.iter().filter(|(_, at)| *at <= now).map(|(task, at)| (task.clone(), now.unix_milliseconds() - at.unix_milliseconds())).collect();
+        let due: Vec<_> = self
+            .next
+            .iter()
+            .filter(|(_, at)| *at <= now)
+            .map(|(task, at)| (task.clone(), now.unix_milliseconds() - at.unix_milliseconds()))
+            .collect();
         if !due.is_empty() {
             *self = Self::new(catalogue, now);
         }
@@ -83,8 +88,11 @@ impl Hub {
     /// What was due while the controller did not run, at most so long ago.
     pub(super) fn tell_missed_schedules(&mut self, since: Timestamp) {
         let longest = i64::try_from(Duration::from_secs(7 * 86_400).as_millis()).unwrap_or(i64::MAX);
-        let since = Timestamp::from_unix_milliseconds(since.unix_milliseconds().max(self.now.wall.unix_milliseconds() - longest));
-        let missed: Vec<_> = Schedules::new(&self.catalogue, since).next.into_iter().filter(|(_, at)| *at < self.now.wall).collect();
+        let since = Timestamp::from_unix_milliseconds(
+            since.unix_milliseconds().max(self.now.wall.unix_milliseconds() - longest),
+        );
+        let missed: Vec<_> =
+            Schedules::new(&self.catalogue, since).next.into_iter().filter(|(_, at)| *at < self.now.wall).collect();
         for (task, _) in missed {
             self.missed(&task, "the controller did not run");
         }

@@ -68,7 +68,14 @@ impl From<Refusal> for Refused {
 
 impl Hub {
     /// A request came over MQTT.
-    pub(super) fn requested(&mut self, target: &Target, payload: &Bytes, retain: bool, account: Option<String>, response: Option<ResponseTo>) {
+    pub(super) fn requested(
+        &mut self,
+        target: &Target,
+        payload: &Bytes,
+        retain: bool,
+        account: Option<String>,
+        response: Option<ResponseTo>,
+    ) {
         if payload.is_empty() {
             return;
         }
@@ -79,7 +86,9 @@ impl Hub {
             let sentence = "a request was published with the retain flag: it was cleared and runs nothing; publish it without the flag";
             return self.refuse_request(pi.as_ref(), account.as_deref(), sentence, response);
         }
-        let answer = self.asker(account.as_deref()).and_then(|(name, role)| self.request(target, payload, &name, role, response.clone()));
+        let answer = self
+            .asker(account.as_deref())
+            .and_then(|(name, role)| self.request(target, payload, &name, role, response.clone()));
         if let Err(refused) = answer {
             self.refuse_request(pi.as_ref(), account.as_deref(), &refused.detail, response);
         }
@@ -90,18 +99,35 @@ impl Hub {
         if self.config.mqtt.broker == Broker::Embedded {
             let account = account.and_then(|name| self.access.account(name));
             let account = account.filter(|account| account.role >= Role::Operator);
-            return account.map(|account| (account.name.to_string(), account.role)).ok_or_else(|| Refused::forbidden("only operators may ask for tasks"));
+            return account
+                .map(|account| (account.name.to_string(), account.role))
+                .ok_or_else(|| Refused::forbidden("only operators may ask for tasks"));
         }
-        let refused = || Refused::forbidden("requests over MQTT are off with an external broker; [mqtt.requests] in pistat.toml turns them on");
+        let refused = || {
+            Refused::forbidden(
+                "requests over MQTT are off with an external broker; [mqtt.requests] in pistat.toml turns them on",
+            )
+        };
         self.config.mqtt.requests.as_ref().map(|requests| ("mqtt".to_string(), requests.role)).ok_or_else(refused)
     }
 
-    fn request(&mut self, target: &Target, payload: &Bytes, by: &str, role: Role, response: Option<ResponseTo>) -> Result<(), Refused> {
+    fn request(
+        &mut self,
+        target: &Target,
+        payload: &Bytes,
+        by: &str,
+        role: Role,
+        response: Option<ResponseTo>,
+    ) -> Result<(), Refused> {
         match decode_request(payload).map_err(Refused::bad)? {
             Request::Run(run) => {
-                let allowed = self.config.mqtt.requests.as_ref().filter(|_| self.config.mqtt.broker != Broker::Embedded);
+                let allowed =
+                    self.config.mqtt.requests.as_ref().filter(|_| self.config.mqtt.broker != Broker::Embedded);
                 if allowed.is_some_and(|requests| !requests.tasks.contains(&run.task)) {
-                    return Err(Refused::forbidden(format!("task {} is not among the tasks of [mqtt.requests]", run.task)));
+                    return Err(Refused::forbidden(format!(
+                        "task {} is not among the tasks of [mqtt.requests]",
+                        run.task
+                    )));
                 }
                 let wish = Wish {
                     task: run.task,
@@ -116,7 +142,8 @@ impl Hub {
                 self.accept(wish, Answer::Mqtt(response)).map_err(|(refused, _)| refused)
             }
             Request::Cancel(id) => {
-                let elsewhere = self.runs.get(id).is_some_and(|record| matches!(target, Target::Pi(pi) if *pi != record.run.pi));
+                let elsewhere =
+                    self.runs.get(id).is_some_and(|record| matches!(target, Target::Pi(pi) if *pi != record.run.pi));
                 if elsewhere {
                     return Err(Refused::missing(format!("run {id} is not on this machine")));
                 }
@@ -127,7 +154,13 @@ impl Hub {
         }
     }
 
-    fn refuse_request(&mut self, pi: Option<&PiId>, account: Option<&str>, sentence: &str, response: Option<ResponseTo>) {
+    fn refuse_request(
+        &mut self,
+        pi: Option<&PiId>,
+        account: Option<&str>,
+        sentence: &str,
+        response: Option<ResponseTo>,
+    ) {
         self.numbers.refused_messages += 1;
         self.event(EventKind::Task, Severity::Warning, pi, None, account, format!("request refused: {sentence}"));
         self.answer_request(response, &RequestAnswer::Refused { error: sentence.into() });
@@ -146,13 +179,22 @@ impl Hub {
         let reply = topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("/reply/"));
         let reserved = topic.starts_with('$') || topic.starts_with(&format!("{}/", self.config.homeassistant.prefix));
         let plain = !topic.is_empty() && !topic.contains(['+', '#', '\0']);
-        plain && !reserved && (!own || (reply && self.topics.parse(topic).is_none() && topic.split('/').count() == prefix.split('/').count() + 2))
+        plain
+            && !reserved
+            && (!own
+                || (reply
+                    && self.topics.parse(topic).is_none()
+                    && topic.split('/').count() == prefix.split('/').count() + 2))
     }
 
     pub(super) fn run_for(&mut self, caller: &Caller, request: NewRun, reply: Reply<AcceptedRuns>) {
-        let needs_word = self.catalogue.get(&request.task).is_some_and(|task| task.view().confirm) && !request.confirmed;
+        let needs_word =
+            self.catalogue.get(&request.task).is_some_and(|task| task.view().confirm) && !request.confirmed;
         if needs_word {
-            let sentence = format!("task {} asks for a confirmation: repeat the request with \"confirmed\": true (`--yes`)", request.task);
+            let sentence = format!(
+                "task {} asks for a confirmation: repeat the request with \"confirmed\": true (`--yes`)",
+                request.task
+            );
             return refuse(reply, Refused::conflict(sentence));
         }
         let expires = match request.expires.as_deref().map(parse_duration).transpose() {
@@ -203,7 +245,8 @@ impl Hub {
         self.writes.extend(group.iter().cloned().map(|group| RegisterWrite::Group(Box::new(group))));
         let group_id = group.as_ref().map(|group| group.id);
         self.runs.add(records, group, self.now.monotonic);
-        self.turn.accepted = Some(Accepting { runs, group: group_id, sentence, requested_by: wish.requested_by, pi, answer });
+        self.turn.accepted =
+            Some(Accepting { runs, group: group_id, sentence, requested_by: wish.requested_by, pi, answer });
         self.commit_turn();
         Ok(())
     }
@@ -223,7 +266,11 @@ impl Hub {
         let mut first_refusal = None;
         let mut approved = Vec::new();
         for pi in &machines {
-            match self.approve_on(&wish.task, &wish.args, wish.role, pi).map_err(Refused::from).and_then(|task| self.not_away(wish, pi).map(|()| task)) {
+            match self
+                .approve_on(&wish.task, &wish.args, wish.role, pi)
+                .map_err(Refused::from)
+                .and_then(|task| self.not_away(wish, pi).map(|()| task))
+            {
                 Ok(task) => approved.push(task),
                 Err(refused) if refused.status == 409 => first_refusal = first_refusal.or(Some(refused)),
                 Err(refused) => return Err(refused),
@@ -238,12 +285,21 @@ impl Hub {
     fn not_away(&self, wish: &Wish, pi: &PiId) -> Result<(), Refused> {
         let away = self.fleet.status(pi) == Some(MachineStatus::Offline);
         if away && wish.expires.is_zero() {
-            return Err(Refused::conflict(format!("{} is offline; leave out the zero expiry to let the run wait for it", self.fleet.label(pi))));
+            return Err(Refused::conflict(format!(
+                "{} is offline; leave out the zero expiry to let the run wait for it",
+                self.fleet.label(pi)
+            )));
         }
         Ok(())
     }
 
-    fn approve_on(&self, task: &TaskId, args: &Arguments, role: Option<Role>, pi: &PiId) -> Result<ApprovedTask, Refusal> {
+    fn approve_on(
+        &self,
+        task: &TaskId,
+        args: &Arguments,
+        role: Option<Role>,
+        pi: &PiId,
+    ) -> Result<ApprovedTask, Refusal> {
         let info = self.fleet.machine_info(pi);
         let is_machine = |name: &str| name.parse().is_ok_and(|pi| self.fleet.contains(&pi));
         self.catalogue.check(&Ask {
@@ -323,7 +379,9 @@ impl Hub {
     fn tell_accepted(&mut self, answer: Answer, accepted: &Accepted) {
         match answer {
             Answer::Web(reply) => tell(reply, AcceptedRuns { group: accepted.group, runs: accepted.runs.clone() }),
-            Answer::Mqtt(response) => self.answer_request(response, &RequestAnswer::Accepted { runs: accepted.runs.clone() }),
+            Answer::Mqtt(response) => {
+                self.answer_request(response, &RequestAnswer::Accepted { runs: accepted.runs.clone() })
+            }
             Answer::Nobody => {}
         }
     }
@@ -335,7 +393,9 @@ impl Hub {
         let refused = Refused::unavailable(sentence);
         match accepting.answer {
             Answer::Web(reply) => refuse(reply, refused),
-            Answer::Mqtt(response) => self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response),
+            Answer::Mqtt(response) => {
+                self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response)
+            }
             Answer::Nobody => {}
         }
     }
@@ -353,7 +413,11 @@ impl Hub {
         }
         if steps.is_empty() {
             let known = self.runs.newest().iter().any(|run| run.id == id) || self.runs.group(id).is_some();
-            return Err(if known { Refused::conflict("it has already ended") } else { Refused::missing(format!("there is no open run {id}; `runs` shows them")) });
+            return Err(if known {
+                Refused::conflict("it has already ended")
+            } else {
+                Refused::missing(format!("there is no open run {id}; `runs` shows them"))
+            });
         }
         let pi = self.runs.get(id).map(|record| record.run.pi.clone());
         self.event(EventKind::Task, Severity::Info, pi.as_ref(), Some(id), Some(by), "asked to cancel".into());
@@ -546,7 +610,11 @@ impl Hub {
 }
 
 fn request_sentence(wish: &Wish, approved: &[ApprovedTask]) -> String {
-    let waits = if wish.expires.is_zero() { String::new() } else { format!(", waiting up to {} if offline", words(wish.expires)) };
+    let waits = if wish.expires.is_zero() {
+        String::new()
+    } else {
+        format!(", waiting up to {} if offline", words(wish.expires))
+    };
     match approved {
         [_] => format!("requested {}{waits}", wish.task),
         many => format!("requested {} on {} machines ({}){waits}", wish.task, many.len(), wish.target),

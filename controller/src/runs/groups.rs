@@ -21,7 +21,10 @@ impl Runs {
         if group.options.canary && group.runs.first() != Some(&run.id) && !first_succeeded {
             return false;
         }
-        let started = group.runs.iter().filter(|id| self.active.get(id).is_some_and(|active| is_started(active.record.run.state)));
+        let started = group
+            .runs
+            .iter()
+            .filter(|id| self.active.get(id).is_some_and(|active| is_started(active.record.run.state)));
         group.options.at_once.is_none_or(|limit| started.count() < limit as usize)
     }
 
@@ -53,8 +56,10 @@ impl Runs {
     }
 
     fn cancel_queued(&mut self, runs: &[RunId], reason: &str, by: &Run) -> Vec<Step> {
-        let now = crate::fleet::Now { wall: by.finished_at.unwrap_or(by.created_at), monotonic: std::time::Instant::now() };
-        let is_queued = |runs: &Self, id: &RunId| runs.get(*id).is_some_and(|record| record.run.state == RunState::Queued);
+        let now =
+            crate::fleet::Now { wall: by.finished_at.unwrap_or(by.created_at), monotonic: std::time::Instant::now() };
+        let is_queued =
+            |runs: &Self, id: &RunId| runs.get(*id).is_some_and(|record| record.run.state == RunState::Queued);
         let queued: Vec<_> = runs.iter().filter(|id| is_queued(self, id)).copied().collect();
         queued.into_iter().flat_map(|id| self.end(id, RunState::Cancelled, reason, now)).collect()
     }

@@ -81,7 +81,14 @@ fn report(state: RunState) -> Report {
 }
 
 fn chunk(seq: u64) -> OutputChunk {
-    OutputChunk { seq, stream: Some(Stream::Stdout), data: "x".into(), gap_bytes: None, is_final: false, dropped_bytes: None }
+    OutputChunk {
+        seq,
+        stream: Some(Stream::Stdout),
+        data: "x".into(),
+        gap_bytes: None,
+        is_final: false,
+        dropped_bytes: None,
+    }
 }
 
 fn state(runs: &Runs, id: RunId) -> RunState {
@@ -140,7 +147,10 @@ fn a_report_after_the_end_changes_nothing_and_is_acknowledged() {
     runs.end(ids[0], RunState::Expired, "late", now());
     runs.stored(ids[0], None);
     let steps = runs.report(&pi("pi-1"), ids[0], report(RunState::Succeeded), now());
-    assert!(matches!(&steps[..], [Step::Odd(..), Step::Ack(_, _, Ack { state: Some(RunState::Succeeded), .. })]), "{steps:?}");
+    assert!(
+        matches!(&steps[..], [Step::Odd(..), Step::Ack(_, _, Ack { state: Some(RunState::Succeeded), .. })]),
+        "{steps:?}"
+    );
 }
 
 #[test]

@@ -193,7 +193,14 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn chunk(seq: u64, data: &str, gap: Option<u64>) -> OutputChunk {
-        OutputChunk { seq, stream: Some(Stream::Stdout), data: data.into(), gap_bytes: gap, is_final: false, dropped_bytes: None }
+        OutputChunk {
+            seq,
+            stream: Some(Stream::Stdout),
+            data: data.into(),
+            gap_bytes: gap,
+            is_final: false,
+            dropped_bytes: None,
+        }
     }
 
     #[test]
@@ -201,7 +208,18 @@ pub(crate) mod tests {
         let mut record = record(20);
         let mut state = OutputState::new(20);
         let left_out: Vec<_> = (0..10).map(|seq| state.take(&mut record, chunk(seq, "12345", None)).left_out).collect();
-        let expected = [None, None, None, None, Some((2, 2)), Some((3, 3)), Some((4, 4)), Some((5, 5)), Some((6, 6)), Some((7, 7))];
+        let expected = [
+            None,
+            None,
+            None,
+            None,
+            Some((2, 2)),
+            Some((3, 3)),
+            Some((4, 4)),
+            Some((5, 5)),
+            Some((6, 6)),
+            Some((7, 7)),
+        ];
         assert_eq!(left_out, expected);
         assert_eq!((record.run.output_bytes, record.run.dropped_bytes), (50, 30));
     }

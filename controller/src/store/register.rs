@@ -114,7 +114,10 @@ impl Register {
 
     /// Runs with a request id that were accepted since a time, oldest first.
     pub(crate) fn requested_runs(&self, since_unix_milliseconds: i64) -> rusqlite::Result<Vec<RunRecord>> {
-        self.records("SELECT record FROM runs WHERE request IS NOT NULL AND created >= ?1 ORDER BY seq", [since_unix_milliseconds])
+        self.records(
+            "SELECT record FROM runs WHERE request IS NOT NULL AND created >= ?1 ORDER BY seq",
+            [since_unix_milliseconds],
+        )
     }
 
     /// The groups that are not finished and the newest others, newest first.
@@ -151,7 +154,11 @@ impl Register {
         Ok(deleted)
     }
 
-    fn records<T: serde::de::DeserializeOwned>(&self, query: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<Vec<T>> {
+    fn records<T: serde::de::DeserializeOwned>(
+        &self,
+        query: &str,
+        parameters: impl rusqlite::Params,
+    ) -> rusqlite::Result<Vec<T>> {
         query_records(&self.connection, query, parameters)
     }
 }
@@ -165,7 +172,9 @@ fn query_records<T: serde::de::DeserializeOwned>(
     let rows = statement.query_map(parameters, |row| {
         let text: String = row.get(0)?;
         // A record of another version is passed over: it must not hide the others.
-        Ok(serde_json::from_str(&text).inspect_err(|error| tracing::warn!(%error, "a record of the register cannot be read")).ok())
+        Ok(serde_json::from_str(&text)
+            .inspect_err(|error| tracing::warn!(%error, "a record of the register cannot be read"))
+            .ok())
     })?;
     rows.filter_map(Result::transpose).collect()
 }
@@ -228,7 +237,9 @@ fn put_piece(connection: &Connection, piece: &NewPiece) -> rusqlite::Result<()> 
 
 fn put_cleared(connection: &Connection, run: RunId) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("UPDATE runs SET retained = 0, record = json_set(record, '$.retained', json('false')) WHERE id = ?1")?
+        .prepare_cached(
+            "UPDATE runs SET retained = 0, record = json_set(record, '$.retained', json('false')) WHERE id = ?1",
+        )?
         .execute([run.to_string()])?;
     Ok(())
 }
@@ -295,7 +306,11 @@ impl Reader {
     /// The register cannot be read.
     pub fn events(&self, before: Option<u64>, limit: u32) -> rusqlite::Result<Vec<Event>> {
         let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
-        query_records(&self.connection, "SELECT record FROM events WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2", params![before, limit])
+        query_records(
+            &self.connection,
+            "SELECT record FROM events WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
+            params![before, limit],
+        )
     }
 
     /// The next page of a run's output, and where the one after it begins. An empty page means that there is no more yet.
@@ -303,8 +318,9 @@ impl Reader {
     /// # Errors
     /// The register cannot be read.
     pub fn output(&self, run: RunId, mut cursor: Cursor) -> rusqlite::Result<(Vec<OutputPiece>, Cursor)> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT seq, start, stream, data FROM output WHERE run = ?1 AND seq >= ?2 ORDER BY seq")?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT seq, start, stream, data FROM output WHERE run = ?1 AND seq >= ?2 ORDER BY seq")?;
         let mut rows = statement.query(params![run.to_string(), cursor.seq])?;
         let (mut pieces, mut bytes) = (Vec::new(), 0);
         while let Some(row) = rows.next()? {
@@ -324,8 +340,9 @@ impl Reader {
 
     /// Number, start and size of each stored chunk of a run: for one that goes on after a restart.
     pub(crate) fn output_sizes(&self, run: RunId) -> rusqlite::Result<Vec<(u64, u64, u64)>> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT seq, start, length(CAST(data AS BLOB)) FROM output WHERE run = ?1 ORDER BY seq")?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT seq, start, length(CAST(data AS BLOB)) FROM output WHERE run = ?1 ORDER BY seq")?;
         statement.query_map([run.to_string()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
     }
 }

@@ -57,7 +57,8 @@ pub(super) async fn rotate(
     Path(name): Path<AccountName>,
     body: Bytes,
 ) -> Result<Json<NewToken>, Refused> {
-    let Rotate { role } = if body.is_empty() { Rotate::default() } else { serde_json::from_slice(&body).map_err(Refused::bad)? };
+    let Rotate { role } =
+        if body.is_empty() { Rotate::default() } else { serde_json::from_slice(&body).map_err(Refused::bad)? };
     let account = name.to_string();
     let token = web.ask(|reply| Ask::RotateAccount(caller, name, role, reply)).await?;
     Ok(Json(NewToken { name: account, token }))
@@ -70,7 +71,10 @@ pub(super) async fn join_token(State(web): State<Web>) -> Result<Json<JoinTokenV
 }
 
 /// `POST /api/join-token/rotate`.
-pub(super) async fn rotate_join_token(State(web): State<Web>, Extension(caller): Extension<Caller>) -> Result<Json<JoinTokenView>, Refused> {
+pub(super) async fn rotate_join_token(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<JoinTokenView>, Refused> {
     let token = web.ask(|reply| Ask::RotateJoinToken(caller, reply)).await?.to_string();
     Ok(Json(JoinTokenView { token }))
 }
@@ -92,6 +96,10 @@ pub(super) async fn add_agent(
 }
 
 /// `POST /api/enrolments/{pi}/reset`.
-pub(super) async fn reset_agent(State(web): State<Web>, Extension(caller): Extension<Caller>, Path(pi): Path<PiId>) -> Result<StatusCode, Refused> {
+pub(super) async fn reset_agent(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(pi): Path<PiId>,
+) -> Result<StatusCode, Refused> {
     web.ask(|reply| Ask::ResetAgent(caller, pi, reply)).await.map(|()| StatusCode::NO_CONTENT)
 }

@@ -54,7 +54,11 @@ fn hour() -> u32 {
 }
 
 /// `GET /api/pis/{pi}/history?seconds=`.
-pub(super) async fn history(State(web): State<Web>, Path(pi): Path<PiId>, Query(query): Query<HistoryQuery>) -> Result<Json<History>, Refused> {
+pub(super) async fn history(
+    State(web): State<Web>,
+    Path(pi): Path<PiId>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<History>, Refused> {
     if query.seconds == 0 || query.seconds > MAX_HISTORY_SECONDS {
         return Err(Refused::bad(format!("seconds is between 1 and {MAX_HISTORY_SECONDS}")));
     }
@@ -72,7 +76,11 @@ pub(super) async fn patch(
 }
 
 /// `DELETE /api/pis/{pi}`, `DELETE /api/enrolments/{pi}`.
-pub(super) async fn forget(State(web): State<Web>, Extension(caller): Extension<Caller>, Path(pi): Path<PiId>) -> Result<StatusCode, Refused> {
+pub(super) async fn forget(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(pi): Path<PiId>,
+) -> Result<StatusCode, Refused> {
     web.ask(|reply| Ask::Forget(caller, pi, reply)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
@@ -121,7 +129,9 @@ pub(super) async fn find_run(web: &Web, id: RunId) -> Result<Run, Refused> {
         return Ok(run);
     }
     let record = web.read(move |reader| reader.run(id)).await?;
-    record.map(|record| record.run).ok_or_else(|| Refused::missing(format!("there is no run {id} (any more); `runs` shows the newest")))
+    record
+        .map(|record| record.run)
+        .ok_or_else(|| Refused::missing(format!("there is no run {id} (any more); `runs` shows the newest")))
 }
 
 /// `GET /api/runs/{run}`.
@@ -130,7 +140,11 @@ pub(super) async fn run(State(web): State<Web>, Path(id): Path<RunId>) -> Result
 }
 
 /// `POST /api/runs/{run}/cancel`, also for a group.
-pub(super) async fn cancel(State(web): State<Web>, Extension(caller): Extension<Caller>, Path(id): Path<RunId>) -> Result<StatusCode, Refused> {
+pub(super) async fn cancel(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<RunId>,
+) -> Result<StatusCode, Refused> {
     web.ask(|reply| Ask::Cancel(caller, id, reply)).await.map(|()| StatusCode::ACCEPTED)
 }
 
@@ -148,7 +162,10 @@ pub(super) struct EventsQuery {
 }
 
 /// `GET /api/events?limit=&before=`, newest first.
-pub(super) async fn events(State(web): State<Web>, Query(query): Query<EventsQuery>) -> Result<Json<Vec<Event>>, Refused> {
+pub(super) async fn events(
+    State(web): State<Web>,
+    Query(query): Query<EventsQuery>,
+) -> Result<Json<Vec<Event>>, Refused> {
     let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     web.read(move |reader| reader.events(query.before, limit)).await.map(Json)
 }

@@ -61,7 +61,9 @@ pub(super) async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Respo
 
 fn missing(path: &str) -> Refused {
     if path == "index.html" {
-        return Refused::missing("this controller was built without its dashboard (feature `dashboard`); the API and MQTT work");
+        return Refused::missing(
+            "this controller was built without its dashboard (feature `dashboard`); the API and MQTT work",
+        );
     }
     Refused::missing(format!("there is no /{path}"))
 }
@@ -79,10 +81,21 @@ fn find(path: &str, headers: &HeaderMap) -> Option<Response> {
     };
     let tag = format!("\"{tag}\"");
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
-    let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { axum::body::Body::from(data.into_owned()).into_response() };
+    let mut response = if known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        axum::body::Body::from(data.into_owned()).into_response()
+    };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(path)));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" }));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static(if path.starts_with("assets/") {
+            "public, max-age=31536000, immutable"
+        } else {
+            "no-cache"
+        }),
+    );
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     headers.extend([(header::ETAG, HeaderValue::from_str(&tag).ok()?)]);
     headers.extend(encoding.map(|name| (header::CONTENT_ENCODING, HeaderValue::from_static(name))));

@@ -49,7 +49,13 @@ impl From<Refused> for Failed {
 }
 
 impl Terminal {
-    pub(super) fn new(web: Web, caller: Caller, id: u32, outbox: mpsc::Sender<ServerMessage>, answer: oneshot::Receiver<bool>) -> Self {
+    pub(super) fn new(
+        web: Web,
+        caller: Caller,
+        id: u32,
+        outbox: mpsc::Sender<ServerMessage>,
+        answer: oneshot::Receiver<bool>,
+    ) -> Self {
         Self { web, caller, id, outbox, answer: Some(answer) }
     }
 
@@ -83,7 +89,9 @@ impl Terminal {
         match command {
             Command::Help(topic) => self.text(terminal::help(topic.as_deref(), STYLE)?).await,
             Command::Clear => self.say(ServerMessage::Perform { id: self.id, action: Action::Clear }).await,
-            Command::Theme(name) => self.say(ServerMessage::Perform { id: self.id, action: Action::Theme { name } }).await,
+            Command::Theme(name) => {
+                self.say(ServerMessage::Perform { id: self.id, action: Action::Theme { name } }).await
+            }
             Command::Pis => {
                 let names = self.names().await?;
                 self.text(terminal::machines(&names.machines, now(), STYLE)).await;
@@ -127,7 +135,11 @@ impl Terminal {
     }
 
     fn require(&self, role: Role) -> Result<(), Failed> {
-        if self.caller.role >= role { Ok(()) } else { Err(format!("this needs the role {role}; {} has the role {}", self.caller.account, self.caller.role)) }
+        if self.caller.role >= role {
+            Ok(())
+        } else {
+            Err(format!("this needs the role {role}; {} has the role {}", self.caller.account, self.caller.role))
+        }
     }
 
     async fn patch(&self, machine: &Machine, patch: PatchMachine) -> Result<(), Failed> {
@@ -140,7 +152,8 @@ impl Terminal {
 
     async fn runs(&self, name: Option<&str>) -> Result<(), Failed> {
         let names = self.names().await?;
-        let pi: Option<PiId> = name.map(|name| names.view().machine(name).map(|machine| machine.id.clone())).transpose()?;
+        let pi: Option<PiId> =
+            name.map(|name| names.view().machine(name).map(|machine| machine.id.clone())).transpose()?;
         let query = crate::store::RunQuery { pi: pi.map(Into::into), limit: 30, ..crate::store::RunQuery::default() };
         let records = self.web.read(move |reader| reader.runs(&query)).await?;
         // What is open is newer in memory than on the disk.
@@ -215,7 +228,8 @@ impl Terminal {
 
     async fn explain(&self, request: &NewRun) -> Result<(), Failed> {
         let config = &self.web.config;
-        let base = config.http.public_url.clone().unwrap_or_else(|| format!("http://localhost:{}", config.http.listen.port()));
+        let base =
+            config.http.public_url.clone().unwrap_or_else(|| format!("http://localhost:{}", config.http.listen.port()));
         let port = self.web.mqtt.map(|address| address.port());
         self.text(terminal::explain(request, config.mqtt.topics.prefix(), &base, port, STYLE)).await;
         Ok(())
@@ -234,7 +248,11 @@ fn question(request: &NewRun, names: &Names) -> String {
     let tagged = |tag| names.machines.iter().filter(|machine| machine.tags.contains(tag)).count();
     match &request.target {
         Target::Pi(pi) => {
-            let label = names.machines.iter().find(|machine| machine.id == *pi).map_or(pi.as_str(), |machine| machine.label.as_str());
+            let label = names
+                .machines
+                .iter()
+                .find(|machine| machine.id == *pi)
+                .map_or(pi.as_str(), |machine| machine.label.as_str());
             format!("Run {} on {label}?", request.task)
         }
         Target::Tag(tag) => format!("Run {} on {} machines (@{tag})?", request.task, tagged(tag)),
@@ -255,7 +273,11 @@ fn sentence(before: &Machine, after: &Machine, patch: &PatchMachine) -> String {
     }
     if patch.tags.is_some() {
         let tags: Vec<_> = after.tags.iter().map(|tag| format!("@{tag}")).collect();
-        return if tags.is_empty() { format!("{} has no tags", after.label) } else { format!("{} is tagged {}", after.label, tags.join(" ")) };
+        return if tags.is_empty() {
+            format!("{} has no tags", after.label)
+        } else {
+            format!("{} is tagged {}", after.label, tags.join(" "))
+        };
     }
     match after.interval_seconds {
         Some(seconds) => format!("{} samples every {seconds} s", after.label),

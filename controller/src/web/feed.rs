@@ -113,7 +113,11 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self, mut socket: WebSocket, mut messages: mpsc::Receiver<ServerMessage>) -> Result<(), axum::Error> {
+    async fn run(
+        mut self,
+        mut socket: WebSocket,
+        mut messages: mpsc::Receiver<ServerMessage>,
+    ) -> Result<(), axum::Error> {
         let mut frames = self.join(&mut socket).await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.reset();

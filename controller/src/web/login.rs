@@ -67,7 +67,9 @@ async fn unknown(web: &Web, tried: bool, peer: Option<IpAddr>) -> Refused {
         wait_after_bad_credentials(web, peer).await;
         return unauthorised("this token is not valid (any more): `pistat account rotate <name>` makes a new one");
     }
-    unauthorised("sign in first: by the link that the controller printed, by one from `pistat login`, or with an account's token")
+    unauthorised(
+        "sign in first: by the link that the controller printed, by one from `pistat login`, or with an account's token",
+    )
 }
 
 fn unauthorised(detail: &str) -> Refused {
@@ -92,7 +94,8 @@ pub(super) async fn login(
         Ok((caller, cookie)) => {
             let me = Me { account: caller.account, role: caller.role };
             let secure = if web.config.http.tls.is_some() { "; Secure" } else { "" };
-            let value = format!("{COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict; Max-Age={COOKIE_SECONDS}{secure}");
+            let value =
+                format!("{COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict; Max-Age={COOKIE_SECONDS}{secure}");
             let mut response = Json(me).into_response();
             let value = HeaderValue::from_str(&value).map_err(Refused::unavailable)?;
             response.headers_mut().insert(header::SET_COOKIE, value);
@@ -124,6 +127,9 @@ pub(super) async fn me(Extension(caller): Extension<Caller>) -> Json<Me> {
 }
 
 /// `POST /api/login-links`.
-pub(super) async fn link(State(web): State<Web>, Extension(caller): Extension<Caller>) -> Result<Json<LoginLink>, Refused> {
+pub(super) async fn link(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<LoginLink>, Refused> {
     web.ask(|reply| Ask::LoginLink(caller, reply)).await.map(Json)
 }

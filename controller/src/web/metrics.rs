@@ -84,7 +84,8 @@ fn fleet(page: &mut Page, machines: &[Machine]) {
         page.value("pistat_machine_up", &[("pi", machine.id.as_str()), ("label", &machine.label)], up);
     }
     let sample = |machine: &'_ Machine| machine.stats.clone().filter(|_| machine.status == MachineStatus::Online);
-    let samples: Vec<_> = machines.iter().filter_map(|machine| sample(machine).map(|sample| (machine.id.as_str(), sample))).collect();
+    let samples: Vec<_> =
+        machines.iter().filter_map(|machine| sample(machine).map(|sample| (machine.id.as_str(), sample))).collect();
     for (name, help, get) in GAUGES {
         page.family(name, "gauge", help);
         for (pi, sample) in &samples {
@@ -94,7 +95,11 @@ fn fleet(page: &mut Page, machines: &[Machine]) {
         }
     }
     for (name, help, get) in [
-        ("pistat_disk_used_bytes", "Space in use on a file system.", (|disk| disk.used_bytes) as fn(&pistat_protocol::stats::Disk) -> u64),
+        (
+            "pistat_disk_used_bytes",
+            "Space in use on a file system.",
+            (|disk| disk.used_bytes) as fn(&pistat_protocol::stats::Disk) -> u64,
+        ),
         ("pistat_disk_total_bytes", "All space of a file system.", |disk| disk.total_bytes),
     ] {
         page.family(name, "gauge", help);
@@ -129,7 +134,11 @@ fn feed(page: &mut Page, numbers: &Numbers) {
     page.value("pistat_dashboards", &[], numbers.dashboards as f64);
     page.family("pistat_feed_frames_total", "counter", "Frames of changes sent to dashboards since the start.");
     page.value("pistat_feed_frames_total", &[], numbers.frames as f64);
-    page.family("pistat_messages_refused_total", "counter", "Messages that were malformed or refused by the controller since the start.");
+    page.family(
+        "pistat_messages_refused_total",
+        "counter",
+        "Messages that were malformed or refused by the controller since the start.",
+    );
     page.value("pistat_messages_refused_total", &[], numbers.refused_messages as f64);
     let Some(broker) = &numbers.broker else { return };
     let counters = [
@@ -138,7 +147,11 @@ fn feed(page: &mut Page, numbers: &Numbers) {
         ("pistat_broker_bytes_received_total", "Bytes received from clients since the start.", broker.bytes_in),
         ("pistat_broker_bytes_sent_total", "Bytes sent to clients since the start.", broker.bytes_out),
         ("pistat_broker_messages_accepted_total", "Messages accepted since the start.", broker.messages_accepted),
-        ("pistat_broker_publishes_refused_total", "Messages refused by access rules or limits since the start.", broker.publishes_refused),
+        (
+            "pistat_broker_publishes_refused_total",
+            "Messages refused by access rules or limits since the start.",
+            broker.publishes_refused,
+        ),
     ];
     page.family("pistat_broker_clients", "gauge", "Connected MQTT clients.");
     page.value("pistat_broker_clients", &[], broker.clients_connected as f64);

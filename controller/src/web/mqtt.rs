@@ -31,7 +31,11 @@ pub(super) async fn connect(
     let Some(broker) = web.broker.clone() else {
         return Err(Refused::missing("this controller uses another MQTT broker: connect to that one"));
     };
-    let upgrade = upgrade.protocols(["mqtt"]).max_message_size(MAX_MESSAGE_BYTES).read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
+    let upgrade = upgrade
+        .protocols(["mqtt"])
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .read_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(0);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
         broker.serve(theirs, peer);

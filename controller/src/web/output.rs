@@ -83,7 +83,11 @@ pub(super) struct OutputQuery {
 }
 
 /// `GET /api/runs/{run}/output?follow=`: text, with a mark where bytes are missing.
-pub(super) async fn output(State(web): State<Web>, Path(id): Path<RunId>, Query(query): Query<OutputQuery>) -> Result<Response, Refused> {
+pub(super) async fn output(
+    State(web): State<Web>,
+    Path(id): Path<RunId>,
+    Query(query): Query<OutputQuery>,
+) -> Result<Response, Refused> {
     api::find_run(&web, id).await?;
     let follower = Follower::new(&web, id, 0).await?;
     let pages = stream::unfold(Some(follower), move |follower| next_page(follower, query.follow));

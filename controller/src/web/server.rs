@@ -46,7 +46,9 @@ impl Listener {
 
 fn explain(address: SocketAddr, error: &io::Error) -> String {
     let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "another program has that port: is a controller running already? Stop it, or choose another port with --http ADDR:PORT",
+        io::ErrorKind::AddrInUse => {
+            "another program has that port: is a controller running already? Stop it, or choose another port with --http ADDR:PORT"
+        }
         io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose another with --http ADDR:PORT",
         io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another with --http ADDR:PORT",
         _ => "choose another with --http ADDR:PORT",
@@ -56,7 +58,9 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
 
 fn read_tls(tls: &Tls) -> Result<Arc<rustls::ServerConfig>, String> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-    let problem = |what: &str, path: &std::path::Path, error: &dyn std::fmt::Display| format!("[http.tls] {what} {} cannot be used: {error}", path.display());
+    let problem = |what: &str, path: &std::path::Path, error: &dyn std::fmt::Display| {
+        format!("[http.tls] {what} {} cannot be used: {error}", path.display())
+    };
     let certificates = CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certificates = certificates.map_err(|error| problem("cert", &tls.cert, &error))?;
     let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| problem("key", &tls.key, &error))?;
@@ -110,7 +114,11 @@ impl axum::serve::Listener for Accept {
         loop {
             let full = self.handshakes.len() >= HANDSHAKES;
             let done = async {
-                if self.handshakes.is_empty() { std::future::pending().await } else { self.handshakes.join_next().await }
+                if self.handshakes.is_empty() {
+                    std::future::pending().await
+                } else {
+                    self.handshakes.join_next().await
+                }
             };
             tokio::select! {
                 done = done => {
