@@ -169,7 +169,9 @@ impl Agent {
 
     fn message(&mut self, topic: Topic, payload: &Bytes, retain: bool) {
         match topic {
-            Topic::Execute(pi, run) | Topic::Cancel(pi, run) if pi == self.options.pi => self.order(run, payload, retain),
+            Topic::Execute(pi, run) | Topic::Cancel(pi, run) if pi == self.options.pi => {
+                self.order(run, payload, retain)
+            }
             Topic::Ack(pi, run) if pi == self.options.pi && !retain => self.acknowledged(run, payload),
             Topic::Settings(pi) if pi == self.options.pi => self.settings(payload),
             Topic::Watch(pi) if pi == self.options.pi && !retain => self.watch(payload),
@@ -230,7 +232,8 @@ impl Agent {
     // --- measuring
 
     fn wakes_at(&self) -> Instant {
-        let refusals = self.wants_to_tell_refusals().then(|| self.info_at.map_or_else(Instant::now, |at| at + REFUSALS_TOLD));
+        let refusals =
+            self.wants_to_tell_refusals().then(|| self.info_at.map_or_else(Instant::now, |at| at + REFUSALS_TOLD));
         let others = [self.backlog.next_at(), refusals].into_iter().flatten();
         others.fold(self.cadence.next().min(self.facts_at), Instant::min)
     }

@@ -85,7 +85,7 @@ impl Facts {
 }
 
 /// The board's serial number: from the device tree, else `/proc/cpuinfo`; a PC's can be read by root only.
-pub(crate) fn serial(root: &Path) -> Option<String> {
+pub fn serial(root: &Path) -> Option<String> {
     let from_tree = read_text(&root.join("proc/device-tree/serial-number"));
     let from_cpuinfo = || cpuinfo(&fs::read_to_string(root.join("proc/cpuinfo")).ok()?, "Serial");
     let from_dmi = || read_text(&root.join("sys/class/dmi/id/product_serial"));
@@ -143,7 +143,13 @@ async fn failed_units(root: &Path) -> Option<Vec<String>> {
     }
     let words = ["list-units", "--state=failed", "--plain", "--no-legend", "--no-pager", "--full"];
     let text = Question::new(&root.join("usr/bin/systemctl"), &words).ask().await?;
-    Some(text.lines().filter_map(|line| line.split_ascii_whitespace().next()).take(MOST_UNITS).map(str::to_owned).collect())
+    Some(
+        text.lines()
+            .filter_map(|line| line.split_ascii_whitespace().next())
+            .take(MOST_UNITS)
+            .map(str::to_owned)
+            .collect(),
+    )
 }
 
 /// Wear of an eMMC by its own estimate, in steps of ten: `life_time` is "0x01 0x02" for its two kinds of memory (JEDEC JESD84-B51, EXT_CSD 268
@@ -203,7 +209,10 @@ mod tests {
     #[test]
     fn names_and_wear_are_read_as_they_are_written() {
         assert_eq!(parse_os_release("NAME=x\nPRETTY_NAME=\"Debian 12\"\n").as_deref(), Some("Debian 12"));
-        assert_eq!(cpuinfo("Hardware\t: BCM2835\nSerial\t\t: 00000000abcdef01\n", "Serial").as_deref(), Some("00000000abcdef01"));
+        assert_eq!(
+            cpuinfo("Hardware\t: BCM2835\nSerial\t\t: 00000000abcdef01\n", "Serial").as_deref(),
+            Some("00000000abcdef01")
+        );
         for (text, wear) in [("0x01 0x02\n", Some(20)), ("0x00 0x00", None), ("0x0b 0x01", Some(110)), ("", None)] {
             assert_eq!(parse_life_time(text), wear, "{text}");
         }

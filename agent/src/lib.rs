@@ -4,13 +4,21 @@
 //! It never opens a socket to a broker itself. Whoever embeds it is the process's only
 //! spawner of children: orphans of tasks are adopted and reaped here.
 
+pub mod address;
 mod agent;
 mod backlog;
+pub mod backoff;
 mod cadence;
-mod facts;
+pub mod config;
+pub mod connection;
+pub mod credential;
+mod disk;
+pub mod enroll;
+pub mod facts;
+pub mod notify;
+pub mod options;
 mod stats;
 mod task;
-pub mod options;
 
 use bytes::Bytes;
 use pistat_protocol::topic::Topic;

@@ -1,5 +1,186 @@
 //! `pistat-agent`: reads its configuration, enrols, connects, and runs the agent until it is asked to stop.
+//!
+//! Exit codes: 0 asked to stop, 64 wrong usage or configuration, 78 not enrolled and no token, 1 a crash.
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::{io::Write, os::unix::fs::DirBuilderExt, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::Parser;
+use pistat_agent::{
+    AgentOptions,
+    config::{Config, Flags},
+    connection::{self, Endpoint},
+    credential::CredentialError,
+    enroll::{EnrollError, Enrolment, enroll},
+    facts,
+    notify::Notify,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tokio_util::sync::CancellationToken;
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+
+/// `EX_CONFIG` of sysexits.h: the service's unit does not restart after it.
+const NOT_ENROLLED: u8 = 78;
+
+/// How many messages may wait for the agent: acknowledgements come in bursts.
+const INCOMING: usize = 64;
+
+/// How many messages may wait for the connection. Each may be a chunk of output, so this is at most half a megabyte.
+const OUTGOING: usize = 32;
+
+/// After being asked to stop: for tasks to end, the last messages to be acknowledged, and DISCONNECT.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+fn main() -> ExitCode {
+    let config = match configuration() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    start_logging(config.log_level);
+    match run(&config) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configuration() -> Result<Config, ExitCode> {
+    let flags = Flags::try_parse().map_err(|error| {
+        let _ = error.print();
+        if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+    })?;
+    Config::load(&flags).map_err(|problems| {
+        for problem in problems.0 {
+            complain(&problem);
+        }
+        ExitCode::from(USAGE)
+    })
+}
+
+fn complain(problem: &str) {
+    let _ = writeln!(std::io::stderr(), "pistat-agent: {problem}");
+}
+
+fn start_logging(level: tracing::Level) {
+    let logging = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false);
+    // The journal has its own clock.
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        logging.without_time().init();
+    } else {
+        logging.init();
+    }
+}
+
+fn run(config: &Config) -> anyhow::Result<ExitCode> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.state);
+    if let Err(error) = made {
+        complain(&format!(
+            "the state folder {} cannot be made: {error}; choose another with --state",
+            config.state.display()
+        ));
+        return Ok(ExitCode::from(USAGE));
+    }
+    let endpoint = match Endpoint::new(config.address.clone(), config.topics.clone(), config.ca.as_deref()) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            complain(&error.to_string());
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    // One thread. Others exist for seconds only: for name look-ups and for what may hang on a disk.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .thread_keep_alive(Duration::from_secs(1))
+        .thread_stack_size(256 * 1024)
+        .build()
+        .context("the runtime cannot be started")?;
+    let code = runtime.block_on(serve(config, endpoint));
+    // A thread that hangs on a disk must not hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(config: &Config, endpoint: Endpoint) -> anyhow::Result<ExitCode> {
+    let notify = Notify::from_environment();
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
+    let stop = CancellationToken::new();
+    let asked = async {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("stopping");
+        notify.stopping();
+        stop.cancel();
+        tokio::time::sleep(STOP_LIMIT).await;
+        tracing::warn!("something did not end in time");
+    };
+    tokio::select! {
+        biased;
+        code = enroll_and_run(config, endpoint, &notify, stop.clone()) => code,
+        () = asked => Ok(ExitCode::SUCCESS),
+        () = notify.watchdog() => unreachable!("the watchdog is told for ever"),
+    }
+}
+
+async fn enroll_and_run(
+    config: &Config,
+    endpoint: Endpoint,
+    notify: &Notify,
+    stop: CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    let enrolment = Enrolment {
+        endpoint: &endpoint,
+        pi: &config.pi,
+        label: config.label.as_deref(),
+        serial: facts::serial(Path::new("/")),
+        token: config.token.as_ref(),
+        folder: &config.state,
+    };
+    // Not being able to reach the controller is no failure of the service to start.
+    notify.ready();
+    let enrolled = tokio::select! {
+        enrolled = enroll(&enrolment) => enrolled,
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
+    let (credential, key) = match enrolled {
+        Ok(enrolled) => enrolled,
+        Err(error) => return refuse(&error),
+    };
+    let mut options = AgentOptions::new(config.pi.clone(), config.state.join("runs"), key);
+    options.label.clone_from(&config.label);
+    options.interval = config.interval;
+    options.policy = config.policy.clone();
+    options.nice = config.nice;
+    options.backlog_samples = config.backlog_samples;
+    options.runner_socket.clone_from(&config.runner_socket);
+    let (hear, heard) = mpsc::channel(INCOMING);
+    let (say, said) = mpsc::channel(OUTGOING);
+    let connection = connection::keep(endpoint, config.pi.clone(), credential.secret, hear, said);
+    // The agent closes its side when it ends; the connection then says goodbye.
+    let (ended, ()) = tokio::join!(pistat_agent::run(options, heard, say, stop), connection);
+    ended?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refuse(error: &EnrollError) -> anyhow::Result<ExitCode> {
+    let code = match error {
+        EnrollError::NoToken
+        | EnrollError::OtherName { .. }
+        | EnrollError::Credential(CredentialError::OtherBoard { .. }) => NOT_ENROLLED,
+        EnrollError::Credential(CredentialError::Folder { .. } | CredentialError::Damaged { .. }) => USAGE,
+        EnrollError::Credential(CredentialError::Random(_)) => anyhow::bail!("{error}"),
+    };
+    complain(&error.to_string());
+    Ok(ExitCode::from(code))
 }

@@ -143,7 +143,13 @@ impl Runs {
         }
     }
 
-    fn try_order(&mut self, run: RunId, payload: &[u8], retain: bool, session: Option<&Session>) -> Result<(), Refusal> {
+    fn try_order(
+        &mut self,
+        run: RunId,
+        payload: &[u8],
+        retain: bool,
+        session: Option<&Session>,
+    ) -> Result<(), Refusal> {
         if retain {
             return Err(Refusal::Retained);
         }
@@ -199,7 +205,8 @@ impl Runs {
     fn places_of(&mut self, task: &TaskId, concurrency: u32) -> Arc<Semaphore> {
         let wanted = concurrency.max(1);
         // Nobody holds a place of these any more.
-        self.places.retain(|_, (size, places)| places.available_permits() < *size as usize || Arc::strong_count(places) > 1);
+        self.places
+            .retain(|_, (size, places)| places.available_permits() < *size as usize || Arc::strong_count(places) > 1);
         let new = || (wanted, Arc::new(Semaphore::new(wanted as usize)));
         let entry = self.places.entry(task.clone()).or_insert_with(new);
         if entry.0 != wanted {
@@ -270,7 +277,10 @@ impl Runs {
         self.tell_all(|control, _| control.stop = true);
         let all = async { while self.actors.join_next().await.is_some() {} };
         if tokio::time::timeout(self.context.stop_grace + MARGIN, all).await.is_err() {
-            tracing::warn!(runs = self.actors.len(), "some runs did not end in time; they are settled at the next start");
+            tracing::warn!(
+                runs = self.actors.len(),
+                "some runs did not end in time; they are settled at the next start"
+            );
         }
     }
 }

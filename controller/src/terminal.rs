@@ -11,7 +11,7 @@ pub(crate) mod parse;
 mod render;
 mod resolve;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod style;
 mod words;
 

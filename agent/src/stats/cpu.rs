@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn counters_become_ticks() {
-        let text = "cpu  100 0 50 800 50 0 0 0 10 0\ncpu0 50 0 25 400 25 0 0 0 0 0\ncpu2 1 1 1 1\nintr 5 5\ncpu9 1 1 1 1\n";
+        let text =
+            "cpu  100 0 50 800 50 0 0 0 10 0\ncpu0 50 0 25 400 25 0 0 0 0 0\ncpu2 1 1 1 1\nintr 5 5\ncpu9 1 1 1 1\n";
         let reading = parse(text);
         assert_eq!(reading.all, Some(ticks(850, 1000)));
         assert_eq!(reading.cores, [(0, ticks(425, 500)), (2, ticks(1, 4))]);

@@ -24,7 +24,8 @@ const MOST_MOUNTS: usize = 16;
 
 /// File systems on disks, as opposed to those that the kernel makes up.
 const REAL_TYPES: [&str; 15] = [
-    "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "hfsplus", "jfs", "ntfs", "ntfs3", "vfat", "xfs", "zfs",
+    "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "hfsplus", "jfs", "ntfs", "ntfs3", "vfat",
+    "xfs", "zfs",
 ];
 
 /// Space in bytes.
@@ -148,7 +149,11 @@ fn parse_traffic(text: &str) -> impl Iterator<Item = Traffic> + '_ {
         let name = fields.next()?;
         let read: u64 = fields.nth(2)?.parse().ok()?;
         let written: u64 = fields.nth(3)?.parse().ok()?;
-        Some(Traffic { name: name.into(), read: read.checked_mul(SECTOR_BYTES)?, written: written.checked_mul(SECTOR_BYTES)? })
+        Some(Traffic {
+            name: name.into(),
+            read: read.checked_mul(SECTOR_BYTES)?,
+            written: written.checked_mul(SECTOR_BYTES)?,
+        })
     })
 }
 

@@ -120,7 +120,10 @@ mod tests {
     #[test]
     fn the_signal_is_the_level_of_a_connected_interface() {
         let line = |values: &str| format!("{WIRELESS} wlan0: {values}\n");
-        assert_eq!(parse_wireless(&line("0000   56.  -54.  -256        0      0      0      0      0        0")), Some(-54));
+        assert_eq!(
+            parse_wireless(&line("0000   56.  -54.  -256        0      0      0      0      0        0")),
+            Some(-54)
+        );
         assert_eq!(parse_wireless(&line("0000    0.    0.  -256        0      0      0      0      0        0")), None);
         assert_eq!(parse_wireless(&line("0000    0.  -256.  -256       0      0      0      0      0        0")), None);
         assert_eq!(parse_wireless(WIRELESS), None);

@@ -34,7 +34,8 @@ impl PowerHealth {
     pub(crate) fn new(root: &Path) -> Self {
         let throttled = throttled_file(root).map(Source::new);
         let monitors = named_entries(&root.join("sys/class/hwmon"), "hwmon", "name");
-        let alarm = monitors.into_iter().find(|(_, name)| name == "rpi_volt").map(|(path, _)| path.join("in0_lcrit_alarm"));
+        let alarm =
+            monitors.into_iter().find(|(_, name)| name == "rpi_volt").map(|(path, _)| path.join("in0_lcrit_alarm"));
         let tool = VCGENCMD.iter().map(|path| root.join(path)).find(|path| path.exists());
         let vcgencmd = tool.filter(|_| throttled.is_none());
         Self { throttled, alarm: alarm.map(Source::new), vcgencmd, asked: None }
@@ -57,7 +58,8 @@ impl PowerHealth {
         {
             return answer;
         }
-        let command = Command::new(tool).arg("get_throttled").env_clear().stdin(Stdio::null()).stderr(Stdio::null()).output();
+        let command =
+            Command::new(tool).arg("get_throttled").env_clear().stdin(Stdio::null()).stderr(Stdio::null()).output();
         let answer = command.ok().and_then(|output| parse_bits(std::str::from_utf8(&output.stdout).ok()?));
         self.asked = Some((Instant::now(), answer));
         answer
@@ -66,7 +68,8 @@ impl PowerHealth {
 
 /// The firmware's device is named differently from board to board; its driver's folder links to it.
 fn throttled_file(root: &Path) -> Option<PathBuf> {
-    let devices = fs::read_dir(root.join("sys/bus/platform/drivers/raspberrypi-firmware")).into_iter().flatten().flatten();
+    let devices =
+        fs::read_dir(root.join("sys/bus/platform/drivers/raspberrypi-firmware")).into_iter().flatten().flatten();
     let files = devices.map(|device| device.path().join("get_throttled"));
     let direct = root.join("sys/devices/platform/soc/soc:firmware/get_throttled");
     files.chain([direct]).find(|file| file.is_file())
@@ -93,8 +96,13 @@ mod tests {
 
     #[test]
     fn bits_are_hexadecimal_wherever_they_come_from() {
-        let cases =
-            [("0\n", Some(0)), ("50005\n", Some(0x50005)), ("throttled=0x50000\n", Some(0x50000)), ("error", None), ("", None)];
+        let cases = [
+            ("0\n", Some(0)),
+            ("50005\n", Some(0x50005)),
+            ("throttled=0x50000\n", Some(0x50000)),
+            ("error", None),
+            ("", None),
+        ];
         for (text, bits) in cases {
             assert_eq!(parse_bits(text), bits, "{text}");
         }

@@ -149,9 +149,9 @@ fn read_stat(folder: &Path) -> Option<Stat> {
 
 fn mark_of(pid: i32) -> Option<RunId> {
     let environ = fs::read(PathBuf::from(format!("/proc/{pid}/environ"))).ok()?;
-    let value = environ.split(|byte| *byte == 0).find_map(|variable| {
-        variable.strip_prefix(RUN_MARK.as_bytes())?.strip_prefix(b"=")
-    })?;
+    let value = environ
+        .split(|byte| *byte == 0)
+        .find_map(|variable| variable.strip_prefix(RUN_MARK.as_bytes())?.strip_prefix(b"="))?;
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 

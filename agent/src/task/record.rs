@@ -4,8 +4,7 @@
 //! one. A file that cannot be understood is set aside and named, never overwritten. An idle agent writes nothing.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +13,8 @@ use pistat_protocol::{
     task::{Ends, Report},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::disk;
 
 /// What the agent knows about a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,29 +45,12 @@ impl Record {
     /// The folder cannot be written.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         let json = serde_json::to_vec(self)?;
-        replace(&Self::path(folder, self.run), &json, 0o600)
+        disk::replace(&Self::path(folder, self.run), &json, 0o600)
     }
 
     /// Forgets a run. A record that stays behind only repeats a report that the controller has already.
     pub(crate) fn remove(folder: &Path, run: RunId) -> io::Result<()> {
         fs::remove_file(Self::path(folder, run))
-    }
-}
-
-/// Replaces a file atomically and durably.
-///
-/// # Errors
-/// The folder cannot be written.
-pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
     }
 }
 

@@ -3,13 +3,7 @@
 //! Its record is on disk before anything happens. It never waits for the controller: what to send is decided by [`Delivery`], and the
 //! process is held back only by a controller that acknowledges. Nothing of a run outlives it: what its first process leaves behind is ended.
 
-use std::{
-    future::Future,
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
 use pistat_protocol::{
     id::{PiId, RunId, TaskId},
@@ -62,12 +56,7 @@ pub(crate) enum Start {
 }
 
 /// Runs it to its very end. Returns its id.
-pub(crate) async fn run(
-    context: Arc<Context>,
-    id: RunId,
-    start: Start,
-    control: watch::Receiver<Control>,
-) -> RunId {
+pub(crate) async fn run(context: Arc<Context>, id: RunId, start: Start, control: watch::Receiver<Control>) -> RunId {
     let task = match &start {
         Start::Execute(order, _) => Some(order.get().task.clone()),
         Start::Refused(task, _) => Some(task.clone()),

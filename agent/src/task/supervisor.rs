@@ -67,7 +67,8 @@ impl Ended {
         match self {
             Self::ByItself(Exit { code: Some(0), .. }) => (RunState::Succeeded, Some(0), None),
             Self::ByItself(exit) if exit.by_signal => {
-                let sentence = exit.code.map(|code| format!("ended by signal {}{}", code - 128, signal_name(code - 128)));
+                let sentence =
+                    exit.code.map(|code| format!("ended by signal {}{}", code - 128, signal_name(code - 128)));
                 (RunState::Failed, exit.code, sentence)
             }
             Self::ByItself(exit) => (RunState::Failed, exit.code, None),
@@ -176,7 +177,13 @@ impl Supervisor {
     }
 
     /// Goes on according to time and control; the end of the run when it is over.
-    pub(crate) fn advance(&mut self, control: &Control, kin: &Kin, stop_grace: Duration, now: Instant) -> Option<Ended> {
+    pub(crate) fn advance(
+        &mut self,
+        control: &Control,
+        kin: &Kin,
+        stop_grace: Duration,
+        now: Instant,
+    ) -> Option<Ended> {
         if self.abandoned {
             return Some(self.ended(Cause::Stopped));
         }

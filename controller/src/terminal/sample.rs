@@ -1,4 +1,4 @@
-//! A small fleet for the tests of this folder.
+//! A small fleet for the tests of the command language and the command line.
 
 use pistat_protocol::{
     dashboard::{Machine, MachineStatus, Run},
@@ -11,21 +11,21 @@ use pistat_protocol::{
 use super::View;
 use crate::catalogue::Catalogue;
 
-pub(super) struct Fleet {
-    pub(super) machines: Vec<Machine>,
-    pub(super) tasks: Vec<TaskView>,
-    pub(super) runs: Vec<Run>,
+pub(crate) struct Fleet {
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) tasks: Vec<TaskView>,
+    pub(crate) runs: Vec<Run>,
 }
 
 impl Fleet {
-    pub(super) fn view(&self) -> View<'_> {
+    pub(crate) fn view(&self) -> View<'_> {
         View { machines: &self.machines, tasks: &self.tasks, runs: &self.runs }
     }
 }
 
-pub(super) const NOW: i64 = 1_795_348_800_000;
+pub(crate) const NOW: i64 = 1_795_348_800_000;
 
-pub(super) fn fleet() -> Fleet {
+pub(crate) fn fleet() -> Fleet {
     let mut machines = vec![
         machine("controller", "Controller"),
         machine("pi-1", "Rack Pi 1"),
@@ -46,7 +46,7 @@ pub(super) fn fleet() -> Fleet {
     Fleet { machines, tasks, runs }
 }
 
-pub(super) fn machine(id: &str, label: &str) -> Machine {
+pub(crate) fn machine(id: &str, label: &str) -> Machine {
     let mut stats = Sample::new(Timestamp::from_unix_milliseconds(NOW), true, 1);
     stats.cpu_percent = Some(12.4);
     stats.memory_percent = Some(41.6);
@@ -66,7 +66,7 @@ pub(super) fn machine(id: &str, label: &str) -> Machine {
     }
 }
 
-pub(super) fn run(number: u8, task: &str, state: RunState) -> Run {
+pub(crate) fn run(number: u8, task: &str, state: RunState) -> Run {
     let at = |offset: i64| Timestamp::from_unix_milliseconds(NOW + offset);
     Run {
         id: RunId::from_parts(NOW.unsigned_abs(), [number.wrapping_mul(37); 10]),

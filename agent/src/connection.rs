@@ -1,0 +1,294 @@
+//! The binary's own connection: MQTT 3.1.1 over TCP, TLS or WebSocket, for ever.
+//!
+//! Each connection is a new session with a new client, so nothing of an earlier one can be sent late: what matters is repeated by the agent.
+//! A connection that hangs is noticed. It ends when the agent closes its side: then the last messages are sent, acknowledged, and only
+//! then follows DISCONNECT, since that clears the last will.
+
+mod link;
+mod tls;
+
+use std::time::Duration;
+
+use pistat_protocol::{
+    id::PiId,
+    status::Availability,
+    topic::{Topic, Topics},
+};
+use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, LastWill, MqttOptions, QoS};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+pub(crate) use self::link::{Link, LinkEvent};
+pub use self::tls::TlsError;
+use crate::{
+    Incoming, Outgoing,
+    address::{Address, Transport},
+    backoff::{Backoff, random_byte},
+};
+
+/// Noticed by the broker after one and a half of it, by us after two.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// For the TCP connection, TLS, WebSocket and CONNACK together: a Pi Zero's first TLS handshake takes seconds.
+const CONNECT_SECONDS: u64 = 15;
+
+/// The longest wait between two attempts.
+pub(crate) const MOST_BACKOFF: Duration = Duration::from_secs(10);
+
+/// Between two attempts with credentials that were refused: somebody has to do something first.
+pub(crate) const REFUSED_WAIT: Duration = Duration::from_secs(30);
+
+/// How long the last messages may take to be acknowledged.
+const LAST_ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
+
+/// The same trouble is logged again only after this.
+const SAME_TROUBLE: Duration = Duration::from_secs(600);
+
+/// Larger than any payload of ours: the protocol's limit with room for the packet's head.
+const MAX_PACKET_BYTES: usize = pistat_protocol::codec::MAX_PAYLOAD_BYTES + 4096;
+
+/// Where and how to connect.
+#[derive(Clone)]
+pub struct Endpoint {
+    address: Address,
+    topics: Topics,
+    tls: Option<rumqttc::TlsConfiguration>,
+}
+
+impl Endpoint {
+    /// An endpoint; certificates are read now, so that a wrong file is told at the start.
+    ///
+    /// # Errors
+    /// The certificates cannot be used.
+    pub fn new(address: Address, topics: Topics, ca: Option<&std::path::Path>) -> Result<Self, TlsError> {
+        let tls = address.tls.then(|| tls::configuration(ca)).transpose()?;
+        Ok(Self { address, topics, tls })
+    }
+
+    /// The topics of this controller.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Options for one connection under this name.
+    pub(crate) fn options(&self, client_id: &str, user: &str, password: &str) -> MqttOptions {
+        let (host, transport) = match (self.address.transport, self.tls.clone()) {
+            (Transport::Tcp, None) => (self.address.host_in_url(), rumqttc::Transport::Tcp),
+            (Transport::Tcp, Some(tls)) => (self.address.host.clone(), rumqttc::Transport::Tls(tls)),
+            (Transport::WebSocket, None) => (self.address.websocket_url(), rumqttc::Transport::Ws),
+            (Transport::WebSocket, Some(tls)) => (self.address.websocket_url(), rumqttc::Transport::Wss(tls)),
+        };
+        let mut options = MqttOptions::new(client_id, host, self.address.port);
+        options.set_transport(transport);
+        options.set_keep_alive(KEEP_ALIVE);
+        options.set_clean_session(true);
+        options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
+        match &self.address.login {
+            Some(login) => options.set_credentials(&login.user, &login.password),
+            None => options.set_credentials(user, password),
+        };
+        options
+    }
+}
+
+/// Keeps a connection for an agent until the agent closes its side.
+pub async fn keep(
+    endpoint: Endpoint,
+    pi: PiId,
+    secret: String,
+    incoming: mpsc::Sender<Incoming>,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+) {
+    let mut keeper =
+        Keeper { endpoint, pi, secret, incoming, backoff: Backoff::new(MOST_BACKOFF), troubles: Troubles::default() };
+    while keeper.connect(&mut outgoing).await {}
+}
+
+struct Keeper {
+    endpoint: Endpoint,
+    pi: PiId,
+    secret: String,
+    incoming: mpsc::Sender<Incoming>,
+    backoff: Backoff,
+    troubles: Troubles,
+}
+
+impl Keeper {
+    /// One connection and the wait after it; `false` when the agent has closed its side.
+    async fn connect(&mut self, outgoing: &mut mpsc::Receiver<Outgoing>) -> bool {
+        let mut options = self.endpoint.options(&format!("pistat-agent-{}", self.pi), self.pi.as_str(), &self.secret);
+        let status = self.endpoint.topics.format(&Topic::Status(self.pi.clone()));
+        options.set_last_will(LastWill::new(status, Availability::Offline.as_str(), QoS::AtLeastOnce, true));
+        let filters = self.endpoint.topics.agent_filters(&self.pi);
+        let mut link = Link::open(options, filters.into());
+        let trouble = tokio::select! {
+            biased;
+            trouble = self.wait_until_ready(&mut link) => trouble,
+            () = drain(outgoing) => return false,
+        };
+        let trouble = match trouble {
+            Some(trouble) => trouble,
+            None => match self.serve(link, outgoing).await {
+                Some(trouble) => trouble,
+                None => return false,
+            },
+        };
+        let wait = self.wait_after(&trouble);
+        tokio::select! {
+            biased;
+            () = drain(outgoing) => false,
+            () = tokio::time::sleep(wait) => true,
+        }
+    }
+
+    async fn wait_until_ready(&mut self, link: &mut Link) -> Option<ConnectionError> {
+        loop {
+            match link.events.recv().await {
+                Some(LinkEvent::Ready) => return None,
+                Some(LinkEvent::Lost(trouble)) => return Some(*trouble),
+                // Retained messages may come before the last filter is confirmed.
+                Some(LinkEvent::Message { topic, payload, retain }) => self.hear(&topic, payload, retain).await,
+                Some(LinkEvent::Acknowledged) => {}
+                None => return Some(ConnectionError::RequestsDone),
+            }
+        }
+    }
+
+    /// Passes messages both ways; `None` when the agent has closed its side.
+    async fn serve(&mut self, mut link: Link, outgoing: &mut mpsc::Receiver<Outgoing>) -> Option<ConnectionError> {
+        tracing::info!(controller = %self.endpoint.address, "connected");
+        self.backoff.reset();
+        self.troubles.reset();
+        // What was meant for the last connection is not for this one.
+        while outgoing.try_recv().is_ok() {}
+        let _ = self.incoming.send(Incoming::Connected).await;
+        let (acknowledged, acknowledgements) = watch::channel(0_u64);
+        let client = link.client.clone();
+        let topics = self.endpoint.topics.clone();
+        let trouble = tokio::select! {
+            trouble = self.listen(&mut link, &acknowledged) => Some(trouble),
+            () = pump(&topics, &client, outgoing, acknowledgements) => None,
+        };
+        if trouble.is_some() {
+            let _ = self.incoming.send(Incoming::Disconnected).await;
+        } else {
+            link.disconnect().await;
+        }
+        trouble
+    }
+
+    async fn listen(&self, link: &mut Link, acknowledged: &watch::Sender<u64>) -> ConnectionError {
+        loop {
+            match link.events.recv().await {
+                Some(LinkEvent::Message { topic, payload, retain }) => self.hear(&topic, payload, retain).await,
+                Some(LinkEvent::Acknowledged) => acknowledged.send_modify(|count| *count += 1),
+                Some(LinkEvent::Lost(trouble)) => return *trouble,
+                Some(LinkEvent::Ready) => {}
+                None => return ConnectionError::RequestsDone,
+            }
+        }
+    }
+
+    async fn hear(&self, topic: &str, payload: bytes::Bytes, retain: bool) {
+        match self.endpoint.topics.parse(topic) {
+            // Nobody listens any more when the agent is ending.
+            Some(topic) => _ = self.incoming.send(Incoming::Message { topic, payload, retain }).await,
+            None => tracing::debug!(topic, "not one of our topics"),
+        }
+    }
+
+    fn wait_after(&mut self, trouble: &ConnectionError) -> Duration {
+        let refused = is_refusal(trouble);
+        let wait = if refused { REFUSED_WAIT } else { self.backoff.next(random_byte()) };
+        let sentence = if refused {
+            format!(
+                "{} refuses this machine's credentials: it may have been removed or reset there; enrol it anew with --token \
+                 (`pistat join-token show` on the controller prints it), after `pistat agent reset {}` if it is still known",
+                self.endpoint.address, self.pi
+            )
+        } else {
+            format!("no connection to {}: {}", self.endpoint.address, describe(trouble))
+        };
+        self.troubles.log(&sentence, wait);
+        wait
+    }
+}
+
+/// Publishes what the agent says; returns when the agent has closed its side and everything is acknowledged, or has had its time.
+async fn pump(
+    topics: &Topics,
+    client: &AsyncClient,
+    outgoing: &mut mpsc::Receiver<Outgoing>,
+    mut acknowledgements: watch::Receiver<u64>,
+) {
+    let mut expected = 0;
+    while let Some(Outgoing { topic, payload, qos, retain }) = outgoing.recv().await {
+        let qos = if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        expected += u64::from(qos == QoS::AtLeastOnce);
+        if client.publish_bytes(topics.format(&topic), qos, retain, payload.into()).await.is_err() {
+            // The connection is gone; whoever listens to it says so.
+            return std::future::pending().await;
+        }
+    }
+    let all = acknowledgements.wait_for(|count| *count >= expected);
+    if tokio::time::timeout(LAST_ACKNOWLEDGEMENT, all).await.is_err() {
+        tracing::warn!("the last messages were not acknowledged in time");
+    }
+}
+
+/// Throws away what the agent says while there is no connection; returns when the agent has closed its side.
+async fn drain(outgoing: &mut mpsc::Receiver<Outgoing>) {
+    while outgoing.recv().await.is_some() {}
+}
+
+/// Whether the credentials were refused.
+pub(crate) fn is_refusal(trouble: &ConnectionError) -> bool {
+    use ConnectReturnCode::{BadUserNamePassword, NotAuthorized};
+    matches!(trouble, ConnectionError::ConnectionRefused(BadUserNamePassword | NotAuthorized))
+}
+
+/// A connection's trouble for people.
+pub(crate) fn describe(trouble: &ConnectionError) -> String {
+    match trouble {
+        ConnectionError::Io(error) => error.to_string(),
+        ConnectionError::NetworkTimeout => format!("nothing answered within {CONNECT_SECONDS} s"),
+        ConnectionError::FlushTimeout => "the connection hung while sending".into(),
+        ConnectionError::MqttState(rumqttc::StateError::AwaitPingResp) => {
+            "the connection hung: no answer to a ping".into()
+        }
+        ConnectionError::MqttState(rumqttc::StateError::ConnectionAborted) => "it closed the connection".into(),
+        ConnectionError::RequestsDone => "the connection hung".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Logs a trouble once, and again when it is another or has lasted.
+#[derive(Debug, Default)]
+pub(crate) struct Troubles {
+    last: Option<(String, Instant)>,
+}
+
+impl Troubles {
+    /// All is well.
+    pub(crate) fn reset(&mut self) {
+        self.last = None;
+    }
+
+    /// Something went wrong; the next attempt is after `wait`.
+    pub(crate) fn log(&mut self, sentence: &str, wait: Duration) {
+        let known = self.last.as_ref().is_some_and(|(last, at)| last == sentence && at.elapsed() < SAME_TROUBLE);
+        if known {
+            tracing::debug!(next_attempt_in = ?wait, "{sentence}");
+        } else {
+            tracing::warn!(next_attempt_in = ?wait, "{sentence}");
+            self.last = Some((sentence.to_owned(), Instant::now()));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What systemd is told of this service (`sd_notify(3)`): ready, alive, stopping. Without systemd nothing is said.
+
+use std::{
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
+    time::Duration,
+};
+
+/// Systemd's socket for this service.
+#[derive(Debug)]
+pub struct Notify {
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    watchdog: Option<Duration>,
+}
+
+impl Notify {
+    /// From the environment that systemd gave.
+    pub fn from_environment() -> Self {
+        let variable = |name| std::env::var(name).ok();
+        let socket = variable("NOTIFY_SOCKET").and_then(|name| open(&name));
+        Self {
+            socket,
+            watchdog: watchdog_period(variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"), std::process::id()),
+        }
+    }
+
+    /// The service works.
+    pub fn ready(&self) {
+        self.send("READY=1");
+    }
+
+    /// The service is ending.
+    pub fn stopping(&self) {
+        self.send("STOPPING=1");
+    }
+
+    /// Tells systemd that this thread is alive, at half of what it allows, for ever.
+    pub async fn watchdog(&self) {
+        let Some(period) = self.watchdog else { return std::future::pending().await };
+        loop {
+            self.send("WATCHDOG=1");
+            tokio::time::sleep(period / 2).await;
+        }
+    }
+
+    fn send(&self, text: &str) {
+        if let Some((socket, address)) = &self.socket {
+            // Systemd not listening is no reason to stop.
+            let _ = socket.send_to_addr(text.as_bytes(), address);
+        }
+    }
+}
+
+fn open(name: &str) -> Option<(UnixDatagram, SocketAddr)> {
+    let address = match name.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(name),
+    };
+    UnixDatagram::unbound().ok().zip(address.ok())
+}
+
+fn watchdog_period(microseconds: Option<String>, pid: Option<String>, own: u32) -> Option<Duration> {
+    // Set for another process, for example the one that started us.
+    if pid.is_some_and(|pid| pid.parse() != Ok(own)) {
+        return None;
+    }
+    microseconds?.parse().ok().filter(|period| *period > 0).map(Duration::from_micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_is_told_on_its_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        let notify = Notify { socket: open(path.to_str().unwrap()), watchdog: None };
+        notify.ready();
+        let mut buffer = [0; 32];
+        let length = systemd.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"READY=1");
+    }
+
+    #[test]
+    fn the_watchdog_is_this_processes_own() {
+        let some = |text: &str| Some(text.to_owned());
+        let cases = [
+            (some("30000000"), some("7"), Some(Duration::from_secs(30))),
+            (some("30000000"), None, Some(Duration::from_secs(30))),
+            (some("30000000"), some("8"), None),
+            (some("0"), None, None),
+            (None, None, None),
+        ];
+        for (microseconds, pid, expected) in cases {
+            assert_eq!(watchdog_period(microseconds, pid, 7), expected);
+        }
+    }
+}

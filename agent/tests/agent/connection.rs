@@ -1,0 +1,194 @@
+//! Being online, being offline, and coming back.
+
+use std::time::Duration;
+
+use pistat_protocol::{
+    codec::encode,
+    stats::Sample,
+    status::{Info, Settings, Watch},
+    task::RunState,
+    topic::Topic,
+};
+
+use crate::harness::{Agent, Broker, Controller, Stage, text};
+
+fn sample(heard: &crate::harness::Heard) -> Option<Sample> {
+    matches!(heard.topic, Topic::Stats(_)).then(|| heard.json())
+}
+
+#[tokio::test]
+async fn samples_are_retained_and_tell_what_the_machine_measures() {
+    let mut stage = Stage::set(&["--interval", "0.2"]).await;
+    let sample = stage.controller.wait_for("a sample", |heard| sample(heard).filter(|sample| sample.seq >= 2)).await;
+    let percent = sample.cpu_percent.expect("the processor's load");
+    assert!((0.0..=100.0).contains(&percent));
+    assert!(sample.memory_used_bytes <= sample.memory_total_bytes && sample.memory_total_bytes.is_some());
+    assert!(sample.uptime_seconds.is_some() && sample.processes.is_some() && sample.load1.is_some());
+    assert!(sample.disks.is_some_and(|disks| disks.iter().any(|disk| disk.mount == "/")));
+    let mut late = Controller::connect(&stage.broker).await;
+    assert!(
+        late.wait_for("the retained sample", |heard| matches!(heard.topic, Topic::Stats(_)).then_some(heard.retain))
+            .await
+    );
+}
+
+#[tokio::test]
+async fn a_killed_agent_is_offline_by_its_last_will() {
+    let mut stage = Stage::set(&[]).await;
+    stage.agent.kill().await;
+    stage.controller.wait_for_status("offline").await;
+}
+
+#[tokio::test]
+async fn an_agent_that_sees_itself_offline_says_that_it_is_online() {
+    let mut stage = Stage::set(&[]).await;
+    let topic = Topic::Status(stage.controller.pi.clone());
+    stage.controller.publish(&topic, b"offline".to_vec(), true).await;
+    stage.controller.wait_for_status("offline").await;
+    stage.controller.wait_for_status("online").await;
+}
+
+#[tokio::test]
+async fn it_comes_back_by_itself_with_a_new_session_and_brings_what_was_missed() {
+    let mut stage = Stage::set(&["--interval", "0.2"]).await;
+    let before = stage.controller.session.clone();
+    stage.broker.stop();
+    // Long enough for at least one sample to be missed.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    stage.broker.start_again().await;
+    stage.controller.wait_for_status("online").await;
+    assert_ne!(stage.controller.session, before);
+    let missed: Vec<Sample> = stage
+        .controller
+        .wait_for("what was missed", |heard| matches!(heard.topic, Topic::Backfill(_)).then(|| heard.json()))
+        .await;
+    assert!(!missed.is_empty());
+}
+
+#[tokio::test]
+async fn a_run_survives_a_broken_connection_and_its_output_is_complete() {
+    let mut stage = Stage::set(&[]).await;
+    let order = stage.controller.order(&["sh", "-c", "for i in $(seq 1 30); do echo line $i; sleep 0.1; done"]);
+    stage.controller.send(&order).await;
+    stage.controller.wait_for_report(order.run, RunState::Running).await;
+    stage.broker.stop();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stage.broker.start_again().await;
+    let mut chunks = std::collections::BTreeMap::new();
+    stage
+        .controller
+        .wait_for("its end", |heard| match heard.topic {
+            Topic::Output(_, run) if run == order.run => {
+                let chunk: pistat_protocol::task::OutputChunk = heard.json();
+                if !chunk.is_final {
+                    chunks.insert(chunk.seq, chunk);
+                }
+                None
+            }
+            Topic::Report(..) => {
+                (heard.json::<pistat_protocol::task::Report>().state == RunState::Succeeded).then_some(())
+            }
+            _ => None,
+        })
+        .await;
+    // What came before the break was read by nobody who looked: the run's own numbers say that nothing is missing after it.
+    let numbers: Vec<u64> = chunks.keys().copied().collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    let all = text(&chunks.into_values().collect::<Vec<_>>());
+    assert!(all.ends_with("line 29\nline 30\n"), "{all}");
+}
+
+#[tokio::test]
+async fn while_nobody_is_there_a_task_never_waits_and_the_gap_is_counted() {
+    let mut stage = Stage::set(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (go, done) = (folder.path().join("go"), folder.path().join("done"));
+    let script = format!(
+        "echo first; while [ ! -e {} ]; do sleep 0.05; done; seq 1 1000000; echo last; touch {}; sleep 1",
+        go.display(),
+        done.display()
+    );
+    let order = stage.controller.order(&["sh", "-c", &script]);
+    stage.controller.send(&order).await;
+    stage.controller.wait_for("output", |heard| matches!(heard.topic, Topic::Output(..)).then_some(())).await;
+    stage.broker.stop();
+    std::fs::write(&go, "").unwrap();
+    let finished = async {
+        while !done.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::harness::DEADLINE, finished).await.expect("the task does not wait");
+    stage.broker.start_again().await;
+    let mut seen = Vec::new();
+    let report = stage
+        .controller
+        .wait_for("its end", |heard| match heard.topic {
+            Topic::Output(_, run) if run == order.run => {
+                seen.push(heard.json::<pistat_protocol::task::OutputChunk>());
+                None
+            }
+            Topic::Report(..) => {
+                Some(heard.json::<pistat_protocol::task::Report>()).filter(|report| report.state == RunState::Succeeded)
+            }
+            _ => None,
+        })
+        .await;
+    assert!(report.dropped_bytes > 4_000_000, "{report:?}");
+    seen.sort_by_key(|chunk| chunk.seq);
+    seen.dedup_by_key(|chunk| chunk.seq);
+    let gaps: u64 = seen.iter().filter_map(|chunk| chunk.gap_bytes).sum();
+    assert_eq!(gaps, report.dropped_bytes);
+    let all = text(&seen);
+    assert!(all.contains("\n1\n2\n3\n") || all.starts_with("1\n2\n"), "the first half is there");
+    assert!(all.ends_with("1000000\nlast\n"), "the last half is there");
+}
+
+#[tokio::test]
+async fn the_controller_sets_the_interval_and_watching_makes_it_a_second() {
+    let mut stage = Stage::set(&["--interval", "3600"]).await;
+    let pi = stage.controller.pi.clone();
+    let set = |seconds| encode(&Settings { interval_seconds: seconds });
+    stage.controller.publish(&Topic::Settings(pi.clone()), set(Some(0.2)), true).await;
+    let info = |wanted: f64| {
+        move |heard: &crate::harness::Heard| match heard.topic {
+            Topic::Info(_) => Some(()).filter(|()| (heard.json::<Info>().interval_seconds - wanted).abs() < 1e-9),
+            _ => None,
+        }
+    };
+    stage.controller.wait_for("the interval", info(0.2)).await;
+    for _ in 0..5 {
+        stage.controller.wait_for("samples", sample).await;
+    }
+    stage.controller.publish(&Topic::Settings(pi.clone()), set(None), true).await;
+    stage.controller.wait_for("its own interval", info(3600.0)).await;
+    stage.controller.publish(&Topic::Watch(pi), encode(&Watch { seconds: 10 }), false).await;
+    let first = stage.controller.wait_for("watched samples", sample).await;
+    stage.controller.wait_for("watched samples", |heard| sample(heard).filter(|next| next.seq > first.seq + 1)).await;
+}
+
+#[tokio::test]
+async fn it_speaks_mqtt_over_websocket() {
+    let broker = Broker::start().await;
+    let mut controller = Controller::connect(&broker).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("http://127.0.0.1:{}", broker.websocket_port);
+    let token = controller.token();
+    let mut agent = Agent::start(&url, &folder.path().join("state"), &["--token", &token]);
+    controller.wait_for_status("online").await;
+    let (report, chunks) = controller.run("seq 1 100000").await;
+    assert_eq!(report.state, RunState::Succeeded);
+    assert_eq!(text(&chunks).lines().count(), 100_000);
+    assert!(agent.terminate().await.success());
+    controller.wait_for_status("offline").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_hangs_is_noticed_by_the_broker_and_the_agent_recovers() {
+    let mut stage = Stage::set(&[]).await;
+    stage.agent.signal(rustix::process::Signal::STOP);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stage.agent.signal(rustix::process::Signal::CONT);
+    let (report, _) = stage.controller.run("true").await;
+    assert_eq!(report.state, RunState::Succeeded);
+}

@@ -1,0 +1,212 @@
+//! How runs end: by themselves, by their time limit, by a person, by a crash.
+
+use std::time::Duration;
+
+use pistat_protocol::{
+    status::Info,
+    task::{Ends, MAX_CHUNK_BYTES, RunState},
+    topic::Topic,
+};
+
+use crate::harness::{DEADLINE, Stage, text};
+
+/// A script whose grandchildren leave their session, lose their parent, wipe their environment and ignore SIGTERM.
+fn stubborn(folder: &std::path::Path) -> String {
+    let pids = folder.display();
+    format!(
+        "trap '' TERM; \
+         setsid sh -c 'trap \"\" TERM; echo $$ >> {pids}/pids; while :; do sleep 0.1; done' & \
+         env -i PATH=$PATH setsid sh -c 'trap \"\" TERM; (echo $$ >> {pids}/pids; while :; do sleep 0.1; done) & wait' & \
+         sh -c 'trap \"\" TERM; sh -c \"echo \\$\\$ >> {pids}/pids; while :; do sleep 0.1; done\" & exit' ; \
+         while [ $(wc -l < {pids}/pids) -lt 3 ]; do sleep 0.05; done; echo ready; while :; do sleep 0.1; done"
+    )
+}
+
+fn living(folder: &std::path::Path) -> Vec<i32> {
+    let pids = std::fs::read_to_string(folder.join("pids")).unwrap_or_default();
+    let pids: Vec<i32> = pids.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    assert!(pids.len() >= 3, "the script has started everything: {pids:?}");
+    let lives = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    pids.into_iter().filter(lives).collect()
+}
+
+#[tokio::test]
+async fn nothing_survives_the_time_limit() {
+    let mut stage = Stage::set(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut order = stage.controller.order(&["sh", "-c", &stubborn(folder.path())]);
+    order.timeout_milliseconds = 2_000;
+    order.grace_milliseconds = 500;
+    stage.controller.send(&order).await;
+    let (report, chunks) = stage.controller.collect(order.run).await;
+    assert_eq!(report.state, RunState::TimedOut, "{report:?}");
+    assert!(report.reason.is_some_and(|reason| reason.contains("time limit of 2 s")));
+    assert_eq!(report.exit_code, Some(137));
+    assert_eq!(text(&chunks), "ready\n");
+    assert_eq!(living(folder.path()), [] as [i32; 0]);
+}
+
+#[tokio::test]
+async fn a_cancelled_run_ends_with_everything_below_it() {
+    let mut stage = Stage::set(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut order = stage.controller.order(&["sh", "-c", &stubborn(folder.path())]);
+    order.grace_milliseconds = 300;
+    stage.controller.send(&order).await;
+    stage.controller.wait_for("output", |heard| matches!(heard.topic, Topic::Output(..)).then_some(())).await;
+    stage.controller.cancel(order.run).await;
+    let report = stage.controller.wait_for_report(order.run, RunState::Cancelled).await;
+    assert!(report.finished_at.is_some());
+    assert_eq!(living(folder.path()), [] as [i32; 0]);
+}
+
+#[tokio::test]
+async fn nothing_of_a_run_outlives_it() {
+    let mut stage = Stage::set(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let script = format!("setsid sleep 1000 & echo $! > {}; echo done", pid_file.display());
+    let (report, chunks) = stage.controller.run(&script).await;
+    assert_eq!((report.state, text(&chunks).as_str()), (RunState::Succeeded, "done\n"));
+    let pid = std::fs::read_to_string(pid_file).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+}
+
+#[tokio::test]
+async fn adopted_orphans_do_not_stay_as_zombies() {
+    let mut stage = Stage::set(&[]).await;
+    let (report, _) =
+        stage.controller.run("for i in 1 2 3 4 5; do setsid sh -c '(sleep 0.1 &)'; done; sleep 0.5").await;
+    assert_eq!(report.state, RunState::Succeeded);
+    let agent = stage.agent.pid();
+    let zombies = || {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let stats = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+        stats.filter(|stat| stat.contains(&format!(") Z {agent} "))).count()
+    };
+    let gone = async {
+        while zombies() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, gone).await.expect("orphans are reaped");
+}
+
+#[tokio::test]
+async fn a_killed_agent_settles_its_runs_at_the_next_start() {
+    let mut stage = Stage::set(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let script = format!("echo $$ > {}; while :; do sleep 0.1; done", pid_file.display());
+    let order = stage.controller.order(&["sh", "-c", &script]);
+    stage.controller.send(&order).await;
+    stage.controller.wait_for_report(order.run, RunState::Running).await;
+    while !pid_file.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stage.agent.kill().await;
+    stage.controller.wait_for_status("offline").await;
+    stage.start_again();
+    let known = stage
+        .controller
+        .wait_for("info", |heard| matches!(heard.topic, Topic::Info(_)).then(|| heard.json::<Info>().known_runs))
+        .await;
+    assert_eq!(known, [order.run]);
+    let report = stage.controller.wait_for_report(order.run, RunState::Lost).await;
+    assert!(report.reason.is_some_and(|reason| reason.contains("interrupted")));
+    let pid = std::fs::read_to_string(&pid_file).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "what was left of it has been ended: {stat}");
+    stage.wait_until_no_records().await;
+}
+
+#[tokio::test]
+async fn a_stopped_agent_ends_its_tasks_and_says_so() {
+    let mut stage = Stage::set(&[]).await;
+    let order = stage.controller.order(&["sleep", "1000"]);
+    stage.controller.send(&order).await;
+    stage.controller.wait_for_report(order.run, RunState::Running).await;
+    assert!(stage.agent.terminate().await.success());
+    let report = stage.controller.wait_for_report(order.run, RunState::Lost).await;
+    assert!(report.reason.is_some_and(|reason| reason.contains("agent was stopped")));
+    stage.controller.wait_for_status("offline").await;
+}
+
+#[tokio::test]
+async fn a_restart_has_succeeded_when_the_machine_comes_back_with_another_boot() {
+    let mut stage = Stage::set(&[]).await;
+    let mut order = stage.controller.order(&["true"]);
+    order.ends = Ends::Restart;
+    stage.controller.send(&order).await;
+    stage
+        .controller
+        .wait_for("the end of its output", |heard| matches!(heard.topic, Topic::Output(..)).then_some(()))
+        .await;
+    assert!(stage.agent.terminate().await.success());
+    let file = stage.state().join("runs").join(format!("{}.json", order.run));
+    let record = std::fs::read_to_string(&file).unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert!(record.contains("\"running\"") && record.contains(boot.trim()), "{record}");
+    std::fs::write(&file, record.replace(boot.trim(), "00000000-0000-4000-8000-000000000000")).unwrap();
+    stage.start_again();
+    let report = stage.controller.wait_for_report(order.run, RunState::Succeeded).await;
+    assert!(report.exit_code.is_none() && report.reason.is_some());
+    stage.wait_until_no_records().await;
+}
+
+#[tokio::test]
+async fn a_restart_that_does_not_happen_has_failed_at_the_time_limit() {
+    let mut stage = Stage::set(&[]).await;
+    let mut order = stage.controller.order(&["true"]);
+    order.ends = Ends::Restart;
+    order.timeout_milliseconds = 1_000;
+    stage.controller.send(&order).await;
+    let report = stage.controller.wait_for_report(order.run, RunState::Failed).await;
+    assert!(report.reason.is_some_and(|reason| reason.contains("did not go down")));
+}
+
+#[tokio::test]
+async fn a_flood_arrives_whole_and_in_order_while_samples_keep_their_cadence() {
+    const LINES: usize = 300_000;
+    let mut stage = Stage::set(&["--interval", "0.2"]).await;
+    let order = stage.controller.order(&["seq", "1", &LINES.to_string()]);
+    stage.controller.send(&order).await;
+    let (report, chunks) = stage.controller.collect(order.run).await;
+    assert_eq!((report.state, report.dropped_bytes), (RunState::Succeeded, 0));
+    let all = text(&chunks);
+    assert!(all.lines().enumerate().all(|(n, line)| line.parse() == Ok(n + 1)));
+    assert_eq!(all.lines().count(), LINES);
+    assert!(chunks.iter().all(|chunk| chunk.data.len() <= MAX_CHUNK_BYTES));
+    assert_eq!(report.output_chunks, Some(chunks.len() as u64 - 1));
+}
+
+#[tokio::test]
+async fn while_the_controller_acknowledges_nothing_the_process_waits_and_nothing_is_lost() {
+    let mut stage = Stage::set(&[]).await;
+    stage.controller.acknowledges = false;
+    let folder = tempfile::tempdir().unwrap();
+    let done = folder.path().join("done");
+    let script = format!("seq 1 400000; touch {}", done.display());
+    let order = stage.controller.order(&["sh", "-c", &script]);
+    stage.controller.send(&order).await;
+    let mut bytes = 0;
+    stage
+        .controller
+        .wait_for("a full window", |heard| {
+            if let Topic::Output(..) = heard.topic {
+                bytes += heard.json::<pistat_protocol::task::OutputChunk>().data.len();
+            }
+            (bytes > 950_000).then_some(())
+        })
+        .await;
+    assert!(!done.exists(), "the process is held back");
+    stage.controller.acknowledges = true;
+    stage.controller.publish(&Topic::Status("controller".parse().unwrap()), b"online".to_vec(), false).await;
+    let (report, chunks) = stage.controller.collect(order.run).await;
+    assert_eq!((report.state, report.dropped_bytes), (RunState::Succeeded, 0));
+    assert_eq!(text(&chunks).lines().count(), 400_000);
+}
