@@ -121,12 +121,12 @@ impl Task {
 
     fn approve(&self, pi: &PiId, args: Arguments) -> ApprovedTask {
         let values: BTreeMap<_, _> = args.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect();
-        let argv = self.command.argv(&values);
+
         ApprovedTask {
             task: self.view.id.clone(),
             label: self.view.label.clone(),
             pi: pi.clone(),
-            argv,
+            argv: self.command.argv(&values),
             args,
             environment: self.environment.clone(),
             working_directory: self.working_directory.clone(),

@@ -73,11 +73,13 @@ impl Element {
     }
 
     fn fill(&self, values: &BTreeMap<&str, String>) -> String {
-        let part = |part| match part {
-            &Part::Literal(ref text) => text.as_str(),
-            &Part::Argument(ref name) => values.get(name.as_str()).map_or("", String::as_str),
-        };
-        self.0.iter().map(part).collect()
+        fn part<'v>(part: &'v Part, values: &'v BTreeMap<&str, String>) -> &'v str {
+            match part {
+                Part::Literal(text) => text,
+                Part::Argument(name) => values.get(name.as_str()).map_or("", String::as_str),
+            }
+        }
+        self.0.iter().map(|element| part(element, values)).collect()
     }
 
     #[cfg(test)]

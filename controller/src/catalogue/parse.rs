@@ -30,8 +30,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_GRACE: Duration = Duration::from_secs(5);
 const DEFAULT_OUTPUT_LIMIT: u64 = 1 << 20;
 /// A week: what runs longer is a service, not a task.
-const LONGEST_TIMEOUT: Duration = Duration::from_hours(7 * 24);
-const LONGEST_GRACE: Duration = Duration::from_mins(10);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
+const LONGEST_GRACE: Duration = Duration::from_secs(10 * 60);
 /// The least that still holds a beginning, a mark and an end.
 const LEAST_OUTPUT_LIMIT: u64 = 1024;
 /// What a register on an SD card should hold of one run at most.

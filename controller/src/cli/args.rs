@@ -27,13 +27,13 @@ pub(super) struct Cli {
 /// What every command understands.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ClientArgs {
-    /// The controller's address [env: PISTAT_CONTROLLER_URL] [default: http://127.0.0.1:8000]
+    /// The controller's address (`PISTAT_CONTROLLER_URL`), <http://127.0.0.1:8000> without one
     #[arg(long, global = true, value_name = "URL", help_heading = "Client options")]
     pub(super) controller_url: Option<String>,
-    /// A file with the account's token [default: PISTAT_TOKEN, else admin.token of the state folder]
+    /// A file with the account's token (`PISTAT_TOKEN` holds the token itself); admin.token of the state folder without one
     #[arg(long, global = true, value_name = "FILE", help_heading = "Client options")]
     pub(super) token_file: Option<PathBuf>,
-    /// A file with the certificate authority to trust, PEM, for https [env: PISTAT_CA]
+    /// A file with the certificate authority to trust, PEM, for https (`PISTAT_CA`)
     #[arg(long, global = true, value_name = "FILE", help_heading = "Client options")]
     pub(super) ca: Option<PathBuf>,
     /// Print JSON
@@ -193,6 +193,7 @@ pub(super) enum Task {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent flags of a command line")]
 pub(super) struct Run {
     /// Its id or label
     pub(super) task: String,

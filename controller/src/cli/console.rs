@@ -8,6 +8,7 @@ use super::failure::Failure;
 use crate::terminal::{self, OutputFilter, Style};
 
 /// The streams of a command, and what kind of streams they are.
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact about a stream")]
 pub(super) struct Console<'s> {
     pub(super) input: &'s mut dyn BufRead,
     pub(super) out: &'s mut dyn Write,

@@ -141,7 +141,8 @@ fn whom(target: &Target, view: &View<'_>) -> String {
 }
 
 fn detached(console: &mut Console<'_>, accepted: &AcceptedRuns) -> Result<(), Failure> {
-    console.show(accepted, |accepted, _| accepted.runs.iter().map(|run| format!("{run}\n")).collect())
+    console
+        .show(accepted, |accepted, _| accepted.runs.iter().map(|run| format!("{run}\n")).collect::<Vec<_>>().concat())
 }
 
 /// The newest runs of one task, for following a group.

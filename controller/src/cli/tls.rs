@@ -122,9 +122,9 @@ fn report(
     let ca = folder.join(AUTHORITY[0]);
     let value = serde_json::json!({"ca": ca, "cert": cert, "key": key, "names": names});
     let text = |_: &serde_json::Value, _: Style| {
+        let files = format!("cert = \"{}\"\nkey  = \"{}\"\n", cert.display(), key.display());
         format!(
-            "✔ A certificate for {}\n\nFor config/pistat.toml:\n\n[http.tls]\ncert = {cert:?}\nkey  = {key:?}\n\n\
-             [mqtt.tls]\nlisten = \"0.0.0.0:8883\"\ncert = {cert:?}\nkey  = {key:?}\n\n\
+            "✔ A certificate for {}\n\nFor config/pistat.toml:\n\n[http.tls]\n{files}\n[mqtt.tls]\nlisten = \"0.0.0.0:8883\"\n{files}\n\
              Agents, browsers and MQTT clients trust it by {}; give it to agents with --ca.\n\
              Keep {} secret and safe: with it you make the next certificate.\n",
             names.join(", "),

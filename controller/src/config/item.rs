@@ -84,7 +84,7 @@ struct Reader<'t> {
 impl Reader<'_> {
     fn place(&self, offset: usize) -> Place {
         let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
-        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        let line = before.split(|&byte| byte == b'\n').count();
         Place { file: self.file.clone(), line: Some(line) }
     }
 

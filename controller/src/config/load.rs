@@ -177,9 +177,9 @@ fn homeassistant(mut section: Section<'_>) -> HomeAssistant {
 }
 
 /// A day of retention at least, so that a typing error does not empty the register.
-const SHORTEST_KEEP: Duration = Duration::from_hours(24);
+const SHORTEST_KEEP: Duration = Duration::from_secs(24 * 3600);
 /// Anything longer is the same as for ever.
-const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Fewer would already be cut by one large group.
 const FEWEST_KEPT: i64 = 100;
 /// Keeps the register's file within what an SD card carries.
@@ -188,11 +188,11 @@ const MOST_KEPT: i64 = 10_000_000;
 fn runs(mut section: Section<'_>) -> Runs {
     let default = Runs::default();
     let count = |value: Option<i64>, default: u64| value.and_then(|n| u64::try_from(n).ok()).unwrap_or(default);
-    let week = Duration::from_hours(7 * 24);
+    let week = Duration::from_secs(7 * 24 * 3600);
     let runs = Runs {
         expires: section.parsed("expires", between(Duration::ZERO..=week)).unwrap_or(default.expires),
         lost_after: section
-            .parsed("lost_after", between(Duration::from_mins(1)..=LONGEST))
+            .parsed("lost_after", between(Duration::from_secs(60)..=LONGEST))
             .unwrap_or(default.lost_after),
         keep: section.parsed("keep", between(SHORTEST_KEEP..=LONGEST)).unwrap_or(default.keep),
         keep_runs: count(section.integer("keep_runs", FEWEST_KEPT..=MOST_KEPT), default.keep_runs),

@@ -236,9 +236,9 @@ impl Default for Mqtt {
 impl Default for Runs {
     fn default() -> Self {
         Self {
-            expires: Duration::from_mins(10),
-            lost_after: Duration::from_hours(24),
-            keep: Duration::from_hours(90 * 24),
+            expires: Duration::from_secs(10 * 60),
+            lost_after: Duration::from_secs(24 * 3600),
+            keep: Duration::from_secs(90 * 24 * 3600),
             keep_runs: 10_000,
             keep_events: 10_000,
             per_machine: 4,

@@ -64,15 +64,14 @@ impl Typed<'_, '_> {
             ["task" | "assign" | "tag"] => self.second_words(words[0]),
             ["help", ..] => self.commands_after(&words[1..]),
             ["theme"] => self.matching(THEMES.iter().map(|&theme| (theme.to_owned(), String::new()))),
-            ["pi" | "runs"] => self.machines(),
             ["show" | "output"] => self.runs(false),
             ["task", "cancel"] => self.runs(true),
             ["task", "run"] => self.tasks(),
             ["task", "run", _] => [self.targets(), self.arguments(), self.options()].concat(),
             ["task", "run", ..] => [self.arguments(), self.options()].concat(),
-            ["task", "assign", ..] => return self.machine_then(|typed| typed.task_labels()),
+            ["task", "assign", ..] => return self.machine_then(Self::task_labels),
             ["assign", "name", ..] => return self.machine_then(|_| Vec::new()),
-            ["tag", "add" | "remove"] | ["settings"] => self.machines(),
+            ["pi" | "runs" | "settings"] | ["tag", "add" | "remove"] => self.machines(),
             ["tag", "add" | "remove", _] => self.tags(),
             ["settings", _] => self.matching([("--interval".to_owned(), "seconds, or default".to_owned())]),
             ["settings", _, "--interval"] => self.matching([("default".to_owned(), "the agent's own".to_owned())]),
@@ -83,10 +82,10 @@ impl Typed<'_, '_> {
 
     /// Those that begin with what was typed, then those that contain it.
     fn matching(&self, candidates: impl IntoIterator<Item = (String, String)>) -> Vec<Completion> {
-        self.matching_text(&self.current.text, candidates)
+        Self::matching_text(&self.current.text, candidates)
     }
 
-    fn matching_text(&self, typed: &str, candidates: impl IntoIterator<Item = (String, String)>) -> Vec<Completion> {
+    fn matching_text(typed: &str, candidates: impl IntoIterator<Item = (String, String)>) -> Vec<Completion> {
         let typed = typed.to_lowercase();
         let rank = |value: &str| {
             let value = value.to_lowercase();
@@ -111,7 +110,7 @@ impl Typed<'_, '_> {
                 None => (entry.name, entry.summary),
             };
             match words.iter_mut().find(|(known, _)| known == word) {
-                Some((_, hints)) => hints.push_str(&format!(" · {hint}")),
+                Some((_, hints)) => *hints = format!("{hints} · {hint}"),
                 None => words.push((word.to_owned(), hint.to_owned())),
             }
         }
@@ -146,7 +145,7 @@ impl Typed<'_, '_> {
     fn labels(&self, typed: &str) -> Vec<Completion> {
         let differ = |machine: &&Machine| machine.label != machine.id.as_str();
         let label = |machine: &Machine| (clean(&machine.label).into_owned(), machine.id.to_string());
-        let found = self.matching_text(typed, self.view.machines.iter().filter(differ).map(label));
+        let found = Self::matching_text(typed, self.view.machines.iter().filter(differ).map(label));
         found.into_iter().map(|found| Completion { value: quote(&found.value), ..found }).collect()
     }
 
@@ -220,7 +219,7 @@ impl Typed<'_, '_> {
                 argument.default.iter().map(|default| (default.to_string(), "default".to_owned())).collect()
             }
         };
-        let found = self.matching_text(typed, values);
+        let found = Self::matching_text(typed, values);
         let whole =
             |found: Completion| Completion { value: format!("{}={}", argument.name, quote(&found.value)), ..found };
         found.into_iter().map(whole).collect()

@@ -139,16 +139,9 @@ pub(super) fn unknown(command: &str) -> String {
 fn overview(entries: &[Entry], style: Style) -> String {
     let usage = |entry: &Entry| format!("{} {}", entry.name, entry.usage).trim_end().to_owned();
     let width = entries.iter().map(|entry| usage(entry).chars().count()).max().unwrap_or(0).min(44);
-    let mut text: String = entries
-        .iter()
-        .map(|entry| format!("{}  {}\n", style.cell(Some(Paint::Name), &usage(entry), width), entry.summary))
-        .collect();
-    text.push_str(
-        &style
-            .paint(Paint::Dim, "Tab completes, arrow keys bring back what was typed, Ctrl-C leaves a running command."),
-    );
-    text.push('\n');
-    text
+    let line = |entry: &Entry| format!("{}  {}\n", style.cell(Some(Paint::Name), &usage(entry), width), entry.summary);
+    let hint = "Tab completes, arrow keys bring back what was typed, Ctrl-C leaves a running command.";
+    entries.iter().map(line).collect::<String>() + &style.paint(Paint::Dim, hint) + "\n"
 }
 
 fn one(entry: &Entry, style: Style) -> String {

@@ -40,15 +40,15 @@ impl OutputFilter {
         self.state = match (self.state, c) {
             (State::String, '\u{7}' | '\u{9c}') | (State::StringEscape, '\\') => State::Text,
             (State::String, '\u{1b}') => State::StringEscape,
-            (State::String | State::StringEscape, _) => State::String,
-            (State::Text | State::Escape | State::Csi, '\u{1b}') => State::Escape,
+            (State::String | State::StringEscape, _)
+            | (State::Escape, ']' | 'P' | '_' | '^' | 'X')
+            | (State::Text, '\u{9d}' | '\u{90}') => State::String,
+            // ESC and intermediates are followed by one more character; alone, ESC takes one.
+            (State::Text | State::Escape | State::Csi, '\u{1b}') | (State::Escape, ' '..='/') => State::Escape,
             (State::Escape, '[') | (State::Text, '\u{9b}') => {
                 self.parameters.clear();
                 State::Csi
             }
-            (State::Escape, ']' | 'P' | '_' | '^' | 'X') | (State::Text, '\u{9d}' | '\u{90}') => State::String,
-            // ESC and intermediates are followed by one more character; alone, ESC takes one.
-            (State::Escape, ' '..='/') => State::Escape,
             (State::Escape, _) => State::Text,
             (State::Csi, _) => self.csi(c, shown),
             (State::Text, _) => {
@@ -62,14 +62,15 @@ impl OutputFilter {
 
     fn csi(&mut self, c: char, shown: &mut String) -> State {
         match c {
-            'm' if self.parameters.chars().all(|c| matches!(c, '0'..='9' | ';' | ':')) => {
-                shown.push_str(&format!("\u{1b}[{}m", self.parameters));
-                State::Text
-            }
-            '@'..='~' => State::Text,
             ' '..='?' if self.parameters.len() < MOST_PARAMETERS => {
                 self.parameters.push(c);
                 State::Csi
+            }
+            'm' if self.parameters.chars().all(|c| matches!(c, '0'..='9' | ';' | ':')) => {
+                shown.push_str("\u{1b}[");
+                shown.push_str(&self.parameters);
+                shown.push('m');
+                State::Text
             }
             _ => State::Text,
         }

@@ -49,6 +49,7 @@ pub enum Command {
 
 /// `task run <task> [<pi>|@tag|@all] [name=value]… [options]`.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent flags of a command line")]
 pub struct RunCommand {
     /// The task's id or label.
     pub task: String,
@@ -118,7 +119,7 @@ fn command(name: &'static str, words: Vec<Word>) -> Result<Command, String> {
     Ok(match name {
         "help" => Command::Help(Some(joined(&words)).filter(|text| !text.is_empty())),
         "clear" => none(name, &words).map(|()| Command::Clear)?,
-        "theme" => Command::Theme(at_most_one(name, words)?.map(theme).transpose()?),
+        "theme" => Command::Theme(at_most_one(name, words)?.as_deref().map(theme).transpose()?),
         "pis" => none(name, &words).map(|()| Command::Pis)?,
         "pi" => Command::Pi(name_of_several_words(name, &words)?),
         "runs" => Command::Runs(if words.is_empty() { None } else { Some(joined(&words)) }),
@@ -162,8 +163,8 @@ fn name_of_several_words(name: &str, words: &[Word]) -> Result<String, String> {
     Some(joined(words)).filter(|text| !text.is_empty()).ok_or_else(|| wrong(name))
 }
 
-fn theme(name: String) -> Result<String, String> {
-    let known = THEMES.into_iter().find(|theme| theme.eq_ignore_ascii_case(&name));
+fn theme(name: &str) -> Result<String, String> {
+    let known = THEMES.into_iter().find(|theme| theme.eq_ignore_ascii_case(name));
     known.map(str::to_owned).ok_or_else(|| format!("There is no such theme; there are {}", THEMES.join(", ")))
 }
 

@@ -76,7 +76,7 @@ pub fn patched(patch: &PatchMachine, before: &Machine, after: &Machine, style: S
         });
     }
     let mark = style.paint(Paint::Good, "✔");
-    sentences.into_iter().map(|sentence| format!("{mark} {sentence}\n")).collect()
+    sentences.into_iter().map(|sentence| format!("{mark} {sentence}\n")).collect::<Vec<_>>().concat()
 }
 
 /// The label of a machine, or its id when it is not known any more.

@@ -78,9 +78,10 @@ fn an_approved_task_has_its_defaults_filled_in() {
 #[test]
 fn what_is_not_described_is_refused() {
     use RefusalKind::{BadArgument, NotAllowed, NotOnThisMachine, UnknownTask};
+    type Case = (&'static str, Vec<(&'static str, ArgumentValue)>, RefusalKind, &'static str);
     let world = World::default();
     let unit = ("unit", text("ssh"));
-    let table: Vec<(&str, Vec<(&str, ArgumentValue)>, RefusalKind, &str)> = vec![
+    let table: Vec<Case> = vec![
         ("uptme", vec![], UnknownTask, "There is no task uptme; did you mean uptime?"),
         ("zzz", vec![], UnknownTask, "There is no task zzz; `task list` shows all tasks"),
         ("uptime", vec![("x", text("y"))], BadArgument, "uptime has no argument \"x\"; it takes none"),

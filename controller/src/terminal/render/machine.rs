@@ -9,7 +9,7 @@ use pistat_protocol::{
 
 use super::{
     quantity::{ago, bytes, duration, percent},
-    table::{Cell, table},
+    table::{Cell, facts, table},
 };
 use crate::terminal::{
     Style,
@@ -66,7 +66,7 @@ fn load(value: Option<f32>, bad: f32, warning: f32) -> Cell {
 
 /// A Pi slows itself down from 80 °C on (soft limit 60 °C on a 3B+).
 fn temperature(celsius: Option<f32>) -> Cell {
-    let (_, text) = (0, celsius.map_or_else(|| "—".into(), |celsius| format!("{celsius:.0}°C")));
+    let text = celsius.map_or_else(|| "—".into(), |celsius| format!("{celsius:.0}°C"));
     (load(celsius, 80.0, 70.0).0, text)
 }
 
@@ -85,19 +85,16 @@ fn summary(machines: &[Machine], style: Style) -> String {
 /// `pi <pi>`: everything about one machine.
 pub fn machine(machine: &Machine, now: Timestamp, style: Style) -> String {
     let (paint, light) = light(machine.status);
-    let mut text = format!(
+    let head = format!(
         "{} {}  {}\n",
         style.paint(paint, light),
         style.paint(Paint::Strong, &clean(&machine.label)),
         style.paint(Paint::Dim, machine.id.as_str())
     );
-    let mut facts = placement(machine, now);
-    facts.extend(machine.info.iter().flat_map(info));
-    facts.extend(machine.stats.iter().flat_map(sample));
-    for (name, value) in facts.into_iter().filter(|(_, value)| !value.is_empty()) {
-        text.push_str(&format!("  {}  {}\n", style.cell(Some(Paint::Dim), name, 15), clean(&value)));
-    }
-    text
+    let mut known = placement(machine, now);
+    known.extend(machine.info.iter().flat_map(info));
+    known.extend(machine.stats.iter().flat_map(sample));
+    head + &facts(known, 15, style)
 }
 
 type Fact = (&'static str, String);

@@ -9,7 +9,7 @@ use pistat_protocol::{
 use super::{
     label_of,
     quantity::{ago, between, bytes, duration},
-    table::{Cell, table},
+    table::{Cell, facts, table},
 };
 use crate::terminal::{
     Style,
@@ -77,7 +77,7 @@ pub fn run(run: &Run, machines: &[Machine], style: Style) -> String {
     let machine = if label == run.pi.as_str() { label } else { format!("{label} ({})", run.pi) };
     let dropped =
         if run.dropped_bytes > 0 { format!(", {} left out", bytes(run.dropped_bytes)) } else { String::new() };
-    let facts = [
+    let known = [
         ("run", run.id.to_string()),
         ("task", run.task.to_string()),
         ("arguments", args.join(" ")),
@@ -93,11 +93,7 @@ pub fn run(run: &Run, machines: &[Machine], style: Style) -> String {
         ("output", format!("{}{dropped}", bytes(run.output_bytes))),
     ];
     let (paint, mark) = mark(run.state);
-    let mut text = format!("{}\n", style.paint(paint, &format!("{mark} {}", state(run))));
-    for (name, value) in facts.into_iter().filter(|(_, value)| !value.is_empty()) {
-        text.push_str(&format!("  {}  {}\n", style.cell(Some(Paint::Dim), name, 9), clean(&value)));
-    }
-    text
+    format!("{}\n", style.paint(paint, &format!("{mark} {}", state(run)))) + &facts(known, 9, style)
 }
 
 /// The line above a run's output: task, machine, run.
@@ -132,28 +128,28 @@ pub fn group(group: &Group, style: Style) -> String {
 }
 
 /// How many characters the bar of a group has.
-const BAR: u32 = 24;
+const BAR: usize = 24;
 
-/// A group's progress in one line, without its end of line: `▓▓▓░░░ 16/24  15 ✔ 1 ✖ 8 running`.
+/// A group's progress in one line, without its end of line: `███░░░ 16/24  15 ✔ 1 ✖ 8 running`.
 pub fn group_progress(group: &Group, style: Style) -> String {
-    let count = |states: &[RunState]| states.iter().filter_map(|state| group.states.get(state)).sum::<u32>();
-    let finals: Vec<_> = RunState::ALL.into_iter().filter(|state| state.is_final()).collect();
-    let (ended, good) = (count(&finals), count(&[RunState::Succeeded]));
-    let filled = (u64::from(BAR) * u64::from(ended.min(group.total)) / u64::from(group.total.max(1))) as usize;
-    let bar = "█".repeat(filled);
-    let rest = "░".repeat(BAR as usize - filled);
-    let mut text =
-        format!("{}{} {ended}/{}", style.paint(Paint::Good, &bar), style.paint(Paint::Dim, &rest), group.total);
-    text.push_str(&format!("  {good} {}", style.paint(Paint::Good, "✔")));
+    let count = |counts: fn(RunState) -> bool| -> u32 {
+        group.states.iter().filter(|(state, _)| counts(**state)).map(|(_, count)| count).sum()
+    };
+    let (ended, good) = (count(RunState::is_final), count(|state| state == RunState::Succeeded));
+    let running = count(|state| matches!(state, RunState::Dispatched | RunState::Running));
+    let waiting = count(|state| state == RunState::Queued);
+    let mut parts = vec![bar(ended, group.total, style) + &format!(" {ended}/{} ", group.total)];
+    parts.push(format!("{good} {}", style.paint(Paint::Good, "✔")));
     if ended > good {
-        text.push_str(&format!(" {} {}", ended - good, style.paint(Paint::Bad, "✖")));
+        parts.push(format!("{} {}", ended - good, style.paint(Paint::Bad, "✖")));
     }
-    let waiting = count(&[RunState::Queued]);
-    let running = count(&[RunState::Dispatched, RunState::Running]);
-    for (number, name) in [(running, "running"), (waiting, "waiting")] {
-        if number > 0 {
-            text.push_str(&style.paint(Paint::Dim, &format!(" {number} {name}")));
-        }
-    }
-    text
+    let rest = [(running, "running"), (waiting, "waiting")].into_iter().filter(|(number, _)| *number > 0);
+    parts.extend(rest.map(|(number, name)| style.paint(Paint::Dim, &format!("{number} {name}"))));
+    parts.join(" ")
+}
+
+fn bar(ended: u32, total: u32, style: Style) -> String {
+    let share = u64::from(ended.min(total)) * (BAR as u64) / u64::from(total.max(1));
+    let filled = usize::try_from(share).unwrap_or(BAR);
+    style.paint(Paint::Good, &"█".repeat(filled)) + &style.paint(Paint::Dim, &"░".repeat(BAR - filled))
 }

@@ -2,7 +2,10 @@
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::terminal::{Style, style::Paint};
+use crate::terminal::{
+    Style,
+    style::{Paint, clean},
+};
 
 /// A cell and its colour.
 pub(super) type Cell = (Option<Paint>, String);
@@ -17,6 +20,14 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<Cell>], style: Style) -> Strin
     let heading: Vec<Cell> = heading.iter().map(|&text| (Some(Paint::Dim), text.to_owned())).collect();
     let head = Some(&heading).filter(|heading| !heading.is_empty());
     head.into_iter().chain(rows).map(|row| line(row, &widths, style)).collect()
+}
+
+/// Names and values, one on each line, without those that have no value.
+pub(super) fn facts(facts: impl IntoIterator<Item = (&'static str, String)>, width: usize, style: Style) -> String {
+    let known = facts.into_iter().filter(|(_, value)| !value.is_empty());
+    let line =
+        |(name, value): (&str, String)| format!("  {}  {}\n", style.cell(Some(Paint::Dim), name, width), clean(&value));
+    known.map(line).collect()
 }
 
 fn width(column: usize, heading: &[&str], rows: &[Vec<Cell>]) -> usize {
