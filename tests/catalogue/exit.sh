@@ -1,0 +1,1 @@
+echo "leaving with $1"; exit "$1"

@@ -1,0 +1,1 @@
+//! Whole-system tests, one file per theme. Each test is a promise, named as a sentence.

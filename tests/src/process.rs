@@ -1,0 +1,161 @@
+//! A process that lives as long as its test, and whose words are shown when the test fails.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    os::unix::process::{CommandExt, ExitStatusExt},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::eventually;
+
+/// What a process has said so far, line by line.
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// A running process.
+pub struct Process {
+    name: String,
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+    status: Option<ExitStatus>,
+    quiet: bool,
+}
+
+impl Process {
+    /// Starts a command in a process group of its own, with nothing on its standard input.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn start(name: &str, command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} ({command:?}) cannot be started: {error}"));
+        let stdout = listen(child.stdout.take());
+        let stderr = listen(child.stderr.take());
+        Self { name: name.to_owned(), child, stdout, stderr, status: None, quiet: false }
+    }
+
+    /// Keeps its words out of a failing test's report.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The lines of its standard output so far.
+    pub fn stdout(&self) -> Vec<String> {
+        copy(&self.stdout)
+    }
+
+    /// The lines of its standard error so far.
+    pub fn stderr(&self) -> Vec<String> {
+        copy(&self.stderr)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a positive id");
+        // It may have ended already: that is for the test to find out.
+        let _ = kill_process(pid, signal);
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait().map(|status| self.status = Some(status));
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().ok().flatten();
+        }
+        self.status
+    }
+
+    /// Waits until it ends by itself, and gives its exit code: 128 + n for signal n.
+    pub async fn exit_code(&mut self, limit: Duration) -> i32 {
+        let what = format!("{} ends", self.name);
+        let status = eventually(&what, limit, async || self.ended().ok_or("it is running")).await;
+        // Its last words may still be in the pipe.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("a process exits or is killed")
+    }
+
+    /// Waits for a line of its standard output for which `find` gives something.
+    pub async fn line<T>(&mut self, what: &str, limit: Duration, find: impl Fn(&str) -> Option<T>) -> T {
+        let what = format!("{} says {what}", self.name);
+        eventually(&what, limit, async || {
+            let lines = self.stdout();
+            match lines.iter().find_map(|line| find(line)) {
+                Some(found) => Ok(found),
+                None => Err(format!("{lines:?} (ended: {:?})", self.ended())),
+            }
+        })
+        .await
+    }
+
+    /// Its memory that nobody else shares, in bytes; zero once it is gone.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() && !self.quiet {
+            eprintln!("--- {} ({:?}) said", self.name, self.status);
+            for line in self.stdout().iter().chain(&self.stderr()) {
+                eprintln!("    {line}");
+            }
+        }
+    }
+}
+
+fn listen(pipe: Option<impl Read + Send + 'static>) -> Lines {
+    let lines = Lines::default();
+    let heard = Arc::clone(&lines);
+    let pipe = BufReader::new(pipe.expect("the pipe was asked for"));
+    std::thread::spawn(move || {
+        for line in pipe.split(b'\n').map_while(Result::ok) {
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+    lines
+}
+
+fn copy(lines: &Lines) -> Vec<String> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// What a command that ends by itself said.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Its exit code.
+    pub code: i32,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// It cannot be started, or does not end in time.
+pub async fn run(name: &str, command: &mut Command, limit: Duration) -> Finished {
+    let mut process = Process::start(name, command);
+    let code = process.exit_code(limit).await;
+    Finished { code, stdout: process.stdout().join("\n"), stderr: process.stderr().join("\n") }
+}

@@ -1,0 +1,296 @@
+//! A controller of its own for each test: ephemeral ports, a folder of its own, a catalogue of its own.
+
+use std::{
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::{
+    agent, catalogue,
+    fake_agent::FakeAgent,
+    feed::Feed,
+    http::Http,
+    mosquitto::Login,
+    mqtt::Mqtt,
+    process::{Finished, Process, run},
+    programs::program,
+    wait::PATIENCE,
+};
+
+/// How long the controller may take to stop when it is asked.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// A running controller, and everything a test needs to talk to it.
+pub struct Stack {
+    process: Process,
+    /// What it said at its start.
+    pub said: Said,
+    folder: TempDir,
+    plan: Builder,
+}
+
+/// Where the controller says it is.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// The dashboard's address, without the sign-in code.
+    pub http: String,
+    /// The HTTP listener.
+    pub http_address: SocketAddr,
+    /// The MQTT listener.
+    pub mqtt: SocketAddr,
+    /// The single-use code of the sign-in link.
+    pub login: Option<String>,
+}
+
+/// How a controller is to be started.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    catalogue: Option<String>,
+    config: Option<String>,
+    state: Option<PathBuf>,
+    environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
+    log_level: Option<String>,
+}
+
+impl Builder {
+    /// Another catalogue than the tests' own.
+    #[must_use]
+    pub fn catalogue(mut self, text: &str) -> Self {
+        self.catalogue = Some(text.to_owned());
+        self
+    }
+
+    /// A `pistat.toml`.
+    #[must_use]
+    pub fn config(mut self, text: &str) -> Self {
+        self.config = Some(text.to_owned());
+        self
+    }
+
+    /// A state folder elsewhere.
+    #[must_use]
+    pub fn state(mut self, folder: &Path) -> Self {
+        self.state = Some(folder.to_owned());
+        self
+    }
+
+    /// A variable in the controller's environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A command that starts the controller's, such as `prlimit`.
+    #[must_use]
+    pub fn wrapped_in(mut self, words: &[&str]) -> Self {
+        self.wrapper = words.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// How much the controller logs.
+    #[must_use]
+    pub fn log_level(mut self, level: &str) -> Self {
+        self.log_level = Some(level.to_owned());
+        self
+    }
+
+    /// Starts the controller and waits until it says where it is.
+    pub async fn start(self) -> Stack {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        // Tasks of agents may run as another user.
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("the folder is ours");
+        for name in ["marks", "agents"] {
+            std::fs::create_dir(folder.path().join(name)).expect("the folder is new");
+        }
+        let text = self.catalogue.clone().unwrap_or_else(|| catalogue::text(&folder.path().join("marks")));
+        std::fs::write(folder.path().join("tasks.toml"), text).expect("the folder is ours");
+        if let Some(config) = &self.config {
+            std::fs::write(folder.path().join("pistat.toml"), config).expect("the folder is ours");
+        }
+        let mut process = self.spawn(folder.path(), "127.0.0.1:0", "127.0.0.1:0");
+        let said = listen(&mut process).await;
+        Stack { process, said, folder, plan: self }
+    }
+
+    fn spawn(&self, folder: &Path, http: &str, mqtt: &str) -> Process {
+        let mut words = self.wrapper.clone();
+        words.push(program("pistat").to_str().expect("a plain path").to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("serve").env_clear().env("PATH", path()).current_dir(folder);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.args(["--http", http, "--mqtt", mqtt]).arg("--tasks").arg(folder.join("tasks.toml"));
+        command.arg("--state").arg(self.state.clone().unwrap_or_else(|| folder.join("state")));
+        if self.config.is_some() {
+            command.arg("--config").arg(folder.join("pistat.toml"));
+        }
+        command.args(["--log-level", self.log_level.as_deref().unwrap_or("info")]);
+        Process::start("pistat", &mut command)
+    }
+}
+
+/// The search path of programs under test.
+pub(crate) fn path() -> String {
+    std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into())
+}
+
+async fn listen(process: &mut Process) -> Said {
+    let dashboard = process.line("its dashboard's address", PATIENCE, |line| word_with(line, "http://")).await;
+    let mqtt = process.line("its MQTT address", PATIENCE, |line| word_with(line, "mqtt://")).await;
+    let (http, login) = match dashboard.split_once("/#login=") {
+        Some((http, code)) => (http.to_owned(), Some(code.to_owned())),
+        None => (dashboard.trim_end_matches('/').to_owned(), None),
+    };
+    let address = |url: &str, scheme: &str| {
+        let address = url.trim_start_matches(scheme).trim_end_matches('/').replace("localhost", "127.0.0.1");
+        address.parse().unwrap_or_else(|error| panic!("{url} has no address: {error}"))
+    };
+    Said { http_address: address(&http, "http://"), mqtt: address(&mqtt, "mqtt://"), http, login }
+}
+
+fn word_with(line: &str, scheme: &str) -> Option<String> {
+    line.split_whitespace().find(|word| word.starts_with(scheme)).map(str::to_owned)
+}
+
+impl Stack {
+    /// A controller with the tests' catalogue and nothing else configured.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// A controller to be started otherwise.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The folder of this test.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The controller's state folder.
+    pub fn state(&self) -> PathBuf {
+        self.plan.state.clone().unwrap_or_else(|| self.folder.path().join("state"))
+    }
+
+    /// Where the task `mark` leaves its marks.
+    pub fn marks(&self) -> PathBuf {
+        self.folder.path().join("marks")
+    }
+
+    /// The catalogue's file.
+    pub fn catalogue(&self) -> PathBuf {
+        self.folder.path().join("tasks.toml")
+    }
+
+    /// The controller's process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// The admin's token.
+    pub fn admin_token(&self) -> String {
+        self.secret("admin.token")
+    }
+
+    /// The join token in force.
+    pub fn join_token(&self) -> String {
+        self.secret("join.token")
+    }
+
+    fn secret(&self, file: &str) -> String {
+        let path = self.state().join(file);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        text.trim().to_owned()
+    }
+
+    /// The HTTP API for the admin.
+    pub fn http(&self) -> Http {
+        self.anonymous().bearer(&self.admin_token())
+    }
+
+    /// The HTTP API without a credential.
+    pub fn anonymous(&self) -> Http {
+        Http::new(&self.said.http)
+    }
+
+    /// The HTTP API for a new account.
+    pub async fn account(&self, name: &str, role: &str) -> (Http, String) {
+        let body = serde_json::json!({"name": name, "role": role});
+        let token: pistat_protocol::api::NewToken = self.http().post("/api/accounts", body).await.json();
+        (self.anonymous().bearer(&token.token), token.token)
+    }
+
+    /// The dashboard's feed for the admin.
+    pub async fn feed(&self) -> Feed {
+        Feed::connect(&self.http()).await.unwrap_or_else(|status| panic!("the feed was refused: {status}"))
+    }
+
+    /// mosquitto's clients, as the admin.
+    pub fn mosquitto(&self) -> Login {
+        self.mosquitto_as("admin", &self.admin_token())
+    }
+
+    /// mosquitto's clients with another account.
+    pub fn mosquitto_as(&self, user: &str, password: &str) -> Login {
+        Login { address: self.said.mqtt, user: user.to_owned(), password: password.to_owned() }
+    }
+
+    /// An MQTT 5 client with an account.
+    pub async fn mqtt(&self, user: &str, password: &str) -> Mqtt {
+        Mqtt::connect(self.said.mqtt, user, password).await.expect("the broker accepts this account")
+    }
+
+    /// A real agent to be started.
+    pub fn agent(&self, pi: &str) -> agent::Builder {
+        agent::Builder::new(pi, &self.said.http, &self.join_token(), &self.folder.path().join("agents").join(pi))
+    }
+
+    /// An agent inside the test, enrolled and connected.
+    pub async fn fake_agent(&self, pi: &str) -> FakeAgent {
+        FakeAgent::enrol(self.said.mqtt, pi, &self.join_token()).await
+    }
+
+    /// The command line of the operator.
+    pub async fn cli(&self, words: &[&str]) -> Finished {
+        self.cli_as(&self.state().join("admin.token"), words, PATIENCE).await
+    }
+
+    /// The command line with the token of another account.
+    pub async fn cli_as(&self, token_file: &Path, words: &[&str], limit: Duration) -> Finished {
+        run("pistat", &mut self.cli_command(token_file, words), limit).await
+    }
+
+    /// The command line as a command to be started.
+    pub fn cli_command(&self, token_file: &Path, words: &[&str]) -> Command {
+        let mut command = Command::new(program("pistat"));
+        command.env_clear().env("PATH", path()).current_dir(self.folder.path());
+        command.args(words).args(["--controller-url", &self.said.http]).arg("--token-file").arg(token_file);
+        command
+    }
+
+    /// Asks the controller to stop, and gives its exit code.
+    pub async fn stop(&mut self) -> i32 {
+        self.process.signal(Signal::TERM);
+        self.process.exit_code(STOP_LIMIT).await
+    }
+
+    /// `kill -9` on the controller.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts the controller again, on the same addresses and with the same state.
+    pub async fn restart(&mut self) {
+        let (http, mqtt) = (self.said.http_address.to_string(), self.said.mqtt.to_string());
+        self.process = self.plan.spawn(self.folder.path(), &http, &mqtt);
+        self.said = listen(&mut self.process).await;
+    }
+}
