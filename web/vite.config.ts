@@ -16,5 +16,5 @@ export default defineConfig({
   server: {
     proxy: { "/api": { target: process.env.PISTAT_CONTROLLER_URL ?? "http://127.0.0.1:8000", ws: true } },
   },
-  test: { include: ["src/**/*.test.ts", "mock/**/*.test.ts"] },
+  test: { include: ["src/**/*.test.ts"], reporters: ["default", "./tests/unit-counts.ts"] },
 });

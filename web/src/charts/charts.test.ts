@@ -1,0 +1,60 @@
+import { describe, expect, test } from "vitest";
+import { sample } from "../fixtures";
+import type { History } from "../protocol/types";
+import { Recent, STEPS } from "./recent";
+import { Series } from "./series";
+import { sparkline } from "./sparkline";
+
+describe("recent values", () => {
+  test("take over a snapshot and go on with means of ten seconds", () => {
+    const recent = Recent.from([5, null, 7], 1_000_000);
+    expect(recent.values()).toHaveLength(STEPS);
+    expect(recent.values().slice(-3)).toEqual([5, null, 7]);
+    recent.push(1_010_000, 20);
+    recent.push(1_011_000, 40);
+    expect(recent.values().slice(-3)).toEqual([null, 7, 30]);
+  });
+  test("show a pause as a gap", () => {
+    const recent = Recent.from([5], 1_000_000);
+    recent.push(1_030_000, 9);
+    expect(recent.values().slice(-4)).toEqual([5, null, null, 9]);
+  });
+  test("survive a clock that goes back", () => {
+    const recent = Recent.from([5], 1_000_000);
+    recent.push(400_000, 9);
+    expect(recent.values()[STEPS - 1]).toBe(7);
+  });
+});
+
+describe("a sparkline", () => {
+  test("has a gap where values are missing", () => {
+    expect(sparkline([0, 0, null, 0], 10)).toEqual({ line: "M0 9.5L1 9.5M3 9.5", area: "M0 10L0 9.5L1 9.5L1 10ZM3 10L3 9.5L3 10Z" });
+  });
+  test("of nothing is nothing", () => expect(sparkline([null], 10)).toEqual({ line: "", area: "" }));
+});
+
+describe("a chart's series", () => {
+  const history = (count: number): History => {
+    const column = Array.from({ length: count }, (_, index) => index);
+    return {
+      start: new Date(0).toISOString(), step_seconds: 1, cpu_percent: column, memory_percent: column, temperature_celsius: column,
+      disk_read_bytes_per_second: column, disk_write_bytes_per_second: column, network_rx_bytes_per_second: column,
+      network_tx_bytes_per_second: column, undervoltage: column.map(() => null),
+    };
+  };
+  test("goes on with samples and forgets what is older than its window", () => {
+    const series = new Series(5, history(6));
+    series.push(sample({ cpu_percent: 50, cpu_cores_percent: [1, 2] }), 7_000);
+    expect(series.times).toEqual([2, 3, 4, 5, 7]);
+    expect(series.column("cpu_percent")).toEqual([2, 3, 4, 5, 50]);
+    expect(series.data(series.cores[1] ?? [])).toEqual([[2, 3, 4, 5, 7], [null, null, null, null, 2]]);
+  });
+  test("has columns as long as its times whatever comes", () => {
+    const series = new Series(5, null);
+    for (let second = 0; second < 20; second += 1) {
+      series.push(sample(second % 3 === 0 ? { cpu_cores_percent: [second] } : {}), second * 1_000);
+      for (const column of [series.column("cpu_percent"), series.column("undervoltage")]) expect(column).toHaveLength(series.times.length);
+      expect(series.data(series.cores[0] ?? [])[1]).toHaveLength(series.times.length);
+    }
+  });
+});

@@ -1,0 +1,68 @@
+import { describe, expect, test } from "vitest";
+import { History } from "./history";
+import { LineEditor } from "./line-editor";
+import { columns, cut, Framed, plainText } from "./paint";
+
+function typed(...keys: string[]): LineEditor {
+  const editor = new LineEditor(new History(["old", "oldest"]));
+  for (const key of keys) editor.feed(key);
+  return editor;
+}
+
+describe("the line", () => {
+  const cases: Array<[string, string[], string, number]> = [
+    ["takes text", ["task", " ", "list"], "task list", 9],
+    ["erases before the cursor", ["tasks", "\u007f"], "task", 4],
+    ["erases a whole character", ["a👩‍👩‍👧", "\u007f"], "a", 1],
+    ["moves and inserts", ["tsk", "\u001b[D", "\u001b[D", "a"], "task", 2],
+    ["goes to both ends", ["bc", "\u0001", "a", "\u0005", "d"], "abcd", 4],
+    ["cuts a word", ["task run", "\u0017"], "task ", 5],
+    ["cuts to the beginning", ["task run", "\u001bb", "\u0015"], "run", 0],
+    ["cuts to the end", ["task run", "\u001bb", "\u000b"], "task ", 5],
+    ["takes no controls and no direction tricks", ["a\u0007\u202eb"], "ab", 2],
+    ["stays one line", ["a\nb"], "a b", 3],
+    ["ignores keys without a meaning", ["a", "\u001b[15~"], "a", 1],
+    ["recalls the last line", ["\u001b[A"], "oldest", 6],
+    ["gives back what was being typed", ["new", "\u001b[A", "\u001b[A", "\u001b[B", "\u001b[B"], "new", 3],
+  ];
+  test.each(cases)("%s", (_name, keys, line, cursor) => {
+    const editor = typed(...keys);
+    expect([editor.line, editor.cursor]).toEqual([line, cursor]);
+  });
+
+  test("is submitted once and remembered", () => {
+    const editor = typed("task list");
+    expect(editor.feed("\r")).toEqual({ type: "submit", line: "task list" });
+    expect(editor.line).toBe("");
+    editor.feed("\u001b[A");
+    expect(editor.line).toBe("task list");
+  });
+});
+
+describe("output in its frame", () => {
+  const piece = (data: string, gap_bytes = 0) => ({ seq: 0, stream: "stdout" as const, data, gap_bytes });
+  // eslint-disable-next-line no-control-regex
+  const bare = (text: string): string => text.replace(/\u001b\[[\d;]*m/g, "");
+
+  test("has a bar before each line, also when pieces end inside lines", () => {
+    const framed = new Framed();
+    expect(bare(framed.pieces([piece("one\ntw"), piece("o\nthree")]) + framed.end())).toBe("│ one\r\n│ two\r\n│ three\r\n");
+  });
+  test("keeps its colour over a line's end", () => {
+    expect(new Framed().pieces([piece("\u001b[31ma\nb")])).toContain("\u001b[31mb");
+  });
+  test("marks a gap", () => {
+    expect(bare(new Framed().pieces([piece("a", 0), piece("b", 2100)]))).toBe("│ a\r\n│ … 2.1 kB missing …\r\n│ b");
+  });
+  test("redraws a progress line in its frame", () => {
+    expect(bare(new Framed().pieces([piece("10%\r20%")]))).toBe("│ 10%\r\u001b[2K│ 20%");
+  });
+  test("lets no other escape through", () => {
+    expect(plainText("\u001b]0;evil\u0007a\u001b[2J\u001b[31mb\n")).toBe("a\u001b[31mb\r\n");
+  });
+});
+
+test("columns count what is seen", () => {
+  expect([columns("abc"), columns("温室"), columns("\u001b[31ma\u001b[0m"), columns("e\u0301")]).toEqual([3, 4, 1, 1]);
+  expect(cut("Unpacking libssl3", 10)).toBe("Unpacking…");
+});

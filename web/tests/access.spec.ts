@@ -1,0 +1,111 @@
+import { expect, terminal, test } from "./fixture";
+
+test("a sign-in link signs in and its code leaves the address", async ({ page, enter, mock }) => {
+  await enter();
+  await expect(page).toHaveURL(`${mock.url}/#/`);
+  await expect(page.getByRole("heading", { name: "Stats" })).toBeVisible();
+});
+
+test("a used link says so, and a token signs in instead", async ({ page, mock }) => {
+  await page.goto(`${mock.url}/#login=used-up`);
+  await expect(page.getByText("This sign-in link was used or is too old")).toBeVisible();
+  await page.getByLabel("Token or sign-in link").fill("wrong");
+  await page.getByRole("button", { name: "sign in" }).click();
+  await expect(page.getByRole("alert")).toHaveText("This token is not known here.");
+  await page.getByLabel("Token or sign-in link").fill("admin-token");
+  await page.getByRole("button", { name: "sign in" }).click();
+  await expect(page.locator("[data-pi]").first()).toBeVisible();
+});
+
+test("a pasted sign-in link is as good as a token", async ({ page, mock }) => {
+  await page.goto(mock.url);
+  await page.getByLabel("Token or sign-in link").fill(`${mock.url}/#login=mock-code`);
+  await page.getByRole("button", { name: "sign in" }).click();
+  await expect(page.locator("[data-pi]").first()).toBeVisible();
+});
+
+test("a viewer sees everything and is offered nothing to change", async ({ page, mock }) => {
+  await page.goto(mock.url);
+  await page.getByLabel("Token or sign-in link").fill("viewer-token");
+  await page.getByRole("button", { name: "sign in" }).click();
+  await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
+  await expect(page.getByRole("button", { name: "Add a Pi" })).toHaveCount(0);
+  await page.goto(`${mock.url}/#/pi/pi-1`);
+  await expect(page.getByRole("heading", { name: "Rack Pi 1" })).toBeVisible();
+  await expect(page.getByRole("heading", { name: "Tasks" })).toHaveCount(0);
+  await expect(page.getByRole("button", { name: "edit" })).toHaveCount(0);
+});
+
+test("an expired session asks again and what was typed is still there", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.type("task run uptime pi-1");
+  mock.expire();
+  await expect(page.getByText("The session ended.")).toBeVisible();
+  await page.getByLabel("Token or sign-in link").fill("admin-token");
+  await page.getByRole("button", { name: "sign in" }).click();
+  await expect(page.getByText("The session ended.")).toHaveCount(0);
+  await shell.shows("pistat> task run uptime pi-1");
+  await page.locator(".terminal-host textarea").focus();
+  await page.keyboard.press("Enter");
+  await shell.shows("finished exit 0");
+});
+
+test("signing out ends the session on the server", async ({ page, enter, mock }) => {
+  await enter("#/settings");
+  await page.getByRole("button", { name: "sign out" }).click();
+  await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
+  const answer = await page.request.get(`${mock.url}/api/me`);
+  expect(answer.status()).toBe(401);
+});
+
+test("accounts are added, shown their token once, and removed", async ({ page, enter }) => {
+  await enter("#/settings");
+  await page.getByLabel("Name of the new account").fill("garage-tablet");
+  await page.getByLabel("Role of the new account").selectOption("operator");
+  await page.getByRole("button", { name: "add", exact: true }).click();
+  await expect(page.getByText("The token of garage-tablet.")).toBeVisible();
+  await page.getByRole("button", { name: "done" }).click();
+  await expect(page.getByText("The token of garage-tablet.")).toHaveCount(0);
+  await page.getByRole("button", { name: "remove garage-tablet" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "remove" }).click();
+  await expect(page.getByRole("listitem").filter({ hasText: "garage-tablet" })).toHaveCount(0);
+});
+
+test("the join token is shown when asked for, and made anew after a question", async ({ page, enter, mock }) => {
+  await enter("#/settings");
+  const before = mock.controller.joinToken;
+  await expect(page.getByText(before)).toHaveCount(0);
+  await page.getByRole("button", { name: "show" }).click();
+  await expect(page.getByText(before)).toBeVisible();
+  await page.getByRole("button", { name: "make a new one" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "new join token" }).click();
+  await expect.poll(() => mock.controller.joinToken).not.toBe(before);
+  await expect(page.getByText(mock.controller.joinToken)).toBeVisible();
+});
+
+test("adding a Pi shows the one command and turns green when the machine appears", async ({ page, enter, mock }) => {
+  await enter();
+  await page.getByRole("button", { name: "Add a Pi" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByLabel("pi-id").fill("pi-77");
+  await dialog.getByLabel("label").fill("Tom's Shed $1");
+  await expect(dialog.locator("code")).toHaveText(`pistat-agent --controller-url ${mock.url} --pi-id pi-77 --label "Tom's Shed \\$1" --token ${mock.controller.joinToken}`);
+  await expect(dialog.getByText("waiting for pi-77")).toBeVisible();
+  mock.controller.join("pi-77", "Tom's Shed $1");
+  await expect(dialog.getByText("is here.")).toBeVisible();
+  await expect(dialog.locator("code")).toHaveClass(/arrived/);
+  await dialog.getByRole("link", { name: "look at it" }).click();
+  await expect(page.getByRole("heading", { name: "Tom's Shed $1" })).toBeVisible();
+});
+
+test("a pi-id that cannot be is explained", async ({ page, enter }) => {
+  await enter();
+  await page.getByRole("button", { name: "Add a Pi" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByLabel("pi-id").fill("garage door");
+  await expect(dialog.getByText("A pi-id is letters, digits")).toBeVisible();
+  await expect(dialog.getByRole("button", { name: "copy" })).toBeDisabled();
+  await dialog.getByLabel("pi-id").fill("Admin");
+  await expect(dialog.getByText("Admin is reserved")).toBeVisible();
+});

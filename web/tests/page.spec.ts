@@ -1,0 +1,173 @@
+import { expect, remember, terminal, test } from "./fixture";
+
+test("the palette finds commands, machines and pages", async ({ page, enter, mock }) => {
+  await enter();
+  await page.keyboard.press("Control+k");
+  await page.getByRole("combobox").fill("lab zero");
+  await page.keyboard.press("Enter");
+  await expect(page).toHaveURL(`${mock.url}/#/pi/zero-1`);
+  await page.keyboard.press("Control+k");
+  await page.getByRole("combobox").fill("theme amb");
+  await page.keyboard.press("Enter");
+  await expect(page.locator("html")).toHaveAttribute("data-theme", "amber");
+  await page.keyboard.press("Control+k");
+  await expect(page.getByRole("combobox")).toBeFocused();
+  await page.keyboard.press("Escape");
+  await expect(page.getByRole("combobox")).toHaveCount(0);
+});
+
+test("the palette opens from inside the terminal", async ({ page, enter }) => {
+  await enter();
+  await terminal(page).type("task");
+  await page.keyboard.press("Control+k");
+  await expect(page.getByRole("combobox")).toBeFocused();
+});
+
+test("single keys go to the terminal, the filter, a run and the help", async ({ page, enter }) => {
+  await enter();
+  await terminal(page).ready();
+  await page.keyboard.press("/");
+  await expect(page.getByRole("searchbox", { name: /Filter machines/ })).toBeFocused();
+  await page.keyboard.press("Escape");
+  await page.keyboard.press("`");
+  await expect(page.locator(".terminal-host textarea")).toBeFocused();
+  await page.keyboard.press("r");
+  await terminal(page).shows("pistat> r");
+  await page.keyboard.press("Escape");
+  await page.keyboard.press("?");
+  await expect(page.getByRole("dialog", { name: "Help" })).toBeVisible();
+  await page.keyboard.press("Escape");
+  await page.keyboard.press("r");
+  await expect(page.getByRole("dialog", { name: "Run a task" })).toBeVisible();
+  await page.keyboard.press("Escape");
+  await expect(page.getByRole("dialog")).toHaveCount(0);
+});
+
+test("Tab reaches every part and Shift-Tab leaves the terminal", async ({ page, enter }) => {
+  await enter();
+  await terminal(page).ready();
+  const seen = new Set<string>();
+  for (let press = 0; press < 45; press += 1) {
+    await page.keyboard.press("Tab");
+    seen.add(await page.evaluate(() => document.activeElement?.closest("header.top, footer, [data-panel], [role=separator]")?.getAttribute("data-panel") ?? document.activeElement?.closest("header.top, footer, [role=separator]")?.nodeName ?? "none"));
+    // Tab completes inside the terminal, so a person goes out of it with Escape.
+    if (await page.evaluate(() => document.activeElement?.closest(".terminal-host") !== null)) {
+      await page.keyboard.press("Shift+Tab");
+      expect(await page.evaluate(() => document.activeElement?.closest(".terminal-host") === null)).toBe(true);
+      await page.getByRole("separator", { name: "Width of the terminal" }).focus();
+    }
+  }
+  for (const part of ["HEADER", "terminal", "DIV", "stats", "logs", "FOOTER"]) expect([...seen]).toContain(part);
+});
+
+test("a theme is chosen by the terminal, remembered, and shown in every part", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("theme paper");
+  await shell.shows("✔ theme paper");
+  await expect(page.locator("html")).toHaveAttribute("data-theme", "paper");
+  await page.reload();
+  await expect(page.locator("html")).toHaveAttribute("data-theme", "paper");
+  await shell.run("theme sepia");
+  await shell.shows('There is no theme "sepia": take phosphor, amber, paper.');
+});
+
+test("scan lines lie below the letters, and go away when asked", async ({ page, enter }) => {
+  await enter();
+  const image = () => page.locator('[data-panel="stats"]').evaluate((node) => getComputedStyle(node).backgroundImage);
+  expect(await image()).toContain("repeating-linear-gradient");
+  const above = await page.evaluate(() => [...document.querySelectorAll("*")].filter((node) => ["::before", "::after"].some((part) => getComputedStyle(node, part).backgroundImage.includes("repeating"))).length);
+  expect(above).toBe(0);
+  await page.getByRole("button", { name: "scan lines" }).click();
+  expect(await image()).toBe("none");
+});
+
+test("title and icon tell the fleet's state", async ({ page, enter, mock }) => {
+  await enter();
+  await expect(page).toHaveTitle("1 offline · 2 warning · 22 ok — Pi Stat");
+  const icon = page.locator('link[rel="icon"]');
+  await expect(icon).toHaveAttribute("href", "./icon-offline.svg");
+  mock.controller.setOffline("pi-12", false);
+  await expect(icon).toHaveAttribute("href", "./icon-warning.svg");
+  mock.refuse(true);
+  await expect(icon).toHaveAttribute("href", "./icon-link.svg");
+});
+
+test("a lost link is shown with its age, what was known stays, and the page resumes by itself", async ({ page, enter, mock }) => {
+  await enter();
+  const card = page.locator('[data-pi="pi-1"]');
+  await card.evaluate((node) => (node.dataset.same = "yes"));
+  mock.refuse(true);
+  await expect(page.getByText(/link down · \d+s old · next try in/)).toBeVisible();
+  await expect(card).toContainText("Rack Pi 1");
+  await expect(page.locator(".page")).toHaveClass(/old/);
+  mock.controller.setOffline("pi-2", true);
+  mock.refuse(false);
+  await expect(page.getByText("link down")).toHaveCount(0, { timeout: 15_000 });
+  await expect(page.locator('[data-pi="pi-2"]')).toContainText("offline");
+  // The same element: nothing was made anew, so nothing flickered.
+  expect(await card.evaluate((node) => node.dataset.same)).toBe("yes");
+});
+
+test("a hidden page keeps names of what changed, not messages, and is current when shown again", async ({ page, enter, mock }) => {
+  await enter();
+  await page.evaluate(() => {
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+    const real = window.requestAnimationFrame;
+    Object.assign(window, { waiting: [] as FrameRequestCallback[], real });
+    window.requestAnimationFrame = (callback) => (window as unknown as { waiting: FrameRequestCallback[] }).waiting.push(callback);
+  });
+  mock.controller.setOffline("pi-1", true);
+  for (let number = 0; number < 50; number += 1) mock.controller.event("system", "info", `hidden ${number}`);
+  await page.waitForTimeout(400);
+  expect(await page.evaluate(() => (window as unknown as { waiting: unknown[] }).waiting.length)).toBeLessThan(4);
+  await page.evaluate(() => {
+    const held = window as unknown as { waiting: FrameRequestCallback[]; real: typeof requestAnimationFrame };
+    window.requestAnimationFrame = held.real;
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => false });
+    for (const callback of held.waiting) callback(performance.now());
+  });
+  await expect(page.locator('[data-pi="pi-1"]')).toContainText("offline");
+  await expect(page.getByRole("list", { name: "Events" })).toContainText("hidden 49");
+});
+
+test("it can be installed: manifest and icons are there", async ({ page, enter, mock }) => {
+  await enter();
+  const manifest = await (await page.request.get(`${mock.url}/manifest.webmanifest`)).json();
+  expect(manifest).toMatchObject({ name: "Pi Stat", display: "standalone" });
+  for (const icon of manifest.icons as Array<{ src: string }>) expect((await page.request.get(new URL(icon.src, mock.url).href)).status()).toBe(200);
+});
+
+test.describe("on a phone", () => {
+  test.use({ viewport: { width: 360, height: 740 }, hasTouch: true });
+  test("there is one panel at a time, and nothing sticks out at 360 pixels", async ({ page, enter, mock }) => {
+    await remember(page, { folded: ["stats", "terminal", "logs"] });
+    await enter();
+    const fits = async () => expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(360);
+    await fits();
+    await page.getByRole("button", { name: "terminal" }).click();
+    await terminal(page).run("task list");
+    await terminal(page).shows("uptime");
+    await fits();
+    await page.getByRole("button", { name: "logs" }).click();
+    await expect(page.getByRole("list", { name: "Events" })).toBeVisible();
+    await fits();
+    for (const hash of ["#/pi/pi-4", "#/runs", "#/settings"]) {
+      await page.goto(`${mock.url}/${hash}`);
+      await expect(page.locator("h1").first()).toBeAttached();
+      await fits();
+    }
+    await page.getByRole("button", { name: "Commands and pages" }).click();
+    await expect(page.getByRole("combobox")).toBeVisible();
+    await fits();
+  });
+});
+
+test.describe("on a wall of 4K", () => {
+  test.use({ viewport: { width: 3840, height: 2160 } });
+  test("letters grow with the screen", async ({ page, enter }) => {
+    await enter();
+    expect(await page.evaluate(() => parseFloat(getComputedStyle(document.documentElement).fontSize))).toBeGreaterThan(22);
+    await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
+  });
+});

@@ -1,0 +1,159 @@
+import { expect, test } from "./fixture";
+
+test("a machine's page has charts, facts, and the line that listens to it", async ({ page, enter }) => {
+  await enter("#/pi/pi-4");
+  await expect(page.getByRole("heading", { name: "Garage Door" })).toBeVisible();
+  await expect(page.locator(".uplot canvas")).toHaveCount(6);
+  for (const text of ["Raspberry Pi 4 Model B Rev 1.4", "6.6.31+rpt-rpi-v8", "14 pending", "since boot: under-voltage, throttled"]) await expect(page.getByText(text).first()).toBeVisible();
+  await expect(page.getByText("mosquitto_sub -h 127.0.0.1 -p 1883 -u admin -P '…' -v -t 'pistat/pi-4/#'")).toBeVisible();
+  await page.getByRole("button", { name: "24 h" }).click();
+  await expect(page.getByRole("button", { name: "24 h" })).toHaveAttribute("aria-pressed", "true");
+  await expect(page.locator(".uplot canvas")).toHaveCount(6);
+});
+
+test("somebody who looks at a machine makes it sample every second, until they leave", async ({ page, enter, mock }) => {
+  await enter("#/pi/pi-4");
+  await expect.poll(() => [...mock.controller.watched]).toEqual(["pi-4"]);
+  await page.keyboard.press("Escape");
+  await expect.poll(() => mock.controller.watched.size).toBe(0);
+});
+
+test("a task is run from a form that the catalogue makes", async ({ page, enter, mock }) => {
+  await enter("#/pi/pi-4");
+  await page.getByRole("button", { name: "Service log" }).click();
+  await page.getByLabel("unit").selectOption("cron");
+  await page.getByLabel("lines").fill("20");
+  await expect(page.getByText(`mosquitto_pub -t pistat/pi-4/task/request`)).toContainText(`'{"task":"service-log","args":{"unit":"cron","lines":20}}'`);
+  await page.getByRole("button", { name: "run", exact: true }).click();
+  await expect(page.getByText("Accepted publickey")).toBeVisible();
+  const run = [...mock.controller.runs.values()].pop();
+  expect(run?.args).toEqual({ unit: "cron", lines: 20 });
+});
+
+test("a form takes numbers, patterns and switches, and does not send what cannot be", async ({ page, enter, mock }) => {
+  await enter("#/pi/pi-4");
+  await page.getByRole("button", { name: "Ping" }).click();
+  await page.getByLabel("host").fill("not a host!");
+  const before = mock.controller.runs.size;
+  await page.getByRole("button", { name: "run", exact: true }).click();
+  expect(mock.controller.runs.size).toBe(before);
+  await page.getByLabel("host").fill("10.0.0.9");
+  await page.getByLabel("wait (s)").fill("0.5");
+  await page.getByLabel("verbose").check();
+  await page.getByRole("button", { name: "run", exact: true }).click();
+  await expect.poll(() => [...mock.controller.runs.values()].pop()?.args).toEqual({ host: "10.0.0.9", wait: 0.5, verbose: true });
+});
+
+test("a task that asks is asked about before it runs", async ({ page, enter, mock }) => {
+  await enter("#/pi/pi-4");
+  const before = mock.controller.runs.size;
+  await page.getByRole("button", { name: "Reboot" }).click();
+  await page.getByRole("button", { name: "run", exact: true }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "no" }).click();
+  expect(mock.controller.runs.size).toBe(before);
+  await page.getByRole("button", { name: "run", exact: true }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "run it" }).click();
+  await expect.poll(() => mock.controller.runs.size).toBe(before + 1);
+});
+
+test("a machine is renamed, assigned, tagged and given a cadence", async ({ page, enter, mock }) => {
+  await enter("#/pi/pi-5");
+  await page.getByRole("button", { name: "edit" }).click();
+  await page.getByLabel("label").fill("Roof Cam");
+  await page.getByLabel("responsibility").fill("Storks");
+  await page.getByLabel("tags").fill("@camera birds");
+  await page.getByLabel("a sample every").fill("2.5");
+  await page.getByRole("button", { name: "save" }).click();
+  await expect(page.getByRole("heading", { name: "Roof Cam" })).toBeVisible();
+  const machine = mock.controller.machines.get("pi-5")?.machine;
+  expect(machine).toMatchObject({ label: "Roof Cam", assignment: "Storks", tags: ["camera", "birds"], interval_seconds: 2.5 });
+});
+
+test("forgetting a machine is asked about, and its page says that it is gone", async ({ page, enter, mock }) => {
+  await enter("#/pi/pi-9");
+  await page.getByRole("button", { name: "edit" }).click();
+  await page.getByRole("button", { name: "forget this machine" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "forget it" }).click();
+  await expect(page).toHaveURL(`${mock.url}/#/`);
+  expect(mock.controller.machines.has("pi-9")).toBe(false);
+  await page.goto(`${mock.url}/#/pi/pi-9`);
+  await expect(page.getByText("There is no such machine")).toBeVisible();
+});
+
+test("runs are listed, found, and shown with their output", async ({ page, enter }) => {
+  await enter("#/runs");
+  const list = page.getByRole("list", { name: "Runs" });
+  await expect(list.getByRole("listitem")).toHaveCount(5);
+  await page.getByLabel("State").selectOption("failed");
+  await expect(list.getByRole("listitem")).toHaveCount(1);
+  await expect(list).toContainText("exit 100");
+  await page.getByLabel("State").selectOption("");
+  await page.getByLabel("Search runs").fill("service-log");
+  await list.getByRole("link").first().click();
+  await expect(page.getByRole("heading", { name: "service-log" })).toBeVisible();
+  await expect(page.getByText("unit=ssh lines=100")).toBeVisible();
+  await expect(page.getByRole("list", { name: "Output" })).toContainText("Server listening on 0.0.0.0 port 22.");
+  await page.keyboard.press("Escape");
+  await expect(page.getByRole("heading", { name: "Runs" })).toBeVisible();
+});
+
+test("a run's page shows live output, is cancelled, and run again", async ({ page, enter, mock }) => {
+  await enter();
+  const { runs } = mock.controller.request({ task: "count", target: "pi-1", args: { lines: 150 }, confirmed: false }, "admin");
+  await page.goto(`${mock.url}/#/runs/${runs[0]}`);
+  const output = page.getByRole("list", { name: "Output" });
+  await expect(output).toContainText("line 5 of 150");
+  await expect(output.locator(".fg-1").first()).toHaveText("line 1");
+  await page.getByRole("button", { name: "cancel" }).click();
+  await expect(page.getByText("cancelled by a person")).toBeVisible();
+  await page.getByRole("button", { name: "run again" }).click();
+  await expect(page).not.toHaveURL(new RegExp(`${runs[0]}`));
+  await expect(page.getByText("running", { exact: false }).first()).toBeVisible();
+});
+
+test("a hundred thousand lines of output cost only the lines on the screen", async ({ page, enter, mock }) => {
+  await enter();
+  const { runs } = mock.controller.request({ task: "count", target: "pi-1", args: { lines: 100_000 }, confirmed: false }, "admin");
+  await page.goto(`${mock.url}/#/runs/${runs[0]}`);
+  await expect(page.getByText("100,000 lines")).toBeVisible({ timeout: 20_000 });
+  const output = page.getByRole("list", { name: "Output" });
+  await expect(output).toContainText("line 100000 of 100000");
+  expect(await output.getByRole("listitem").count()).toBeLessThan(120);
+});
+
+test("a run on many machines is a matrix that fills", async ({ page, enter, mock }) => {
+  await enter();
+  const { group } = mock.controller.request({ task: "apt-upgrade", target: "@all", args: {}, confirmed: true }, "admin");
+  await page.goto(`${mock.url}/#/runs/${group}`);
+  await expect(page.getByRole("progressbar")).toHaveAttribute("aria-valuemax", "25");
+  await expect(page.getByRole("button", { name: /1[67]\/25 ended/ })).toBeVisible();
+  await page.getByRole("button", { name: "1 failed" }).click();
+  await expect(page.getByRole("list", { name: "Runs" }).getByRole("listitem")).toHaveCount(1);
+  await page.getByRole("list", { name: "Runs" }).getByRole("link", { name: /Attic Cam/ }).click();
+  await expect(page.getByRole("list", { name: "Output" })).toContainText("E: dpkg was interrupted");
+  await page.getByRole("link", { name: "its group" }).click();
+  await page.getByRole("button", { name: "cancel all" }).click();
+  await expect(page.getByRole("button", { name: "25/25 ended" })).toBeVisible();
+});
+
+test("a task is run on a group from anywhere, one machine first", async ({ page, enter, mock }) => {
+  await enter();
+  await page.keyboard.press("r");
+  const dialog = page.getByRole("dialog");
+  await dialog.getByLabel("on", { exact: true }).selectOption("@camera");
+  await dialog.getByLabel("task", { exact: true }).selectOption("disk-usage");
+  await dialog.getByLabel("at a time").fill("2");
+  await dialog.getByLabel("one machine first").check();
+  const asked = page.waitForRequest((request) => request.url().endsWith("/api/runs"));
+  await dialog.getByRole("button", { name: "run", exact: true }).click();
+  expect((await asked).postDataJSON()).toEqual({ task: "disk-usage", target: "@camera", args: {}, confirmed: false, group: { canary: true, at_once: 2 } });
+  await expect(page.getByRole("progressbar")).toHaveAttribute("aria-valuemax", "4");
+  expect(mock.controller.groups.size).toBe(1);
+});
+
+test("a refusal of the controller is shown as it said it", async ({ page, enter }) => {
+  await enter("#/pi/pi-15");
+  await page.getByRole("button", { name: "Uptime" }).click();
+  await page.getByRole("button", { name: "run", exact: true }).click();
+  await expect(page.getByText("Weather only registers: its agent was started with --register-only.")).toBeVisible();
+});

@@ -1,0 +1,169 @@
+import { expect, remember, test } from "./fixture";
+
+test("a card shows status, label, id, responsibility, bars, temperature, uptime and trouble", async ({ page, enter }) => {
+  await enter();
+  const card = page.locator('[data-pi="pi-4"]');
+  for (const text of ["Garage Door", "pi-4", "Nightly backup", "81°C", "12d up", "under-voltage"]) await expect(card).toContainText(text);
+  await expect(card).toContainText(/cpu\s*9\d%/);
+  await expect(card.locator("svg path.line")).toHaveAttribute("d", /^M0 /);
+  await expect(card).toHaveAccessibleName(/warning: under-voltage/);
+  await expect(page.locator('[data-pi="pi-12"]')).toContainText(/offline\s*2m ago/);
+});
+
+test.describe("with samples every 200 ms", () => {
+  test.use({ serve: { interval: 0.2 } });
+  test("bars and numbers move", async ({ page, enter }) => {
+    await enter();
+    const bar = page.locator('[data-pi="pi-4"] .fill').first();
+    const before = await bar.getAttribute("style");
+    await expect.poll(() => bar.getAttribute("style")).not.toBe(before);
+  });
+  test("with reduced motion nothing glides", async ({ page, enter }) => {
+    await page.emulateMedia({ reducedMotion: "reduce" });
+    await enter();
+    const duration = await page.locator('[data-pi="pi-4"] .fill').first().evaluate((node) => getComputedStyle(node).transitionDuration);
+    expect(parseFloat(duration)).toBe(0);
+  });
+});
+
+test("the filter takes text, tags, status and numbers", async ({ page, enter }) => {
+  await enter();
+  const filter = page.getByRole("searchbox", { name: /Filter machines/ });
+  const shown = page.locator('[data-panel="stats"] [data-pi]');
+  await filter.fill("garage");
+  await expect(shown).toHaveCount(2);
+  await filter.fill("@camera -status:offline");
+  await expect(shown).toHaveCount(3);
+  await filter.fill("status:offline");
+  await expect(shown).toHaveCount(1);
+  await filter.fill("cpu>80");
+  await expect(shown).toHaveCount(1);
+  await filter.fill("speed>80");
+  await expect(page.getByText('"speed" is no number of a machine')).toBeVisible();
+  await filter.fill("nobody");
+  await expect(page.getByText("No machine passes this filter")).toBeVisible();
+  await page.getByRole("button", { name: "show all 25" }).click();
+  await expect(shown.first()).toBeVisible();
+});
+
+test("the counters filter too", async ({ page, enter }) => {
+  await enter();
+  await page.getByRole("button", { name: "1 offline" }).click();
+  await expect(page.locator('[data-panel="stats"] [data-pi]')).toHaveCount(1);
+  await page.getByRole("button", { name: "1 offline" }).click();
+  await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
+});
+
+test("the table sorts by any column, and the choice is remembered", async ({ page, enter }) => {
+  await enter();
+  await page.getByRole("button", { name: "table" }).click();
+  await page.getByRole("columnheader", { name: "cpu" }).getByRole("button").click();
+  await expect(page.getByRole("row").nth(1)).toContainText("Garage Door");
+  await expect(page.getByRole("columnheader", { name: "cpu" })).toHaveAttribute("aria-sort", "descending");
+  await page.getByRole("columnheader", { name: "label" }).getByRole("button").click();
+  await expect(page.getByRole("row").nth(1)).toContainText("Aquarium");
+  await page.reload();
+  await expect(page.getByRole("row").nth(1)).toContainText("Aquarium");
+});
+
+test.describe("with a thousand machines", () => {
+  test.use({ serve: { machines: 1000, interval: 1 } });
+  test("only what is on the screen exists, and scrolling shows the rest", async ({ page, enter }) => {
+    await remember(page, { folded: ["terminal"] });
+    await enter();
+    const cells = page.locator('[data-panel="stats"] [data-pi]');
+    expect(await cells.count()).toBeLessThan(60);
+    await page.getByRole("button", { name: "wall" }).click();
+    await expect(page.locator('[data-pi="f-100"]')).toBeVisible();
+    await page.locator(".viewport.wall").evaluate((node) => (node.scrollTop = node.scrollHeight));
+    await expect(page.locator('[data-pi="zero-1"]')).toBeVisible();
+    await expect(page.getByText("1,000 machines")).toBeVisible();
+  });
+  test("the wall is coloured by a chosen metric", async ({ page, enter }) => {
+    await remember(page, { density: "wall" });
+    await enter();
+    await page.getByLabel("Colour by").selectOption("temp");
+    await expect(page.locator('[data-pi="f-100"]')).toHaveAttribute("title", /°C/);
+    await page.getByRole("searchbox", { name: /Filter machines/ }).fill("status:offline");
+    await expect(page.locator('[data-panel="stats"] [data-pi]').first()).toContainText("off");
+  });
+});
+
+test("arrows go from machine to machine and Enter opens one", async ({ page, enter, mock }) => {
+  await enter();
+  await page.keyboard.press("ArrowDown");
+  await expect(page.locator('[data-pi="controller"]')).toBeFocused();
+  await page.keyboard.press("ArrowRight");
+  await expect(page.locator('[data-pi="pi-1"]')).toBeFocused();
+  await page.keyboard.press("ArrowDown");
+  await expect(page.locator('[data-pi="pi-4"]')).toBeFocused();
+  await page.keyboard.press("End");
+  await expect(page.locator('[data-pi="zero-1"]')).toBeFocused();
+  await page.keyboard.press("Home");
+  await page.keyboard.press("Enter");
+  await expect(page).toHaveURL(`${mock.url}/#/pi/controller`);
+});
+
+test.describe("with one machine", () => {
+  test.use({ serve: { machines: 1 } });
+  test("the page teaches how to add the next", async ({ page, enter }) => {
+    await enter();
+    await expect(page.getByText("Add the first Pi of the fleet")).toBeVisible();
+    await page.getByRole("button", { name: "Add a Pi" }).last().click();
+    await expect(page.getByRole("dialog").locator("code")).toContainText("pistat-agent --controller-url");
+  });
+});
+
+test("logs show what happened by kind and text, and stand still while somebody reads", async ({ page, enter, mock }) => {
+  await enter();
+  const events = page.getByRole("list", { name: "Events" });
+  await expect(events).toContainText("under-voltage detected (0x50005)");
+  const logs = page.locator('[data-panel="logs"]');
+  await logs.getByRole("button", { name: "mqtt" }).click();
+  await expect(events).toContainText("refused: bad credentials");
+  await expect(events).not.toContainText("under-voltage");
+  await logs.getByRole("button", { name: "all" }).click();
+  await page.getByLabel("Search the logs").fill("renamed");
+  await expect(events.getByRole("listitem")).toHaveCount(1);
+  await page.getByLabel("Search the logs").fill("");
+  await page.getByLabel("Machine", { exact: true }).selectOption("pi-12");
+  await expect(events.getByRole("listitem")).toHaveCount(1);
+  await page.getByLabel("Machine", { exact: true }).selectOption("");
+  for (let number = 0; number < 60; number += 1) mock.controller.event("system", "info", `line ${number}`);
+  await expect(events).toContainText("line 59");
+  await page.locator(".viewport.logs").evaluate((node) => (node.scrollTop = 300));
+  await expect(logs.getByText("paused")).toBeVisible();
+  mock.controller.event("system", "info", "while reading");
+  await expect(page.getByRole("button", { name: "1 new" })).toBeVisible();
+  await expect(events).not.toContainText("while reading");
+  await page.getByRole("button", { name: "1 new" }).click();
+  await expect(events).toContainText("while reading");
+});
+
+test("panels resize by keyboard, fold, and the layout is remembered", async ({ page, enter }) => {
+  await enter();
+  const width = () => page.locator('[data-panel="terminal"]').evaluate((node) => node.getBoundingClientRect().width);
+  const before = await width();
+  await page.getByRole("separator", { name: "Width of the terminal" }).focus();
+  for (let press = 0; press < 5; press += 1) await page.keyboard.press("ArrowLeft");
+  const after = await width();
+  expect(after).toBeLessThan(before - 80);
+  await page.getByRole("button", { name: "Fold Logs" }).click();
+  await expect(page.getByRole("list", { name: "Events" })).toBeHidden();
+  await page.reload();
+  await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
+  await expect(page.getByRole("button", { name: "Unfold Logs" })).toBeVisible();
+  expect(Math.abs((await width()) - after)).toBeLessThan(3);
+});
+
+test("panels resize by the pointer", async ({ page, enter }) => {
+  await enter();
+  const handle = await page.getByRole("separator", { name: "Height of the stats" }).boundingBox();
+  const height = () => page.locator('[data-panel="logs"]').evaluate((node) => node.getBoundingClientRect().height);
+  const before = await height();
+  await page.mouse.move((handle?.x ?? 0) + 50, (handle?.y ?? 0) + 4);
+  await page.mouse.down();
+  await page.mouse.move((handle?.x ?? 0) + 50, (handle?.y ?? 0) - 146, { steps: 4 });
+  await page.mouse.up();
+  expect(await height()).toBeGreaterThan(before + 100);
+});

@@ -1,0 +1,232 @@
+import { expect, terminal, test } from "./fixture";
+
+test("the catalogue is listed", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task list");
+  await shell.shows("Show how long the machine has been running");
+  await shell.shows("8 tasks");
+});
+
+test("a run shows its task, machine, output, exit code and time", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run uptime pi-1");
+  await shell.shows(/┌ uptime · Rack Pi 1 · run/);
+  await shell.shows(/│ {2}21:04:12 up 41 days/);
+  await shell.shows("└ ✔ finished exit 0 · 38 ms");
+});
+
+test("output comes while the task runs", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run count pi-1 lines=100");
+  await shell.shows("line 3 of 100");
+  const run = [...mock.controller.runs.values()].find((each) => each.task === "count");
+  expect(run?.state).toBe("running");
+});
+
+test("a hundred thousand lines come through, and the prompt comes back", async ({ page, enter }) => {
+  test.slow();
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run count pi-1 lines=100000");
+  await expect(shell.rows).toContainText("finished exit 0", { timeout: 40_000 });
+  await shell.run("pis");
+  await shell.shows("Barn");
+});
+
+test("renaming and assigning are heard by every panel", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run('assign name "Garage Door" "Car Port"');
+  await shell.shows("✔ pi-4 is now Car Port");
+  await expect(page.locator('[data-pi="pi-4"]')).toContainText("Car Port");
+  await expect(page.getByRole("list", { name: "Events" })).toContainText("renamed to Car Port");
+  await page.keyboard.type('task assign "car port" "Bicycle count"');
+  await page.keyboard.press("Enter");
+  await expect(page.locator('[data-pi="pi-4"]')).toContainText("Bicycle count");
+});
+
+test("a task that asks is asked about, and no is no", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  const before = mock.controller.runs.size;
+  await shell.run("task run reboot pi-1");
+  await shell.shows("? Run reboot on Rack Pi 1? [y/N]");
+  await page.keyboard.press("n");
+  await shell.shows("not run");
+  expect(mock.controller.runs.size).toBe(before);
+});
+
+test("a run on all machines shows one bar and what went wrong", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run apt-upgrade @all");
+  await shell.shows("on 25 machines?");
+  await page.keyboard.press("y");
+  await shell.shows("┌ apt-upgrade · 25 machines");
+  await shell.shows(/Attic Cam\s+E: dpkg was interrupted/);
+  await shell.shows(/1[67]\/25 {2}1[56] ✔ 1 ✖/);
+});
+
+test("Ctrl-C looks away from a run, and a second one cancels it", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run count pi-1 lines=150");
+  await shell.shows("line 2 of 150");
+  await page.keyboard.press("Control+c");
+  await shell.shows("Cancel it too? [y/N]");
+  await page.keyboard.press("Control+c");
+  await shell.shows("✔ cancelling");
+  await expect.poll(() => [...mock.controller.runs.values()].find((run) => run.task === "count")?.state).toBe("cancelled");
+  await page.keyboard.type("pis");
+  await page.keyboard.press("Enter");
+  await shell.shows("Roof Mast");
+});
+
+test("Ctrl-C and no leaves the run running", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run count pi-1 lines=150");
+  await shell.shows("line 2 of 150");
+  await page.keyboard.press("Control+c");
+  await shell.shows("Cancel it too? [y/N]");
+  await page.keyboard.press("n");
+  await expect(shell.rows).toContainText(/\[y\/N\] n\s*pistat>/);
+  expect([...mock.controller.runs.values()].find((run) => run.task === "count")?.state).toBe("running");
+});
+
+test("Tab completes commands, tasks, machines and labels", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.type("ta");
+  await page.keyboard.press("Tab");
+  await shell.shows(/pistat> ta\s+task\s+tag/);
+  await page.keyboard.type("sk");
+  await page.keyboard.type(" r");
+  await page.keyboard.press("Tab");
+  await page.keyboard.type("up");
+  await page.keyboard.press("Tab");
+  await page.keyboard.type("zero");
+  await page.keyboard.press("Tab");
+  await expect(shell.rows).toContainText("pistat> task run uptime zero-1");
+  await page.keyboard.press("Control+u");
+  await page.keyboard.type("assign name Att");
+  await page.keyboard.press("Tab");
+  await expect(shell.rows).toContainText('pistat> assign name "Attic Cam"');
+});
+
+test("the arrow keys bring back earlier lines, also after a reload", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task list");
+  await shell.shows("8 tasks");
+  await page.reload();
+  await shell.ready();
+  await page.locator(".terminal-host textarea").focus();
+  await page.keyboard.press("ArrowUp");
+  await shell.shows("pistat> task list");
+});
+
+test("a paste of several lines is asked about first", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.type("half a li");
+  const paste = (text: string) =>
+    page.locator(".terminal-host textarea").evaluate((area, value) => {
+      const data = new DataTransfer();
+      data.setData("text/plain", value);
+      area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+    }, text);
+  await paste("task list\nreboot everything\n");
+  await shell.shows("Run these 2 lines one after another? [y/N]");
+  await page.keyboard.press("n");
+  await shell.shows(/\[y\/N\] n\s*pistat> half a li/);
+  await page.keyboard.press("Control+u");
+  await paste("theme amber\ntheme paper");
+  await shell.shows("Run these 2 lines");
+  await page.keyboard.press("y");
+  await shell.shows("✔ theme paper");
+  await expect(page.locator("html")).toHaveAttribute("data-theme", "paper");
+  await paste("one line only");
+  await shell.shows("pistat> one line only");
+});
+
+test("a refusal says what is wrong and what to do", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run uptime nowhere");
+  await shell.shows('✖ there is no machine "nowhere"; list them with pis');
+  await shell.run("sudo rm -rf /");
+  await shell.shows('✖ there is no command "sudo"');
+  await shell.run("task run uptime pi-15");
+  await shell.shows("only registers");
+});
+
+test("long lines wrap and can be edited at their beginning", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.type(`help ${"x".repeat(180)}`);
+  await page.keyboard.press("Home");
+  await page.keyboard.type("no");
+  await page.keyboard.press("End");
+  await page.keyboard.press("Enter");
+  await shell.shows('✖ there is no command "nohelp"');
+  await expect(shell.rows).toContainText(/pistat> nohelp x+/);
+});
+
+test("clear empties it and the search finds what scrolled away", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task list");
+  await shell.shows("8 tasks");
+  await page.getByRole("button", { name: "search", exact: true }).click();
+  await page.getByLabel("Search the terminal").fill("disk-usage");
+  await expect(page.locator(".xterm-selection div").first()).toBeAttached();
+  await page.getByLabel("Search the terminal").fill("not there");
+  await expect(page.getByLabel("Search the terminal")).toHaveAttribute("aria-invalid", "true");
+  await page.keyboard.press("Escape");
+  await page.locator(".terminal-host textarea").focus();
+  await page.keyboard.type("clear");
+  await page.keyboard.press("Enter");
+  await shell.lacks("8 tasks");
+});
+
+test("without a link the line stays and says why", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.type("task list");
+  mock.refuse(true);
+  await expect(page.getByText("link down")).toBeVisible();
+  await page.keyboard.press("Enter");
+  await shell.shows("Not connected");
+  await expect(shell.rows).toContainText(/pistat> task list\s*$/);
+  mock.refuse(false);
+  await expect(page.getByText("link down")).toHaveCount(0, { timeout: 15_000 });
+  await page.keyboard.press("Enter");
+  await shell.shows("8 tasks");
+});
+
+test("a followed run goes on where it stopped after a lost link", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run count pi-1 lines=30");
+  await shell.shows("line 3 of 30");
+  mock.cut();
+  await shell.shows("└ ✔ finished exit 0");
+  const text = (await shell.rows.innerText()).replace(/\u00a0/g, " ");
+  const lines = [...text.matchAll(/line (\d+) of 30/g)].map((match) => Number(match[1]));
+  expect(lines).toEqual(Array.from({ length: 30 }, (_, index) => index + 1));
+});
+
+test("copying works without a secure context", async ({ page, mock }) => {
+  const lan = mock.url.replace("127.0.0.1", "pi.lan");
+  await page.goto(`${lan}/#login=mock-code`);
+  expect(await page.evaluate(() => window.isSecureContext)).toBe(false);
+  await page.getByRole("button", { name: "Add a Pi" }).click();
+  const copied = page.evaluate(() => new Promise<string>((resolve) => document.addEventListener("copy", () => resolve(String(document.getSelection() || (document.activeElement as HTMLTextAreaElement).value)), { once: true })));
+  await page.getByRole("dialog").getByRole("button", { name: "copy" }).click();
+  await expect(page.getByRole("dialog").getByRole("button", { name: "copied" })).toBeVisible();
+  expect(await copied).toContain(`--controller-url ${lan} --pi-id`);
+});
