@@ -224,8 +224,10 @@ impl Runs {
     /// The controller has something of a run on its disk.
     pub(crate) fn acknowledge(&mut self, run: RunId, ack: Ack) {
         if let Some(known) = self.known.get(&run) {
+            // Each replaces what the run has not looked at yet, so what only the earlier one said is kept.
             known.send_modify(|control| {
-                control.ack = Some(ack);
+                let before = control.ack.unwrap_or(Ack { seq: None, state: None });
+                control.ack = Some(Ack { seq: ack.seq.max(before.seq), state: ack.state.or(before.state) });
                 control.acks += 1;
             });
         }

@@ -10,7 +10,7 @@ use pistat_protocol::{
     topic::Topic,
 };
 
-use crate::harness::{Agent, Broker, Controller, Stage, text};
+use crate::harness::{Agent, Broker, Chunks, Controller, Stage, text};
 
 fn sample(heard: &crate::harness::Heard) -> Option<Sample> {
     matches!(heard.topic, Topic::Stats(_)).then(|| heard.json())
@@ -70,32 +70,20 @@ async fn a_run_survives_a_broken_connection_and_its_output_is_complete() {
     let mut stage = Stage::set(&[]).await;
     let order = stage.controller.order(&["sh", "-c", "for i in $(seq 1 30); do echo line $i; sleep 0.1; done"]);
     stage.controller.send(&order).await;
-    stage.controller.wait_for_report(order.run, RunState::Running).await;
+    let mut chunks = Chunks::default();
+    stage
+        .controller
+        .wait_for("the first lines", |heard| {
+            chunks.take(heard, order.run);
+            (chunks.bytes() > 0).then_some(())
+        })
+        .await;
     stage.broker.stop();
     tokio::time::sleep(Duration::from_millis(500)).await;
     stage.broker.start_again().await;
-    let mut chunks = std::collections::BTreeMap::new();
-    stage
-        .controller
-        .wait_for("its end", |heard| match heard.topic {
-            Topic::Output(_, run) if run == order.run => {
-                let chunk: pistat_protocol::task::OutputChunk = heard.json();
-                if !chunk.is_final {
-                    chunks.insert(chunk.seq, chunk);
-                }
-                None
-            }
-            Topic::Report(..) => {
-                (heard.json::<pistat_protocol::task::Report>().state == RunState::Succeeded).then_some(())
-            }
-            _ => None,
-        })
-        .await;
-    // What came before the break was read by nobody who looked: the run's own numbers say that nothing is missing after it.
-    let numbers: Vec<u64> = chunks.keys().copied().collect();
-    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
-    let all = text(&chunks.into_values().collect::<Vec<_>>());
-    assert!(all.ends_with("line 29\nline 30\n"), "{all}");
+    stage.controller.collect_into(&mut chunks, order.run, RunState::Succeeded).await;
+    let expected: String = (1..=30).map(|n| format!("line {n}\n")).collect();
+    assert_eq!(text(&chunks.complete()), expected);
 }
 
 #[tokio::test]
@@ -110,7 +98,14 @@ async fn while_nobody_is_there_a_task_never_waits_and_the_gap_is_counted() {
     );
     let order = stage.controller.order(&["sh", "-c", &script]);
     stage.controller.send(&order).await;
-    stage.controller.wait_for("output", |heard| matches!(heard.topic, Topic::Output(..)).then_some(())).await;
+    let mut chunks = Chunks::default();
+    stage
+        .controller
+        .wait_for("output", |heard| {
+            chunks.take(heard, order.run);
+            (chunks.bytes() > 0).then_some(())
+        })
+        .await;
     stage.broker.stop();
     std::fs::write(&go, "").unwrap();
     let finished = async {
@@ -120,27 +115,14 @@ async fn while_nobody_is_there_a_task_never_waits_and_the_gap_is_counted() {
     };
     tokio::time::timeout(crate::harness::DEADLINE, finished).await.expect("the task does not wait");
     stage.broker.start_again().await;
-    let mut seen = Vec::new();
-    let report = stage
-        .controller
-        .wait_for("its end", |heard| match heard.topic {
-            Topic::Output(_, run) if run == order.run => {
-                seen.push(heard.json::<pistat_protocol::task::OutputChunk>());
-                None
-            }
-            Topic::Report(..) => {
-                Some(heard.json::<pistat_protocol::task::Report>()).filter(|report| report.state == RunState::Succeeded)
-            }
-            _ => None,
-        })
-        .await;
+    let report = stage.controller.collect_into(&mut chunks, order.run, RunState::Succeeded).await;
     assert!(report.dropped_bytes > 4_000_000, "{report:?}");
-    seen.sort_by_key(|chunk| chunk.seq);
-    seen.dedup_by_key(|chunk| chunk.seq);
-    let gaps: u64 = seen.iter().filter_map(|chunk| chunk.gap_bytes).sum();
+    let chunks = chunks.complete();
+    let gaps: u64 = chunks.iter().filter_map(|chunk| chunk.gap_bytes).sum();
     assert_eq!(gaps, report.dropped_bytes);
-    let all = text(&seen);
-    assert!(all.contains("\n1\n2\n3\n") || all.starts_with("1\n2\n"), "the first half is there");
+    let all = text(&chunks);
+    assert_eq!(all.len() as u64 + gaps, 6_888_896 + "first\nlast\n".len() as u64, "every byte is there or counted");
+    assert!(all.starts_with("first\n1\n2\n3\n"), "the first half is there");
     assert!(all.ends_with("1000000\nlast\n"), "the last half is there");
 }
 

@@ -24,12 +24,12 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 /// Nothing takes so long; a test that waits for it has failed.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A mosquitto of this test's own.
-pub struct Broker {
-    pub port: u16,
-    pub websocket_port: u16,
+pub(crate) struct Broker {
+    pub(crate) port: u16,
+    pub(crate) websocket_port: u16,
     folder: TempDir,
     process: Child,
 }
@@ -39,11 +39,11 @@ fn free_port() -> u16 {
 }
 
 impl Broker {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with("allow_anonymous true").await
     }
 
-    pub async fn start_with(extra: &str) -> Self {
+    pub(crate) async fn start_with(extra: &str) -> Self {
         let (port, websocket_port) = (free_port(), free_port());
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
@@ -79,12 +79,12 @@ impl Broker {
         timeout(DEADLINE, open).await.expect("mosquitto listens");
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 
-    pub async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         self.process = Self::spawn(self.folder.path());
         self.wait_until_open().await;
     }
@@ -98,33 +98,32 @@ impl Drop for Broker {
 
 /// What a controller hears.
 #[derive(Debug, Clone)]
-pub struct Heard {
-    pub topic: Topic,
-    pub payload: Vec<u8>,
-    pub retain: bool,
+pub(crate) struct Heard {
+    pub(crate) topic: Topic,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) retain: bool,
 }
 
 impl Heard {
-    pub fn json<T: serde::de::DeserializeOwned>(&self) -> T {
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self) -> T {
         serde_json::from_slice(&self.payload).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.payload).unwrap()
     }
 }
 
 /// A controller that is played by the test.
-pub struct Controller {
-    pub key: ControllerKey,
-    pub pi: PiId,
-    pub client: AsyncClient,
-    pub session: Option<Session>,
-    pub acknowledges: bool,
+pub(crate) struct Controller {
+    pub(crate) key: ControllerKey,
+    pub(crate) pi: PiId,
+    pub(crate) client: AsyncClient,
+    pub(crate) session: Option<Session>,
+    pub(crate) acknowledges: bool,
     topics: Topics,
     heard: mpsc::Receiver<Heard>,
     kept: VecDeque<Heard>,
-    runs: u64,
     driver: JoinHandle<()>,
 }
 
@@ -135,7 +134,7 @@ impl Drop for Controller {
 }
 
 impl Controller {
-    pub async fn connect(broker: &Broker) -> Self {
+    pub(crate) async fn connect(broker: &Broker) -> Self {
         let key = ControllerKey::from_secret(&[9; 32]);
         let mut options = MqttOptions::new("test-controller", "127.0.0.1", broker.port);
         options.set_max_packet_size(1 << 20, 1 << 20);
@@ -165,19 +164,19 @@ impl Controller {
         });
         let pi = "pi-1".parse().unwrap();
         let kept = VecDeque::new();
-        Self { key, pi, client, session: None, acknowledges: true, topics, heard, kept, runs: 0, driver }
+        Self { key, pi, client, session: None, acknowledges: true, topics, heard, kept, driver }
     }
 
-    pub fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         JoinToken { secret: secret_text([3; 32]), fingerprint: self.key.public().fingerprint() }.to_string()
     }
 
-    pub async fn publish(&self, topic: &Topic, payload: Vec<u8>, retain: bool) {
+    pub(crate) async fn publish(&self, topic: &Topic, payload: Vec<u8>, retain: bool) {
         self.client.publish(self.topics.format(topic), QoS::AtLeastOnce, retain, payload).await.unwrap();
     }
 
     /// The next message, after doing what a controller does with it.
-    pub async fn next(&mut self) -> Heard {
+    pub(crate) async fn next(&mut self) -> Heard {
         let heard = match self.kept.pop_front() {
             Some(heard) => heard,
             None => timeout(DEADLINE, self.heard.recv()).await.expect("a message in time").unwrap(),
@@ -213,7 +212,7 @@ impl Controller {
     }
 
     /// Waits for what the test looks for; everything else is dropped.
-    pub async fn wait_for<T>(&mut self, what: &str, mut find: impl FnMut(&Heard) -> Option<T>) -> T {
+    pub(crate) async fn wait_for<T>(&mut self, what: &str, mut find: impl FnMut(&Heard) -> Option<T>) -> T {
         let search = async {
             loop {
                 let heard = self.next().await;
@@ -225,7 +224,7 @@ impl Controller {
         timeout(DEADLINE, search).await.unwrap_or_else(|_| panic!("{what} in time"))
     }
 
-    pub async fn wait_for_status(&mut self, wanted: &str) {
+    pub(crate) async fn wait_for_status(&mut self, wanted: &str) {
         let pi = self.pi.clone();
         self.wait_for(wanted, |heard| {
             (heard.topic == Topic::Status(pi.clone()) && heard.text() == wanted).then_some(())
@@ -233,7 +232,7 @@ impl Controller {
         .await;
     }
 
-    pub async fn wait_for_report(&mut self, run: RunId, state: RunState) -> Report {
+    pub(crate) async fn wait_for_report(&mut self, run: RunId, state: RunState) -> Report {
         let what = format!("{state} of {run}");
         self.wait_for(&what, |heard| match heard.topic {
             Topic::Report(_, of) if of == run => {
@@ -246,13 +245,17 @@ impl Controller {
         .await
     }
 
-    pub fn run_id(&mut self) -> RunId {
-        self.runs += 1;
-        RunId::from_parts(1_780_000_000_000 + self.runs, [1; 10])
+    /// A run id of its own for each order of each test: processes are found by it.
+    pub(crate) fn run_id(&mut self) -> RunId {
+        static RUNS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let count = RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut random = [0; 10];
+        getrandom::fill(&mut random).unwrap();
+        RunId::from_parts(1_780_000_000_000 + count, random)
     }
 
     /// An order for the present session.
-    pub fn order(&mut self, argv: &[&str]) -> ExecuteOrder {
+    pub(crate) fn order(&mut self, argv: &[&str]) -> ExecuteOrder {
         ExecuteOrder {
             pi: self.pi.clone(),
             run: self.run_id(),
@@ -270,15 +273,15 @@ impl Controller {
         }
     }
 
-    pub async fn send(&self, order: &ExecuteOrder) {
+    pub(crate) async fn send(&self, order: &ExecuteOrder) {
         self.send_signed(order.run, &self.key.sign(&Order::Execute(order.clone()))).await;
     }
 
-    pub async fn send_signed(&self, run: RunId, order: &SignedOrder) {
+    pub(crate) async fn send_signed(&self, run: RunId, order: &SignedOrder) {
         self.publish(&Topic::Execute(self.pi.clone(), run), encode(order), false).await;
     }
 
-    pub async fn cancel(&self, run: RunId) {
+    pub(crate) async fn cancel(&self, run: RunId) {
         let session = self.session.clone().expect("the agent has told its session");
         let order = CancelOrder { pi: self.pi.clone(), run, session };
         let order = self.key.sign(&Order::Cancel(order));
@@ -286,14 +289,28 @@ impl Controller {
     }
 
     /// Runs a shell line to its end and returns its report and its output in order.
-    pub async fn run(&mut self, script: &str) -> (Report, Vec<OutputChunk>) {
+    pub(crate) async fn run(&mut self, script: &str) -> (Report, Vec<OutputChunk>) {
         let order = self.order(&["sh", "-c", script]);
         self.send(&order).await;
         self.collect(order.run).await
     }
 
+    /// Collects chunks until the run has this final state.
+    pub(crate) async fn collect_into(&mut self, chunks: &mut Chunks, run: RunId, state: RunState) -> Report {
+        self.wait_for("the end of a run", |heard| {
+            chunks.take(heard, run);
+            match heard.topic {
+                Topic::Report(_, of) if of == run => {
+                    Some(heard.json::<Report>()).filter(|report| report.state == state)
+                }
+                _ => None,
+            }
+        })
+        .await
+    }
+
     /// Everything of a run until its final report.
-    pub async fn collect(&mut self, run: RunId) -> (Report, Vec<OutputChunk>) {
+    pub(crate) async fn collect(&mut self, run: RunId) -> (Report, Vec<OutputChunk>) {
         let mut chunks: Vec<OutputChunk> = Vec::new();
         let report = self
             .wait_for("the end of a run", |heard| match heard.topic {
@@ -314,20 +331,46 @@ impl Controller {
     }
 }
 
+/// The chunks of a run by their numbers, however often each came.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks(std::collections::BTreeMap<u64, OutputChunk>);
+
+impl Chunks {
+    /// Takes a message if it is a chunk of this run's output; the retained repetition is none.
+    pub(crate) fn take(&mut self, heard: &Heard, run: RunId) {
+        if matches!(heard.topic, Topic::Output(_, of) if of == run) {
+            let chunk: OutputChunk = heard.json();
+            if !chunk.is_final {
+                self.0.insert(chunk.seq, chunk);
+            }
+        }
+    }
+
+    /// All chunks, which must have come without a hole.
+    pub(crate) fn complete(self) -> Vec<OutputChunk> {
+        assert!(self.0.keys().enumerate().all(|(n, seq)| n as u64 == *seq), "{:?}", self.0.keys());
+        self.0.into_values().collect()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.values().map(|chunk| chunk.data.len()).sum()
+    }
+}
+
 /// The text of chunks, without the repetition at the end.
-pub fn text(chunks: &[OutputChunk]) -> String {
+pub(crate) fn text(chunks: &[OutputChunk]) -> String {
     chunks.iter().filter(|chunk| !chunk.is_final).map(|chunk| chunk.data.as_str()).collect()
 }
 
 /// An agent process.
-pub struct Agent {
+pub(crate) struct Agent {
     process: Child,
     log: PathBuf,
 }
 
 impl Agent {
     /// Starts it for `pi-1`; further words follow.
-    pub fn start(url: &str, state: &Path, words: &[&str]) -> Self {
+    pub(crate) fn start(url: &str, state: &Path, words: &[&str]) -> Self {
         let log = state.with_extension("log");
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_pistat-agent"))
@@ -342,30 +385,30 @@ impl Agent {
         Self { process, log }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    pub async fn terminate(&mut self) -> ExitStatus {
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.wait().await
     }
 
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         self.signal(rustix::process::Signal::KILL);
         self.wait().await;
     }
 
-    pub async fn wait(&mut self) -> ExitStatus {
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
         let wait = async {
             loop {
                 if let Some(status) = self.process.try_wait().unwrap() {
@@ -389,15 +432,15 @@ impl Drop for Agent {
 }
 
 /// A broker, a controller and an enrolled agent that is online.
-pub struct Stage {
-    pub agent: Agent,
-    pub controller: Controller,
-    pub broker: Broker,
-    pub folder: TempDir,
+pub(crate) struct Stage {
+    pub(crate) agent: Agent,
+    pub(crate) controller: Controller,
+    pub(crate) broker: Broker,
+    pub(crate) folder: TempDir,
 }
 
 impl Stage {
-    pub async fn set(words: &[&str]) -> Self {
+    pub(crate) async fn set(words: &[&str]) -> Self {
         let broker = Broker::start().await;
         let mut controller = Controller::connect(&broker).await;
         let folder = tempfile::tempdir().unwrap();
@@ -409,25 +452,25 @@ impl Stage {
         Self { agent, controller, broker, folder }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.broker.port)
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
     /// Starts the agent again without a token.
-    pub fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         self.agent = Agent::start(&self.url(), &self.state(), &["--interval", "1"]);
     }
 
-    pub fn records(&self) -> usize {
+    pub(crate) fn records(&self) -> usize {
         let entries = std::fs::read_dir(self.state().join("runs")).into_iter().flatten().flatten();
         entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "json")).count()
     }
 
-    pub async fn wait_until_no_records(&self) {
+    pub(crate) async fn wait_until_no_records(&self) {
         let wait = async {
             while self.records() > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;

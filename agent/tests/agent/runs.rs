@@ -8,13 +8,13 @@ use pistat_protocol::{
     topic::Topic,
 };
 
-use crate::harness::{DEADLINE, Stage, text};
+use crate::harness::{Chunks, DEADLINE, Stage, text};
 
 /// A script whose grandchildren leave their session, lose their parent, wipe their environment and ignore SIGTERM.
 fn stubborn(folder: &std::path::Path) -> String {
     let pids = folder.display();
     format!(
-        "trap '' TERM; \
+        "trap '' TERM; touch {pids}/pids; \
          setsid sh -c 'trap \"\" TERM; echo $$ >> {pids}/pids; while :; do sleep 0.1; done' & \
          env -i PATH=$PATH setsid sh -c 'trap \"\" TERM; (echo $$ >> {pids}/pids; while :; do sleep 0.1; done) & wait' & \
          sh -c 'trap \"\" TERM; sh -c \"echo \\$\\$ >> {pids}/pids; while :; do sleep 0.1; done\" & exit' ; \
@@ -193,20 +193,18 @@ async fn while_the_controller_acknowledges_nothing_the_process_waits_and_nothing
     let script = format!("seq 1 400000; touch {}", done.display());
     let order = stage.controller.order(&["sh", "-c", &script]);
     stage.controller.send(&order).await;
-    let mut bytes = 0;
+    let mut chunks = Chunks::default();
     stage
         .controller
         .wait_for("a full window", |heard| {
-            if let Topic::Output(..) = heard.topic {
-                bytes += heard.json::<pistat_protocol::task::OutputChunk>().data.len();
-            }
-            (bytes > 950_000).then_some(())
+            chunks.take(heard, order.run);
+            (chunks.bytes() > 950_000).then_some(())
         })
         .await;
     assert!(!done.exists(), "the process is held back");
     stage.controller.acknowledges = true;
     stage.controller.publish(&Topic::Status("controller".parse().unwrap()), b"online".to_vec(), false).await;
-    let (report, chunks) = stage.controller.collect(order.run).await;
-    assert_eq!((report.state, report.dropped_bytes), (RunState::Succeeded, 0));
-    assert_eq!(text(&chunks).lines().count(), 400_000);
+    let report = stage.controller.collect_into(&mut chunks, order.run, RunState::Succeeded).await;
+    assert_eq!(report.dropped_bytes, 0);
+    assert_eq!(text(&chunks.complete()).lines().count(), 400_000);
 }
