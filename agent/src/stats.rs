@@ -6,6 +6,8 @@
 //! thread of its own and has a deadline. Rates come from monotonic time; a counter that went back yields nothing; what cannot be read
 //! is left out.
 
+#[cfg(test)]
+mod boards;
 mod clock;
 mod cpu;
 mod disk;

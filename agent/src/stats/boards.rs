@@ -1,0 +1,135 @@
+//! Tests of the whole sampler over the shapes of real boards (`fixtures/`, which says where they come from).
+
+use std::{fs, path::Path};
+
+use pistat_protocol::stats::{Power, Sample};
+
+use super::Sampler;
+use crate::facts::Facts;
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// A sample of a board after its counters have moved on.
+async fn sample(board: &str) -> (Sample, Facts) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(board);
+    let root = tempfile::tempdir().unwrap();
+    copy(&fixture, root.path());
+    let mut sampler = Sampler::new(root.path());
+    copy(&fixture.join("later"), root.path());
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    (sampler.sample(true).await, Facts::read(root.path()))
+}
+
+struct Expected {
+    board: &'static str,
+    model: &'static str,
+    serial: &'static str,
+    cores: usize,
+    mhz: u32,
+    temperature: f32,
+    memory_total: u64,
+    wifi: Option<i16>,
+    power: Power,
+    mounts: &'static [&'static str],
+}
+
+fn expected() -> [Expected; 4] {
+    let zero = Expected {
+        board: "pi-zero-w",
+        model: "Raspberry Pi Zero W Rev 1.1",
+        serial: "000000001a2b3c4d",
+        cores: 1,
+        mhz: 700,
+        temperature: 38.4,
+        memory_total: 441_204 * 1024,
+        wifi: Some(-61),
+        power: Power::from_throttled(0x50005),
+        mounts: &["/"],
+    };
+    let three = Expected {
+        board: "pi-3b-plus",
+        model: "Raspberry Pi 3 Model B Plus Rev 1.3",
+        serial: "00000000e1f2a3b4",
+        cores: 4,
+        mhz: 1400,
+        temperature: 56.9,
+        memory_total: 948_304 * 1024,
+        wifi: None,
+        // A kernel without the firmware's file: only the alarm is known.
+        power: Power { undervoltage: Some(false), ..Power::default() },
+        mounts: &["/"],
+    };
+    let four = Expected {
+        board: "pi-4b",
+        model: "Raspberry Pi 4 Model B Rev 1.4",
+        serial: "10000000a1b2c3d4",
+        cores: 4,
+        mhz: 1500,
+        temperature: 48.3,
+        memory_total: 3_884_376 * 1024,
+        wifi: None,
+        power: Power::from_throttled(0x50000),
+        mounts: &["/"],
+    };
+    let five = Expected {
+        board: "pi-5",
+        model: "Raspberry Pi 5 Model B Rev 1.0",
+        serial: "a1b2c3d4e5f60718",
+        cores: 4,
+        mhz: 2400,
+        temperature: 51.2,
+        memory_total: 8_256_512 * 1024,
+        wifi: Some(-48),
+        power: Power::from_throttled(0),
+        mounts: &["/"],
+    };
+    [zero, three, four, five]
+}
+
+#[tokio::test]
+async fn every_board_tells_what_it_can() {
+    for expected in expected() {
+        let (sample, facts) = sample(expected.board).await;
+        let board = expected.board;
+        assert_eq!(facts.model.as_deref(), Some(expected.model), "{board}");
+        assert_eq!(facts.serial.as_deref(), Some(expected.serial), "{board}");
+        assert!(facts.os.is_some_and(|os| os.contains("bookworm")), "{board}");
+        assert_eq!(sample.cpu_percent, Some(22.5), "{board}");
+        assert_eq!(sample.cpu_cores_percent, Some(vec![22.5; expected.cores]), "{board}");
+        assert_eq!(sample.cpu_mhz, Some(expected.mhz), "{board}");
+        assert_eq!(sample.temperature_celsius, Some(expected.temperature), "{board}");
+        assert_eq!(sample.memory_total_bytes, Some(expected.memory_total), "{board}");
+        assert!(sample.memory_used_bytes < sample.memory_total_bytes && sample.memory_percent > Some(0.0), "{board}");
+        assert!(sample.swap_used_bytes <= sample.swap_total_bytes && sample.swap_total_bytes.is_some(), "{board}");
+        assert_eq!(sample.wifi_signal_dbm, expected.wifi, "{board}");
+        assert_eq!(sample.power, Some(expected.power), "{board}");
+        assert_eq!((sample.uptime_seconds, sample.load1), (Some(3_551_023), Some(0.31)), "{board}");
+        assert_eq!(sample.processes, Some(4), "{board}");
+        assert!(
+            sample.network_rx_bytes_per_second > Some(0) && sample.network_tx_bytes_per_second > Some(0),
+            "{board}"
+        );
+        assert!(sample.disk_read_bytes_per_second > Some(0) && sample.disk_write_bytes_per_second > Some(0), "{board}");
+        let disks: Vec<_> = sample.disks.unwrap_or_default().into_iter().map(|disk| disk.mount).collect();
+        // The other mounts of the fixture are not there to be asked; they are missing from the sample and nothing else is.
+        assert_eq!(disks, expected.mounts, "{board}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_tells_nothing_yields_a_sample_all_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let mut sampler = Sampler::new(root.path());
+    let sample = sampler.sample(false).await;
+    assert_eq!(sample, Sample::new(sample.time, false, 0));
+}
