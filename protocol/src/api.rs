@@ -108,7 +108,6 @@ pub struct PatchMachine {
 }
 
 /// Tells an absent field (`None`) from a null one (`Some(None)`).
-#[expect(clippy::option_option, reason = "absent, null and given are three cases, and serde has no other word for them")]
 #[expect(clippy::option_option, reason = "absent, null and a value are three things in a patch")]
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
