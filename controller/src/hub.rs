@@ -38,7 +38,7 @@ use crate::{
     config::{Config, Problem},
     fleet::{Fleet, Now},
     runs::{KeptRuns, Runs},
-    store::{Demand, Loaded, Store, Stored, Ticket, Write, register::RegisterWrite},
+    store::{Demand, Loaded, Store, Stored, Ticket, Write, record::RunRecord, register::RegisterWrite},
 };
 use ask::{Ask, Progress, Refused, Reply};
 use feed::Feed;
@@ -100,8 +100,8 @@ enum After {
 /// What is done once runs, groups, output and events are on the disk.
 #[derive(Default)]
 struct AfterRuns {
-    /// Runs whose state is to be announced, with the report that is to be acknowledged.
-    saved: Vec<(RunId, Option<RunState>)>,
+    /// Runs as they are being stored: their states are to be announced, and the reports acknowledged.
+    saved: Vec<RunRecord>,
     groups: Vec<RunId>,
     /// Output that is to be acknowledged.
     pieces: Vec<(RunId, u64)>,

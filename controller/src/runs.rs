@@ -311,20 +311,21 @@ impl Runs {
         steps
     }
 
-    /// A run's record is on disk. A final one leaves; the run as it ended comes back for its announcement.
-    pub(crate) fn stored(&mut self, id: RunId, reported: Option<RunState>) -> Option<(Run, Ack)> {
-        let active = self.active.get_mut(&id)?;
-        active.stored.state = reported.or(active.stored.state);
-        let (run, ack) = (active.record.run.clone(), active.stored);
-        if run.state.is_final() {
+    /// A run's record is on disk, as it was handed to the store: what to acknowledge. A final one leaves.
+    pub(crate) fn stored(&mut self, record: &RunRecord) -> Ack {
+        let id = record.run.id;
+        let Some(active) = self.active.get_mut(&id) else { return Ack { seq: None, state: record.reported } };
+        active.stored.state = record.reported.or(active.stored.state);
+        let ack = active.stored;
+        if record.run.state.is_final() {
             self.active.remove(&id);
-            self.leave_machine(&run.pi, id);
-            self.recent.push_back(run.clone());
+            self.leave_machine(&record.run.pi, id);
+            self.recent.push_back(record.run.clone());
             if self.recent.len() > RECENT_RUNS {
                 self.recent.pop_front();
             }
         }
-        Some((run, ack))
+        ack
     }
 
     /// A piece of output is on disk: what to acknowledge.

@@ -28,7 +28,7 @@ use crate::{
     bridge::{Outgoing, ResponseTo},
     catalogue::{ApprovedTask, Ask, MachineFacts, Refusal, RefusalKind},
     config::{Broker, parse_duration},
-    runs::{Accepted, Step, words},
+    runs::{Accepted, Step},
     store::{
         record::{GroupRecord, RunRecord},
         register::RegisterWrite,
@@ -461,8 +461,8 @@ impl Hub {
 
     fn save_run(&mut self, id: RunId) {
         if let Some(record) = self.runs.record(id) {
-            self.turn.saved.retain(|(saved, _)| *saved != id);
-            self.turn.saved.push((id, record.reported));
+            self.turn.saved.retain(|saved| saved.run.id != id);
+            self.turn.saved.push(record.clone());
             self.writes.push(RegisterWrite::Run(Box::new(record)));
         }
     }
@@ -503,8 +503,8 @@ impl Hub {
             self.accepted(accepting);
         }
         self.pieces_stored(&after.pieces);
-        for (id, reported) in after.saved {
-            self.run_stored(id, reported);
+        for record in &after.saved {
+            self.run_stored(record);
         }
         for id in after.groups {
             if let Some(group) = self.runs.group(id) {
@@ -551,15 +551,16 @@ impl Hub {
         }
     }
 
-    fn run_stored(&mut self, id: RunId, reported: Option<RunState>) {
-        let Some((run, ack)) = self.runs.stored(id, reported) else { return };
-        if reported.is_some() {
-            self.acknowledge(&run.pi.clone(), id, ack);
+    fn run_stored(&mut self, record: &RunRecord) {
+        let run = &record.run;
+        let ack = self.runs.stored(record);
+        if record.reported.is_some() {
+            self.acknowledge(&run.pi, run.id, ack);
         }
-        self.announce_run(&run);
+        self.announce_run(run);
         if run.state.is_final() {
-            self.announce_end(&run);
-            if let Some(follower) = self.followers.remove(&id) {
+            self.announce_end(run);
+            if let Some(follower) = self.followers.remove(&run.id) {
                 follower.send_modify(|progress| progress.is_final = true);
             }
         }
@@ -610,13 +611,8 @@ impl Hub {
 }
 
 fn request_sentence(wish: &Wish, approved: &[ApprovedTask]) -> String {
-    let waits = if wish.expires.is_zero() {
-        String::new()
-    } else {
-        format!(", waiting up to {} if offline", words(wish.expires))
-    };
     match approved {
-        [_] => format!("requested {}{waits}", wish.task),
-        many => format!("requested {} on {} machines ({}){waits}", wish.task, many.len(), wish.target),
+        [_] => format!("requested {}", wish.task),
+        many => format!("requested {} on {} machines ({})", wish.task, many.len(), wish.target),
     }
 }

@@ -95,6 +95,13 @@ fn state(runs: &Runs, id: RunId) -> RunState {
     runs.get(id).unwrap().run.state
 }
 
+/// What the hub does: stores the run as it is now, and tells that it is stored.
+fn store(runs: &mut Runs, id: RunId) -> (Run, Ack) {
+    let record = runs.record(id).unwrap();
+    let ack = runs.stored(&record);
+    (record.run, ack)
+}
+
 fn saves(steps: &[Step], id: RunId) -> bool {
     steps.contains(&Step::Save(id))
 }
@@ -107,10 +114,10 @@ fn a_run_lives_from_queued_to_succeeded() {
     assert!(saves(&runs.dispatched(id, Ends::Exit, Instant::now()), id));
     assert!(runs.ready(&pi("pi-1")).is_empty());
     assert!(saves(&runs.report(&pi("pi-1"), id, report(RunState::Running), now()), id));
-    let (_, ack) = runs.stored(id, Some(RunState::Running)).unwrap();
+    let (_, ack) = store(&mut runs, id);
     assert_eq!(ack, Ack { seq: None, state: Some(RunState::Running) });
     assert!(saves(&runs.report(&pi("pi-1"), id, report(RunState::Succeeded), now()), id));
-    let (run, ack) = runs.stored(id, Some(RunState::Succeeded)).unwrap();
+    let (run, ack) = store(&mut runs, id);
     assert_eq!((run.state, run.exit_code, ack.state), (RunState::Succeeded, Some(0), Some(RunState::Succeeded)));
     assert!(runs.get(id).is_none());
     assert_eq!(runs.newest()[0].state, RunState::Succeeded);
@@ -125,6 +132,20 @@ fn nothing_starts_before_it_is_on_disk() {
     assert!(runs.ready(&pi("pi-1")).is_empty());
     assert_eq!(runs.accepted(&[id]), [Step::Dispatch(pi("pi-1"))]);
     assert_eq!(runs.ready(&pi("pi-1")), [id]);
+}
+
+#[test]
+fn only_what_was_stored_is_acknowledged_and_leaves() {
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    let id = ids[0];
+    runs.dispatched(id, Ends::Exit, Instant::now());
+    runs.report(&pi("pi-1"), id, report(RunState::Running), now());
+    let running = runs.record(id).unwrap();
+    runs.report(&pi("pi-1"), id, report(RunState::Succeeded), now());
+    assert_eq!(runs.stored(&running).state, Some(RunState::Running));
+    assert!(runs.get(id).is_some(), "its end is not on the disk yet");
+    assert_eq!(store(&mut runs, id).1.state, Some(RunState::Succeeded));
+    assert!(runs.get(id).is_none());
 }
 
 #[test]
@@ -145,7 +166,7 @@ fn a_final_state_never_changes() {
 fn a_report_after_the_end_changes_nothing_and_is_acknowledged() {
     let (mut runs, ids) = with(vec![record(1, "pi-1")]);
     runs.end(ids[0], RunState::Expired, "late", now());
-    runs.stored(ids[0], None);
+    store(&mut runs, ids[0]);
     let steps = runs.report(&pi("pi-1"), ids[0], report(RunState::Succeeded), now());
     assert!(
         matches!(&steps[..], [Step::Odd(..), Step::Ack(_, _, Ack { state: Some(RunState::Succeeded), .. })]),
@@ -307,7 +328,7 @@ fn the_newest_twenty_stay_retained_and_refusals_never() {
         runs.add(vec![queued], None, Instant::now());
         let steps = runs.end(id, RunState::Succeeded, "", now());
         cleared.extend(steps.into_iter().filter(|step| matches!(step, Step::Clear(..))));
-        runs.stored(id, None);
+        store(&mut runs, id);
     }
     assert_eq!(cleared.len(), 5);
     let refused = record(30, "pi-1");
@@ -368,7 +389,7 @@ fn finish(runs: &mut Runs, id: RunId, state: RunState) -> Vec<Step> {
     runs.dispatched(id, Ends::Exit, Instant::now());
     let machine = runs.get(id).unwrap().run.pi.clone();
     let steps = runs.report(&machine, id, report(state), now());
-    runs.stored(id, Some(state));
+    store(runs, id);
     steps
 }
 
