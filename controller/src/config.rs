@@ -11,6 +11,7 @@ mod problem;
 pub(crate) mod reader;
 mod sections;
 pub(crate) mod units;
+mod value;
 
 pub use broker_url::{BrokerUrl, Scheme};
 pub use problem::Problem;

@@ -100,4 +100,30 @@ mod tests {
         let problems = Catalogue::read(Path::new("/nonexistent/tasks.toml")).unwrap_err();
         assert!(problems[0].to_string().starts_with("/nonexistent/tasks.toml: the file cannot be read"));
     }
+
+    #[test]
+    fn fourteen_tasks_ship_and_those_that_change_a_machine_need_root_and_most_a_confirmation() {
+        let tasks = Catalogue::parse(SHIPPED, "tasks.toml").unwrap().view();
+        let ids: Vec<_> = tasks.iter().map(|task| task.id.as_str()).collect();
+        let expected = "uptime disk-usage memory temperature top network os-release failed-services service-log \
+                        service-restart apt-update apt-upgrade reboot shutdown";
+        assert_eq!(ids, expected.split_whitespace().collect::<Vec<_>>());
+        let changing: Vec<_> = tasks.iter().filter(|task| task.root).map(|task| task.id.as_str()).collect();
+        assert_eq!(changing, ["service-restart", "apt-update", "apt-upgrade", "reboot", "shutdown"]);
+        assert!(tasks.iter().all(|task| task.confirm == (task.root && task.id.as_str() != "apt-update")));
+        let ends: Vec<_> = tasks[12..].iter().map(|task| task.ends).collect();
+        assert_eq!(ends, [pistat_protocol::task::Ends::Restart, pistat_protocol::task::Ends::PowerOff]);
+    }
+
+    #[test]
+    fn the_temperature_of_a_kernel_becomes_degrees() {
+        let catalogue = Catalogue::parse(SHIPPED, "tasks.toml").unwrap();
+        let argv = catalogue.get(&"temperature".parse().unwrap()).unwrap().command.argv(&BTreeMap::new());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "48312\n").unwrap();
+        let mut command = std::process::Command::new(&argv[0]);
+        let output =
+            command.args(&argv[1..argv.len() - 1]).arg(file.path()).env_clear().env("PATH", "/usr/bin:/bin").output();
+        assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), "48.3 °C\n");
+    }
 }

@@ -10,14 +10,14 @@ use std::{
 };
 
 use pistat_protocol::{
-    api::{AcceptedRuns, NewRun},
+    api::NewRun,
     dashboard::{Group, Machine, Run},
     id::RunId,
     task::RunState,
 };
 
 use super::{client::Client, console::Console, failure::Failure, runs::newest_of_task};
-use crate::terminal::{self, Style, clean};
+use crate::terminal;
 
 /// How often the state of runs is asked for while they go on.
 const POLL: Duration = Duration::from_millis(250);
@@ -28,7 +28,7 @@ const INTERRUPTED: i32 = 130;
 
 /// One run: its output on standard output, its frame on standard error, its exit code as ours.
 pub(super) fn run(client: &Client, console: &mut Console<'_>, id: RunId, machines: &[Machine]) -> Result<(), Failure> {
-    leave_going_on_interrupt(id.to_string());
+    leave_going_on_interrupt(Some(id));
     let run: Run = client.get(&format!("/api/runs/{id}"))?;
     if console.err_is_terminal && !console.json {
         let label = machines.iter().find(|machine| machine.id == run.pi).map_or(run.pi.as_str(), |m| &m.label);
@@ -159,125 +159,108 @@ fn wait_for(client: &Client, id: RunId) -> Result<Run, Failure> {
 pub(super) fn group(
     client: &Client,
     console: &mut Console<'_>,
-    accepted: &AcceptedRuns,
+    (id, runs): (RunId, &[RunId]),
     body: &NewRun,
     machines: &[Machine],
 ) -> Result<(), Failure> {
-    leave_going_on_interrupt(accepted.group.map_or_else(String::new, |group| group.to_string()));
-    let mut watch = GroupWatch::new(accepted, body);
+    leave_going_on_interrupt(None);
+    let mut watch = GroupWatch { id, runs, body, ended: BTreeMap::new() };
     let mut since = Instant::now();
-    while !watch.is_done() {
-        match watch.poll(client) {
-            Ok(()) => since = Instant::now(),
+    loop {
+        match watch.poll(client, console, machines) {
+            Ok(group) if ended(&group) >= group.total => return watch.end(client, console, &group),
+            Ok(_) => since = Instant::now(),
             Err(Failure::Unreachable(_)) if since.elapsed() <= PATIENCE => {}
             Err(failure) => return Err(failure),
         }
-        watch.show(console, machines);
-        if !watch.is_done() {
-            thread::sleep(POLL);
-        }
+        thread::sleep(POLL);
     }
-    watch.end(console)
+}
+
+fn ended(group: &Group) -> u32 {
+    group.states.iter().filter(|(state, _)| state.is_final()).map(|(_, count)| count).sum()
 }
 
 struct GroupWatch<'b> {
+    id: RunId,
+    runs: &'b [RunId],
     body: &'b NewRun,
-    group: Group,
-    runs: BTreeMap<RunId, Option<Run>>,
-    told: Vec<RunId>,
-    line: String,
+    /// The runs that did not succeed, as far as they have been told.
+    ended: BTreeMap<RunId, Run>,
 }
 
-impl<'b> GroupWatch<'b> {
-    fn new(accepted: &AcceptedRuns, body: &'b NewRun) -> Self {
-        let runs: BTreeMap<_, _> = accepted.runs.iter().map(|run| (*run, None)).collect();
-        let group = Group {
-            id: accepted.group.unwrap_or_else(|| RunId::from_parts(0, [0; 10])),
-            task: body.task.clone(),
-            target: body.target.clone(),
-            requested_by: String::new(),
-            created_at: super::machines::now(),
-            total: u32::try_from(runs.len()).unwrap_or(u32::MAX),
-            states: BTreeMap::new(),
-            stopped: None,
-        };
-        Self { body, group, runs, told: Vec::new(), line: String::new() }
+impl GroupWatch<'_> {
+    fn poll(&mut self, client: &Client, console: &mut Console<'_>, machines: &[Machine]) -> Result<Group, Failure> {
+        let group: Group = client.get(&format!("/api/groups/{}", self.id))?;
+        let good = group.states.get(&RunState::Succeeded).copied().unwrap_or(0);
+        let failed = ended(&group).saturating_sub(good) as usize;
+        if failed > self.ended.len() {
+            self.tell_failures(client, console, machines)?;
+        }
+        if console.err_is_terminal && !console.json {
+            console.remark(&format!("\r\x1b[K{}", terminal::group_progress(&group, console.err_style())));
+        }
+        Ok(group)
     }
 
-    fn is_done(&self) -> bool {
-        self.runs.values().all(|run| run.as_ref().is_some_and(|run| run.state.is_final()))
-    }
-
-    /// One list of the newest runs; those that others have pushed out of it are asked for one by one.
-    fn poll(&mut self, client: &Client) -> Result<(), Failure> {
+    fn tell_failures(
+        &mut self,
+        client: &Client,
+        console: &mut Console<'_>,
+        machines: &[Machine],
+    ) -> Result<(), Failure> {
+        let failed = |run: &Run| run.state.is_final() && run.state != RunState::Succeeded;
         for run in newest_of_task(client, self.body, (self.runs.len() + 50).min(1000))? {
-            if let Some(known) = self.runs.get_mut(&run.id) {
-                *known = Some(run);
+            if self.runs.contains(&run.id) && failed(&run) && !self.ended.contains_key(&run.id) {
+                if !console.json {
+                    let clear = if console.err_is_terminal { "\r\x1b[K" } else { "" };
+                    console.remark(&format!(
+                        "{clear}{}",
+                        terminal::refusal(&failure(&run, machines), console.err_style())
+                    ));
+                }
+                self.ended.insert(run.id, run);
             }
-        }
-        let open = |run: &Option<Run>| run.as_ref().is_none_or(|run| !run.state.is_final());
-        let missing = self.runs.iter_mut().filter(|(_, run)| open(run)).take(20);
-        for (id, run) in missing {
-            *run = Some(client.get(&format!("/api/runs/{id}"))?);
-        }
-        self.group.states = BTreeMap::new();
-        for run in self.runs.values().flatten() {
-            *self.group.states.entry(run.state).or_default() += 1;
         }
         Ok(())
     }
 
-    fn show(&mut self, console: &mut Console<'_>, machines: &[Machine]) {
+    fn end(self, client: &Client, console: &mut Console<'_>, group: &Group) -> Result<(), Failure> {
         if console.json {
-            return;
-        }
-        let style = console.err_style();
-        self.tell_failures(console, machines, style);
-        let line = terminal::group_progress(&self.group, style);
-        if console.err_is_terminal {
-            console.remark(&format!("\r\x1b[K{line}"));
-        } else if line != self.line && self.is_done() {
-            console.remark(&format!("{line}\n"));
-        }
-        self.line = line;
-    }
-
-    fn tell_failures(&mut self, console: &mut Console<'_>, machines: &[Machine], style: Style) {
-        let failed = |run: &&Run| run.state.is_final() && run.state != RunState::Succeeded;
-        let news: Vec<_> =
-            self.runs.values().flatten().filter(failed).filter(|run| !self.told.contains(&run.id)).collect();
-        let mut told = Vec::new();
-        for run in news {
-            let label = machines.iter().find(|machine| machine.id == run.pi).map_or(run.pi.as_str(), |m| &m.label);
-            let code = run.exit_code.map(|code| format!(" exit {code}")).unwrap_or_default();
-            let reason = run.reason.as_deref().map(|reason| format!(" · {}", clean(reason))).unwrap_or_default();
-            let clear = if console.err_is_terminal { "\r\x1b[K" } else { "" };
-            let sentence = format!("{} ({}): {}{code}{reason}", clean(label), run.pi, run.state);
-            console.remark(&format!("{clear}{}", terminal::refusal(&sentence, style)));
-            told.push(run.id);
-        }
-        self.told.extend(told);
-    }
-
-    fn end(self, console: &mut Console<'_>) -> Result<(), Failure> {
-        if console.json {
-            let runs: Vec<_> = self.runs.values().flatten().collect();
-            console.show(&runs, |_, _| String::new())?;
+            let runs: Result<Vec<Run>, _> =
+                self.runs.iter().map(|run| client.get(&format!("/api/runs/{run}"))).collect();
+            console.show(&serde_json::json!({"group": group, "runs": runs?}), |_, _| String::new())?;
         } else if console.err_is_terminal {
             console.remark("\n");
+        } else {
+            console.remark(&format!("{}\n", terminal::group_progress(group, console.err_style())));
         }
-        let all_good = self.runs.values().flatten().all(|run| run.state == RunState::Succeeded);
+        let all_good = group.states.keys().all(|state| *state == RunState::Succeeded);
         if all_good { Ok(()) } else { Err(Failure::Exit(1)) }
     }
 }
 
-/// On Ctrl-C says that the run goes on, and leaves.
-fn leave_going_on_interrupt(id: String) {
+/// A run of a group that did not succeed, in a sentence.
+fn failure(run: &Run, machines: &[Machine]) -> String {
+    let label = machines.iter().find(|machine| machine.id == run.pi).map_or(run.pi.as_str(), |m| &m.label);
+    let code = run.exit_code.map(|code| format!(" exit {code}")).unwrap_or_default();
+    let reason = run.reason.as_deref().map(|reason| format!(" · {reason}")).unwrap_or_default();
+    format!("{label} ({}): {}{code}{reason}", run.pi, run.state)
+}
+
+/// On Ctrl-C says that the run, or the group, goes on, and leaves.
+fn leave_going_on_interrupt(run: Option<RunId>) {
+    let sentence = match run {
+        Some(run) => format!(
+            "The run goes on. See it with: pistat output {run} --follow   End it with: pistat task cancel {run}"
+        ),
+        None => "The runs go on. See them with: pistat runs   End one with: pistat task cancel RUN".to_owned(),
+    };
     // The thread ends with the process; it holds nothing that would have to be put away.
     let waiting = thread::Builder::new().name("interrupt".into()).spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
         if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-            eprintln!("\nThe run goes on. See it with: pistat show {id}   End it with: pistat task cancel {id}");
+            eprintln!("\n{sentence}");
             std::process::exit(INTERRUPTED);
         }
     });

@@ -84,7 +84,8 @@ pub(super) fn run(client: &Client, console: &mut Console<'_>, args: args::Run, c
     }
     match (accepted.group, accepted.runs.as_slice()) {
         (None, [run]) => follow::run(client, console, *run, &machines),
-        _ => follow::group(client, console, &accepted, &body, &machines),
+        (Some(group), runs) => follow::group(client, console, (group, runs), &body, &machines),
+        (None, _) => detached(console, &accepted),
     }
 }
 

@@ -240,6 +240,22 @@ fn a_group_exits_1_unless_all_succeeded() {
         let ids = format!(r#"["{}","{}"]"#, runs[0].id, runs[1].id);
         answers.push(("POST /api/runs", 202, format!(r#"{{"group":"{}","runs":{ids}}}"#, runs[0].id)));
         answers.push(("GET /api/runs?task=uptime", 200, serde_json::to_string(&runs).unwrap()));
+        for (states, total) in [(vec![(RunState::Running, 2)], 2), (runs.iter().map(|run| (run.state, 1)).collect(), 2)]
+        {
+            let mut counts = std::collections::BTreeMap::new();
+            states.into_iter().for_each(|(state, count)| *counts.entry(state).or_insert(0) += count);
+            let group = pistat_protocol::dashboard::Group {
+                id: runs[0].id,
+                task: "uptime".parse().unwrap(),
+                target: "@all".parse().unwrap(),
+                requested_by: "admin".into(),
+                created_at: runs[0].created_at,
+                total,
+                states: counts,
+                stopped: None,
+            };
+            answers.push(("GET /api/groups/", 200, serde_json::to_string(&group).unwrap()));
+        }
         let server = Server::start(answers);
         let ran = ask(&server, &["task", "run", "uptime", "@all", "--at-once", "1"]);
         assert_eq!(ran.code, code, "{}", ran.err);
@@ -429,4 +445,35 @@ fn every_shell_gets_completions() {
         let ran = pistat(&["completions", shell], &[], None);
         assert!(ran.code == 0 && ran.out.contains("join-token"), "{shell}");
     }
+}
+
+#[test]
+fn every_command_in_the_documentation_is_understood() {
+    let documents = [
+        include_str!("../../../docs/tasks.md"),
+        include_str!("../../../docs/configuration.md"),
+        include_str!("../../../docs/terminal.md"),
+    ];
+    let mut counts = [0; 3];
+    for block in documents.iter().flat_map(|text| text.split("```").skip(1).step_by(2)) {
+        let (language, text) = block.split_once('\n').unwrap();
+        match language {
+            "" => text.lines().filter(|line| !line.is_empty()).for_each(|line| {
+                crate::terminal::parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                counts[0] += 1;
+            }),
+            "sh" => text.lines().filter(|line| line.starts_with("pistat ")).for_each(|line| {
+                let words = crate::terminal::split(line).unwrap();
+                Cli::try_parse_from(words.iter().map(|word| &word.text))
+                    .unwrap_or_else(|error| panic!("{line}: {error}"));
+                counts[1] += 1;
+            }),
+            "toml" => {
+                crate::catalogue::Catalogue::parse(text, "docs").unwrap_or_else(|problems| panic!("{problems:?}"));
+                counts[2] += 1;
+            }
+            other => panic!("a block of {other}"),
+        }
+    }
+    assert_eq!(counts, [8, 4, 1]);
 }

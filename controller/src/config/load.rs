@@ -1,18 +1,15 @@
 //! From merged layers to a [`Config`]: every key is read, every problem kept.
 
-use std::{fs, io, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{fs, io, net::SocketAddr, str::FromStr, time::Duration};
 
-use pistat_protocol::{
-    id::{AccountName, is_reserved},
-    topic::Topics,
-};
+use pistat_protocol::topic::Topics;
 
 use super::{
     AccountRules, Broker, Config, Flags, HomeAssistant, Http, Mqtt, MqttTls, Problem, Requests, Runs, Tls,
     item::{Item, Kind, Place, parse_toml},
     layers,
-    reader::{Problems, Section},
-    units::{format_duration, parse_duration},
+    reader::{Problems, Section, near},
+    value::{account_name, address, between, broker, path, public_url, readable, topic_filter},
 };
 
 /// The file that is read when no other is named.
@@ -139,16 +136,37 @@ fn requests(mut section: Section<'_>) -> Option<Requests> {
     Some(Requests { role: role?, tasks: tasks? })
 }
 
-/// The broker's bounds are the broker's to understand; here they only must be single values.
+/// The broker's bounds are the broker's to understand: each key is shown to its type alone, so that each mistake has its line.
 fn limits(mut section: Section<'_>) -> serde_json::Map<String, serde_json::Value> {
     let mut limits = serde_json::Map::new();
     for (key, item) in section.take_all() {
-        match single_value(&item) {
-            Some(value) => drop(limits.insert(key, value)),
-            None => section.problem_at(&item.place, &format!("mqtt.limits.{key} must be a number or a text")),
+        match limit(&key, &item) {
+            Ok(value) => drop(limits.insert(key, value)),
+            Err(sentence) => section.problem_at(&item.place, &sentence),
         }
     }
     limits
+}
+
+fn limit(key: &str, item: &Item) -> Result<serde_json::Value, String> {
+    let value =
+        single_value(item).ok_or_else(|| format!("{key} must be a number or a text, not {}", item.kind.name()))?;
+    let alone = serde_json::json!({ key: value.clone() });
+    match serde_json::from_value::<pistat_broker::Limits>(alone) {
+        Ok(_) => Ok(value),
+        Err(error) => Err(limit_problem(key, &error.to_string())),
+    }
+}
+
+fn limit_problem(key: &str, error: &str) -> String {
+    let Some((_, expected)) = error.strip_prefix("unknown field").and_then(|rest| rest.split_once("expected")) else {
+        return format!("{key}: {error}");
+    };
+    // Serde lists every known key between backticks.
+    let known = expected.split('`').skip(1).step_by(2);
+    let hint = near(key, known)
+        .map_or_else(|| "config/pistat.toml shows them all".to_owned(), |near| format!("did you mean {near}?"));
+    format!("unknown key {key} in [mqtt.limits]; {hint}")
 }
 
 fn single_value(item: &Item) -> Option<serde_json::Value> {
@@ -224,65 +242,6 @@ fn accounts(sections: Vec<Section<'_>>) -> Vec<AccountRules> {
         section.finish();
     }
     accounts
-}
-
-fn account_name(text: &str) -> Result<AccountName, String> {
-    let name: AccountName = text.parse().map_err(|error: pistat_protocol::id::InvalidId| error.to_string())?;
-    if is_reserved(text) && !text.eq_ignore_ascii_case("admin") {
-        return Err(format!("{name} is Pi Stat's own name, not an account's"));
-    }
-    Ok(name)
-}
-
-/// A topic filter of MQTT (5.0, section 4.7).
-fn topic_filter(text: &str) -> Result<String, String> {
-    let levels: Vec<_> = text.split('/').collect();
-    let last = levels.len() - 1;
-    let level_ok = |(index, level): (usize, &&str)| match *level {
-        "+" => true,
-        "#" => index == last,
-        level => !level.contains(['+', '#', '\0']),
-    };
-    if !text.is_empty() && text.len() <= 1024 && levels.iter().enumerate().all(level_ok) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("{text:?} is no topic filter: + stands for one whole level, # for the rest at the end"))
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is no address to listen on, such as 0.0.0.0:8000 or [::1]:8000"))
-}
-
-fn broker(text: &str) -> Result<Broker, String> {
-    if text == "embedded" { Ok(Broker::Embedded) } else { text.parse().map(Broker::External) }
-}
-
-fn public_url(text: &str) -> Result<String, String> {
-    let url = url::Url::parse(text).ok().filter(|url| {
-        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none()
-    });
-    let text = text.trim_end_matches('/').to_owned();
-    url.map(|_| text)
-        .ok_or_else(|| "it is the dashboard's address as people type it, such as https://pis.example.org".into())
-}
-
-fn path(text: &str) -> Result<PathBuf, &'static str> {
-    if text.is_empty() { Err("the path is empty") } else { Ok(text.into()) }
-}
-
-fn readable(text: &str) -> Result<PathBuf, String> {
-    fs::File::open(text).map(|_| text.into()).map_err(|error| format!("{text} cannot be read: {error}"))
-}
-
-fn between(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
-    move |text| {
-        let duration = parse_duration(text)?;
-        if range.contains(&duration) {
-            return Ok(duration);
-        }
-        let (least, most) = (format_duration(*range.start()), format_duration(*range.end()));
-        Err(format!("{text} is out of range: it is {least} to {most}"))
-    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use super::*;
 use crate::config::LogLevel;
 
@@ -70,6 +72,9 @@ prefix = 'a b'
 broker = 'http://u:secret@b'
 [mqtt.tls]
 cert = '/nonexistent/cert'
+[mqtt.limits]
+conections = 5
+packet_bytes = 'big'
 [runs]
 expires = '10 minutes'
 per_machine = 0
@@ -95,20 +100,22 @@ name = 'controller'
         "pistat.toml:9: prefix: the topic prefix \"a b\"",
         "pistat.toml:10: broker: a broker is not reached by http",
         "pistat.toml:12: cert: /nonexistent/cert cannot be read",
+        "pistat.toml:14: unknown key conections in [mqtt.limits]; did you mean connections?",
+        "pistat.toml:15: packet_bytes: invalid type: string",
         "pistat.toml:12: mqtt.tls needs both cert and key; key is missing",
-        "pistat.toml:14: expires: \"10 minutes\" is no duration",
-        "pistat.toml:15: per_machine: 0 is out of range: it is 1 to 64",
-        "pistat.toml:17: discovery must be true or false, not \"yes\"",
-        "pistat.toml:20: publish: \"a/#/b\" is no topic filter",
+        "pistat.toml:17: expires: \"10 minutes\" is no duration",
+        "pistat.toml:18: per_machine: 0 is out of range: it is 1 to 64",
+        "pistat.toml:20: discovery must be true or false, not \"yes\"",
+        "pistat.toml:23: publish: \"a/#/b\" is no topic filter",
         "[[account]] Zigbee2MQTT is there twice",
-        "pistat.toml:24: name: controller is Pi Stat's own name",
+        "pistat.toml:27: name: controller is Pi Stat's own name",
         "[[account]] needs a name",
         "PISTAT_RUN__KEEP: unknown key run; did you mean runs?",
         "PISTAT_RUNS__KEEP: keep: 1s is out of range: it is 1d to",
     ] {
         assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}\n{}", problems.join("\n"));
     }
-    assert_eq!(problems.len(), 18, "{}", problems.join("\n"));
+    assert_eq!(problems.len(), 20, "{}", problems.join("\n"));
     assert!(!problems.join("\n").contains("secret"));
 }
 
@@ -129,4 +136,52 @@ fn a_named_file_must_exist() {
 fn secrets_do_not_print() {
     let config = load("[mqtt]\nbroker = 'mqtt://u:s3cret@broker'\n", &[], Flags::default()).unwrap();
     assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+const SHIPPED: &str = include_str!("../../../../config/pistat.toml");
+
+#[test]
+fn the_file_that_ships_shows_every_default() {
+    let config = load(SHIPPED, &[], Flags::default()).unwrap();
+    let limits: pistat_broker::Limits = serde_json::from_value(config.mqtt.limits.clone().into()).unwrap();
+    assert_eq!(limits, pistat_broker::Limits::default());
+    let without_limits = Config { mqtt: Mqtt { limits: serde_json::Map::new(), ..config.mqtt.clone() }, ..config };
+    assert_eq!(without_limits, Config::default());
+}
+
+#[test]
+fn the_file_that_ships_names_every_key() {
+    // Serde and the readers name what they know; each of these must stand in the file, in use or commented out.
+    let unknown = serde_json::from_str::<pistat_broker::Limits>("{\"?\":1}").unwrap_err().to_string();
+    let limits: Vec<_> = unknown.split('`').skip(3).step_by(2).collect();
+    assert!(limits.len() > 25, "{unknown}");
+    let sections = "state tasks log_level [http] listen public_url [http.tls] cert key [mqtt] broker prefix [mqtt.tls] \
+                    [mqtt.requests] role [mqtt.limits] [homeassistant] discovery [runs] expires lost_after keep \
+                    keep_runs keep_events per_machine [[account]] name publish subscribe";
+    for key in limits.into_iter().chain(sections.split_whitespace()) {
+        let stands = SHIPPED
+            .lines()
+            .map(|line| line.trim_start_matches("# "))
+            .any(|line| line == key || line.split_once('=').is_some_and(|(name, _)| name.trim() == key));
+        assert!(stands, "{key}");
+    }
+}
+
+#[test]
+fn the_commented_examples_of_the_file_that_ships_are_right() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["server.pem", "server-key.pem"] {
+        fs::write(folder.path().join(file), "").unwrap();
+    }
+    let uncommented: Vec<_> = SHIPPED
+        .lines()
+        .map(|line| {
+            let example = line.strip_prefix("# ").filter(|line| line.starts_with('[') || line.contains(" = "));
+            example.unwrap_or(line).replace("state/tls", folder.path().to_str().unwrap())
+        })
+        .collect();
+    let text = uncommented.join("\n").replace("broker = \"embedded\"", "broker = \"mqtt://broker\"");
+    let config = load(&text, &[], Flags::default()).unwrap();
+    assert!(config.mqtt.tls.is_some() && config.http.tls.is_some() && config.mqtt.requests.is_some());
+    assert_eq!(config.accounts[0].publish.len(), 2);
 }

@@ -1,0 +1,69 @@
+//! The single values of the configuration: each from its text, or a sentence that says how it is written.
+
+use std::{fs, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use pistat_protocol::id::{AccountName, is_reserved};
+
+use super::{
+    Broker,
+    units::{format_duration, parse_duration},
+};
+
+pub(super) fn account_name(text: &str) -> Result<AccountName, String> {
+    let name: AccountName = text.parse().map_err(|error: pistat_protocol::id::InvalidId| error.to_string())?;
+    if is_reserved(text) && !text.eq_ignore_ascii_case("admin") {
+        return Err(format!("{name} is Pi Stat's own name, not an account's"));
+    }
+    Ok(name)
+}
+
+/// A topic filter of MQTT (5.0, section 4.7).
+pub(super) fn topic_filter(text: &str) -> Result<String, String> {
+    let levels: Vec<_> = text.split('/').collect();
+    let last = levels.len() - 1;
+    let level_ok = |(index, level): (usize, &&str)| match *level {
+        "+" => true,
+        "#" => index == last,
+        level => !level.contains(['+', '#', '\0']),
+    };
+    if !text.is_empty() && text.len() <= 1024 && levels.iter().enumerate().all(level_ok) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is no topic filter: + stands for one whole level, # for the rest at the end"))
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no address to listen on, such as 0.0.0.0:8000 or [::1]:8000"))
+}
+
+pub(super) fn broker(text: &str) -> Result<Broker, String> {
+    if text == "embedded" { Ok(Broker::Embedded) } else { text.parse().map(Broker::External) }
+}
+
+pub(super) fn public_url(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none()
+    });
+    let text = text.trim_end_matches('/').to_owned();
+    url.map(|_| text)
+        .ok_or_else(|| "it is the dashboard's address as people type it, such as https://pis.example.org".into())
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, &'static str> {
+    if text.is_empty() { Err("the path is empty") } else { Ok(text.into()) }
+}
+
+pub(super) fn readable(text: &str) -> Result<PathBuf, String> {
+    fs::File::open(text).map(|_| text.into()).map_err(|error| format!("{text} cannot be read: {error}"))
+}
+
+pub(super) fn between(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let duration = parse_duration(text)?;
+        if range.contains(&duration) {
+            return Ok(duration);
+        }
+        let (least, most) = (format_duration(*range.start()), format_duration(*range.end()));
+        Err(format!("{text} is out of range: it is {least} to {most}"))
+    }
+}
