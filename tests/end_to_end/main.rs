@@ -1,1 +1,13 @@
 //! Whole-system tests, one file per theme. Each test is a promise, named as a sentence.
+
+mod access;
+mod attacks;
+mod browser;
+mod catalogue;
+mod enrolment;
+mod fleet;
+mod output;
+mod promises;
+mod refusals;
+mod requests;
+mod survival;

@@ -75,7 +75,8 @@ impl Dashboard {
 
     /// Waits until the page shows a text somewhere.
     pub async fn shows(&mut self, text: &str) {
-        self.until(&format!("the page shows {text:?}"), &format!("document.body.innerText.includes({})", json!(text))).await;
+        self.until(&format!("the page shows {text:?}"), &format!("document.body.innerText.includes({})", json!(text)))
+            .await;
     }
 
     /// Waits until an expression is true.
@@ -178,7 +179,9 @@ impl Dashboard {
         let params = &event["params"];
         match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => self.errors.push(params["exceptionDetails"].to_string()),
-            Some("Runtime.consoleAPICalled") if params["type"] == "error" => self.errors.push(params["args"].to_string()),
+            Some("Runtime.consoleAPICalled") if params["type"] == "error" => {
+                self.errors.push(params["args"].to_string())
+            }
             _ => {}
         }
     }

@@ -8,8 +8,8 @@ use pistat_protocol::{
     codec::{decode, encode},
     id::{PiId, RunId},
     order::{
-        EnrollAnswer, EnrollRequest, ExecuteOrder, JoinToken, KeyView, PublicKey, SignedOrder, VerifiedOrder, secret_sha256,
-        secret_text,
+        EnrollAnswer, EnrollRequest, ExecuteOrder, JoinToken, KeyView, PublicKey, SignedOrder, VerifiedOrder,
+        secret_sha256, secret_text,
     },
     stats::Sample,
     status::{ExecutionPolicy, Info, Session},

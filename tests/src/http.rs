@@ -72,7 +72,8 @@ impl Reply {
 impl Http {
     /// A client without a credential.
     pub fn new(base: &str) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(Duration::from_secs(5)));
+        let config =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(Duration::from_secs(5)));
         let client = config.timeout_global(Some(Duration::from_secs(180))).max_redirects(0).build().into();
         Self { base: base.trim_end_matches('/').to_owned(), credential: Credential::None, client }
     }

@@ -32,7 +32,8 @@ impl Process {
     /// It cannot be started.
     pub fn start(name: &str, command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} ({command:?}) cannot be started: {error}"));
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("{name} ({command:?}) cannot be started: {error}"));
         let stdout = listen(child.stdout.take());
         let stderr = listen(child.stderr.take());
         Self { name: name.to_owned(), child, stdout, stderr, status: None, quiet: false }

@@ -1,0 +1,332 @@
+//! A hostile broker, and hostile clients: without the controller's signature for this machine, this session and this run, nothing starts.
+//!
+//! The hostile broker is mosquitto with everything allowed; the test holds the controller's key and plays everybody else.
+
+use std::{net::SocketAddr, process::Command, time::Duration};
+
+use pistat_protocol::{
+    codec::{decode, encode},
+    id::RunId,
+    order::{CancelOrder, ControllerKey, ExecuteOrder, JoinToken, Order, SignedOrder},
+    status::{Info, Session},
+    task::{Ends, Report, RunState},
+};
+use pistat_tests::{
+    Agent, Mqtt, PATIENCE, Process, Stack, agent, catalogue::starts, eventually, random::Dice, steadily,
+};
+use tempfile::TempDir;
+
+/// A broker that lets everybody do everything, and an agent that is connected to it.
+struct Hostile {
+    key: ControllerKey,
+    client: Mqtt,
+    agent: Agent,
+    info: Info,
+    folder: TempDir,
+    next_run: u64,
+    _broker: Process,
+}
+
+impl Hostile {
+    async fn start() -> Self {
+        Self::start_with(|agent| agent).await
+    }
+
+    async fn start_with(adjust: impl FnOnce(agent::Builder) -> agent::Builder) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (broker, address) = mosquitto(&folder).await;
+        let key = ControllerKey::from_secret(&[42; 32]);
+        let mut client = Mqtt::connect(address, "anybody", "anything").await.unwrap();
+        let view = encode(&key.public().view());
+        client.publish("pistat/controller/key", view, true).await;
+        client.publish("pistat/controller/status", "online", true).await;
+        client.granted(&["pistat/#"]).await;
+        let token = JoinToken { secret: "x".repeat(43), fingerprint: key.public().fingerprint() };
+        let url = format!("mqtt://anybody:anything@{address}");
+        let plan = agent::Builder::new("pi-1", &url, &token.to_string(), &folder.path().join("agent"));
+        let agent = adjust(plan).start();
+        let info = client.message("the agent's info", |topic, message| info_of(topic, &message.payload)).await;
+        client
+            .message("online", |topic, message| {
+                (topic == "pistat/pi-1/status" && &message.payload[..] == b"online").then_some(())
+            })
+            .await;
+        Self { key, client, agent, info, folder, next_run: 1, _broker: broker }
+    }
+
+    fn run_id(&mut self) -> RunId {
+        self.next_run += 1;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        RunId::from_parts(u64::try_from(now.as_millis()).unwrap() + self.next_run, [7; 10])
+    }
+
+    /// An order that appends a mark to a file.
+    fn order(&self, run: RunId, key: &str) -> ExecuteOrder {
+        let script = "printf x >> \"$0\"; sleep \"$1\"";
+        let file = self.folder.path().join(key).to_str().unwrap().to_owned();
+        ExecuteOrder {
+            pi: "pi-1".parse().unwrap(),
+            run,
+            session: self.info.session.clone(),
+            task: "mark".parse().unwrap(),
+            argv: vec!["sh".into(), "-c".into(), script.into(), file, "0".into()],
+            timeout_milliseconds: 10_000,
+            grace_milliseconds: 1_000,
+            environment: std::collections::BTreeMap::new(),
+            working_directory: None,
+            root: false,
+            ends: Ends::Exit,
+            concurrency: 10,
+            requested_by: "test".into(),
+        }
+    }
+
+    fn marks(&self, key: &str) -> usize {
+        starts(self.folder.path(), key)
+    }
+
+    async fn send(&mut self, run: RunId, verb: &str, payload: Vec<u8>, retain: bool) {
+        self.client.publish(&format!("pistat/pi-1/task/{run}/{verb}"), payload, retain).await;
+    }
+
+    async fn report(&mut self, run: RunId, state: RunState) -> Report {
+        let topic = format!("pistat/pi-1/task/{run}/report");
+        self.client
+            .message(&format!("{state} of {run}"), |seen, message| {
+                let report: Option<Report> = (seen == topic).then(|| decode(&message.payload).ok()).flatten();
+                report.filter(|report| report.state == state)
+            })
+            .await
+    }
+
+    /// A good order still works: the agent is alive, and the attacks before it were handled.
+    async fn still_works(&mut self, key: &str) {
+        let run = self.run_id();
+        let order = encode(&self.key.sign(&Order::Execute(self.order(run, key))));
+        self.send(run, "execute", order, false).await;
+        let report = self.report(run, RunState::Succeeded).await;
+        assert_eq!((report.exit_code, self.marks(key)), (Some(0), 1));
+    }
+}
+
+fn info_of(topic: &str, payload: &[u8]) -> Option<Info> {
+    (topic == "pistat/pi-1/info").then(|| decode(payload).ok()).flatten()
+}
+
+async fn mosquitto(folder: &TempDir) -> (Process, SocketAddr) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let config = folder.path().join("mosquitto.conf");
+    std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
+    // Debian keeps servers where ordinary people's search path does not look.
+    let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
+    let broker = Process::start("mosquitto", Command::new("mosquitto").env("PATH", path).arg("-c").arg(config));
+    eventually("mosquitto listens", PATIENCE, async || tokio::net::TcpStream::connect(address).await.map(drop)).await;
+    (broker, address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_order_runs_once_however_often_it_comes() {
+    let mut hostile = Hostile::start().await;
+    let run = hostile.run_id();
+    let order = encode(&hostile.key.sign(&Order::Execute(hostile.order(run, "once"))));
+    for _ in 0..5 {
+        hostile.send(run, "execute", order.clone(), false).await;
+    }
+    hostile.report(run, RunState::Succeeded).await;
+    hostile.send(run, "execute", order, false).await;
+    hostile.report(run, RunState::Succeeded).await;
+    assert_eq!(hostile.marks("once"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unsigned_altered_foreign_stale_retained_and_misplaced_orders_start_nothing() {
+    let mut hostile = Hostile::start().await;
+    let mut dice = Dice::new();
+    let (run, other_run) = (hostile.run_id(), hostile.run_id());
+    let good = hostile.order(run, "attack");
+    let sign = |key: &ControllerKey, order: &ExecuteOrder| key.sign(&Order::Execute(order.clone()));
+    let signed = sign(&hostile.key, &good);
+    let mut attacks: Vec<(&str, Vec<u8>)> = vec![
+        ("not signed at all", encode(&good)),
+        ("the bare payload", signed.payload.clone().into_bytes()),
+        ("nothing", Vec::new()),
+        ("no JSON", b"uptime".to_vec()),
+        ("another key", encode(&sign(&ControllerKey::from_secret(&[43; 32]), &good))),
+        ("no signature", encode(&SignedOrder { signature: String::new(), ..signed.clone() })),
+        ("half a signature", encode(&SignedOrder { signature: signed.signature[..44].into(), ..signed.clone() })),
+        (
+            "an altered payload",
+            encode(&SignedOrder { payload: signed.payload.replace("attack", "attac2"), ..signed.clone() }),
+        ),
+        (
+            "for another machine",
+            encode(&sign(&hostile.key, &ExecuteOrder { pi: "pi-2".parse().unwrap(), ..good.clone() })),
+        ),
+        (
+            "for another session",
+            encode(&sign(&hostile.key, &ExecuteOrder { session: Session::from_random([9; 16]), ..good.clone() })),
+        ),
+        ("on another run's topic", encode(&sign(&hostile.key, &ExecuteOrder { run: other_run, ..good.clone() }))),
+        ("a cancel as an execute", {
+            let cancel = CancelOrder { pi: good.pi.clone(), run, session: good.session.clone() };
+            encode(&hostile.key.sign(&Order::Cancel(cancel)))
+        }),
+    ];
+    let bytes = encode(&signed);
+    for _ in 0..200 {
+        let mut torn = bytes.clone();
+        let at = usize::try_from(dice.below(torn.len() as u64)).unwrap();
+        // Bytes of the key's name are a hint and prove nothing: they are left alone.
+        let name = signed.key_id.as_bytes();
+        let start = torn.windows(name.len()).position(|window| window == name).unwrap();
+        if (start.saturating_sub(12)..start + name.len() + 2).contains(&at) {
+            continue;
+        }
+        torn[at] ^= 1 << dice.below(8);
+        attacks.push(("a flipped bit", torn));
+    }
+    assert!(attacks.len() > 100);
+    for (what, payload) in attacks {
+        hostile.send(run, "execute", payload, false).await;
+        assert_eq!(hostile.marks("attack"), 0, "{what} started something");
+    }
+    // Delivered with the retain flag: the agent meets it at its next connection, in another session.
+    hostile.send(run, "execute", encode(&signed), true).await;
+    hostile.agent.restart();
+    let before = hostile.info.session.clone();
+    hostile.info = hostile
+        .client
+        .message("the new session", |topic, message| {
+            info_of(topic, &message.payload).filter(|info| info.session != before)
+        })
+        .await;
+    let marks = hostile.folder.path().join("attack");
+    steadily(
+        "nothing was started",
+        Duration::from_secs(2),
+        async || if marks.exists() { Err("it was") } else { Ok(()) },
+    )
+    .await;
+    hostile.still_works("after").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_orders_are_counted_and_told_with_the_reason() {
+    let mut hostile = Hostile::start().await;
+    let run = hostile.run_id();
+    let other = ControllerKey::from_secret(&[43; 32]);
+    let order = encode(&other.sign(&Order::Execute(hostile.order(run, "attack"))));
+    for _ in 0..3 {
+        hostile.send(run, "execute", order.clone(), false).await;
+    }
+    let info = hostile
+        .client
+        .message("refusals in info", |topic, message| {
+            info_of(topic, &message.payload).filter(|info| info.orders_refused.is_some_and(|count| count >= 3))
+        })
+        .await;
+    assert!(info.last_order_refused.is_some_and(|reason| reason.contains("signature")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_of_an_earlier_session_is_refused_and_reported() {
+    let mut hostile = Hostile::start().await;
+    let run = hostile.run_id();
+    let stale = encode(&hostile.key.sign(&Order::Execute(hostile.order(run, "stale"))));
+    let before = hostile.info.session.clone();
+    hostile.agent.restart();
+    hostile.info = hostile
+        .client
+        .message("the new session", |topic, message| {
+            info_of(topic, &message.payload).filter(|info| info.session != before)
+        })
+        .await;
+    hostile.send(run, "execute", stale, false).await;
+    let report = hostile.report(run, RunState::Rejected).await;
+    assert!(report.reason.is_some_and(|reason| reason.contains("session")));
+    assert_eq!(hostile.marks("stale"), 0);
+    hostile.still_works("fresh").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_for_a_run_that_never_came_makes_the_agent_refuse_it() {
+    let mut hostile = Hostile::start().await;
+    let run = hostile.run_id();
+    let cancel = CancelOrder { pi: "pi-1".parse().unwrap(), run, session: hostile.info.session.clone() };
+    let cancel = encode(&hostile.key.sign(&Order::Cancel(cancel)));
+    hostile.send(run, "cancel", cancel, false).await;
+    let order = encode(&hostile.key.sign(&Order::Execute(hostile.order(run, "cancelled"))));
+    hostile.send(run, "execute", order, false).await;
+    let topic = format!("pistat/pi-1/task/{run}/report");
+    let report = hostile
+        .client
+        .message("its report", |seen, message| {
+            (seen == topic).then(|| decode::<Report>(&message.payload).ok()).flatten()
+        })
+        .await;
+    assert!(report.state.is_final() && report.state != RunState::Succeeded, "{report:?}");
+    hostile.still_works("after").await;
+    assert_eq!(hostile.marks("cancelled"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_register_only_agent_refuses_even_signed_orders() {
+    let mut hostile = Hostile::start_with(agent::Builder::register_only).await;
+    let run = hostile.run_id();
+    let order = encode(&hostile.key.sign(&Order::Execute(hostile.order(run, "never"))));
+    hostile.send(run, "execute", order, false).await;
+    hostile.report(run, RunState::Rejected).await;
+    assert_eq!(hostile.marks("never"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_shows_another_key_is_not_believed() {
+    let mut hostile = Hostile::start().await;
+    let evil = ControllerKey::from_secret(&[66; 32]);
+    hostile.client.publish("pistat/controller/key", encode(&evil.public().view()), true).await;
+    let run = hostile.run_id();
+    let order = encode(&evil.sign(&Order::Execute(hostile.order(run, "evil"))));
+    hostile.send(run, "execute", order, false).await;
+    hostile.still_works("good").await;
+    assert_eq!(hostile.marks("evil"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_sees_offline_on_its_own_status_says_online_again() {
+    let mut hostile = Hostile::start().await;
+    hostile.client.publish("pistat/pi-1/status", "offline", true).await;
+    let mut offline = false;
+    hostile
+        .client
+        .message("online after offline", |topic, message| {
+            if topic != "pistat/pi-1/status" {
+                return None;
+            }
+            offline |= &message.payload[..] == b"offline";
+            (offline && &message.payload[..] == b"online").then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_client_of_our_own_broker_can_give_orders_to_an_agent() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let _agent = stack.agent("pi-1").online(&http).await;
+    let other = pistat_tests::fake_agent::Identity::enrol(stack.said.mqtt, "pi-2", &stack.join_token()).await.unwrap();
+    let (_, operator) = stack.account("olga", "operator").await;
+    let run = RunId::from_parts(1_800_000_000_000, [1; 10]);
+    for (user, password) in [("pi-2", other.secret.as_str()), ("olga", &operator), ("admin", &stack.admin_token())] {
+        let mut client = stack.mqtt(user, password).await;
+        for verb in ["execute", "cancel", "ack", "report", "output", "status"] {
+            let topic = format!("pistat/pi-1/task/{run}/{verb}");
+            let code = client.publish(&topic, "{}", false).await;
+            assert_eq!(code, rumqttc::v5::mqttbytes::v5::PubAckReason::NotAuthorized, "{user} to {topic}");
+        }
+        for topic in ["pistat/pi-1/status", "pistat/pi-1/settings", "pistat/pi-1/watch", "pistat/controller/key"] {
+            let code = client.publish(topic, "offline", true).await;
+            assert_eq!(code, rumqttc::v5::mqttbytes::v5::PubAckReason::NotAuthorized, "{user} to {topic}");
+        }
+    }
+}

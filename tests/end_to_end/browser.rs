@@ -1,0 +1,144 @@
+//! The dashboard in a real browser: terminal, stats and logs mirror the same data.
+
+use pistat_tests::{Dashboard, PATIENCE, Stack, eventually};
+use serde_json::json;
+
+/// The size of the picture in README.
+const DESK: (u32, u32) = (1600, 1000);
+
+/// The size of a phone.
+const PHONE: (u32, u32) = (390, 844);
+
+async fn signed_in(stack: &Stack, size: (u32, u32)) -> Dashboard {
+    let link: pistat_protocol::api::LoginLink = stack.http().send("POST", "/api/login-links", None).await.json();
+    let mut page = Dashboard::open(&format!("{}/#login={}", stack.said.http, link.code), size).await;
+    page.until("machines are shown", "!!document.querySelector('[data-pi]')").await;
+    page
+}
+
+fn terminal_shows(text: &str) -> String {
+    let rows = "[...document.querySelectorAll('.xterm-rows > div')].map(row => row.textContent).join('\\n')";
+    // Long lines wrap: what is sought may be torn.
+    format!("{rows}.replace(/\\u00a0/g, ' ').replace(/\\n/g, '').includes({})", json!(text))
+}
+
+async fn types(page: &mut Dashboard, line: &str) {
+    page.until("the terminal is ready", &terminal_shows("pistat>")).await;
+    page.evaluate("document.querySelector('.terminal-host textarea').focus()").await;
+    page.write(line).await;
+    page.press("Enter").await;
+}
+
+fn panel_shows(panel: &str, text: &str) -> String {
+    format!(
+        "(document.querySelector('[data-panel={panel}]')?.innerText ?? '').toLowerCase().includes({})",
+        json!(text.to_lowercase())
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_sign_in_link_opens_a_dashboard_with_the_controllers_own_cpu_and_ram() {
+    let stack = Stack::start().await;
+    let code = stack.said.login.clone().expect("the start prints a sign-in link");
+    let mut page = Dashboard::open(&format!("{}/#login={code}", stack.said.http), DESK).await;
+    page.until("the controller's card", "!!document.querySelector('[data-pi=controller]')").await;
+    page.until("its CPU and RAM", "/\\d+\\s*%/.test(document.querySelector('[data-pi=controller]').innerText)").await;
+    let address = page.evaluate("location.href").await;
+    assert!(!address.as_str().unwrap().contains("login"), "the code leaves the address: {address}");
+    assert_eq!(page.errors(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminal_stats_and_logs_mirror_the_same_data() {
+    let stack = Stack::start().await;
+    let _agent = stack.agent("pi-1").label("Rack Pi 1").online(&stack.http()).await;
+    let mut page = signed_in(&stack, DESK).await;
+    page.until("the card has the label", &panel_shows("stats", "Rack Pi 1")).await;
+    types(&mut page, "task run uptime pi-1").await;
+    page.until("the terminal shows the output", &terminal_shows("load average")).await;
+    page.until("the logs show the run", &panel_shows("logs", "uptime")).await;
+    page.until("the logs name the machine", &panel_shows("logs", "Rack Pi 1")).await;
+    // Renamed in the terminal, renamed everywhere.
+    types(&mut page, "assign name \"Rack Pi 1\" \"Attic\"").await;
+    page.until("the card has the new label", &panel_shows("stats", "Attic")).await;
+    page.until("the logs tell it", &panel_shows("logs", "Attic")).await;
+    types(&mut page, "task list").await;
+    page.until("the catalogue", &terminal_shows("both-streams")).await;
+    assert_eq!(page.errors(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_mosquitto_pub_asks_for_appears_in_terminal_and_logs() {
+    let stack = Stack::start().await;
+    let _agent = stack.agent("pi-1").label("Rack Pi 1").online(&stack.http()).await;
+    let mut page = signed_in(&stack, DESK).await;
+    page.until("the terminal is ready", &terminal_shows("pistat>")).await;
+    let request = r#"{"task":"echo","args":{"text":"hello from mosquitto"}}"#;
+    stack.mosquitto().publish(&["-t", "pistat/pi-1/task/request", "-m", request, "-q", "1"]).await;
+    page.until("the terminal shows the output", &terminal_shows("hello from mosquitto")).await;
+    page.until("the logs show the run", &panel_shows("logs", "echo")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_move_by_themselves() {
+    let stack = Stack::start().await;
+    let _agent = stack.agent("pi-1").flag("--interval", "0.3").online(&stack.http()).await;
+    let mut page = signed_in(&stack, DESK).await;
+    page.until("the card", "!!document.querySelector('[data-pi=pi-1]')").await;
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("the numbers of the card change", PATIENCE, async || {
+        let text = page.evaluate("document.querySelector('[data-pi=pi-1]').innerText").await;
+        seen.insert(text.to_string());
+        if seen.len() >= 3 { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_dies_is_shown_offline_without_a_reload() {
+    let stack = Stack::start().await;
+    let mut agent = stack.agent("pi-1").label("Rack Pi 1").online(&stack.http()).await;
+    let mut page = signed_in(&stack, DESK).await;
+    page.until("the card", "!!document.querySelector('[data-pi=pi-1]')").await;
+    agent.kill();
+    page.until("offline", "document.querySelector('[data-pi=pi-1]').innerText.toLowerCase().includes('offline')").await;
+    agent.restart();
+    page.until("online", "!document.querySelector('[data-pi=pi-1]').innerText.toLowerCase().includes('offline')").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_comes_back_by_itself_after_the_controller_was_killed() {
+    let mut stack = Stack::start().await;
+    let _agent = stack.agent("pi-1").label("Rack Pi 1").online(&stack.http()).await;
+    let mut page = signed_in(&stack, DESK).await;
+    page.until("the card", "!!document.querySelector('[data-pi=pi-1]')").await;
+    stack.kill();
+    stack.restart().await;
+    types(&mut page, "task run echo text=again").await;
+    page.until("a command works again", &terminal_shows("again")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_of_a_task_is_untrusted_text() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let hostile = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>";
+    let _agent = stack.agent("pi-1").label(hostile).online(&http).await;
+    let mut page = signed_in(&stack, DESK).await;
+    http.send("PATCH", "/api/pis/pi-1", Some(json!({"assignment": hostile}))).await;
+    http.start_run("echo", "pi-1", json!({"text": hostile})).await;
+    page.until("the terminal shows it as text", &terminal_shows("onerror=window.pwned=1")).await;
+    page.until("the card shows it as text", &panel_shows("stats", "onerror")).await;
+    assert_eq!(page.evaluate("window.pwned === undefined").await, json!(true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_shows_the_fleet_without_scrolling_sideways() {
+    let stack = Stack::start().await;
+    let _agent = stack.agent("pi-1").label("Rack Pi 1").online(&stack.http()).await;
+    let mut page = signed_in(&stack, PHONE).await;
+    page.until("the card", "!!document.querySelector('[data-pi=pi-1]')").await;
+    let width = page.evaluate("document.documentElement.scrollWidth").await;
+    assert!(width.as_u64().is_some_and(|width| width <= u64::from(PHONE.0)), "{width}");
+    assert!(page.picture().await.len() > 10_000, "a picture of something");
+}

@@ -1,0 +1,169 @@
+//! Many machines at once.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use pistat_protocol::{
+    api::AcceptedRuns,
+    dashboard::{Change, Group, Run, ServerMessage},
+    task::RunState,
+};
+use pistat_tests::{PATIENCE, Stack, eventually, fake_agent::Identity};
+use serde_json::json;
+use tokio::{task::JoinSet, time::Instant};
+
+/// How many agents the large test has; `PISTAT_TEST_AGENTS` sets another number.
+fn agents() -> usize {
+    std::env::var("PISTAT_TEST_AGENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(500)
+}
+
+/// How many enrol at a time.
+const AT_ONCE: usize = 25;
+
+/// Enrols and connects this many agents that do what they are told.
+async fn serving(stack: &Stack, count: usize) -> JoinSet<()> {
+    let (address, token) = (stack.said.mqtt, stack.join_token());
+    let mut serving = JoinSet::new();
+    for first in (0..count).step_by(AT_ONCE) {
+        let mut joining = JoinSet::new();
+        for number in first..count.min(first + AT_ONCE) {
+            let token = token.clone();
+            joining.spawn(async move { Identity::enrol(address, &format!("pi-{number:03}"), &token).await });
+        }
+        while let Some(identity) = joining.join_next().await {
+            let agent =
+                identity.unwrap().unwrap_or_else(|error| panic!("an agent cannot enrol: {error}")).connect().await;
+            serving.spawn(agent.serve());
+        }
+    }
+    serving
+}
+
+async fn online(stack: &Stack, count: usize) {
+    let http = stack.http();
+    eventually("all agents are known to be there", Duration::from_secs(60), async || {
+        let machines: Vec<pistat_protocol::dashboard::Machine> = http.get("/api/pis").await.json();
+        let there = machines.iter().filter(|machine| {
+            machine.id.as_str().starts_with("pi-")
+                && machine.status != pistat_protocol::dashboard::MachineStatus::Offline
+        });
+        let there = there.count();
+        if there == count { Ok(()) } else { Err(format!("{there} of {count}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_agents_run_uptime_by_all_in_one_go() {
+    let count = agents();
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let _serving = serving(&stack, count).await;
+    online(&stack, count).await;
+    let mut feed = stack.feed().await;
+    let started = Instant::now();
+    let accepted: AcceptedRuns = http.ask_run("uptime", "@all", json!({})).await.json();
+    // The controller's own machine is one of all.
+    assert_eq!(accepted.runs.len(), count + 1);
+    let group = accepted.group.expect("a group has a record of its own");
+    let mut progress = BTreeSet::new();
+    let finished = feed
+        .change("the group's end", |change| match change {
+            Change::Group { group: seen } if seen.id == group => {
+                let ended: u32 = seen.states.iter().filter(|(state, _)| state.is_final()).map(|(_, count)| count).sum();
+                progress.insert(ended);
+                (ended == seen.total).then(|| seen.clone())
+            }
+            _ => None,
+        })
+        .await;
+    eprintln!("{count} agents: all done after {:?}, {} steps of progress seen", started.elapsed(), progress.len());
+    assert_eq!(finished.states.get(&RunState::Succeeded).copied().unwrap_or(0) as usize, count + 1, "{finished:?}");
+    assert!(progress.len() >= 3, "progress is live: {progress:?}");
+    for run in &accepted.runs[..10] {
+        let run: Run = http.run(*run).await.unwrap();
+        assert!(!http.output(run.id).await.is_empty(), "{run:?}");
+    }
+    let parent: Group = http.get(&format!("/api/groups/{group}")).await.json();
+    assert_eq!(parent.total as usize, count + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_group_stops_after_failures_and_a_canary_goes_first() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut agents = Vec::new();
+    for number in 1..=4 {
+        agents.push(stack.fake_agent(&format!("pi-{number}")).await);
+        let tagged = http.send("PATCH", &format!("/api/pis/pi-{number}"), Some(json!({"tags": ["rack"]}))).await;
+        assert_eq!(tagged.status, 200, "{tagged:?}");
+    }
+    let body = json!({"task": "uptime", "target": "@rack", "group": {"canary": true, "stop_after": 1}});
+    let accepted: AcceptedRuns = http.post("/api/runs", body).await.json();
+    assert_eq!(accepted.runs.len(), 4);
+    // One machine alone gets its order, fails, and nobody else is asked.
+    let canary = http.run(accepted.runs[0]).await.unwrap();
+    let first = agents.iter_mut().find(|agent| *agent.pi() == canary.pi).expect("the canary is one of the group");
+    let (order, _) = first.order().await;
+    first.report(order.run, RunState::Failed, Some(1), Some(0)).await;
+    let group = accepted.group.unwrap();
+    let stopped = eventually("the group stops", PATIENCE, async || {
+        let group: Group = http.get(&format!("/api/groups/{group}")).await.json();
+        if group.stopped.is_some() { Ok(group) } else { Err(format!("{group:?}")) }
+    })
+    .await;
+    assert_eq!(stopped.states.get(&RunState::Failed), Some(&1), "{stopped:?}");
+    for run in &accepted.runs[1..] {
+        let run = http.ended(*run, PATIENCE).await;
+        assert!(run.started_at.is_none(), "{run:?}");
+    }
+    for agent in &mut agents {
+        let order = agent.next(Duration::from_millis(300)).await;
+        assert!(!matches!(order, Some(pistat_tests::fake_agent::FromController::Order(..))), "{order:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_once_limits_how_many_machines_work_at_a_time() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut agents = Vec::new();
+    for number in 1..=3 {
+        agents.push(stack.fake_agent(&format!("pi-{number}")).await);
+        http.send("PATCH", &format!("/api/pis/pi-{number}"), Some(json!({"tags": ["rack"]}))).await;
+    }
+    let body = json!({"task": "uptime", "target": "@rack", "group": {"at_once": 1}});
+    let accepted: AcceptedRuns = http.post("/api/runs", body).await.json();
+    for run in accepted.runs {
+        let pi = http.run(run).await.unwrap().pi;
+        for agent in agents.iter_mut().filter(|agent| *agent.pi() != pi) {
+            let heard = agent.next(Duration::from_millis(200)).await;
+            assert!(
+                !matches!(heard, Some(pistat_tests::fake_agent::FromController::Order(..))),
+                "{pi} is not alone: {heard:?}"
+            );
+        }
+        let agent = agents.iter_mut().find(|agent| *agent.pi() == pi).unwrap();
+        let (order, _) = agent.order().await;
+        assert_eq!(order.run, run);
+        agent.report(run, RunState::Succeeded, Some(0), Some(0)).await;
+        agent.acknowledged(run, RunState::Succeeded).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dashboard_opened_late_gets_a_snapshot_of_everything() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let _serving = serving(&stack, 30).await;
+    online(&stack, 30).await;
+    let accepted: AcceptedRuns = http.ask_run("uptime", "@all", json!({})).await.json();
+    for run in &accepted.runs {
+        http.ended(*run, PATIENCE).await;
+    }
+    let mut feed = stack.feed().await;
+    let Some(ServerMessage::Snapshot { machines, runs, groups, tasks, events, .. }) = feed.next(PATIENCE).await else {
+        panic!("a feed begins with a snapshot")
+    };
+    assert_eq!((machines.len(), groups.len()), (31, 1));
+    assert!(runs.len() >= 31 && !events.is_empty() && !tasks.is_empty());
+}

@@ -1,0 +1,313 @@
+//! What goes wrong gets one sentence that says what is wrong and what to do, and the right exit code. Nothing is lost.
+
+use std::{net::TcpListener, path::Path, process::Command, time::Duration};
+
+use pistat_protocol::{dashboard::Run, task::RunState};
+use pistat_tests::{
+    PATIENCE, Stack,
+    process::{Finished, run},
+    programs::program,
+};
+use serde_json::json;
+
+/// Wrong usage or configuration.
+const USAGE: i32 = 64;
+/// A port cannot be had, or the controller does not answer.
+const UNAVAILABLE: i32 = 69;
+/// The state folder cannot be used.
+const IO_ERROR: i32 = 74;
+/// Not enrolled, and nothing to enrol with.
+const CONFIGURATION: i32 = 78;
+
+async fn controller(folder: &Path, words: &[&str]) -> Finished {
+    let mut command = Command::new(program("pistat"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(folder).args(words);
+    run("pistat", &mut command, PATIENCE).await
+}
+
+fn is_told(finished: &Finished, code: i32, words: &[&str]) {
+    assert_eq!(finished.code, code, "{finished:?}");
+    for word in words {
+        assert!(finished.stderr.contains(word), "{word:?} is not told: {finished:?}");
+    }
+    assert!(!finished.stderr.contains("panicked"), "{finished:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_not_in_the_catalogue_is_refused_with_a_sentence() {
+    let stack = Stack::start().await;
+    let problem = stack.http().ask_run("uptimee", "controller", json!({})).await.problem();
+    assert_eq!(problem.status, 404);
+    assert!(problem.detail.contains("uptimee"), "{}", problem.detail);
+    let answer = stack.feed().await.command("task run uptimee").await;
+    assert!(!answer.ok && answer.text.contains("uptime"), "the terminal suggests the nearest: {answer:?}");
+    let said = stack.cli(&["task", "run", "uptimee"]).await;
+    assert!(said.code != 0 && said.stderr.contains("uptimee"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_machine_is_refused_with_a_sentence() {
+    let stack = Stack::start().await;
+    let problem = stack.http().ask_run("uptime", "pi-99", json!({})).await.problem();
+    assert_eq!(problem.status, 404);
+    assert!(problem.detail.contains("pi-99"), "{}", problem.detail);
+    for line in ["task run uptime pi-99", "assign name pi-99 x", "task assign pi-99 uptime", "tag add pi-99 x"] {
+        let answer = stack.feed().await.command(line).await;
+        assert!(!answer.ok && answer.text.contains("pi-99"), "{line}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_group_is_an_error_and_never_everything() {
+    let stack = Stack::start().await;
+    let problem = stack.http().ask_run("uptime", "@nobody", json!({})).await.problem();
+    assert!((400..500).contains(&problem.status) && problem.detail.contains("nobody"), "{problem:?}");
+    assert_eq!(stack.http().get("/api/runs").await.json::<Vec<Run>>(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ambiguous_label_is_refused_and_lists_the_candidates() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let _one = stack.agent("pi-1").label("Rack").online(&http).await;
+    let _two = stack.agent("pi-2").label("rack").online(&http).await;
+    let mut feed = stack.feed().await;
+    for line in ["task run uptime Rack", "assign name RACK Attic", "task assign rack uptime"] {
+        let answer = feed.command(line).await;
+        assert!(!answer.ok && answer.text.contains("pi-1") && answer.text.contains("pi-2"), "{line}: {answer:?}");
+    }
+    let twin = feed.command("task run Twin").await;
+    assert!(!twin.ok && twin.text.contains("twin-a") && twin.text.contains("twin-b"), "{twin:?}");
+    assert_eq!(http.get("/api/runs").await.json::<Vec<Run>>(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offline_agent_gets_its_run_when_it_is_back_or_the_run_expires_or_is_refused_at_once() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut agent = stack.agent("pi-1").online(&http).await;
+    agent.kill();
+    agent.offline(&http).await;
+    let waits = http.start_run("mark", "pi-1", json!({"key": "waited"})).await;
+    assert_eq!(http.run(waits).await.unwrap().state, RunState::Queued);
+    let body = json!({"task": "uptime", "target": "pi-1", "expires": "0s"});
+    let refused = http.post("/api/runs", body).await.problem();
+    assert_eq!(refused.status, 409);
+    assert!(refused.detail.contains("offline"), "{}", refused.detail);
+    let body = json!({"task": "mark", "target": "pi-1", "expires": "1s", "args": {"key": "expired"}});
+    let expires: pistat_protocol::api::AcceptedRuns = http.post("/api/runs", body).await.json();
+    let expired = http.ended(expires.runs[0], PATIENCE).await;
+    assert_eq!(expired.state, RunState::Expired);
+    agent.restart();
+    assert_eq!(http.ended(waits, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(pistat_tests::catalogue::starts(&stack.marks(), "waited"), 1);
+    assert_eq!(pistat_tests::catalogue::starts(&stack.marks(), "expired"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_instance_on_a_taken_port_says_so() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = folder.path().join("tasks.toml");
+    std::fs::write(&tasks, "[task.uptime]\ncommand = [\"uptime\"]\n").unwrap();
+    let port = address.rsplit(':').next().unwrap();
+    for (http, mqtt) in [(address.as_str(), "127.0.0.1:0"), ("127.0.0.1:0", address.as_str())] {
+        let words = ["serve", "--http", http, "--mqtt", mqtt, "--state", "state", "--tasks", tasks.to_str().unwrap()];
+        let said = controller(folder.path(), &words).await;
+        is_told(&said, UNAVAILABLE, &[port]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_instance_on_the_same_state_folder_is_refused() {
+    let stack = Stack::start().await;
+    let state = stack.state();
+    let words =
+        ["serve", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--state", state.to_str().unwrap(), "--tasks"];
+    let tasks = stack.catalogue();
+    let mut words = words.to_vec();
+    words.push(tasks.to_str().unwrap());
+    let said = controller(stack.folder(), &words).await;
+    is_told(&said, IO_ERROR, &["state"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_configuration_is_refused_with_every_problem_at_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("pistat.toml");
+    let tasks = folder.path().join("tasks.toml");
+    std::fs::write(&config, "[http]\nlisten = \"nowhere\"\nlisten_too = 1\n\n[mqtt]\nprefix = \"a+b\"\n").unwrap();
+    std::fs::write(&tasks, "[task.uptime]\ncommand = \"uptime\"\n\n[task.Bad]\ncommand = [\"x\"]\n").unwrap();
+    let (config, tasks) = (config.to_str().unwrap(), tasks.to_str().unwrap());
+    for verb in ["serve", "check"] {
+        let said = controller(folder.path(), &[verb, "--config", config, "--tasks", tasks, "--state", "state"]).await;
+        let all = format!("{}{}", said.stdout, said.stderr);
+        assert_eq!(said.code, USAGE, "{verb}: {said:?}");
+        for word in ["listen", "listen_too", "prefix"] {
+            assert!(all.contains(word), "{verb} does not name {word}: {all}");
+        }
+        assert!(!folder.path().join("state").exists(), "nothing is made before the configuration is good");
+    }
+    let said = controller(folder.path(), &["check", "--tasks", tasks]).await;
+    let all = format!("{}{}", said.stdout, said.stderr);
+    assert!(said.code == USAGE && all.contains("Bad") && all.contains(":2") || all.contains("line 2"), "{said:?}");
+    let missing = controller(folder.path(), &["serve", "--config", "/nonexistent/pistat.toml"]).await;
+    is_told(&missing, USAGE, &["/nonexistent/pistat.toml"]);
+    for words in [&["serve", "--http", "nowhere"][..], &["no-such-command"], &["serve", "--log-level", "loud"]] {
+        assert_eq!(controller(folder.path(), words).await.code, USAGE, "{words:?}");
+    }
+    std::fs::write(tasks, "[task.uptime]\ncommand = [\"uptime\"]\n").unwrap();
+    assert_eq!(controller(folder.path(), &["check", "--tasks", tasks]).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_folder_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = folder.path().join("tasks.toml");
+    std::fs::write(&tasks, "[task.uptime]\ncommand = [\"uptime\"]\n").unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let words = ["serve", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--state", "file/state", "--tasks"];
+    let mut words = words.to_vec();
+    words.push(tasks.to_str().unwrap());
+    let said = controller(folder.path(), &words).await;
+    is_told(&said, IO_ERROR, &["file/state"]);
+}
+
+/// `RLIMIT_FSIZE` stands for the full disk: writes beyond it fail (and the signal that comes with them is ignored by the shell's children).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_state_disk_refuses_new_runs_with_a_sentence_and_loses_nothing() {
+    let script = "trap '' XFSZ; ulimit -f 400; exec \"$@\"";
+    let mut stack = Stack::builder().wrapped_in(&["bash", "-c", script, "limited"]).start().await;
+    let http = stack.http();
+    let kept = http.start_run("echo", "controller", json!({"text": "kept"})).await;
+    assert_eq!(http.ended(kept, PATIENCE).await.state, RunState::Succeeded);
+    let mut accepted = vec![kept];
+    let mut refusal = None;
+    for _ in 0..400 {
+        let reply = http.ask_run("flood", "controller", json!({"mebibytes": 1})).await;
+        match reply.status {
+            202 => accepted.push(reply.json::<pistat_protocol::api::AcceptedRuns>().runs[0]),
+            _ => {
+                refusal = Some(reply);
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if stack.process().ended().is_some() {
+            break;
+        }
+    }
+    if let Some(code) = stack.process().ended() {
+        // Ending is honest too, if it says why.
+        let said = stack.process().stderr().join("\n");
+        assert!(code.code().is_some_and(|code| code != 0) && !said.contains("panicked"), "{code:?}: {said}");
+    } else {
+        let problem = refusal.expect("a full disk refuses new runs").problem();
+        assert!(problem.status >= 500, "{problem:?}");
+        stack.stop().await;
+    }
+    // With room again, everything that was accepted is there.
+    let mut again = Stack::builder().state(&stack.state()).start().await;
+    for run in accepted {
+        let run = again.http().run(run).await.unwrap();
+        assert!(run.id == kept || !run.requested_by.is_empty(), "{run:?}");
+    }
+    assert_eq!(again.http().output(kept).await, "kept\n");
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_state_files_are_set_aside_named_and_never_stop_the_start() {
+    let mut stack = Stack::start().await;
+    let http = stack.http();
+    let answer = stack.feed().await.command("assign name controller Tower").await;
+    assert!(answer.ok, "{answer:?}");
+    assert_eq!(stack.stop().await, 0);
+    for file in ["labels.json", "tasks.json"] {
+        std::fs::write(stack.state().join(file), "{\"torn\": ").unwrap();
+    }
+    stack.restart().await;
+    let said = stack.process().stdout().join("\n");
+    assert!(said.contains("labels.json"), "{said}");
+    let kept = std::fs::read_dir(stack.state()).unwrap().map(|entry| entry.unwrap().path());
+    let kept = kept.filter(|path| std::fs::read_to_string(path).is_ok_and(|text| text == "{\"torn\": ")).count();
+    assert_eq!(kept, 2, "both damaged files are kept aside");
+    assert_eq!(http.machine("controller").await.unwrap().label.to_lowercase(), "controller");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_admin_token_is_made_anew_at_the_next_start() {
+    let mut stack = Stack::start().await;
+    let old = stack.http();
+    stack.stop().await;
+    std::fs::remove_file(stack.state().join("admin.token")).unwrap();
+    stack.restart().await;
+    assert_eq!(stack.http().get("/api/me").await.status, 200);
+    assert_eq!(old.get("/api/me").await.status, 401, "the lost token may be in the wrong hands");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_without_a_token_says_where_to_find_one_and_exits_78() {
+    let stack = Stack::start().await;
+    let mut agent = stack.agent("pi-1").token(None).start();
+    assert_eq!(agent.process().exit_code(PATIENCE).await, CONFIGURATION);
+    let said = agent.process().stderr().join("\n");
+    assert!(said.contains("join-token") && said.contains("--token"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_with_a_wrong_command_line_exits_64() {
+    let stack = Stack::start().await;
+    for (flag, value) in [("--interval", "0.1"), ("--interval", "often"), ("--log-level", "loud"), ("--label", "x\ny")]
+    {
+        let mut agent = stack.agent("pi-1").flag(flag, value).start();
+        let code = agent.process().exit_code(PATIENCE).await;
+        let said = agent.process().stderr().join("\n");
+        assert!(code == USAGE && said.contains(flag.trim_start_matches('-')), "{flag} {value:?}: {code} {said}");
+    }
+    for url in ["ftp://x", "http://", "nonsense"] {
+        let mut agent = stack.agent("pi-1").url(url).start();
+        assert_eq!(agent.process().exit_code(PATIENCE).await, USAGE, "{url}");
+    }
+    let mut agent = stack.agent("not a pi").start();
+    assert_eq!(agent.process().exit_code(PATIENCE).await, USAGE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_programs_exit_0_when_they_are_asked_to_stop() {
+    let mut stack = Stack::start().await;
+    let mut agent = stack.agent("pi-1").online(&stack.http()).await;
+    // One in the middle of a run, and a browser connected.
+    stack.http().start_run("pause", "pi-1", json!({"seconds": 600})).await;
+    let _feed = stack.feed().await;
+    assert_eq!(agent.stop().await, 0);
+    assert_eq!(stack.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_exits_with_the_tasks_own_code() {
+    let stack = Stack::start().await;
+    for code in [0, 3, 255] {
+        let said = stack.cli(&["task", "run", "exit", &format!("code={code}")]).await;
+        assert_eq!(said.code, code, "{said:?}");
+        assert!(said.stdout.contains(&format!("leaving with {code}")), "{said:?}");
+    }
+    let detached = stack.cli(&["task", "run", "uptime", "--detach"]).await;
+    let run = detached.stdout.trim().parse().unwrap_or_else(|error| panic!("{error}: {detached:?}"));
+    assert_eq!(stack.http().ended(run, PATIENCE).await.state, RunState::Succeeded);
+    let shown = stack.cli(&["output", &run.to_string()]).await;
+    assert!(shown.code == 0 && shown.stdout.contains("load average"), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_says_when_the_controller_is_not_there_or_the_token_is_wrong() {
+    let mut stack = Stack::start().await;
+    let wrong = stack.folder().join("wrong.token");
+    std::fs::write(&wrong, "not-a-token").unwrap();
+    let said = stack.cli_as(&wrong, &["pis"], PATIENCE).await;
+    is_told(&said, 77, &["token"]);
+    stack.stop().await;
+    let said = stack.cli(&["pis"]).await;
+    is_told(&said, UNAVAILABLE, &[&stack.said.http]);
+}

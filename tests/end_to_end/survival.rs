@@ -1,0 +1,360 @@
+//! Programs are killed, wires are cut, machines restart: every accepted run reaches exactly one final state, none runs twice, none vanishes.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use pistat_protocol::{
+    dashboard::{MachineStatus, Run},
+    id::RunId,
+    task::RunState,
+};
+use pistat_tests::{Agent, Http, PATIENCE, Proxy, Stack, catalogue::starts, eventually, random::Dice, steadily};
+use serde_json::json;
+
+/// How many times each kill test strikes; `PISTAT_TEST_ROUNDS` asks for more.
+fn rounds() -> usize {
+    std::env::var("PISTAT_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4)
+}
+
+/// How long after the last strike everything may take to settle.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// Runs that were accepted, by the key of their marks.
+#[derive(Default)]
+struct Accepted(BTreeMap<String, RunId>);
+
+impl Accepted {
+    /// Asks for some more runs; only those that were answered with 202 count. An answer that was lost is found later by its request id.
+    async fn ask(&mut self, http: &Http, pi: &str, round: usize, seconds: f64) {
+        for number in 0..3 {
+            let key = format!("r{round}-{number}");
+            let body =
+                json!({"task": "mark", "target": pi, "request_id": key, "args": {"key": key, "seconds": seconds}});
+            if let Ok(reply) = http.try_send("POST", "/api/runs", Some(body)).await {
+                if reply.status == 202 {
+                    self.0.insert(key, reply.json::<pistat_protocol::api::AcceptedRuns>().runs[0]);
+                }
+            }
+        }
+    }
+
+    /// Waits until all are settled, and checks that the marks agree with the states.
+    async fn settle(&self, http: &Http, marks: &Path) {
+        assert!(!self.0.is_empty(), "no run was accepted: nothing was tested");
+        let mut finals = BTreeMap::new();
+        for (key, run) in &self.0 {
+            let run = http.ended(*run, SETTLE).await;
+            let started = starts(marks, key);
+            assert!(started <= 1, "{key} was started {started} times: {run:?}");
+            match run.state {
+                RunState::Succeeded => {
+                    assert_eq!(started, 1, "{key} cannot have succeeded without a start: {run:?}");
+                    let output = http.output(run.id).await;
+                    assert_eq!(output, format!("begin {key}\nend {key}\n"), "{run:?}");
+                }
+                RunState::Lost | RunState::Failed | RunState::Cancelled => {}
+                RunState::Expired | RunState::Rejected => assert_eq!(started, 0, "{key} never ran, it says: {run:?}"),
+                other => panic!("{other} of {key} is not expected: {run:?}"),
+            }
+            finals.insert(run.id, run.state);
+        }
+        let all: Vec<Run> = http.get("/api/runs?limit=1000").await.json();
+        for (id, state) in finals {
+            let same: Vec<_> = all.iter().filter(|run| run.id == id).map(|run| run.state).collect();
+            assert_eq!(same, [state], "a final state never changes, and no run vanishes or doubles");
+        }
+    }
+}
+
+async fn back(agent: &Agent, http: &Http) {
+    agent.sampled(http).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_at_any_instant_settles_every_run() {
+    let mut dice = Dice::new();
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut agent = stack.agent("pi-1").online(&http).await;
+    let mut accepted = Accepted::default();
+    for round in 0..rounds() {
+        accepted.ask(&http, "pi-1", round, 0.3).await;
+        tokio::time::sleep(dice.duration(Duration::from_millis(900))).await;
+        agent.kill();
+        tokio::time::sleep(dice.duration(Duration::from_millis(300))).await;
+        agent.restart();
+    }
+    back(&agent, &http).await;
+    accepted.settle(&http, &stack.marks()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_killed_at_any_instant_settles_every_run() {
+    let mut dice = Dice::new();
+    let mut stack = Stack::start().await;
+    let http = stack.http();
+    let agent = stack.agent("pi-1").online(&http).await;
+    let mut accepted = Accepted::default();
+    for round in 0..rounds() {
+        accepted.ask(&http, "pi-1", round, 0.3).await;
+        tokio::time::sleep(dice.duration(Duration::from_millis(900))).await;
+        stack.kill();
+        stack.restart().await;
+        back(&agent, &http).await;
+    }
+    accepted.settle(&http, &stack.marks()).await;
+    // The agent went on through all of it: nothing that it had begun was lost.
+    for run in accepted.0.values() {
+        let run = http.run(*run).await.unwrap();
+        assert!(matches!(run.state, RunState::Succeeded | RunState::Expired), "{run:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_cut_at_any_instant_loses_and_doubles_nothing() {
+    let mut dice = Dice::new();
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let proxy = Proxy::start(stack.said.http_address).await;
+    let agent = stack.agent("pi-1").url(&format!("http://{}", proxy.address())).online(&http).await;
+    let mut accepted = Accepted::default();
+    for round in 0..rounds() {
+        accepted.ask(&http, "pi-1", round, 0.2).await;
+        tokio::time::sleep(dice.duration(Duration::from_millis(600))).await;
+        proxy.cut();
+    }
+    back(&agent, &http).await;
+    accepted.settle(&http, &stack.marks()).await;
+    for run in accepted.0.values() {
+        assert_eq!(http.run(*run).await.unwrap().state, RunState::Succeeded);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_output_survives_cut_connections_without_a_gap() {
+    let mut dice = Dice::new();
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let proxy = Proxy::start(stack.said.http_address).await;
+    let agent = stack.agent("pi-1").url(&format!("http://{}", proxy.address())).online(&http).await;
+    // Less than the agent's window while it is away, so nothing may be dropped.
+    let run = http.start_run("drip", "pi-1", json!({"lines": 60})).await;
+    for _ in 0..rounds() {
+        tokio::time::sleep(dice.duration(Duration::from_millis(1200))).await;
+        proxy.cut();
+    }
+    back(&agent, &http).await;
+    let run = http.ended(run, SETTLE).await;
+    assert_eq!((run.state, run.dropped_bytes), (RunState::Succeeded, 0), "{run:?}");
+    let expected: String = (1..=60).map(|line| format!("line {line}\n")).collect();
+    assert_eq!(http.output(run.id).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_never_waits_for_a_controller_that_is_away_and_the_gap_is_counted() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let proxy = Proxy::start(stack.said.http_address).await;
+    let _agent = stack.agent("pi-1").url(&format!("http://{}", proxy.address())).online(&http).await;
+    let run = http.start_run("mark", "pi-1", json!({"key": "before", "seconds": 0})).await;
+    http.ended(run, PATIENCE).await;
+    let run = http.start_run("flood", "pi-1", json!({"mebibytes": 64})).await;
+    eventually("it runs", PATIENCE, async || {
+        let run = http.run(run).await?;
+        if run.state == RunState::Queued { Err(format!("{run:?}")) } else { Ok(()) }
+    })
+    .await;
+    proxy.close();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    proxy.reopen();
+    let run = http.ended(run, Duration::from_secs(120)).await;
+    assert_eq!(run.state, RunState::Succeeded, "{run:?}");
+    let total = 64 * 1024 * 1024 + "first\n\nlast\n".len() as u64;
+    assert_eq!(run.output_bytes, total, "what was dropped is counted: {run:?}");
+    assert!(http.output(run.id).await.ends_with("last\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_controller_shows_everything_again_and_agents_come_back_by_themselves() {
+    let mut stack = Stack::start().await;
+    let http = stack.http();
+    let one = stack.agent("pi-1").label("Rack Pi 1").online(&http).await;
+    let mut two = stack.agent("pi-2").online(&http).await;
+    let run = http.start_run("echo", "pi-1", json!({"text": "kept"})).await;
+    http.ended(run, PATIENCE).await;
+    let mut feed = stack.feed().await;
+    assert!(feed.command("assign name pi-2 Attic").await.ok && feed.command("task assign Attic uptime").await.ok);
+    stack.kill();
+    two.kill();
+    stack.restart().await;
+    one.sampled(&http).await;
+    let machine = http.machine("pi-2").await.unwrap();
+    assert_eq!((machine.label.as_str(), machine.assignment.is_some()), ("Attic", true));
+    assert_eq!(http.output(run).await, "kept\n");
+    assert_eq!(http.run(run).await.unwrap().state, RunState::Succeeded);
+    let id = one.process_id();
+    assert!(Path::new(&format!("/proc/{id}")).exists(), "the agent was not restarted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_restarted_in_the_middle_of_a_run_makes_it_lost_or_restarted() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let agent = stack.fake_agent("pi-1").await;
+    eventually("it is online", PATIENCE, async || {
+        let machine = http.machine("pi-1").await?;
+        if machine.status == MachineStatus::Offline { Err(format!("{machine:?}")) } else { Ok(()) }
+    })
+    .await;
+    // An ordinary run is lost with the boot during which it ran …
+    let run = http.start_run("pause", "pi-1", json!({"seconds": 60})).await;
+    let mut agent = agent;
+    let (order, _) = agent.order().await;
+    assert_eq!(order.run, run);
+    agent.report(run, RunState::Running, None, None).await;
+    agent.acknowledged(run, RunState::Running).await;
+    let mut identity = agent.vanish().await;
+    identity.info.boot_id = "boot-2".into();
+    let mut agent = identity.connect().await;
+    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Lost);
+    // … and one that ends with a restart has succeeded by it.
+    let run = http.start_run("restart", "pi-1", json!({})).await;
+    let (order, _) = agent.order().await;
+    assert_eq!(order.run, run);
+    agent.report(run, RunState::Running, None, None).await;
+    agent.acknowledged(run, RunState::Running).await;
+    let mut identity = agent.vanish().await;
+    identity.info.boot_id = "boot-3".into();
+    identity.info.known_runs = vec![run];
+    let agent = identity.connect().await;
+    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+    drop(agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_restarts_the_machine_fails_when_the_machine_does_not_restart() {
+    let text =
+        pistat_tests::catalogue::text(Path::new("/nonexistent")).replace("timeout = \"20s\"", "timeout = \"2s\"");
+    let stack = Stack::builder().catalogue(&text).start().await;
+    let http = stack.http();
+    let _agent = stack.agent("pi-1").online(&http).await;
+    let run = http.start_run("restart", "pi-1", json!({})).await;
+    let run = http.ended(run, PATIENCE).await;
+    assert_eq!(run.state, RunState::Failed, "{run:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_agent_with_a_new_boot_id_settles_what_was_interrupted() {
+    // A private mount namespace gives the agent another boot id; where that is not allowed, the test above with an agent of its own stands alone.
+    let folder = tempfile::tempdir().unwrap();
+    let boot_id = folder.path().join("boot_id");
+    let file = boot_id.to_str().unwrap().to_owned();
+    let script = format!("mount --bind {file} /proc/sys/kernel/random/boot_id && exec \"$@\"");
+    let wrapper = ["unshare", "--mount", "--map-root-user", "sh", "-c", &script, "booted"];
+    std::fs::write(&boot_id, "11111111-1111-4111-8111-111111111111\n").unwrap();
+    let mut trial = std::process::Command::new(wrapper[0]);
+    let allowed = trial.args(&wrapper[1..]).arg("true").status().is_ok_and(|status| status.success());
+    if !allowed {
+        eprintln!("this machine allows no private mounts: not run");
+        return;
+    }
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut agent = stack.agent("pi-1").wrapped_in(&wrapper).online(&http).await;
+    assert!(http.machine("pi-1").await.unwrap().info.unwrap().boot_id.starts_with("1111"));
+    let interrupted = http.start_run("mark", "pi-1", json!({"key": "interrupted", "seconds": 60})).await;
+    let restarts = http.start_run("restart", "pi-1", json!({})).await;
+    eventually("both run", PATIENCE, async || {
+        let states = [http.run(interrupted).await?.state, http.run(restarts).await?.state];
+        if states == [RunState::Running; 2] { Ok(()) } else { Err(format!("{states:?}")) }
+    })
+    .await;
+    agent.kill();
+    std::fs::write(&boot_id, "22222222-2222-4222-8222-222222222222\n").unwrap();
+    agent.restart();
+    assert_eq!(http.ended(interrupted, PATIENCE).await.state, RunState::Lost);
+    assert_eq!(http.ended(restarts, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(starts(&stack.marks(), "interrupted"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_after_a_final_state_changes_nothing() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut agent = stack.fake_agent("pi-1").await;
+    let run = http.start_run("uptime", "pi-1", json!({})).await;
+    agent.order().await;
+    agent.report(run, RunState::Succeeded, Some(0), Some(0)).await;
+    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+    agent.report(run, RunState::Failed, Some(1), Some(0)).await;
+    steadily("the run has succeeded", Duration::from_secs(1), async || {
+        let run = http.run(run).await?;
+        let same = run.state == RunState::Succeeded && run.exit_code == Some(0);
+        if same { Ok(()) } else { Err(format!("{run:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_and_output_for_another_machines_run_are_dropped() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut owner = stack.fake_agent("pi-1").await;
+    let liar = stack.fake_agent("pi-2").await;
+    let run = http.start_run("uptime", "pi-1", json!({})).await;
+    owner.order().await;
+    owner.report(run, RunState::Running, None, None).await;
+    owner.acknowledged(run, RunState::Running).await;
+    // On its own topics, which it may write.
+    liar.output(run, 0, "a lie\n").await;
+    liar.report(run, RunState::Failed, Some(1), Some(1)).await;
+    owner.output(run, 0, "the truth\n").await;
+    owner.report(run, RunState::Succeeded, Some(0), Some(1)).await;
+    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(http.output(run).await, "the truth\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_signed_for_the_session_at_hand_and_sent_again_only_if_the_agent_does_not_know_the_run() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut agent = stack.fake_agent("pi-1").await;
+    let run = http.start_run("uptime", "pi-1", json!({})).await;
+    let (first, _) = agent.order().await;
+    assert_eq!(first.session, agent.session);
+    // The order was never acted upon: after the reconnect it comes again, for the new session.
+    let identity = agent.vanish().await;
+    let mut agent = identity.connect().await;
+    let (second, _) = agent.order().await;
+    assert_eq!((second.run, &second.session), (run, &agent.session));
+    assert_ne!(first.session, second.session);
+    agent.report(run, RunState::Running, None, None).await;
+    agent.acknowledged(run, RunState::Running).await;
+    // Now the agent knows it: after the next reconnect no order comes, its report ends the run.
+    let mut identity = agent.vanish().await;
+    identity.info.known_runs = vec![run];
+    let mut agent = identity.connect().await;
+    let again = agent.next(Duration::from_secs(2)).await;
+    let ordered = matches!(&again, Some(pistat_tests::fake_agent::FromController::Order(..)));
+    assert!(!ordered, "a known run is never sent again: {again:?}");
+    agent.report(run, RunState::Succeeded, Some(0), Some(0)).await;
+    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_lost_only_when_its_agent_came_back_without_it() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut agent = stack.fake_agent("pi-1").await;
+    let run = http.start_run("pause", "pi-1", json!({"seconds": 60})).await;
+    agent.order().await;
+    agent.report(run, RunState::Running, None, None).await;
+    agent.acknowledged(run, RunState::Running).await;
+    let identity = agent.vanish().await;
+    steadily("a silent machine's run is not given up", Duration::from_secs(2), async || {
+        let run = http.run(run).await?;
+        if run.state == RunState::Running { Ok(()) } else { Err(format!("{run:?}")) }
+    })
+    .await;
+    let _agent = identity.connect().await;
+    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Lost);
+}
