@@ -170,7 +170,7 @@ impl Agent {
     fn message(&mut self, topic: Topic, payload: &Bytes, retain: bool) {
         match topic {
             Topic::Execute(pi, run) | Topic::Cancel(pi, run) if pi == self.options.pi => {
-                self.order(run, payload, retain)
+                self.order(run, payload, retain);
             }
             Topic::Ack(pi, run) if pi == self.options.pi && !retain => self.acknowledged(run, payload),
             Topic::Settings(pi) if pi == self.options.pi => self.settings(payload),

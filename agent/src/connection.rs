@@ -26,6 +26,7 @@ use crate::{
     Incoming, Outgoing,
     address::{Address, Transport},
     backoff::{Backoff, random_byte},
+    enroll::Rejoin,
 };
 
 /// Noticed by the broker after one and a half of it, by us after two.
@@ -103,11 +104,19 @@ pub async fn keep(
     endpoint: Endpoint,
     pi: PiId,
     secret: String,
+    rejoin: Option<Rejoin>,
     incoming: mpsc::Sender<Incoming>,
     mut outgoing: mpsc::Receiver<Outgoing>,
 ) {
-    let mut keeper =
-        Keeper { endpoint, pi, secret, incoming, backoff: Backoff::new(MOST_BACKOFF), troubles: Troubles::default() };
+    let mut keeper = Keeper {
+        endpoint,
+        pi,
+        secret,
+        rejoin,
+        incoming,
+        backoff: Backoff::new(MOST_BACKOFF),
+        troubles: Troubles::default(),
+    };
     while keeper.connect(&mut outgoing).await {}
 }
 
@@ -115,6 +124,7 @@ struct Keeper {
     endpoint: Endpoint,
     pi: PiId,
     secret: String,
+    rejoin: Option<Rejoin>,
     incoming: mpsc::Sender<Incoming>,
     backoff: Backoff,
     troubles: Troubles,
@@ -141,10 +151,16 @@ impl Keeper {
             },
         };
         let wait = self.wait_after(&trouble);
+        let next_attempt = async {
+            let rejoined = is_refusal(&trouble) && self.rejoin().await;
+            if !rejoined {
+                tokio::time::sleep(wait).await;
+            }
+        };
         tokio::select! {
             biased;
             () = drain(outgoing) => false,
-            () = tokio::time::sleep(wait) => true,
+            () = next_attempt => true,
         }
     }
 
@@ -197,10 +213,26 @@ impl Keeper {
     }
 
     async fn hear(&self, topic: &str, payload: bytes::Bytes, retain: bool) {
-        match self.endpoint.topics.parse(topic) {
+        if let Some(topic) = self.endpoint.topics.parse(topic) {
             // Nobody listens any more when the agent is ending.
-            Some(topic) => _ = self.incoming.send(Incoming::Message { topic, payload, retain }).await,
-            None => tracing::debug!(topic, "not one of our topics"),
+            let _ = self.incoming.send(Incoming::Message { topic, payload, retain }).await;
+        } else {
+            tracing::debug!(topic, "not one of our topics");
+        }
+    }
+
+    /// Joins again with the token that the agent was started with, if it was.
+    async fn rejoin(&self) -> bool {
+        let Some(rejoin) = &self.rejoin else { return false };
+        match rejoin.attempt(&self.endpoint).await {
+            Ok(()) => {
+                tracing::info!(pi = %self.pi, "enrolled again");
+                true
+            }
+            Err(sentence) => {
+                tracing::warn!("{sentence}");
+                false
+            }
         }
     }
 

@@ -71,6 +71,42 @@ pub enum EnrollError {
     Credential(#[from] CredentialError),
 }
 
+/// How an enrolled machine whose credentials are refused joins again with the token that it was started with.
+///
+/// The secret stays the same: for a machine that was reset this is its one new enrolment, for one that is still known it changes nothing.
+#[derive(Debug, Clone)]
+pub struct Rejoin {
+    /// The token.
+    pub token: JoinToken,
+    /// The credential in force.
+    pub credential: Credential,
+    /// The machine's label.
+    pub label: Option<String>,
+}
+
+impl Rejoin {
+    /// Tries once.
+    ///
+    /// # Errors
+    /// A sentence for the log.
+    pub(crate) async fn attempt(&self, endpoint: &Endpoint) -> Result<(), String> {
+        let enrolment = Enrolment {
+            endpoint,
+            pi: &self.credential.pi,
+            label: self.label.as_deref(),
+            serial: self.credential.serial.clone(),
+            token: Some(&self.token),
+            folder: Path::new(""),
+        };
+        let joining = enrolment.try_to_join(&self.token, &self.credential);
+        match tokio::time::timeout(NO_ANSWER, joining).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(trouble)) => Err(enrolment.explain(trouble, &mut Backoff::new(MOST_BACKOFF)).0),
+            Err(_) => Err(format!("{} does not answer the enrolment", endpoint.address())),
+        }
+    }
+}
+
 /// Why one attempt failed.
 enum Trouble {
     Connection(Box<ConnectionError>),
@@ -341,8 +377,8 @@ mod tests {
         }
     }
 
-    fn response() -> Option<Topic> {
-        Some(Topic::EnrollResponse("pi-1".parse().unwrap()))
+    fn response() -> Topic {
+        Topic::EnrollResponse("pi-1".parse().unwrap())
     }
 
     #[test]
@@ -354,15 +390,15 @@ mod tests {
         let mut hear =
             |topic, payload: Vec<u8>| conversation.hear(topic, &payload).unwrap_or_else(|_| panic!("no refusal"));
         assert_eq!(hear(Some(Topic::ControllerKey), encode(&stranger.public().view())), None);
-        assert_eq!(hear(response(), bench.answer(&stranger, |_| {}, &nonce)), None);
+        assert_eq!(hear(Some(response()), bench.answer(&stranger, |_| {}, &nonce)), None);
         assert_eq!(hear(Some(Topic::ControllerKey), encode(&bench.controller.public().view())), None);
-        assert_eq!(hear(response(), bench.answer(&stranger, |_| {}, &nonce)), None, "another key");
-        assert_eq!(hear(response(), bench.answer(&bench.controller, |_| {}, "old")), None, "another nonce");
+        assert_eq!(hear(Some(response()), bench.answer(&stranger, |_| {}, &nonce)), None, "another key");
+        assert_eq!(hear(Some(response()), bench.answer(&bench.controller, |_| {}, "old")), None, "another nonce");
         let foreign = |order: &mut EnrollOrder| order.pi = "pi-2".parse().unwrap();
-        assert_eq!(hear(response(), bench.answer(&bench.controller, foreign, &nonce)), None, "another machine");
+        assert_eq!(hear(Some(response()), bench.answer(&bench.controller, foreign, &nonce)), None, "another machine");
         let altered = |order: &mut EnrollOrder| order.secret_sha256 = secret_sha256("x");
-        assert_eq!(hear(response(), bench.answer(&bench.controller, altered, &nonce)), None, "another secret");
-        let key = hear(response(), bench.answer(&bench.controller, |_| {}, &nonce));
+        assert_eq!(hear(Some(response()), bench.answer(&bench.controller, altered, &nonce)), None, "another secret");
+        let key = hear(Some(response()), bench.answer(&bench.controller, |_| {}, &nonce));
         assert_eq!(key, Some(bench.controller.public()));
     }
 
@@ -371,7 +407,7 @@ mod tests {
         let bench = Bench::new();
         let mut conversation = Conversation::new(&bench.token, &bench.credential, false);
         let answer = bench.answer(&bench.controller, |_| {}, &conversation.nonce);
-        assert!(matches!(conversation.hear(response(), &answer), Ok(None)));
+        assert!(matches!(conversation.hear(Some(response()), &answer), Ok(None)));
         let key = encode(&bench.controller.public().view());
         assert!(matches!(conversation.hear(Some(Topic::ControllerKey), &key), Ok(Some(_))));
     }
@@ -389,8 +425,8 @@ mod tests {
         let bench = Bench::new();
         let mut conversation = Conversation::new(&bench.token, &bench.credential, false);
         let refusal = |nonce: &str| encode(&EnrollAnswer::Refused { error: "no".into(), nonce: nonce.to_owned() });
-        assert!(matches!(conversation.hear(response(), &refusal("old")), Ok(None)));
+        assert!(matches!(conversation.hear(Some(response()), &refusal("old")), Ok(None)));
         let nonce = conversation.nonce.clone();
-        assert!(matches!(conversation.hear(response(), &refusal(&nonce)), Err(Trouble::Refused(_))));
+        assert!(matches!(conversation.hear(Some(response()), &refusal(&nonce)), Err(Trouble::Refused(_))));
     }
 }

@@ -152,7 +152,7 @@ async fn failed_units(root: &Path) -> Option<Vec<String>> {
     )
 }
 
-/// Wear of an eMMC by its own estimate, in steps of ten: `life_time` is "0x01 0x02" for its two kinds of memory (JEDEC JESD84-B51, EXT_CSD 268
+/// Wear of an eMMC by its own estimate, in steps of ten: `life_time` is "0x01 0x02" for its two kinds of memory (JEDEC JESD84-B51, `EXT_CSD` 268
 /// and 269), 1 for up to 10 %, 11 for more than its life. SD cards tell nothing.
 fn storage_wear(root: &Path) -> Option<u8> {
     let disks = fs::read_dir(root.join("sys/block")).into_iter().flatten().flatten();

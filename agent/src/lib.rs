@@ -88,3 +88,15 @@ pub async fn run(
 ) -> Result<(), AgentError> {
     agent::Agent::start(options, outgoing)?.run(incoming, stop).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The controller runs the agent as a task on a runtime with several threads.
+    #[test]
+    fn an_embedder_may_move_it_between_threads() {
+        fn movable<T: Send>(_: impl Fn(AgentOptions, mpsc::Receiver<Incoming>, mpsc::Sender<Outgoing>) -> T) {}
+        movable(|options, incoming, outgoing| run(options, incoming, outgoing, CancellationToken::new()));
+    }
+}

@@ -11,7 +11,7 @@ use pistat_agent::{
     config::{Config, Flags},
     connection::{self, Endpoint},
     credential::CredentialError,
-    enroll::{EnrollError, Enrolment, enroll},
+    enroll::{EnrollError, Enrolment, Rejoin, enroll},
     facts,
     notify::Notify,
 };
@@ -166,7 +166,12 @@ async fn enroll_and_run(
     options.runner_socket.clone_from(&config.runner_socket);
     let (hear, heard) = mpsc::channel(INCOMING);
     let (say, said) = mpsc::channel(OUTGOING);
-    let connection = connection::keep(endpoint, config.pi.clone(), credential.secret, hear, said);
+    let rejoin = config.token.clone().filter(|_| config.address.login.is_none()).map(|token| Rejoin {
+        token,
+        credential: credential.clone(),
+        label: config.label.clone(),
+    });
+    let connection = connection::keep(endpoint, config.pi.clone(), credential.secret, rejoin, hear, said);
     // The agent closes its side when it ends; the connection then says goodbye.
     let (ended, ()) = tokio::join!(pistat_agent::run(options, heard, say, stop), connection);
     ended?;

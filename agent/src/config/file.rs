@@ -8,6 +8,7 @@ use serde::Deserialize;
 /// Every key of the file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the fields are the file's keys")]
 pub(super) struct File {
     pub controller_url: Option<String>,
     pub pi_id: Option<String>,

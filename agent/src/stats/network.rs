@@ -130,8 +130,8 @@ mod tests {
     }
 
     fn write_dev(root: &Path, lines: &[(&str, u64, u64)]) {
-        let lines: String =
-            lines.iter().map(|(name, rx, tx)| format!("{name}: {rx} 1 0 0 0 0 0 0 {tx} 1 0 0 0 0 0 0\n")).collect();
+        let line = |(name, rx, tx): &(&str, u64, u64)| format!("{name}: {rx} 1 0 0 0 0 0 0 {tx} 1 0 0 0 0 0 0\n");
+        let lines = lines.iter().map(line).collect::<Vec<_>>().concat();
         std::fs::create_dir_all(root.join("proc/net")).unwrap();
         std::fs::write(root.join("proc/net/dev"), format!("Inter-|\n face |bytes\n{lines}")).unwrap();
     }

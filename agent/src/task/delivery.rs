@@ -53,6 +53,7 @@ pub(crate) struct Control {
 
 /// What is still to be delivered.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent things that are due or not")]
 pub(crate) struct Delivery {
     pi: PiId,
     run: RunId,

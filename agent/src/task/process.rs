@@ -147,7 +147,7 @@ fn environment(of_task: &BTreeMap<String, String>, run: RunId) -> BTreeMap<OsStr
 }
 
 /// What happened to a process.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Event {
     /// It wrote so many bytes into the buffer.
     Output(Stream, usize),

@@ -3,7 +3,7 @@
 //! Its record is on disk before anything happens. It never waits for the controller: what to send is decided by [`Delivery`], and the
 //! process is held back only by a controller that acknowledges. Nothing of a run outlives it: what its first process leaves behind is ended.
 
-use std::{future::Future, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use pistat_protocol::{
     id::{PiId, RunId, TaskId},
@@ -202,7 +202,7 @@ impl Run {
                 biased;
                 changed = self.control.changed() => if changed.is_err() { supervisor.abandon(&kin) },
                 permit = outgoing.reserve(), if !self.delivery.is_idle() => self.send(permit.ok(), now),
-                () = sleep_until(wake) => self.wake().await,
+                () = sleep_until(wake) => self.wake(),
                 event = supervisor.event(self.delivery.may_read()) => supervisor.handle(event, &mut self.delivery, &kin),
             }
         }
@@ -273,10 +273,12 @@ impl Run {
             }
             (Ends::Exit, true) => {
                 let left = end_leftovers(self.record.run).await;
-                let mut sentence = "the agent was interrupted while the task ran".to_owned();
-                if left > 0 {
-                    sentence.push_str(&format!("; {left} of its processes were still there and have been ended"));
-                }
+                let sentence = match left {
+                    0 => "the agent was interrupted while the task ran".to_owned(),
+                    _ => {
+                        format!("the agent was interrupted while the task ran; {left} of its processes have been ended")
+                    }
+                };
                 self.end(RunState::Lost, None, Some(sentence)).await
             }
         }
@@ -309,7 +311,7 @@ impl Run {
             biased;
             changed = self.control.changed() => return changed.is_ok(),
             permit = outgoing.reserve(), if !self.delivery.is_idle() => self.send(permit.ok(), Instant::now()),
-            () = sleep_until(wake) => self.wake().await,
+            () = sleep_until(wake) => self.wake(),
         }
         true
     }
@@ -326,7 +328,7 @@ impl Run {
         }
     }
 
-    async fn wake(&mut self) {
+    fn wake(&mut self) {
         if let Some(probe) = self.delivery.wake(Instant::now()) {
             // Only a question: when the connection is full it will be asked again.
             let _ = self.context.outgoing.try_send(probe);
@@ -375,12 +377,10 @@ async fn on_disk(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
-fn sleep_until(deadline: Option<Instant>) -> impl Future<Output = ()> {
-    async move {
-        match deadline {
-            Some(deadline) => tokio::time::sleep_until(deadline).await,
-            None => std::future::pending().await,
-        }
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -82,7 +82,7 @@ async fn a_run_survives_a_broken_connection_and_its_output_is_complete() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     stage.broker.start_again().await;
     stage.controller.collect_into(&mut chunks, order.run, RunState::Succeeded).await;
-    let expected: String = (1..=30).map(|n| format!("line {n}\n")).collect();
+    let expected = (1..=30).map(|n| format!("line {n}\n")).collect::<Vec<_>>().concat();
     assert_eq!(text(&chunks.complete()), expected);
 }
 
@@ -173,4 +173,74 @@ async fn a_connection_that_hangs_is_noticed_by_the_broker_and_the_agent_recovers
     stage.agent.signal(rustix::process::Signal::CONT);
     let (report, _) = stage.controller.run("true").await;
     assert_eq!(report.state, RunState::Succeeded);
+}
+
+/// A broker with a certificate of its own, and the file that names it.
+async fn broker_with_tls(folder: &std::path::Path, port: u16) -> (Broker, std::path::PathBuf) {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+    let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+    std::fs::write(&certificate, certified.cert.pem()).unwrap();
+    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+    let lines = format!(
+        "allow_anonymous true\nlistener {port} 127.0.0.1\ncertfile {}\nkeyfile {}",
+        certificate.display(),
+        key.display()
+    );
+    (Broker::start_with(&lines).await, certificate)
+}
+
+#[tokio::test]
+async fn over_tls_it_believes_only_the_named_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = crate::harness::free_port();
+    let (broker, certificate) = broker_with_tls(folder.path(), port).await;
+    let mut controller = Controller::connect(&broker).await;
+    let (url, token) = (format!("mqtts://127.0.0.1:{port}"), controller.token());
+    let mut doubting = Agent::start(&url, &folder.path().join("doubting"), &["--token", &token]);
+    let told = async {
+        while !doubting.log().contains("certificate") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::harness::DEADLINE, told).await.expect("it says that the certificate is not trusted");
+    assert!(doubting.terminate().await.success());
+    let ca = certificate.to_str().unwrap();
+    let mut agent = Agent::start(&url, &folder.path().join("state"), &["--token", &token, "--ca", ca]);
+    controller.wait_for_status("online").await;
+    let (report, _) = controller.run("seq 1 1000").await;
+    assert_eq!(report.state, RunState::Succeeded);
+    assert!(agent.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_machine_that_was_reset_joins_again_with_the_token_it_was_started_with() {
+    let mut stage = Stage::set(&[]).await;
+    let credential = std::fs::read_to_string(stage.state().join("credential.json")).unwrap();
+    stage.agent.terminate().await;
+    // A broker that knows the joining machine by its token, and the machine not yet.
+    let folder = tempfile::tempdir().unwrap();
+    let passwords = folder.path().join("passwords");
+    let token = stage.controller.token();
+    let secret = token.split('.').next().unwrap();
+    let made = std::process::Command::new("mosquitto_passwd")
+        .args(["-b", "-c", passwords.to_str().unwrap(), "pi-1", secret])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let lines = format!("allow_anonymous true\npassword_file {}", passwords.display());
+    let broker = Broker::start_with(&lines).await;
+    let mut controller = Controller::connect(&broker).await;
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let agent = Agent::start(&url, &stage.state(), &["--token", &token]);
+    let request: pistat_protocol::order::EnrollRequest = controller
+        .wait_for("a new enrolment", |heard| matches!(heard.topic, Topic::EnrollRequest(_)).then(|| heard.json()))
+        .await;
+    let secret = serde_json::from_str::<pistat_agent::credential::Credential>(&credential).unwrap().secret;
+    assert_eq!(request.secret_sha256, pistat_protocol::order::secret_sha256(&secret), "with the same secret");
+    let enrolled = async {
+        while !agent.log().contains("enrolled again") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(crate::harness::DEADLINE, enrolled).await.unwrap();
 }

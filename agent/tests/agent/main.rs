@@ -1,5 +1,7 @@
 //! The real binary against a real broker, with a controller that is played by the tests.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod connection;
 mod harness;
 mod orders;

@@ -99,9 +99,9 @@ async fn orders_that_cannot_be_trusted_start_nothing_and_are_counted() {
     let mut foreign = good.clone();
     foreign.pi = "pi-2".parse().unwrap();
     controller.send_signed(good.run, &sign(&controller.key, foreign)).await;
-    let mut stale = good.clone();
-    stale.session = Session::from_random([1; 16]);
-    controller.send_signed(good.run, &sign(&controller.key, stale)).await;
+    let mut late = good.clone();
+    late.session = Session::from_random([1; 16]);
+    controller.send_signed(good.run, &sign(&controller.key, late)).await;
     controller.send_signed(RunId::from_parts(5, [5; 10]), &sign(&controller.key, good.clone())).await;
     let topic = Topic::Execute(controller.pi.clone(), good.run);
     controller.publish(&topic, b"{\"task\":\"x\"}".to_vec(), false).await;

@@ -81,8 +81,8 @@ async fn the_token_of_another_controller_enrols_anew() {
 async fn another_name_needs_a_token() {
     let mut stage = Stage::set(&[]).await;
     stage.agent.terminate().await;
-    let (url, state) = (stage.url(), stage.state());
-    let words = ["--controller-url", &url, "--pi-id", "pi-2", "--state", state.to_str().unwrap()];
+    let (url, folder) = (stage.url(), stage.state());
+    let words = ["--controller-url", &url, "--pi-id", "pi-2", "--state", folder.to_str().unwrap()];
     let output = run_to_its_end(&words, &[]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(78), "{text}");

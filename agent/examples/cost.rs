@@ -1,0 +1,226 @@
+//! What the agent costs: memory, processor time, bytes written, and how fast it moves output.
+//!
+//! `cargo build --profile small -p pistat-agent && cargo run --release -p pistat-agent --example cost -- target/small/pistat-agent [seconds]`
+//!
+//! It needs mosquitto. Every number is measured here and now; run it beside whatever it is compared with, on a machine that is otherwise idle.
+
+use std::{
+    error::Error,
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use pistat_agent::credential::Credential;
+use pistat_protocol::{
+    codec::encode,
+    id::{PiId, RunId},
+    order::{ControllerKey, ExecuteOrder, Order},
+    status::{Info, Session},
+    task::{Ack, Ends, OutputChunk, Report},
+    topic::{Topic, Topics},
+};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// How many lines the throughput is measured with.
+const LINES: usize = 3_000_000;
+
+/// A process that ends with its owner.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    let binary = words.next().ok_or("the agent's binary, for example target/small/pistat-agent")?;
+    let seconds: u64 = words.next().map_or(Ok(60), |word| word.parse())?;
+    println!("binary             {:>10.2} MB", megabytes(fs::metadata(&binary)?.len()));
+    let folder = tempfile::tempdir()?;
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let _broker = start_broker(folder.path(), port)?;
+    idle(&binary, folder.path(), port, "5", seconds)?;
+    idle(&binary, folder.path(), port, "0.2", seconds)?;
+    throughput(&binary, folder.path(), port).await
+}
+
+fn start_broker(folder: &Path, port: u16) -> Result<Owned> {
+    let configuration = folder.join("mosquitto.conf");
+    fs::write(
+        &configuration,
+        format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n"),
+    )?;
+    let program = if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
+    let broker =
+        Command::new(program).arg("-c").arg(configuration).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(Owned(broker))
+}
+
+fn key() -> ControllerKey {
+    ControllerKey::from_secret(&[5; 32])
+}
+
+fn pi() -> Result<PiId> {
+    Ok("cost-pi".parse()?)
+}
+
+fn start_agent(binary: &str, folder: &Path, port: u16, interval: &str) -> Result<Owned> {
+    let state = folder.join("state");
+    fs::create_dir_all(&state)?;
+    let mut credential = Credential::generate(pi()?, None)?;
+    credential.controller_key = Some(key().public());
+    credential.save(&state)?;
+    let url = format!("mqtt://127.0.0.1:{port}");
+    let words = ["--controller-url", &url, "--pi-id", "cost-pi", "--interval", interval, "--log-level", "warn"];
+    Ok(Owned(Command::new(binary).args(words).arg("--state").arg(state).spawn()?))
+}
+
+/// Memory and processor time of an agent that only measures.
+fn idle(binary: &str, folder: &Path, port: u16, interval: &str, seconds: u64) -> Result<()> {
+    let agent = start_agent(binary, folder, port, interval)?;
+    let pid = agent.0.id();
+    std::thread::sleep(Duration::from_secs(3));
+    let (before, started) = (Usage::of(pid)?, Instant::now());
+    std::thread::sleep(Duration::from_secs(seconds));
+    let after = Usage::of(pid)?;
+    let minutes = started.elapsed().as_secs_f64() / 60.0;
+    println!("--- connected and idle, a sample every {interval} s, over {seconds} s");
+    println!(
+        "RSS                {:>10.2} MB ({:+} kB)",
+        kib_as_mb(after.rss),
+        after.rss.cast_signed() - before.rss.cast_signed()
+    );
+    println!("PSS                {:>10.2} MB", kib_as_mb(after.pss));
+    println!("processor          {:>10.1} ms a minute", (after.cpu_milliseconds - before.cpu_milliseconds) / minutes);
+    println!("written to disk    {:>10} bytes", after.written - before.written);
+    println!("threads            {:>10}", after.threads);
+    Ok(())
+}
+
+struct Usage {
+    rss: u64,
+    pss: u64,
+    cpu_milliseconds: f64,
+    written: u64,
+    threads: u64,
+}
+
+impl Usage {
+    fn of(pid: u32) -> Result<Self> {
+        let field = |file: &str, name: &str| -> Result<u64> {
+            let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+            let value = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("a field is missing")?;
+            Ok(value.trim_start_matches(':').split_whitespace().next().ok_or("a value is missing")?.parse()?)
+        };
+        // Nanoseconds of each thread that lives; those that have ended are in the scheduler's sum only.
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
+        let on_processor = |text: String| text.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
+        let times = tasks.filter_map(|task| on_processor(fs::read_to_string(task.path().join("schedstat")).ok()?));
+        Ok(Self {
+            rss: field("status", "VmRSS")?,
+            pss: field("smaps_rollup", "Pss")?,
+            cpu_milliseconds: times.sum::<f64>() / 1e6,
+            written: field("io", "write_bytes")?,
+            threads: field("status", "Threads")?,
+        })
+    }
+}
+
+/// Lines a second from a process through the agent and a broker to somebody who acknowledges every chunk.
+async fn throughput(binary: &str, folder: &Path, port: u16) -> Result<()> {
+    let topics = Topics::default();
+    let mut options = MqttOptions::new("cost", "127.0.0.1", port);
+    options.set_max_packet_size(1 << 20, 1 << 20);
+    let (client, mut event_loop) = AsyncClient::new(options, 1000);
+    for filter in ["info", "task/+/report", "task/+/output"] {
+        client.subscribe(format!("{}/{}/{filter}", topics.prefix(), pi()?), QoS::AtLeastOnce).await?;
+    }
+    let agent = start_agent(binary, folder, port, "5")?;
+    let session = session(&mut event_loop, &topics).await?;
+    let order = order(session)?;
+    let signed = encode(&key().sign(&Order::Execute(order.clone())));
+    client.publish(topics.format(&Topic::Execute(pi()?, order.run)), QoS::AtLeastOnce, false, signed).await?;
+    let started = Instant::now();
+    let lines = receive(&client, &mut event_loop, &topics, order.run).await?;
+    let elapsed = started.elapsed().as_secs_f64();
+    let usage = Usage::of(agent.0.id())?;
+    println!("--- output of `seq 1 {LINES}`");
+    println!("lines              {lines:>10} ({})", if lines == LINES { "all of them" } else { "SOME ARE MISSING" });
+    println!("throughput         {:>10.0} thousand lines a second", lines as f64 / elapsed / 1e3);
+    println!("RSS afterwards     {:>10.2} MB", kib_as_mb(usage.rss));
+    Ok(())
+}
+
+async fn session(event_loop: &mut EventLoop, topics: &Topics) -> Result<Session> {
+    loop {
+        if let Event::Incoming(Packet::Publish(message)) = event_loop.poll().await?
+            && matches!(topics.parse(&message.topic), Some(Topic::Info(_)))
+            && !message.retain
+        {
+            return Ok(serde_json::from_slice::<Info>(&message.payload)?.session);
+        }
+    }
+}
+
+fn order(session: Session) -> Result<ExecuteOrder> {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random)?;
+    Ok(ExecuteOrder {
+        pi: pi()?,
+        run: RunId::from_parts(1_780_000_000_000, random),
+        session,
+        task: "seq".parse()?,
+        argv: vec!["seq".into(), "1".into(), LINES.to_string()],
+        timeout_milliseconds: 600_000,
+        grace_milliseconds: 1_000,
+        environment: [].into(),
+        working_directory: None,
+        root: false,
+        ends: Ends::Exit,
+        concurrency: 1,
+        requested_by: "cost".into(),
+    })
+}
+
+async fn receive(client: &AsyncClient, event_loop: &mut EventLoop, topics: &Topics, run: RunId) -> Result<usize> {
+    let ack = topics.format(&Topic::Ack(pi()?, run));
+    let mut lines = 0;
+    loop {
+        let Event::Incoming(Packet::Publish(message)) = event_loop.poll().await? else { continue };
+        match topics.parse(&message.topic) {
+            Some(Topic::Output(_, of)) if of == run => {
+                let chunk: OutputChunk = serde_json::from_slice(&message.payload)?;
+                if !chunk.is_final {
+                    lines += chunk.data.bytes().filter(|byte| *byte == b'\n').count();
+                    let payload = encode(&Ack { seq: Some(chunk.seq), state: None });
+                    client.try_publish(&ack, QoS::AtLeastOnce, false, payload)?;
+                }
+            }
+            Some(Topic::Report(_, of)) if of == run => {
+                if serde_json::from_slice::<Report>(&message.payload)?.state.is_final() {
+                    return Ok(lines);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    kib_as_mb(bytes / 1024)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with two decimals")]
+fn kib_as_mb(kib: u64) -> f64 {
+    kib as f64 * 1024.0 / 1e6
+}
