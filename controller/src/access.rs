@@ -168,8 +168,27 @@ pub struct Caller {
     pub account: AccountName,
     /// Its role now.
     pub role: Role,
+    /// How it proved that; when that ends, so does whatever it opened.
+    pub credential: Credential,
+}
+
+/// What proves who somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// A browser's session.
+    Session(SecretHash),
+    /// An account's token.
+    Token(SecretHash),
+}
+
+impl Caller {
     /// The session, for a browser.
-    pub session: Option<SecretHash>,
+    pub fn session(&self) -> Option<SecretHash> {
+        match self.credential {
+            Credential::Session(hash) => Some(hash),
+            Credential::Token(_) => None,
+        }
+    }
 }
 
 /// Why a change of accounts or machines is refused: a sentence for a person.
@@ -274,7 +293,11 @@ impl Access {
         let mut found = None;
         for account in self.accounts.values() {
             if bool::from(account.token_sha256.0.ct_eq(&hash.0)) {
-                found = Some(Caller { account: account.name.clone(), role: account.role, session: None });
+                found = Some(Caller {
+                    account: account.name.clone(),
+                    role: account.role,
+                    credential: Credential::Token(hash),
+                });
             }
         }
         found
@@ -290,14 +313,19 @@ impl Access {
         (age < SESSION_MILLISECONDS).then(|| Caller {
             account: account.name.clone(),
             role: account.role,
-            session: Some(hash),
+            credential: Credential::Session(hash),
         })
     }
 
-    /// Whether a caller is still who it was: its account stands with its role, and its session lasts.
+    /// Whether a caller is still who it was: its account stands with its role, and its session or token is still in force.
     pub fn still_holds(&self, caller: &Caller) -> bool {
-        let account = self.account(caller.account.as_str()).is_some_and(|account| account.role == caller.role);
-        account && caller.session.is_none_or(|session| self.sessions.contains_key(&session))
+        let Some(account) = self.account(caller.account.as_str()).filter(|account| account.role == caller.role) else {
+            return false;
+        };
+        match caller.credential {
+            Credential::Session(session) => self.sessions.contains_key(&session),
+            Credential::Token(token) => account.token_sha256 == token,
+        }
     }
 
     /// Checks the name of a new account.
@@ -431,6 +459,15 @@ mod tests {
             assert_eq!(access.caller_by_session("cookie", time(6)), None, "{change:?}");
             assert!(!access.still_holds(&caller), "{change:?}");
         }
+    }
+
+    #[test]
+    fn a_caller_by_token_ends_with_the_token() {
+        let mut access = with_account(Role::Operator);
+        let caller = access.caller_by_token("token").unwrap();
+        assert!(access.still_holds(&caller));
+        access.apply(&AccessChange::PutAccount(account("Anna", Role::Operator, "other")));
+        assert!(!access.still_holds(&caller));
     }
 
     #[test]

@@ -390,7 +390,7 @@ impl Hub {
             Ask::Forget(caller, pi, reply) => self.forget(&caller, pi, reply),
             Ask::Run(caller, request, reply) => self.run_for(&caller, request, reply),
             Ask::Cancel(caller, id, reply) => self.cancel_for(&caller, id, reply),
-            Ask::OpenRun(id, reply) => tell(reply, self.runs.get(id).map(|record| record.run.clone())),
+            Ask::OpenRun(id, reply) => tell(reply, self.runs.told(id).cloned()),
             Ask::Group(id, reply) => self.tell_group(id, reply),
             Ask::Follow(id, reply) => self.follow(id, reply),
             Ask::Watch(pis) => self.watch(pis),
@@ -399,7 +399,7 @@ impl Hub {
             Ask::LoginLink(caller, reply) => self.login_link(&caller, reply),
             Ask::BadCredentials(address, reply) => self.bad_credentials(address, reply),
             Ask::Accounts(reply) => {
-                tell(reply, self.access.accounts().map(crate::access::AccountRecord::view).collect())
+                tell(reply, self.access.accounts().map(crate::access::AccountRecord::view).collect());
             }
             Ask::AddAccount(caller, account, reply) => self.add_account(&caller, account, reply),
             Ask::RemoveAccount(caller, name, reply) => self.remove_account(&caller, name, reply),

@@ -19,7 +19,9 @@ fn serve(flags: &Flags) -> ExitCode {
     let config = match Config::load(flags, std::env::vars()) {
         Ok(config) => config,
         Err(problems) => {
-            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            for problem in problems {
+                eprintln!("{problem}");
+            }
             return ExitCode::from(64);
         }
     };
@@ -87,7 +89,7 @@ fn host(address: SocketAddr, any: String) -> String {
     match address.ip() {
         ip if ip.is_unspecified() => any,
         std::net::IpAddr::V6(ip) => format!("[{ip}]"),
-        ip => ip.to_string(),
+        std::net::IpAddr::V4(ip) => ip.to_string(),
     }
 }
 

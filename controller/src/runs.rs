@@ -61,6 +61,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 struct Active {
     record: RunRecord,
+    /// The run as it is on disk: what everybody may be told.
+    told: Run,
     output: OutputState,
     /// Whether its first record is on disk: until then nothing may start.
     accepted: bool,
@@ -115,7 +117,7 @@ impl Runs {
             groups: kept.groups.into_iter().map(|group| (group.id, group)).collect(),
             requests: HashMap::new(),
             retained: HashMap::new(),
-            recent: kept.recent.into_iter().rev().map(|record| record.run).collect(),
+            recent: kept.recent.into_iter().rev().map(|record| record.run).filter(|run| run.state.is_final()).collect(),
             per_machine,
             lost_after,
         };
@@ -136,7 +138,9 @@ impl Runs {
         let (id, pi) = (record.run.id, record.run.pi.clone());
         self.by_pi.entry(pi).or_default().insert(id);
         let waiting_since = Some(now);
+        let told = record.run.clone();
         let active = Active {
+            told,
             record,
             output,
             accepted,
@@ -223,10 +227,16 @@ impl Runs {
         self.get(id).cloned()
     }
 
-    /// The newest runs, newest first.
+    /// A run that has not ended, as it is on disk.
+    pub(crate) fn told(&self, id: RunId) -> Option<&Run> {
+        self.active.get(&id).filter(|active| active.accepted).map(|active| &active.told)
+    }
+
+    /// The newest runs as they are on disk, newest first.
     pub(crate) fn newest(&self) -> Vec<Run> {
-        let mut runs: Vec<Run> = self.active.values().map(|active| active.record.run.clone()).collect();
-        runs.extend(self.recent.iter().filter(|run| !self.active.contains_key(&run.id)).cloned());
+        let open = self.active.values().filter(|active| active.accepted).map(|active| active.told.clone());
+        let ended = self.recent.iter().filter(|run| !self.active.contains_key(&run.id)).cloned();
+        let mut runs: Vec<Run> = open.chain(ended).collect();
         runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
         runs.truncate(RECENT_RUNS);
         runs
@@ -316,10 +326,12 @@ impl Runs {
         let id = record.run.id;
         let Some(active) = self.active.get_mut(&id) else { return Ack { seq: None, state: record.reported } };
         active.stored.state = record.reported.or(active.stored.state);
+        active.told = record.run.clone();
         let ack = active.stored;
         if record.run.state.is_final() {
             self.active.remove(&id);
             self.leave_machine(&record.run.pi, id);
+            self.recent.retain(|run| run.id != id);
             self.recent.push_back(record.run.clone());
             if self.recent.len() > RECENT_RUNS {
                 self.recent.pop_front();
@@ -368,12 +380,7 @@ impl Runs {
 
     /// An agent reported about a run.
     pub(crate) fn report(&mut self, pi: &PiId, id: RunId, report: Report, now: Now) -> Vec<Step> {
-        let Some(active) = self.active.get_mut(&id) else {
-            let late =
-                format!("reported {} of a run that has ended or is not known here; nothing was changed", report.state);
-            let ack = Ack { seq: None, state: Some(report.state) };
-            return vec![Step::Odd(pi.clone(), Some(id), late), Step::Ack(pi.clone(), id, ack)];
-        };
+        let Some(active) = self.active.get_mut(&id) else { return self.late_report(pi, id, &report) };
         let record = &mut active.record;
         if record.run.pi != *pi {
             return vec![Step::Odd(
@@ -415,6 +422,18 @@ impl Runs {
                 format!("reported {}, which is not an agent's to say; it was dropped", report.state),
             )],
         }
+    }
+
+    /// A report of a run that has ended here, or that nobody knows. It is acknowledged, so that the agent forgets the run.
+    fn late_report(&self, pi: &PiId, id: RunId, report: &Report) -> Vec<Step> {
+        let ack = Step::Ack(pi.clone(), id, Ack { seq: None, state: Some(report.state) });
+        if self.recent.iter().any(|run| run.id == id && run.pi == *pi && run.state == report.state) {
+            // It said so before, and the acknowledgement was lost on the way.
+            return vec![ack];
+        }
+        let text =
+            format!("reported {} of a run that has ended or is not known here; nothing was changed", report.state);
+        vec![Step::Odd(pi.clone(), Some(id), text), ack]
     }
 
     fn end_by_report(&mut self, id: RunId, report: Report, now: Now) -> Vec<Step> {

@@ -1,6 +1,6 @@
 //! Wiring: opens the state, binds the ports, starts every part, and ends them in order.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, Directory, TlsListener};
 use pistat_protocol::{id::AccountName, order::JoinToken};
@@ -101,6 +101,8 @@ pub struct Controller {
     signals: Signals,
     reload: mpsc::Sender<()>,
     parts: JoinSet<Part>,
+    /// The parts that have ended.
+    ended: HashSet<&'static str>,
     broker: Option<Broker>,
     stop: Stop,
 }
@@ -220,7 +222,7 @@ impl Controller {
             let stop = stop.web.clone();
             async move { web::serve(listener, web::router(web), stop).await.map_err(|error| error.to_string()) }
         });
-        Ok(Self { addresses, welcome, signals, reload, parts, broker, stop })
+        Ok(Self { addresses, welcome, signals, reload, parts, ended: HashSet::new(), broker, stop })
     }
 
     /// Where it listens.
@@ -263,10 +265,10 @@ impl Controller {
         self.wait_for("the hub").await;
         self.stop.bridge.cancel();
         self.wait_for("the connection to the broker").await;
-        if let Some(broker) = self.broker.take() {
-            if timeout(GRACE, broker.shutdown()).await.is_err() {
-                tracing::warn!("the broker did not end in time");
-            }
+        if let Some(broker) = self.broker.take()
+            && timeout(GRACE, broker.shutdown()).await.is_err()
+        {
+            tracing::warn!("the broker did not end in time");
         }
     }
 
@@ -274,11 +276,13 @@ impl Controller {
     async fn wait_for(&mut self, name: &'static str) {
         let deadline = tokio::time::sleep(GRACE);
         tokio::pin!(deadline);
-        loop {
+        while !self.ended.contains(name) {
             tokio::select! {
                 part = self.parts.join_next() => match part {
-                    Some(Ok((ended, _))) if ended == name => return,
-                    Some(_) => {}
+                    Some(Ok((ended, _))) => {
+                        self.ended.insert(ended);
+                    }
+                    Some(Err(error)) => tracing::warn!(%error, "a part of the controller panicked while it was stopping"),
                     None => return,
                 },
                 () = &mut deadline => return tracing::warn!("{name} did not end in time"),

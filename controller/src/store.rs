@@ -56,6 +56,7 @@ pub struct Given {
 }
 
 /// A change of what people gave a machine; `None` leaves a part as it is.
+#[expect(clippy::option_option, reason = "untouched, taken away and given are three things")]
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GivenChange {
     /// A new label, or none.
@@ -93,6 +94,7 @@ impl Given {
     }
 }
 
+#[expect(clippy::option_option, reason = "untouched, taken away and given are three things")]
 fn set(map: &mut BTreeMap<PiId, String>, pi: &PiId, value: Option<Option<String>>) {
     match value {
         Some(Some(text)) => {
@@ -486,7 +488,9 @@ impl Files {
 
     fn write_access(&mut self, changes: &[AccessChange]) -> io::Result<()> {
         let mut access = self.access.clone();
-        changes.iter().for_each(|change| access.apply(change));
+        for change in changes {
+            access.apply(change);
+        }
         replace_json(&self.folder.join(name::ACCESS), &access, Readable::Owner)?;
         self.access = access;
         Ok(())

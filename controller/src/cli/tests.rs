@@ -243,7 +243,9 @@ fn a_group_exits_1_unless_all_succeeded() {
         for (states, total) in [(vec![(RunState::Running, 2)], 2), (runs.iter().map(|run| (run.state, 1)).collect(), 2)]
         {
             let mut counts = std::collections::BTreeMap::new();
-            states.into_iter().for_each(|(state, count)| *counts.entry(state).or_insert(0) += count);
+            for (state, count) in states {
+                *counts.entry(state).or_insert(0) += count;
+            }
             let group = pistat_protocol::dashboard::Group {
                 id: runs[0].id,
                 task: "uptime".parse().unwrap(),

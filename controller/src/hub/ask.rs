@@ -25,6 +25,7 @@ pub struct Refused {
     pub detail: String,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers hand over a sentence or an error, whichever they have")]
 impl Refused {
     /// The request itself is wrong.
     pub fn bad(detail: impl ToString) -> Self {

@@ -43,7 +43,7 @@ impl Hub {
             }
             Heard::Disconnected => self.disconnected(),
             Heard::Message { topic: Topic::Request(target), payload, retain, account, response } => {
-                self.requested(&target, &payload, retain, account, response);
+                self.requested(&target, &payload, retain, account.as_deref(), response);
             }
             Heard::Message { topic, payload, retain, .. } => self.message(topic, &payload, retain),
         }
@@ -62,13 +62,13 @@ impl Hub {
             Topic::Info(pi) => self.with(&pi, payload, retain, Self::machine_info),
             Topic::Stats(pi) => self.with(&pi, payload, retain, Self::machine_sample),
             Topic::Backfill(pi) => self.with(&pi, payload, retain, |hub, pi, samples: Vec<Sample>, _| {
-                hub.fleet.backfill(pi, &samples, hub.now)
+                hub.fleet.backfill(pi, &samples, hub.now);
             }),
             Topic::Report(pi, run) => {
-                self.with(&pi, payload, retain, |hub, pi, report, _| hub.reported(pi, run, report))
+                self.with(&pi, payload, retain, |hub, pi, report, _| hub.reported(pi, run, report));
             }
             Topic::Output(pi, run) if !retain => {
-                self.with(&pi, payload, retain, |hub, pi, chunk, _| hub.output_came(pi, run, chunk))
+                self.with(&pi, payload, retain, |hub, pi, chunk, _| hub.output_came(pi, run, chunk));
             }
             Topic::EnrollRequest(pi) if !retain => self.enrol(&pi, payload),
             _ => {}
@@ -143,6 +143,7 @@ impl Hub {
     fn machine_info(&mut self, pi: &PiId, info: Info, retain: bool) {
         let (session, known, boot_id) = (info.session.clone(), info.known_runs.clone(), info.boot_id.clone());
         let label = self.fleet.label(pi);
+        self.order_alerts(pi, &info);
         let heard = self.fleet.info(pi, info, self.now);
         if heard.new || self.fleet.label(pi) != label {
             self.announce_given(pi);
@@ -153,6 +154,24 @@ impl Hub {
             self.sessions.insert(pi.clone(), session);
             let steps = self.runs.settle(pi, &known, &boot_id, self.now);
             self.perform(steps);
+        }
+    }
+
+    /// Tells when an agent has refused orders: somebody on the broker tried to make it run something.
+    fn order_alerts(&mut self, pi: &PiId, info: &Info) {
+        let before =
+            self.fleet.machine_info(pi).filter(|old| old.session == info.session).and_then(|old| old.orders_refused);
+        let (before, now) = (before.unwrap_or(0), info.orders_refused.unwrap_or(0));
+        if now > before {
+            let why: String = info
+                .last_order_refused
+                .iter()
+                .flat_map(|why| why.chars())
+                .filter(|c| !c.is_control())
+                .take(200)
+                .collect();
+            let text = format!("refused {} order(s) that this controller did not sign for it: {why}", now - before);
+            self.event(EventKind::Alert, Severity::Error, Some(pi), None, None, text);
         }
     }
 
@@ -189,7 +208,7 @@ impl Hub {
                     format!("{name} detected{raw}"),
                 ),
                 (true, false) => {
-                    self.event(EventKind::Alert, Severity::Info, Some(pi), None, None, format!("{name} is over"))
+                    self.event(EventKind::Alert, Severity::Info, Some(pi), None, None, format!("{name} is over"));
                 }
                 _ => {}
             }
@@ -376,8 +395,8 @@ impl Hub {
     pub(super) fn renew_watches(&mut self) {
         let now = self.now.monotonic;
         self.watches.retain(|_, since| now.saturating_duration_since(*since) < WATCHED);
-        let due = (now.saturating_duration_since(self.started).as_secs()) % u64::from(WATCH_SECONDS / 3) == 0;
-        if due {
+        let seconds = now.saturating_duration_since(self.started).as_secs();
+        if seconds.is_multiple_of(u64::from(WATCH_SECONDS / 3)) {
             for pi in self.watches.keys().cloned().collect::<Vec<_>>() {
                 self.lease(&pi);
             }

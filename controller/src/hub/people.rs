@@ -25,7 +25,7 @@ use super::{
     refuse, tell,
 };
 use crate::{
-    access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, SecretHash, SessionRecord},
+    access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, SecretHash, SessionRecord},
     fleet::Now,
     store::{Demand, Write, new_secret},
 };
@@ -110,7 +110,9 @@ impl Hub {
         if let Err(sentence) = result {
             return self.access_not_stored(after, sentence);
         }
-        changes.iter().for_each(|change| self.access.apply(change));
+        for change in changes {
+            self.access.apply(change);
+        }
         self.access_changed();
         match after {
             AfterAccess::Done(reply) => tell(reply, ()),
@@ -127,7 +129,7 @@ impl Hub {
                 tell(reply, (caller, cookie));
             }
             AfterAccess::Enrolled { pi, nonce, secret_sha256, serial } => {
-                self.enrolled(&pi, nonce, secret_sha256, serial)
+                self.enrolled(&pi, nonce, secret_sha256, serial);
             }
             AfterAccess::Forgotten(pi, by, reply) => self.forgotten(&pi, &by, reply),
         }
@@ -167,7 +169,8 @@ impl Hub {
             return refuse(reply, Refused::unavailable("the system has no randomness"));
         };
         let hash = SecretHash::of(&cookie);
-        let caller = Caller { account: account.name.clone(), role: account.role, session: Some(hash) };
+        let caller =
+            Caller { account: account.name.clone(), role: account.role, credential: Credential::Session(hash) };
         let session = SessionRecord { account: account.name, created_at: self.now.wall };
         self.store_access(vec![AccessChange::PutSession(hash, session)], AfterAccess::SignedIn(reply, caller, cookie));
     }
@@ -218,7 +221,7 @@ impl Hub {
         if let Err(refusal) = self.access.check_new_account(&account.name, is_machine) {
             return refuse(reply, Refused::conflict(refusal));
         }
-        if let Err(sentence) = self.check_rules(&account) {
+        if let Err(sentence) = Self::check_rules(&account) {
             return refuse(reply, Refused::bad(sentence));
         }
         let record = AccountRecord {
@@ -240,8 +243,7 @@ impl Hub {
         self.give_token(record, reply);
     }
 
-    /// An account's own rules are topic filters outside of what belongs to agents and the controller.
-    fn check_rules(&self, account: &NewAccount) -> Result<(), String> {
+    fn check_rules(account: &NewAccount) -> Result<(), String> {
         for filter in account.publish.iter().chain(&account.subscribe) {
             let levels: Vec<_> = filter.split('/').collect();
             let last = levels.len() - 1;

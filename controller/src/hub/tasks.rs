@@ -73,7 +73,7 @@ impl Hub {
         target: &Target,
         payload: &Bytes,
         retain: bool,
-        account: Option<String>,
+        account: Option<&str>,
         response: Option<ResponseTo>,
     ) {
         if payload.is_empty() {
@@ -84,13 +84,12 @@ impl Hub {
         if retain {
             self.publish(&Topic::Request(target.clone()), Vec::new(), 1, true);
             let sentence = "a request was published with the retain flag: it was cleared and runs nothing; publish it without the flag";
-            return self.refuse_request(pi.as_ref(), account.as_deref(), sentence, response);
+            return self.refuse_request(pi.as_ref(), account, sentence, response);
         }
-        let answer = self
-            .asker(account.as_deref())
-            .and_then(|(name, role)| self.request(target, payload, &name, role, response.clone()));
+        let answer =
+            self.asker(account).and_then(|(name, role)| self.request(target, payload, &name, role, response.clone()));
         if let Err(refused) = answer {
-            self.refuse_request(pi.as_ref(), account.as_deref(), &refused.detail, response);
+            self.refuse_request(pi.as_ref(), account, &refused.detail, response);
         }
     }
 
@@ -380,7 +379,7 @@ impl Hub {
         match answer {
             Answer::Web(reply) => tell(reply, AcceptedRuns { group: accepted.group, runs: accepted.runs.clone() }),
             Answer::Mqtt(response) => {
-                self.answer_request(response, &RequestAnswer::Accepted { runs: accepted.runs.clone() })
+                self.answer_request(response, &RequestAnswer::Accepted { runs: accepted.runs.clone() });
             }
             Answer::Nobody => {}
         }
@@ -394,7 +393,7 @@ impl Hub {
         match accepting.answer {
             Answer::Web(reply) => refuse(reply, refused),
             Answer::Mqtt(response) => {
-                self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response)
+                self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response);
             }
             Answer::Nobody => {}
         }

@@ -90,7 +90,7 @@ impl Terminal {
             Command::Help(topic) => self.text(terminal::help(topic.as_deref(), STYLE)?).await,
             Command::Clear => self.say(ServerMessage::Perform { id: self.id, action: Action::Clear }).await,
             Command::Theme(name) => {
-                self.say(ServerMessage::Perform { id: self.id, action: Action::Theme { name } }).await
+                self.say(ServerMessage::Perform { id: self.id, action: Action::Theme { name } }).await;
             }
             Command::Pis => {
                 let names = self.names().await?;

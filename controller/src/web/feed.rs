@@ -70,7 +70,7 @@ fn same_origin(headers: &HeaderMap, caller: &Caller) -> bool {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
     match headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or_default()) {
         Some(origin) => origin.split_once("://").is_some_and(|(_, origin)| Some(origin) == host),
-        None => caller.session.is_none(),
+        None => caller.session().is_none(),
     }
 }
 
@@ -263,11 +263,11 @@ mod tests {
     use pistat_protocol::account::Role;
 
     use super::*;
-    use crate::access::SecretHash;
+    use crate::access::{Credential, SecretHash};
 
     #[test]
     fn only_our_own_pages_may_use_a_session() {
-        let session = Some(SecretHash([0; 32]));
+        let (session, token) = (Credential::Session(SecretHash([0; 32])), Credential::Token(SecretHash([0; 32])));
         let cases = [
             (Some("http://pi:8000"), session, true),
             (Some("https://pi:8000"), session, true),
@@ -275,17 +275,17 @@ mod tests {
             (Some("http://pi:8001"), session, false),
             (Some("null"), session, false),
             (None, session, false),
-            (None, None, true),
-            (Some("http://evil"), None, false),
+            (None, token, true),
+            (Some("http://evil"), token, false),
         ];
-        for (origin, session, allowed) in cases {
+        for (origin, credential, allowed) in cases {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_static("pi:8000"));
             if let Some(origin) = origin {
                 headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
             }
-            let caller = Caller { account: "admin".parse().unwrap(), role: Role::Admin, session };
-            assert_eq!(same_origin(&headers, &caller), allowed, "{origin:?} {session:?}");
+            let caller = Caller { account: "admin".parse().unwrap(), role: Role::Admin, credential };
+            assert_eq!(same_origin(&headers, &caller), allowed, "{origin:?} {credential:?}");
         }
     }
 }

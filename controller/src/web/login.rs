@@ -77,10 +77,10 @@ fn unauthorised(detail: &str) -> Refused {
 }
 
 async fn wait_after_bad_credentials(web: &Web, peer: Option<IpAddr>) {
-    if let Some(peer) = peer {
-        if let Ok(delay) = web.ask(|reply| Ask::BadCredentials(peer, reply)).await {
-            tokio::time::sleep(delay).await;
-        }
+    if let Some(peer) = peer
+        && let Ok(delay) = web.ask(|reply| Ask::BadCredentials(peer, reply)).await
+    {
+        tokio::time::sleep(delay).await;
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) async fn login(
 
 /// `POST /api/logout`.
 pub(super) async fn logout(State(web): State<Web>, Extension(caller): Extension<Caller>) -> Result<Response, Refused> {
-    if let Some(session) = caller.session {
+    if let Some(session) = caller.session() {
         web.ask(|reply| Ask::SignOut(session, reply)).await?;
     }
     let mut response = StatusCode::NO_CONTENT.into_response();

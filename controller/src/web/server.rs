@@ -125,7 +125,6 @@ impl axum::serve::Listener for Accept {
                     if let Some(Ok(Some(accepted))) = done {
                         return accepted;
                     }
-                    continue;
                 }
                 (stream, peer) = accept_tcp(&self.tcp), if !full => self.shake_hands(&acceptor, stream, peer),
             }
