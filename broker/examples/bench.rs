@@ -45,7 +45,12 @@ impl Broker {
         Self::start("mosquitto", |address| {
             let path = std::env::temp_dir().join(format!("bench-mosquitto-{}.conf", address.port()));
             let mut file = std::fs::File::create(&path)?;
-            writeln!(file, "listener {} {}\nallow_anonymous true\nmax_connections -1", address.port(), address.ip())?;
+            writeln!(
+                file,
+                "listener {} {}\nallow_anonymous true\nmax_connections -1\nmax_queued_messages 0",
+                address.port(),
+                address.ip()
+            )?;
             let mut command = Command::new("mosquitto");
             command.arg("-c").arg(path);
             Ok(command)
@@ -167,7 +172,10 @@ fn walk(bytes: &[u8], mut each: impl FnMut(u8, &[u8])) -> usize {
 async fn receive(mut client: Client, expected: u64) -> Result<u64, Error> {
     let (mut buffer, mut filled, mut received) = (vec![0; 256 * 1024], 0, 0);
     while received < expected {
-        let Ok(read) = tokio::time::timeout(Duration::from_secs(2), client.stream.read(&mut buffer[filled..])).await else { break };
+        let Ok(read) = tokio::time::timeout(Duration::from_secs(2), client.stream.read(&mut buffer[filled..])).await
+        else {
+            break;
+        };
         let count = read?;
         if count == 0 {
             return Err("the broker closed a subscriber".into());
@@ -223,7 +231,13 @@ struct Throughput {
     lost: u64,
 }
 
-async fn throughput(broker: &Broker, publishers: u64, subscribers: u64, qos: u8, messages: u64) -> Result<Throughput, Error> {
+async fn throughput(
+    broker: &Broker,
+    publishers: u64,
+    subscribers: u64,
+    qos: u8,
+    messages: u64,
+) -> Result<Throughput, Error> {
     let each = messages / publishers;
     let expected = each * publishers;
     let mut receivers = JoinSet::new();

@@ -342,3 +342,6 @@ fn is_read_by_agent(rest: &str) -> bool {
 fn verb_of_run(rest: &str) -> Option<&str> {
     rest.strip_prefix("task/")?.split_once('/').map(|(_, verb)| verb)
 }
+
+#[cfg(test)]
+mod tests;

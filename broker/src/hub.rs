@@ -43,6 +43,9 @@ const BATCH: usize = 256;
 /// How often the hub looks at its clocks: expiry, delayed wills, stalled sessions, the disk.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How long sessions may take to leave when the broker stops.
+const LEAVE: Duration = Duration::from_secs(3);
+
 /// What sessions ask of the hub.
 pub(crate) enum Command {
     /// A client has proved who it is and wants its session.
@@ -218,7 +221,7 @@ impl Hub {
             self.run_due_commands(inputs.spine.position());
             self.wakers.drain(..).for_each(Waker::wake);
         }
-        Ok(self.stop(inputs))
+        self.stop(inputs).await
     }
 
     fn run_due_commands(&mut self, read_up_to: u64) {
@@ -252,15 +255,36 @@ impl Hub {
         self.publish_statistics(now_ms);
     }
 
-    /// Tells every session and hands over what must be written; the sessions' own ends are awaited by the broker.
-    fn stop(mut self, inputs: Inputs) -> Stopped {
+    /// Tells every session, takes in what was acknowledged, and hands over what must be written.
+    async fn stop(mut self, mut inputs: Inputs) -> Result<Stopped, BrokerError> {
+        inputs.commands.close();
+        self.deferred.clear();
+        let mut connected = 0;
         for session in self.sessions.iter().flatten() {
+            connected += usize::from(session.peer.is_some());
             session.outbox.end(End::ShuttingDown);
         }
-        drop(inputs.commands);
+        // Sessions that leave late leave without their last words being waited for.
+        let drained = tokio::time::timeout(LEAVE, self.drain(&mut inputs, connected)).await;
+        drained.unwrap_or(Ok(()))?;
         // Wills stay in the file: at the next start they are published unless their clients are back in time.
         let last = self.last_batch();
-        Stopped { store: self.store, last, _closed: inputs.closed, _spine: inputs.spine }
+        Ok(Stopped { store: self.store, last, _closed: inputs.closed, _spine: inputs.spine })
+    }
+
+    /// Reads the log to its end, while sessions leave that may still be publishing.
+    async fn drain(&mut self, inputs: &mut Inputs, mut connected: usize) -> Result<(), BrokerError> {
+        let mut frames = Vec::new();
+        while connected > 0 || inputs.spine.position() < self.front.spine.position() {
+            tokio::select! {
+                received = inputs.spine.receive(&mut frames, BATCH) => {
+                    received?;
+                    frames.drain(..).for_each(|frame| self.on_frame(frame));
+                }
+                Some(_) = inputs.closed.recv(), if connected > 0 => connected -= 1,
+            }
+        }
+        Ok(())
     }
 
     fn session(&mut self, id: SessionId) -> Option<&mut Session> {

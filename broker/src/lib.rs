@@ -31,7 +31,7 @@ use std::sync::Arc;
 use pistat_protocol::topic::Topics;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -148,7 +148,7 @@ pub struct Broker {
     front: Arc<Front>,
     addresses: Addresses,
     /// What must not end while the broker runs: the hub and the ports.
-    hub: JoinHandle<Result<hub::Stopped, BrokerError>>,
+    hub: Option<JoinHandle<Result<hub::Stopped, BrokerError>>>,
     ports: JoinSet<()>,
     _stop_on_drop: DropGuard,
 }
@@ -199,7 +199,7 @@ impl Broker {
             closed: closed_receiver,
             directory: directory_receiver,
         };
-        let hub = tokio::spawn(Hub::new(front.clone(), store, restored).run(inputs));
+        let hub = Some(tokio::spawn(Hub::new(front.clone(), store, restored).run(inputs)));
         let mut ports = JoinSet::new();
         if let Some((listener, _)) = plain {
             ports.spawn(listener::serve_plain(front.clone(), listener));
@@ -224,36 +224,42 @@ impl Broker {
 
     /// Resolves only if the broker dies of itself. After it has, there is nothing left but [`Broker::shutdown`].
     pub async fn failed(&mut self) -> BrokerError {
-        let failed = |error: JoinError| BrokerError::Failed(error.to_string());
-        tokio::select! {
-            hub = &mut self.hub, if !self.hub.is_finished() || !self.front.stop.is_cancelled() => {
-                self.front.stop.cancel();
+        let Some(hub) = &mut self.hub else { return std::future::pending().await };
+        let error = tokio::select! {
+            hub = hub => {
+                self.hub = None;
                 match hub {
                     Ok(Err(error)) => error,
                     Ok(Ok(_)) => BrokerError::Failed("it was stopped".to_owned()),
-                    Err(error) => failed(error),
+                    Err(error) => BrokerError::Failed(error.to_string()),
                 }
             }
-            Some(port) = self.ports.join_next() => {
-                self.front.stop.cancel();
-                match port {
-                    Err(error) => failed(error),
-                    Ok(()) => BrokerError::Failed("a port was closed".to_owned()),
-                }
-            }
-        }
+            Some(port) = self.ports.join_next() => match port {
+                Ok(()) => BrokerError::Failed("a port was closed".to_owned()),
+                Err(error) => BrokerError::Failed(error.to_string()),
+            },
+        };
+        self.front.stop.cancel();
+        error
     }
 
     /// Stops: no more connections, MQTT 5 clients are told, retained messages are on disk, every task has ended.
     /// Wills of connected clients are kept for the next start, as after an unclean stop.
     pub async fn shutdown(mut self) {
         self.front.stop.cancel();
-        self.ports.join_all().await;
-        let hub = if self.hub.is_finished() { None } else { (&mut self.hub).await.ok() };
+        while let Some(port) = self.ports.join_next().await {
+            if let Err(error) = port {
+                tracing::error!(%error, "a port has failed");
+            }
+        }
+        let hub = match self.hub.take() {
+            Some(hub) => hub.await.ok().and_then(Result::ok),
+            None => None,
+        };
         // The hub has told every session; each takes its leave and ends.
         self.front.tasks.close();
         self.front.tasks.wait().await;
-        if let Some(Ok(stopped)) = hub
+        if let Some(stopped) = hub
             && let Err(error) = tokio::task::spawn_blocking(move || stopped.finish()).await
         {
             tracing::error!(%error, "retained messages may not be on disk");

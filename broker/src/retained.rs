@@ -32,6 +32,8 @@ pub(crate) struct Bounds {
 pub(crate) struct Retained {
     messages: BTreeMap<Box<str>, Arc<Message>>,
     bytes: usize,
+    /// How many of them are the broker's own numbers, which have no bound.
+    passing: usize,
     bounds: Bounds,
     /// Topics whose message has changed since the last look.
     changed: HashSet<Box<str>>,
@@ -39,7 +41,7 @@ pub(crate) struct Retained {
 
 impl Retained {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { messages: BTreeMap::new(), bytes: 0, bounds, changed: HashSet::new() }
+        Self { messages: BTreeMap::new(), bytes: 0, passing: 0, bounds, changed: HashSet::new() }
     }
 
     /// Takes a message with the retain flag: an empty one removes the topic's.
@@ -51,8 +53,8 @@ impl Retained {
         }
         let previous = self.messages.get(topic).map(|known| known.bytes());
         let bytes = self.bytes - previous.unwrap_or(0) + message.bytes();
-        let is_full = previous.is_none() && self.messages.len() >= self.bounds.messages;
-        if is_full || bytes > self.bounds.bytes || message.bytes() > self.bounds.message_bytes {
+        let is_full = previous.is_none() && self.messages.len() >= self.bounds.messages + self.passing;
+        if is_lasting(topic) && (is_full || bytes > self.bounds.bytes || message.bytes() > self.bounds.message_bytes) {
             return Kept::Refused;
         }
         self.bytes = bytes;
@@ -60,6 +62,7 @@ impl Retained {
         match self.messages.get_mut(topic) {
             Some(known) => *known = message.clone(),
             None => {
+                self.passing += usize::from(!is_lasting(topic));
                 self.messages.insert(topic.into(), message.clone());
             }
         }
@@ -138,6 +141,7 @@ impl Retained {
     fn remove(&mut self, topic: &str) {
         if let Some(previous) = self.messages.remove(topic) {
             self.bytes -= previous.bytes();
+            self.passing -= usize::from(!is_lasting(topic));
             self.note(topic);
         }
     }

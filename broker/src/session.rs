@@ -270,6 +270,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut done = 0;
         let result = self.process_packets(&input, &mut done).await;
         self.transport.give_back(input, done);
+        // What came before a goodbye or a fault counts.
+        self.publish_batch().await?;
         result
     }
 
@@ -277,17 +279,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         while let Some(frame) = packet::split(&input[*done..], self.front.limits.packet_bytes)? {
             *done += frame.length;
             self.front.counters.packets_in.add(1);
-            let packet = packet::decode(&frame, self.v5)?;
-            match self.on_packet(packet).await {
-                Ok(()) => {}
-                // What came before the goodbye, or before the fault, counts.
-                Err(close) => {
-                    self.publish_batch().await?;
-                    return Err(close);
-                }
-            }
+            self.on_packet(packet::decode(&frame, self.v5)?).await?;
         }
-        self.publish_batch().await
+        Ok(())
     }
 
     async fn on_packet(&mut self, packet: Packet<'_>) -> Result<(), Close> {

@@ -9,3 +9,18 @@ mod setup;
 mod paho_v311;
 #[path = "front_door/paho_v5.rs"]
 mod paho_v5;
+
+#[path = "front_door/access.rs"]
+mod access;
+#[path = "front_door/bounds.rs"]
+mod bounds;
+#[path = "front_door/hostile.rs"]
+mod hostile;
+#[path = "front_door/lasting.rs"]
+mod lasting;
+#[path = "front_door/load.rs"]
+mod load;
+#[path = "front_door/others.rs"]
+mod others;
+#[path = "front_door/sessions.rs"]
+mod sessions;

@@ -1,0 +1,250 @@
+//! Every cell of the table: who × what × which kind of topic, and the filters around them.
+
+use super::*;
+
+const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+fn name(text: &str) -> AccountName {
+    text.parse().unwrap()
+}
+
+fn pi(text: &str) -> PiId {
+    text.parse().unwrap()
+}
+
+fn account(role: Role, rules: &[&str]) -> Identity {
+    let rules: Vec<String> = rules.iter().map(|&rule| rule.to_owned()).collect();
+    Identity::Account { name: name("someone"), role, publish: rules.clone(), subscribe: rules }
+}
+
+/// Who may do it, in the order of the columns below.
+fn everybody() -> [(&'static str, Identity); 8] {
+    [
+        ("controller", Identity::Controller),
+        ("own agent", Identity::Agent(pi("pi-1"))),
+        ("other agent", Identity::Agent(pi("pi-10"))),
+        ("joining", Identity::Joining(pi("pi-1"))),
+        ("viewer", account(Role::Viewer, &[])),
+        ("operator", account(Role::Operator, &[])),
+        ("admin", account(Role::Admin, &[])),
+        ("ruled", account(Role::Viewer, &["#", "pistat/#", "$pistat/#", "$SYS/#", "$private/#"])),
+    ]
+}
+
+/// Each topic with who may publish on it and who may receive it: c(ontroller), a(gent), x (another agent), j(oining),
+/// v(iewer), o(perator), m (admin), r (an account whose own rules name everything).
+const TABLE: [(&str, &str, &str); 39] = [
+    ("pistat/pi-1/status", "ca", "cavomr"),
+    ("pistat/pi-1/info", "ca", "cvomr"),
+    ("pistat/pi-1/stats", "ca", "cvomr"),
+    ("pistat/pi-1/stats/backfill", "ca", "cvomr"),
+    ("pistat/pi-1/meta", "c", "cvomr"),
+    ("pistat/pi-1/settings", "c", "cavomr"),
+    ("pistat/pi-1/watch", "c", "cavomr"),
+    ("pistat/pi-1/task/request", "comr", "cvomr"),
+    ("pistat/@all/task/request", "comr", "cvomr"),
+    ("pistat/@camera/task/request", "comr", "cvomr"),
+    ("pistat/controller/task/request", "comr", "cvomr"),
+    ("pistat/pi-1/task/RUN/execute", "c", "ca"),
+    ("pistat/pi-1/task/RUN/cancel", "c", "ca"),
+    ("pistat/pi-1/task/RUN/ack", "c", "cavomr"),
+    ("pistat/pi-1/task/RUN/report", "ca", "cvomr"),
+    ("pistat/pi-1/task/RUN/output", "ca", "cvomr"),
+    ("pistat/pi-1/task/RUN/status", "c", "cvomr"),
+    ("pistat/pi-1/task/result", "c", "cvomr"),
+    ("pistat/controller/status", "c", "caxvomr"),
+    ("pistat/controller/key", "c", "caxjvomr"),
+    ("pistat/controller/tasks", "c", "cvomr"),
+    ("pistat/controller/event", "c", "cvomr"),
+    ("$pistat/enroll/pi-1/request", "cj", "c"),
+    ("$pistat/enroll/pi-1/response", "c", "cj"),
+    ("$pistat/enroll/pi-2/request", "c", "c"),
+    ("$pistat/enroll/pi-2/response", "c", "c"),
+    ("$pistat/other", "c", "c"),
+    ("pistat", "c", "cvomr"),
+    ("pistat/x", "c", "cvomr"),
+    ("pistat/pi-1/status/x", "c", "cvomr"),
+    ("pistat/pi-1/task/RUN/execute/x", "c", "cvomr"),
+    ("pistat/pi-1/task/request/x", "c", "cvomr"),
+    ("pistatx/pi-1/status", "cr", "cr"),
+    ("homeassistant/status", "comr", "cvomr"),
+    ("homeassistant/device/x/config", "cr", "cvomr"),
+    ("$SYS/broker/uptime", "c", "cvomr"),
+    ("$private/x", "cr", "cr"),
+    ("zigbee2mqtt/lamp", "cr", "cr"),
+    ("é/x", "cr", "cr"),
+];
+
+#[test]
+fn every_cell_of_the_table_is_as_the_contract_says() {
+    let access = Access::new(&Topics::default());
+    for (topic, may_publish, may_receive) in TABLE {
+        let topic = topic.replace("RUN", RUN);
+        for ((who, identity), letter) in everybody().iter().zip("caxjvomr".chars()) {
+            assert_eq!(access.may_publish(identity, &topic), may_publish.contains(letter), "{who} publishes {topic}");
+            assert_eq!(access.may_receive(identity, &topic), may_receive.contains(letter), "{who} receives {topic}");
+            let may_leave = may_publish.contains(letter) && letter != 'j';
+            assert_eq!(access.may_leave_will(identity, &topic), may_leave, "{who} leaves a will on {topic}");
+        }
+    }
+}
+
+#[test]
+fn the_rules_follow_the_prefix() {
+    let access = Access::new(&Topics::new("home/pis").unwrap());
+    let agent = Identity::Agent(pi("pi-1"));
+    assert!(access.may_publish(&agent, "home/pis/pi-1/status") && !access.may_publish(&agent, "pistat/pi-1/status"));
+    let viewer = account(Role::Viewer, &[]);
+    assert!(access.may_receive(&viewer, "home/pis/pi-1/status") && !access.may_receive(&viewer, "pistat/pi-1/status"));
+    assert!(!access.may_receive(&viewer, &format!("home/pis/pi-1/task/{RUN}/execute")));
+    assert!(access.may_publish(&Identity::Joining(pi("pi-1")), "$home/pis/enroll/pi-1/request"));
+}
+
+/// A filter is granted exactly when some topic matches it that may be received. The topics of the table and some more
+/// stand for all there are.
+#[test]
+fn a_filter_is_granted_exactly_when_it_can_bring_something() {
+    let access = Access::new(&Topics::default());
+    let mut topics: Vec<String> = TABLE.iter().map(|(topic, ..)| topic.replace("RUN", RUN)).collect();
+    topics.extend(
+        [
+            "pistat/x/y/z/execute",
+            "pistat/pi-2/info",
+            "pistat/pi-10/task/x/execute",
+            "pistat/pi-10/task/x/cancel",
+            "pistat/pi-10/task/x/ack",
+            "pistat/pi-10/status",
+            "pistat/y",
+            "homeassistant",
+            "homeassistant/x/task/y/execute",
+            "$SYS/x",
+            "a/b/task/c/execute",
+            "homeassistant/b/task/c/execute",
+            "pistat/a/b/c/cancel",
+            "$SYS",
+            "pistat/pi-1/task/x/ack",
+            "pistat/pi-1/task/x/execute",
+            "pistat/pi-1/task/+/cancel/",
+        ]
+        .map(str::to_owned),
+    );
+    let filters = [
+        "#",
+        "+/#",
+        "+",
+        "+/+",
+        "pistat/#",
+        "pistat/+/status",
+        "pistat/pi-1/#",
+        "pistat/pi-2/#",
+        "pistat/+/task/+/execute",
+        "pistat/pi-1/task/+/execute",
+        "pistat/pi-1/task/+/cancel",
+        "pistat/pi-1/task/+/+",
+        "pistat/+/+/+/execute",
+        "+/+/task/+/execute",
+        "pistat/+/task/#",
+        "$pistat/#",
+        "$pistat/enroll/+/request",
+        "$pistat/enroll/pi-1/response",
+        "$pistat/enroll/+/response",
+        "$pistat/enroll/pi-2/response",
+        "$SYS/#",
+        "$SYS/broker/+",
+        "homeassistant/#",
+        "zigbee2mqtt/#",
+        "pistat/controller/key",
+        "pistat/controller/+",
+        "pistat/pi-1/settings",
+        "pistat/pi-1/info",
+        "$private/#",
+        "é/+",
+        "pistat/+/task/+/execute/#",
+    ];
+    for (who, identity) in everybody() {
+        for filter in filters {
+            let brings =
+                topics.iter().any(|topic| filter::matches(filter, topic) && access.may_receive(&identity, topic));
+            assert_eq!(access.may_subscribe(&identity, filter), brings, "{who} subscribes to {filter}");
+        }
+    }
+}
+
+fn hash(text: &str) -> SecretHash {
+    Sha256::digest(text).into()
+}
+
+fn directory() -> Directory {
+    let mut directory = Directory::new();
+    directory.controller(hash("controller-secret"));
+    directory.agent(pi("Pi-1"), hash("agent-secret"));
+    directory.account(name("Anna"), Role::Operator, hash("anna-secret"), vec![], vec![]);
+    directory.join_token(hash("join"));
+    directory.pi_join_token(pi("pi-9"), hash("nine"));
+    directory
+}
+
+#[test]
+fn credentials_are_who_they_say() {
+    let directory = directory();
+    let who = |user: &str, password: &str| directory.authenticate(user, password.as_bytes());
+    assert_eq!(who("controller", "controller-secret"), Some(Identity::Controller));
+    assert_eq!(who("CONTROLLER", "controller-secret"), Some(Identity::Controller));
+    assert_eq!(who("pi-1", "agent-secret"), Some(Identity::Agent(pi("Pi-1"))));
+    assert!(matches!(who("ANNA", "anna-secret"), Some(Identity::Account { role: Role::Operator, .. })));
+    // An enrolled machine may ask again with the join token, as joining only.
+    assert_eq!(who("pi-1", "join"), Some(Identity::Joining(pi("pi-1"))));
+    assert_eq!(who("new-pi", "join"), Some(Identity::Joining(pi("new-pi"))));
+    assert_eq!(who("new-pi", "join.fingerprint"), Some(Identity::Joining(pi("new-pi"))));
+    assert_eq!(who("PI-9", "nine.fingerprint"), Some(Identity::Joining(pi("PI-9"))));
+    for (user, password) in [
+        ("pi-1", "wrong"),
+        ("pi-1", ""),
+        ("nobody", "agent-secret"),
+        ("anna", "join"),
+        ("controller", "join"),
+        ("admin", "join"),
+        ("pistat", "join"),
+        ("pi-8", "nine"),
+        ("not a pi", "join"),
+        ("", "join"),
+        ("", ""),
+        ("new-pi", ".join"),
+        ("new-pi", "joi"),
+        ("anna", "anna-secret.x"),
+        ("pi-1", "agent-secret.x"),
+    ] {
+        assert_eq!(who(user, password), None, "{user} {password}");
+    }
+}
+
+#[test]
+fn a_directory_without_anybody_lets_nobody_in() {
+    assert_eq!(Directory::new().authenticate("controller", b""), None);
+    assert_eq!(Directory::new().authenticate("", &[]), None);
+}
+
+#[test]
+fn joining_machines_and_agents_never_share_sessions() {
+    let owners: std::collections::HashSet<String> = [
+        Identity::Controller,
+        Identity::Agent(pi("a")),
+        Identity::Joining(pi("a")),
+        Identity::Account { name: name("a"), role: Role::Admin, publish: vec![], subscribe: vec![] },
+    ]
+    .iter()
+    .map(Identity::session_owner)
+    .collect();
+    assert_eq!(owners.len(), 4);
+    assert_eq!(Identity::Agent(pi("A")).session_owner(), Identity::Agent(pi("a")).session_owner());
+}
+
+#[test]
+fn rights_that_shrink_are_told_from_rights_that_grow() {
+    let (small, large) = (account(Role::Viewer, &["a"]), account(Role::Admin, &["a", "b"]));
+    assert!(large.exceeds(&small) && !small.exceeds(&large) && !small.exceeds(&small));
+    assert!(Identity::Agent(pi("a")).exceeds(&Identity::Joining(pi("a"))));
+    assert!(!Identity::Joining(pi("a")).exceeds(&Identity::Agent(pi("A"))));
+    assert!(Identity::Joining(pi("a")).exceeds(&Identity::Joining(pi("b"))));
+    assert!(Identity::Controller.exceeds(&large) && small.exceeds(&Identity::Controller));
+}

@@ -1,0 +1,199 @@
+//! Every bound: who exceeds it is told, and others never notice.
+
+use std::time::Duration;
+
+use pistat_broker::{BrokerEvent, Limits, SlowSubscriber};
+
+use crate::client::{Client, Connect, Message, Packet};
+use crate::setup::{Setup, eventually};
+
+fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+#[tokio::test]
+async fn connections_are_bounded_all_in_all_by_account_and_by_address() {
+    let setup = Setup::with_limits(limits(|l| l.connections_per_account = 2)).await;
+    let (_a, _b) = (setup.v5("a").await, setup.v5("b").await);
+    assert_eq!(Client::refused(setup.address, &Connect::v5("c")).await, 0x97);
+    setup.client(Connect::v5("c").user("other")).await.ping().await;
+    // Taking its own session over is no further connection.
+    setup.v5("a").await.ping().await;
+
+    for change in [|l: &mut Limits| l.connections = 1, |l: &mut Limits| l.connections_per_address = 1] {
+        let mut setup = Setup::with_limits(limits(change)).await;
+        let first = setup.v5("first").await;
+        let mut second = Client::open(setup.address, &Connect::v5("second")).await;
+        assert_eq!(second.next().await, Packet::Closed);
+        setup.event(|event| matches!(event, BrokerEvent::Refused { reason, .. } if reason.contains("too many"))).await;
+        first.disconnect().await;
+        eventually("the place is free again", || setup.statistics().clients_connected == 0).await;
+        let mut third = Client::open(setup.address, &Connect::v5("third")).await;
+        while !matches!(third.next().await, Packet::ConnAck { code: 0, .. }) {
+            third = Client::open(setup.address, &Connect::v5("third")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_does_not_say_connect_in_time_is_closed() {
+    let setup = Setup::with_limits(limits(|l| l.connect_seconds = 1)).await;
+    let mut silent = Client::raw(setup.address, true).await;
+    let mut slow = Client::raw(setup.address, true).await;
+    slow.send(&[0x10, 40, 0, 4]).await;
+    assert_eq!(silent.next().await, Packet::Closed);
+    assert_eq!(slow.next().await, Packet::Closed);
+}
+
+#[tokio::test]
+async fn subscriptions_topics_and_their_levels_are_bounded() {
+    let setup = Setup::with_limits(limits(|l| (l.subscriptions, l.topic_bytes, l.topic_levels) = (3, 100, 5))).await;
+    let mut client = setup.v5("many").await;
+    let filters = [("test/1", 0), ("test/2", 0), ("test/3", 0), ("test/4", 0), ("test/1", 1)];
+    assert_eq!(client.subscribe(&filters).await, [0, 0, 0, 0x97, 1]);
+    client.unsubscribe(&["test/2"]).await;
+    assert_eq!(client.subscribe(&[("test/4", 0)]).await, [0]);
+    let (long, deep) = (format!("test/{}", "x".repeat(100)), "test/a/b/c/d");
+    client.unsubscribe(&["test/1", "test/3", "test/4"]).await;
+    assert_eq!(client.subscribe(&[(&long, 0), ("test/a/b/c/d/e", 0), (deep, 0)]).await, [0x8F, 0x8F, 0]);
+    assert_eq!(client.publish(Message::new(&long, "", 1)).await, 0x90);
+    assert_eq!(client.publish(Message::new("test/a/b/c/d/e", "", 1)).await, 0x90);
+    assert_eq!(client.publish(Message::new(deep, "", 1)).await, 0);
+}
+
+#[tokio::test]
+async fn the_retained_store_is_bounded_and_says_so() {
+    let mut setup = Setup::with_limits(limits(|l| (l.retained_messages, l.retained_message_bytes) = (3, 1000))).await;
+    let mut client = setup.v5("many").await;
+    let mut live = setup.v5("live").await;
+    live.subscribe(&[("test/#", 1)]).await;
+    for number in 0..5 {
+        client.publish(Message::new(&format!("test/{number}"), "x", 1).retained()).await;
+    }
+    client.publish(Message::new("test/0", &"x".repeat(2000), 1).retained()).await;
+    // Refused to be kept, delivered all the same.
+    assert_eq!(live.until_now().await.len(), 6);
+    assert_eq!(setup.statistics().retained_refused, 3);
+    setup.event(|event| matches!(event, BrokerEvent::PublishRefused { topic, .. } if topic == "test/3")).await;
+}
+
+#[tokio::test]
+async fn a_client_that_publishes_too_fast_is_slowed_down() {
+    let setup = Setup::with_limits(limits(|l| l.publish_rate = 20)).await;
+    let mut client = setup.v5("fast").await;
+    let started = tokio::time::Instant::now();
+    // 200 may come at once, the rest at 20 a second.
+    for _ in 0..220 {
+        client.publish(Message::new("test/x", "", 1)).await;
+    }
+    assert!(started.elapsed() > Duration::from_millis(800));
+}
+
+#[tokio::test]
+async fn a_slow_client_loses_the_oldest_of_qos_0_and_this_is_counted() {
+    let setup = Setup::with_limits(limits(|l| l.queue_bytes_qos0 = 100_000)).await;
+    let mut slow = setup.v5("slow").await;
+    slow.subscribe(&[("test/#", 0)]).await;
+    let mut publisher = setup.v5("publisher").await;
+    let count = 12_000;
+    let payload = "x".repeat(1500);
+    for number in 0..count {
+        publisher.publish(Message::new("test/x", &format!("{number:08}{payload}"), 0)).await;
+    }
+    publisher.ping().await;
+    publisher.until_now().await;
+    let dropped = usize::try_from(setup.statistics().dropped_qos0).unwrap();
+    assert!(dropped > 0);
+    let received: Vec<usize> =
+        slow.messages(count - dropped).await.iter().map(|m| m.text()[..8].parse().unwrap()).collect();
+    assert!(received.is_sorted() && received.last() == Some(&(count - 1)));
+}
+
+#[tokio::test]
+async fn a_slow_client_of_qos_1_slows_its_publishers_and_loses_nothing() {
+    let setup = Setup::with_limits(limits(|l| (l.queue_bytes, l.in_flight) = (200_000, 10))).await;
+    let mut slow = setup.v5("slow").await;
+    slow.subscribe(&[("test/slow", 1)]).await;
+    let mut publisher = setup.v5("publisher").await;
+    let address = setup.address;
+    let count = 3000;
+    let publishing = tokio::spawn(async move {
+        for number in 0..count {
+            publisher.publish(Message::new("test/slow", &format!("{number:08}{}", "x".repeat(1000)), 1)).await;
+        }
+    });
+    eventually("the publisher is held up", || setup.statistics().publishers_slowed > 0).await;
+    // Others never notice.
+    let mut other = Client::connect(address, &Connect::v5("other")).await;
+    other.subscribe(&[("test/other", 1)]).await;
+    for _ in 0..100 {
+        other.publish(Message::new("test/other", "", 1)).await;
+    }
+    assert_eq!(other.until_now().await.len(), 100);
+    assert!(!publishing.is_finished());
+    for number in 0..count {
+        assert_eq!(slow.message().await.text()[..8], format!("{number:08}"));
+    }
+    publishing.await.unwrap();
+    assert_eq!(setup.statistics().sessions_ended, 0);
+}
+
+#[tokio::test]
+async fn a_full_session_is_ended_where_this_is_wanted_and_where_nothing_moves() {
+    for (policy, stalled_after_seconds) in [(SlowSubscriber::EndSession, 3600), (SlowSubscriber::SlowPublishers, 1)] {
+        let change = |l: &mut Limits| {
+            (l.queue_bytes, l.slow_subscriber, l.stalled_after_seconds) = (100_000, policy, stalled_after_seconds);
+        };
+        let mut setup = Setup::with_limits(limits(change)).await;
+        let mut stuck = setup.client(Connect::v5("stuck").kept()).await;
+        stuck.subscribe(&[("test/#", 1)]).await;
+        stuck.acknowledges = false;
+        let mut publisher = setup.v5("publisher").await;
+        for _ in 0..600 {
+            publisher.publish(Message::new("test/x", &"x".repeat(1000), 1)).await;
+        }
+        assert_eq!(stuck.closed().await, Some(0x97));
+        setup.event(|event| matches!(event, BrokerEvent::SessionEnded { client_id, .. } if client_id == "stuck")).await;
+        // It learns of its loss: the session is gone.
+        assert!(!setup.client(Connect::v5("stuck").kept()).await.present);
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_client_that_is_away_is_bounded_and_never_lost_silently() {
+    let mut setup = Setup::with_limits(limits(|l| l.offline_messages = 10)).await;
+    for (count, is_kept) in [(10, true), (11, false)] {
+        let mut client = setup.client(Connect::v5("away").kept()).await;
+        client.subscribe(&[("test/#", 1)]).await;
+        client.disconnect().await;
+        eventually("it is away", || setup.statistics().clients_connected == 0).await;
+        let mut publisher = setup.v5("publisher").await;
+        for _ in 0..count {
+            publisher.publish(Message::new("test/x", "", 1)).await;
+        }
+        publisher.until_now().await;
+        publisher.disconnect().await;
+        let mut client = setup.client(Connect::v5("away").kept()).await;
+        assert_eq!(client.present, is_kept);
+        assert_eq!(client.until_now().await.len(), if is_kept { count } else { 0 });
+        client.disconnect().await;
+        eventually("it is away", || setup.statistics().clients_connected == 0).await;
+    }
+    assert_eq!(setup.statistics().dropped_with_session, 11);
+    setup.event(|event| matches!(event, BrokerEvent::SessionEnded { client_id, .. } if client_id == "away")).await;
+}
+
+#[tokio::test]
+async fn sessions_without_clients_are_bounded() {
+    let setup = Setup::with_limits(limits(|l| l.sessions = 2)).await;
+    for number in 0..3 {
+        setup.client(Connect::v5(&format!("{number}")).kept()).await.disconnect().await;
+        eventually("it is away", || setup.statistics().clients_connected == 0).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for (number, present) in [(0, false), (2, true)] {
+        assert_eq!(setup.client(Connect::v5(&format!("{number}")).kept()).await.present, present, "{number}");
+    }
+}

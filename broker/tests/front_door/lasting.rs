@@ -1,0 +1,197 @@
+//! What outlives the broker: retained messages and wills, through stops, kills and damage.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use pistat_broker::{BrokerEvent, Limits};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::client::{Client, Connect, Message, PATIENCE, Properties};
+use crate::setup::{Setup, eventually};
+
+async fn with_state(folder: &Path) -> Setup {
+    Setup::with(Limits { will_grace_seconds: 1, ..Limits::default() }, Some(folder.to_owned())).await
+}
+
+/// As if the process had been killed: nothing is flushed, nobody is told. The file must be there within a second.
+async fn kill(setup: Setup) {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(setup);
+}
+
+#[tokio::test]
+async fn ten_thousand_retained_messages_reach_a_new_subscriber_at_every_qos_before_and_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = with_state(folder.path()).await;
+    let mut controller = setup.client(Connect::v5("c").user("controller")).await;
+    for number in 0..10_000u32 {
+        let message = Message::new(&format!("pistat/pi-{number}/status"), &format!("{number}"), 0).retained();
+        controller.send(&Message { qos: u8::from(number % 2 == 1), id: 1, ..message }.encode(true)).await;
+        if number % 2 == 1 {
+            controller.expect_ack(4, 1).await;
+        }
+    }
+    controller.publish(Message::new("pistat/last/status", "", 2)).await;
+    for round in 0..2 {
+        for qos in 0..3 {
+            for v5 in [false, true] {
+                let mut client = setup.client(Connect::of(v5, "late").user("viewer")).await;
+                client.subscribe(&[("pistat/#", qos)]).await;
+                let messages = client.messages(10_000).await;
+                let mut numbers: Vec<u32> = messages.iter().map(|m| m.text().parse().unwrap()).collect();
+                numbers.sort_unstable();
+                assert!(numbers.into_iter().eq(0..10_000));
+                assert!(messages.iter().all(|m| m.retain && m.qos <= qos));
+            }
+        }
+        if round == 0 {
+            kill(setup).await;
+            setup = with_state(folder.path()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn changes_properties_and_removals_survive_a_kill_and_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.v5("c").await;
+    let properties = || Properties::default().with_text(3, "text").with_pair("a", "b");
+    client.publish(Message::new("test/kept", "1", 1).retained().properties(properties())).await;
+    client.publish(Message::new("test/removed", "1", 1).retained()).await;
+    client
+        .publish(
+            Message::new("test/short", "1", 1)
+                .retained()
+                .properties(Properties::default().with(2, &2u32.to_be_bytes())),
+        )
+        .await;
+    client
+        .publish(
+            Message::new("test/long", "1", 1)
+                .retained()
+                .properties(Properties::default().with(2, &900u32.to_be_bytes())),
+        )
+        .await;
+    kill(setup).await;
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.v5("c").await;
+    client.publish(Message::new("test/kept", "2", 2).retained().properties(properties())).await;
+    client.publish(Message::new("test/removed", "", 1).retained()).await;
+    setup.broker.shutdown().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.v5("c").await;
+    client.subscribe(&[("test/#", 2)]).await;
+    let messages = client.messages(2).await;
+    assert_eq!((messages[0].topic.as_str(), messages[1].topic.as_str()), ("test/kept", "test/long"));
+    assert_eq!((messages[0].text(), messages[0].qos), ("2".into(), 2));
+    assert_eq!(messages[0].properties, properties());
+    assert!(messages[1].properties.number(2).is_some_and(|left| left < 900));
+    assert_eq!(client.until_now().await, []);
+}
+
+#[tokio::test]
+async fn telemetry_is_written_rarely_and_at_the_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = with_state(folder.path()).await;
+    let mut agent = setup.client(Connect::v5("pi-1").user("pi-1")).await;
+    agent.publish(Message::new("pistat/pi-1/status", "online", 1).retained()).await;
+    eventually("the status is on disk", || setup.statistics().state_bytes_written > 0).await;
+    let before = setup.statistics().state_bytes_written;
+    for number in 0..20 {
+        agent.publish(Message::new("pistat/pi-1/stats", &format!("{number}"), 1).retained()).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(setup.statistics().state_bytes_written, before);
+    setup.broker.shutdown().await;
+    let setup = with_state(folder.path()).await;
+    let mut viewer = setup.client(Connect::v5("v").user("viewer")).await;
+    viewer.subscribe(&[("pistat/pi-1/stats", 0)]).await;
+    assert_eq!(viewer.message().await.text(), "19");
+}
+
+#[tokio::test]
+async fn after_an_unclean_stop_wills_are_published_unless_their_clients_are_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for is_clean in [false, true] {
+        let setup = with_state(folder.path()).await;
+        let will = |pi: &str| Message::new(&format!("pistat/{pi}/status"), "offline", 1).retained();
+        let connect = |pi: &str| Connect::v5(pi).user(pi).will(will(pi));
+        let mut agents = Vec::new();
+        for pi in ["pi-1", "pi-2"] {
+            let mut agent = setup.client(connect(pi)).await;
+            agent.publish(Message::new(&format!("pistat/{pi}/status"), "online", 1).retained()).await;
+            agents.push(agent);
+        }
+        // A client that said goodbye has taken its will along.
+        let polite = Connect::v5("polite").user("controller").will(Message::new("test/polite", "gone", 1).retained());
+        setup.client(polite).await.disconnect().await;
+        if is_clean {
+            setup.broker.shutdown().await;
+        } else {
+            kill(setup).await;
+        }
+        let setup = with_state(folder.path()).await;
+        let mut watcher = setup.client(Connect::v5("w").user("controller")).await;
+        let _back = setup.client(connect("pi-1")).await;
+        watcher.subscribe(&[("pistat/+/status", 1), ("test/#", 1)]).await;
+        let start: Vec<String> =
+            watcher.messages(2).await.iter().map(|m| format!("{} {}", m.topic, m.text())).collect();
+        assert_eq!(start, ["pistat/pi-1/status online", "pistat/pi-2/status online"]);
+        let message = watcher.message().await;
+        assert_eq!((message.topic.as_str(), message.text()), ("pistat/pi-2/status", "offline".into()));
+        assert_eq!(watcher.until_now().await, []);
+        setup.broker.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_never_stops_the_start_and_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("retained.log"), b"this is something else").unwrap();
+    let mut setup = with_state(folder.path()).await;
+    let event = setup.event(|event| matches!(event, BrokerEvent::StateDamaged { .. })).await;
+    let BrokerEvent::StateDamaged { kept, .. } = event else { unreachable!("only this event was waited for") };
+    assert_eq!(std::fs::read(kept).unwrap(), b"this is something else");
+    setup.v5("c").await.ping().await;
+}
+
+/// The real thing: a process of its own, and SIGKILL. The program is this test binary again.
+#[tokio::test]
+async fn retained_messages_survive_sigkill() {
+    if let Some(folder) = std::env::var_os("BROKER_TO_BE_KILLED") {
+        let setup = with_state(Path::new(&folder)).await;
+        println!("\nlistening on {}", setup.address);
+        std::future::pending::<()>().await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..2 {
+        let mut process = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "lasting::retained_messages_survive_sigkill", "--nocapture"])
+            .env("BROKER_TO_BE_KILLED", folder.path())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let address = loop {
+            let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+            if let Some(address) = line.strip_prefix("listening on ") {
+                break address.parse().unwrap();
+            }
+        };
+        let mut client = Client::connect(address, &Connect::v5("c")).await;
+        client.subscribe(&[("test/#", 1)]).await;
+        if round == 0 {
+            for number in 0..500 {
+                client.publish(Message::new(&format!("test/{number}"), &format!("{number}"), 1).retained()).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        } else {
+            assert_eq!(client.messages(500).await.iter().filter(|m| m.retain).count(), 500);
+        }
+        process.kill().await.unwrap();
+    }
+}

@@ -1,0 +1,191 @@
+//! Order, completeness and bounds under load. `PISTAT_HEAVY=1` makes the counts those of a long night.
+
+use std::collections::HashMap;
+
+use pistat_broker::Limits;
+use tokio::task::JoinSet;
+
+use crate::client::{Client, Connect, Message, Packet};
+use crate::setup::Setup;
+
+/// A count for the quick run, and the one for the heavy run.
+fn count(quick: usize, heavy: usize) -> usize {
+    if std::env::var_os("PISTAT_HEAVY").is_some() { heavy } else { quick }
+}
+
+/// A small generator: the same numbers in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Many publishers, overlapping subscriptions, clients that come and go, and an oracle: what each publisher has sent.
+/// Every `QoS` 1 subscriber gets each message at least once and first in its publisher's order, every `QoS` 2 subscriber
+/// exactly once; both keep their sessions through broken connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_doubled_or_reordered_whatever_the_clients_do() {
+    let (publishers, messages) = (6, count(600, 20_000));
+    let setup = Setup::start().await;
+    let address = setup.address;
+    let mut subscribers = JoinSet::new();
+    let (ready, mut is_ready) = tokio::sync::mpsc::channel(16);
+    for (number, filters) in
+        [&[("test/#", 1)][..], &[("test/#", 2)], &[("test/+/x", 2), ("test/#", 2)], &[("test/0/#", 1), ("test/#", 1)]]
+            .into_iter()
+            .enumerate()
+    {
+        let (filters, ready) = (filters.to_vec(), ready.clone());
+        subscribers.spawn(async move {
+            let received = subscriber(address, number, &filters, publishers * messages, ready).await;
+            (filters[0].1, received)
+        });
+    }
+    for _ in 0..4 {
+        is_ready.recv().await.unwrap();
+    }
+    let mut senders = JoinSet::new();
+    for publisher in 0..publishers {
+        senders.spawn(publish_with_interruptions(address, publisher, messages));
+    }
+    while let Some(result) = senders.join_next().await {
+        result.unwrap();
+    }
+    while let Some(result) = subscribers.join_next().await {
+        let (qos, received) = result.unwrap();
+        check(qos, &received, publishers, messages);
+    }
+}
+
+fn check(qos: u8, received: &[(usize, usize)], publishers: usize, messages: usize) {
+    let mut next: HashMap<usize, usize> = HashMap::new();
+    for &(publisher, number) in received {
+        let next = next.entry(publisher).or_default();
+        if number == *next {
+            *next += 1;
+        } else {
+            // A repetition, of something that has been; never a gap, and never with QoS 2.
+            assert!(number < *next && qos == 1, "QoS {qos}: {number} of publisher {publisher} instead of {next}");
+        }
+    }
+    assert!((0..publishers).all(|publisher| next[&publisher] == messages));
+}
+
+/// Publishes in its own order; breaks the connection now and then and repeats what was not acknowledged.
+async fn publish_with_interruptions(address: std::net::SocketAddr, publisher: usize, messages: usize) {
+    let mut random = Random(publisher as u64 + 1);
+    let v5 = publisher.is_multiple_of(2);
+    let connect = Connect::of(v5, &format!("publisher-{publisher}")).kept();
+    let mut client = Client::connect(address, &connect).await;
+    for number in 0..messages {
+        // Only QoS 2 can be repeated without a double, so that is what an interrupted publisher uses.
+        let id = u16::try_from(number % 60_000 + 1).unwrap();
+        let message =
+            Message { id, ..Message::new(&format!("test/{publisher}/x"), &format!("{publisher} {number}"), 2) };
+        client.send(&message.encode(v5)).await;
+        if random.below(200) == 0 {
+            client = Client::connect(address, &connect).await;
+            client.send(&Message { dup: true, ..message }.encode(v5)).await;
+        }
+        client.expect_ack(5, id).await;
+        client.ack(6, id).await;
+        client.expect_ack(7, id).await;
+    }
+}
+
+async fn subscriber(
+    address: std::net::SocketAddr,
+    number: usize,
+    filters: &[(&str, u8)],
+    expected: usize,
+    ready: tokio::sync::mpsc::Sender<()>,
+) -> Vec<(usize, usize)> {
+    let mut random = Random(number as u64 + 99);
+    let connect = Connect::of(number % 2 == 0, &format!("subscriber-{number}")).kept();
+    let mut client = Client::connect(address, &connect).await;
+    client.subscribe(filters).await;
+    ready.send(()).await.unwrap();
+    let mut received: Vec<(usize, usize)> = Vec::new();
+    let mut unreleased: HashMap<u16, ()> = HashMap::new();
+    let mut distinct = 0;
+    let mut highest: HashMap<usize, usize> = HashMap::new();
+    while distinct < expected {
+        match client.next().await {
+            Packet::Publish(message) => {
+                let is_new = message.qos != 2 || unreleased.insert(message.id, ()).is_none();
+                let text = message.text();
+                let (publisher, number) = text.split_once(' ').unwrap();
+                let at: (usize, usize) = (publisher.parse().unwrap(), number.parse().unwrap());
+                if is_new {
+                    received.push(at);
+                    let highest = highest.entry(at.0).or_default();
+                    if at.1 == *highest {
+                        *highest += 1;
+                        distinct += 1;
+                    }
+                }
+                client.ack(if message.qos == 2 { 5 } else { 4 }, message.id).await;
+            }
+            Packet::Ack { kind: 6, id, .. } => {
+                unreleased.remove(&id);
+                client.ack(7, id).await;
+            }
+            Packet::Closed => client = Client::connect(address, &connect).await,
+            other => panic!("unexpected: {other:?}"),
+        }
+        if random.below(500) == 0 {
+            client = Client::connect(address, &connect).await;
+        }
+    }
+    received
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_1() {
+    let each = count(2_000, 100_000);
+    let setup = Setup::with_limits(Limits { queue_bytes: 256 * 1024, ..Limits::default() }).await;
+    let mut subscriber = setup.client(Connect::v311("healthy").kept()).await;
+    subscriber.subscribe(&[("test/#", 1)]).await;
+    let mut publishers = JoinSet::new();
+    for publisher in 0..50 {
+        let address = setup.address;
+        publishers.spawn(async move { pipeline(address, publisher, each).await });
+    }
+    let mut next = vec![0; 50];
+    for _ in 0..50 * each {
+        let message = subscriber.message().await;
+        let text = message.text();
+        let (publisher, number) = text.split_once(' ').unwrap();
+        let publisher: usize = publisher.parse().unwrap();
+        assert_eq!(number.trim_end().parse::<usize>().unwrap(), next[publisher]);
+        next[publisher] += 1;
+    }
+    while let Some(result) = publishers.join_next().await {
+        result.unwrap();
+    }
+    assert_eq!(setup.statistics().dropped_with_session, 0);
+    assert_eq!(subscriber.until_now().await, []);
+}
+
+/// Publishes with up to a hundred messages under way.
+async fn pipeline(address: std::net::SocketAddr, publisher: usize, messages: usize) {
+    let mut client = Client::connect(address, &Connect::v5(&format!("p{publisher}"))).await;
+    let (mut sent, mut acknowledged) = (0, 0);
+    while acknowledged < messages {
+        while sent < messages && sent - acknowledged < 100 {
+            let id = u16::try_from(sent % 60_000 + 1).unwrap();
+            let text = format!("{publisher} {sent:<400}");
+            client.send(&Message { id, ..Message::new(&format!("test/{publisher}"), &text, 1) }.encode(true)).await;
+            sent += 1;
+        }
+        match client.next().await {
+            Packet::Ack { kind: 4, code: 0, .. } => acknowledged += 1,
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+}
