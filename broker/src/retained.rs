@@ -59,12 +59,11 @@ impl Retained {
         }
         self.bytes = bytes;
         self.note(topic);
-        match self.messages.get_mut(topic) {
-            Some(known) => *known = message.clone(),
-            None => {
-                self.passing += usize::from(!is_lasting(topic));
-                self.messages.insert(topic.into(), message.clone());
-            }
+        if let Some(known) = self.messages.get_mut(topic) {
+            *known = message.clone();
+        } else {
+            self.passing += usize::from(!is_lasting(topic));
+            self.messages.insert(topic.into(), message.clone());
         }
         Kept::Yes
     }

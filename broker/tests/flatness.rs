@@ -1,6 +1,7 @@
 //! Memory: a program of its own, since everything else in a process is seen too.
 
 #![expect(dead_code, reason = "the test client can do more than is needed here")]
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 #[path = "front_door/client.rs"]
 mod client;
@@ -11,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use client::{Client, Message};
 use setup::Setup;
+
+/// What the log's two segments hold of tiny messages, records included: they are full at one moment and not at another.
+const LOG_BYTES: usize = 4 << 20;
 
 /// A count for the quick run, and the one for the heavy run.
 fn count(quick: usize, heavy: usize) -> usize {
@@ -60,7 +64,7 @@ async fn topics_and_filters_that_were_leave_nothing_behind() {
         churn(&mut client, 5_000, 0).await;
         after = after.min(resident_bytes());
     }
-    assert!(after < before + before / 10, "{before} bytes before, {after} after");
+    assert!(after < before + before / 10 + LOG_BYTES, "{before} bytes before, {after} after");
     assert!(last < first * 10 + Duration::from_secs(1), "{first:?} at first, {last:?} at last");
     assert_eq!(setup.statistics().subscriptions, 0);
 }

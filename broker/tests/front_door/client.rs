@@ -311,10 +311,7 @@ impl Client {
 
     /// The next packet, whatever it is.
     pub(crate) async fn next(&mut self) -> Packet {
-        match tokio::time::timeout(PATIENCE, self.read()).await {
-            Ok(packet) => packet,
-            Err(_) => panic!("nothing came in time"),
-        }
+        tokio::time::timeout(PATIENCE, self.read()).await.expect("something comes in time")
     }
 
     async fn read(&mut self) -> Packet {
@@ -323,7 +320,7 @@ impl Client {
                 self.buffer.drain(..length);
                 return packet;
             }
-            let mut chunk = [0; 16384];
+            let mut chunk = vec![0; 16384];
             match self.stream.read(&mut chunk).await {
                 Ok(0) | Err(_) => return Packet::Closed,
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),

@@ -43,7 +43,7 @@ async fn thousands_of_spoilt_packets_harm_nobody() {
             let mut bytes =
                 if round % 3 == 0 { Vec::new() } else { Connect::of(v5, &format!("bad-{}", round % 50)).encode() };
             let specimens = specimens(v5);
-            for _ in 0..1 + random(4) {
+            for _ in 0..=random(4) {
                 let mut specimen = specimens[random(specimens.len())].clone();
                 for _ in 0..random(4) {
                     let at = random(specimen.len());
