@@ -79,7 +79,9 @@ async fn every_route_is_open_to_exactly_the_roles_that_may_use_it() {
                 (false, 0) => reply.status == 401,
                 (false, _) => reply.status == 403,
             };
-            if !right {
+            // What is asked for without naming anything that does not exist is there.
+            let there = route.method != "GET" || route.path.contains("01938f00") || reply.status == 200 || refused;
+            if !(right && there) {
                 wrong
                     .push(format!("{} {} by {}: {} {}", route.method, route.path, WHO[rank], reply.status, reply.body));
             }

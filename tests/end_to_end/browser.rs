@@ -126,7 +126,7 @@ async fn output_of_a_task_is_untrusted_text() {
     let _agent = stack.agent("pi-1").label(hostile).online(&http).await;
     let mut page = signed_in(&stack, DESK).await;
     http.send("PATCH", "/api/pis/pi-1", Some(json!({"assignment": hostile}))).await;
-    http.start_run("echo", "pi-1", json!({"text": hostile})).await;
+    types(&mut page, &format!("task run echo pi-1 \"text={hostile}\"")).await;
     page.until("the terminal shows it as text", &terminal_shows("onerror=window.pwned=1")).await;
     page.until("the card shows it as text", &panel_shows("stats", "onerror")).await;
     assert_eq!(page.evaluate("window.pwned === undefined").await, json!(true));

@@ -73,6 +73,7 @@ async fn confirm_role_place_and_root_are_checked_for_every_way_in() {
     assert!((400..500).contains(&unconfirmed.problem().status));
     let answer = stack.feed().await.command("task run careful pi-1").await;
     assert!(answer.ok && answer.questions.len() == 1, "{answer:?}");
+    http.ended(answer.runs[0], PATIENCE).await;
     // A task for administrators.
     assert_eq!(operator.ask_run("admins-only", "pi-1", json!({})).await.problem().status, 403);
     let login = stack.mosquitto_as("olga", &token);

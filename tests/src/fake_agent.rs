@@ -359,15 +359,23 @@ impl Joining<'_> {
         let filters = topics.map(|topic| SubscribeFilter::new(self.topics.format(&topic), QoS::AtLeastOnce));
         client.subscribe_many(filters).await.expect("the client runs");
         let mut key = None;
+        let mut subscribed = false;
+        // The controller may not listen yet: the request is repeated until it is answered.
+        let mut ask = tokio::time::interval(Duration::from_secs(1));
         loop {
-            let event = events.poll().await.map_err(|error| error.to_string())?;
-            match event {
-                Event::Incoming(Packet::SubAck(_)) => {
+            let event = tokio::select! {
+                event = events.poll() => event.map_err(|error| error.to_string())?,
+                _ = ask.tick(), if subscribed => {
                     let topic = self.topics.format(&Topic::EnrollRequest(self.pi.clone()));
-                    let asked = client.publish(topic, QoS::AtLeastOnce, false, encode(&self.request)).await;
-                    asked.expect("the client runs");
+                    // The connection is polled by this very loop: only what fits into its queue can be said.
+                    let _ = client.try_publish(topic, QoS::AtLeastOnce, false, encode(&self.request));
+                    continue;
                 }
-                Event::Incoming(Packet::Publish(message)) => match self.topics.parse(&message.topic) {
+            };
+            let Event::Incoming(packet) = event else { continue };
+            match packet {
+                Packet::SubAck(_) => subscribed = true,
+                Packet::Publish(message) => match self.topics.parse(&message.topic) {
                     Some(Topic::ControllerKey) => key = self.believe(&message.payload),
                     Some(Topic::EnrollResponse(_)) => return self.read(&message.payload, key.as_ref()),
                     _ => {}
