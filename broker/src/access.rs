@@ -8,195 +8,16 @@
 //! delivered, and a filter that can match forbidden topics only is refused. For `$share/<group>/<filter>` the filter
 //! after the group counts.
 
-use std::collections::HashMap;
+mod directory;
 
 use pistat_protocol::account::Role;
-use pistat_protocol::id::{AccountName, PiId, is_reserved};
+use pistat_protocol::id::PiId;
 use pistat_protocol::topic::Topics;
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
 
 use crate::filter;
 
-/// The controller's user name on its own broker.
-pub const CONTROLLER_USER: &str = "controller";
-
-/// The SHA-256 of a secret's text.
-pub type SecretHash = [u8; 32];
-
-/// Who a client has proved to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
-    /// The controller itself.
-    Controller,
-    /// The agent of an enrolled machine.
-    Agent(PiId),
-    /// A machine that asks to be enrolled.
-    Joining(PiId),
-    /// A person or a program.
-    Account {
-        /// Its name.
-        name: AccountName,
-        /// Its role.
-        role: Role,
-        /// Filters of the topics that it may publish on besides its role's.
-        publish: Vec<String>,
-        /// Filters of the topics that it may receive besides its role's.
-        subscribe: Vec<String>,
-    },
-}
-
-impl Identity {
-    /// The name that events, audit and the request stamp show.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Controller => CONTROLLER_USER,
-            Self::Agent(pi) | Self::Joining(pi) => pi.as_str(),
-            Self::Account { name, .. } => name.as_str(),
-        }
-    }
-
-    /// Under which sessions are kept, apart from the client id. A joining machine never meets the sessions of the agent
-    /// whose name it gives.
-    pub(crate) fn session_owner(&self) -> String {
-        match self {
-            Self::Controller => "c/".to_owned(),
-            Self::Agent(pi) => format!("a/{}", pi.key()),
-            Self::Joining(pi) => format!("j/{}", pi.key()),
-            Self::Account { name, .. } => format!("u/{}", name.key()),
-        }
-    }
-
-    /// Whether something that `self` could do is impossible for `now`.
-    pub(crate) fn exceeds(&self, now: &Self) -> bool {
-        match (self, now) {
-            (Self::Controller, Self::Controller) => false,
-            (Self::Agent(before), Self::Agent(now)) => before != now,
-            // A machine that has just been enrolled still waits for the answer on its joining connection.
-            (Self::Joining(before), Self::Joining(now) | Self::Agent(now)) => before.key() != now.key(),
-            (
-                Self::Account { role, publish, subscribe, .. },
-                Self::Account { role: role_now, publish: publish_now, subscribe: subscribe_now, .. },
-            ) => {
-                let lost = |before: &[String], now: &[String]| before.iter().any(|filter| !now.contains(filter));
-                role > role_now || lost(publish, publish_now) || lost(subscribe, subscribe_now)
-            }
-            _ => true,
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Principal {
-    identity: Identity,
-    secret: SecretHash,
-}
-
-/// A snapshot of who may connect.
-#[derive(Debug, Clone, Default)]
-pub struct Directory {
-    principals: HashMap<String, Principal>,
-    join_tokens: Vec<SecretHash>,
-    pi_join_tokens: Vec<(String, SecretHash)>,
-}
-
-impl Directory {
-    /// Nobody may connect.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The controller, under the user name [`CONTROLLER_USER`].
-    pub fn controller(&mut self, secret_sha256: SecretHash) {
-        self.insert(CONTROLLER_USER.to_owned(), Identity::Controller, secret_sha256);
-    }
-
-    /// The agent of an enrolled machine, under its pi-id.
-    pub fn agent(&mut self, pi: PiId, secret_sha256: SecretHash) {
-        self.insert(pi.key(), Identity::Agent(pi), secret_sha256);
-    }
-
-    /// An account, under its name, with its role and its own topic rules.
-    pub fn account(
-        &mut self,
-        name: AccountName,
-        role: Role,
-        secret_sha256: SecretHash,
-        publish: Vec<String>,
-        subscribe: Vec<String>,
-    ) {
-        self.insert(name.key(), Identity::Account { name, role, publish, subscribe }, secret_sha256);
-    }
-
-    /// A token with which any machine may ask to be enrolled whose pi-id is no account's name.
-    pub fn join_token(&mut self, secret_sha256: SecretHash) {
-        self.join_tokens.push(secret_sha256);
-    }
-
-    /// A token with which one machine may ask to be enrolled.
-    #[expect(clippy::needless_pass_by_value, reason = "the same form as the other makers of the directory")]
-    pub fn pi_join_token(&mut self, pi: PiId, secret_sha256: SecretHash) {
-        self.pi_join_tokens.push((pi.key(), secret_sha256));
-    }
-
-    /// Who presents these credentials; `None` when they are wrong. User names are compared without case, secrets as
-    /// SHA-256 in constant time. A join token may carry the fingerprint after a dot.
-    pub fn authenticate(&self, user_name: &str, password: &[u8]) -> Option<Identity> {
-        self.identify(user_name, &Secret::of(password))
-    }
-
-    /// As [`Directory::authenticate`], with the password's hashes alone: sessions keep these to be checked again.
-    pub(crate) fn identify(&self, user_name: &str, secret: &Secret) -> Option<Identity> {
-        let key = user_name.to_ascii_lowercase();
-        let principal = self.principals.get(&key);
-        // An unknown name costs the same comparison as a known one.
-        let expected = principal.map_or(&[0; 32], |principal| &principal.secret);
-        if bool::from(secret.whole.ct_eq(expected)) {
-            return principal.map(|principal| principal.identity.clone());
-        }
-        let pi: PiId = user_name.parse().ok()?;
-        let is_machine = matches!(principal, None | Some(Principal { identity: Identity::Agent(_), .. }));
-        let may_join = is_machine && !is_reserved(user_name) && bool::from(self.is_join_token(&key, secret));
-        may_join.then_some(Identity::Joining(pi))
-    }
-
-    /// Whether this joining machine is an enrolled one by now.
-    pub(crate) fn has_just_enrolled(&self, identity: &Identity) -> bool {
-        let Identity::Joining(pi) = identity else { return false };
-        matches!(self.principals.get(&pi.key()), Some(Principal { identity: Identity::Agent(_), .. }))
-    }
-
-    fn is_join_token(&self, pi_key: &str, secret: &Secret) -> Choice {
-        let of_this_pi = self.pi_join_tokens.iter().filter(|(pi, _)| pi == pi_key).map(|(_, hash)| hash);
-        let mut found = Choice::from(0);
-        for hash in self.join_tokens.iter().chain(of_this_pi) {
-            found |= secret.whole.ct_eq(hash) | secret.before_dot.ct_eq(hash);
-        }
-        found
-    }
-
-    fn insert(&mut self, key: String, identity: Identity, secret: SecretHash) {
-        self.principals.insert(key, Principal { identity, secret });
-    }
-}
-
-/// The hashes of a password as it came: whole, and up to the dot of a join token's fingerprint.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret {
-    whole: SecretHash,
-    before_dot: SecretHash,
-}
-
-impl Secret {
-    pub(crate) fn of(password: &[u8]) -> Self {
-        let whole: SecretHash = Sha256::digest(password).into();
-        let before_dot = match password.iter().position(|&b| b == b'.') {
-            Some(dot) => Sha256::digest(&password[..dot]).into(),
-            None => whole,
-        };
-        Self { whole, before_dot }
-    }
-}
+pub(crate) use directory::Secret;
+pub use directory::{CONTROLLER_USER, Directory, Identity, SecretHash};
 
 /// The rules, under one prefix.
 #[derive(Debug, Clone)]
@@ -236,6 +57,11 @@ impl Access {
     /// Whether this is a machine's newest sample: it comes often and is written to disk rarely.
     pub(crate) fn is_telemetry(&self, topic: &str) -> bool {
         self.levels_of_machine(topic).is_some_and(|(_, rest)| rest == "stats")
+    }
+
+    /// Whether this is one of our own topics.
+    pub(crate) fn is_own(&self, topic: &str) -> bool {
+        topic.starts_with(&*self.own)
     }
 
     /// Whether `who` may leave a last will on this topic.

@@ -11,6 +11,7 @@ mod directory;
 mod lasting;
 mod subscribe;
 mod sys;
+mod wills;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

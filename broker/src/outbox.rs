@@ -86,6 +86,8 @@ struct State {
     held_up_by: Option<Arc<Outbox>>,
     /// The account's rights have grown.
     new_identity: Option<Arc<Identity>>,
+    /// Its client is away: nobody is held up by it, the bound of what waits is another.
+    is_away: bool,
     /// Reliable messages taken out so far: how the hub tells slow from stalled.
     progress: u64,
 }
@@ -187,6 +189,7 @@ impl Outbox {
     pub(crate) fn reopen(&self) {
         let mut state = self.lock();
         state.end = None;
+        state.is_away = false;
         state.waker = None;
         state.held_up_by = None;
         state.new_identity = None;
@@ -254,7 +257,7 @@ impl Outbox {
     /// A publisher's side: waits until this outbox has room again, or its session has ended.
     pub(crate) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if state.reliable.bytes <= self.low_water() || state.end.is_some() {
+        if state.reliable.bytes <= self.low_water() || state.is_away || state.end.is_some() {
             return Poll::Ready(());
         }
         if !state.waiting_publishers.iter().any(|waker| waker.will_wake(context.waker())) {
@@ -282,6 +285,7 @@ impl Outbox {
     pub(crate) fn park(&self) {
         let mut state = self.lock();
         state.qos0 = Queue::default();
+        state.is_away = true;
         state.waker = None;
         state.held_up_by = None;
         let waiting = std::mem::take(&mut state.waiting_publishers);

@@ -5,12 +5,13 @@
 //! the bytes they came as, and refuses what those accept (reserved flags, invalid UTF-8, NUL, wildcards in a topic,
 //! packet id 0, a property twice or in the wrong packet). It never allocates more than the packet holds and never panics.
 
+mod properties;
 mod read;
 pub(crate) mod write;
 
 use read::Reader;
 
-pub(crate) use read::{Properties, Property, property};
+pub(crate) use properties::{Properties, Property, property};
 
 /// The reason codes that the broker sends (MQTT 5, section 2.4).
 pub(crate) mod reason {

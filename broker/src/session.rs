@@ -7,8 +7,10 @@
 //! An idle session holds no buffer: bytes are read through the stack, and both buffers are given back when empty.
 
 mod connect;
+mod end;
 mod inbound;
 mod outbound;
+mod subscriptions;
 mod transport;
 
 use std::future::poll_fn;
@@ -18,17 +20,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use crate::access::Identity;
-use crate::events::BrokerEvent;
 use crate::front::Front;
-use crate::hub::{Closed, Command, SubscribeRequest, UnsubscribeRequest, WillFate};
-use crate::message::{SessionId, resealed};
-use crate::outbox::{Delivery, End, Outbox, Ready};
-use crate::packet::{self, Fault, Packet, Subscribe, Unsubscribe, reason, write};
+use crate::hub::Closed;
+use crate::message::SessionId;
+use crate::outbox::{Delivery, Outbox, Ready};
+use crate::packet::{self, Packet, reason, write};
 use crate::store::StoredWill;
+use end::Close;
 use inbound::Inbound;
 use outbound::Outbound;
 use transport::Transport;
@@ -39,9 +40,6 @@ pub(crate) use outbound::InFlight;
 /// Output beyond which no more messages are taken from the outbox: a few writes' worth.
 const OUTPUT_HIGH: usize = 64 * 1024;
 
-/// How long a client is given to take the last words when its connection is ended by the broker.
-const LAST_WORDS: Duration = Duration::from_millis(250);
-
 /// What a session keeps while its client is away.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
@@ -51,29 +49,6 @@ pub(crate) struct Parked {
     pub(crate) last_id: u16,
     /// Packet ids of `QoS` 2 messages that came and were not released.
     pub(crate) receiving: Vec<u16>,
-}
-
-/// Why a connection ends.
-#[derive(Debug)]
-enum Close {
-    /// The client said goodbye, with this reason code.
-    Client(u8),
-    /// The network connection broke or was closed without a goodbye.
-    Network(String),
-    /// Nothing came for one and a half keep alive intervals.
-    KeepAlive,
-    /// The client broke the protocol.
-    Fault(Fault),
-    /// The hub has ended it.
-    Hub(End),
-    /// The broker is stopping.
-    Stopping,
-}
-
-impl From<Fault> for Close {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
 }
 
 /// Who the client is, for events.
@@ -326,184 +301,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         self.inbound.acknowledge(&mut self.transport.output, self.v5);
         Ok(())
-    }
-
-    async fn on_subscribe(&mut self, subscribe: Subscribe<'_>) -> Result<(), Close> {
-        self.publish_batch().await?;
-        let mut codes = Vec::with_capacity(subscribe.filters.len());
-        let mut filters = Vec::new();
-        for (text, options) in &subscribe.filters {
-            let code = self.check_filter(text, *options)?;
-            codes.push(code);
-            if code == reason::SUCCESS {
-                filters.push(((*text).into(), *options));
-            }
-        }
-        let (reply, answer) = oneshot::channel();
-        let (session, position) = (self.id, self.front.spine.position());
-        let request = SubscribeRequest { session, position, identifier: subscribe.identifier, filters, reply };
-        let mut granted = self.ask(Command::Subscribe(request), answer).await?.into_iter();
-        for code in &mut codes {
-            if *code == reason::SUCCESS {
-                *code = granted.next().unwrap_or(reason::UNSPECIFIED);
-            }
-            if !self.v5 && *code >= 0x80 {
-                *code = reason::UNSPECIFIED;
-            }
-        }
-        write::suback(&mut self.transport.output, subscribe.packet_id, self.v5, &codes);
-        Ok(())
-    }
-
-    /// Success when the filter may be given to the hub, otherwise the reason code of its refusal.
-    fn check_filter(&self, text: &str, options: packet::SubscriptionOptions) -> Result<u8, Fault> {
-        let limits = &self.front.limits;
-        let Some(parsed) = crate::filter::parse(text, limits.topic_bytes, limits.topic_levels) else {
-            return Ok(self.refuse_filter(text, reason::FILTER_INVALID, "the filter is malformed or too long"));
-        };
-        if parsed.group.is_some() && options.no_local {
-            return Err(packet::protocol_error("No Local on a shared subscription"));
-        }
-        if !self.front.access.may_subscribe(&self.identity, parsed.filter) {
-            return Ok(self.refuse_filter(text, reason::NOT_AUTHORIZED, "the account may not receive these topics"));
-        }
-        Ok(reason::SUCCESS)
-    }
-
-    fn refuse_filter(&self, filter: &str, code: u8, why: &str) -> u8 {
-        self.front.counters.subscribes_refused.add(1);
-        self.front.events.tell(BrokerEvent::SubscribeRefused {
-            account: self.client.account.to_string(),
-            client_id: self.client.client_id.to_string(),
-            filter: filter.to_owned(),
-            reason: why.to_owned(),
-        });
-        code
-    }
-
-    async fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe<'_>) -> Result<(), Close> {
-        self.publish_batch().await?;
-        let (reply, answer) = oneshot::channel();
-        let filters = unsubscribe.filters.iter().map(|&text| text.into()).collect();
-        let (session, position) = (self.id, self.front.spine.position());
-        let request = UnsubscribeRequest { session, position, filters, reply };
-        let codes = self.ask(Command::Unsubscribe(request), answer).await?;
-        write::unsuback(&mut self.transport.output, unsubscribe.packet_id, self.v5, &codes);
-        Ok(())
-    }
-
-    async fn ask<T>(&mut self, command: Command, answer: oneshot::Receiver<T>) -> Result<T, Close> {
-        self.front.commands.send(command).await.map_err(|_| Close::Stopping)?;
-        answer.await.map_err(|_| Close::Stopping)
-    }
-
-    /// Says goodbye, leaves the will where it is due, and reports to the hub.
-    async fn finish(mut self, close: Close) {
-        self.say_goodbye(&close).await;
-        let session_expiry = self.expiry_after(&close);
-        let fate = self.will_fate(&close, session_expiry);
-        let will = self.will.take();
-        if fate == WillFate::Done
-            && let Some(will) = will
-            && !close.forgets_will()
-        {
-            self.publish_will(&will).await;
-        }
-        self.tell_end(&close);
-        let parked = Parked {
-            in_flight: self.outbound.take_in_flight(),
-            last_id: self.outbound.last_id(),
-            receiving: std::mem::take(&mut self.inbound.receiving),
-        };
-        self.report.closed = Some(Closed { id: self.id, session_expiry, will: fate, parked: Some(Box::new(parked)) });
-    }
-
-    async fn say_goodbye(&mut self, close: &Close) {
-        if self.v5
-            && let Some((code, words)) = close.last_words()
-        {
-            write::disconnect(&mut self.transport.output, code, words);
-        }
-        let is_reachable = !matches!(close, Close::Network(_) | Close::KeepAlive);
-        let last = async {
-            if is_reachable {
-                self.transport.flush().await?;
-            }
-            self.transport.close().await
-        };
-        // A client that does not take its last words goes without them.
-        let _ = tokio::time::timeout(LAST_WORDS, last).await;
-    }
-
-    fn expiry_after(&self, close: &Close) -> u32 {
-        match close {
-            Close::Hub(End::Revoked | End::TooSlow) => 0,
-            _ => self.expiry,
-        }
-    }
-
-    fn will_fate(&self, close: &Close, session_expiry: u32) -> WillFate {
-        let Some(will) = &self.will else { return WillFate::Done };
-        match close {
-            Close::Stopping | Close::Hub(End::ShuttingDown) => WillFate::Kept,
-            Close::Hub(End::TakenOver { clean_start: true }) => WillFate::Done,
-            _ if close.forgets_will() => WillFate::Done,
-            _ if will.delay_seconds > 0 && session_expiry > 0 => WillFate::Delayed(will.delay_seconds),
-            _ => WillFate::Done,
-        }
-    }
-
-    async fn publish_will(&mut self, will: &Will) {
-        let expires_in_ms = will.stored.expiry_seconds.map(|seconds| u64::from(seconds) * 1000);
-        let frame = resealed(&will.stored.frame, expires_in_ms, self.front.clock.now_ms());
-        // An error means that the broker is stopping: the will is still on disk.
-        let _ = self.front.spine.publish(&mut frame.into_iter().collect()).await;
-    }
-
-    fn tell_end(&self, close: &Close) {
-        if matches!(close, Close::Fault(_)) {
-            self.front.counters.protocol_errors.add(1);
-        }
-        self.front.events.tell(BrokerEvent::Disconnected {
-            account: self.client.account.to_string(),
-            client_id: self.client.client_id.to_string(),
-            reason: close.to_string(),
-        });
-    }
-}
-
-impl Close {
-    /// Only a client that leaves in peace takes its will with it.
-    fn forgets_will(&self) -> bool {
-        matches!(self, Self::Client(code) if *code != reason::DISCONNECT_WITH_WILL)
-    }
-
-    /// The code and words of a DISCONNECT from the broker's side.
-    fn last_words(&self) -> Option<(u8, &'static str)> {
-        Some(match self {
-            Self::Client(_) | Self::Network(_) => return None,
-            Self::KeepAlive => (reason::KEEP_ALIVE_TIMEOUT, ""),
-            Self::Fault(fault) => (fault.reason, fault.what),
-            Self::Hub(End::TakenOver { .. }) => (reason::SESSION_TAKEN_OVER, ""),
-            Self::Hub(End::Revoked) => (reason::NOT_AUTHORIZED, "the account was removed or changed"),
-            Self::Hub(End::TooSlow) => (reason::QUOTA_EXCEEDED, "messages are not taken as fast as they come"),
-            Self::Hub(End::ShuttingDown) | Self::Stopping => (reason::SERVER_SHUTTING_DOWN, ""),
-        })
-    }
-}
-
-impl std::fmt::Display for Close {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Client(reason::SUCCESS) => f.write_str("the client disconnected"),
-            Self::Client(code) => write!(f, "the client disconnected with reason 0x{code:02X}"),
-            Self::Network(words) => f.write_str(words),
-            Self::KeepAlive => f.write_str("nothing was heard for one and a half keep alive intervals"),
-            Self::Fault(fault) => write!(f, "it broke the protocol: {fault}"),
-            Self::Hub(End::TakenOver { .. }) => f.write_str("the same client connected again"),
-            Self::Hub(End::Revoked) => f.write_str("its account was removed or changed"),
-            Self::Hub(End::TooSlow) => f.write_str("it did not take its messages as fast as they came"),
-            Self::Hub(End::ShuttingDown) | Self::Stopping => f.write_str("the broker is stopping"),
-        }
     }
 }

@@ -1,5 +1,8 @@
 //! Every cell of the table: who × what × which kind of topic, and the filters around them.
 
+use pistat_protocol::id::AccountName;
+use sha2::{Digest, Sha256};
+
 use super::*;
 
 const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";

@@ -1,19 +1,18 @@
-//! Sessions come and go: connect, takeover, parking, expiry, and the wills that this decides about.
+//! Sessions come and go: connect, takeover, parking, expiry.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::{Attached, Closed, Command, ConnectRefusal, ConnectRequest, Hub, Session, SessionKey, WillFate};
+use super::wills::will_key;
+use super::{Attached, Closed, ConnectRefusal, ConnectRequest, Hub, Session, SessionKey, WillFate};
 use crate::access::Identity;
 use crate::events::BrokerEvent;
 use crate::filter;
 use crate::front::Front;
-use crate::message::{SessionId, resealed};
+use crate::message::SessionId;
 use crate::outbox::{Bounds, End, Outbox};
 use crate::retained::Retained;
 use crate::session::Parked;
-use crate::store::{Restored, Store, StoredWill, WillKey};
+use crate::store::{Restored, Store};
 
 const NEVER: u64 = u64::MAX;
 
@@ -252,45 +251,6 @@ impl Hub {
         }
     }
 
-    pub(super) fn publish_due_wills(&mut self, now_ms: u64) {
-        for slot in self.slots_where(|session| session.will_due.is_some_and(|at| at <= now_ms)) {
-            if let Some(will) = self.take_due_will(slot) {
-                self.publish_will(&will);
-            }
-        }
-        self.publish_orphaned_wills(now_ms);
-    }
-
-    /// Takes a will that waits for its delay.
-    fn take_due_will(&mut self, slot: u32) -> Option<StoredWill> {
-        let session = self.sessions.get_mut(slot as usize)?.as_mut()?;
-        session.will_due.take()?;
-        let will = session.will.clone();
-        self.set_will(slot, None);
-        will
-    }
-
-    fn publish_before_connect(&self, will: &StoredWill, mut request: ConnectRequest) {
-        let mut frames: Vec<Bytes> = self.seal_will(will).into_iter().collect();
-        let front = self.front.clone();
-        self.front.tasks.spawn(async move {
-            // Errors mean that the broker is stopping; the connection notices by itself.
-            if front.spine.publish(&mut frames).await.is_ok() {
-                request.position = front.spine.position();
-                let _ = front.commands.send(Command::Connect(Box::new(request))).await;
-            }
-        });
-    }
-
-    fn seal_will(&self, will: &StoredWill) -> Option<Bytes> {
-        let expires_in_ms = will.expiry_seconds.map(|seconds| u64::from(seconds) * 1000);
-        resealed(&will.frame, expires_in_ms, self.front.clock.now_ms())
-    }
-
-    pub(super) fn publish_will(&self, will: &StoredWill) {
-        self.publish_later(self.seal_will(will).into_iter().collect());
-    }
-
     pub(super) fn slots_where(&self, wanted: impl Fn(&Session) -> bool) -> Vec<u32> {
         (0..).zip(&self.sessions).filter(|(_, s)| s.as_ref().is_some_and(&wanted)).map(|(slot, _)| slot).collect()
     }
@@ -361,10 +321,6 @@ fn refuse(request: ConnectRequest, refusal: ConnectRefusal) {
 
 fn session_key(identity: &Identity, client_id: &str) -> SessionKey {
     (identity.session_owner().into(), client_id.into())
-}
-
-pub(super) fn will_key(key: &SessionKey) -> WillKey {
-    ((&*key.0).into(), key.1.clone())
 }
 
 fn after_seconds(now_ms: u64, seconds: u32) -> u64 {

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::Hub;
-use super::connect::will_key;
+use super::wills::will_key;
 use crate::front::Front;
-use crate::message::{Message, resealed};
-use crate::store::{Batch, Record, Restored, StoredWill, WillKey, unix_ms};
+use crate::message::Message;
+use crate::store::{Batch, Record, Restored, unix_ms};
 
 /// Changes are on disk within a second: collected for half of one.
 const PROMPT_MS: u64 = 500;
@@ -23,7 +23,7 @@ pub(super) struct Schedule {
     prompt_at: u64,
     rare_at: u64,
     expiry_at: u64,
-    orphans_at: u64,
+    pub(super) orphans_at: u64,
     /// Changes were lost on their way to the disk, so everything is to be written anew.
     rewrite: bool,
 }
@@ -45,35 +45,6 @@ impl Hub {
         }
         self.orphaned_wills = restored.wills.into_iter().collect();
         self.count_retained();
-    }
-
-    /// A session's client has left a will, or it is not needed any more.
-    pub(super) fn set_will(&mut self, slot: u32, will: Option<StoredWill>) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
-        let key = will_key(&session.key);
-        let previous = std::mem::replace(&mut session.will, will.clone());
-        // Most clients have no will and never had one: nothing to write for them.
-        if previous != will {
-            self.note_will(key, will);
-        }
-    }
-
-    pub(super) fn note_will(&mut self, key: WillKey, will: Option<StoredWill>) {
-        if self.store.is_some() {
-            self.will_changes.insert(key, will);
-        }
-    }
-
-    pub(super) fn publish_orphaned_wills(&mut self, now_ms: u64) {
-        if self.orphaned_wills.is_empty() || now_ms < self.lasting.orphans_at {
-            return;
-        }
-        let wills = std::mem::take(&mut self.orphaned_wills);
-        let seal = |will: &StoredWill| resealed(&will.frame, will.expiry_seconds.map(|s| u64::from(s) * 1000), now_ms);
-        self.publish_later(wills.values().filter_map(seal).collect());
-        for key in wills.into_keys() {
-            self.note_will(key, None);
-        }
     }
 
     pub(super) fn write_changes(&mut self, now_ms: u64) {
@@ -116,8 +87,10 @@ impl Hub {
             return None;
         }
         let changes = self.retained.take_changes(|topic| rare_too || !access.is_telemetry(topic));
-        // Telemetry alone is not worth a sync of the disk.
-        let sync = !self.will_changes.is_empty() || changes.iter().any(|(topic, _)| !access.is_telemetry(topic));
+        // What others keep here is written as promptly, which a killed process does not lose; only a power cut needs more,
+        // and that wears flash memory: it is spent on our own states and wills, not on telemetry of any kind.
+        let is_worth_it = |topic: &str| access.is_own(topic) && !access.is_telemetry(topic);
+        let sync = !self.will_changes.is_empty() || changes.iter().any(|(topic, _)| is_worth_it(topic));
         let mut records: Vec<Record> = changes
             .into_iter()
             .map(|(topic, message)| match message {

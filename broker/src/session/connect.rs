@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Client, Inbound, LAST_WORDS, Outbound, Report, Session, Transport, Will, outbound};
+use super::end::LAST_WORDS;
+use super::{Client, Inbound, Outbound, Report, Session, Transport, Will, outbound};
 use crate::access::{Identity, Secret};
 use crate::admission::Place;
 use crate::events::{BrokerEvent, Protocol};
@@ -324,9 +325,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
 }
 
 impl Report {
-    /// Until the session says better, its end is a failure that leaves nothing behind.
+    /// Until the session says better, its end is a failure: its will is due, and nothing else is left of it.
     fn new(front: &Arc<Front>, id: SessionId) -> Self {
-        let closed = Closed { id, session_expiry: 0, will: WillFate::Done, parked: None };
+        let closed = Closed { id, session_expiry: 0, will: WillFate::Delayed(0), parked: None };
         Self { front: front.clone(), closed: Some(closed) }
     }
 }

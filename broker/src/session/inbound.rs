@@ -176,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             topic: topic.to_owned(),
             reason: why.to_owned(),
         });
-        let words = if self.outbound.wants_problems() { why } else { "" };
+        let words = if self.outbound.wants_problems() && self.outbound.takes(why) { why } else { "" };
         self.acknowledge_later(publish, code, words);
     }
 

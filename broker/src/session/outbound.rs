@@ -8,6 +8,9 @@ use crate::message::Message;
 use crate::outbox::Delivery;
 use crate::packet::{Ack, reason, write};
 
+/// What DISCONNECT or PUBACK has besides its reason string, at most.
+const PACKET_AROUND_WORDS: usize = 16;
+
 /// A `QoS` 1 or 2 message that was sent.
 #[derive(Debug)]
 pub(crate) struct InFlight {
@@ -68,6 +71,11 @@ impl Outbound {
 
     pub(super) fn wants_problems(&self) -> bool {
         self.wants_problems
+    }
+
+    /// Whether a packet that says why still is within what the client takes.
+    pub(super) fn takes(&self, words: &str) -> bool {
+        words.len() + PACKET_AROUND_WORDS <= self.max_packet_bytes
     }
 
     /// How many more `QoS` 1 and 2 messages may be sent.

@@ -1,0 +1,81 @@
+//! Last wills: kept beside the retained messages while their clients are connected, published when they are due.
+
+use bytes::Bytes;
+
+use super::{Command, ConnectRequest, Hub, SessionKey};
+use crate::message::resealed;
+use crate::store::{StoredWill, WillKey};
+
+impl Hub {
+    /// A session's client has left a will, or it is not needed any more.
+    pub(super) fn set_will(&mut self, slot: u32, will: Option<StoredWill>) {
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let key = will_key(&session.key);
+        let previous = std::mem::replace(&mut session.will, will.clone());
+        // Most clients have no will and never had one: nothing to write for them.
+        if previous != will {
+            self.note_will(key, will);
+        }
+    }
+
+    pub(super) fn note_will(&mut self, key: WillKey, will: Option<StoredWill>) {
+        if self.store.is_some() {
+            self.will_changes.insert(key, will);
+        }
+    }
+
+    pub(super) fn publish_orphaned_wills(&mut self, now_ms: u64) {
+        if self.orphaned_wills.is_empty() || now_ms < self.lasting.orphans_at {
+            return;
+        }
+        let wills = std::mem::take(&mut self.orphaned_wills);
+        let seal = |will: &StoredWill| resealed(&will.frame, will.expiry_seconds.map(|s| u64::from(s) * 1000), now_ms);
+        self.publish_later(wills.values().filter_map(seal).collect());
+        for key in wills.into_keys() {
+            self.note_will(key, None);
+        }
+    }
+
+    pub(super) fn publish_due_wills(&mut self, now_ms: u64) {
+        for slot in self.slots_where(|session| session.will_due.is_some_and(|at| at <= now_ms)) {
+            if let Some(will) = self.take_due_will(slot) {
+                self.publish_will(&will);
+            }
+        }
+        self.publish_orphaned_wills(now_ms);
+    }
+
+    /// Takes a will that waits for its delay.
+    pub(super) fn take_due_will(&mut self, slot: u32) -> Option<StoredWill> {
+        let session = self.sessions.get_mut(slot as usize)?.as_mut()?;
+        session.will_due.take()?;
+        let will = session.will.clone();
+        self.set_will(slot, None);
+        will
+    }
+
+    pub(super) fn publish_before_connect(&self, will: &StoredWill, mut request: ConnectRequest) {
+        let mut frames: Vec<Bytes> = self.seal_will(will).into_iter().collect();
+        let front = self.front.clone();
+        self.front.tasks.spawn(async move {
+            // Errors mean that the broker is stopping; the connection notices by itself.
+            if front.spine.publish(&mut frames).await.is_ok() {
+                request.position = front.spine.position();
+                let _ = front.commands.send(Command::Connect(Box::new(request))).await;
+            }
+        });
+    }
+
+    fn seal_will(&self, will: &StoredWill) -> Option<Bytes> {
+        let expires_in_ms = will.expiry_seconds.map(|seconds| u64::from(seconds) * 1000);
+        resealed(&will.frame, expires_in_ms, self.front.clock.now_ms())
+    }
+
+    pub(super) fn publish_will(&self, will: &StoredWill) {
+        self.publish_later(self.seal_will(will).into_iter().collect());
+    }
+}
+
+pub(super) fn will_key(key: &SessionKey) -> WillKey {
+    ((&*key.0).into(), key.1.clone())
+}
