@@ -89,7 +89,8 @@ fn start_agent(binary: &str, folder: &Path, port: u16, interval: &str) -> Result
 fn idle(binary: &str, folder: &Path, port: u16, interval: &str, seconds: u64) -> Result<()> {
     let agent = start_agent(binary, folder, port, interval)?;
     let pid = agent.0.id();
-    std::thread::sleep(Duration::from_secs(3));
+    // After the hourly facts, which come fifteen seconds after the start.
+    std::thread::sleep(Duration::from_secs(25));
     let (before, started) = (Usage::of(pid)?, Instant::now());
     std::thread::sleep(Duration::from_secs(seconds));
     let after = Usage::of(pid)?;
