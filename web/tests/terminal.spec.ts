@@ -103,11 +103,12 @@ test("Tab completes commands, tasks, machines and labels", async ({ page, enter 
   await shell.type("ta");
   await page.keyboard.press("Tab");
   await shell.shows(/pistat> ta\s+task\s+tag/);
-  await page.keyboard.type("sk");
-  await page.keyboard.type(" r");
+  await page.keyboard.type("sk r");
   await page.keyboard.press("Tab");
-  await page.keyboard.type("up");
+  await shell.shows(/pistat> task run (?!u)/);
+  await page.keyboard.type("upt");
   await page.keyboard.press("Tab");
+  await shell.shows("pistat> task run uptime");
   await page.keyboard.type("zero");
   await page.keyboard.press("Tab");
   await expect(shell.rows).toContainText("pistat> task run uptime zero-1");

@@ -31,7 +31,7 @@ export interface Block {
 const HIGH_WATER = 1 << 20;
 
 /** How long a block waits for its run's name, in milliseconds. */
-const NAMED_WITHIN = 300;
+const NAMED_WITHIN = 1_000;
 
 /** How often a group's block is drawn anew, in milliseconds. */
 const REDRAW_EVERY = 120;
@@ -41,6 +41,21 @@ const FOLLOWED = 40;
 
 /** How many lines a group's block shows below its bar. */
 const LINES = 5;
+
+/** Does something once the store knows what it is about, or after a while all the same; the answer calls it off. */
+function whenNamed(known: () => boolean, act: () => void): () => void {
+  const off = (): void => {
+    stop();
+    clearTimeout(latest);
+  };
+  const go = (): void => {
+    off();
+    act();
+  };
+  const stop = commands.onChange(() => known() && go());
+  const latest = setTimeout(go, known() ? 0 : NAMED_WITHIN);
+  return off;
+}
 
 function machineLabel(pi: string): string {
   return visible(live.state.machines.get(pi)?.machine.label ?? pi);
@@ -81,23 +96,10 @@ export class RunBlock implements Block {
 
   /** Begins once the run's own change has come, or without it when it does not come soon. */
   #open(): void {
-    let begun = false;
-    const begin = (): void => {
-      if (!begun && (live.state.runs.has(this.target) || performance.now() > latest)) {
-        begun = true;
-        stop();
-        this.#begin();
-      }
-    };
-    const latest = performance.now() + NAMED_WITHIN;
-    const stop = commands.onChange(begin);
-    this.#stop = [stop];
-    this.#waiting = setTimeout(begin, NAMED_WITHIN + 20);
-    requestAnimationFrame(begin);
+    this.#stop = [whenNamed(() => live.state.runs.has(this.target), () => this.#begin())];
   }
 
   #begin(): void {
-    clearTimeout(this.#waiting);
     const run = live.state.runs.get(this.target);
     const name = run ? `${run.task} · ${machineLabel(run.pi)} · run ${shortId(run.id)}` : `run ${shortId(this.target)}`;
     this.#paper.write(`${paint.dim(`┌ ${name}`)}\r\n`);
@@ -171,11 +173,16 @@ export class GroupBlock implements Block {
     this.#runs = runs;
     this.#paper = paper;
     this.finished = new Promise((resolve) => (this.#resolve = resolve));
-    requestAnimationFrame(() => this.#open());
+    this.#await();
   }
 
   leave(): void {
     this.#close();
+  }
+
+  /** Begins once the group's own change has come, or without it when it does not come soon. */
+  #await(): void {
+    this.#stop = [whenNamed(() => live.state.groups.has(this.target), () => this.#open())];
   }
 
   #open(): void {

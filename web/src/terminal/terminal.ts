@@ -13,7 +13,7 @@ import { commands, type Completions, type Listener } from "./commands";
 import { History } from "./history";
 import { type Act, LineEditor } from "./line-editor";
 import { columns, paint, plainText } from "./paint";
-import { createScreen, type Screen, terminalTheme } from "./xterm";
+import { createScreen, openScreen, type Screen, terminalTheme } from "./xterm";
 
 const PROMPT = `${paint.green("pistat>")} `;
 const PROMPT_COLUMNS = 8;
@@ -60,7 +60,7 @@ export class WebTerminal {
   /** Draws itself into its host, once the host is in the page. */
   open(): void {
     const { terminal } = this;
-    terminal.open(this.host);
+    openScreen(terminal, this.host);
     terminal.textarea?.setAttribute("aria-label", "Terminal: type a command, help lists them");
     terminal.onData((data) => this.#typed(data));
     terminal.onResize(() => this.#resized());
