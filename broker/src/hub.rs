@@ -211,13 +211,17 @@ impl Hub {
                     let directory = inputs.directory.borrow_and_update().clone();
                     self.on_directory(directory);
                 }
+                // Before the log, which may always have more under load.
+                _ = tick.tick() => self.on_tick(),
                 Some(command) = inputs.commands.recv(), if self.deferred.len() < COMMAND_CAPACITY => self.deferred.push_back(command),
                 received = inputs.spine.receive(&mut frames, BATCH) => {
-                    received?;
+                    if let Err(error) = received {
+                        self.write_what_is_left();
+                        return Err(error);
+                    }
                     frames.drain(..).for_each(|frame| self.on_frame(frame));
                     tokio::task::coop::consume_budget().await;
                 }
-                _ = tick.tick() => self.on_tick(),
             }
             self.run_due_commands(inputs.spine.position());
             self.wakers.drain(..).for_each(Waker::wake);

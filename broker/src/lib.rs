@@ -1,7 +1,7 @@
 //! The embedded MQTT broker.
 //!
 //! [`Broker::start`] → [`Broker::addresses`], [`Broker::handle`], [`Broker::shutdown`]. Strangers meet the front door
-//! ([`session`]), which speaks MQTT 3.1.1 and 5 on one port; every message that is accepted passes rumqttd's log once
+//! (`session`), which speaks MQTT 3.1.1 and 5 on one port; every message that is accepted passes rumqttd's log once
 //! and in one order (`spine`); the hub reads it there and delivers through our own topic tree. `rumqttd` itself never
 //! sees a client.
 

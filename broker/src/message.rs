@@ -200,3 +200,53 @@ pub(crate) fn resealed(frame: &[u8], expires_in_ms: Option<u64>, now_ms: u64) ->
     frame.get_mut(9..17)?.copy_from_slice(&expires_at.to_le_bytes());
     Some(Bytes::from(frame))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft<'a>(raw: &'a [u8], stamp: Option<&'a str>) -> Draft<'a> {
+        let expiry_seconds = Properties::new(raw).filter_map(Result::ok).any(|p| p.id == property::MESSAGE_EXPIRY);
+        let properties =
+            MessageProperties { raw, expiry_seconds: expiry_seconds.then_some(10), ..MessageProperties::default() };
+        let publisher = SessionId { slot: 7, use_count: 9 };
+        Draft { publisher, topic: "a/é", payload: b"payload", qos: 2, retain: true, properties, stamp, now_ms: 1000 }
+    }
+
+    #[test]
+    fn what_is_sealed_can_be_opened() {
+        let raw = write::user_property("k", "v");
+        let message = Message::open(draft(&raw, None).seal()).unwrap();
+        assert_eq!((message.topic(), message.payload(), message.properties()), ("a/é", &b"payload"[..], &raw[..]));
+        assert_eq!(
+            (message.qos(), message.retain(), message.publisher()),
+            (2, true, SessionId { slot: 7, use_count: 9 })
+        );
+        assert_eq!((message.expiry_seconds(u64::MAX - 1), message.is_expired(u64::MAX - 1)), (None, false));
+    }
+
+    #[test]
+    fn what_belongs_to_one_hop_or_is_forged_does_not_pass() {
+        let forged = write::user_property(ACCOUNT_PROPERTY, "somebody else");
+        let honest = write::user_property("k", "v");
+        let raw = [&[35, 0, 1][..], &forged, &[1, 1], &honest, &[2, 0, 0, 0, 10], &forged].concat();
+        let message = Message::open(draft(&raw, Some("anna")).seal()).unwrap();
+        let stamp = write::user_property(ACCOUNT_PROPERTY, "anna");
+        assert_eq!(message.properties(), [&[1, 1][..], &honest, &stamp].concat());
+        assert_eq!(message.expiry_seconds(1000), Some(10));
+        assert_eq!(message.expiry_seconds(1001), Some(10));
+        assert_eq!(message.expiry_seconds(10_999), Some(1));
+        assert!(message.is_expired(11_000));
+    }
+
+    #[test]
+    fn a_damaged_envelope_is_not_opened() {
+        let frame = draft(&[], None).seal();
+        for cut in 0..HEADER_BYTES + "a/é".len() {
+            assert!(Message::open(frame.slice(..cut)).is_none(), "{cut}");
+        }
+        let mut broken = frame.to_vec();
+        broken[HEADER_BYTES + 3] = 0xFF;
+        assert!(Message::open(Bytes::from(broken)).is_none());
+    }
+}

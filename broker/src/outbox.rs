@@ -343,3 +343,6 @@ impl State {
         Some(delivery)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,6 +118,13 @@ impl Hub {
         records
     }
 
+    /// The log has failed: what was taken in before still goes to the disk.
+    pub(super) fn write_what_is_left(&mut self) {
+        if let Some(batch) = self.last_batch() {
+            self.hand_over(batch);
+        }
+    }
+
     /// What is still to be written when the broker stops.
     pub(super) fn last_batch(&mut self) -> Option<Batch> {
         self.store.as_ref()?;
