@@ -190,6 +190,11 @@ class Live {
         return commands.received(message);
     }
     this.#receivedAt = performance.now();
+    if (message.type === "changes") {
+      for (const change of message.changes) {
+        if (change.kind === "run" && !this.state.runs.has(change.run.id)) commands.began(change.run);
+      }
+    }
     // Applied at once and drawn with the next frame: a hidden page gathers names of what changed, never messages.
     apply(this.state, message, this.#dirty);
     this.#schedule();

@@ -12,5 +12,7 @@ ui.start();
 
 const target = document.getElementById("app");
 if (target) {
+  // The first paint's one line has done its work.
+  target.replaceChildren();
   mount(App, { target });
 }

@@ -1,6 +1,6 @@
 // The conversation of the terminal's commands with the controller: numbers them and brings each answer to whoever asked.
 
-import type { Action, Completion, RunId, ServerMessage } from "../protocol/types";
+import type { Action, Completion, Run, RunId, ServerMessage } from "../protocol/types";
 
 export interface Listener {
   text(text: string): void;
@@ -22,6 +22,7 @@ class Commands {
   readonly #listeners = new Map<number, Listener>();
   readonly #completions = new Map<number, (answer: Completions) => void>();
   readonly #changes = new Set<() => void>();
+  readonly #began = new Set<(run: Run) => void>();
 
   /** A number for a new command. */
   open(listener: Listener): number {
@@ -47,6 +48,18 @@ class Commands {
   onChange(callback: () => void): () => void {
     this.#changes.add(callback);
     return () => this.#changes.delete(callback);
+  }
+
+  /** Calls back whenever a run is heard of for the first time, whoever started it. */
+  onBegan(callback: (run: Run) => void): () => void {
+    this.#began.add(callback);
+    return () => this.#began.delete(callback);
+  }
+
+  began(run: Run): void {
+    for (const callback of [...this.#began]) {
+      callback(run);
+    }
   }
 
   changed(): void {

@@ -12,6 +12,7 @@ import { type Block, GroupBlock, type Paper, RunBlock } from "./blocks";
 import { commands, type Completions, type Listener } from "./commands";
 import { History } from "./history";
 import { type Act, LineEditor } from "./line-editor";
+import { Guests } from "./guests";
 import { columns, paint, plainText } from "./paint";
 import { createScreen, openScreen, type Screen, terminalTheme } from "./xterm";
 
@@ -30,6 +31,9 @@ type Mode =
   /** Runs are watched. */
   | { kind: "watching"; block: Block };
 
+/** How much text of other people's runs waits for the prompt. */
+const MAX_ABOVE = 64 * 1024;
+
 /** One command from its line to the next prompt. */
 interface Turn {
   over: boolean;
@@ -45,6 +49,9 @@ export class WebTerminal {
   #pending = 0;
   /** Lines of a paste that wait for their turn. */
   #queue: string[] = [];
+  /** Lines of runs that were started elsewhere, while there is no prompt to put them above. */
+  #above = "";
+  readonly #guests = new Guests((text) => this.#writeAbove(text), { pending: () => this.#pending, columns: () => this.terminal.cols });
   /** The command that is under way. */
   #turn: Turn = { over: true };
 
@@ -300,6 +307,7 @@ export class WebTerminal {
     if (only === undefined) {
       return;
     }
+    this.#guests.own(runs, group);
     const block = group === null && runs.length === 1 ? new RunBlock(only, paper) : new GroupBlock(group ?? only, runs, paper);
     this.#mode = { kind: "watching", block };
     await block.finished;
@@ -414,9 +422,23 @@ export class WebTerminal {
     this.terminal.write(`${text}\r\n`);
   }
 
+  /** Writes whole lines above the prompt and what is typed there; without a prompt they wait for it. */
+  #writeAbove(text: string): void {
+    if (this.#mode.kind !== "prompt") {
+      this.#above = (this.#above + text).slice(-MAX_ABOVE);
+      return;
+    }
+    const up = this.#row > 0 ? `\u001b[${this.#row}A` : "";
+    this.#write(`${up}\r\u001b[J${text}`);
+    this.#row = 0;
+    this.#redraw();
+  }
+
   #prompt(): void {
     this.#mode = { kind: "prompt" };
     this.#row = 0;
+    this.#write(this.#above);
+    this.#above = "";
     this.#redraw();
   }
 
