@@ -118,3 +118,48 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// What makes no sense about these bounds, each as a sentence for whoever wrote them.
+    pub fn problems(&self) -> Vec<String> {
+        let least: [(&str, u64, u64); 14] = [
+            ("connections", self.connections as u64, 1),
+            ("connections_per_address", self.connections_per_address as u64, 1),
+            ("connections_per_account", self.connections_per_account as u64, 1),
+            ("connect_seconds", self.connect_seconds, 1),
+            ("packet_bytes", self.packet_bytes.into(), 1024),
+            ("connect_packet_bytes", self.connect_packet_bytes.into(), 256),
+            ("topic_bytes", self.topic_bytes as u64, 128),
+            ("topic_levels", self.topic_levels as u64, 8),
+            ("subscriptions", self.subscriptions as u64, 16),
+            ("receive_maximum", self.receive_maximum.into(), 1),
+            ("in_flight", self.in_flight.into(), 1),
+            ("queue_bytes", self.queue_bytes as u64, 64 * 1024),
+            ("stalled_after_seconds", self.stalled_after_seconds, 1),
+            ("keep_alive_seconds", self.keep_alive_seconds.into(), 10),
+        ];
+        let too_small = least.iter().filter(|(_, value, least)| value < least);
+        let mut problems: Vec<String> = too_small
+            .map(|(name, value, least)| format!("{name} = {value} is too small: {least} is the least"))
+            .collect();
+        // Matching a topic goes one call deeper with each level.
+        if self.topic_levels > 256 {
+            problems.push(format!("topic_levels = {} is too large: 256 is the most", self.topic_levels));
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_make_sense_and_every_problem_is_named() {
+        assert_eq!(Limits::default().problems(), [""; 0]);
+        let limits = Limits { in_flight: 0, topic_levels: 1000, connections: 0, ..Limits::default() };
+        let problems = limits.problems();
+        assert_eq!(problems.len(), 3);
+        assert!(problems[0].contains("connections = 0") && problems[2].contains("256"), "{problems:?}");
+    }
+}

@@ -136,6 +136,10 @@ impl Outbox {
     /// The hub's side: puts a message in. The task to wake, if it waits, is added to `wakers`.
     pub(crate) fn push(&self, delivery: Delivery, wakers: &mut Vec<Waker>) -> Pushed {
         let mut state = self.lock();
+        if matches!(state.end, Some(End::TooSlow | End::Revoked)) {
+            // The session ends with its connection: nobody will take this any more.
+            return Pushed::default();
+        }
         let order = state.next_order;
         state.next_order += 1;
         let mut dropped = 0;
@@ -163,16 +167,18 @@ impl Outbox {
         wakers.extend(state.waker.take());
     }
 
-    /// The hub's side: the connection is to end. The first reason counts.
-    pub(crate) fn end(&self, reason: End) {
-        let waker = {
+    /// The hub's side: the connection is to end. The first reason counts; says whether this is it.
+    pub(crate) fn end(&self, reason: End) -> bool {
+        let (is_first, waker) = {
             let mut state = self.lock();
+            let is_first = state.end.is_none();
             state.end.get_or_insert(reason);
-            state.waker.take()
+            (is_first, state.waker.take())
         };
         if let Some(waker) = waker {
             waker.wake();
         }
+        is_first
     }
 
     /// The hub's side: this session publishes faster than `slow` reads.

@@ -228,16 +228,18 @@ impl Hub {
     /// Ends a session for exceeding a bound, and says so.
     pub(super) fn end_session(&mut self, slot: u32, reason: &str) {
         let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        // The task of a connected one reports the end, with no session left to keep.
+        let is_connected = session.peer.is_some();
+        if is_connected && !session.outbox.end(End::TooSlow) {
+            return;
+        }
         self.front.counters.sessions_ended.add(1);
         self.front.events.tell(BrokerEvent::SessionEnded {
             account: session.identity.name().to_owned(),
             client_id: session.key.1.to_string(),
             reason: reason.to_owned(),
         });
-        if session.peer.is_some() {
-            // Its task reports the end, with no session left to keep.
-            session.outbox.end(End::TooSlow);
-        } else {
+        if !is_connected {
             self.remove_session(slot);
         }
     }

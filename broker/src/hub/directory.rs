@@ -40,6 +40,10 @@ impl Hub {
             client_id: session.key.1.to_string(),
             reason: "its account was removed or changed".to_owned(),
         });
-        if session.peer.is_some() { session.outbox.end(End::Revoked) } else { self.remove_session(slot) }
+        if session.peer.is_some() {
+            session.outbox.end(End::Revoked);
+        } else {
+            self.remove_session(slot);
+        }
     }
 }

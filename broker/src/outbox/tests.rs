@@ -106,14 +106,18 @@ fn publishers_wait_above_half_of_the_bound_and_not_for_a_client_that_is_away() {
 fn the_end_comes_before_everything_and_its_first_reason_counts() {
     let outbox = outbox(10_000, 10_000);
     outbox.push(delivery("1", 0), &mut Vec::new());
-    outbox.end(End::TooSlow);
-    outbox.end(End::Revoked);
-    assert!(matches!(outbox.poll_ready(true, true, &mut context()), Poll::Ready(Ready::End(End::TooSlow))));
+    assert!(outbox.end(End::TakenOver { clean_start: false }));
+    assert!(!outbox.end(End::Revoked));
+    assert!(matches!(outbox.poll_ready(true, true, &mut context()), Poll::Ready(Ready::End(End::TakenOver { .. }))));
     // The next connection of the session finds its messages, but not those of QoS 0.
     outbox.push(delivery("2", 1), &mut Vec::new());
     outbox.park();
     outbox.reopen();
     assert_eq!(drained(&outbox, 10), ["2"]);
+    // A session that dies with its connection takes nothing more.
+    outbox.end(End::TooSlow);
+    outbox.push(delivery("3", 1), &mut Vec::new());
+    assert_eq!(drained(&outbox, 10), [""; 0]);
 }
 
 #[test]

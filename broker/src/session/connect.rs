@@ -211,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             secret,
             asked_expiry,
             session_expiry: asked_expiry.min(limits.session_seconds),
-            window: connect.receive_maximum.min(limits.in_flight),
+            window: connect.receive_maximum.min(limits.in_flight.max(1)),
             max_packet_bytes: connect.max_packet_bytes,
             alias_maximum: connect.topic_alias_maximum.min(limits.topic_aliases),
             wants_problems: connect.wants_problems,
@@ -277,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         let connack = write::ConnAck {
             session_present: attached.session_present,
             session_expiry: (hello.session_expiry != hello.asked_expiry).then_some(hello.session_expiry),
-            receive_maximum: limits.receive_maximum,
+            receive_maximum: limits.receive_maximum.max(1),
             max_packet_bytes: limits.packet_bytes,
             topic_alias_maximum: limits.topic_aliases,
             assigned_client_id: hello.is_assigned.then_some(&*hello.client_id),

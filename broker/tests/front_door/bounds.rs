@@ -156,6 +156,7 @@ async fn a_full_session_is_ended_where_this_is_wanted_and_where_nothing_moves() 
         }
         assert_eq!(stuck.closed().await, Some(0x97));
         setup.event(|event| matches!(event, BrokerEvent::SessionEnded { client_id, .. } if client_id == "stuck")).await;
+        assert_eq!(setup.statistics().sessions_ended, 1);
         // It learns of its loss: the session is gone.
         assert!(!setup.client(Connect::v5("stuck").kept()).await.present);
     }
