@@ -1,14 +1,14 @@
 //! The agent's one loop, which owns all of its state: it hears, measures, publishes, and looks after its runs.
 
+mod hearing;
+mod publishing;
+
 use std::{collections::VecDeque, io, time::Duration};
 
-use bytes::Bytes;
 use pistat_protocol::{
-    codec::{decode, encode},
-    id::RunId,
+    codec::encode,
     stats::Sample,
-    status::{Availability, Info, Session, Settings},
-    task::Ack,
+    status::{Availability, Session},
     topic::Topic,
 };
 use tokio::{signal::unix, sync::mpsc, task::JoinSet, time::Instant};
@@ -131,106 +131,6 @@ impl Agent {
         AgentError::ConnectionGone
     }
 
-    // --- hearing
-
-    fn hear(&mut self, heard: Incoming) {
-        match heard {
-            Incoming::Connected => self.connected(),
-            Incoming::Disconnected => self.disconnected(),
-            Incoming::Message { topic, payload, retain } => self.message(topic, &payload, retain),
-        }
-    }
-
-    /// A new session, told before `online`; then everything that is not acknowledged.
-    fn connected(&mut self) {
-        let mut bits = [0; 16];
-        if let Err(error) = getrandom::fill(&mut bits) {
-            // Without a session no order is accepted: the machine is seen and runs nothing.
-            tracing::error!(%error, "no random session could be made; tasks are refused until the next connection");
-        } else {
-            self.session = Some(Session::from_random(bits));
-        }
-        self.outbox.clear();
-        self.publish_info();
-        self.publish_status(Availability::Online);
-        let now = Instant::now();
-        self.cadence.now(now + FIRST_SAMPLE);
-        self.backlog.connected(now, BACKFILL_DELAY);
-        self.greeting = true;
-    }
-
-    fn disconnected(&mut self) {
-        self.session = None;
-        self.greeting = false;
-        self.outbox.clear();
-        self.backlog.disconnected();
-        self.runs.disconnected();
-    }
-
-    fn message(&mut self, topic: Topic, payload: &Bytes, retain: bool) {
-        match topic {
-            Topic::Execute(pi, run) | Topic::Cancel(pi, run) if pi == self.options.pi => {
-                self.order(run, payload, retain);
-            }
-            Topic::Ack(pi, run) if pi == self.options.pi && !retain => self.acknowledged(run, payload),
-            Topic::Settings(pi) if pi == self.options.pi => self.settings(payload),
-            Topic::Watch(pi) if pi == self.options.pi && !retain => self.watch(payload),
-            Topic::Status(pi) if pi == self.options.pi => self.own_status(payload),
-            Topic::Status(pi) if pi.is_controller() => self.controller_status(payload, retain),
-            other => tracing::debug!(?other, "not for this agent"),
-        }
-    }
-
-    fn order(&mut self, run: RunId, payload: &[u8], retain: bool) {
-        // An empty retained message is how somebody clears a retained order.
-        if !payload.is_empty() {
-            self.runs.order(run, payload, retain, self.session.as_ref());
-        }
-    }
-
-    fn acknowledged(&mut self, run: RunId, payload: &[u8]) {
-        match decode::<Ack>(payload) {
-            Ok(ack) => self.runs.acknowledge(run, ack),
-            Err(error) => tracing::warn!(%run, %error, "an acknowledgement was not understood"),
-        }
-    }
-
-    fn settings(&mut self, payload: &[u8]) {
-        // An empty retained message means that nothing is set.
-        let settings = if payload.is_empty() { Ok(Settings::default()) } else { decode(payload) };
-        match settings {
-            Ok(settings) if self.cadence.set(settings, Instant::now()) => {
-                tracing::info!(interval = ?self.cadence.interval(), "the interval has changed");
-                self.publish_info();
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the settings were not understood"),
-        }
-    }
-
-    fn watch(&mut self, payload: &[u8]) {
-        match decode(payload) {
-            Ok(watch) => self.cadence.watch(watch, Instant::now()),
-            Err(error) => tracing::warn!(%error, "a watch was not understood"),
-        }
-    }
-
-    /// The will of an earlier session may come after this one's birth.
-    fn own_status(&mut self, payload: &[u8]) {
-        if self.session.is_some() && Availability::from_payload(payload) == Some(Availability::Offline) {
-            self.publish_status(Availability::Online);
-        }
-    }
-
-    /// A controller that comes back while this connection stands (an external broker) may have missed what was sent meanwhile.
-    fn controller_status(&mut self, payload: &[u8], retain: bool) {
-        if !retain && Availability::from_payload(payload) == Some(Availability::Online) {
-            self.runs.repeat();
-        }
-    }
-
-    // --- measuring
-
     fn wakes_at(&self) -> Instant {
         let refusals =
             self.wants_to_tell_refusals().then(|| self.info_at.map_or_else(Instant::now, |at| at + REFUSALS_TOLD));
@@ -298,67 +198,6 @@ impl Agent {
     fn wants_to_tell_refusals(&self) -> bool {
         self.session.is_some() && self.runs.refused().0 > self.refusals_told
     }
-
-    // --- publishing
-
-    fn publish_info(&mut self) {
-        let Some(session) = self.session.clone() else { return };
-        let (refused, last_refusal) = self.runs.refused();
-        let mut info = Info {
-            label: self.options.label.clone(),
-            model: None,
-            serial: None,
-            os: None,
-            kernel: None,
-            arch: None,
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_id: self.facts.boot_id.clone(),
-            boot_time: None,
-            session,
-            execution_policy: self.options.policy.name(),
-            runner: self.runs.has_runner(),
-            interval_seconds: self.cadence.interval().as_secs_f64(),
-            capabilities: self.capabilities.clone(),
-            known_runs: self.runs.known(),
-            storage_wear_percent: None,
-            updates_pending: None,
-            reboot_required: None,
-            failed_units: None,
-            orders_refused: Some(refused).filter(|count| *count > 0),
-            last_order_refused: last_refusal.map(str::to_owned),
-        };
-        self.facts.fill(&mut info);
-        self.refusals_told = refused;
-        self.info_at = Some(Instant::now());
-        self.publish(Topic::Info(self.options.pi.clone()), encode(&info), 1, true);
-    }
-
-    fn publish_status(&mut self, status: Availability) {
-        if self.options.publishes_status {
-            let topic = Topic::Status(self.options.pi.clone());
-            self.publish(topic, status.as_str().into(), 1, true);
-        }
-    }
-
-    fn publish(&mut self, topic: Topic, payload: Vec<u8>, qos: u8, retain: bool) {
-        let next = Outgoing { topic, payload, qos, retain };
-        // Of what is retained only the newest counts: it takes the place of an older one that still waits.
-        match self.outbox.iter_mut().find(|waiting| retain && waiting.topic == next.topic) {
-            Some(waiting) => *waiting = next,
-            None => self.outbox.push_back(next),
-        }
-    }
-
-    fn send(&mut self, permit: Option<mpsc::Permit<'_, Outgoing>>) {
-        if let (Some(permit), Some(next)) = (permit, self.outbox.pop_front()) {
-            permit.send(next);
-        }
-        if self.outbox.is_empty() && std::mem::take(&mut self.greeting) {
-            self.runs.connected();
-        }
-    }
-
-    // --- the end
 
     async fn stop(mut self) {
         self.runs.stop().await;

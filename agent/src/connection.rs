@@ -6,6 +6,7 @@
 
 mod link;
 mod tls;
+mod trouble;
 
 use std::time::Duration;
 
@@ -14,14 +15,12 @@ use pistat_protocol::{
     status::Availability,
     topic::{Topic, Topics},
 };
-use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, LastWill, MqttOptions, QoS};
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use rumqttc::{AsyncClient, ConnectionError, LastWill, MqttOptions, QoS};
+use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::link::{Link, LinkEvent};
 pub use self::tls::TlsError;
+pub(crate) use self::trouble::{Troubles, describe, is_refusal};
 use crate::{
     Incoming, Outgoing,
     address::{Address, Transport},
@@ -43,9 +42,6 @@ pub(crate) const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 /// How long the last messages may take to be acknowledged.
 const LAST_ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
-
-/// The same trouble is logged again only after this.
-const SAME_TROUBLE: Duration = Duration::from_secs(600);
 
 /// Larger than any payload of ours: the protocol's limit with room for the packet's head.
 const MAX_PACKET_BYTES: usize = pistat_protocol::codec::MAX_PAYLOAD_BYTES + 4096;
@@ -278,49 +274,4 @@ async fn pump(
 /// Throws away what the agent says while there is no connection; returns when the agent has closed its side.
 async fn drain(outgoing: &mut mpsc::Receiver<Outgoing>) {
     while outgoing.recv().await.is_some() {}
-}
-
-/// Whether the credentials were refused.
-pub(crate) fn is_refusal(trouble: &ConnectionError) -> bool {
-    use ConnectReturnCode::{BadUserNamePassword, NotAuthorized};
-    matches!(trouble, ConnectionError::ConnectionRefused(BadUserNamePassword | NotAuthorized))
-}
-
-/// A connection's trouble for people.
-pub(crate) fn describe(trouble: &ConnectionError) -> String {
-    match trouble {
-        ConnectionError::Io(error) => error.to_string(),
-        ConnectionError::NetworkTimeout => format!("nothing answered within {CONNECT_SECONDS} s"),
-        ConnectionError::FlushTimeout => "the connection hung while sending".into(),
-        ConnectionError::MqttState(rumqttc::StateError::AwaitPingResp) => {
-            "the connection hung: no answer to a ping".into()
-        }
-        ConnectionError::MqttState(rumqttc::StateError::ConnectionAborted) => "it closed the connection".into(),
-        ConnectionError::RequestsDone => "the connection hung".into(),
-        other => other.to_string(),
-    }
-}
-
-/// Logs a trouble once, and again when it is another or has lasted.
-#[derive(Debug, Default)]
-pub(crate) struct Troubles {
-    last: Option<(String, Instant)>,
-}
-
-impl Troubles {
-    /// All is well.
-    pub(crate) fn reset(&mut self) {
-        self.last = None;
-    }
-
-    /// Something went wrong; the next attempt is after `wait`.
-    pub(crate) fn log(&mut self, sentence: &str, wait: Duration) {
-        let known = self.last.as_ref().is_some_and(|(last, at)| last == sentence && at.elapsed() < SAME_TROUBLE);
-        if known {
-            tracing::debug!(next_attempt_in = ?wait, "{sentence}");
-        } else {
-            tracing::warn!(next_attempt_in = ?wait, "{sentence}");
-            self.last = Some((sentence.to_owned(), Instant::now()));
-        }
-    }
 }

@@ -4,20 +4,20 @@
 //! only by that key. A credential in force stays in force until another has been answered for. With an external broker there is
 //! nothing to register: only the key is pinned.
 
+mod conversation;
+
 use std::{path::Path, time::Duration};
 
 use pistat_protocol::{
-    codec::{decode, encode},
+    codec::encode,
     id::PiId,
-    order::{
-        EnrollAnswer, EnrollRequest, JoinToken, KeyView, OrderError, PublicKey, SignedOrder, VerifiedOrder,
-        secret_sha256, secret_text,
-    },
+    order::{EnrollRequest, JoinToken, PublicKey},
     topic::Topic,
 };
 use rumqttc::{ConnectionError, QoS};
 use tokio::time::{Instant, sleep_until};
 
+use self::conversation::Conversation;
 use crate::{
     backoff::{Backoff, random_byte},
     connection::{Endpoint, Link, LinkEvent, MOST_BACKOFF, REFUSED_WAIT, Troubles, describe, is_refusal},
@@ -242,191 +242,5 @@ impl Enrolment<'_> {
         if let Err(error) = link.client.try_publish(topic, QoS::AtLeastOnce, false, encode(request)) {
             tracing::debug!(%error, "the enrolment could not be asked for now; it will be");
         }
-    }
-}
-
-/// What has been heard so far. Pure.
-struct Conversation<'a> {
-    token: &'a JoinToken,
-    pi: PiId,
-    serial: Option<String>,
-    secret_sha256: String,
-    nonce: String,
-    pins_only: bool,
-    key: Option<PublicKey>,
-    strange_key: bool,
-    answer: Option<SignedOrder>,
-}
-
-impl<'a> Conversation<'a> {
-    fn new(token: &'a JoinToken, credential: &Credential, pins_only: bool) -> Self {
-        let mut bits = [0; 32];
-        // The nonce only tells an old answer from a new one; without randomness the secret's own sum does.
-        let _ = getrandom::fill(&mut bits);
-        Self {
-            token,
-            pi: credential.pi.clone(),
-            serial: credential.serial.clone(),
-            secret_sha256: secret_sha256(&credential.secret),
-            nonce: secret_text(bits),
-            pins_only,
-            key: None,
-            strange_key: false,
-            answer: None,
-        }
-    }
-
-    fn request(&self, label: Option<&str>) -> EnrollRequest {
-        EnrollRequest {
-            secret_sha256: self.secret_sha256.clone(),
-            nonce: self.nonce.clone(),
-            serial: self.serial.clone(),
-            label: label.map(str::to_owned),
-        }
-    }
-
-    /// Takes a message; the controller's key when everything is proven.
-    fn hear(&mut self, topic: Option<Topic>, payload: &[u8]) -> Result<Option<PublicKey>, Trouble> {
-        match topic {
-            Some(Topic::ControllerKey) => self.hear_key(payload),
-            Some(Topic::EnrollResponse(pi)) if pi == self.pi => self.hear_answer(payload)?,
-            _ => {}
-        }
-        let Some(key) = &self.key else { return Ok(None) };
-        if self.pins_only {
-            return Ok(Some(key.clone()));
-        }
-        let Some(answer) = &self.answer else { return Ok(None) };
-        match self.check(key, answer) {
-            Ok(true) => Ok(Some(key.clone())),
-            Ok(false) => Ok(None),
-            Err(error) => {
-                tracing::warn!(%error, "an answer to the enrolment cannot be trusted");
-                self.answer = None;
-                Ok(None)
-            }
-        }
-    }
-
-    fn hear_key(&mut self, payload: &[u8]) {
-        match decode::<KeyView>(payload) {
-            Ok(view) if view.key.fingerprint() == self.token.fingerprint => self.key = Some(view.key),
-            Ok(_) => self.strange_key = true,
-            Err(error) => tracing::warn!(%error, "the controller's key was not understood"),
-        }
-    }
-
-    fn hear_answer(&mut self, payload: &[u8]) -> Result<(), Trouble> {
-        match decode::<EnrollAnswer>(payload) {
-            Ok(EnrollAnswer::Accepted(order)) => self.answer = Some(order),
-            Ok(EnrollAnswer::Refused { error, nonce }) if nonce == self.nonce => return Err(Trouble::Refused(error)),
-            Ok(EnrollAnswer::Refused { .. }) => {}
-            Err(error) => tracing::warn!(%error, "an answer to the enrolment was not understood"),
-        }
-        Ok(())
-    }
-
-    /// Whether the answer is by this key and about this request.
-    fn check(&self, key: &PublicKey, answer: &SignedOrder) -> Result<bool, OrderError> {
-        match key.verify_signed(answer)? {
-            VerifiedOrder::Enroll(order) => {
-                let order = order.get();
-                Ok(order.pi == self.pi && order.nonce == self.nonce && order.secret_sha256 == self.secret_sha256)
-            }
-            VerifiedOrder::Execute(_) | VerifiedOrder::Cancel(_) => Err(OrderError::OtherTopic),
-        }
-    }
-
-    fn what_is_missing(&self) -> &'static str {
-        match (&self.key, self.strange_key) {
-            (Some(_), _) => "the controller does not answer the enrolment; it is repeated",
-            (None, true) => {
-                "the key that this broker shows is not the one of the join token: the token is another controller's, or somebody \
-                 pretends to be the controller; nothing is trusted"
-            }
-            (None, false) => "no controller has shown its key on this broker yet; is this the address of its broker?",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use pistat_protocol::order::{ControllerKey, EnrollOrder, Order};
-
-    use super::*;
-
-    struct Bench {
-        controller: ControllerKey,
-        token: JoinToken,
-        credential: Credential,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let controller = ControllerKey::from_secret(&[7; 32]);
-            let token = JoinToken { secret: secret_text([1; 32]), fingerprint: controller.public().fingerprint() };
-            let credential = Credential::generate("pi-1".parse().unwrap(), Some("1".into())).unwrap();
-            Self { controller, token, credential }
-        }
-
-        fn answer(&self, by: &ControllerKey, change: impl FnOnce(&mut EnrollOrder), nonce: &str) -> Vec<u8> {
-            let secret_sha256 = secret_sha256(&self.credential.secret);
-            let mut order = EnrollOrder { pi: self.credential.pi.clone(), nonce: nonce.to_owned(), secret_sha256 };
-            change(&mut order);
-            encode(&EnrollAnswer::Accepted(by.sign(&Order::Enroll(order))))
-        }
-    }
-
-    fn response() -> Topic {
-        Topic::EnrollResponse("pi-1".parse().unwrap())
-    }
-
-    #[test]
-    fn only_the_controller_of_the_token_can_answer() {
-        let bench = Bench::new();
-        let stranger = ControllerKey::from_secret(&[8; 32]);
-        let mut conversation = Conversation::new(&bench.token, &bench.credential, false);
-        let nonce = conversation.nonce.clone();
-        let mut hear =
-            |topic, payload: Vec<u8>| conversation.hear(topic, &payload).unwrap_or_else(|_| panic!("no refusal"));
-        assert_eq!(hear(Some(Topic::ControllerKey), encode(&stranger.public().view())), None);
-        assert_eq!(hear(Some(response()), bench.answer(&stranger, |_| {}, &nonce)), None);
-        assert_eq!(hear(Some(Topic::ControllerKey), encode(&bench.controller.public().view())), None);
-        assert_eq!(hear(Some(response()), bench.answer(&stranger, |_| {}, &nonce)), None, "another key");
-        assert_eq!(hear(Some(response()), bench.answer(&bench.controller, |_| {}, "old")), None, "another nonce");
-        let foreign = |order: &mut EnrollOrder| order.pi = "pi-2".parse().unwrap();
-        assert_eq!(hear(Some(response()), bench.answer(&bench.controller, foreign, &nonce)), None, "another machine");
-        let altered = |order: &mut EnrollOrder| order.secret_sha256 = secret_sha256("x");
-        assert_eq!(hear(Some(response()), bench.answer(&bench.controller, altered, &nonce)), None, "another secret");
-        let key = hear(Some(response()), bench.answer(&bench.controller, |_| {}, &nonce));
-        assert_eq!(key, Some(bench.controller.public()));
-    }
-
-    #[test]
-    fn the_answer_may_come_before_the_key() {
-        let bench = Bench::new();
-        let mut conversation = Conversation::new(&bench.token, &bench.credential, false);
-        let answer = bench.answer(&bench.controller, |_| {}, &conversation.nonce);
-        assert!(matches!(conversation.hear(Some(response()), &answer), Ok(None)));
-        let key = encode(&bench.controller.public().view());
-        assert!(matches!(conversation.hear(Some(Topic::ControllerKey), &key), Ok(Some(_))));
-    }
-
-    #[test]
-    fn with_an_external_broker_the_key_is_enough() {
-        let bench = Bench::new();
-        let mut conversation = Conversation::new(&bench.token, &bench.credential, true);
-        let key = encode(&bench.controller.public().view());
-        assert!(matches!(conversation.hear(Some(Topic::ControllerKey), &key), Ok(Some(_))));
-    }
-
-    #[test]
-    fn a_refusal_counts_only_for_this_request() {
-        let bench = Bench::new();
-        let mut conversation = Conversation::new(&bench.token, &bench.credential, false);
-        let refusal = |nonce: &str| encode(&EnrollAnswer::Refused { error: "no".into(), nonce: nonce.to_owned() });
-        assert!(matches!(conversation.hear(Some(response()), &refusal("old")), Ok(None)));
-        let nonce = conversation.nonce.clone();
-        assert!(matches!(conversation.hear(Some(response()), &refusal(&nonce)), Err(Trouble::Refused(_))));
     }
 }

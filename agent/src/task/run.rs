@@ -3,6 +3,8 @@
 //! Its record is on disk before anything happens. It never waits for the controller: what to send is decided by [`Delivery`], and the
 //! process is held back only by a controller that acknowledges. Nothing of a run outlives it: what its first process leaves behind is ended.
 
+mod settle;
+
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use pistat_protocol::{
@@ -222,68 +224,6 @@ impl Run {
         }
     }
 
-    /// Exit 0 is not the end of a restart: the machine has to go down before the time limit.
-    async fn await_restart(&mut self) -> Next {
-        let limit = Duration::from_millis(self.record.timeout_milliseconds);
-        let passed = Duration::from_millis(boot_milliseconds().saturating_sub(self.record.started_boot_milliseconds));
-        let deadline = Instant::now() + limit.saturating_sub(passed);
-        loop {
-            let now = Instant::now();
-            self.take_control(now);
-            let control = self.control.borrow().clone();
-            if control.stop {
-                return Next::Leave;
-            }
-            if control.cancel {
-                let sentence = "cancelled while the machine was about to go down".to_owned();
-                return self.end(RunState::Cancelled, None, Some(sentence)).await;
-            }
-            if now >= deadline {
-                let sentence = format!("the machine did not go down within {} s", limit.as_secs());
-                return self.end(RunState::Failed, None, Some(sentence)).await;
-            }
-            if !self.step(Some(deadline)).await {
-                return Next::Leave;
-            }
-        }
-    }
-
-    // --- settling what an earlier process of the agent left behind
-
-    async fn settle(&mut self, record: Record) -> Next {
-        self.record = record;
-        let report = &mut self.record.report;
-        if report.state.is_final() {
-            // What was not acknowledged of its output is gone with the earlier process: its end is not known any more.
-            report.output_chunks = None;
-            self.delivery.set_report(self.record.report.clone());
-            return Next::Deliver;
-        }
-        let same_boot = report.boot_id == self.context.boot_id;
-        self.delivery.set_report(report.clone());
-        match (self.record.ends, same_boot) {
-            (Ends::Restart | Ends::PowerOff, false) => {
-                let sentence = "the machine went down and came back".to_owned();
-                self.end(RunState::Succeeded, None, Some(sentence)).await
-            }
-            (Ends::Restart | Ends::PowerOff, true) => self.await_restart().await,
-            (Ends::Exit, false) => {
-                let sentence = "the machine was restarted while the task ran".to_owned();
-                self.end(RunState::Lost, None, Some(sentence)).await
-            }
-            (Ends::Exit, true) => {
-                let left = end_leftovers(self.record.run).await;
-                let sentence = match left {
-                    0 => "the agent was interrupted while the task ran".to_owned(),
-                    _ => {
-                        format!("the agent was interrupted while the task ran; {left} of its processes have been ended")
-                    }
-                };
-                self.end(RunState::Lost, None, Some(sentence)).await
-            }
-        }
-    }
-
     // --- delivery
 
     /// Delivers until the controller has everything; `false` when the agent is being stopped before that.
@@ -382,20 +322,4 @@ async fn sleep_until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// Ends the processes of a run whose agent was interrupted; says how many there were.
-async fn end_leftovers(run: RunId) -> usize {
-    const GRACE: Duration = Duration::from_secs(2);
-    const LOOK: Duration = Duration::from_millis(100);
-    let kin = Kin::of(run, None);
-    let found = kin.signal(rustix::process::Signal::TERM);
-    let started = Instant::now();
-    while found > 0 && !kin.living().is_empty() && started.elapsed() < 2 * GRACE {
-        if started.elapsed() >= GRACE {
-            kin.signal(rustix::process::Signal::KILL);
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    found
 }

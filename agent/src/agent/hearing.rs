@@ -1,0 +1,115 @@
+//! What the agent does with what it hears.
+
+use bytes::Bytes;
+use pistat_protocol::{
+    codec::decode,
+    id::RunId,
+    status::{Availability, Session, Settings},
+    task::Ack,
+    topic::Topic,
+};
+use tokio::time::Instant;
+
+use super::{Agent, BACKFILL_DELAY, FIRST_SAMPLE};
+use crate::Incoming;
+
+impl Agent {
+    pub(super) fn hear(&mut self, heard: Incoming) {
+        match heard {
+            Incoming::Connected => self.connected(),
+            Incoming::Disconnected => self.disconnected(),
+            Incoming::Message { topic, payload, retain } => self.message(topic, &payload, retain),
+        }
+    }
+
+    /// A new session, told before `online`; then everything that is not acknowledged.
+    fn connected(&mut self) {
+        let mut bits = [0; 16];
+        if let Err(error) = getrandom::fill(&mut bits) {
+            // Without a session no order is accepted: the machine is seen and runs nothing.
+            tracing::error!(%error, "no random session could be made; tasks are refused until the next connection");
+        } else {
+            self.session = Some(Session::from_random(bits));
+        }
+        self.outbox.clear();
+        self.publish_info();
+        self.publish_status(Availability::Online);
+        let now = Instant::now();
+        self.cadence.now(now + FIRST_SAMPLE);
+        self.backlog.connected(now, BACKFILL_DELAY);
+        self.greeting = true;
+    }
+
+    fn disconnected(&mut self) {
+        self.session = None;
+        self.greeting = false;
+        self.outbox.clear();
+        self.backlog.disconnected();
+        self.runs.disconnected();
+    }
+
+    fn message(&mut self, topic: Topic, payload: &Bytes, retain: bool) {
+        match topic {
+            Topic::Execute(pi, run) | Topic::Cancel(pi, run) if pi == self.options.pi => {
+                self.order(run, payload, retain);
+            }
+            Topic::Ack(pi, run) if pi == self.options.pi && !retain => self.acknowledged(run, payload),
+            Topic::Settings(pi) if pi == self.options.pi => self.settings(payload),
+            Topic::Watch(pi) if pi == self.options.pi && !retain => self.watch(payload),
+            Topic::Status(pi) if pi == self.options.pi => self.own_status(payload),
+            Topic::Status(pi) if pi.is_controller() => self.controller_status(payload, retain),
+            other => tracing::debug!(?other, "not for this agent"),
+        }
+    }
+
+    fn order(&mut self, run: RunId, payload: &[u8], retain: bool) {
+        // An empty retained message is how somebody clears a retained order.
+        if !payload.is_empty() {
+            self.runs.order(run, payload, retain, self.session.as_ref());
+        }
+    }
+
+    fn acknowledged(&mut self, run: RunId, payload: &[u8]) {
+        match decode::<Ack>(payload) {
+            Ok(ack) => self.runs.acknowledge(run, ack),
+            Err(error) => tracing::warn!(%run, %error, "an acknowledgement was not understood"),
+        }
+    }
+
+    fn settings(&mut self, payload: &[u8]) {
+        // An empty retained message means that nothing is set.
+        let settings = if payload.is_empty() { Ok(Settings::default()) } else { decode(payload) };
+        match settings {
+            Ok(settings) if self.cadence.set(settings, Instant::now()) => {
+                tracing::info!(interval = ?self.cadence.interval(), "the interval has changed");
+                self.publish_info();
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the settings were not understood"),
+        }
+    }
+
+    fn watch(&mut self, payload: &[u8]) {
+        match decode(payload) {
+            Ok(watch) => self.cadence.watch(watch, Instant::now()),
+            Err(error) => tracing::warn!(%error, "a watch was not understood"),
+        }
+    }
+
+    /// The will of an earlier session may come after this one's birth.
+    fn own_status(&mut self, payload: &[u8]) {
+        if self.session.is_some() && Availability::from_payload(payload) == Some(Availability::Offline) {
+            self.publish_status(Availability::Online);
+        }
+    }
+
+    /// A controller that comes back while this connection stands (an external broker, or our own that was quicker than it) has missed what
+    /// was said meanwhile, and believes only what is said live: everything is said again.
+    fn controller_status(&mut self, payload: &[u8], retain: bool) {
+        if !retain && Availability::from_payload(payload) == Some(Availability::Online) {
+            self.publish_info();
+            self.publish_status(Availability::Online);
+            self.runs.repeat();
+        }
+    }
+}
