@@ -1,6 +1,6 @@
 //! The dashboard in a real browser: terminal, stats and logs mirror the same data.
 
-use pistat_tests::{Dashboard, PATIENCE, Stack, eventually};
+use pistat_tests::{Dashboard, Stack};
 use serde_json::json;
 
 /// The size of the picture in README.
@@ -82,16 +82,15 @@ async fn what_mosquitto_pub_asks_for_appears_in_terminal_and_logs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_move_by_themselves() {
     let stack = Stack::start().await;
-    let _agent = stack.agent("pi-1").flag("--interval", "0.3").online(&stack.http()).await;
+    let mut agent = stack.fake_agent("pi-1").await;
+    agent.sample(1.0).await;
     let mut page = signed_in(&stack, DESK).await;
-    page.until("the card", "!!document.querySelector('[data-pi=pi-1]')").await;
-    let mut seen = std::collections::BTreeSet::new();
-    eventually("the numbers of the card change", PATIENCE, async || {
-        let text = page.evaluate("document.querySelector('[data-pi=pi-1]').innerText").await;
-        seen.insert(text.to_string());
-        if seen.len() >= 3 { Ok(()) } else { Err(format!("{seen:?}")) }
-    })
-    .await;
+    for percent in [11_u8, 47, 83, 29] {
+        agent.sample(percent.into()).await;
+        // No reload, no click: the card follows the samples.
+        let shown = format!("document.querySelector('[data-pi=pi-1]')?.innerText.includes('{percent}%')");
+        page.until(&format!("the card shows {percent} %"), &shown).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

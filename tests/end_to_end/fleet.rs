@@ -16,6 +16,9 @@ fn agents() -> usize {
     std::env::var("PISTAT_TEST_AGENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(500)
 }
 
+/// How long all of them may take on a busy machine.
+const LONG: Duration = Duration::from_secs(180);
+
 /// How many enrol at a time.
 const AT_ONCE: usize = 25;
 
@@ -66,16 +69,28 @@ async fn hundreds_of_agents_run_uptime_by_all_in_one_go() {
     assert_eq!(accepted.runs.len(), count + 1);
     let group = accepted.group.expect("a group has a record of its own");
     let mut progress = BTreeSet::new();
-    let finished = feed
-        .change("the group's end", |change| match change {
-            Change::Group { group: seen } if seen.id == group => {
-                let ended: u32 = seen.states.iter().filter(|(state, _)| state.is_final()).map(|(_, count)| count).sum();
-                progress.insert(ended);
-                (ended == seen.total).then(|| seen.clone())
+    let watching = async {
+        loop {
+            let message = feed.next(PATIENCE).await.expect("the feed stays open");
+            let ServerMessage::Changes { changes, .. } = message else { continue };
+            for change in changes {
+                let Change::Group { group: seen } = change else { continue };
+                if seen.id == group {
+                    let ended =
+                        seen.states.iter().filter(|(state, _)| state.is_final()).map(|(_, count)| count).sum::<u32>();
+                    progress.insert(ended);
+                    if ended == seen.total {
+                        return seen;
+                    }
+                }
             }
-            _ => None,
-        })
-        .await;
+        }
+    };
+    let finished = tokio::time::timeout(LONG, watching).await;
+    let finished = match finished {
+        Ok(group) => group,
+        Err(_) => panic!("{count} agents were not done within {LONG:?}; ended so far: {:?}", progress.last()),
+    };
     eprintln!("{count} agents: all done after {:?}, {} steps of progress seen", started.elapsed(), progress.len());
     assert_eq!(finished.states.get(&RunState::Succeeded).copied().unwrap_or(0) as usize, count + 1, "{finished:?}");
     assert!(progress.len() >= 3, "progress is live: {progress:?}");

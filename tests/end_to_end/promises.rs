@@ -113,6 +113,23 @@ async fn a_run_goes_from_execute_over_output_to_finished_or_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_exit_code_is_told_truly_however_short_the_task_is() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let _agent = stack.agent("pi-1").online(&http).await;
+    let mut runs = Vec::new();
+    for code in 1..=30 {
+        for pi in ["pi-1", "controller"] {
+            runs.push((code, http.start_run("exit", pi, json!({"code": code})).await));
+        }
+    }
+    for (code, run) in runs {
+        let run = http.ended(run, PATIENCE).await;
+        assert_eq!((run.state, run.exit_code), (RunState::Failed, Some(code)), "{run:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn task_assign_records_a_responsibility_and_runs_nothing() {
     let stack = Stack::start().await;
     let http = stack.http();

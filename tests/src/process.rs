@@ -5,7 +5,8 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,12 +16,16 @@ use crate::wait::eventually;
 /// What a process has said so far, line by line.
 type Lines = Arc<Mutex<Vec<String>>>;
 
+/// How long a process that has ended may leave its last words in the pipe.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A running process.
 pub struct Process {
     name: String,
     child: Child,
     stdout: Lines,
     stderr: Lines,
+    readers: [JoinHandle<()>; 2],
     status: Option<ExitStatus>,
     quiet: bool,
 }
@@ -34,9 +39,10 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child =
             command.spawn().unwrap_or_else(|error| panic!("{name} ({command:?}) cannot be started: {error}"));
-        let stdout = listen(child.stdout.take());
-        let stderr = listen(child.stderr.take());
-        Self { name: name.to_owned(), child, stdout, stderr, status: None, quiet: false }
+        let (stdout, reading_stdout) = listen(child.stdout.take());
+        let (stderr, reading_stderr) = listen(child.stderr.take());
+        let readers = [reading_stdout, reading_stderr];
+        Self { name: name.to_owned(), child, stdout, stderr, readers, status: None, quiet: false }
     }
 
     /// Keeps its words out of a failing test's report.
@@ -86,8 +92,11 @@ impl Process {
     pub async fn exit_code(&mut self, limit: Duration) -> i32 {
         let what = format!("{} ends", self.name);
         let status = eventually(&what, limit, async || self.ended().ok_or("it is running")).await;
-        // Its last words may still be in the pipe.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Its last words may still be in the pipe; a descendant that lives on may hold the pipe open for ever.
+        let started = Instant::now();
+        while started.elapsed() < LAST_WORDS && !self.readers.iter().all(JoinHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("a process exits or is killed")
     }
 
@@ -124,16 +133,16 @@ impl Drop for Process {
     }
 }
 
-fn listen(pipe: Option<impl Read + Send + 'static>) -> Lines {
+fn listen(pipe: Option<impl Read + Send + 'static>) -> (Lines, JoinHandle<()>) {
     let lines = Lines::default();
     let heard = Arc::clone(&lines);
     let pipe = BufReader::new(pipe.expect("the pipe was asked for"));
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in pipe.split(b'\n').map_while(Result::ok) {
             heard.lock().unwrap_or_else(PoisonError::into_inner).push(String::from_utf8_lossy(&line).into_owned());
         }
     });
-    lines
+    (lines, reader)
 }
 
 fn copy(lines: &Lines) -> Vec<String> {

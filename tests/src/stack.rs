@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use pistat_protocol::dashboard::MachineStatus;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -20,7 +21,7 @@ use crate::{
     mqtt::Mqtt,
     process::{Finished, Process, run},
     programs::program,
-    wait::PATIENCE,
+    wait::{PATIENCE, eventually},
 };
 
 /// How long the controller may take to stop when it is asked.
@@ -117,7 +118,9 @@ impl Builder {
         }
         let mut process = self.spawn(folder.path(), "127.0.0.1:0", "127.0.0.1:0");
         let said = listen(&mut process).await;
-        Stack { process, said, folder, plan: self }
+        let stack = Stack { process, said, folder, plan: self };
+        stack.ready().await;
+        stack
     }
 
     fn spawn(&self, folder: &Path, http: &str, mqtt: &str) -> Process {
@@ -292,5 +295,16 @@ impl Stack {
         let (http, mqtt) = (self.said.http_address.to_string(), self.said.mqtt.to_string());
         self.process = self.plan.spawn(self.folder.path(), &http, &mqtt);
         self.said = listen(&mut self.process).await;
+        self.ready().await;
+    }
+
+    /// Waits until the controller hears what is said over MQTT: before that, requests are lost, as the contract says.
+    async fn ready(&self) {
+        let http = self.http();
+        eventually("the controller is online", PATIENCE, async || {
+            let machine = http.machine("controller").await?;
+            if machine.status == MachineStatus::Offline { Err(format!("{machine:?}")) } else { Ok(()) }
+        })
+        .await;
     }
 }
