@@ -22,7 +22,7 @@ use rumqttc::{
         },
     },
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BrokerUrl, Scheme};
@@ -44,6 +44,9 @@ const MIN_BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct BrokerAddress {
     pub(crate) options: MqttOptions,
+    pub(crate) topics: Topics,
+    /// Whether machines enrol over it: only over our own, which keeps them apart.
+    pub(crate) enrolment: bool,
 }
 
 /// What the hub hears.
@@ -123,7 +126,7 @@ pub(crate) fn external(url: &BrokerUrl, topics: &Topics) -> BrokerAddress {
         Scheme::Mqtts => Transport::tls_with_config(tls()),
         Scheme::Wss => Transport::wss_with_config(tls()),
     });
-    BrokerAddress { options }
+    BrokerAddress { options, topics: topics.clone(), enrolment: false }
 }
 
 /// TLS as the system trusts.
@@ -166,23 +169,24 @@ fn filters(topics: &Topics, enrolment: bool) -> Vec<Filter> {
 /// Runs the connection until `stop` is cancelled; then says `offline`, waits for its acknowledgement, and disconnects.
 pub(crate) async fn run(
     address: BrokerAddress,
-    topics: Topics,
-    enrolment: bool,
     hub: mpsc::Sender<Heard>,
     agent: mpsc::Sender<AgentIncoming>,
     outgoing: mpsc::Receiver<Outgoing>,
+    ready: oneshot::Sender<()>,
     stop: CancellationToken,
 ) {
-    let (client, event_loop) = AsyncClient::new(address.options, OUTGOING);
+    let BrokerAddress { options, topics, enrolment } = address;
+    let (client, event_loop) = AsyncClient::new(options, OUTGOING);
     let filters = filters(&topics, enrolment);
     let mut bridge = Bridge {
         client: client.clone(),
         event_loop,
-        topics: topics.clone(),
+        topics,
         filters,
         hub,
         agent,
         connected: false,
+        ready: Some(ready),
         backoff: MIN_BACKOFF,
     };
     let writer = write(client, outgoing, stop.clone());
@@ -224,6 +228,8 @@ struct Bridge {
     hub: mpsc::Sender<Heard>,
     agent: mpsc::Sender<AgentIncoming>,
     connected: bool,
+    /// Told once, at the first connection.
+    ready: Option<oneshot::Sender<()>>,
     backoff: Duration,
 }
 
@@ -247,6 +253,9 @@ impl Bridge {
         self.connected = true;
         let status = status_topic(&self.topics);
         let _ = self.client.try_publish(status, QoS::AtLeastOnce, true, Availability::Online.as_str());
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(());
+        }
         let _ = self.hub.send(Heard::Connected).await;
         let _ = self.agent.send(AgentIncoming::Connected).await;
     }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc, t
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, Directory, TlsListener};
 use pistat_protocol::{id::AccountName, order::JoinToken};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{interval, timeout},
 };
@@ -127,6 +127,8 @@ impl Controller {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let signals = Signals::listen()?;
+        // Looked at before it is read: a change in between is then seen as one.
+        let seen = fingerprint(&config.tasks);
         let catalogue = Catalogue::read(&config.tasks).map_err(StartError::Catalogue)?;
         let listener = Listener::bind(config.http.listen, config.http.tls.as_ref()).await.map_err(StartError::Http)?;
         let retention = retention(&config);
@@ -135,14 +137,8 @@ impl Controller {
         let readers = Readers::open(|| store.reader())?;
         let controller_secret = new_secret()?;
         let (broker, broker_events) = start_broker(&config, &store, &controller_secret).await?;
-        let broker_addresses = broker.as_ref().map(Broker::addresses);
-        let mqtt = broker_addresses.and_then(|addresses| addresses.mqtt);
-        let addresses = Addresses {
-            http: listener.address()?,
-            https: listener.is_tls(),
-            mqtt,
-            mqtts: broker_addresses.and_then(|addresses| addresses.mqtts),
-        };
+        let addresses = addresses(&listener, broker.as_ref())?;
+        let mqtt = addresses.mqtt;
 
         let stop = Stop::default();
         let (heard_sender, heard) = mpsc::channel(bridge::INCOMING);
@@ -151,6 +147,7 @@ impl Controller {
         let (catalogue_sender, catalogues) = mpsc::channel(1);
         let (agent_sender, agent_incoming) = mpsc::channel(own_machine::INCOMING);
         let (reload, reloads) = mpsc::channel(1);
+        let (ready, is_ready) = oneshot::channel();
         let (access_sender, access) = watch::channel(Arc::new(loaded.access.clone()));
         let (key, join_token) = (loaded.key.public(), loaded.join_token.clone());
         let (new_admin, damaged) = (loaded.new_admin, loaded.damaged.clone());
@@ -188,9 +185,9 @@ impl Controller {
         let embedded = broker.is_some();
         let topics = config.mqtt.topics.clone();
         spawn(&mut parts, "the connection to the broker", {
-            let (topics, stop) = (topics.clone(), stop.bridge.clone());
+            let stop = stop.bridge.clone();
             async move {
-                bridge::run(address, topics, embedded, heard_sender, agent_sender, outgoing, stop).await;
+                bridge::run(address, heard_sender, agent_sender, outgoing, ready, stop).await;
                 Ok(())
             }
         });
@@ -205,7 +202,7 @@ impl Controller {
         spawn(&mut parts, "the reader of the catalogue", {
             let (file, stop) = (config.tasks.clone(), stop.web.clone());
             async move {
-                watch_catalogue(file, reloads, catalogue_sender, stop).await;
+                watch_catalogue(file, seen, reloads, catalogue_sender, stop).await;
                 Ok(())
             }
         });
@@ -222,6 +219,10 @@ impl Controller {
             let stop = stop.web.clone();
             async move { web::serve(listener, web::router(web), stop).await.map_err(|error| error.to_string()) }
         });
+        if embedded {
+            // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.
+            let _ = timeout(GRACE, is_ready).await;
+        }
         Ok(Self { addresses, welcome, signals, reload, parts, ended: HashSet::new(), broker, stop })
     }
 
@@ -291,6 +292,16 @@ impl Controller {
     }
 }
 
+fn addresses(listener: &Listener, broker: Option<&Broker>) -> io::Result<Addresses> {
+    let broker = broker.map(Broker::addresses);
+    Ok(Addresses {
+        http: listener.address()?,
+        https: listener.is_tls(),
+        mqtt: broker.and_then(|addresses| addresses.mqtt),
+        mqtts: broker.and_then(|addresses| addresses.mqtts),
+    })
+}
+
 fn crashed(part: Result<Part, tokio::task::JoinError>) -> Ended {
     Ended::Crashed(match part {
         Ok((name, Ok(()))) => format!("{name} ended without having been asked to"),
@@ -356,7 +367,8 @@ fn broker_address(config: &Config, mqtt: Option<SocketAddr>, secret: &str) -> Br
                 Some(std::net::IpAddr::V6(_)) => "::1".into(),
                 _ => "127.0.0.1".into(),
             };
-            BrokerAddress { options: bridge::options(&host, port, "controller", secret, "controller", topics) }
+            let options = bridge::options(&host, port, "controller", secret, "controller", topics);
+            BrokerAddress { options, topics: topics.clone(), enrolment: true }
         }
     }
 }
@@ -364,12 +376,12 @@ fn broker_address(config: &Config, mqtt: Option<SocketAddr>, secret: &str) -> Br
 /// Reads the catalogue again when its file changes or somebody asks for it.
 async fn watch_catalogue(
     file: PathBuf,
+    mut seen: Fingerprint,
     mut reloads: mpsc::Receiver<()>,
     hub: mpsc::Sender<Result<Catalogue, Vec<Problem>>>,
     stop: CancellationToken,
 ) {
     let mut look = interval(CATALOGUE_LOOK);
-    let mut seen = fingerprint(&file);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -391,7 +403,9 @@ async fn watch_catalogue(
 }
 
 /// What tells one version of a file from another: time of change, size and inode.
-fn fingerprint(file: &std::path::Path) -> Option<(i64, i64, u64, u64)> {
+type Fingerprint = Option<(i64, i64, u64, u64)>;
+
+fn fingerprint(file: &std::path::Path) -> Fingerprint {
     use std::os::unix::fs::MetadataExt;
     let metadata = file.metadata().ok()?;
     Some((metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino()))
