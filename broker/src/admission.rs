@@ -23,6 +23,8 @@ const DELAYED_AT_ONCE: u32 = 8;
 #[derive(Debug, Default)]
 struct Address {
     connections: usize,
+    /// Those of them that have not been let in yet.
+    handshakes: usize,
     bad_attempts: u32,
     delayed: u32,
     last_attempt: Option<Instant>,
@@ -45,6 +47,7 @@ pub(crate) struct Admission {
 pub(crate) struct Place {
     admission: Admission,
     address: IpAddr,
+    is_let_in: bool,
 }
 
 impl Admission {
@@ -55,17 +58,29 @@ impl Admission {
     /// A place for a connection from this address, if there is one.
     pub(crate) fn admit(&self, address: IpAddr, limits: &Limits) -> Option<Place> {
         let mut state = self.lock();
-        let here = state.addresses.get(&address).map_or(0, |known| known.connections);
-        if state.connections >= limits.connections || here >= limits.connections_per_address {
+        let (here, handshakes) =
+            state.addresses.get(&address).map_or((0, 0), |known| (known.connections, known.handshakes));
+        let is_full = state.connections >= limits.connections || here >= limits.connections_per_address;
+        if is_full || handshakes >= limits.handshakes_per_address {
             return None;
         }
         state.connections += 1;
-        state.addresses.entry(address).or_default().connections += 1;
-        Some(Place { admission: self.clone(), address })
+        let known = state.addresses.entry(address).or_default();
+        known.connections += 1;
+        known.handshakes += 1;
+        Some(Place { admission: self.clone(), address, is_let_in: false })
     }
 }
 
 impl Place {
+    /// The client is no stranger any more.
+    pub(crate) fn let_in(&mut self) {
+        self.is_let_in = true;
+        if let Some(address) = self.admission.lock().addresses.get_mut(&self.address) {
+            address.handshakes -= 1;
+        }
+    }
+
     /// Bad credentials came on this connection: how long their refusal is delayed.
     pub(crate) fn bad_attempt(&self, limits: &Limits) -> Duration {
         let now = Instant::now();
@@ -101,6 +116,9 @@ impl Drop for Place {
         state.connections -= 1;
         let Some(address) = state.addresses.get_mut(&self.address) else { return };
         address.connections -= 1;
+        if !self.is_let_in {
+            address.handshakes -= 1;
+        }
         if address.connections == 0 && address.bad_attempts == 0 {
             state.addresses.remove(&self.address);
             if state.addresses.capacity() > 4 * state.addresses.len() + 64 {
@@ -140,6 +158,21 @@ mod tests {
         assert!(admission.admit(address(3), &limits).is_none());
         drop(first);
         assert!(admission.admit(address(1), &limits).is_some());
+    }
+
+    #[test]
+    fn strangers_take_only_their_share_of_an_address() {
+        let limits = Limits { handshakes_per_address: 1, ..Limits::default() };
+        let admission = Admission::default();
+        let mut first = admission.admit(address(1), &limits).unwrap();
+        assert!(admission.admit(address(1), &limits).is_none());
+        assert!(admission.admit(address(2), &limits).is_some());
+        first.let_in();
+        let second = admission.admit(address(1), &limits).unwrap();
+        drop(first);
+        assert!(admission.admit(address(1), &limits).is_none());
+        drop(second);
+        assert!(admission.lock().addresses.is_empty());
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub struct Limits {
     pub connections: usize,
     /// Clients connected at once from one network address; a fleet behind one router shares an address.
     pub connections_per_address: usize,
+    /// Connections from one address that have not been let in yet: a stranger who only connects, and waits, takes no more
+    /// places than this. A fleet behind one router that comes back all at once needs some.
+    pub handshakes_per_address: usize,
     /// Clients connected at once under one account. One agent needs one, a home automation a handful.
     pub connections_per_account: usize,
     /// Seconds from the connection's first byte to a complete CONNECT, TLS and WebSocket handshakes aside.
@@ -88,6 +91,7 @@ impl Default for Limits {
         Self {
             connections: 10_000,
             connections_per_address: 10_000,
+            handshakes_per_address: 1_000,
             connections_per_account: 1_000,
             connect_seconds: 10,
             packet_bytes: 1024 * 1024,
@@ -122,9 +126,10 @@ impl Default for Limits {
 impl Limits {
     /// What makes no sense about these bounds, each as a sentence for whoever wrote them.
     pub fn problems(&self) -> Vec<String> {
-        let least: [(&str, u64, u64); 14] = [
+        let least: [(&str, u64, u64); 15] = [
             ("connections", self.connections as u64, 1),
             ("connections_per_address", self.connections_per_address as u64, 1),
+            ("handshakes_per_address", self.handshakes_per_address as u64, 1),
             ("connections_per_account", self.connections_per_account as u64, 1),
             ("connect_seconds", self.connect_seconds, 1),
             ("packet_bytes", self.packet_bytes.into(), 1024),

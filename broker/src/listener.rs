@@ -62,6 +62,7 @@ pub(crate) async fn serve_tls(front: Arc<Front>, listener: TcpListener, certific
 }
 
 async fn shake_hands(front: Arc<Front>, acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
+    let Some(place) = session::admit(&front, peer) else { return };
     let patience = Duration::from_secs(front.limits.connect_seconds);
     let stop = front.stop.clone();
     let handshake = tokio::select! {
@@ -69,7 +70,7 @@ async fn shake_hands(front: Arc<Front>, acceptor: TlsAcceptor, stream: TcpStream
         handshake = tokio::time::timeout(patience, acceptor.accept(stream)) => handshake,
     };
     match handshake {
-        Ok(Ok(stream)) => session::serve(front, stream, peer).await,
+        Ok(Ok(stream)) => session::serve_admitted(front, stream, peer, place).await,
         Ok(Err(error)) => {
             front.counters.connections_refused.add(1);
             tracing::debug!(%peer, %error, "no TLS connection came about");

@@ -34,7 +34,7 @@ use inbound::Inbound;
 use outbound::Outbound;
 use transport::Transport;
 
-pub(crate) use connect::serve;
+pub(crate) use connect::{admit, serve, serve_admitted};
 pub(crate) use outbound::InFlight;
 
 /// Output beyond which no more messages are taken from the outbox: a few writes' worth.

@@ -27,13 +27,28 @@ const CLIENT_ID_BYTES: usize = 1024;
 
 /// Serves one byte stream as one client, from its first byte to its last.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, stream: S, peer: SocketAddr) {
+    if let Some(place) = admit(&front, peer) {
+        serve_admitted(front, stream, peer, place).await;
+    }
+}
+
+/// A place for a connection, before anything is done for it.
+pub(crate) fn admit(front: &Front, peer: SocketAddr) -> Option<Place> {
     front.counters.connections.add(1);
-    let Some(place) = front.admission.admit(peer.ip(), &front.limits) else {
+    let place = front.admission.admit(peer.ip(), &front.limits);
+    if place.is_none() {
         front.counters.connections_refused.add(1);
         let reason = "too many connections, all in all or from this address".to_owned();
         front.events.tell(BrokerEvent::Refused { user_name: String::new(), client_id: String::new(), peer, reason });
-        return;
-    };
+    }
+    place
+}
+
+/// As [`serve`], for a stream that has a place already.
+pub(crate) async fn serve_admitted<S>(front: Arc<Front>, stream: S, peer: SocketAddr, mut place: Place)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut door = Door { transport: Transport::new(stream, front.counters.clone()), front: front.clone(), peer };
     let stop = front.stop.clone();
     let session = tokio::select! {
@@ -42,6 +57,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, 
         session = door.let_in(&place) => session,
     };
     if let Some(session) = session {
+        place.let_in();
         // On the heap for the connection's life; the handshake's larger state has gone by then.
         Box::pin(session.attach(door.transport).run()).await;
     }

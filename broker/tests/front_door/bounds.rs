@@ -22,6 +22,13 @@ async fn connections_are_bounded_all_in_all_by_account_and_by_address() {
     // Taking its own session over is no further connection.
     setup.v5("a").await.ping().await;
 
+    let setup = Setup::with_limits(limits(|l| l.handshakes_per_address = 1)).await;
+    let mut first = setup.v5("first").await;
+    let _stranger = Client::raw(setup.address, true).await;
+    eventually("the stranger is known", || setup.statistics().connections == 2).await;
+    assert_eq!(Client::open(setup.address, &Connect::v5("second")).await.next().await, Packet::Closed);
+    first.ping().await;
+
     for change in [|l: &mut Limits| l.connections = 1, |l: &mut Limits| l.connections_per_address = 1] {
         let mut setup = Setup::with_limits(limits(change)).await;
         let first = setup.v5("first").await;
