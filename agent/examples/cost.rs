@@ -157,7 +157,7 @@ async fn throughput(binary: &str, folder: &Path, port: u16) -> Result<()> {
     let usage = Usage::of(agent.0.id())?;
     println!("--- output of `seq 1 {LINES}`");
     println!("lines              {lines:>10} ({})", if lines == LINES { "all of them" } else { "SOME ARE MISSING" });
-    println!("throughput         {:>10.0} thousand lines a second", lines as f64 / elapsed / 1e3);
+    println!("throughput         {:>10.0} thousand lines a second", f64::from(u32::try_from(lines)?) / elapsed / 1e3);
     println!("RSS afterwards     {:>10.2} MB", kib_as_mb(usage.rss));
     Ok(())
 }
@@ -207,14 +207,14 @@ async fn receive(client: &AsyncClient, event_loop: &mut EventLoop, topics: &Topi
                     client.try_publish(&ack, QoS::AtLeastOnce, false, payload)?;
                 }
             }
-            Some(Topic::Report(_, of)) if of == run => {
-                if serde_json::from_slice::<Report>(&message.payload)?.state.is_final() {
-                    return Ok(lines);
-                }
-            }
+            Some(Topic::Report(_, of)) if of == run && is_final(&message.payload)? => return Ok(lines),
             _ => {}
         }
     }
+}
+
+fn is_final(report: &[u8]) -> Result<bool> {
+    Ok(serde_json::from_slice::<Report>(report)?.state.is_final())
 }
 
 fn megabytes(bytes: u64) -> f64 {

@@ -183,6 +183,11 @@ fn a_dead_orphan(own_group: Pid) -> Option<Pid> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let all = every_process(Path::new("/proc"));
     let active = active();
+    if active.leaders.len() < active.runs {
+        // A first process has been started and is not registered yet: it must not be taken for an orphan. What is dead stays so until the next
+        // child ends.
+        return None;
+    }
     let foreign = |stat: &Stat| stat.parent == own && stat.group != own_group.as_raw_nonzero().get();
     let dead = all.into_iter().find(|(pid, stat)| stat.state == b'Z' && foreign(stat) && !active.leaders.contains(pid));
     Pid::from_raw(dead?.0)

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
 };
@@ -203,7 +204,7 @@ impl Process {
         let event = tokio::select! {
             length = read_some(&mut self.stdout, first), if read && self.stdout.is_some() => (Stream::Stdout, length).into(),
             length = read_some(&mut self.stderr, second), if read && self.stderr.is_some() => (Stream::Stderr, length).into(),
-            status = self.child.wait(), if !self.exited => Event::Exited(status.unwrap_or_default()),
+            status = self.child.wait(), if !self.exited => Event::Exited(status.unwrap_or_else(|error| unknown_status(&error))),
             else => std::future::pending().await,
         };
         match &event {
@@ -214,6 +215,12 @@ impl Process {
         }
         event
     }
+}
+
+/// The end of a process whose status nobody can tell: never a success.
+fn unknown_status(error: &io::Error) -> ExitStatus {
+    tracing::error!(%error, "a process has ended and its exit status is not known; it counts as failed with exit code 255");
+    ExitStatusExt::from_raw(255 << 8)
 }
 
 /// The part of the buffer that an [`Event::Output`] filled.

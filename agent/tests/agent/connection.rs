@@ -25,7 +25,7 @@ async fn samples_are_retained_and_tell_what_the_machine_measures() {
     assert!(sample.memory_used_bytes <= sample.memory_total_bytes && sample.memory_total_bytes.is_some());
     assert!(sample.uptime_seconds.is_some() && sample.processes.is_some() && sample.load1.is_some());
     assert!(sample.disks.is_some_and(|disks| disks.iter().any(|disk| disk.mount == "/")));
-    let mut late = Controller::connect(&stage.broker).await;
+    let mut late = Controller::connect(&stage.broker);
     assert!(
         late.wait_for("the retained sample", |heard| matches!(heard.topic, Topic::Stats(_)).then_some(heard.retain))
             .await
@@ -152,7 +152,7 @@ async fn the_controller_sets_the_interval_and_watching_makes_it_a_second() {
 #[tokio::test]
 async fn it_speaks_mqtt_over_websocket() {
     let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker).await;
+    let mut controller = Controller::connect(&broker);
     let folder = tempfile::tempdir().unwrap();
     let url = format!("http://127.0.0.1:{}", broker.websocket_port);
     let token = controller.token();
@@ -194,7 +194,7 @@ async fn over_tls_it_believes_only_the_named_authority() {
     let folder = tempfile::tempdir().unwrap();
     let port = crate::harness::free_port();
     let (broker, certificate) = broker_with_tls(folder.path(), port).await;
-    let mut controller = Controller::connect(&broker).await;
+    let mut controller = Controller::connect(&broker);
     let (url, token) = (format!("mqtts://127.0.0.1:{port}"), controller.token());
     let mut doubting = Agent::start(&url, &folder.path().join("doubting"), &["--token", &token]);
     let told = async {
@@ -229,7 +229,7 @@ async fn a_machine_that_was_reset_joins_again_with_the_token_it_was_started_with
     assert!(made.success());
     let lines = format!("allow_anonymous true\npassword_file {}", passwords.display());
     let broker = Broker::start_with(&lines).await;
-    let mut controller = Controller::connect(&broker).await;
+    let mut controller = Controller::connect(&broker);
     let url = format!("mqtt://127.0.0.1:{}", broker.port);
     let agent = Agent::start(&url, &stage.state(), &["--token", &token]);
     let request: pistat_protocol::order::EnrollRequest = controller

@@ -134,7 +134,7 @@ impl Drop for Controller {
 }
 
 impl Controller {
-    pub(crate) async fn connect(broker: &Broker) -> Self {
+    pub(crate) fn connect(broker: &Broker) -> Self {
         let key = ControllerKey::from_secret(&[9; 32]);
         let mut options = MqttOptions::new("test-controller", "127.0.0.1", broker.port);
         options.set_max_packet_size(1 << 20, 1 << 20);
@@ -246,7 +246,7 @@ impl Controller {
     }
 
     /// A run id of its own for each order of each test: processes are found by it.
-    pub(crate) fn run_id(&mut self) -> RunId {
+    fn run_id() -> RunId {
         static RUNS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let count = RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut random = [0; 10];
@@ -258,7 +258,7 @@ impl Controller {
     pub(crate) fn order(&mut self, argv: &[&str]) -> ExecuteOrder {
         ExecuteOrder {
             pi: self.pi.clone(),
-            run: self.run_id(),
+            run: Self::run_id(),
             session: self.session.clone().expect("the agent has told its session"),
             task: "test".parse().unwrap(),
             argv: argv.iter().map(ToString::to_string).collect(),
@@ -442,7 +442,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) async fn set(words: &[&str]) -> Self {
         let broker = Broker::start().await;
-        let mut controller = Controller::connect(&broker).await;
+        let mut controller = Controller::connect(&broker);
         let folder = tempfile::tempdir().unwrap();
         let url = format!("mqtt://127.0.0.1:{}", broker.port);
         let token = controller.token();

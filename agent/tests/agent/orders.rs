@@ -37,7 +37,7 @@ async fn the_end_of_the_output_is_retained_for_late_subscribers() {
     let mut stage = Stage::set(&[]).await;
     let (report, _) = stage.controller.run("seq 1 5").await;
     assert_eq!(report.state, RunState::Succeeded);
-    let mut late = crate::harness::Controller::connect(&stage.broker).await;
+    let mut late = crate::harness::Controller::connect(&stage.broker);
     let last = late
         .wait_for("the retained end", |heard| matches!(heard.topic, Topic::Output(..)).then(|| heard.clone()))
         .await;

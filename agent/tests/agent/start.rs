@@ -92,7 +92,7 @@ async fn another_name_needs_a_token() {
 #[tokio::test]
 async fn with_an_external_broker_only_the_key_is_pinned() {
     let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker).await;
+    let mut controller = Controller::connect(&broker);
     let folder = tempfile::tempdir().unwrap();
     let url = format!("mqtt://broker-user:broker-password@127.0.0.1:{}", broker.port);
     let token = controller.token();
@@ -132,7 +132,7 @@ async fn refused_credentials_are_explained_and_tried_again() {
 #[tokio::test]
 async fn info_tells_what_the_machine_is_before_it_is_online() {
     let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker).await;
+    let mut controller = Controller::connect(&broker);
     let folder = tempfile::tempdir().unwrap();
     let url = format!("mqtt://127.0.0.1:{}", broker.port);
     let token = controller.token();
