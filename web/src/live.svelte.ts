@@ -17,26 +17,24 @@ const FLEET_EVERY = 1_000;
 export class Cell {
   readonly id: PiId;
   #held: Held;
-  #version = $state(0);
 
   constructor(id: PiId, held: Held) {
     this.id = id;
-    this.#held = held;
+    this.#held = $state.raw({ ...held });
   }
 
   get held(): Held {
-    void this.#version;
     return this.#held;
   }
 
   get run() {
-    void this.#version;
+    void this.#held;
     return activeRun(live.state, this.id);
   }
 
   changed(held: Held): void {
-    this.#held = held;
-    this.#version += 1;
+    // Another object each time: what is derived from it would not be worked out anew for the same one.
+    this.#held = { ...held };
   }
 }
 

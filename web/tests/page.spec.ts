@@ -3,24 +3,24 @@ import { expect, remember, terminal, test } from "./fixture";
 test("the palette finds commands, machines and pages", async ({ page, enter, mock }) => {
   await enter();
   await page.keyboard.press("Control+k");
-  await page.getByRole("combobox").fill("lab zero");
+  await page.getByLabel("Command, machine or page").fill("lab zero");
   await page.keyboard.press("Enter");
   await expect(page).toHaveURL(`${mock.url}/#/pi/zero-1`);
   await page.keyboard.press("Control+k");
-  await page.getByRole("combobox").fill("theme amb");
+  await page.getByLabel("Command, machine or page").fill("theme amb");
   await page.keyboard.press("Enter");
   await expect(page.locator("html")).toHaveAttribute("data-theme", "amber");
   await page.keyboard.press("Control+k");
-  await expect(page.getByRole("combobox")).toBeFocused();
+  await expect(page.getByLabel("Command, machine or page")).toBeFocused();
   await page.keyboard.press("Escape");
-  await expect(page.getByRole("combobox")).toHaveCount(0);
+  await expect(page.getByLabel("Command, machine or page")).toHaveCount(0);
 });
 
 test("the palette opens from inside the terminal", async ({ page, enter }) => {
   await enter();
   await terminal(page).type("task");
   await page.keyboard.press("Control+k");
-  await expect(page.getByRole("combobox")).toBeFocused();
+  await expect(page.getByLabel("Command, machine or page")).toBeFocused();
 });
 
 test("single keys go to the terminal, the filter, a run and the help", async ({ page, enter }) => {
@@ -158,7 +158,7 @@ test.describe("on a phone", () => {
       await fits();
     }
     await page.getByRole("button", { name: "Commands and pages" }).click();
-    await expect(page.getByRole("combobox")).toBeVisible();
+    await expect(page.getByLabel("Command, machine or page")).toBeVisible();
     await fits();
   });
 });

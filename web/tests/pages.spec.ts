@@ -140,8 +140,8 @@ test("a task is run on a group from anywhere, one machine first", async ({ page,
   await enter();
   await page.keyboard.press("r");
   const dialog = page.getByRole("dialog");
-  await dialog.getByLabel("on", { exact: true }).selectOption("@camera");
-  await dialog.getByLabel("task", { exact: true }).selectOption("disk-usage");
+  await dialog.locator("[name=target]").selectOption("@camera");
+  await dialog.locator("[name=task]").selectOption("disk-usage");
   await dialog.getByLabel("at a time").fill("2");
   await dialog.getByLabel("one machine first").check();
   const asked = page.waitForRequest((request) => request.url().endsWith("/api/runs"));
