@@ -1,5 +1,5 @@
 //! MQTT 3.1.1 and 5 on the wire, the broker's side: what clients send is read here, what they get is written in
-//! [`write`].
+//! [`mod@write`].
 //!
 //! Our own small codec rather than a client library's: it borrows from the read buffer, keeps a message's properties as
 //! the bytes they came as, and refuses what those accept (reserved flags, invalid UTF-8, NUL, wildcards in a topic,

@@ -16,6 +16,10 @@ use crate::store::{Restored, Store};
 
 const NEVER: u64 = u64::MAX;
 
+/// How much longer the queue of `QoS` 0 is for the controller: it hears every machine's samples, so a pause of its own
+/// must not cost a fleet's.
+const CONTROLLER_PATIENCE: usize = 16;
+
 impl Hub {
     pub(crate) fn new(front: Arc<Front>, store: Option<Store>, restored: Restored) -> Self {
         let directory = front.directory.borrow().clone();
@@ -110,7 +114,7 @@ impl Hub {
         if !self.account_has_room(&key.0) {
             return refuse(request, ConnectRefusal::TooMany);
         }
-        let outbox = Outbox::new(self.outbox_bounds());
+        let outbox = Outbox::new(self.outbox_bounds(&request.identity));
         self.next_use = self.next_use.wrapping_add(1);
         let session = Session {
             use_count: self.next_use,
@@ -299,8 +303,10 @@ impl Hub {
         }
     }
 
-    fn outbox_bounds(&self) -> Bounds {
-        Bounds { qos0_bytes: self.front.limits.queue_bytes_qos0, reliable_bytes: self.front.limits.queue_bytes }
+    fn outbox_bounds(&self, identity: &Identity) -> Bounds {
+        let patience = if *identity == Identity::Controller { CONTROLLER_PATIENCE } else { 1 };
+        let limits = &self.front.limits;
+        Bounds { qos0_bytes: limits.queue_bytes_qos0.saturating_mul(patience), reliable_bytes: limits.queue_bytes }
     }
 
     /// After a storm of short-lived clients the tables become small again.
