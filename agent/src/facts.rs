@@ -190,6 +190,8 @@ impl Question {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
+            // In memory: apt unpacks the signed parts of its lists there.
+            .env("TMPDIR", "/dev/shm")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
