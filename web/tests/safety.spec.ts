@@ -89,7 +89,7 @@ test("colours beyond sixteen are drawn without inline styles", async ({ page, en
   mock.controller.print(id, "\u001b[38;2;255;100;0mtruecolour\u001b[0m \u001b[48;5;19;38;5;226mpalette\u001b[0m\n");
   await shell.shows("truecolour palette");
   const colour = await page.locator(".xterm-rows span", { hasText: "truecolour" }).first().evaluate((node) => getComputedStyle(node).color);
-  expect(colour).toBe("rgb(255, 95, 0)");
+  expect(colour).toBe("rgb(255, 100, 0)");
 });
 
 test("a gap in the output is marked", async ({ page, enter, mock }) => {

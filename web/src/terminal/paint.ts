@@ -69,26 +69,7 @@ function token(each: Token): string {
   return each.control === "newline" ? "\r\n" : "";
 }
 
-/** The sequence of a colour. True colours become the nearest of the 256: xterm.js would write them as inline styles, which the policy forbids. */
-export function colour(codes: readonly number[]): string {
-  const found: number[] = [];
-  for (let at = 0; at < codes.length; at += 1) {
-    const code = codes[at] ?? 0;
-    if ((code === 38 || code === 48) && codes[at + 1] === 2) {
-      found.push(code, 5, cubeIndex(codes.slice(at + 2, at + 5)));
-      at += 4;
-    } else {
-      found.push(code);
-    }
-  }
-  return `\u001b[${found.join(";")}m`;
-}
-
-/** The nearest colour of the 6 × 6 × 6 cube. */
-function cubeIndex(rgb: readonly number[]): number {
-  const [red = 0, green = 0, blue = 0] = rgb.map((value) => (value < 48 ? 0 : value < 115 ? 1 : Math.min(5, Math.floor((value - 35) / 40))));
-  return 16 + 36 * red + 6 * green + blue;
-}
+const colour = (codes: readonly number[]): string => `\u001b[${codes.join(";")}m`;
 
 /** Task output with a bar at the left of each line. */
 export class Framed {
