@@ -265,7 +265,15 @@ reboot_required?: boolean,
 /**
  * Systemd units in state `failed`.
  */
-failed_units?: Array<string>, };
+failed_units?: Array<string>, 
+/**
+ * How many orders this agent process has refused as unsigned, altered, foreign, stale or replayed; absent when none.
+ */
+orders_refused?: number, 
+/**
+ * Why the last of them was refused.
+ */
+last_order_refused?: string, };
 
 export type RunState = "queued" | "dispatched" | "running" | "succeeded" | "failed" | "timed_out" | "cancelled" | "rejected" | "expired" | "lost";
 
