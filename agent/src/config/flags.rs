@@ -6,7 +6,7 @@ use std::{fmt, path::PathBuf};
 #[derive(Clone, clap::Parser)]
 #[command(name = "pistat-agent", version, max_term_width = 100, args_override_self = true)]
 pub struct Flags {
-    /// Where the controller is: http(s)://host:8000, or mqtt(s)://[user:password@]host:1883
+    /// Where the controller is: http(s)://host:8000, or `mqtt(s)://[user:password@]host:1883`
     #[arg(long, value_name = "URL", env = "PISTAT_AGENT_CONTROLLER_URL", hide_env_values = true)]
     pub controller_url: Option<String>,
     /// A stable name for this machine
