@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pistat_protocol::{
     codec::encode,
-    id::RunId,
+    id::{RunId, Target},
     order::{ControllerKey, Order},
     status::{Info, Session},
     task::{Report, RunState},
@@ -131,7 +131,11 @@ async fn a_retained_order_never_runs() {
     let order = stage.controller.order(&["touch", proof.to_str().unwrap()]);
     let (pi, signed) = (stage.controller.pi.clone(), stage.controller.key.sign(&Order::Execute(order.clone())));
     stage.agent.kill().await;
-    stage.controller.publish(&Topic::Execute(pi, order.run), encode(&signed), true).await;
+    stage.controller.publish(&Topic::Execute(pi.clone(), order.run), encode(&signed), true).await;
+    // What follows on the same connection is heard once the order is on the broker: only then does the agent meet it as retained.
+    let fence = Topic::Request(Target::Pi(pi));
+    stage.controller.publish(&fence, b"fence".to_vec(), false).await;
+    stage.controller.wait_for("the fence", |heard| (heard.topic == fence).then_some(())).await;
     stage.start_again();
     stage
         .controller

@@ -7,9 +7,9 @@ use axum::{
 
 use crate::hub::ask::Refused;
 
-/// What a page may do: nothing but our own files, our own feed, and the style elements that xterm.js makes.
-pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
-     font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// What a page may do: nothing but our own files and our own feed, without exception. `web/README.md` has the same line, and the mock sends it.
+pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 #[cfg(feature = "dashboard")]
 mod files {
