@@ -455,7 +455,10 @@ impl Runs {
         }
         active.record.reported = Some(report.state);
         active.record.final_chunks = report.output_chunks;
-        self.finished(id)
+        let missing = active.output.miss(&mut active.record, report.output_bytes);
+        let mut steps: Vec<Step> = missing.into_iter().map(Step::SavePiece).collect();
+        steps.extend(self.finished(id));
+        steps
     }
 
     /// A person wants a run to end.

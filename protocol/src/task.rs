@@ -171,6 +171,9 @@ pub struct Report {
     /// How many chunks of output there are; given with a final state, so that the end of the output is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_chunks: Option<u64>,
+    /// How many bytes of text there were, those that were dropped included; given with a final state, so that what never arrived is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
     /// Bytes of output that were dropped while the controller was away.
     #[serde(default)]
     pub dropped_bytes: u64,

@@ -23,9 +23,12 @@ fn round_trip<T: DeserializeOwned + Serialize>(name: &str) {
     assert_eq!(again, serde_json::from_str::<Value>(&text).expect(name), "{name}");
 }
 
+/// A file's name and the round trip of its type.
+type Check = (&'static str, fn(&str));
+
 #[test]
 fn every_golden_message_is_decoded_and_written_again_without_a_difference() {
-    let table: &[(&str, fn(&str))] = &[
+    let table: &[Check] = &[
         ("sample", round_trip::<Sample>),
         ("sample-least", round_trip::<Sample>),
         ("info", round_trip::<Info>),

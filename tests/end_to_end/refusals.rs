@@ -186,12 +186,11 @@ async fn a_full_state_disk_refuses_new_runs_with_a_sentence_and_loses_nothing() 
     let mut refusal = None;
     for _ in 0..400 {
         let reply = http.ask_run("flood", "controller", json!({"mebibytes": 1})).await;
-        match reply.status {
-            202 => accepted.push(reply.json::<pistat_protocol::api::AcceptedRuns>().runs[0]),
-            _ => {
-                refusal = Some(reply);
-                break;
-            }
+        if reply.status == 202 {
+            accepted.push(reply.json::<pistat_protocol::api::AcceptedRuns>().runs[0])
+        } else {
+            refusal = Some(reply);
+            break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
         if stack.process().ended().is_some() {

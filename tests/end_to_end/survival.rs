@@ -29,10 +29,10 @@ impl Accepted {
             let key = format!("r{round}-{number}");
             let body =
                 json!({"task": "mark", "target": pi, "request_id": key, "args": {"key": key, "seconds": seconds}});
-            if let Ok(reply) = http.try_send("POST", "/api/runs", Some(body)).await {
-                if reply.status == 202 {
-                    self.0.insert(key, reply.json::<pistat_protocol::api::AcceptedRuns>().runs[0]);
-                }
+            if let Ok(reply) = http.try_send("POST", "/api/runs", Some(body)).await
+                && reply.status == 202
+            {
+                self.0.insert(key, reply.json::<pistat_protocol::api::AcceptedRuns>().runs[0]);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A real browser with the dashboard in it, driven over the Chrome DevTools Protocol.
+//! A real browser with the dashboard in it, driven over the Chrome `DevTools` Protocol.
 //!
 //! The protocol is JSON over a WebSocket, and a test needs five of its verbs: so there is no driver between test and browser to be installed or to
 //! break. What a person would see is asked of the page itself.
@@ -146,7 +146,7 @@ impl Dashboard {
         &self.errors
     }
 
-    /// Calls a method of the DevTools protocol.
+    /// Calls a method of the `DevTools` protocol.
     ///
     /// # Panics
     /// The browser does not answer.
@@ -180,7 +180,7 @@ impl Dashboard {
         match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => self.errors.push(params["exceptionDetails"].to_string()),
             Some("Runtime.consoleAPICalled") if params["type"] == "error" => {
-                self.errors.push(params["args"].to_string())
+                self.errors.push(params["args"].to_string());
             }
             _ => {}
         }

@@ -211,6 +211,7 @@ impl FakeAgent {
             reason: None,
             boot_id: self.identity.info.boot_id.clone(),
             output_chunks: chunks,
+            output_bytes: None,
             dropped_bytes: 0,
         };
         self.publish(&Topic::Report(self.pi().clone(), run), encode(&report), false).await;

@@ -125,15 +125,12 @@ impl Http {
 
     fn send_now(&self, method: &str, path: &str, body: Option<Value>) -> Result<Reply, ureq::Error> {
         let request = self.request(method, path);
-        let mut reply = match body {
-            Some(body) => {
-                let request = request.header("Content-Type", "application/json").body(body.to_string())?;
-                self.client.run(self.client.configure_request(request).allow_non_standard_methods(true).build())?
-            }
-            None => {
-                let request = self.client.configure_request(request.body(())?).allow_non_standard_methods(true).build();
-                self.client.run(request)?
-            }
+        let mut reply = if let Some(body) = body {
+            let request = request.header("Content-Type", "application/json").body(body.to_string())?;
+            self.client.run(self.client.configure_request(request).allow_non_standard_methods(true).build())?
+        } else {
+            let request = self.client.configure_request(request.body(())?).allow_non_standard_methods(true).build();
+            self.client.run(request)?
         };
         let header = |name: &str| reply.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (cookie, content_type) = (header("set-cookie"), header("content-type").unwrap_or_default());

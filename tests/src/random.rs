@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Names the seed of a failing run.
 const VARIABLE: &str = "PISTAT_TEST_SEED";
 
-/// SplitMix64 (Steele, Lea and Flood 2014): small, and good enough to choose instants.
+/// `SplitMix64` (Steele, Lea and Flood 2014): small, and good enough to choose instants.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 

@@ -51,6 +51,8 @@ pub(crate) struct Output {
     /// Dropped since the last sealed chunk.
     gap_bytes: u64,
     dropped_bytes: u64,
+    /// All that was ever taken.
+    text_bytes: u64,
     tail: String,
 }
 
@@ -77,6 +79,7 @@ impl Output {
 
     fn append(&mut self, stream: Stream, mut text: &str) {
         self.remember_tail(text);
+        self.text_bytes += text.len() as u64;
         while !text.is_empty() {
             if self.pending.as_ref().is_some_and(|(of, data)| *of != stream || data.len() + 4 > MAX_CHUNK_BYTES) {
                 self.seal();
@@ -229,6 +232,11 @@ impl Output {
     /// Bytes of text that were dropped.
     pub(crate) fn dropped_bytes(&self) -> u64 {
         self.dropped_bytes
+    }
+
+    /// All bytes of text, dropped ones included; final after [`Output::finish`].
+    pub(crate) fn text_bytes(&self) -> u64 {
+        self.text_bytes
     }
 
     /// The retained repetition of the end, for late subscribers.

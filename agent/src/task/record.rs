@@ -110,6 +110,7 @@ mod tests {
                 reason: None,
                 boot_id: "b".into(),
                 output_chunks: None,
+                output_bytes: None,
                 dropped_bytes: 0,
             },
         }

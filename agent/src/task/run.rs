@@ -90,6 +90,7 @@ pub(crate) fn empty_report(state: RunState, boot_id: &str) -> Report {
         reason: None,
         boot_id: boot_id.to_owned(),
         output_chunks: None,
+        output_bytes: None,
         dropped_bytes: 0,
     }
 }
@@ -286,6 +287,7 @@ impl Run {
         if report.started_at.is_some() {
             report.finished_at = Some(Timestamp::from(std::time::SystemTime::now()));
             report.output_chunks = Some(self.delivery.output.chunk_count());
+            report.output_bytes = Some(self.delivery.output.text_bytes());
             report.dropped_bytes = self.delivery.output.dropped_bytes();
         }
         if state != RunState::Lost && report.started_at.is_some() {

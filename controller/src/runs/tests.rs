@@ -76,6 +76,7 @@ fn report(state: RunState) -> Report {
         reason: None,
         boot_id: BOOT.into(),
         output_chunks: None,
+        output_bytes: None,
         dropped_bytes: 0,
     }
 }

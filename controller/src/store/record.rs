@@ -127,6 +127,23 @@ impl OutputState {
         NewPiece { run: record.run.id, seq: chunk.seq, start, stream, data: chunk.data, left_out }
     }
 
+    /// Counts what never arrived of all that there was: an agent that was killed had it in its memory only. An empty piece marks the place.
+    pub(crate) fn miss(&mut self, record: &mut RunRecord, all_bytes: Option<u64>) -> Option<NewPiece> {
+        let end = all_bytes.filter(|bytes| *bytes > self.end)?;
+        self.end = end;
+        let seq = record.next_chunk;
+        record.next_chunk += 1;
+        self.count(record);
+        Some(NewPiece {
+            run: record.run.id,
+            seq,
+            start: end,
+            stream: Stream::Stdout,
+            data: String::new(),
+            left_out: None,
+        })
+    }
+
     fn count(&self, record: &mut RunRecord) {
         record.run.output_bytes = self.end;
         record.run.dropped_bytes = self.end - self.head_bytes - self.tail_bytes;
@@ -232,6 +249,18 @@ pub(crate) mod tests {
         let piece = state.take(&mut record, chunk(1, "xyz", Some(100)));
         assert_eq!(piece.start, 103);
         assert_eq!((record.run.output_bytes, record.run.dropped_bytes), (106, 100));
+    }
+
+    #[test]
+    fn what_never_arrived_is_counted_and_marked() {
+        let mut record = record(1000);
+        let mut state = OutputState::new(1000);
+        state.take(&mut record, chunk(0, "begin\n", None));
+        assert_eq!(state.miss(&mut record, None), None);
+        assert_eq!(state.miss(&mut record, Some(6)), None);
+        let piece = state.miss(&mut record, Some(10)).unwrap();
+        assert_eq!((piece.seq, piece.start, piece.data.as_str()), (1, 10, ""));
+        assert_eq!((record.run.output_bytes, record.run.dropped_bytes), (10, 4));
     }
 
     #[test]
