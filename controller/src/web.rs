@@ -119,6 +119,7 @@ fn open_routes() -> Router<Web> {
 fn viewer_routes() -> Router<Web> {
     Router::new()
         .route("/metrics", get(metrics::metrics))
+        .route("/api/openapi.json", get(api::openapi))
         .route("/api/me", get(login::me))
         .route("/api/logout", post(login::logout))
         .route("/api/ws", get(feed::connect))

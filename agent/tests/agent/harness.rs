@@ -1,7 +1,7 @@
 //! A real broker (mosquitto), a real agent process, and a controller that is played by the test with a real key.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -121,6 +121,8 @@ pub(crate) struct Controller {
     pub(crate) client: AsyncClient,
     pub(crate) session: Option<Session>,
     pub(crate) acknowledges: bool,
+    /// The next chunk of each run: like a real controller, it acknowledges only what has no hole before it.
+    next_chunks: HashMap<RunId, u64>,
     topics: Topics,
     heard: mpsc::Receiver<Heard>,
     kept: VecDeque<Heard>,
@@ -164,7 +166,18 @@ impl Controller {
         });
         let pi = "pi-1".parse().unwrap();
         let kept = VecDeque::new();
-        Self { key, pi, client, session: None, acknowledges: true, topics, heard, kept, driver }
+        Self {
+            key,
+            pi,
+            client,
+            session: None,
+            acknowledges: true,
+            next_chunks: HashMap::new(),
+            topics,
+            heard,
+            kept,
+            driver,
+        }
     }
 
     pub(crate) fn token(&self) -> String {
@@ -195,8 +208,10 @@ impl Controller {
             }
             Topic::Output(pi, run) if self.acknowledges && !heard.payload.is_empty() => {
                 let chunk: OutputChunk = heard.json();
+                let next = self.next_chunks.entry(*run).or_insert(0);
                 if !chunk.is_final {
-                    let ack = Ack { seq: Some(chunk.seq), state: None };
+                    *next += u64::from(chunk.seq == *next);
+                    let ack = Ack { seq: next.checked_sub(1), state: None };
                     self.publish(&Topic::Ack(pi.clone(), *run), encode(&ack), false).await;
                 }
             }

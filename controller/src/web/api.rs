@@ -1,6 +1,10 @@
 //! The REST API: machines, tasks, runs and events.
 
-use axum::{Extension, Json, extract::State, http::StatusCode};
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{StatusCode, header},
+};
 use pistat_protocol::{
     api::{AcceptedRuns, History, NewRun, PatchMachine},
     dashboard::{Event, Group, Machine, Run},
@@ -29,6 +33,14 @@ const MAX_HISTORY_SECONDS: u32 = 86_400;
 /// `GET /healthz`: the hub answers.
 pub(super) async fn healthz(State(web): State<Web>) -> Result<&'static str, Refused> {
     web.ask(Ask::Tasks).await.map(|_| "ok\n")
+}
+
+/// The API, described (OpenAPI 3.1). A test holds its paths against the routes.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// `GET /api/openapi.json`.
+pub(super) async fn openapi() -> ([(header::HeaderName, &'static str); 1], &'static str) {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
 /// `GET /api/pis`.
@@ -168,4 +180,22 @@ pub(super) async fn events(
 ) -> Result<Json<Vec<Event>>, Refused> {
     let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     web.read(move |reader| reader.events(query.before, limit)).await.map(Json)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_and_nothing_else_is() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let described: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let source = include_str!("../web.rs");
+        let routes: BTreeSet<&str> =
+            source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(routes.len() > 20);
+        assert_eq!(described, routes);
+    }
 }
