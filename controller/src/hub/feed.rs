@@ -12,10 +12,10 @@ use tokio::sync::broadcast;
 /// A batch of changes as it goes to every dashboard. Cloning it copies a pointer.
 pub type Frame = Utf8Bytes;
 
-/// How long changes gather: one frame of a screen with 60 of them a second.
-const FRAME: Duration = Duration::from_millis(16);
+/// How long changes gather: less than one frame of a screen with 60 of them a second, so that a sample is there within 20 ms.
+const FRAME: Duration = Duration::from_millis(10);
 
-/// How many frames wait for a slow dashboard before it is given a fresh snapshot instead: four seconds' worth.
+/// How many frames wait for a slow dashboard before it is given a fresh snapshot instead: two and a half seconds' worth.
 const FRAMES: usize = 256;
 
 /// Changes on their way to dashboards.

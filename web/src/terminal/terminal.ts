@@ -34,6 +34,9 @@ type Mode =
 /** How much text of other people's runs waits for the prompt. */
 const MAX_ABOVE = 64 * 1024;
 
+/** How many keys wait for the prompt. */
+const MAX_AHEAD = 4_096;
+
 /** One command from its line to the next prompt. */
 interface Turn {
   over: boolean;
@@ -51,6 +54,8 @@ export class WebTerminal {
   #queue: string[] = [];
   /** Lines of runs that were started elsewhere, while there is no prompt to put them above. */
   #above = "";
+  /** Keys that were pressed before the prompt was back. */
+  #ahead = "";
   readonly #guests = new Guests((text) => this.#writeAbove(text), { pending: () => this.#pending, columns: () => this.terminal.cols });
   /** The command that is under way. */
   #turn: Turn = { over: true };
@@ -156,10 +161,21 @@ export class WebTerminal {
       case "question":
         return this.#answering(this.#mode.answer, data);
       case "watching":
-        return data === "\u0003" ? void this.#look(this.#mode.block) : undefined;
+        return data === "\u0003" ? void this.#look(this.#mode.block) : this.#keep(data);
       case "busy":
-        return data === "\u0003" ? this.#abandon(this.#mode.id) : undefined;
+        return data === "\u0003" ? this.#abandon(this.#mode.id) : this.#keep(data);
     }
+  }
+
+  /** What is typed before the prompt is back belongs to it. */
+  #keep(data: string): void {
+    this.#ahead = (this.#ahead + data).slice(0, MAX_AHEAD);
+  }
+
+  #typedAhead(): void {
+    const data = this.#ahead;
+    this.#ahead = "";
+    for (const key of data) this.#typed(key);
   }
 
   #edited(act: Act | null): void {
@@ -439,6 +455,7 @@ export class WebTerminal {
     this.#row = 0;
     this.#write(this.#above);
     this.#above = "";
+    if (this.#ahead !== "" && this.#queue.length === 0) queueMicrotask(() => this.#typedAhead());
     this.#redraw();
   }
 
