@@ -175,7 +175,8 @@ impl Runs {
         if self.known.len() >= MAX_KNOWN_RUNS {
             return Err(Refusal::TooMany);
         }
-        let start = match policy::check(&self.policy, order.get(), self.has_runner()) {
+        // Until an order can be handed to the root runner, its being there makes no difference: nothing of root's runs as the agent's user.
+        let start = match policy::check(&self.policy, order.get(), false) {
             Ok(()) => {
                 let places = self.places_of(&order.get().task, order.get().concurrency);
                 Start::Execute(Box::new(order), places)
