@@ -7,8 +7,11 @@
 //! subscriber may receive. So a wildcard that covers forbidden topics is granted and the forbidden messages are not
 //! delivered, and a filter that can match forbidden topics only is refused. For `$share/<group>/<filter>` the filter
 //! after the group counts.
+//!
+//! The rules themselves stand in [`table`], which other brokers' access lists are written from too.
 
 mod directory;
+pub mod table;
 
 use pistat_protocol::account::Role;
 use pistat_protocol::id::PiId;
@@ -18,6 +21,10 @@ use crate::filter;
 
 pub(crate) use directory::Secret;
 pub use directory::{CONTROLLER_USER, Directory, Identity, SecretHash};
+use table::{
+    AGENT_READS, AGENT_WRITES, BIRTH, CONTROLLERS_READ_BY_AGENTS, CONTROLLERS_READ_BY_JOINING, ENROLMENT_ANSWER,
+    ENROLMENT_QUESTION, ORDERS, REQUESTS, VIEWER_READS,
+};
 
 /// The rules, under one prefix.
 #[derive(Debug, Clone)]
@@ -34,17 +41,15 @@ pub(crate) struct Access {
     topics: Topics,
 }
 
-const HOME_ASSISTANT_BIRTH: &str = "homeassistant/status";
-
 impl Access {
     pub(crate) fn new(topics: &Topics) -> Self {
         let prefix = topics.prefix();
         Self {
             own: format!("{prefix}/").into(),
             own_system: format!("${prefix}/").into(),
-            viewer_receives: [format!("{prefix}/#"), "homeassistant/#".to_owned(), "$SYS/#".to_owned()],
-            orders: ["execute", "cancel"].map(|verb| format!("{prefix}/+/task/+/{verb}")),
-            requests: format!("{prefix}/+/task/request"),
+            viewer_receives: VIEWER_READS.map(|filter| table::under(prefix, filter)),
+            orders: ORDERS.map(|filter| format!("{prefix}/+/{filter}")),
+            requests: format!("{prefix}/+/{REQUESTS}"),
             topics: topics.clone(),
         }
     }
@@ -74,12 +79,12 @@ impl Access {
         match who {
             Identity::Controller => true,
             Identity::Agent(pi) => match self.levels_of_machine(topic) {
-                Some((machine, rest)) => machine == pi.as_str() && is_written_by_agent(rest),
+                Some((machine, rest)) => machine == pi.as_str() && is_one_of(&AGENT_WRITES, rest),
                 None => false,
             },
-            Identity::Joining(pi) => self.enrolment_verb(topic, pi) == Some("request"),
+            Identity::Joining(pi) => self.enrolment_verb(topic, pi) == Some(ENROLMENT_QUESTION),
             Identity::Account { role, publish, .. } => {
-                let by_role = *role >= Role::Operator && (self.is_request(topic) || topic == HOME_ASSISTANT_BIRTH);
+                let by_role = *role >= Role::Operator && (self.is_request(topic) || topic == BIRTH);
                 by_role || (self.is_open_to_rules(topic, true) && publish.iter().any(|f| filter::matches(f, topic)))
             }
         }
@@ -90,13 +95,13 @@ impl Access {
         match who {
             Identity::Controller => true,
             Identity::Agent(pi) => match self.levels_of_machine(topic) {
-                Some(("controller", "key" | "status")) => true,
-                Some((machine, rest)) => machine == pi.as_str() && is_read_by_agent(rest),
+                Some(("controller", rest)) => is_one_of(&CONTROLLERS_READ_BY_AGENTS, rest),
+                Some((machine, rest)) => machine == pi.as_str() && is_one_of(&AGENT_READS, rest),
                 None => false,
             },
             Identity::Joining(pi) => {
-                self.enrolment_verb(topic, pi) == Some("response")
-                    || self.levels_of_machine(topic) == Some(("controller", "key"))
+                self.enrolment_verb(topic, pi) == Some(ENROLMENT_ANSWER)
+                    || self.levels_of_machine(topic) == Some(("controller", CONTROLLERS_READ_BY_JOINING))
             }
             Identity::Account { subscribe, .. } => {
                 self.viewer_may_receive(topic)
@@ -112,8 +117,8 @@ impl Access {
             Identity::Controller => true,
             Identity::Agent(pi) => self.topics.agent_filters(pi).iter().any(|(allowed, _)| reaches(allowed)),
             Identity::Joining(pi) => {
-                reaches(&format!("{}enroll/{pi}/response", self.own_system))
-                    || reaches(&format!("{}controller/key", self.own))
+                reaches(&format!("{}enroll/{pi}/{ENROLMENT_ANSWER}", self.own_system))
+                    || reaches(&format!("{}controller/{CONTROLLERS_READ_BY_JOINING}", self.own))
             }
             Identity::Account { subscribe, .. } => {
                 let reaches_more_than_orders = |allowed: &str| {
@@ -155,18 +160,9 @@ impl Access {
     }
 }
 
-fn is_written_by_agent(rest: &str) -> bool {
-    matches!(rest, "status" | "info" | "stats" | "stats/backfill")
-        || matches!(verb_of_run(rest), Some("report" | "output"))
-}
-
-fn is_read_by_agent(rest: &str) -> bool {
-    matches!(rest, "settings" | "watch" | "status") || matches!(verb_of_run(rest), Some("execute" | "cancel" | "ack"))
-}
-
-/// `execute` of `task/<run>/execute`.
-fn verb_of_run(rest: &str) -> Option<&str> {
-    rest.strip_prefix("task/")?.split_once('/').map(|(_, verb)| verb)
+/// Whether what follows `<prefix>/<pi>/` is one of these rows of the table.
+fn is_one_of(rows: &[&str], rest: &str) -> bool {
+    rows.iter().any(|filter| filter::matches(filter, rest))
 }
 
 #[cfg(test)]

@@ -49,6 +49,11 @@ pub struct Limits {
     pub topic_aliases: u16,
     /// Bytes of `QoS` 0 messages that wait for one session; beyond, the oldest is dropped and counted.
     pub queue_bytes_qos0: usize,
+    /// Milliseconds that publishers wait, from half of that bound on, for a client that is catching up; one that takes
+    /// longer loses messages instead, and nobody waits for it again until it has caught up. A burst of everybody at once
+    /// so reaches a healthy client whole, and a stuck one costs its publishers one pause. 0 is never, and so is
+    /// [`SlowSubscriber::EndSession`].
+    pub qos0_patience_milliseconds: u64,
     /// Bytes of `QoS` 1 and 2 messages that wait for one connected session; beyond, see [`SlowSubscriber`].
     pub queue_bytes: usize,
     /// Bytes of `QoS` 1 and 2 messages that wait for a session without its client; beyond, the session is ended, so that
@@ -103,6 +108,7 @@ impl Default for Limits {
             in_flight: 256,
             topic_aliases: 64,
             queue_bytes_qos0: 1024 * 1024,
+            qos0_patience_milliseconds: 200,
             queue_bytes: 4 * 1024 * 1024,
             offline_bytes: 4 * 1024 * 1024,
             offline_messages: 10_000,
@@ -124,6 +130,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Whether publishers wait for clients that catch up with their `QoS` 0.
+    pub(crate) fn paces_qos0(&self) -> bool {
+        self.qos0_patience_milliseconds > 0 && self.slow_subscriber == SlowSubscriber::SlowPublishers
+    }
+
     /// What makes no sense about these bounds, each as a sentence for whoever wrote them.
     pub fn problems(&self) -> Vec<String> {
         let least: [(&str, u64, u64); 15] = [

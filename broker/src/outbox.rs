@@ -1,8 +1,9 @@
 //! The outbox of one session: what the hub has delivered and the client has not been sent yet.
 //!
 //! It is the only thing that the hub and a session's task share. The hub puts messages in and never waits; the task
-//! takes them out as the client's window allows. `QoS` 0 is bounded by dropping its oldest, counted; `QoS` 1 and 2 are
-//! never dropped here: the hub slows their publishers down, or ends the session. Retained messages sent for a new
+//! takes them out as the client's window allows. `QoS` 0 is bounded by dropping its oldest, counted, but only for a client
+//! that does not keep up: for one that does, publishers wait a moment. `QoS` 1 and 2 are never dropped here: the hub slows
+//! their publishers down, or ends the session. Retained messages sent for a new
 //! subscription share their memory with the retained store and are not counted against the bounds.
 
 use std::collections::VecDeque;
@@ -40,6 +41,10 @@ pub(crate) struct Delivery {
 
 /// What a delivery costs in a queue besides its message.
 const DELIVERY_BYTES: usize = 64;
+
+/// How often its bound the queue of `QoS` 0 may be while its client keeps up: publishers that are to wait have up to one
+/// read's worth of messages under way each.
+const QOS0_OVERRUN: usize = 4;
 
 fn cost(delivery: &Delivery) -> usize {
     delivery.message.bytes() + DELIVERY_BYTES
@@ -86,6 +91,8 @@ struct State {
     held_up_by: Option<Arc<Outbox>>,
     /// The account's rights have grown.
     new_identity: Option<Arc<Identity>>,
+    /// Its client did not take its `QoS` 0 in time: nobody waits for it any more, until it has caught up.
+    is_slow: bool,
     /// Its client is away: nobody is held up by it, the bound of what waits is another.
     is_away: bool,
     /// Reliable messages taken out so far: how the hub tells slow from stalled.
@@ -103,6 +110,8 @@ pub(crate) struct Outbox {
 pub(crate) struct Bounds {
     pub(crate) qos0_bytes: usize,
     pub(crate) reliable_bytes: usize,
+    /// Whether publishers wait a moment for a client that keeps up, so that its `QoS` 0 is not dropped.
+    pub(crate) paces_qos0: bool,
 }
 
 /// What the hub learns from putting a message in.
@@ -110,6 +119,8 @@ pub(crate) struct Bounds {
 pub(crate) struct Pushed {
     /// Messages of `QoS` 0 that had to go.
     pub(crate) dropped: u64,
+    /// So much of `QoS` 0 waits that publishers should wait too.
+    pub(crate) is_qos0_long: bool,
     /// `QoS` 1 and 2 messages that wait now.
     pub(crate) reliable_messages: usize,
     /// Their bytes.
@@ -142,18 +153,33 @@ impl Outbox {
         }
         let order = state.next_order;
         state.next_order += 1;
-        let mut dropped = 0;
+        let mut pushed = Pushed::default();
         if delivery.qos == 0 {
             state.qos0.push(order, delivery);
-            while state.qos0.bytes > self.bounds.qos0_bytes && state.qos0.items.len() > 1 {
-                state.qos0.pop();
-                dropped += 1;
-            }
+            pushed.dropped = self.drop_oldest(&mut state);
+            pushed.is_qos0_long = self.waits_for(&state) && state.qos0.bytes > self.bounds.qos0_bytes / 2;
         } else {
             state.reliable.push(order, delivery);
         }
         wakers.extend(state.waker.take());
-        Pushed { dropped, reliable_messages: state.reliable.items.len(), reliable_bytes: state.reliable.bytes }
+        (pushed.reliable_messages, pushed.reliable_bytes) = (state.reliable.items.len(), state.reliable.bytes);
+        pushed
+    }
+
+    /// Whether publishers wait for this client's `QoS` 0.
+    fn waits_for(&self, state: &State) -> bool {
+        self.bounds.paces_qos0 && !state.is_slow
+    }
+
+    /// Keeps the queue of `QoS` 0 within its bound; says how many messages had to go.
+    fn drop_oldest(&self, state: &mut State) -> u64 {
+        let overrun = if self.waits_for(state) { QOS0_OVERRUN } else { 1 };
+        let mut dropped = 0;
+        while state.qos0.bytes > self.bounds.qos0_bytes.saturating_mul(overrun) && state.qos0.items.len() > 1 {
+            state.qos0.pop();
+            dropped += 1;
+        }
+        dropped
     }
 
     /// The hub's side: puts the retained messages of a new subscription in, before anything that comes later.
@@ -195,6 +221,7 @@ impl Outbox {
     pub(crate) fn reopen(&self) {
         let mut state = self.lock();
         state.end = None;
+        state.is_slow = false;
         state.is_away = false;
         state.waker = None;
         state.held_up_by = None;
@@ -253,17 +280,37 @@ impl Outbox {
                 break;
             }
         }
-        if state.reliable.bytes <= self.low_water() {
+        if state.qos0.bytes <= self.qos0_low_water() {
+            state.is_slow = false;
+        }
+        if self.has_room(&state) {
             let waiting = std::mem::take(&mut state.waiting_publishers);
             drop(state);
             waiting.into_iter().for_each(Waker::wake);
         }
     }
 
+    fn has_room(&self, state: &State) -> bool {
+        let has_qos0_room = !self.waits_for(state) || state.qos0.bytes <= self.qos0_low_water();
+        (state.reliable.bytes <= self.low_water() && has_qos0_room) || state.is_away || state.end.is_some()
+    }
+
+    /// A publisher's side: it has waited long enough for this client's `QoS` 0. From now on the oldest goes.
+    pub(crate) fn lose_patience(&self) {
+        let mut state = self.lock();
+        if state.qos0.bytes <= self.qos0_low_water() {
+            return;
+        }
+        state.is_slow = true;
+        let waiting = std::mem::take(&mut state.waiting_publishers);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     /// A publisher's side: waits until this outbox has room again, or its session has ended.
     pub(crate) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if state.reliable.bytes <= self.low_water() || state.is_away || state.end.is_some() {
+        if self.has_room(&state) {
             return Poll::Ready(());
         }
         if !state.waiting_publishers.iter().any(|waker| waker.will_wake(context.waker())) {
@@ -302,6 +349,10 @@ impl Outbox {
     /// Publishers are let go at half of the bound, so that they do not stop and start with every message.
     fn low_water(&self) -> usize {
         self.bounds.reliable_bytes / 2
+    }
+
+    fn qos0_low_water(&self) -> usize {
+        self.bounds.qos0_bytes / 4
     }
 }
 

@@ -78,6 +78,8 @@ struct Session<S> {
     expiry: u32,
     /// It publishes faster than this outbox's client reads.
     held_up_by: Option<Arc<Outbox>>,
+    /// How long it waits for that client's `QoS` 0.
+    waits_until: Option<Instant>,
     /// It publishes faster than it may; nothing is read until then.
     paused_until: Option<Instant>,
     /// Reports the end to the hub, whatever happens.
@@ -168,11 +170,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             match self.outbox.poll_ready(has_room, self.outbound.room() > 0, context) {
                 Poll::Pending => return,
                 Poll::Ready(Ready::Messages) => return turn.messages = true,
-                Poll::Ready(Ready::HeldUp(slow)) => self.held_up_by = Some(slow),
+                Poll::Ready(Ready::HeldUp(slow)) => self.wait_for(slow),
                 Poll::Ready(Ready::Identity(identity)) => self.identity = identity,
                 Poll::Ready(Ready::End(end)) => return turn.close = Some(Close::Hub(end)),
             }
         }
+    }
+
+    fn wait_for(&mut self, slow: Arc<Outbox>) {
+        self.held_up_by = Some(slow);
+        self.waits_until = Some(Instant::now() + Duration::from_millis(self.front.limits.qos0_patience_milliseconds));
     }
 
     fn poll_input(&mut self, turn: &mut Turn, context: &mut Context<'_>) {
@@ -183,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if slow.poll_room(context).is_pending() {
                 return;
             }
-            self.held_up_by = None;
+            (self.held_up_by, self.waits_until) = (None, None);
         }
         match self.transport.poll_fill(context) {
             Poll::Pending => {}
@@ -195,7 +202,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn poll_timer(&mut self, turn: &mut Turn, context: &mut Context<'_>) {
         let keep_alive = self.patience.map(|patience| self.last_heard + patience);
-        let Some(deadline) = keep_alive.into_iter().chain(self.paused_until).min() else { return };
+        let Some(deadline) = keep_alive.into_iter().chain(self.paused_until).chain(self.waits_until).min() else {
+            return;
+        };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         // The timer is moved only when it has fired or must fire earlier: not with every packet.
         if timer.is_elapsed() || deadline < timer.deadline() {
@@ -208,6 +217,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let now = Instant::now();
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
+        }
+        if self.waits_until.is_some_and(|until| until <= now) {
+            self.waits_until = None;
+            self.held_up_by.iter().for_each(|slow| slow.lose_patience());
         }
         // A client that is not read is not blamed for its silence.
         let is_read = self.held_up_by.is_none() && self.paused_until.is_none();

@@ -93,6 +93,42 @@ fn every_cell_of_the_table_is_as_the_contract_says() {
 }
 
 #[test]
+fn what_is_written_for_other_brokers_is_what_ours_enforces() {
+    use table::{Grants, Party};
+    let topics = Topics::default();
+    let access = Access::new(&topics);
+    let parties = [
+        (Party::Agent("pi-1"), Identity::Agent(pi("pi-1"))),
+        (Party::Viewer, account(Role::Viewer, &[])),
+        (Party::Operator, account(Role::Operator, &[])),
+    ];
+    let any = |filters: &[String], topic: &str| filters.iter().any(|filter| filter::matches(filter, topic));
+    let mut told = 0;
+    for (party, identity) in parties {
+        let grants = Grants::of(party, &topics, "homeassistant");
+        for (topic, ..) in TABLE {
+            let topic = topic.replace("RUN", RUN);
+            let receives = any(&grants.receive, &topic) && !any(&grants.never_receive, &topic);
+            assert_eq!(any(&grants.publish, &topic), access.may_publish(&identity, &topic), "{party:?} {topic}");
+            assert_eq!(receives, access.may_receive(&identity, &topic), "{party:?} {topic}");
+            // Where only subscriptions are checked, whatever means something and may be seen is among them, and nothing else.
+            let means_something = topics.parse(&topic).is_some();
+            let subscribes = any(&grants.subscribe, &topic);
+            assert!(receives || !subscribes, "{party:?} {topic}");
+            assert!(subscribes || !receives || (!means_something && topic.starts_with("pistat")), "{party:?} {topic}");
+            told += usize::from(subscribes);
+        }
+        for filter in &grants.subscribe {
+            let brings_orders = grants.never_receive.iter().any(|order| filter::meet(filter, order).is_some());
+            assert!(!brings_orders, "{party:?} {filter}");
+        }
+    }
+    assert!(told > 40, "{told}");
+    let everything = Grants::of(Party::Controller, &Topics::new("home/pis").unwrap(), "ha");
+    assert_eq!(everything.publish, ["home/pis/#", "ha/#"]);
+}
+
+#[test]
 fn the_rules_follow_the_prefix() {
     let access = Access::new(&Topics::new("home/pis").unwrap());
     let agent = Identity::Agent(pi("pi-1"));

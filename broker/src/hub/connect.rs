@@ -306,7 +306,11 @@ impl Hub {
     fn outbox_bounds(&self, identity: &Identity) -> Bounds {
         let patience = if *identity == Identity::Controller { CONTROLLER_PATIENCE } else { 1 };
         let limits = &self.front.limits;
-        Bounds { qos0_bytes: limits.queue_bytes_qos0.saturating_mul(patience), reliable_bytes: limits.queue_bytes }
+        Bounds {
+            qos0_bytes: limits.queue_bytes_qos0.saturating_mul(patience),
+            reliable_bytes: limits.queue_bytes,
+            paces_qos0: limits.paces_qos0(),
+        }
     }
 
     /// After a storm of short-lived clients the tables become small again.

@@ -103,8 +103,23 @@ impl Hub {
         if pushed.dropped > 0 {
             self.front.counters.dropped_qos0.add(pushed.dropped);
         }
+        if pushed.is_qos0_long && !is_away {
+            self.slow_down(publisher, slot, &outbox);
+        }
         if qos > 0 {
             if is_away { self.bound_away(slot, pushed) } else { self.bound_connected(slot, &outbox, publisher, pushed) }
+        }
+    }
+
+    /// A publisher waits for somebody else's client, unless somebody waits for itself: while it waits it is not read, nor
+    /// are its acknowledgements, so two that publish to each other would wait for ever.
+    fn slow_down(&mut self, publisher: SessionId, slot: u32, outbox: &Arc<Outbox>) {
+        if publisher.slot != slot
+            && !self.congested.contains_key(&publisher.slot)
+            && let Some(session) = self.session(publisher)
+            && session.outbox.hold_up(outbox)
+        {
+            self.front.counters.publishers_slowed.add(1);
         }
     }
 
@@ -126,12 +141,7 @@ impl Hub {
         }
         let now_ms = self.front.clock.now_ms();
         self.congested.entry(slot).or_insert_with(|| (outbox.load().progress, now_ms));
-        if publisher.slot != slot
-            && let Some(session) = self.session(publisher)
-            && session.outbox.hold_up(outbox)
-        {
-            self.front.counters.publishers_slowed.add(1);
-        }
+        self.slow_down(publisher, slot, outbox);
     }
 
     /// Ends the sessions whose queue is full and of which nothing was taken for too long.

@@ -22,7 +22,7 @@ fn delivery(text: &str, qos: u8) -> Delivery {
 }
 
 fn outbox(qos0_bytes: usize, reliable_bytes: usize) -> Arc<Outbox> {
-    Outbox::new(Bounds { qos0_bytes, reliable_bytes })
+    Outbox::new(Bounds { qos0_bytes, reliable_bytes, paces_qos0: false })
 }
 
 fn drained(outbox: &Outbox, window: usize) -> Vec<String> {
@@ -128,4 +128,25 @@ fn a_closed_outbox_says_what_was_lost() {
     }
     assert_eq!(outbox.close(), 2);
     assert_eq!(outbox.load().messages, 0);
+}
+
+#[test]
+fn publishers_wait_for_qos_0_until_their_patience_ends_and_again_once_it_has_caught_up() {
+    let one = cost(&delivery("1", 0));
+    let outbox = Outbox::new(Bounds { qos0_bytes: 4 * one, reliable_bytes: 10_000, paces_qos0: true });
+    let push = || outbox.push(delivery("1", 0), &mut Vec::new());
+    assert!(!push().is_qos0_long && !push().is_qos0_long && push().is_qos0_long);
+    assert!(outbox.poll_room(&mut context()).is_pending());
+    // While they wait, what they had under way is not lost.
+    assert_eq!((0..13).map(|_| push().dropped).sum::<u64>(), 0);
+    outbox.lose_patience();
+    assert!(outbox.poll_room(&mut context()).is_ready());
+    let pushed = push();
+    assert_eq!((pushed.dropped, pushed.is_qos0_long), (13, false));
+    assert_eq!(drained(&outbox, 0).len(), 4);
+    assert!(!push().is_qos0_long && !push().is_qos0_long && push().is_qos0_long);
+    // Nobody who is too late makes a client slow that has caught up.
+    drained(&outbox, 0);
+    outbox.lose_patience();
+    assert!((0..3).map(|_| push()).any(|pushed| pushed.is_qos0_long));
 }

@@ -382,6 +382,7 @@ impl Admitted {
             will: hello.will,
             expiry: hello.session_expiry,
             held_up_by: None,
+            waits_until: None,
             paused_until: None,
             report,
         }

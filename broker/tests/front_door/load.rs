@@ -189,3 +189,48 @@ async fn pipeline(address: std::net::SocketAddr, publisher: usize, messages: usi
         }
     }
 }
+
+/// Each floods the other: neither is waited for at the cost of its own acknowledgements.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_publish_to_each_other_at_full_speed_do_not_wait_for_each_other_for_ever() {
+    let each = count(3_000, 100_000);
+    let limits = Limits { queue_bytes: 128 * 1024, stalled_after_seconds: 5, ..Limits::default() };
+    let setup = Setup::with_limits(limits).await;
+    let mut both = JoinSet::new();
+    let ready = std::sync::Arc::new(tokio::sync::Barrier::new(3));
+    for (from, to) in [(0, 1), (1, 0), (2, 1)] {
+        let (address, ready) = (setup.address, ready.clone());
+        both.spawn(async move { talk(address, from, to, each, &ready).await });
+    }
+    while let Some(result) = both.join_next().await {
+        result.unwrap();
+    }
+    assert_eq!((setup.statistics().sessions_ended, setup.statistics().dropped_with_session), (0, 0));
+}
+
+/// Publishes to another while it receives: number 1 from two, number 0 from one, number 2 from nobody.
+async fn talk(address: std::net::SocketAddr, from: usize, to: usize, messages: usize, ready: &tokio::sync::Barrier) {
+    let mut client = Client::connect(address, &Connect::v5(&format!("talker-{from}"))).await;
+    client.subscribe(&[(&format!("test/{from}/#"), 1)]).await;
+    ready.wait().await;
+    let expected = [1, 2, 0][from] * messages;
+    let (mut sent, mut acknowledged, mut next) = (0, 0, [0; 3]);
+    while acknowledged < messages || next.iter().sum::<usize>() < expected {
+        while sent < messages && sent - acknowledged < 200 {
+            let id = u16::try_from(sent % 60_000 + 1).unwrap();
+            let message = Message { id, ..Message::new(&format!("test/{to}/{from}"), &format!("{sent:<1000}"), 1) };
+            client.send(&message.encode(true)).await;
+            sent += 1;
+        }
+        match client.next().await {
+            Packet::Ack { kind: 4, code: 0, .. } => acknowledged += 1,
+            Packet::Publish(message) => {
+                let publisher: usize = message.topic.rsplit('/').next().unwrap().parse().unwrap();
+                assert_eq!(message.text().trim_end().parse::<usize>().unwrap(), next[publisher]);
+                next[publisher] += 1;
+                client.ack(4, message.id).await;
+            }
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+}

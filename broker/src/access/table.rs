@@ -1,0 +1,129 @@
+//! The table of who may do what with which topic, as rows that can be written down for another broker. Pure.
+//!
+//! The embedded broker enforces these very rows; [`Grants`] spells them out as topic filters, for the access lists of mosquitto and EMQX.
+//! A test holds every cell of the one against the other.
+
+use pistat_protocol::topic::Topics;
+
+/// What an agent writes under `<prefix>/<pi>/`, the most frequent first.
+pub(crate) const AGENT_WRITES: [&str; 6] =
+    ["stats", "task/+/output", "task/+/report", "status", "info", "stats/backfill"];
+
+/// What an agent reads under `<prefix>/<pi>/`.
+pub(crate) const AGENT_READS: [&str; 6] =
+    ["task/+/ack", "task/+/execute", "task/+/cancel", "settings", "watch", "status"];
+
+/// What every agent reads under `<prefix>/controller/`.
+pub(crate) const CONTROLLERS_READ_BY_AGENTS: [&str; 2] = ["key", "status"];
+
+/// What a machine that joins reads there.
+pub(crate) const CONTROLLERS_READ_BY_JOINING: &str = "key";
+
+/// The last level of what a machine that joins writes under `$<prefix>/enroll/<pi>/`.
+pub(crate) const ENROLMENT_QUESTION: &str = "request";
+
+/// The last level of what it reads there.
+pub(crate) const ENROLMENT_ANSWER: &str = "response";
+
+/// What a viewer reads; the first is under the prefix.
+pub(crate) const VIEWER_READS: [&str; 3] = ["#", "homeassistant/#", "$SYS/#"];
+
+/// What nobody reads but the agent that it is for, under `<prefix>/<pi>/`.
+pub(crate) const ORDERS: [&str; 2] = ["task/+/execute", "task/+/cancel"];
+
+/// What an operator writes, under `<prefix>/<pi>/`.
+pub(crate) const REQUESTS: &str = "task/request";
+
+/// Home Assistant's birth and last will, which an operator's account may publish.
+pub(crate) const BIRTH: &str = "homeassistant/status";
+
+/// Everything that is told about a machine but its orders, under `<prefix>/<pi>/`: for brokers that check a subscription and not each message.
+const TOLD_OF_MACHINES: [&str; 13] = [
+    "status",
+    "info",
+    "stats",
+    "stats/backfill",
+    "meta",
+    "settings",
+    "watch",
+    "task/request",
+    "task/result",
+    "task/+/ack",
+    "task/+/report",
+    "task/+/output",
+    "task/+/status",
+];
+
+/// Everything that the controller tells of itself, under `<prefix>/controller/`.
+const TOLD_OF_CONTROLLER: [&str; 3] = ["key", "tasks", "event"];
+
+/// One of [`VIEWER_READS`] with the prefix.
+pub(crate) fn under(prefix: &str, filter: &str) -> String {
+    if filter == "#" { format!("{prefix}/#") } else { filter.to_owned() }
+}
+
+/// Who somebody is on a broker that is not ours. Machines do not enrol there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party<'a> {
+    /// The controller.
+    Controller,
+    /// The agent of this machine; brokers take a placeholder for the user name too.
+    Agent(&'a str),
+    /// A person or program that sees everything.
+    Viewer,
+    /// One that also asks for tasks.
+    Operator,
+}
+
+/// What a party may do, as topic filters.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grants {
+    /// What it may publish to.
+    pub publish: Vec<String>,
+    /// What it may receive.
+    pub receive: Vec<String>,
+    /// What it may not receive although `receive` says so.
+    pub never_receive: Vec<String>,
+    /// `receive` without `never_receive`, as filters that bring nothing else: for brokers that check a subscription and not each message.
+    pub subscribe: Vec<String>,
+}
+
+impl Grants {
+    /// The table's row of a party, under this prefix. The controller publishes under `discovery` too, which is Home Assistant's prefix.
+    pub fn of(party: Party<'_>, topics: &Topics, discovery: &str) -> Self {
+        let prefix = topics.prefix();
+        match party {
+            Party::Controller => {
+                let own = vec![format!("{prefix}/#"), format!("{discovery}/#")];
+                Self { publish: own.clone(), receive: own.clone(), subscribe: own, ..Self::default() }
+            }
+            Party::Agent(pi) => {
+                let mut receive = of_machine(prefix, pi, &AGENT_READS);
+                receive.extend(of_machine(prefix, "controller", &CONTROLLERS_READ_BY_AGENTS));
+                let publish = of_machine(prefix, pi, &AGENT_WRITES);
+                Self { publish, subscribe: receive.clone(), receive, ..Self::default() }
+            }
+            Party::Viewer => Self::of_viewer(prefix),
+            Party::Operator => {
+                let publish = vec![format!("{prefix}/+/{REQUESTS}"), BIRTH.to_owned()];
+                Self { publish, ..Self::of_viewer(prefix) }
+            }
+        }
+    }
+
+    fn of_viewer(prefix: &str) -> Self {
+        let mut subscribe = of_machine(prefix, "+", &TOLD_OF_MACHINES);
+        subscribe.extend(of_machine(prefix, "controller", &TOLD_OF_CONTROLLER));
+        subscribe.extend(VIEWER_READS[1..].iter().map(ToString::to_string));
+        Self {
+            publish: Vec::new(),
+            receive: VIEWER_READS.iter().map(|filter| under(prefix, filter)).collect(),
+            never_receive: of_machine(prefix, "+", &ORDERS),
+            subscribe,
+        }
+    }
+}
+
+fn of_machine(prefix: &str, machine: &str, rows: &[&str]) -> Vec<String> {
+    rows.iter().map(|row| format!("{prefix}/{machine}/{row}")).collect()
+}
