@@ -11,7 +11,7 @@
 //! The rules themselves stand in [`table`], which other brokers' access lists are written from too.
 
 mod directory;
-pub mod table;
+pub(crate) mod table;
 
 use pistat_protocol::account::Role;
 use pistat_protocol::id::PiId;

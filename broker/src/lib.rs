@@ -45,6 +45,7 @@ use statistics::Counters;
 use store::{Restored, Store};
 use tls::Certificate;
 
+pub use access::table::{Grants, Party};
 pub use access::{CONTROLLER_USER, Directory, Identity, SecretHash};
 pub use events::{BrokerEvent, Protocol};
 pub use limits::{Limits, SlowSubscriber};
