@@ -42,10 +42,6 @@ pub(crate) struct Delivery {
 /// What a delivery costs in a queue besides its message.
 const DELIVERY_BYTES: usize = 64;
 
-/// How often its bound the queue of `QoS` 0 may be while its client keeps up: publishers that are to wait have up to one
-/// read's worth of messages under way each.
-const QOS0_OVERRUN: usize = 4;
-
 fn cost(delivery: &Delivery) -> usize {
     delivery.message.bytes() + DELIVERY_BYTES
 }
@@ -144,8 +140,9 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hub's side: puts a message in. The task to wake, if it waits, is added to `wakers`.
-    pub(crate) fn push(&self, delivery: Delivery, wakers: &mut Vec<Waker>) -> Pushed {
+    /// The hub's side: puts a message in. Publishers that are told to wait may have `under_way` bytes on their way here: so
+    /// much more of `QoS` 0 is kept for a client that keeps up. The task to wake, if it waits, is added to `wakers`.
+    pub(crate) fn push(&self, delivery: Delivery, under_way: usize, wakers: &mut Vec<Waker>) -> Pushed {
         let mut state = self.lock();
         if matches!(state.end, Some(End::TooSlow | End::Revoked)) {
             // The session ends with its connection: nobody will take this any more.
@@ -156,7 +153,7 @@ impl Outbox {
         let mut pushed = Pushed::default();
         if delivery.qos == 0 {
             state.qos0.push(order, delivery);
-            pushed.dropped = self.drop_oldest(&mut state);
+            pushed.dropped = self.drop_oldest(&mut state, under_way);
             pushed.is_qos0_long = self.waits_for(&state) && state.qos0.bytes > self.bounds.qos0_bytes / 2;
         } else {
             state.reliable.push(order, delivery);
@@ -172,10 +169,10 @@ impl Outbox {
     }
 
     /// Keeps the queue of `QoS` 0 within its bound; says how many messages had to go.
-    fn drop_oldest(&self, state: &mut State) -> u64 {
-        let overrun = if self.waits_for(state) { QOS0_OVERRUN } else { 1 };
+    fn drop_oldest(&self, state: &mut State, under_way: usize) -> u64 {
+        let overrun = if self.waits_for(state) { under_way } else { 0 };
         let mut dropped = 0;
-        while state.qos0.bytes > self.bounds.qos0_bytes.saturating_mul(overrun) && state.qos0.items.len() > 1 {
+        while state.qos0.bytes > self.bounds.qos0_bytes.saturating_add(overrun) && state.qos0.items.len() > 1 {
             state.qos0.pop();
             dropped += 1;
         }

@@ -60,7 +60,7 @@ pub(crate) fn protocol_error(what: &'static str) -> Fault {
 /// One packet of the stream, not yet looked into.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame<'a> {
-    header: u8,
+    pub(crate) header: u8,
     body: &'a [u8],
     /// The whole packet's length.
     pub(crate) length: usize,

@@ -8,6 +8,7 @@
 
 mod connect;
 mod end;
+mod held;
 mod inbound;
 mod outbound;
 mod subscriptions;
@@ -30,6 +31,7 @@ use crate::outbox::{Delivery, Outbox, Ready};
 use crate::packet::{self, Packet, reason, write};
 use crate::store::StoredWill;
 use end::Close;
+use held::Held;
 use inbound::Inbound;
 use outbound::Outbound;
 use transport::Transport;
@@ -77,9 +79,7 @@ struct Session<S> {
     /// Seconds that the session lives on without its client.
     expiry: u32,
     /// It publishes faster than this outbox's client reads.
-    held_up_by: Option<Arc<Outbox>>,
-    /// How long it waits for that client's `QoS` 0.
-    waits_until: Option<Instant>,
+    held: Held,
     /// It publishes faster than it may; nothing is read until then.
     paused_until: Option<Instant>,
     /// Reports the end to the hub, whatever happens.
@@ -170,39 +170,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             match self.outbox.poll_ready(has_room, self.outbound.room() > 0, context) {
                 Poll::Pending => return,
                 Poll::Ready(Ready::Messages) => return turn.messages = true,
-                Poll::Ready(Ready::HeldUp(slow)) => self.wait_for(slow),
+                Poll::Ready(Ready::HeldUp(slow)) => {
+                    let patience = Duration::from_millis(self.front.limits.qos0_patience_milliseconds);
+                    self.held.wait_for(slow, patience);
+                }
                 Poll::Ready(Ready::Identity(identity)) => self.identity = identity,
                 Poll::Ready(Ready::End(end)) => return turn.close = Some(Close::Hub(end)),
             }
         }
     }
 
-    fn wait_for(&mut self, slow: Arc<Outbox>) {
-        self.held_up_by = Some(slow);
-        self.waits_until = Some(Instant::now() + Duration::from_millis(self.front.limits.qos0_patience_milliseconds));
-    }
-
     fn poll_input(&mut self, turn: &mut Turn, context: &mut Context<'_>) {
         if self.paused_until.is_some() || self.transport.pending_output() > 2 * OUTPUT_HIGH {
             return;
         }
-        if let Some(slow) = &self.held_up_by {
-            if slow.poll_room(context).is_pending() {
-                return;
-            }
-            (self.held_up_by, self.waits_until) = (None, None);
+        self.held.poll_release(context);
+        if self.held.is_held() && !self.held.reads_on(self.outbound.awaits_acks(), self.transport.input.len()) {
+            return;
+        }
+        if !self.held.is_held() && self.held.has_kept() {
+            return turn.input = true;
+        }
+        if self.held.has_ended() {
+            return turn.close = Some(Close::gone());
         }
         match self.transport.poll_fill(context) {
             Poll::Pending => {}
-            Poll::Ready(Ok(0)) => turn.close = Some(Close::Network("the client closed the connection".to_owned())),
-            Poll::Ready(Ok(_)) => turn.input = true,
+            Poll::Ready(Ok(count)) if count > 0 => turn.input = true,
+            Poll::Ready(_) if self.held.keeps_end() => {}
+            Poll::Ready(Ok(_)) => turn.close = Some(Close::gone()),
             Poll::Ready(Err(error)) => turn.close = Some(Close::Network(error.to_string())),
         }
     }
 
     fn poll_timer(&mut self, turn: &mut Turn, context: &mut Context<'_>) {
         let keep_alive = self.patience.map(|patience| self.last_heard + patience);
-        let Some(deadline) = keep_alive.into_iter().chain(self.paused_until).chain(self.waits_until).min() else {
+        let Some(deadline) = keep_alive.into_iter().chain(self.paused_until).chain(self.held.until).min() else {
             return;
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -218,12 +221,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
         }
-        if self.waits_until.is_some_and(|until| until <= now) {
-            self.waits_until = None;
-            self.held_up_by.iter().for_each(|slow| slow.lose_patience());
+        if self.held.until.is_some_and(|until| until <= now) {
+            self.held.lose_patience();
         }
         // A client that is not read is not blamed for its silence.
-        let is_read = self.held_up_by.is_none() && self.paused_until.is_none();
+        let is_read = !self.held.is_held() && self.paused_until.is_none();
         match self.patience {
             Some(patience) if is_read && now >= self.last_heard + patience => Err(Close::KeepAlive),
             Some(patience) if now >= self.last_heard + patience => {
@@ -254,17 +256,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn process_input(&mut self) -> Result<(), Close> {
+        if self.held.is_held() {
+            return self.process_while_held().await;
+        }
         let input = std::mem::take(&mut self.transport.input);
         let mut done = 0;
         let result = self.process_packets(&input, &mut done).await;
         self.transport.give_back(input, done);
+        self.held.taken(done);
         // What came before a goodbye or a fault counts.
         self.publish_batch().await?;
         result
     }
 
     async fn process_packets(&mut self, input: &[u8], done: &mut usize) -> Result<(), Close> {
-        while let Some(frame) = packet::split(&input[*done..], self.front.limits.packet_bytes)? {
+        let most = self.held.most();
+        while *done < most
+            && let Some(frame) = packet::split(&input[*done..], self.front.limits.packet_bytes)?
+        {
             *done += frame.length;
             self.front.counters.packets_in.add(1);
             self.on_packet(packet::decode(&frame, self.v5)?).await?;

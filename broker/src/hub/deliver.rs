@@ -10,9 +10,13 @@ use crate::outbox::{Delivery, Outbox, Pushed};
 use crate::retained::Kept;
 use crate::topic_tree::{Hits, Subscriber};
 
-/// How often the bound a connected session's queue may be overrun before it is ended at once: publishers that are held
-/// up have up to one read's worth of messages under way each.
+/// How often its bound a connected session's queue may be before the session is ended at once, besides what publishers
+/// that wait have under way.
 const OVERRUN: usize = 8;
+
+/// What a publisher that is to wait has under way: one read's worth in the log, one on its way there. Small messages weigh
+/// several times as much in a queue as on the wire.
+const UNDER_WAY_BYTES: usize = 128 * 1024;
 
 impl Hub {
     pub(super) fn deliver(&mut self, message: &Arc<Message>) {
@@ -99,7 +103,7 @@ impl Hub {
         }
         let (qos, publisher) = (delivery.qos, delivery.message.publisher());
         let outbox = session.outbox.clone();
-        let pushed = outbox.push(delivery, &mut self.wakers);
+        let pushed = outbox.push(delivery, self.under_way_bytes(), &mut self.wakers);
         if pushed.dropped > 0 {
             self.front.counters.dropped_qos0.add(pushed.dropped);
         }
@@ -111,11 +115,14 @@ impl Hub {
         }
     }
 
-    /// A publisher waits for somebody else's client, unless somebody waits for itself: while it waits it is not read, nor
-    /// are its acknowledgements, so two that publish to each other would wait for ever.
+    /// What all clients together may have under way when they are told to wait.
+    fn under_way_bytes(&self) -> usize {
+        usize::try_from(self.front.counters.clients_connected.get()).unwrap_or(0).saturating_mul(UNDER_WAY_BYTES)
+    }
+
+    /// A publisher waits for somebody else's client.
     fn slow_down(&mut self, publisher: SessionId, slot: u32, outbox: &Arc<Outbox>) {
         if publisher.slot != slot
-            && !self.congested.contains_key(&publisher.slot)
             && let Some(session) = self.session(publisher)
             && session.outbox.hold_up(outbox)
         {
@@ -135,7 +142,8 @@ impl Hub {
         if pushed.reliable_bytes <= bound {
             return;
         }
-        if self.front.limits.slow_subscriber == SlowSubscriber::EndSession || pushed.reliable_bytes > OVERRUN * bound {
+        let most = bound.saturating_mul(OVERRUN).saturating_add(self.under_way_bytes());
+        if self.front.limits.slow_subscriber == SlowSubscriber::EndSession || pushed.reliable_bytes > most {
             self.overflowing.push((slot, "it does not take its messages as fast as they come"));
             return;
         }

@@ -42,7 +42,7 @@ fn context() -> Context<'static> {
 fn messages_come_out_in_their_order_whatever_their_qos() {
     let outbox = outbox(10_000, 10_000);
     for (text, qos) in [("1", 0), ("2", 1), ("3", 2), ("4", 0)] {
-        outbox.push(delivery(text, qos), &mut Vec::new());
+        outbox.push(delivery(text, qos), 0, &mut Vec::new());
     }
     assert_eq!(drained(&outbox, 10), ["1", "2", "3", "4"]);
 }
@@ -51,7 +51,7 @@ fn messages_come_out_in_their_order_whatever_their_qos() {
 fn a_full_window_holds_back_qos_1_and_lets_qos_0_pass() {
     let outbox = outbox(10_000, 10_000);
     for (text, qos) in [("1", 1), ("2", 1), ("3", 0)] {
-        outbox.push(delivery(text, qos), &mut Vec::new());
+        outbox.push(delivery(text, qos), 0, &mut Vec::new());
     }
     assert_eq!(drained(&outbox, 1), ["1", "3"]);
     assert!(outbox.poll_ready(true, false, &mut context()).is_pending());
@@ -63,7 +63,7 @@ fn a_full_window_holds_back_qos_1_and_lets_qos_0_pass() {
 fn nothing_overtakes_the_retained_messages_of_a_subscription() {
     let outbox = outbox(10_000, 10_000);
     outbox.push_retained([delivery("retained 1", 1), delivery("retained 2", 0)], &mut Vec::new());
-    outbox.push(delivery("live", 0), &mut Vec::new());
+    outbox.push(delivery("live", 0), 0, &mut Vec::new());
     assert_eq!(drained(&outbox, 0), [""; 0]);
     assert_eq!(drained(&outbox, 1), ["retained 1", "retained 2", "live"]);
 }
@@ -72,11 +72,11 @@ fn nothing_overtakes_the_retained_messages_of_a_subscription() {
 fn qos_0_drops_its_oldest_and_counts_and_keeps_the_newest_however_large() {
     let one = cost(&delivery("1", 0));
     let outbox = outbox(2 * one, 10_000);
-    let dropped: u64 = (1..=5).map(|n| outbox.push(delivery(&n.to_string(), 0), &mut Vec::new()).dropped).sum();
+    let dropped: u64 = (1..=5).map(|n| outbox.push(delivery(&n.to_string(), 0), 0, &mut Vec::new()).dropped).sum();
     assert_eq!(dropped, 3);
     assert_eq!(drained(&outbox, 0), ["4", "5"]);
     let large = "x".repeat(10_000);
-    assert_eq!(outbox.push(delivery(&large, 0), &mut Vec::new()).dropped, 0);
+    assert_eq!(outbox.push(delivery(&large, 0), 0, &mut Vec::new()).dropped, 0);
     assert_eq!(drained(&outbox, 0), [large]);
 }
 
@@ -85,14 +85,14 @@ fn publishers_wait_above_half_of_the_bound_and_not_for_a_client_that_is_away() {
     let one = cost(&delivery("1", 1));
     let outbox = outbox(10_000, 4 * one);
     for _ in 0..4 {
-        outbox.push(delivery("1", 1), &mut Vec::new());
+        outbox.push(delivery("1", 1), 0, &mut Vec::new());
     }
     assert!(outbox.poll_room(&mut context()).is_pending());
     drained(&outbox, 1);
     assert!(outbox.poll_room(&mut context()).is_pending());
     drained(&outbox, 1);
     assert!(outbox.poll_room(&mut context()).is_ready());
-    outbox.push(delivery("1", 1), &mut Vec::new());
+    outbox.push(delivery("1", 1), 0, &mut Vec::new());
     assert!(outbox.poll_room(&mut context()).is_pending());
     outbox.park();
     assert!(outbox.poll_room(&mut context()).is_ready());
@@ -105,18 +105,18 @@ fn publishers_wait_above_half_of_the_bound_and_not_for_a_client_that_is_away() {
 #[test]
 fn the_end_comes_before_everything_and_its_first_reason_counts() {
     let outbox = outbox(10_000, 10_000);
-    outbox.push(delivery("1", 0), &mut Vec::new());
+    outbox.push(delivery("1", 0), 0, &mut Vec::new());
     assert!(outbox.end(End::TakenOver { clean_start: false }));
     assert!(!outbox.end(End::Revoked));
     assert!(matches!(outbox.poll_ready(true, true, &mut context()), Poll::Ready(Ready::End(End::TakenOver { .. }))));
     // The next connection of the session finds its messages, but not those of QoS 0.
-    outbox.push(delivery("2", 1), &mut Vec::new());
+    outbox.push(delivery("2", 1), 0, &mut Vec::new());
     outbox.park();
     outbox.reopen();
     assert_eq!(drained(&outbox, 10), ["2"]);
     // A session that dies with its connection takes nothing more.
     outbox.end(End::TooSlow);
-    outbox.push(delivery("3", 1), &mut Vec::new());
+    outbox.push(delivery("3", 1), 0, &mut Vec::new());
     assert_eq!(drained(&outbox, 10), [""; 0]);
 }
 
@@ -124,7 +124,7 @@ fn the_end_comes_before_everything_and_its_first_reason_counts() {
 fn a_closed_outbox_says_what_was_lost() {
     let outbox = outbox(10_000, 10_000);
     for qos in [0, 1, 2] {
-        outbox.push(delivery("x", qos), &mut Vec::new());
+        outbox.push(delivery("x", qos), 0, &mut Vec::new());
     }
     assert_eq!(outbox.close(), 2);
     assert_eq!(outbox.load().messages, 0);
@@ -134,7 +134,7 @@ fn a_closed_outbox_says_what_was_lost() {
 fn publishers_wait_for_qos_0_until_their_patience_ends_and_again_once_it_has_caught_up() {
     let one = cost(&delivery("1", 0));
     let outbox = Outbox::new(Bounds { qos0_bytes: 4 * one, reliable_bytes: 10_000, paces_qos0: true });
-    let push = || outbox.push(delivery("1", 0), &mut Vec::new());
+    let push = || outbox.push(delivery("1", 0), 12 * one, &mut Vec::new());
     assert!(!push().is_qos0_long && !push().is_qos0_long && push().is_qos0_long);
     assert!(outbox.poll_room(&mut context()).is_pending());
     // While they wait, what they had under way is not lost.

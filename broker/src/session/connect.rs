@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::end::LAST_WORDS;
-use super::{Client, Inbound, Outbound, Report, Session, Transport, Will, outbound};
+use super::{Client, Held, Inbound, Outbound, Report, Session, Transport, Will, outbound};
 use crate::access::{Identity, Secret};
 use crate::admission::Place;
 use crate::events::{BrokerEvent, Protocol};
@@ -381,8 +381,7 @@ impl Admitted {
             timer: None,
             will: hello.will,
             expiry: hello.session_expiry,
-            held_up_by: None,
-            waits_until: None,
+            held: Held::default(),
             paused_until: None,
             report,
         }

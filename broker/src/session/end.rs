@@ -115,6 +115,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 }
 
 impl Close {
+    pub(super) fn gone() -> Self {
+        Self::Network("the client closed the connection".to_owned())
+    }
+
     /// Only a client that leaves in peace takes its will with it.
     fn forgets_will(&self) -> bool {
         matches!(self, Self::Client(code) if *code != reason::DISCONNECT_WITH_WILL)

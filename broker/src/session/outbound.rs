@@ -83,6 +83,11 @@ impl Outbound {
         if self.resent < self.in_flight.len() { 0 } else { self.window.saturating_sub(self.in_flight.len()) }
     }
 
+    /// Whether the client owes acknowledgements.
+    pub(super) fn awaits_acks(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
     /// Whether something of an earlier connection is to be sent again, and may be now.
     pub(super) fn wants_to_resend(&self) -> bool {
         self.resent < self.in_flight.len() && self.resent < self.window

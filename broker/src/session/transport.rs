@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use crate::statistics::Counters;
 
 /// How much is read at once: through the stack, so that an idle connection holds nothing.
-const READ_BYTES: usize = 16 * 1024;
+pub(super) const READ_BYTES: usize = 16 * 1024;
 
 /// Output buffers up to this size are kept while the connection is busy.
 const KEPT_BYTES: usize = 16 * 1024;

@@ -1,0 +1,135 @@
+//! A publisher that waits for somebody else's client: its messages wait here, its acknowledgements do not.
+//!
+//! Whoever publishes faster than a subscriber reads is held up by not being read. But a client that also receives must be
+//! heard, or two that publish to each other would wait for each other's acknowledgements for ever. So while it is held,
+//! what it sends is looked through: acknowledgements and pings are taken in, everything else keeps its order and waits,
+//! up to a bound. What is left when it may go on is taken in one read's worth at a time, so that it can be held again.
+
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use super::transport::READ_BYTES;
+use super::{Close, Session};
+use crate::outbox::Outbox;
+use crate::packet;
+
+/// What waits for a held client at most. A full window of a client library is a hundred messages or fewer.
+const KEPT_BYTES: usize = 256 * 1024;
+
+/// Where a session stands that is held, or was.
+#[derive(Default)]
+pub(super) struct Held {
+    /// The outbox whose client is slow.
+    by: Option<Arc<Outbox>>,
+    /// How long it waits for that client's `QoS` 0.
+    pub(super) until: Option<Instant>,
+    /// Bytes at the beginning of the input that have been looked through and wait.
+    kept_bytes: usize,
+    /// The input has ended, or something in it is wrong: nothing more is looked at until what came before was taken in.
+    is_at_end: bool,
+}
+
+impl Held {
+    pub(super) fn is_held(&self) -> bool {
+        self.by.is_some()
+    }
+
+    /// Whether something waits to be taken in, which comes before anything new.
+    pub(super) fn has_kept(&self) -> bool {
+        self.kept_bytes > 0
+    }
+
+    pub(super) fn wait_for(&mut self, slow: Arc<Outbox>, patience: Duration) {
+        self.by = Some(slow);
+        self.until = Some(Instant::now() + patience);
+    }
+
+    /// Lets go as soon as the slow client has room again.
+    pub(super) fn poll_release(&mut self, context: &mut Context<'_>) {
+        if self.by.as_ref().is_some_and(|slow| slow.poll_room(context).is_ready()) {
+            (self.by, self.until) = (None, None);
+        }
+    }
+
+    /// It has waited long enough for `QoS` 0.
+    pub(super) fn lose_patience(&mut self) {
+        self.until = None;
+        self.by.iter().for_each(|slow| slow.lose_patience());
+    }
+
+    /// Whether a held client is to be read: while it owes acknowledgements, and what it sends besides fits.
+    pub(super) fn reads_on(&self, owes: bool, input_bytes: usize) -> bool {
+        owes && !self.is_at_end && input_bytes < KEPT_BYTES
+    }
+
+    /// The client has closed the connection; whether this must wait.
+    pub(super) fn keeps_end(&mut self) -> bool {
+        self.is_at_end |= self.is_held();
+        self.is_held()
+    }
+
+    /// Whether the input has ended, and all of it was taken in.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_at_end && !self.is_held() && self.kept_bytes == 0
+    }
+
+    /// How many bytes may be taken in before the next look around.
+    pub(super) fn most(&self) -> usize {
+        if self.has_kept() { READ_BYTES } else { usize::MAX }
+    }
+
+    pub(super) fn taken(&mut self, bytes: usize) {
+        self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Takes in what need not wait, and keeps the rest in its order.
+    pub(super) async fn process_while_held(&mut self) -> Result<(), Close> {
+        let mut input = std::mem::take(&mut self.transport.input);
+        let fresh = input.split_off(self.held.kept_bytes);
+        let mut done = 0;
+        loop {
+            let rest = &fresh[done..];
+            match packet::split(rest, self.front.limits.packet_bytes) {
+                Ok(None) => break,
+                Ok(Some(frame)) if may_overtake(frame.header) => {
+                    done += frame.length;
+                    match packet::decode(&frame, self.v5) {
+                        Ok(packet) => self.on_packet(packet).await?,
+                        // Its turn to be found wrong comes when what came before has been taken in.
+                        Err(_) => self.keep_end(&mut input, rest),
+                    }
+                }
+                Ok(Some(frame)) => {
+                    input.extend_from_slice(&rest[..frame.length]);
+                    done += frame.length;
+                }
+                Err(_) => self.keep_end(&mut input, rest),
+            }
+            if self.held.is_at_end {
+                self.held.kept_bytes = input.len();
+                self.transport.input = input;
+                return Ok(());
+            }
+        }
+        self.held.kept_bytes = input.len();
+        input.extend_from_slice(&fresh[done..]);
+        self.transport.input = input;
+        Ok(())
+    }
+
+    fn keep_end(&mut self, input: &mut Vec<u8>, rest: &[u8]) {
+        input.extend_from_slice(rest);
+        self.held.is_at_end = true;
+    }
+}
+
+/// Acknowledgements and pings say nothing about what was published before them. PUBREL does.
+fn may_overtake(header: u8) -> bool {
+    matches!(header >> 4, 4 | 5 | 7 | 12)
+}
