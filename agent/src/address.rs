@@ -1,4 +1,5 @@
-//! Where the controller is: `http(s)://host:8000` (MQTT over WebSocket on its HTTP port) or `mqtt(s)://[user:password@]host:1883`. Pure.
+//! Where the controller is: `http(s)://host:8000` (MQTT over WebSocket on its HTTP port) or `mqtt(s)://[user:password@]host:1883`; for a broker
+//! that speaks WebSocket, `ws(s)://user:password@host/path`. Pure.
 
 use std::{fmt, str::FromStr};
 
@@ -40,8 +41,10 @@ pub struct Address {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// A prefix of the path, behind a reverse proxy; empty or `/…`.
+    /// The path of the WebSocket without [`WEBSOCKET_PATH`] at its end: a reverse proxy's prefix; empty or `/…`.
     base: String,
+    /// The path of a broker's own WebSocket, which is used as it stands.
+    broker_path: Option<String>,
     /// An external broker's credentials.
     pub login: Option<Login>,
 }
@@ -76,15 +79,18 @@ fn parse(text: &str) -> Result<Address, &'static str> {
         Some((login, host)) => (Some(parse_login(login)?), host),
         None => (None, authority),
     };
-    if login.is_some() && transport == Transport::WebSocket {
-        return Err("a user and password belong to an external broker, which is written mqtt(s)://");
+    let is_brokers_websocket = login.is_some() && matches!(scheme.to_ascii_lowercase().as_str(), "ws" | "wss");
+    if login.is_some() && transport == Transport::WebSocket && !is_brokers_websocket {
+        return Err("a user and password belong to an external broker, which is written mqtt(s):// or ws(s)://");
     }
     let (host, port) = parse_host(host_and_port, default_port)?;
     let base = path.trim_end_matches('/').trim_end_matches(WEBSOCKET_PATH);
     if transport == Transport::Tcp && !base.is_empty() || !base.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("its path cannot be used");
     }
-    Ok(Address { transport, tls, host, port, base: base.to_owned(), login })
+    let whole = if path.trim_matches('/').is_empty() { WEBSOCKET_PATH } else { path };
+    let broker_path = is_brokers_websocket.then(|| whole.to_owned());
+    Ok(Address { transport, tls, host, port, base: base.to_owned(), broker_path, login })
 }
 
 fn parse_login(text: &str) -> Result<Login, &'static str> {
@@ -143,12 +149,18 @@ impl Address {
     /// The address of MQTT over WebSocket.
     pub fn websocket_url(&self) -> String {
         let scheme = if self.tls { "wss" } else { "ws" };
-        format!("{scheme}://{}:{}{}{WEBSOCKET_PATH}", self.host_in_url(), self.port, self.base)
+        let path = self.broker_path.clone().unwrap_or_else(|| format!("{}{WEBSOCKET_PATH}", self.base));
+        format!("{scheme}://{}:{}{path}", self.host_in_url(), self.port)
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.broker_path.is_some() {
+            let url = self.websocket_url();
+            let (scheme, rest) = url.split_once("://").unwrap_or_default();
+            return write!(f, "{scheme}://***@{rest}");
+        }
         let scheme = match (self.transport, self.tls) {
             (Transport::WebSocket, false) => "http",
             (Transport::WebSocket, true) => "https",
@@ -179,6 +191,15 @@ mod tests {
             assert_eq!(address.to_string(), shown);
             let found = address.login.as_ref().map(|login| (login.user.as_str(), login.password.as_str()));
             assert_eq!(found, login, "{text}");
+        }
+        for (text, url) in [
+            ("ws://u:p@broker", "ws://broker:80/mqtt"),
+            ("wss://u:p@broker:8084/ws", "wss://broker:8084/ws"),
+            ("wss://broker/pistat", "wss://broker:443/pistat/mqtt"),
+        ] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.websocket_url(), url);
+            assert!(!address.to_string().contains("u:p"), "{address}");
         }
         let behind_proxy: Address = "https://pis.example/pistat".parse().unwrap();
         assert_eq!(behind_proxy.websocket_url(), "wss://pis.example:443/pistat/mqtt");

@@ -19,7 +19,7 @@ use rumqttc::{AsyncClient, ConnectionError, LastWill, MqttOptions, QoS};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::link::{Link, LinkEvent};
-pub use self::tls::TlsError;
+pub use self::tls::{TlsError, configuration as tls_configuration};
 pub(crate) use self::trouble::{Troubles, describe, is_refusal};
 use crate::{
     Incoming, Outgoing,
@@ -60,7 +60,7 @@ impl Endpoint {
     /// # Errors
     /// The certificates cannot be used.
     pub fn new(address: Address, topics: Topics, ca: Option<&std::path::Path>) -> Result<Self, TlsError> {
-        let tls = address.tls.then(|| tls::configuration(ca)).transpose()?;
+        let tls = address.tls.then(|| tls_configuration(ca)).transpose()?;
         Ok(Self { address, topics, tls })
     }
 

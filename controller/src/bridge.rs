@@ -1,53 +1,43 @@
-//! The controller's connection to the broker, ours or another's: the only file that speaks MQTT.
+//! The controller's connection to the broker, ours or another's: the only part that speaks MQTT.
 //!
-//! It is an ordinary MQTT 5 client with a clean start. What was queued for an earlier connection is dropped: the hub and the agent of the controller's
-//! own machine say everything again on each connection. Orders to the controller's own machine go to its agent, everything else to the hub.
+//! It is an ordinary client: MQTT 5 with a clean start, and 3.1.1 with a broker that has nothing newer, which then gets no requests. Each connection is a
+//! new one, so nothing that was meant for an earlier one is sent late: the hub and the agent of the controller's own machine say everything again.
+//! Orders to the controller's own machine go to its agent, everything else to the hub. It tries for ever.
 
-use std::{sync::Once, time::Duration};
+mod address;
+mod link;
+mod version;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use pistat_agent::Incoming as AgentIncoming;
 use pistat_protocol::{
     id::PiId,
     status::Availability,
-    topic::{ACCOUNT_PROPERTY, Topic, Topics},
-};
-use rumqttc::{
-    TlsConfiguration, Transport,
-    v5::{
-        AsyncClient, ConnectionError, Event, EventLoop, MqttOptions,
-        mqttbytes::{
-            QoS,
-            v5::{ConnectProperties, Filter, LastWill, Packet, Publish, PublishProperties},
-        },
-    },
+    topic::{Topic, Topics},
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{BrokerUrl, Scheme};
+pub(crate) use self::address::BrokerAddress;
+use self::{
+    link::{Client, Happened, Link, Message, Trouble, Wanted},
+    version::{Version, Versions},
+};
 
 /// How many messages wait for the hub: a burst of reports from a fleet of a thousand, at about 1 kB each.
 pub(crate) const INCOMING: usize = 4096;
 
 /// How many messages wait for the broker.
-pub(crate) const OUTGOING: usize = 1024;
+pub(crate) const OUTGOING: usize = link::OUTGOING;
 
-/// The largest packet that is sent or taken.
-const MAX_PACKET_BYTES: u32 = 1024 * 1024;
-
-/// The longest pause between attempts to connect.
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// The pauses between attempts to connect: the first, and the longest it grows to.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
-/// Where the broker is.
-#[derive(Clone)]
-pub(crate) struct BrokerAddress {
-    pub(crate) options: MqttOptions,
-    pub(crate) topics: Topics,
-    /// Whether machines enrol over it: only over our own, which keeps them apart.
-    pub(crate) enrolment: bool,
-}
+/// How long the farewell may take; the will says the same if it does not get through.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the hub hears.
 #[derive(Debug)]
@@ -56,6 +46,8 @@ pub(crate) enum Heard {
     Connected,
     /// The connection is gone.
     Disconnected,
+    /// Home Assistant was started, or stops.
+    Birth { payload: Bytes, retain: bool },
     /// A message.
     Message {
         topic: Topic,
@@ -85,174 +77,187 @@ pub(crate) struct Outgoing {
     pub(crate) correlation: Option<Bytes>,
 }
 
-/// The connection's options.
-pub(crate) fn options(
-    host: &str,
-    port: u16,
-    user: &str,
-    password: &str,
-    client_id: &str,
-    topics: &Topics,
-) -> MqttOptions {
-    let mut options = MqttOptions::new(client_id, host, port);
-    options.set_credentials(user, password);
-    options.set_clean_start(true);
-    options.set_keep_alive(Duration::from_secs(15));
-    options.set_connection_timeout(10);
-    let mut properties = ConnectProperties::new();
-    properties.max_packet_size = Some(MAX_PACKET_BYTES);
-    properties.receive_maximum = Some(u16::MAX);
-    options.set_connect_properties(properties);
-    options.set_last_will(LastWill::new(
-        status_topic(topics),
-        Availability::Offline.as_str(),
-        QoS::AtLeastOnce,
-        true,
-        None,
-    ));
-    options
-}
-
-/// The connection to a broker that is not ours.
-pub(crate) fn external(url: &BrokerUrl, topics: &Topics) -> BrokerAddress {
-    let client_id = format!("pistat-controller-{}", topics.prefix().replace('/', "-"));
-    let websocket = format!("{}://{}:{}{}", url.scheme.as_str(), url.host, url.port, url.path);
-    let host = if url.scheme.is_websocket() { websocket.as_str() } else { &url.host };
-    let (user, password) = (url.user.as_deref().unwrap_or(""), url.password.as_deref().unwrap_or(""));
-    let mut options = options(host, url.port, user, password, &client_id, topics);
-    options.set_transport(match url.scheme {
-        Scheme::Mqtt => Transport::Tcp,
-        Scheme::Ws => Transport::Ws,
-        Scheme::Mqtts => Transport::tls_with_config(tls()),
-        Scheme::Wss => Transport::wss_with_config(tls()),
-    });
-    BrokerAddress { options, topics: topics.clone(), enrolment: false }
-}
-
-/// TLS as the system trusts.
-fn tls() -> TlsConfiguration {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring has the ciphers of TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    TlsConfiguration::Rustls(std::sync::Arc::new(config))
-}
-
-fn status_topic(topics: &Topics) -> String {
-    topics.format(&Topic::Status(PiId::controller()))
-}
-
 /// The filters of the hub and of the own machine's agent. Retained flags of requests must be seen as they were published; everywhere else the
 /// flag tells what is old from what is said now.
-fn filters(topics: &Topics, enrolment: bool) -> Vec<Filter> {
+fn filters(topics: &Topics, enrolment: bool, birth: Option<&str>) -> Vec<Wanted> {
     let requests = topics.format(&Topic::Request("x".parse().expect("a pi-id"))).replacen("/x/", "/+/", 1);
     let own = PiId::controller();
-    let mut filters: Vec<Filter> = Vec::new();
+    let mut filters: Vec<Wanted> = Vec::new();
     let all = topics.controller_filters().into_iter().chain(topics.agent_filters(&own));
-    for (path, qos) in all {
-        let known = filters.iter().any(|filter| filter.path == path);
-        let own_status = path == topics.format(&Topic::Status(own.clone())) || path.ends_with("/controller/key");
-        if known || own_status || (path.starts_with('$') && !enrolment) {
+    for (filter, qos) in all {
+        let known = filters.iter().any(|wanted| wanted.filter == filter);
+        let own_status = filter == topics.format(&Topic::Status(own.clone())) || filter.ends_with("/controller/key");
+        if known || own_status || (filter.starts_with('$') && !enrolment) {
             continue;
         }
-        let mut filter = Filter::new(path, if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce });
-        filter.preserve_retain = filter.path == requests;
-        filters.push(filter);
+        let as_published = filter == requests;
+        filters.push(Wanted { filter, qos, as_published });
     }
+    let births = birth.map(|topic| Wanted { filter: topic.into(), qos: 1, as_published: false });
+    filters.extend(births);
     filters
 }
 
-/// Runs the connection until `stop` is cancelled; then says `offline`, waits for its acknowledgement, and disconnects.
+/// Keeps a connection until `stop` is cancelled; then says `offline`, waits for its acknowledgement, and disconnects.
 pub(crate) async fn run(
     address: BrokerAddress,
     hub: mpsc::Sender<Heard>,
     agent: mpsc::Sender<AgentIncoming>,
-    outgoing: mpsc::Receiver<Outgoing>,
+    mut outgoing: mpsc::Receiver<Outgoing>,
     ready: oneshot::Sender<()>,
     stop: CancellationToken,
 ) {
-    let BrokerAddress { options, topics, enrolment } = address;
-    let (client, event_loop) = AsyncClient::new(options, OUTGOING);
-    let filters = filters(&topics, enrolment);
+    let filters = filters(&address.topics, address.embedded, address.birth.as_deref());
     let mut bridge = Bridge {
-        client: client.clone(),
-        event_loop,
-        topics,
+        address,
         filters,
         hub,
         agent,
-        connected: false,
         ready: Some(ready),
+        versions: Versions::default(),
         backoff: MIN_BACKOFF,
+        last_trouble: None,
     };
-    let writer = write(client, outgoing, stop.clone());
-    tokio::pin!(writer);
-    loop {
+    while !stop.is_cancelled() {
+        let Some(trouble) = bridge.connect(&mut outgoing, &stop).await else {
+            // A trial, or nobody has anything to say any more.
+            if outgoing.is_closed() { return } else { continue }
+        };
+        let pause = bridge.pause_after(&trouble);
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
-            () = &mut writer => break,
-            () = bridge.step() => {}
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+            () = discard(&mut outgoing) => return,
         }
-    }
-    if bridge.connected {
-        // A bounded farewell: the will says the same if it does not get through.
-        let _ = tokio::time::timeout(Duration::from_secs(2), bridge.farewell()).await;
     }
 }
 
-async fn write(client: AsyncClient, mut outgoing: mpsc::Receiver<Outgoing>, stop: CancellationToken) {
+/// While nobody hears it, what is said is void; returns when nobody says anything any more.
+async fn discard(outgoing: &mut mpsc::Receiver<Outgoing>) {
+    while outgoing.recv().await.is_some() {}
+}
+
+async fn write(client: Client, outgoing: &mut mpsc::Receiver<Outgoing>) {
     while let Some(message) = outgoing.recv().await {
-        let properties = PublishProperties { correlation_data: message.correlation, ..PublishProperties::default() };
-        let qos = if message.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
-        let sent = if properties.correlation_data.is_some() {
-            client.publish_with_properties(message.topic, qos, message.retain, message.payload, properties).await
-        } else {
-            client.publish(message.topic, qos, message.retain, message.payload).await
-        };
-        if sent.is_err() || stop.is_cancelled() {
+        if !client.publish(message).await {
             return;
         }
     }
 }
 
 struct Bridge {
-    client: AsyncClient,
-    event_loop: EventLoop,
-    topics: Topics,
-    filters: Vec<Filter>,
+    address: BrokerAddress,
+    filters: Vec<Wanted>,
     hub: mpsc::Sender<Heard>,
     agent: mpsc::Sender<AgentIncoming>,
-    connected: bool,
     /// Told once, at the first connection.
     ready: Option<oneshot::Sender<()>>,
+    versions: Versions,
     backoff: Duration,
+    /// The same trouble is told once.
+    last_trouble: Option<String>,
 }
 
 impl Bridge {
-    async fn step(&mut self) {
-        match self.event_loop.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => self.subscribe(),
-            Ok(Event::Incoming(Packet::SubAck(_))) => self.greet().await,
-            Ok(Event::Incoming(Packet::Publish(publish))) => self.hear(publish).await,
-            Ok(_) => {}
-            Err(error) => self.lost(&error).await,
+    /// One connection to its end; `None` when nothing went wrong with it.
+    async fn connect(&mut self, outgoing: &mut mpsc::Receiver<Outgoing>, stop: &CancellationToken) -> Option<Trouble> {
+        let trial = self.versions.is_trial();
+        let version = self.versions.next();
+        let mut link = Link::open(&self.address, version, trial);
+        let ready = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            ready = self.get_ready(&mut link, trial) => ready,
+            () = discard(outgoing) => return None,
+        };
+        if let Err(trouble) = ready {
+            return Some(trouble);
+        }
+        if trial {
+            return None;
+        }
+        // What was meant for the last connection is not for this one.
+        while outgoing.try_recv().is_ok() {}
+        self.greet(&link.client(), version).await;
+        let writer = write(link.client(), outgoing);
+        tokio::pin!(writer);
+        let trouble = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            () = &mut writer => None,
+            trouble = self.listen(&mut link) => Some(trouble),
+        };
+        match &trouble {
+            Some(_) => {
+                self.versions.ended();
+                let _ = self.hub.send(Heard::Disconnected).await;
+                let _ = self.agent.send(AgentIncoming::Disconnected).await;
+            }
+            None => {
+                let _ = tokio::time::timeout(FAREWELL, self.say_farewell(&mut link)).await;
+            }
+        }
+        trouble
+    }
+
+    /// Connected and subscribed; of a trial, let in and gone.
+    async fn get_ready(&mut self, link: &mut Link, trial: bool) -> Result<(), Trouble> {
+        let mut accepted = false;
+        loop {
+            match link.next().await {
+                Ok(Happened::Accepted) if trial => {
+                    self.versions.accepted();
+                    link.client().disconnect();
+                    while link.next().await.is_ok() {}
+                    return Ok(());
+                }
+                Ok(Happened::Accepted) => {
+                    accepted = true;
+                    link.client().subscribe(&self.filters);
+                }
+                Ok(Happened::Subscribed(granted)) => {
+                    self.versions.accepted();
+                    self.tell_refused_filters(&granted, self.versions.next());
+                    return Ok(());
+                }
+                // Retained messages may come before the answer.
+                Ok(Happened::Message(message)) => self.hear(message).await,
+                Ok(_) => {}
+                Err(trouble) => {
+                    self.learn(&trouble, accepted);
+                    return Err(trouble);
+                }
+            }
         }
     }
 
-    fn subscribe(&mut self) {
-        self.backoff = MIN_BACKOFF;
-        let _ = self.client.try_subscribe_many(self.filters.clone());
+    /// What an attempt that failed tells about the broker's version.
+    fn learn(&mut self, trouble: &Trouble, accepted: bool) {
+        match trouble {
+            Trouble::Version => {
+                if self.versions.refused() {
+                    self.backoff = MIN_BACKOFF;
+                }
+            }
+            Trouble::Closed if !accepted && !self.address.embedded => self.versions.closed(),
+            _ => self.versions.ended(),
+        }
     }
 
-    async fn greet(&mut self) {
-        self.connected = true;
-        let status = status_topic(&self.topics);
-        let _ = self.client.try_publish(status, QoS::AtLeastOnce, true, Availability::Online.as_str());
+    async fn greet(&mut self, client: &Client, version: Version) {
+        self.backoff = MIN_BACKOFF;
+        self.last_trouble = None;
+        if !self.address.embedded {
+            tracing::info!(broker = self.address.shown, "connected to the broker");
+        }
+        if version == Version::Four {
+            tracing::warn!(
+                "the broker has no MQTT 5, so a retained request could not be told from one that is made now: requests over MQTT are off; \
+                 dashboard, command line and HTTP work"
+            );
+        }
+        client.try_retain(&self.address.status_topic(), Availability::Online.as_str());
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(());
         }
@@ -260,67 +265,102 @@ impl Bridge {
         let _ = self.agent.send(AgentIncoming::Connected).await;
     }
 
-    async fn hear(&mut self, publish: Publish) {
-        let Some(topic) = std::str::from_utf8(&publish.topic).ok().and_then(|text| self.topics.parse(text)) else {
+    fn tell_refused_filters(&self, granted: &[bool], version: Version) {
+        let asked = self.filters.iter().filter(|wanted| version == Version::Five || !wanted.as_published);
+        for (wanted, _) in asked.zip(granted).filter(|(_, granted)| !**granted) {
+            tracing::error!(
+                filter = wanted.filter,
+                "the broker refuses this subscription: allow it to the controller's user there (`pistat broker-acl` writes the rules)"
+            );
+        }
+    }
+
+    async fn listen(&mut self, link: &mut Link) -> Trouble {
+        let mut told = false;
+        loop {
+            match link.next().await {
+                Ok(Happened::Message(message)) => {
+                    self.stay_online(&message, &link.client());
+                    self.hear(message).await;
+                }
+                Ok(Happened::Acknowledged { refused: true }) if !told => {
+                    told = true;
+                    tracing::error!(
+                        "the broker refuses what the controller publishes: allow its topics to the controller's user there (`pistat broker-acl` \
+                         writes the rules)"
+                    );
+                }
+                Ok(_) => {}
+                Err(trouble) => return trouble,
+            }
+        }
+    }
+
+    /// The will of an earlier connection may come after this one's birth.
+    fn stay_online(&self, message: &Message, client: &Client) {
+        let offline = Availability::from_payload(&message.payload) == Some(Availability::Offline);
+        let topic = self.address.status_topic();
+        if offline && message.topic == topic {
+            client.try_retain(&topic, Availability::Online.as_str());
+        }
+    }
+
+    async fn hear(&mut self, message: Message) {
+        let Message { topic, payload, retain, account, response } = message;
+        if self.address.birth.as_ref() == Some(&topic) {
+            let _ = self.hub.send(Heard::Birth { payload, retain }).await;
             return;
-        };
-        let own = |pi: &PiId| pi.is_controller();
+        }
+        let Some(topic) = self.address.topics.parse(&topic) else { return };
         let for_agent = match &topic {
             Topic::Execute(pi, _)
             | Topic::Cancel(pi, _)
             | Topic::Ack(pi, _)
             | Topic::Settings(pi)
-            | Topic::Watch(pi) => own(pi),
+            | Topic::Watch(pi) => pi.is_controller(),
             _ => false,
         };
         if for_agent {
-            let message = AgentIncoming::Message { topic, payload: publish.payload, retain: publish.retain };
-            let _ = self.agent.send(message).await;
-            return;
-        }
-        let properties = publish.properties.unwrap_or_default();
-        let account =
-            properties.user_properties.into_iter().find(|(name, _)| name == ACCOUNT_PROPERTY).map(|(_, value)| value);
-        let correlation = properties.correlation_data;
-        let response = properties.response_topic.map(|topic| ResponseTo { topic, correlation });
-        let _ = self
-            .hub
-            .send(Heard::Message { topic, payload: publish.payload, retain: publish.retain, account, response })
-            .await;
-    }
-
-    async fn lost(&mut self, error: &ConnectionError) {
-        static LOGGED: Once = Once::new();
-        if self.connected {
-            tracing::warn!(%error, "the connection to the broker is lost; connecting again");
-            self.connected = false;
-            let _ = self.hub.send(Heard::Disconnected).await;
-            let _ = self.agent.send(AgentIncoming::Disconnected).await;
+            let _ = self.agent.send(AgentIncoming::Message { topic, payload, retain }).await;
         } else {
-            LOGGED.call_once(|| tracing::warn!(%error, "the broker cannot be reached; trying again until it can"));
+            let _ = self.hub.send(Heard::Message { topic, payload, retain, account, response }).await;
         }
-        // Whatever was on its way belongs to the connection that is gone.
-        self.event_loop.clean();
-        self.event_loop.pending.clear();
-        tokio::time::sleep(self.backoff).await;
-        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
     }
 
-    async fn farewell(&mut self) {
-        let status = status_topic(&self.topics);
-        if self.client.try_publish(status, QoS::AtLeastOnce, true, Availability::Offline.as_str()).is_err() {
+    /// Tells a trouble, unless it was the last one too, and says how long to wait.
+    fn pause_after(&mut self, trouble: &Trouble) -> Duration {
+        let pause = self.backoff;
+        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+        let why = match trouble {
+            Trouble::Version => "it does not know this version of MQTT".into(),
+            Trouble::Credentials => "it refuses the user or the password of mqtt.broker".into(),
+            Trouble::Closed => "it closed the connection".into(),
+            Trouble::Other(why) => why.clone(),
+        };
+        let sentence = format!("no connection to {}: {why}; trying again until there is one", self.address.shown);
+        if self.last_trouble.as_ref() == Some(&sentence) {
+            tracing::debug!(next_attempt_in = ?pause, "{sentence}");
+        } else {
+            tracing::warn!("{sentence}");
+            self.last_trouble = Some(sentence);
+        }
+        pause
+    }
+
+    async fn say_farewell(&self, link: &mut Link) {
+        if !link.client().try_retain(&self.address.status_topic(), Availability::Offline.as_str()) {
             return;
         }
         loop {
-            match self.event_loop.poll().await {
+            match link.next().await {
                 // Everything sent before is acknowledged in order, so nothing in flight means that `offline` has arrived.
-                Ok(Event::Incoming(Packet::PubAck(_))) if self.event_loop.state.inflight() == 0 => break,
+                Ok(Happened::Acknowledged { .. }) if link.in_flight() == 0 => break,
                 Ok(_) => {}
                 Err(_) => return,
             }
         }
-        let _ = self.client.try_disconnect();
-        while self.event_loop.poll().await.is_ok() {}
+        link.client().disconnect();
+        while link.next().await.is_ok() {}
     }
 }
 
@@ -330,11 +370,19 @@ mod tests {
 
     #[test]
     fn only_requests_keep_their_retained_flag() {
-        let filters = filters(&Topics::default(), true);
+        let filters = filters(&Topics::default(), true, Some("homeassistant/status"));
         let kept: Vec<_> =
-            filters.iter().filter(|filter| filter.preserve_retain).map(|filter| filter.path.as_str()).collect();
+            filters.iter().filter(|wanted| wanted.as_published).map(|wanted| wanted.filter.as_str()).collect();
         assert_eq!(kept, ["pistat/+/task/request"]);
-        assert!(filters.iter().any(|filter| filter.path == "pistat/controller/task/+/execute"));
-        assert!(filters.iter().any(|filter| filter.path == "$pistat/enroll/+/request"));
+        assert!(filters.iter().any(|wanted| wanted.filter == "homeassistant/status"));
+        assert!(filters.iter().any(|wanted| wanted.filter == "pistat/controller/task/+/execute"));
+        assert!(filters.iter().any(|wanted| wanted.filter == "$pistat/enroll/+/request"));
+    }
+
+    #[test]
+    fn nothing_of_enrolment_is_heard_on_a_broker_that_is_not_ours() {
+        let filters = filters(&Topics::new("home/pis").unwrap(), false, None);
+        assert!(filters.iter().all(|wanted| wanted.filter.starts_with("home/pis/")), "{filters:?}");
+        assert_eq!(filters.iter().filter(|wanted| wanted.as_published).count(), 1);
     }
 }

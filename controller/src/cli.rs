@@ -1,10 +1,11 @@
-//! The operator's command line. Everything but `serve`, `check`, `tls` and `completions` talks to a running controller over HTTP.
+//! The operator's command line. Everything but `serve`, `check`, `tls`, `broker-acl` and `completions` talks to a running controller over HTTP.
 //!
 //! Results go to standard output, remarks to standard error. Exit codes: 0 done, 1 refused, 64 wrong use, 69 no controller, 77 no
 //! permission; `task run` exits with the task's own.
 
 mod admin;
 mod args;
+mod broker_acl;
 mod check;
 mod client;
 mod console;
@@ -134,6 +135,7 @@ fn dispatch(command: Sub, setting: &Setting, console: &mut Console<'_>) -> Resul
             let folder = dir.unwrap_or_else(|| setting.config.state.join("tls"));
             tls::init(console, names, &folder)
         }
+        Sub::BrokerAcl(command) => broker_acl::print(console, &command, &setting.config),
         command => ask_controller(command, &setting.client()?, &setting.config, console),
     }
 }
@@ -157,7 +159,7 @@ fn ask_controller(command: Sub, client: &Client, config: &Config, console: &mut 
         Sub::Account(command) => admin::account(client, console, command),
         Sub::JoinToken(command) => admin::join_token(client, console, command),
         Sub::Agent(command) => admin::agent(client, console, command),
-        Sub::Serve(_) | Sub::Check(_) | Sub::Tls(_) | Sub::Completions { .. } => Ok(()),
+        Sub::Serve(_) | Sub::Check(_) | Sub::Tls(_) | Sub::BrokerAcl(_) | Sub::Completions { .. } => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, net::SocketAddr, process::ExitCode};
 use pistat::{
     Controller,
     cli::{self, Entry},
-    config::{Config, Flags},
+    config::{Broker, BrokerUrl, Config, Flags},
 };
 
 fn main() -> ExitCode {
@@ -37,11 +37,10 @@ fn serve(flags: &Flags) -> ExitCode {
 }
 
 async fn run(config: Config) -> ExitCode {
-    let public_url = config.http.public_url.clone();
-    let admin_token = config.state.join("admin.token");
+    let told = config.clone();
     match Controller::start(config).await {
         Ok(controller) => {
-            welcome(&controller, public_url.as_deref(), &admin_token);
+            welcome(&controller, &told);
             ExitCode::from(controller.run().await.exit_code())
         }
         Err(error) => {
@@ -64,7 +63,8 @@ fn log_to_stderr(level: &str) {
 }
 
 /// The sign-in link, the broker's address, and how to add a Pi.
-fn welcome(controller: &Controller, public_url: Option<&str>, admin_token: &std::path::Path) {
+fn welcome(controller: &Controller, config: &Config) {
+    let public_url = config.http.public_url.as_deref();
     let (addresses, welcome) = (controller.addresses(), controller.welcome());
     let scheme = if addresses.https { "https" } else { "http" };
     let url = |host: String| format!("{scheme}://{host}:{}", addresses.http.port());
@@ -78,10 +78,26 @@ fn welcome(controller: &Controller, public_url: Option<&str>, admin_token: &std:
     println!("              (works once, for 15 minutes; `pistat login` prints another)");
     if let Some(mqtt) = addresses.mqtt {
         let host = host(mqtt, "localhost".into());
+        let admin_token = config.state.join("admin.token");
         println!("  mqtt        mqtt://{host}:{}   user admin, password in {}", mqtt.port(), admin_token.display());
     }
-    println!("  add a Pi    pistat-agent --controller-url {there} --pi-id pi-1 --label \"Rack Pi 1\" \\");
+    let join = match &config.mqtt.broker {
+        Broker::Embedded => there,
+        Broker::External(url) => {
+            println!("  mqtt        {url}   the broker of mqtt.broker, which says who may connect");
+            address_for_agents(url)
+        }
+    };
+    println!("  add a Pi    pistat-agent --controller-url {join} --pi-id pi-1 --label \"Rack Pi 1\" \\");
     println!("                --token {}\n", welcome.join_token);
+}
+
+/// What an agent is given: on another's broker it has a user of its own, named as the machine.
+fn address_for_agents(url: &BrokerUrl) -> String {
+    let shown = url.to_string();
+    let host =
+        shown.rsplit_once('@').map_or_else(|| shown.split_once("://").map_or("", |(_, host)| host), |(_, host)| host);
+    format!("{}://pi-1:PASSWORD@{host}", url.scheme.as_str())
 }
 
 /// What stands for an address in a URL: itself, or a name for "every address of this machine".

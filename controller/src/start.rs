@@ -16,7 +16,9 @@ use crate::{
     bridge::{self, BrokerAddress},
     catalogue::Catalogue,
     config::{self, Config, Problem},
+    homeassistant::birth_topic,
     hub::{ASKS, Hub, HubParts, Inputs},
+    install::Downloads,
     own_machine,
     shutdown::{Ended, Signals, Wish},
     store::{Retention, Store, StoreError, new_secret},
@@ -44,6 +46,9 @@ pub enum StartError {
     /// The embedded broker cannot start.
     #[error(transparent)]
     Broker(#[from] pistat_broker::StartError),
+    /// The certificates of `mqtt.ca` cannot be used.
+    #[error("mqtt.ca: {0}")]
+    Authorities(#[from] pistat_agent::connection::TlsError),
     /// The HTTP port cannot be used.
     #[error("{0}")]
     Http(String),
@@ -56,7 +61,7 @@ impl StartError {
     /// An exit code of sysexits.h: 64 for what an operator wrote, 69 for a port, 74 for the state folder, 71 for the system.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Catalogue(_) | Self::Limits(_) => 64,
+            Self::Catalogue(_) | Self::Limits(_) | Self::Authorities(_) => 64,
             Self::Broker(_) | Self::Http(_) => 69,
             Self::Store(_) => 74,
             Self::System(_) => 71,
@@ -88,6 +93,8 @@ pub struct Welcome {
     pub code: String,
     /// The join token.
     pub join_token: JoinToken,
+    /// The SHA-256 of `/install.sh`, where there is an agent to install.
+    pub install_sha256: Option<String>,
     /// Whether the account `admin` was made just now.
     pub new_admin: bool,
     /// What was damaged and set aside.
@@ -163,7 +170,10 @@ impl Controller {
             access: access_sender,
             mqtt_port: mqtt.map(|address| address.port()),
         });
-        let welcome = Welcome { code: hub.first_code()?, join_token, new_admin, damaged };
+        let downloads = Arc::new(Downloads::new(&config));
+        let script = downloads.script().await;
+        let install_sha256 = Some(script.sha256).filter(|_| !script.architectures.is_empty());
+        let welcome = Welcome { code: hub.first_code()?, join_token, install_sha256, new_admin, damaged };
 
         let mut parts = JoinSet::new();
         let inputs = Inputs {
@@ -181,7 +191,7 @@ impl Controller {
                 Ok(())
             }
         });
-        let address = broker_address(&config, mqtt, &controller_secret);
+        let address = broker_address(&config, mqtt, &controller_secret)?.hearing(birth_topic(&config.homeassistant));
         let embedded = broker.is_some();
         let topics = config.mqtt.topics.clone();
         spawn(&mut parts, "the connection to the broker", {
@@ -212,6 +222,7 @@ impl Controller {
             readers: Arc::new(readers),
             broker: handle,
             config,
+            downloads,
             mqtt,
             stop: stop.web.clone(),
         };
@@ -356,10 +367,10 @@ async fn start_broker(config: &Config, store: &Store, secret: &str) -> Result<St
     Ok((Some(broker), Some(events)))
 }
 
-fn broker_address(config: &Config, mqtt: Option<SocketAddr>, secret: &str) -> BrokerAddress {
+fn broker_address(config: &Config, mqtt: Option<SocketAddr>, secret: &str) -> Result<BrokerAddress, StartError> {
     let topics = &config.mqtt.topics;
-    match (&config.mqtt.broker, mqtt) {
-        (config::Broker::External(url), _) => bridge::external(url, topics),
+    Ok(match (&config.mqtt.broker, mqtt) {
+        (config::Broker::External(url), _) => BrokerAddress::external(url, config.mqtt.ca.as_deref(), topics)?,
         (config::Broker::Embedded, address) => {
             let port = address.map_or(0, |address| address.port());
             let host = match address.map(|address| address.ip()) {
@@ -367,10 +378,9 @@ fn broker_address(config: &Config, mqtt: Option<SocketAddr>, secret: &str) -> Br
                 Some(std::net::IpAddr::V6(_)) => "::1".into(),
                 _ => "127.0.0.1".into(),
             };
-            let options = bridge::options(&host, port, "controller", secret, "controller", topics);
-            BrokerAddress { options, topics: topics.clone(), enrolment: true }
+            BrokerAddress::embedded(&host, port, secret, topics)
         }
-    }
+    })
 }
 
 /// Reads the catalogue again when its file changes or somebody asks for it.

@@ -13,8 +13,8 @@ use rustls::{
 /// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file of `--ca`.
-    #[error("the certificates in {path} (--ca) cannot be used: {reason}")]
+    /// The file of `--ca`, or of the controller's `mqtt.ca`.
+    #[error("the certificates in {path} (ca) cannot be used: {reason}")]
     Authority {
         /// Which file.
         path: PathBuf,
@@ -22,15 +22,20 @@ pub enum TlsError {
         reason: String,
     },
     /// The system's certificates.
-    #[error("this system has no certificate authorities: install ca-certificates, or name the controller's with --ca")]
+    #[error(
+        "this system has no certificate authorities: install ca-certificates, or name a file with the right ones (ca)"
+    )]
     NoSystemAuthorities,
     /// The library refuses.
     #[error("TLS cannot be used: {0}")]
     Rustls(#[from] rustls::Error),
 }
 
-/// A TLS client that believes these authorities.
-pub(super) fn configuration(ca: Option<&Path>) -> Result<rumqttc::TlsConfiguration, TlsError> {
+/// A TLS client that believes the authorities of this file, or else the system's.
+///
+/// # Errors
+/// The certificates cannot be used.
+pub fn configuration(ca: Option<&Path>) -> Result<rumqttc::TlsConfiguration, TlsError> {
     let roots = match ca {
         Some(path) => read(path).map_err(|reason| TlsError::Authority { path: path.to_owned(), reason })?,
         None => system()?,
@@ -69,7 +74,7 @@ mod tests {
                 std::fs::write(&path, content).unwrap();
             }
             let error = configuration(Some(&path)).map(|_| ()).unwrap_err().to_string();
-            assert!(error.contains("ca.pem") && error.contains("--ca"), "{error}");
+            assert!(error.contains("ca.pem") && error.contains("(ca)"), "{error}");
         }
     }
 }

@@ -166,6 +166,8 @@ pub(super) enum Sub {
     /// Certificates of your own
     #[command(subcommand)]
     Tls(Tls),
+    /// Print the topic rules for a broker that is not this controller's
+    BrokerAcl(BrokerAcl),
     /// Print the completions of a shell
     Completions {
         /// Which shell
@@ -321,6 +323,42 @@ pub(super) enum Tls {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+}
+
+/// A broker whose access list can be written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum OtherBroker {
+    /// An `acl_file`
+    Mosquitto,
+    /// Lines of acl.conf
+    Emqx,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BrokerAcl {
+    /// Which broker
+    pub(super) broker: OtherBroker,
+    /// The controller's user there [default: the user of mqtt.broker, else pistat-controller]
+    #[arg(long, value_name = "USER", value_parser = user_name)]
+    pub(super) controller: Option<String>,
+    /// A machine; may be given several times [default: every user may speak as the machine of its own name]
+    #[arg(long = "agent", value_name = "PI")]
+    pub(super) agents: Vec<PiId>,
+    /// A user that sees everything; may be given several times
+    #[arg(long = "viewer", value_name = "USER", value_parser = user_name)]
+    pub(super) viewers: Vec<String>,
+    /// A user that also asks for tasks; may be given several times
+    #[arg(long = "operator", value_name = "USER", value_parser = user_name)]
+    pub(super) operators: Vec<String>,
+}
+
+/// A user name that can stand in an access list as it is.
+fn user_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| !c.is_control() && !matches!(c, '+' | '#' | '/' | '"' | '\\' | '$' | '%');
+    if !text.is_empty() && text.trim() == text && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err("a user name has none of + # / \" \\ $ % and no space at its ends".into())
 }
 
 /// A cadence: seconds, or `None` for the agent's own.

@@ -79,6 +79,7 @@ fn http(mut section: Section<'_>) -> Http {
             tls
         }),
         public_url: section.parsed("public_url", public_url),
+        downloads: section.parsed("downloads", path),
     };
     section.finish();
     http
@@ -86,11 +87,12 @@ fn http(mut section: Section<'_>) -> Http {
 
 fn mqtt(mut section: Section<'_>) -> Mqtt {
     let default = Mqtt::default();
-    let requests_place = section.place_of("requests");
+    let (requests_place, ca_place) = (section.place_of("requests"), section.place_of("ca"));
     let mqtt = Mqtt {
         listen: section.parsed("listen", address).unwrap_or(default.listen),
         tls: section.section("tls").and_then(mqtt_tls),
         broker: section.parsed("broker", broker).unwrap_or(default.broker),
+        ca: section.parsed("ca", readable),
         topics: section.parsed("prefix", Topics::new).unwrap_or(default.topics),
         requests: section.section("requests").and_then(requests),
         limits: section.section("limits").map_or(default.limits, limits),
@@ -100,6 +102,10 @@ fn mqtt(mut section: Section<'_>) -> Mqtt {
             &requests_place,
             "[mqtt.requests] is for an external broker; with the embedded one each account's role says what it may ask for",
         );
+    }
+    let is_tls = matches!(&mqtt.broker, Broker::External(url) if url.scheme.is_tls());
+    if mqtt.ca.is_some() && !is_tls {
+        section.problem_at(&ca_place, "ca is for a broker that is reached by mqtts:// or wss://");
     }
     section.finish();
     mqtt

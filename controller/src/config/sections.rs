@@ -63,6 +63,8 @@ pub struct Http {
     pub tls: Option<Tls>,
     /// `public_url`: how people and agents reach this controller, when it is behind a reverse proxy.
     pub public_url: Option<String>,
+    /// `downloads`: the folder of the agents that are handed out; `None` is where packages and the state folder have them.
+    pub downloads: Option<PathBuf>,
 }
 
 /// A certificate chain and its private key, both PEM.
@@ -83,6 +85,8 @@ pub struct Mqtt {
     pub tls: Option<MqttTls>,
     /// Ours, or another.
     pub broker: Broker,
+    /// `ca`: the certificate authorities (PEM) to believe instead of the system's, for another broker over TLS.
+    pub ca: Option<PathBuf>,
     /// The prefix of all topics.
     pub topics: Topics,
     /// Who may ask over MQTT with an external broker; `None` is nobody.
@@ -211,7 +215,7 @@ impl Default for Config {
             state: "state".into(),
             tasks: "config/tasks.toml".into(),
             log_level: LogLevel::Info,
-            http: Http { listen: any_address(8000), tls: None, public_url: None },
+            http: Http { listen: any_address(8000), tls: None, public_url: None, downloads: None },
             mqtt: Mqtt::default(),
             homeassistant: HomeAssistant { discovery: true, prefix: "homeassistant".into() },
             runs: Runs::default(),
@@ -226,6 +230,7 @@ impl Default for Mqtt {
             listen: any_address(1883),
             tls: None,
             broker: Broker::Embedded,
+            ca: None,
             topics: Topics::default(),
             requests: None,
             limits: serde_json::Map::new(),

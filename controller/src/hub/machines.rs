@@ -40,20 +40,34 @@ impl Hub {
                 self.connected = true;
                 tracing::debug!("connected to the broker");
                 self.announce_everything();
+                self.tell_of_broker(Severity::Info, "connected to the broker");
             }
             Heard::Disconnected => self.disconnected(),
             Heard::Message { topic: Topic::Request(target), payload, retain, account, response } => {
                 self.requested(&target, &payload, retain, account.as_deref(), response);
             }
+            Heard::Birth { payload, retain } => self.homeassistant_said(&payload, retain),
             Heard::Message { topic, payload, retain, .. } => self.message(topic, &payload, retain),
         }
     }
 
     fn disconnected(&mut self) {
         self.connected = false;
+        self.announcer.disconnected();
         self.outbox.clear();
+        self.tell_of_broker(
+            Severity::Error,
+            "the connection to the broker is lost: nothing is heard of any machine until it is back",
+        );
         // Whether an agent is still there is told again on the next connection; until then nothing is sent to it.
         self.sessions.clear();
+    }
+
+    /// Another's broker comes and goes without us; ours does not.
+    fn tell_of_broker(&mut self, severity: Severity, text: &str) {
+        if self.config.mqtt.broker != Broker::Embedded {
+            self.event(EventKind::System, severity, None, None, None, text.into());
+        }
     }
 
     fn message(&mut self, topic: Topic, payload: &Bytes, retain: bool) {
@@ -149,6 +163,9 @@ impl Hub {
             self.announce_given(pi);
         }
         self.push_machine(pi);
+        if let Some(info) = self.fleet.machine_info(pi) {
+            self.announcer.info(pi, info, self.fleet.machine_sample(pi), self.now.monotonic);
+        }
         // What is retained may be of an earlier session: only a live word settles anything.
         if !retain {
             self.sessions.insert(pi.clone(), session);
@@ -180,6 +197,7 @@ impl Hub {
             self.power_alerts(pi, sample.power.as_ref());
             self.feed.push(Change::Stats { pi: pi.clone(), stats: Box::new(sample.clone()) });
         }
+        self.announcer.sample(pi, &sample);
         let heard = self.fleet.sample(pi, sample, retain, self.now);
         if heard.new || heard.before != heard.after {
             self.push_machine(pi);
@@ -363,6 +381,7 @@ impl Hub {
         self.fleet.forget(pi);
         self.sessions.remove(pi);
         self.power.remove(pi);
+        self.announcer.forgotten(pi);
         self.clear_machine(pi);
         let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
         self.after.insert(ticket, After::Nothing);

@@ -27,7 +27,7 @@ use crate::{
     access::Caller,
     bridge::{Outgoing, ResponseTo},
     catalogue::{ApprovedTask, Ask, MachineFacts, Refusal, RefusalKind},
-    config::{Broker, parse_duration},
+    config::{Broker, Requests, parse_duration},
     runs::{Accepted, Step},
     store::{
         record::{GroupRecord, RunRecord},
@@ -120,14 +120,7 @@ impl Hub {
     ) -> Result<(), Refused> {
         match decode_request(payload).map_err(Refused::bad)? {
             Request::Run(run) => {
-                let allowed =
-                    self.config.mqtt.requests.as_ref().filter(|_| self.config.mqtt.broker != Broker::Embedded);
-                if allowed.is_some_and(|requests| !requests.tasks.contains(&run.task)) {
-                    return Err(Refused::forbidden(format!(
-                        "task {} is not among the tasks of [mqtt.requests]",
-                        run.task
-                    )));
-                }
+                self.may_be_asked_for(&run.task)?;
                 let wish = Wish {
                     task: run.task,
                     target: target.clone(),
@@ -146,11 +139,23 @@ impl Hub {
                 if elsewhere {
                     return Err(Refused::missing(format!("run {id} is not on this machine")));
                 }
+                if let Some(task) = self.runs.get(id).map(|record| record.run.task.clone()) {
+                    self.may_be_asked_for(&task)?;
+                }
                 self.cancel(id, by)?;
                 self.answer_request(response, &RequestAnswer::Accepted { runs: vec![id] });
                 Ok(())
             }
         }
+    }
+
+    /// With a broker that is not ours, only the tasks that `[mqtt.requests]` lists are anybody's to ask for, or to cancel.
+    fn may_be_asked_for(&self, task: &TaskId) -> Result<(), Refused> {
+        let listed = |requests: &Requests| requests.tasks.contains(task);
+        if self.config.mqtt.broker == Broker::Embedded || self.config.mqtt.requests.as_ref().is_some_and(listed) {
+            return Ok(());
+        }
+        Err(Refused::forbidden(format!("task {task} is not among the tasks of [mqtt.requests]")))
     }
 
     fn refuse_request(

@@ -126,6 +126,12 @@ fn requests_over_mqtt_are_for_an_external_broker() {
 }
 
 #[test]
+fn authorities_are_for_a_broker_over_tls() {
+    let problems = problems("[mqtt]\nca = '/dev/null'\nbroker = 'mqtt://broker'\n", &[]);
+    assert!(problems[0].contains("pistat.toml:2") && problems[0].contains("mqtts://"), "{problems:?}");
+}
+
+#[test]
 fn a_named_file_must_exist() {
     let flags = Flags { config: Some("/nonexistent/pistat.toml".into()), ..Flags::default() };
     let problems = Config::load(&flags, []).unwrap_err();
@@ -155,7 +161,7 @@ fn the_file_that_ships_names_every_key() {
     let unknown = serde_json::from_str::<pistat_broker::Limits>("{\"?\":1}").unwrap_err().to_string();
     let limits: Vec<_> = unknown.split('`').skip(3).step_by(2).collect();
     assert!(limits.len() > 25, "{unknown}");
-    let sections = "state tasks log_level [http] listen public_url [http.tls] cert key [mqtt] broker prefix [mqtt.tls] \
+    let sections = "state tasks log_level [http] listen public_url downloads [http.tls] cert key [mqtt] broker ca prefix [mqtt.tls] \
                     [mqtt.requests] role [mqtt.limits] [homeassistant] discovery [runs] expires lost_after keep \
                     keep_runs keep_events per_machine [[account]] name publish subscribe";
     for key in limits.into_iter().chain(sections.split_whitespace()) {
@@ -170,17 +176,20 @@ fn the_file_that_ships_names_every_key() {
 #[test]
 fn the_commented_examples_of_the_file_that_ships_are_right() {
     let folder = tempfile::tempdir().unwrap();
-    for file in ["server.pem", "server-key.pem"] {
+    for file in ["server.pem", "server-key.pem", "ca.pem"] {
         fs::write(folder.path().join(file), "").unwrap();
     }
     let uncommented: Vec<_> = SHIPPED
         .lines()
         .map(|line| {
             let example = line.strip_prefix("# ").filter(|line| line.starts_with('[') || line.contains(" = "));
-            example.unwrap_or(line).replace("state/tls", folder.path().to_str().unwrap())
+            example
+                .unwrap_or(line)
+                .replace("state/tls", folder.path().to_str().unwrap())
+                .replace("/etc/pistat", folder.path().to_str().unwrap())
         })
         .collect();
-    let text = uncommented.join("\n").replace("broker = \"embedded\"", "broker = \"mqtt://broker\"");
+    let text = uncommented.join("\n").replace("broker = \"embedded\"", "broker = \"mqtts://broker\"");
     let config = load(&text, &[], Flags::default()).unwrap();
     assert!(config.mqtt.tls.is_some() && config.http.tls.is_some() && config.mqtt.requests.is_some());
     assert_eq!(config.accounts[0].publish.len(), 2);

@@ -1,0 +1,214 @@
+//! `broker-acl`: the topic rules of Pi Stat, written down for a broker that is not ours, from the table that our own enforces.
+//!
+//! mosquitto checks each message that it delivers, so a viewer may subscribe to everything there. EMQX checks the subscription alone: there a viewer is
+//! given the filters that bring no orders, one by one.
+
+use std::fmt::Write as _;
+
+use pistat_broker::{Grants, Party};
+use pistat_protocol::topic::Topics;
+
+use super::{args, console::Console, failure::Failure};
+use crate::config::{Broker, Config};
+
+/// The controller's user, when neither the configuration nor an option names one.
+const CONTROLLER: &str = "pistat-controller";
+
+/// mosquitto's placeholder for the user name.
+const USER_MOSQUITTO: &str = "%u";
+
+/// EMQX's placeholder for the user name.
+const USER_EMQX: &str = "${username}";
+
+pub(super) fn print(console: &mut Console<'_>, command: &args::BrokerAcl, config: &Config) -> Result<(), Failure> {
+    let users = Users::of(command, config);
+    let rules = Rules { users: &users, topics: &config.mqtt.topics, discovery: &config.homeassistant.prefix };
+    let text = match command.broker {
+        args::OtherBroker::Mosquitto => rules.mosquitto(),
+        args::OtherBroker::Emqx => rules.emqx(),
+    };
+    console.print(&text)
+}
+
+/// Who is who on the broker.
+struct Users {
+    controller: String,
+    /// Empty for "every user may speak as the machine of its own name".
+    agents: Vec<String>,
+    viewers: Vec<String>,
+    operators: Vec<String>,
+}
+
+impl Users {
+    fn of(command: &args::BrokerAcl, config: &Config) -> Self {
+        let configured = match &config.mqtt.broker {
+            Broker::External(url) => url.user.clone(),
+            Broker::Embedded => None,
+        };
+        Self {
+            controller: command.controller.clone().or(configured).unwrap_or_else(|| CONTROLLER.into()),
+            agents: command.agents.iter().map(ToString::to_string).collect(),
+            viewers: command.viewers.clone(),
+            operators: command.operators.clone(),
+        }
+    }
+}
+
+struct Rules<'r> {
+    users: &'r Users,
+    topics: &'r Topics,
+    discovery: &'r str,
+}
+
+impl Rules<'_> {
+    fn grants(&self, party: Party<'_>) -> Grants {
+        Grants::of(party, self.topics, self.discovery)
+    }
+
+    /// Every user with its rules, and what people are told about them.
+    fn people(&self) -> Vec<(&'static str, &str, Grants)> {
+        let users = self.users;
+        let mut people = vec![("The controller", users.controller.as_str(), self.grants(Party::Controller))];
+        people.extend(users.agents.iter().map(|pi| ("An agent", pi.as_str(), self.grants(Party::Agent(pi)))));
+        people.extend(users.operators.iter().map(|name| {
+            ("Sees everything but orders, and asks for tasks", name.as_str(), self.grants(Party::Operator))
+        }));
+        people.extend(
+            users.viewers.iter().map(|name| ("Sees everything but orders", name.as_str(), self.grants(Party::Viewer))),
+        );
+        people
+    }
+
+    fn mosquitto(&self) -> String {
+        let mut text = String::from(
+            "# Topic rules of Pi Stat for mosquitto: name this file as acl_file in mosquitto.conf.\n\
+             # From the table that Pi Stat's own broker enforces; written by `pistat broker-acl mosquitto`.\n",
+        );
+        for (what, name, grants) in self.people() {
+            let _ = write!(text, "\n# {what}.\nuser {name}\n{}", mosquitto_rules("topic", &grants));
+        }
+        if self.users.agents.is_empty() {
+            let _ = write!(
+                text,
+                "\n# Agents: the user of each is named as its machine. These lines are for every user of this broker, so each may speak as\n\
+                 # the machine of its own name, and nobody as another; --agent PI names the machines one by one instead.\n{}",
+                mosquitto_rules("pattern", &self.grants(Party::Agent(USER_MOSQUITTO)))
+            );
+        }
+        text
+    }
+
+    fn emqx(&self) -> String {
+        let mut text = String::from(
+            "%% Topic rules of Pi Stat for EMQX 5: put these lines before the others of acl.conf.\n\
+             %% From the table that Pi Stat's own broker enforces; written by `pistat broker-acl emqx`.\n",
+        );
+        for (what, name, grants) in self.people() {
+            let _ = write!(text, "\n%% {what}.\n{}", emqx_rules(&format!("{{user, \"{name}\"}}"), &grants));
+        }
+        if self.users.agents.is_empty() {
+            let _ = write!(
+                text,
+                "\n%% Agents: the user of each is named as its machine. These lines are for every user of this broker, so each may speak as\n\
+                 %% the machine of its own name, and nobody as another; --agent PI names the machines one by one instead.\n{}",
+                emqx_rules("all", &self.grants(Party::Agent(USER_EMQX)))
+            );
+        }
+        let _ = write!(
+            text,
+            "\n%% Nobody else, and nothing else.\n{{deny, all, all, [\"{}/#\"]}}.\n",
+            self.topics.prefix()
+        );
+        text
+    }
+}
+
+/// Denials first, as mosquitto asks them first.
+fn mosquitto_rules(word: &str, grants: &Grants) -> String {
+    let both = |filter: &&String| grants.publish.contains(filter) && grants.receive.contains(filter);
+    let lines = |access: &str, filters: &mut dyn Iterator<Item = &String>| -> String {
+        filters.map(|filter| format!("{word} {access} {filter}\n")).collect()
+    };
+    let deny = lines("deny", &mut grants.never_receive.iter());
+    let all = lines("readwrite", &mut grants.publish.iter().filter(both));
+    let write = lines("write", &mut grants.publish.iter().filter(|filter| !both(filter)));
+    let read = lines("read", &mut grants.receive.iter().filter(|filter| !both(filter)));
+    deny + &all + &write + &read
+}
+
+fn emqx_rules(who: &str, grants: &Grants) -> String {
+    if grants.publish == grants.subscribe {
+        return emqx_rule(who, "all", &grants.publish);
+    }
+    emqx_rule(who, "publish", &grants.publish) + &emqx_rule(who, "subscribe", &grants.subscribe)
+}
+
+fn emqx_rule(who: &str, action: &str, filters: &[String]) -> String {
+    if filters.is_empty() {
+        return String::new();
+    }
+    let filters: Vec<_> = filters.iter().map(|filter| format!("\"{filter}\"")).collect();
+    format!("{{allow, {who}, {action}, [{}]}}.\n", filters.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(agents: &[&str]) -> (Users, Topics) {
+        let users = Users {
+            controller: "boss".into(),
+            agents: agents.iter().map(ToString::to_string).collect(),
+            viewers: vec!["grafana".into()],
+            operators: vec!["ha".into()],
+        };
+        (users, Topics::new("home/pis").unwrap())
+    }
+
+    #[test]
+    fn emqx_is_given_rules_in_its_own_form_that_end_with_a_denial() {
+        let (users, topics) = rules(&[]);
+        let text = Rules { users: &users, topics: &topics, discovery: "homeassistant" }.emqx();
+        for expected in [
+            "{allow, {user, \"boss\"}, all, [\"home/pis/#\", \"homeassistant/#\"]}.\n",
+            "{allow, {user, \"ha\"}, publish, [\"home/pis/+/task/request\", \"homeassistant/status\"]}.\n",
+            "{allow, {user, \"grafana\"}, subscribe, [\"home/pis/+/status\", \"home/pis/+/info\", \"home/pis/+/stats\", ",
+            "{allow, all, publish, [\"home/pis/${username}/stats\", \"home/pis/${username}/task/+/output\", ",
+            "{allow, all, subscribe, [\"home/pis/${username}/task/+/ack\", ",
+        ] {
+            assert!(text.contains(expected), "{expected}\n{text}");
+        }
+        assert!(text.ends_with("{deny, all, all, [\"home/pis/#\"]}.\n"), "{text}");
+        // Each line is one Erlang term: comments, nothing, or a tuple that ends with a full stop.
+        let term =
+            |line: &str| line.is_empty() || line.starts_with("%% ") || (line.starts_with('{') && line.ends_with("]}."));
+        assert!(text.lines().all(term), "{text}");
+        let orders = text.lines().filter(|line| line.contains("execute") && line.contains("grafana")).count();
+        assert_eq!(orders, 0, "{text}");
+    }
+
+    #[test]
+    fn machines_that_are_named_need_no_rule_for_everybody() {
+        let (users, topics) = rules(&["pi-1", "pi-2"]);
+        let rules = Rules { users: &users, topics: &topics, discovery: "homeassistant" };
+        let (mosquitto, emqx) = (rules.mosquitto(), rules.emqx());
+        assert!(!mosquitto.contains("pattern") && !mosquitto.contains("%u"), "{mosquitto}");
+        assert!(mosquitto.contains("user pi-2\ntopic write home/pis/pi-2/stats\n"), "{mosquitto}");
+        assert!(!emqx.contains("allow, all") && emqx.contains("{allow, {user, \"pi-2\"}, publish, "), "{emqx}");
+    }
+
+    #[test]
+    fn mosquitto_is_told_what_is_denied_before_what_is_granted() {
+        let (users, topics) = rules(&[]);
+        let text = Rules { users: &users, topics: &topics, discovery: "homeassistant" }.mosquitto();
+        let viewer = text.split("user grafana\n").nth(1).unwrap();
+        assert!(
+            viewer.starts_with("topic deny home/pis/+/task/+/execute\ntopic deny home/pis/+/task/+/cancel\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("user boss\ntopic readwrite home/pis/#\n")
+                && text.contains("pattern write home/pis/%u/stats\n")
+        );
+    }
+}
