@@ -42,6 +42,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 enum Found {
     Slow(Box<Slow>),
     Clock(Option<String>),
+    /// The session that the root runner made, for the question of this number.
+    Session(u64, Option<Session>),
 }
 
 /// The agent.
@@ -51,6 +53,8 @@ pub(crate) struct Agent {
     /// What waits for room in `outgoing`; samples in it are replaced by newer ones.
     outbox: VecDeque<Outgoing>,
     session: Option<Session>,
+    /// Counts what was asked of the root runner: only the answer to the last question counts, and none once the connection is gone.
+    session_asked: u64,
     /// The session has not been told yet: runs speak only afterwards.
     greeting: bool,
     sampler: Sampler,
@@ -78,6 +82,7 @@ impl Agent {
             outgoing,
             outbox: VecDeque::new(),
             session: None,
+            session_asked: 0,
             greeting: false,
             sampler: Sampler::new(&options.root),
             capabilities: Vec::new(),
@@ -191,6 +196,7 @@ impl Agent {
                 self.publish_info();
             }
             Found::Slow(_) => {}
+            Found::Session(asked, session) => self.session_found(asked, session),
             Found::Clock(answer) => self.clock.answer(answer.as_deref().unwrap_or_default()),
         }
     }

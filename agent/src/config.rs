@@ -1,6 +1,6 @@
 //! What the binary is told: flags over environment over file over defaults. All problems are reported at once, in sentences.
 
-mod file;
+pub(crate) mod file;
 mod flags;
 
 use std::{

@@ -56,10 +56,15 @@ impl Facts {
             os: fs::read_to_string(root.join("etc/os-release")).ok().and_then(|text| parse_os_release(&text)),
             kernel: sysinfo::System::kernel_version().ok(),
             arch: Some(sysinfo::System::cpu_arch()).filter(|arch| !arch.is_empty()),
-            boot_id: read_text(&root.join("proc/sys/kernel/random/boot_id")).unwrap_or_else(|| "unknown".into()),
+            boot_id: Self::boot_id(root),
             boot_time: None,
             slow: Slow::default(),
         }
+    }
+
+    /// The kernel's id of this boot.
+    pub(crate) fn boot_id(root: &Path) -> String {
+        read_text(&root.join("proc/sys/kernel/random/boot_id")).unwrap_or_else(|| "unknown".into())
     }
 
     /// Fixes the time of the boot as soon as the clock can be believed; afterwards it stays, however the clock jumps.

@@ -17,6 +17,7 @@ pub mod enroll;
 pub mod facts;
 pub mod notify;
 pub mod options;
+pub mod runner;
 mod stats;
 mod task;
 

@@ -14,6 +14,7 @@ use pistat_agent::{
     enroll::{EnrollError, Enrolment, Rejoin, enroll},
     facts,
     notify::Notify,
+    runner,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -37,6 +38,11 @@ const OUTGOING: usize = 32;
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
+    // Root's part, which systemd starts: it shares the binary's pages and none of its configuration.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "runner") {
+        start_logging(tracing::Level::INFO);
+        return runner::main();
+    }
     let config = match configuration() {
         Ok(config) => config,
         Err(code) => return code,

@@ -66,6 +66,9 @@ pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 /// A day at one sample a minute: about 700 kB when full.
 pub const DEFAULT_BACKLOG_SAMPLES: usize = 24 * 60;
 
+/// How long running tasks may take to end when whoever runs them is stopped.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
 /// Where the root runner listens.
 pub const DEFAULT_RUNNER_SOCKET: &str = "/run/pistat-runner.sock";
 
@@ -84,7 +87,7 @@ impl AgentOptions {
             root: PathBuf::from("/"),
             backlog_samples: DEFAULT_BACKLOG_SAMPLES,
             runner_socket: PathBuf::from(DEFAULT_RUNNER_SOCKET),
-            stop_grace: Duration::from_secs(5),
+            stop_grace: STOP_GRACE,
         }
     }
 }

@@ -4,13 +4,13 @@
 //! publishes nothing on its run, so that nobody can turn a run's state by sending rubbish; it is counted and told in `info`. A signed order
 //! that this machine's own policy refuses is reported as `rejected`. A run that is known is never started again: its report is repeated.
 
-mod delivery;
+pub(crate) mod delivery;
 mod kin;
 mod output;
-mod policy;
+pub(crate) mod policy;
 mod process;
-mod record;
-mod run;
+pub(crate) mod record;
+pub(crate) mod run;
 mod supervisor;
 mod utf8;
 
@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use pistat_protocol::{
     id::{RunId, TaskId},
     order::{CancelOrder, ExecuteOrder, OrderError, PublicKey, Verified, VerifiedOrder},
@@ -29,14 +30,19 @@ use pistat_protocol::{
     task::Ack,
 };
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 
-pub(crate) use self::kin::{adopt_orphans, reap_orphans};
 use self::{
     delivery::Control,
+    policy::Root,
+    record::Record,
     run::{Context, Start},
+};
+pub(crate) use self::{
+    kin::{adopt_orphans, reap_orphans},
+    run::ask_session,
 };
 use crate::{AgentOptions, Outgoing, options::Policy};
 
@@ -67,12 +73,24 @@ pub(crate) enum Refusal {
     TooMany,
 }
 
+/// What has to be done about an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Heeded {
+    /// Nothing more.
+    Taken,
+    /// It needs root and names a session that the root runner has not made: it has to be sent again for one that it has.
+    NeedsRunnersSession,
+}
+
 /// The runs of this machine.
 pub(crate) struct Runs {
     context: Arc<Context>,
     key: PublicKey,
     policy: Policy,
     runner_socket: PathBuf,
+    /// Whether the session is the root runner's; unknown while it was not asked for one.
+    runner_session: Option<bool>,
     known: BTreeMap<RunId, watch::Sender<Control>>,
     finished: Finished,
     actors: JoinSet<RunId>,
@@ -98,12 +116,14 @@ impl Runs {
             nice: options.nice,
             stop_grace: options.stop_grace,
             outgoing,
+            runner_socket: Some(options.runner_socket.clone()),
         };
         let mut runs = Self {
             context: Arc::new(context),
             key: options.controller_key.clone(),
             policy: options.policy.clone(),
             runner_socket: options.runner_socket.clone(),
+            runner_session: None,
             known: BTreeMap::new(),
             finished: Finished::default(),
             actors: JoinSet::new(),
@@ -114,7 +134,8 @@ impl Runs {
             last_refusal: None,
         };
         for record in records {
-            runs.start(record.run, Start::Recovered(record));
+            let place = runs.place_of(&record);
+            runs.start(record.run, Start::Recovered(Box::new(record), place));
         }
         Ok(runs)
     }
@@ -129,18 +150,29 @@ impl Runs {
         (self.refused, self.last_refusal.as_deref())
     }
 
-    /// Whether the root runner is installed.
+    /// Whether the root runner is installed, for this user.
     pub(crate) fn has_runner(&self) -> bool {
-        self.runner_socket.exists()
+        rustix::fs::access(&self.runner_socket, rustix::fs::Access::WRITE_OK).is_ok()
+    }
+
+    /// Where to ask the root runner for a session, if it is installed.
+    pub(crate) fn runner_to_ask(&self) -> Option<PathBuf> {
+        self.has_runner().then(|| self.runner_socket.clone())
+    }
+
+    /// Whether the session of this connection is the root runner's; `None` when it was not asked for one.
+    pub(crate) fn set_runner_session(&mut self, is_runners: Option<bool>) {
+        self.runner_session = is_runners;
     }
 
     /// An order for a run has come on its topic.
-    pub(crate) fn order(&mut self, run: RunId, payload: &[u8], retain: bool, session: Option<&Session>) {
-        if let Err(refusal) = self.try_order(run, payload, retain, session) {
+    pub(crate) fn order(&mut self, run: RunId, payload: &[u8], retain: bool, session: Option<&Session>) -> Heeded {
+        self.try_order(run, payload, retain, session).unwrap_or_else(|refusal| {
             self.refused += 1;
             tracing::warn!(%run, reason = %refusal, refused = self.refused, "an order was refused");
             self.last_refusal = Some(format!("an order for run {run}: {refusal}"));
-        }
+            Heeded::Taken
+        })
     }
 
     fn try_order(
@@ -149,25 +181,25 @@ impl Runs {
         payload: &[u8],
         retain: bool,
         session: Option<&Session>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Heeded, Refusal> {
         if retain {
             return Err(Refusal::Retained);
         }
         let session = session.ok_or(Refusal::NoSession)?;
         let pi = self.context.pi.clone();
         match self.key.verify(payload)? {
-            VerifiedOrder::Execute(order) => self.execute(order.accept(&pi, session, run)?),
-            VerifiedOrder::Cancel(order) => self.cancel(&order.accept(&pi, session, run)?),
+            VerifiedOrder::Execute(order) => self.execute(order.accept(&pi, session, run)?, payload),
+            VerifiedOrder::Cancel(order) => self.cancel(&order.accept(&pi, session, run)?, payload),
             VerifiedOrder::Enroll(_) => Err(OrderError::OtherTopic.into()),
         }
     }
 
-    fn execute(&mut self, order: Verified<ExecuteOrder>) -> Result<(), Refusal> {
+    fn execute(&mut self, order: Verified<ExecuteOrder>, signed: &[u8]) -> Result<Heeded, Refusal> {
         let run = order.get().run;
         if let Some(known) = self.known.get(&run) {
             tracing::debug!(%run, "the run is known: its report is repeated");
             known.send_modify(|control| control.repeats += 1);
-            return Ok(());
+            return Ok(Heeded::Taken);
         }
         if self.finished.contains(run) {
             return Err(Refusal::Replayed);
@@ -175,23 +207,29 @@ impl Runs {
         if self.known.len() >= MAX_KNOWN_RUNS {
             return Err(Refusal::TooMany);
         }
-        // Until an order can be handed to the root runner, its being there makes no difference: nothing of root's runs as the agent's user.
-        let start = match policy::check(&self.policy, order.get(), false) {
+        let root = match (self.has_runner(), self.runner_session) {
+            (false, _) => Root::NotInstalled,
+            // Installed since this connection began.
+            (true, None) if order.get().root => return Ok(Heeded::NeedsRunnersSession),
+            (true, Some(true) | None) => Root::Available,
+            (true, Some(false)) => Root::Silent,
+        };
+        let start = match policy::check(&self.policy, order.get(), root) {
             Ok(()) => {
                 let places = self.places_of(&order.get().task, order.get().concurrency);
-                Start::Execute(Box::new(order), places)
+                Start::Execute { order: Box::new(order), signed: Bytes::copy_from_slice(signed), places }
             }
             Err(sentence) => Start::Refused(order.get().task.clone(), sentence),
         };
         self.start(run, start);
-        Ok(())
+        Ok(Heeded::Taken)
     }
 
-    fn cancel(&mut self, order: &Verified<CancelOrder>) -> Result<(), Refusal> {
+    fn cancel(&mut self, order: &Verified<CancelOrder>, signed: &[u8]) -> Result<Heeded, Refusal> {
         let run = order.get().run;
         if let Some(known) = self.known.get(&run) {
             known.send_modify(|control| {
-                control.cancel = true;
+                control.cancel = Some(Bytes::copy_from_slice(signed));
                 control.repeats += 1;
             });
         } else if self.known.len() >= MAX_KNOWN_RUNS {
@@ -199,7 +237,13 @@ impl Runs {
         } else if !self.finished.contains(run) {
             self.start(run, Start::Cancelled);
         }
-        Ok(())
+        Ok(Heeded::Taken)
+    }
+
+    /// The place of a run that the root runner may still have.
+    fn place_of(&mut self, record: &Record) -> Option<OwnedSemaphorePermit> {
+        let task = record.task.as_ref().filter(|_| !record.report.state.is_final())?;
+        self.places_of(task, record.runner?).try_acquire_owned().ok()
     }
 
     /// The places of a task. When the catalogue has changed their number, later runs go by the new one.

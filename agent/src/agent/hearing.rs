@@ -1,5 +1,7 @@
 //! What the agent does with what it hears.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use pistat_protocol::{
     codec::decode,
@@ -10,8 +12,11 @@ use pistat_protocol::{
 };
 use tokio::time::Instant;
 
-use super::{Agent, BACKFILL_DELAY, FIRST_SAMPLE};
-use crate::Incoming;
+use super::{Agent, BACKFILL_DELAY, FIRST_SAMPLE, Found};
+use crate::{
+    Incoming,
+    task::{Heeded, ask_session},
+};
 
 impl Agent {
     pub(super) fn hear(&mut self, heard: Incoming) {
@@ -24,13 +29,32 @@ impl Agent {
 
     /// A new session, told before `online`; then everything that is not acknowledged.
     fn connected(&mut self) {
-        let mut bits = [0; 16];
-        if let Err(error) = getrandom::fill(&mut bits) {
-            // Without a session no order is accepted: the machine is seen and runs nothing.
-            tracing::error!(%error, "no random session could be made; tasks are refused until the next connection");
-        } else {
-            self.session = Some(Session::from_random(bits));
+        self.session = None;
+        self.outbox.clear();
+        match self.runs.runner_to_ask() {
+            Some(socket) => self.ask_for_session(socket),
+            None => self.greet(None, None),
         }
+    }
+
+    /// The root runner makes the session itself where it is installed: only so does it know that an order is not an old one.
+    fn ask_for_session(&mut self, socket: PathBuf) {
+        self.session_asked += 1;
+        let asked = self.session_asked;
+        self.looking_up.spawn(async move { Found::Session(asked, ask_session(socket).await) });
+    }
+
+    pub(super) fn session_found(&mut self, asked: u64, session: Option<Session>) {
+        // Another connection, or none, has come in between.
+        if self.session_asked == asked {
+            let is_runners = session.is_some();
+            self.greet(session, Some(is_runners));
+        }
+    }
+
+    fn greet(&mut self, session: Option<Session>, is_runners: Option<bool>) {
+        self.session = session.or_else(own_session);
+        self.runs.set_runner_session(is_runners);
         self.outbox.clear();
         self.publish_info();
         self.publish_status(Availability::Online);
@@ -42,6 +66,7 @@ impl Agent {
 
     fn disconnected(&mut self) {
         self.session = None;
+        self.session_asked += 1;
         self.greeting = false;
         self.outbox.clear();
         self.backlog.disconnected();
@@ -64,8 +89,14 @@ impl Agent {
 
     fn order(&mut self, run: RunId, payload: &[u8], retain: bool) {
         // An empty retained message is how somebody clears a retained order.
-        if !payload.is_empty() {
-            self.runs.order(run, payload, retain, self.session.as_ref());
+        if payload.is_empty() {
+            return;
+        }
+        if self.runs.order(run, payload, retain, self.session.as_ref()) == Heeded::NeedsRunnersSession
+            && let Some(socket) = self.runs.runner_to_ask()
+        {
+            tracing::info!(%run, "the root runner was installed meanwhile: a new session begins");
+            self.ask_for_session(socket);
         }
     }
 
@@ -112,4 +143,15 @@ impl Agent {
             self.runs.repeat();
         }
     }
+}
+
+/// A session of the agent's own: enough for everything but tasks that need root.
+fn own_session() -> Option<Session> {
+    let mut bits = [0; 16];
+    if let Err(error) = getrandom::fill(&mut bits) {
+        // Without a session no order is accepted: the machine is seen and runs nothing.
+        tracing::error!(%error, "no random session could be made; tasks are refused until the next connection");
+        return None;
+    }
+    Some(Session::from_random(bits))
 }

@@ -30,7 +30,7 @@ pub(super) struct File {
 /// What the machine is willing to run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Execute {
+pub(crate) enum Execute {
     #[default]
     Controller,
     Listed,
@@ -40,34 +40,39 @@ pub(super) enum Execute {
 /// A task that it is willing to run.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     pub command: Option<Vec<String>>,
 }
 
 impl File {
     /// Reads the text.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        // The address may hold a broker's password: the offending line is named by its number and key, and not shown.
-        toml::from_str(text).map_err(|error| match error.span() {
-            Some(span) => {
-                let before = &text[..span.start.min(text.len())];
-                let start = before.rfind('\n').map_or(0, |end| end + 1);
-                let key = text[start..].lines().next().unwrap_or_default().split('=').next().unwrap_or_default().trim();
-                format!("line {}, {key}: {}", before.matches('\n').count() + 1, error.message())
-            }
-            None => error.message().to_owned(),
-        })
+        toml::from_str(text).map_err(|error| sentence(text, &error))
     }
 
     /// The listed tasks by their ids.
     pub(super) fn listed(&self) -> Result<BTreeMap<TaskId, Option<Vec<String>>>, String> {
-        let one = |(name, listed): (&String, &Listed)| {
-            let task: TaskId = name.parse().map_err(|error: pistat_protocol::id::InvalidId| error.to_string())?;
-            if listed.command.as_ref().is_some_and(Vec::is_empty) {
-                return Err(format!("the command of the task `{task}` is empty"));
-            }
-            Ok((task, listed.command.clone()))
-        };
-        self.task.iter().map(one).collect()
+        listed(&self.task)
     }
+}
+
+/// What is wrong with a file, and where. The address may hold a broker's password: the line is named by its number and key, and not shown.
+pub(crate) fn sentence(text: &str, error: &toml::de::Error) -> String {
+    let Some(span) = error.span() else { return error.message().to_owned() };
+    let before = &text[..span.start.min(text.len())];
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    let key = text[start..].lines().next().unwrap_or_default().split('=').next().unwrap_or_default().trim();
+    format!("line {}, {key}: {}", before.matches('\n').count() + 1, error.message())
+}
+
+/// Tasks by their ids, each with the command that an order must equal, if one is given.
+pub(crate) fn listed(tasks: &BTreeMap<String, Listed>) -> Result<BTreeMap<TaskId, Option<Vec<String>>>, String> {
+    let one = |(name, listed): (&String, &Listed)| {
+        let task: TaskId = name.parse().map_err(|error: pistat_protocol::id::InvalidId| error.to_string())?;
+        if listed.command.as_ref().is_some_and(Vec::is_empty) {
+            return Err(format!("the command of the task `{task}` is empty"));
+        }
+        Ok((task, listed.command.clone()))
+    };
+    tasks.iter().map(one).collect()
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use pistat_protocol::{
     codec::encode,
     id::{PiId, RunId},
@@ -45,8 +46,8 @@ pub(crate) struct Control {
     pub ack: Option<Ack>,
     /// Counts acknowledgements.
     pub acks: u64,
-    /// A person wants it to end.
-    pub cancel: bool,
+    /// A person wants it to end: the signed cancellation, byte for byte.
+    pub cancel: Option<Bytes>,
     /// The agent is being stopped.
     pub stop: bool,
 }

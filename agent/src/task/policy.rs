@@ -4,11 +4,22 @@ use pistat_protocol::order::ExecuteOrder;
 
 use crate::options::Policy;
 
+/// Whether tasks that need root can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// The root runner is there, or this is it.
+    Available,
+    /// It is not installed.
+    NotInstalled,
+    /// It is installed and did not answer.
+    Silent,
+}
+
 /// Checks an order against the machine's own policy.
 ///
 /// # Errors
 /// A sentence for the person who asked.
-pub(crate) fn check(policy: &Policy, order: &ExecuteOrder, runner: bool) -> Result<(), String> {
+pub(crate) fn check(policy: &Policy, order: &ExecuteOrder, root: Root) -> Result<(), String> {
     check_policy(policy, order)?;
     if order.argv.first().is_none_or(String::is_empty) {
         return Err("the order names no program".into());
@@ -16,14 +27,19 @@ pub(crate) fn check(policy: &Policy, order: &ExecuteOrder, runner: bool) -> Resu
     if order.argv.iter().any(|word| word.contains('\0')) {
         return Err("the order's command has a NUL character, which no program can be given".into());
     }
-    if order.root && !runner {
-        return Err(format!(
+    match root {
+        Root::NotInstalled if order.root => Err(format!(
             "the task `{}` needs root, and the root runner is not installed on this machine: install the package \
              pistat-runner there, or run its install script with --runner",
             order.task
-        ));
+        )),
+        Root::Silent if order.root => Err(format!(
+            "the task `{}` needs root, and the root runner of this machine does not answer: `systemctl status \
+             pistat-runner.socket` and `journalctl -u 'pistat-runner@*'` there say why",
+            order.task
+        )),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn check_policy(policy: &Policy, order: &ExecuteOrder) -> Result<(), String> {
@@ -85,7 +101,7 @@ mod tests {
             (&Policy::Controller, order("nul", &["a", "b\0c"], false), Some("NUL")),
         ];
         for (policy, order, refusal) in cases {
-            match (check(policy, &order, false), refusal) {
+            match (check(policy, &order, Root::NotInstalled), refusal) {
                 (Ok(()), None) => {}
                 (Err(sentence), Some(part)) => assert!(sentence.contains(part), "{sentence}"),
                 (result, _) => panic!("{}: {result:?}", order.task),
@@ -95,6 +111,9 @@ mod tests {
 
     #[test]
     fn with_the_runner_a_root_task_is_allowed() {
-        assert_eq!(check(&Policy::Controller, &order("reboot", &["reboot"], true), true), Ok(()));
+        let reboot = order("reboot", &["reboot"], true);
+        assert_eq!(check(&Policy::Controller, &reboot, Root::Available), Ok(()));
+        let sentence = check(&Policy::Controller, &reboot, Root::Silent).unwrap_err();
+        assert!(sentence.contains("pistat-runner.socket"), "{sentence}");
     }
 }

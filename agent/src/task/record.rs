@@ -29,6 +29,9 @@ pub(crate) struct Record {
     pub started_boot_milliseconds: u64,
     /// Its time limit.
     pub timeout_milliseconds: u64,
+    /// Present when the root runner has the run: how many runs of its task this machine does at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<u32>,
     /// What the controller is told.
     pub report: Report,
 }
@@ -52,6 +55,12 @@ impl Record {
     pub(crate) fn remove(folder: &Path, run: RunId) -> io::Result<()> {
         fs::remove_file(Self::path(folder, run))
     }
+}
+
+/// The record of one run, if there is one. A damaged one is set aside.
+pub(crate) fn find(folder: &Path, run: RunId) -> Option<Record> {
+    let path = Record::path(folder, run);
+    path.exists().then(|| load_one(&path)).flatten()
 }
 
 /// All records of a folder, oldest run first. Damaged files are renamed to `….damaged` and logged.
@@ -101,6 +110,7 @@ mod tests {
             ends: Ends::Restart,
             started_boot_milliseconds: 12,
             timeout_milliseconds: 60_000,
+            runner: None,
             report: Report {
                 state: RunState::Running,
                 started_at: None,

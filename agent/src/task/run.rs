@@ -3,10 +3,14 @@
 //! Its record is on disk before anything happens. It never waits for the controller: what to send is decided by [`Delivery`], and the
 //! process is held back only by a controller that acknowledges. Nothing of a run outlives it: what its first process leaves behind is ended.
 
+mod handover;
 mod settle;
+
+pub(crate) use self::handover::ask_session;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use pistat_protocol::{
     id::{PiId, RunId, TaskId},
     order::{ExecuteOrder, Verified},
@@ -42,28 +46,37 @@ pub(crate) struct Context {
     pub stop_grace: Duration,
     /// Where everything is published.
     pub outgoing: mpsc::Sender<Outgoing>,
+    /// Where the root runner listens, to which orders that need root are handed; `None` in the root runner itself.
+    pub runner_socket: Option<PathBuf>,
 }
 
 /// How a run begins.
 #[derive(Debug)]
 pub(crate) enum Start {
-    /// A verified and allowed order, and the places of its task.
-    Execute(Box<Verified<ExecuteOrder>>, Arc<Semaphore>),
+    /// A verified and allowed order, the bytes that the controller signed, and the places of its task.
+    Execute {
+        /// The order.
+        order: Box<Verified<ExecuteOrder>>,
+        /// As it came: the root runner verifies it itself.
+        signed: Bytes,
+        /// One for each run of the task that may be active at a time.
+        places: Arc<Semaphore>,
+    },
     /// An order that this machine's own policy refuses, with the sentence why.
     Refused(TaskId, String),
     /// A cancellation that came before the order.
     Cancelled,
-    /// Found on disk when the agent started.
-    Recovered(Record),
+    /// Found on disk when the agent started, with the place of its task when it may still be active.
+    Recovered(Box<Record>, Option<OwnedSemaphorePermit>),
 }
 
 /// Runs it to its very end. Returns its id.
 pub(crate) async fn run(context: Arc<Context>, id: RunId, start: Start, control: watch::Receiver<Control>) -> RunId {
     let task = match &start {
-        Start::Execute(order, _) => Some(order.get().task.clone()),
+        Start::Execute { order, .. } => Some(order.get().task.clone()),
         Start::Refused(task, _) => Some(task.clone()),
         Start::Cancelled => None,
-        Start::Recovered(record) => record.task.clone(),
+        Start::Recovered(record, _) => record.task.clone(),
     };
     let record = Record {
         run: id,
@@ -71,6 +84,7 @@ pub(crate) async fn run(context: Arc<Context>, id: RunId, start: Start, control:
         ends: Ends::Exit,
         started_boot_milliseconds: boot_milliseconds(),
         timeout_milliseconds: 0,
+        runner: None,
         report: empty_report(RunState::Running, &context.boot_id),
     };
     let delivery = Delivery::new(context.pi.clone(), id, record.report.clone(), Instant::now());
@@ -114,20 +128,30 @@ struct Run {
 enum Next {
     Deliver,
     Leave,
+    /// The root runner has delivered everything already.
+    Forget,
 }
 
 impl Run {
     async fn live(mut self, start: Start) {
         let next = match start {
-            Start::Execute(order, places) => self.execute(*order, places).await,
+            Start::Execute { order, signed, places } => match &self.context.runner_socket {
+                Some(_) if order.get().root => self.hand_over(order.get(), signed, places).await,
+                _ => self.execute(*order, places).await,
+            },
             Start::Refused(_, sentence) => self.end(RunState::Rejected, None, Some(sentence)).await,
             Start::Cancelled => {
                 let sentence = "cancelled before its order reached this machine".to_owned();
                 self.end(RunState::Cancelled, None, Some(sentence)).await
             }
-            Start::Recovered(record) => self.settle(record).await,
+            Start::Recovered(record, _place) => self.settle(*record).await,
         };
-        if next == Next::Deliver && self.deliver().await {
+        let forgets = match next {
+            Next::Deliver => self.deliver().await,
+            Next::Forget => true,
+            Next::Leave => false,
+        };
+        if forgets {
             self.forget().await;
         }
     }
@@ -168,7 +192,7 @@ impl Run {
                 // Nothing has happened and nothing is on disk: the controller sends it again.
                 return Err(Next::Leave);
             }
-            if control.cancel {
+            if control.cancel.is_some() {
                 let sentence = "cancelled while it waited for an earlier run of its task".to_owned();
                 return Err(self.end(RunState::Cancelled, None, Some(sentence)).await);
             }

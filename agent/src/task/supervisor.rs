@@ -204,7 +204,7 @@ impl Supervisor {
         }
         if control.stop {
             self.ask_to_end(Cause::Stopped, kin, self.limits.grace.min(stop_grace), now);
-        } else if control.cancel {
+        } else if control.cancel.is_some() {
             self.ask_to_end(Cause::Cancelled, kin, self.limits.grace, now);
         } else if now >= self.deadline {
             self.ask_to_end(Cause::TimedOut, kin, self.limits.grace, now);

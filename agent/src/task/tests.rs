@@ -55,7 +55,7 @@ impl Bench {
 
     fn hear(&mut self, payload: &[u8], retain: bool) {
         let session = self.session.clone();
-        self.runs.order(run_id(1), payload, retain, Some(&session));
+        let _ = self.runs.order(run_id(1), payload, retain, Some(&session));
     }
 }
 
@@ -86,9 +86,9 @@ fn only_an_order_of_this_session_that_is_not_retained_becomes_a_run() {
         let mut bench = Bench::new();
         let payload = encode(&bench.signed());
         bench.hear(&payload, true);
-        bench.runs.order(run_id(1), &payload, false, None);
-        bench.runs.order(run_id(1), &payload, false, Some(&Session::from_random([2; 16])));
-        bench.runs.order(run_id(2), &payload, false, Some(&bench.session));
+        let _ = bench.runs.order(run_id(1), &payload, false, None);
+        let _ = bench.runs.order(run_id(1), &payload, false, Some(&Session::from_random([2; 16])));
+        let _ = bench.runs.order(run_id(2), &payload, false, Some(&bench.session));
         assert_eq!((bench.runs.known(), bench.runs.refused().0), (vec![], 4));
         bench.hear(&payload, false);
         bench.hear(&payload, false);
@@ -103,7 +103,7 @@ fn more_runs_than_anybody_waits_for_are_refused() {
         for n in 0..MAX_KNOWN_RUNS as u64 + 5 {
             let order = ExecuteOrder { run: run_id(n + 1), ..bench.order() };
             let payload = encode(&bench.key.sign(&Order::Execute(order)));
-            bench.runs.order(run_id(n + 1), &payload, false, Some(&bench.session));
+            let _ = bench.runs.order(run_id(n + 1), &payload, false, Some(&bench.session));
         }
         assert_eq!((bench.runs.known().len(), bench.runs.refused().0), (MAX_KNOWN_RUNS, 5));
     });

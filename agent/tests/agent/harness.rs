@@ -266,7 +266,8 @@ impl Controller {
         let count = RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut random = [0; 10];
         getrandom::fill(&mut random).unwrap();
-        RunId::from_parts(1_780_000_000_000 + count, random)
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        RunId::from_parts(u64::try_from(now.as_millis()).unwrap() + count, random)
     }
 
     /// An order for the present session.
@@ -367,6 +368,11 @@ impl Chunks {
         self.0.into_values().collect()
     }
 
+    /// What came, in order.
+    pub(crate) fn into_chunks(self) -> Vec<OutputChunk> {
+        self.0.into_values().collect()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.0.values().map(|chunk| chunk.data.len()).sum()
     }
@@ -386,9 +392,14 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts it for `pi-1`; further words follow.
     pub(crate) fn start(url: &str, state: &Path, words: &[&str]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_pistat-agent")), url, state, words)
+    }
+
+    /// Starts it by a command that may begin with another program.
+    pub(crate) fn start_by(mut command: Command, url: &str, state: &Path, words: &[&str]) -> Self {
         let log = state.with_extension("log");
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_pistat-agent"))
+        let process = command
             .args(["--controller-url", url, "--pi-id", "pi-1", "--log-level", "debug", "--state"])
             .arg(state)
             .args(words)

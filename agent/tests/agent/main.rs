@@ -5,5 +5,6 @@
 mod connection;
 mod harness;
 mod orders;
+mod root;
 mod runs;
 mod start;

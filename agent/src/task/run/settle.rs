@@ -24,7 +24,7 @@ impl Run {
             if control.stop {
                 return Next::Leave;
             }
-            if control.cancel {
+            if control.cancel.is_some() {
                 let sentence = "cancelled while the machine was about to go down".to_owned();
                 return self.end(RunState::Cancelled, None, Some(sentence)).await;
             }
@@ -46,6 +46,9 @@ impl Run {
             report.output_chunks = None;
             self.delivery.set_report(self.record.report.clone());
             return Next::Deliver;
+        }
+        if self.record.runner.is_some() {
+            return self.find_again().await;
         }
         let same_boot = report.boot_id == self.context.boot_id;
         self.delivery.set_report(report.clone());

@@ -1,0 +1,420 @@
+//! The root runner: a process of root's for each connection of the agent, started by systemd and gone with its run.
+//!
+//! It runs tasks that need root, with the same code as the agent runs the others, and takes nothing but orders of the controller.
+//! What it believes, and why:
+//!
+//! - **The other end** is the agent's user: the socket's mode says so, and the kernel is asked again (`SO_PEERCRED`).
+//!   That user is not trusted with anything else. Whoever has taken it over can hold an order back or throw it away; no more.
+//! - **The signature**, over the very bytes that the controller sent, by the key that root pinned in a file of root's.
+//! - **The machine**: the pinned pi-id, on the board whose serial number was pinned.
+//! - **The session.** The runner makes it itself, at random, each time the agent connects to its controller and asks for one; the agent publishes
+//!   it as its own. So an order that names it was signed after that moment, whatever any clock says: one that was recorded earlier, on this machine or
+//!   anywhere on its way, names another. It is kept in memory (`/run`) and gone with the boot.
+//! - **Once.** A run's id is entered into root's own ledger, on disk, before anything starts; what is in it never starts again.
+//! - **Its age**, as a second fence where the clock is synchronised: a run that the controller made longer ago than any run may wait is refused.
+//! - **`root`.** An order that does not ask for root is none for root, though the signature is good.
+//! - **Root's policy** (`runner.toml`) comes last and wins.
+//!
+//! A run belongs to one instance, in a control group of its own. When the agent goes away the run goes on, its output is kept as it is while a
+//! controller is away (the first and the last half of 1 MiB, the gap counted), and whoever comes back finds it at a socket of the run's own.
+
+mod host;
+mod ledger;
+mod trust;
+pub(crate) mod wire;
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use pistat_protocol::{
+    id::RunId,
+    order::{ExecuteOrder, OrderError, Verified, VerifiedOrder},
+    status::Session,
+};
+use tokio::{net::UnixStream, sync::Semaphore, time::timeout};
+
+use self::{
+    host::Host,
+    ledger::Ledger,
+    trust::{Pinned, Settings, TrustError},
+    wire::{Kind, Wire},
+};
+use crate::{
+    disk,
+    facts::{self, Facts},
+    stats::Clock,
+    task::{adopt_orphans, policy, record, run::Start},
+};
+
+/// Whoever connects has to say what it wants within this time.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+
+/// How long the last word may take to leave.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// No run waits longer for its machine than a week; a day more for clocks that differ.
+const MOST_AGE: Duration = Duration::from_secs(8 * 86_400);
+
+/// Where systemd's directories are when it has not said so.
+const STATE: &str = "/var/lib/pistat-runner";
+const RUNTIME: &str = "/run/pistat-runner";
+const CONFIGURATION: &str = "/etc/pistat";
+
+/// The agent's own state folder, where its credential is.
+const AGENT_STATE: &str = "/var/lib/pistat-agent";
+
+/// Runs one signed task as root: started by systemd for each connection of the agent (pistat-runner.socket).
+#[derive(Debug, clap::Parser)]
+#[command(name = "pistat-agent runner", max_term_width = 100)]
+struct Words {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Believe the controller that the agent is enrolled with
+    Pin {
+        /// Refuse any other key than the one with this fingerprint: the part of the join token after the dot
+        #[arg(long, value_name = "FINGERPRINT")]
+        fingerprint: Option<String>,
+        /// How long to wait for an enrolment that is under way
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
+        /// The agent's state folder
+        #[arg(long, value_name = "DIR", default_value = AGENT_STATE)]
+        agent_state: PathBuf,
+    },
+}
+
+/// What `pistat-agent runner …` does.
+pub fn main() -> ExitCode {
+    let words = match <Words as clap::Parser>::try_parse_from(std::env::args_os().skip(1)) {
+        Ok(words) => words,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    let folders = Folders::from_environment();
+    let result = match words.command {
+        Some(Command::Pin { fingerprint, wait, agent_state }) => {
+            pin(&folders, &agent_state, fingerprint.as_deref(), Duration::from_secs(wait))
+        }
+        None => serve(folders).map_err(|error| error.to_string()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            tracing::error!("{sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where the runner's files are: folders that systemd has made, which only root may write.
+#[derive(Debug, Clone)]
+struct Folders {
+    state: PathBuf,
+    runtime: PathBuf,
+    configuration: PathBuf,
+}
+
+impl Folders {
+    fn from_environment() -> Self {
+        let folder = |name, default: &str| std::env::var_os(name).map_or_else(|| default.into(), PathBuf::from);
+        Self {
+            state: folder("STATE_DIRECTORY", STATE),
+            runtime: folder("RUNTIME_DIRECTORY", RUNTIME),
+            configuration: folder("CONFIGURATION_DIRECTORY", CONFIGURATION),
+        }
+    }
+
+    fn runs(&self) -> PathBuf {
+        self.state.join("runs")
+    }
+
+    fn session(&self) -> PathBuf {
+        self.runtime.join("session")
+    }
+
+    /// The session that was made last.
+    fn load_session(&self) -> Result<Session, Refusal> {
+        let text = std::fs::read_to_string(self.session()).map_err(|_| Refusal::NoSession)?;
+        Session::try_from(text).map_err(|_| Refusal::NoSession)
+    }
+}
+
+/// The socket of one run.
+fn run_socket(folder: &Path, run: RunId) -> PathBuf {
+    folder.join(format!("{run}.sock"))
+}
+
+/// The socket of one run, as the agent finds it: beside `/run/pistat-runner.sock` is the folder `/run/pistat-runner`.
+pub(crate) fn run_socket_beside(runner_socket: &Path, run: RunId) -> PathBuf {
+    run_socket(&runner_socket.with_extension(""), run)
+}
+
+// --- pinning
+
+fn pin(folders: &Folders, agent_state: &Path, fingerprint: Option<&str>, wait: Duration) -> Result<(), String> {
+    let began = Instant::now();
+    let pinned = loop {
+        match Pinned::from_agent(agent_state, facts::serial(Path::new("/")))? {
+            Some(pinned) => break pinned,
+            None if began.elapsed() < wait => std::thread::sleep(Duration::from_millis(500)),
+            None => return Err(format!("the agent is not enrolled yet: there is no key in {}", agent_state.display())),
+        }
+    };
+    let found = pinned.controller_key.fingerprint();
+    if fingerprint.is_some_and(|wanted| wanted != found) {
+        return Err(format!(
+            "the agent's controller has the fingerprint {found}, which is another; nothing was changed"
+        ));
+    }
+    std::fs::create_dir_all(&folders.state)
+        .and_then(|()| pinned.save(&folders.state))
+        .map_err(|error| format!("{} cannot be written: {error}", folders.state.display()))?;
+    tracing::info!("the root runner of {} believes the controller with the fingerprint {found}", pinned.pi);
+    Ok(())
+}
+
+// --- serving
+
+/// Why a connection came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error("the root runner is started by systemd, with a connection as its standard input: {0}")]
+    NoConnection(io::Error),
+    #[error("user {found} may not ask the root runner, which serves user {wanted} only")]
+    Stranger { found: u32, wanted: u32 },
+    #[error("{0}")]
+    Trust(#[from] TrustError),
+    #[error("the root runner failed: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Why an order starts nothing: a sentence for the person who asked.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("{0}")]
+    Trust(#[from] TrustError),
+    #[error(
+        "{0}; if the agent was enrolled with another controller meanwhile, run `pistat-agent runner pin` as root on this machine"
+    )]
+    Order(#[from] OrderError),
+    #[error("it has made no session since this machine was started")]
+    NoSession,
+    #[error("the order does not ask for root")]
+    NotRoot,
+    #[error("its controller was pinned on another board: run `pistat-agent runner pin` as root on this machine")]
+    OtherBoard,
+    #[error("the order's run was made longer ago than any run may wait")]
+    TooOld,
+    #[error("{0}")]
+    Policy(String),
+    #[error("the run has been started before: it is a replay")]
+    Replayed,
+    #[error("its ledger of runs cannot be used: {0}")]
+    Ledger(io::Error),
+    #[error("what it was asked is not understood")]
+    Nonsense,
+}
+
+fn serve(folders: Folders) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .thread_keep_alive(Duration::from_secs(1))
+        .thread_stack_size(256 * 1024)
+        .build()?;
+    let result = runtime.block_on(answer(folders));
+    runtime.shutdown_background();
+    result
+}
+
+fn connection_on_stdin() -> io::Result<UnixStream> {
+    let stream = std::os::unix::net::UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    stream.set_nonblocking(true)?;
+    let stream = UnixStream::from_std(stream)?;
+    stream.peer_cred()?;
+    Ok(stream)
+}
+
+/// Nobody but the agent's user is answered.
+fn check_peer(stream: &UnixStream, wanted: u32) -> Result<(), ServeError> {
+    let found = stream.peer_cred()?.uid();
+    if found == wanted { Ok(()) } else { Err(ServeError::Stranger { found, wanted }) }
+}
+
+async fn answer(folders: Folders) -> Result<(), ServeError> {
+    let stream = connection_on_stdin().map_err(ServeError::NoConnection)?;
+    let settings = Settings::load(&folders.configuration)?;
+    check_peer(&stream, settings.agent_uid)?;
+    let mut wire = Wire::new(stream);
+    let Ok(Some((kind, payload))) = timeout(FIRST_WORD, wire.frame()).await.unwrap_or(Ok(None)) else { return Ok(()) };
+    let runner = Runner { folders, settings };
+    match runner.begin(kind, &payload) {
+        Ok(Begin::Answer(kind, payload)) => {
+            wire.push(kind, &payload);
+            finish(wire).await;
+        }
+        Ok(Begin::Run(start, claim)) => {
+            wire.push(Kind::Accepted, &[]);
+            adopt_orphans();
+            Host::start(runner, *start, claim)?.run(wire).await?;
+        }
+        Err(refusal) => {
+            tracing::warn!("an order was refused: {refusal}");
+            wire.push(Kind::Refused, refusal.to_string().as_bytes());
+            finish(wire).await;
+        }
+    }
+    Ok(())
+}
+
+async fn finish(mut wire: Wire) {
+    // Whoever does not listen has gone.
+    let _ = timeout(LAST_WORD, wire.flush()).await;
+}
+
+/// What a connection begins with.
+enum Begin {
+    /// An answer, and that was all.
+    Answer(Kind, Vec<u8>),
+    /// A run.
+    Run(Box<Start>, Claim),
+}
+
+/// The right to one run on this machine, among all instances. Released when dropped.
+#[derive(Debug)]
+struct Claim {
+    run: RunId,
+    _lock: File,
+}
+
+struct Runner {
+    folders: Folders,
+    settings: Settings,
+}
+
+impl Runner {
+    fn begin(&self, kind: Kind, payload: &[u8]) -> Result<Begin, Refusal> {
+        match kind {
+            Kind::AskSession => Ok(Begin::Answer(Kind::Session, self.make_session()?.into_bytes())),
+            Kind::Execute => self.execute(payload),
+            Kind::Attach => self.attach(std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok())),
+            _ => Err(Refusal::Nonsense),
+        }
+    }
+
+    fn make_session(&self) -> Result<String, Refusal> {
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits)
+            .map_err(|error| Refusal::Policy(format!("the system gives no random numbers: {error}")))?;
+        let session = Session::from_random(bits).as_str().to_owned();
+        disk::replace(&self.folders.session(), session.as_bytes(), 0o600).map_err(Refusal::Ledger)?;
+        Ok(session)
+    }
+
+    fn execute(&self, signed: &[u8]) -> Result<Begin, Refusal> {
+        let order = self.admit(signed)?;
+        let run = order.get().run;
+        let claim = self.claim(run)?.ok_or(Refusal::Replayed)?;
+        if !Ledger::new(&self.folders.state).enter(run).map_err(Refusal::Ledger)? {
+            return Err(Refusal::Replayed);
+        }
+        let alone = Arc::new(Semaphore::new(1));
+        Ok(Begin::Run(Box::new(Start::Execute { order: Box::new(order), signed: Bytes::new(), places: alone }), claim))
+    }
+
+    /// Everything but the ledger.
+    fn admit(&self, signed: &[u8]) -> Result<Verified<ExecuteOrder>, Refusal> {
+        let pinned = Pinned::load(&self.folders.state)?;
+        let VerifiedOrder::Execute(order) = pinned.controller_key.verify(signed)? else {
+            return Err(Refusal::Nonsense);
+        };
+        let run = order.get().run;
+        let order = order.accept(&pinned.pi, &self.folders.load_session()?, run)?;
+        if !order.get().root {
+            return Err(Refusal::NotRoot);
+        }
+        if pinned.serial.is_some() && pinned.serial != facts::serial(Path::new("/")) {
+            return Err(Refusal::OtherBoard);
+        }
+        if Clock::new(Path::new("/")).is_synchronized() && age(run, SystemTime::now()) > MOST_AGE {
+            return Err(Refusal::TooOld);
+        }
+        policy::check(&self.settings.policy, order.get(), policy::Root::Available).map_err(Refusal::Policy)?;
+        Ok(order)
+    }
+
+    /// Checks a cancellation of the run that this instance has.
+    fn admit_cancel(&self, signed: &[u8], run: RunId) -> Result<(), Refusal> {
+        let pinned = Pinned::load(&self.folders.state)?;
+        let VerifiedOrder::Cancel(order) = pinned.controller_key.verify(signed)? else { return Err(Refusal::Nonsense) };
+        order.accept(&pinned.pi, &self.folders.load_session()?, run)?;
+        Ok(())
+    }
+
+    /// A run that an earlier instance had: its record says what became of it.
+    fn attach(&self, run: Option<RunId>) -> Result<Begin, Refusal> {
+        let run = run.ok_or(Refusal::Nonsense)?;
+        let Some(claim) = self.claim(run)? else { return Ok(Begin::Answer(Kind::Busy, Vec::new())) };
+        if let Some(record) = record::find(&self.folders.runs(), run) {
+            return Ok(Begin::Run(Box::new(Start::Recovered(Box::new(record), None)), claim));
+        }
+        let started = Ledger::new(&self.folders.state).contains(run).map_err(Refusal::Ledger)?;
+        Ok(Begin::Answer(if started { Kind::Done } else { Kind::Unknown }, Vec::new()))
+    }
+
+    fn lock_path(&self, run: RunId) -> PathBuf {
+        self.folders.runtime.join(format!("{run}.lock"))
+    }
+
+    /// `None` while another instance has the run.
+    fn claim(&self, run: RunId) -> Result<Option<Claim>, Refusal> {
+        let open = File::options().write(true).create(true).truncate(false).open(self.lock_path(run));
+        let lock = open.map_err(Refusal::Ledger)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Claim { run, _lock: lock })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(Refusal::Ledger(error)),
+        }
+    }
+
+    /// The context in which the run lives: as any run of the agent's, with root's own folder.
+    fn context(
+        &self,
+        outgoing: tokio::sync::mpsc::Sender<crate::Outgoing>,
+    ) -> Result<crate::task::run::Context, ServeError> {
+        let pinned = Pinned::load(&self.folders.state)?;
+        std::fs::create_dir_all(self.folders.runs())?;
+        Ok(crate::task::run::Context {
+            pi: pinned.pi,
+            folder: self.folders.runs(),
+            boot_id: Facts::boot_id(Path::new("/")),
+            nice: self.settings.nice,
+            stop_grace: crate::options::STOP_GRACE,
+            outgoing,
+            runner_socket: None,
+        })
+    }
+}
+
+/// How long ago the controller made a run; its id tells (RFC 9562, section 5.7).
+fn age(run: RunId, now: SystemTime) -> Duration {
+    let milliseconds = run.as_bytes()[..6].iter().fold(0, |time, byte| (time << 8) | u64::from(*byte));
+    now.duration_since(SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Which orders root takes, without any process being started.
+
+use std::collections::BTreeMap;
+
+use pistat_protocol::{
+    codec::encode,
+    order::{CancelOrder, ControllerKey, Order},
+    task::Ends,
+};
+
+use super::*;
+use crate::options::Policy;
+
+struct Bench {
+    runner: Runner,
+    key: ControllerKey,
+    session: Session,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str| folder.path().join(name);
+        let folders = Folders { state: of("state"), runtime: of("runtime"), configuration: of("etc") };
+        for path in [folders.runs(), folders.runtime.clone()] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let key = ControllerKey::from_secret(&[4; 32]);
+        let serial = facts::serial(Path::new("/"));
+        let pinned = Pinned { pi: "pi-1".parse().unwrap(), serial, controller_key: key.public() };
+        pinned.save(&folders.state).unwrap();
+        let settings = Settings { agent_uid: 0, policy: Policy::Controller, nice: 0 };
+        let runner = Runner { folders, settings };
+        let mut bench = Self { runner, key, session: Session::from_random([0; 16]), _folder: folder };
+        bench.session = bench.ask_session();
+        bench
+    }
+
+    fn ask_session(&self) -> Session {
+        match self.runner.begin(Kind::AskSession, &[]).unwrap() {
+            Begin::Answer(Kind::Session, text) => Session::try_from(String::from_utf8(text).unwrap()).unwrap(),
+            _ => panic!("a session"),
+        }
+    }
+
+    fn order(&self, n: u64) -> ExecuteOrder {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        ExecuteOrder {
+            pi: "pi-1".parse().unwrap(),
+            run: RunId::from_parts(u64::try_from(now.as_millis()).unwrap() + n, [0; 10]),
+            session: self.session.clone(),
+            task: "apt-upgrade".parse().unwrap(),
+            argv: vec!["apt-get".into()],
+            timeout_milliseconds: 1000,
+            grace_milliseconds: 100,
+            environment: BTreeMap::new(),
+            working_directory: None,
+            root: true,
+            ends: Ends::Exit,
+            concurrency: 1,
+            requested_by: "admin".into(),
+        }
+    }
+
+    fn execute(&self, signed: &[u8]) -> Result<Begin, Refusal> {
+        self.runner.begin(Kind::Execute, signed)
+    }
+
+    fn signed(&self, order: ExecuteOrder) -> Vec<u8> {
+        encode(&self.key.sign(&Order::Execute(order)))
+    }
+
+    fn refusal(&self, order: ExecuteOrder) -> String {
+        self.sentence(&self.signed(order))
+    }
+
+    fn sentence(&self, signed: &[u8]) -> String {
+        match self.execute(signed) {
+            Err(refusal) => refusal.to_string(),
+            Ok(_) => panic!("it was taken"),
+        }
+    }
+}
+
+#[test]
+fn a_signed_order_of_this_session_is_taken_once() {
+    let bench = Bench::new();
+    let signed = bench.signed(bench.order(1));
+    let Ok(Begin::Run(_, claim)) = bench.execute(&signed) else { panic!("it is taken") };
+    assert!(bench.sentence(&signed).contains("replay"), "while it runs");
+    drop(claim);
+    assert!(bench.sentence(&signed).contains("replay"), "and when it has ended");
+    let next_session = Bench { session: bench.ask_session(), ..bench };
+    let again = next_session.order(1);
+    let run = match next_session.key.public().verify(&signed).unwrap() {
+        VerifiedOrder::Execute(order) => order.get().run,
+        _ => panic!("an order to run"),
+    };
+    assert!(next_session.refusal(ExecuteOrder { run, ..again }).contains("replay"), "signed anew for another session");
+}
+
+#[test]
+fn what_is_unsigned_altered_foreign_or_old_starts_nothing() {
+    let bench = Bench::new();
+    let good = bench.order(1);
+    assert!(bench.execute(b"").is_err() && bench.execute(b"{\"kind\":\"execute\"}").is_err());
+    let unsigned = encode(&Order::Execute(good.clone()));
+    assert!(bench.execute(&unsigned).is_err());
+    let mut altered = bench.key.sign(&Order::Execute(good.clone()));
+    altered.payload = altered.payload.replace("apt-get", "apt-gat");
+    assert!(bench.sentence(&encode(&altered)).contains("signature"));
+    let stranger = ControllerKey::from_secret(&[5; 32]).sign(&Order::Execute(good.clone()));
+    assert!(bench.sentence(&encode(&stranger)).contains("runner pin"), "it says what to do after another enrolment");
+    let other = |change: &dyn Fn(&mut ExecuteOrder)| {
+        let mut order = good.clone();
+        change(&mut order);
+        bench.refusal(order)
+    };
+    assert!(other(&|order| order.pi = "pi-2".parse().unwrap()).contains("pi-2"));
+    assert!(other(&|order| order.session = Session::from_random([9; 16])).contains("session"));
+    assert!(other(&|order| order.root = false).contains("does not ask for root"));
+    assert!(other(&|order| order.argv.clear()).contains("no program"));
+    let cancel = CancelOrder { pi: good.pi.clone(), run: good.run, session: good.session.clone() };
+    assert!(bench.execute(&encode(&bench.key.sign(&Order::Cancel(cancel)))).is_err(), "a cancellation starts nothing");
+    assert!(bench.execute(&bench.signed(good)).is_ok(), "and the good one is still taken");
+}
+
+#[test]
+fn an_order_that_was_held_back_is_worth_nothing_in_the_next_session() {
+    let bench = Bench::new();
+    let held_back = bench.signed(bench.order(1));
+    let next = bench.ask_session();
+    assert_ne!(next, bench.session);
+    assert!(bench.sentence(&held_back).contains("session"));
+}
+
+#[test]
+fn after_a_boot_there_is_no_session_until_one_is_asked_for() {
+    let bench = Bench::new();
+    std::fs::remove_file(bench.runner.folders.session()).unwrap();
+    assert!(bench.refusal(bench.order(1)).contains("no session"));
+}
+
+#[test]
+fn a_cloned_card_is_not_believed() {
+    let bench = Bench::new();
+    let folder = &bench.runner.folders.state;
+    let pinned = Pinned { serial: Some("1000000012345678".into()), ..Pinned::load(folder).unwrap() };
+    pinned.save(folder).unwrap();
+    assert!(bench.refusal(bench.order(1)).contains("another board"));
+}
+
+#[test]
+fn roots_own_policy_comes_last_and_wins() {
+    let mut bench = Bench::new();
+    bench.runner.settings.policy = Policy::Listed(BTreeMap::from([("reboot".parse().unwrap(), None)]));
+    assert!(bench.refusal(bench.order(1)).contains("not among"));
+}
+
+#[test]
+fn only_a_signed_cancellation_of_this_run_counts() {
+    let bench = Bench::new();
+    let order = bench.order(1);
+    let cancel = CancelOrder { pi: order.pi.clone(), run: order.run, session: order.session.clone() };
+    let sign = |key: &ControllerKey, cancel: &CancelOrder| encode(&key.sign(&Order::Cancel(cancel.clone())));
+    let other = |cancel: CancelOrder| bench.runner.admit_cancel(&sign(&bench.key, &cancel), order.run).is_err();
+    assert!(bench.runner.admit_cancel(&sign(&bench.key, &cancel), order.run).is_ok());
+    assert!(bench.runner.admit_cancel(&sign(&ControllerKey::from_secret(&[6; 32]), &cancel), order.run).is_err());
+    assert!(other(CancelOrder { run: bench.order(2).run, ..cancel.clone() }));
+    assert!(other(CancelOrder { session: Session::from_random([9; 16]), ..cancel.clone() }));
+    assert!(other(CancelOrder { pi: "pi-2".parse().unwrap(), ..cancel }));
+}
+
+#[test]
+fn a_run_that_nobody_started_is_not_known() {
+    let bench = Bench::new();
+    let run = bench.order(1).run;
+    let ask = |run: &str| bench.runner.begin(Kind::Attach, run.as_bytes());
+    assert!(matches!(ask(&run.to_string()), Ok(Begin::Answer(Kind::Unknown, _))));
+    assert!(ask("../../etc/passwd").is_err());
+    let claim = bench.runner.claim(run).unwrap();
+    assert!(matches!(ask(&run.to_string()), Ok(Begin::Answer(Kind::Busy, _))));
+    drop(claim);
+    Ledger::new(&bench.runner.folders.state).enter(run).unwrap();
+    assert!(matches!(ask(&run.to_string()), Ok(Begin::Answer(Kind::Done, _))));
+}
+
+#[test]
+fn the_age_of_a_run_is_told_by_its_id() {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let run = RunId::from_parts(1_000_000_000, [1; 10]);
+    assert_eq!(age(run, at(1_000_600)), Duration::from_secs(600));
+    assert_eq!(age(run, at(5)), Duration::ZERO, "a run of the future is new");
+}
+
+#[test]
+fn pinning_takes_the_agents_key_if_it_is_the_right_one() {
+    use crate::credential::Credential;
+    let bench = Bench::new();
+    let agent = tempfile::tempdir().unwrap();
+    let folders = &bench.runner.folders;
+    let try_pin = |fingerprint: Option<&str>| pin(folders, agent.path(), fingerprint, Duration::ZERO);
+    assert!(try_pin(None).unwrap_err().contains("not enrolled yet"));
+    let mut credential = Credential::generate("pi-7".parse().unwrap(), None).unwrap();
+    let key = ControllerKey::from_secret(&[8; 32]).public();
+    credential.controller_key = Some(key.clone());
+    credential.save(agent.path()).unwrap();
+    assert!(try_pin(Some("another")).is_err());
+    assert_eq!(Pinned::load(&folders.state).unwrap().pi.as_str(), "pi-1", "nothing was changed");
+    try_pin(Some(&key.fingerprint())).unwrap();
+    let pinned = Pinned::load(&folders.state).unwrap();
+    assert_eq!((pinned.pi.as_str(), pinned.controller_key), ("pi-7", key));
+}

@@ -1,0 +1,258 @@
+//! A run that needs root: the order is handed to the root runner as it came, and from then on its words and the controller's are passed on.
+//!
+//! The run is the runner's: its record, its output and its end are there. So it goes on when this process ends, and is found again at the next
+//! start. Here is only a record that says so. What is published is always on this run's own topics, whatever the runner says.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use pistat_protocol::{order::ExecuteOrder, status::Session, task::RunState, topic::Topic};
+use tokio::{net::UnixStream, sync::Semaphore, time::Instant};
+
+use super::{Next, Run, empty_report, sleep_until};
+use crate::{
+    Outgoing,
+    runner::{
+        run_socket_beside,
+        wire::{Kind, Step, Told, Wire},
+    },
+    task::delivery::Control,
+};
+
+/// Systemd starts a process and the order goes to the disk before the answer: seconds on a Pi Zero that is busy.
+const ACCEPTED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How soon to look again for a runner that has gone.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// A runner that cannot be found for so long has been removed.
+const GIVEN_UP: Duration = Duration::from_secs(120);
+
+/// How long a session may take to be made.
+const SESSION_WITHIN: Duration = Duration::from_secs(5);
+
+/// Asks the root runner for a session, which it will accept orders for; `None` when it does not answer.
+pub(crate) async fn ask_session(socket: std::path::PathBuf) -> Option<Session> {
+    let ask = async {
+        let mut wire = Wire::new(UnixStream::connect(&socket).await?);
+        wire.push(Kind::AskSession, &[]);
+        wire.frame().await
+    };
+    match tokio::time::timeout(SESSION_WITHIN, ask).await {
+        Ok(Ok(Some((Kind::Session, text)))) => Session::try_from(String::from_utf8(text.into()).ok()?).ok(),
+        Ok(Ok(Some((Kind::Refused, sentence)))) => {
+            tracing::warn!("the root runner makes no session: {}", String::from_utf8_lossy(&sentence));
+            None
+        }
+        other => {
+            tracing::warn!(?other, "the root runner does not answer; tasks that need root are refused");
+            None
+        }
+    }
+}
+
+/// How a connection to the runner begins.
+#[derive(Debug)]
+enum Opening {
+    Order(Bytes),
+    Attach,
+}
+
+/// How a connection to the runner ended.
+#[derive(Debug)]
+enum End {
+    /// The controller has everything.
+    Done,
+    /// Nothing was started.
+    Refused(String),
+    /// The runner never started it.
+    Unknown,
+    /// The agent is being stopped; the run goes on.
+    Stopped,
+    /// There was no connection: nothing was said.
+    Unreached(io::Error),
+    /// The connection broke; whether the runner had accepted the run by then.
+    Broken(io::Error, bool),
+}
+
+/// What the runner has been told already over one connection.
+#[derive(Default)]
+struct Passed {
+    told: Told,
+    cancelled: bool,
+    accepted: bool,
+    /// A message that waits for room on the way to the controller.
+    waiting: Option<Outgoing>,
+}
+
+impl Run {
+    /// Hands an order over once there is a place for it.
+    pub(super) async fn hand_over(&mut self, order: &ExecuteOrder, signed: Bytes, places: Arc<Semaphore>) -> Next {
+        let _place = match self.wait_for_place(places).await {
+            Ok(place) => place,
+            Err(next) => return next,
+        };
+        self.record.runner = Some(order.concurrency);
+        self.record.report = empty_report(RunState::Running, &self.context.boot_id);
+        if let Err(error) = self.write().await {
+            let sentence = format!("not started: the state of runs cannot be written on this machine: {error}");
+            return self.end(RunState::Rejected, None, Some(sentence)).await;
+        }
+        tracing::info!(run = %order.run, task = %order.task, by = order.requested_by, "handing a task to the root runner");
+        match self.pass_on(Opening::Order(signed)).await {
+            End::Unreached(error) => {
+                let sentence = format!("the root runner of this machine could not be asked to take the task: {error}");
+                self.reject(sentence).await
+            }
+            other => self.go_on(other).await,
+        }
+    }
+
+    /// A run that the runner was given by an earlier process of the agent.
+    pub(super) async fn find_again(&mut self) -> Next {
+        let end = self.pass_on(Opening::Attach).await;
+        self.go_on(end).await
+    }
+
+    async fn go_on(&mut self, mut end: End) -> Next {
+        let mut missing_since = Instant::now();
+        loop {
+            match end {
+                End::Done => return Next::Forget,
+                End::Stopped => return Next::Leave,
+                End::Refused(sentence) => return self.reject(format!("the root runner refused it: {sentence}")).await,
+                End::Unknown => {
+                    return self.reject("the order did not reach the root runner of this machine".to_owned()).await;
+                }
+                End::Broken(error, true) => {
+                    missing_since = Instant::now();
+                    tracing::info!(run = %self.record.run, %error, "the root runner has gone; looking for it");
+                }
+                End::Unreached(error) | End::Broken(error, false) if missing_since.elapsed() >= GIVEN_UP => {
+                    let sentence = format!("the root runner that had this run cannot be reached any more: {error}");
+                    return self.end(RunState::Lost, None, Some(sentence)).await;
+                }
+                End::Unreached(_) | End::Broken(_, false) => {}
+            }
+            if !self.rest().await {
+                return Next::Leave;
+            }
+            end = self.pass_on(Opening::Attach).await;
+        }
+    }
+
+    async fn reject(&mut self, sentence: String) -> Next {
+        self.record.runner = None;
+        self.end(RunState::Rejected, None, Some(sentence)).await
+    }
+
+    /// Waits a moment; `false` when the agent is being stopped meanwhile.
+    async fn rest(&mut self) -> bool {
+        let until = Instant::now() + RETRY;
+        loop {
+            if self.control.borrow_and_update().stop {
+                return false;
+            }
+            tokio::select! {
+                changed = self.control.changed() => if changed.is_err() { return false },
+                () = tokio::time::sleep_until(until) => return true,
+            }
+        }
+    }
+
+    /// One connection from its beginning to its end.
+    async fn pass_on(&mut self, opening: Opening) -> End {
+        let mut passed = Passed::default();
+        match self.connect(opening).await {
+            Ok(mut wire) => match self.pass_both_ways(&mut wire, &mut passed).await {
+                Ok(end) => end,
+                Err(error) => End::Broken(error, passed.accepted),
+            },
+            Err(error) => End::Unreached(error),
+        }
+    }
+
+    /// A run that is alive has a socket of its own; otherwise a new instance of the runner is asked.
+    async fn connect(&self, opening: Opening) -> io::Result<Wire> {
+        let Some(socket) = &self.context.runner_socket else { return Err(io::ErrorKind::NotFound.into()) };
+        if let Opening::Attach = opening
+            && let Ok(stream) = UnixStream::connect(run_socket_beside(socket, self.record.run)).await
+        {
+            return Ok(Wire::new(stream));
+        }
+        let mut wire = Wire::new(UnixStream::connect(socket).await?);
+        match opening {
+            Opening::Order(signed) => wire.push(Kind::Execute, &signed),
+            Opening::Attach => wire.push(Kind::Attach, self.record.run.to_string().as_bytes()),
+        }
+        Ok(wire)
+    }
+
+    async fn pass_both_ways(&mut self, wire: &mut Wire, passed: &mut Passed) -> io::Result<End> {
+        let outgoing = self.context.outgoing.clone();
+        let accept_by = Instant::now() + ACCEPTED_WITHIN;
+        loop {
+            let control = self.control.borrow_and_update().clone();
+            if control.stop {
+                return Ok(End::Stopped);
+            }
+            if wire.is_flushed() && passed.accepted {
+                tell(wire, &control, passed);
+            }
+            tokio::select! {
+                biased;
+                changed = self.control.changed() => if changed.is_err() { return Ok(End::Stopped) },
+                permit = outgoing.reserve(), if passed.waiting.is_some() => {
+                    if let (Ok(permit), Some(next)) = (permit, passed.waiting.take()) { permit.send(next); }
+                }
+                step = wire.step(), if passed.waiting.is_none() => match step? {
+                    Step::Frame(kind, payload) => if let Some(end) = self.hear(kind, payload, passed) { return Ok(end) },
+                    Step::Flushed => {}
+                    Step::Closed => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
+                },
+                () = sleep_until(Some(accept_by)), if !passed.accepted => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+
+    fn hear(&self, kind: Kind, payload: Bytes, passed: &mut Passed) -> Option<End> {
+        match kind {
+            Kind::Accepted => passed.accepted = true,
+            Kind::Report => passed.waiting = Some(self.outgoing(Topic::Report, payload, false)),
+            Kind::Output => passed.waiting = Some(self.outgoing(Topic::Output, payload, false)),
+            Kind::Repetition => passed.waiting = Some(self.outgoing(Topic::Output, payload, true)),
+            Kind::Done => return Some(End::Done),
+            Kind::Unknown => return Some(End::Unknown),
+            Kind::Refused => return Some(End::Refused(String::from_utf8_lossy(&payload).into_owned())),
+            Kind::Busy => {
+                let error = io::Error::new(io::ErrorKind::WouldBlock, "another instance of it has the run");
+                return Some(End::Broken(error, false));
+            }
+            other => tracing::warn!(kind = ?other, "not for an agent"),
+        }
+        None
+    }
+
+    fn outgoing(
+        &self,
+        topic: impl Fn(pistat_protocol::id::PiId, pistat_protocol::id::RunId) -> Topic,
+        payload: Bytes,
+        retain: bool,
+    ) -> Outgoing {
+        Outgoing { topic: topic(self.context.pi.clone(), self.record.run), payload: payload.into(), qos: 1, retain }
+    }
+}
+
+/// Tells the runner what has changed since it was last told.
+fn tell(wire: &mut Wire, control: &Control, passed: &mut Passed) {
+    let Control { connection, repeats, ack, acks, .. } = *control;
+    let told = Told { connection, repeats, ack, acks };
+    if told != passed.told {
+        passed.told = told;
+        wire.push(Kind::Told, &pistat_protocol::codec::encode(&told));
+    }
+    if let Some(cancel) = control.cancel.as_ref().filter(|_| !passed.cancelled) {
+        passed.cancelled = true;
+        wire.push(Kind::Cancel, cancel);
+    }
+}

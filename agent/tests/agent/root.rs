@@ -1,0 +1,505 @@
+//! Tasks that need root: a real agent of an ordinary user, and real runners that are started for each connection as systemd does.
+//!
+//! Run as root, the agent is another user's (`setpriv`); run as anybody else, agent and runner are the same user's and the rest holds as well.
+
+use std::{
+    io::{Read, Write},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{PermissionsExt, chown},
+            net::{UnixListener, UnixStream},
+            process::CommandExt,
+        },
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use pistat_protocol::{
+    codec::encode,
+    order::{ControllerKey, Order},
+    status::{Info, Session},
+    task::{Report, RunState},
+    topic::Topic,
+};
+use tempfile::TempDir;
+
+use crate::harness::{Agent, Broker, Chunks, Controller, DEADLINE, text};
+
+const NOBODY: u32 = 65534;
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The user of the agent under test.
+fn agent_uid() -> u32 {
+    if own_uid() == 0 { NOBODY } else { own_uid() }
+}
+
+/// What systemd does for `pistat-runner.socket` with `Accept=yes`: a process for each connection, with the connection as its standard input.
+struct Systemd {
+    instances: Arc<Mutex<Vec<Child>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Systemd {
+    fn listen(place: &Place) -> Self {
+        let _ = std::fs::remove_file(place.socket());
+        let listener = UnixListener::bind(place.socket()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        std::fs::set_permissions(place.socket(), std::fs::Permissions::from_mode(0o600)).unwrap();
+        chown(place.socket(), Some(agent_uid()), None).unwrap();
+        let (instances, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (own_instances, own_stop, folder) = (instances.clone(), stop.clone(), place.folder.path().to_owned());
+        let thread = std::thread::spawn(move || {
+            while !own_stop.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        stream.set_nonblocking(false).unwrap();
+                        own_instances
+                            .lock()
+                            .unwrap()
+                            .push(runner(&folder, OwnedFd::from(stream).into()).spawn().unwrap());
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                }
+            }
+        });
+        Self { instances, stop, thread: Some(thread) }
+    }
+
+    /// How many runners there are now.
+    fn instances(&self) -> usize {
+        let mut instances = self.instances.lock().unwrap();
+        instances.retain_mut(|child| child.try_wait().unwrap().is_none());
+        instances.len()
+    }
+
+    async fn wait_until_idle(&self) {
+        let idle = async {
+            while self.instances() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, idle).await.expect("nothing stays resident");
+    }
+
+    fn kill_instances(&self) {
+        for child in self.instances.lock().unwrap().iter_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+        self.kill_instances();
+    }
+}
+
+fn runner(folder: &Path, stdin: Stdio) -> Command {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("runner.log")).unwrap();
+    let mut command = Command::new(folder.join("pistat-agent"));
+    command
+        .arg("runner")
+        .env_clear()
+        .env("STATE_DIRECTORY", folder.join("runner-state"))
+        .env("RUNTIME_DIRECTORY", folder.join("runner"))
+        .env("CONFIGURATION_DIRECTORY", folder.join("etc"))
+        .stdin(stdin)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0);
+    command
+}
+
+/// A machine's folders: the agent's, and root's.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str| folder.path().join(name);
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Where the tests are built, other users may not be allowed to look.
+        std::fs::copy(env!("CARGO_BIN_EXE_pistat-agent"), of("pistat-agent")).unwrap();
+        for (name, mode) in [("state", 0o700), ("runner", 0o711), ("runner-state", 0o700), ("etc", 0o755)] {
+            std::fs::create_dir(of(name)).unwrap();
+            std::fs::set_permissions(of(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        chown(of("state"), Some(agent_uid()), None).unwrap();
+        let place = Self { folder };
+        place.configure(&format!("agent_user = '{}'\n", agent_uid()));
+        place
+    }
+
+    fn of(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configure(&self, text: &str) {
+        std::fs::write(self.of("etc/runner.toml"), text).unwrap();
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.of("runner.sock")
+    }
+
+    fn pin(&self, key: &ControllerKey) {
+        let mut command = runner(self.folder.path(), Stdio::null());
+        command.args(["pin", "--wait", "10", "--fingerprint", &key.public().fingerprint(), "--agent-state"]);
+        assert!(command.arg(self.of("state")).status().unwrap().success(), "{}", self.log());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.of("runner.log")).unwrap_or_default()
+    }
+
+    fn start_agent(&self, broker: &Broker, token: Option<&str>) -> Agent {
+        std::fs::write(self.of("agent.toml"), format!("runner_socket = '{}'\n", self.socket().display())).unwrap();
+        let program = self.of("pistat-agent");
+        let command = if own_uid() == 0 {
+            let mut command = Command::new("setpriv");
+            command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".into()]);
+            command.arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        let file = self.of("agent.toml");
+        let mut words = vec!["--interval", "1", "--config", file.to_str().unwrap()];
+        words.extend(token.iter().flat_map(|token| ["--token", token]));
+        Agent::start_by(command, &format!("mqtt://127.0.0.1:{}", broker.port), &self.of("state"), &words)
+    }
+
+    /// Records of runs that are not settled yet, the agent's and root's.
+    fn records(&self) -> usize {
+        let count = |folder: &str| std::fs::read_dir(self.of(folder)).map_or(0, Iterator::count);
+        count("state/runs") + count("runner-state/runs")
+    }
+
+    async fn wait_until_no_records(&self) {
+        let wait = async {
+            while self.records() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("finished runs are forgotten on both sides");
+    }
+}
+
+/// A machine with an enrolled agent that is online, and the root runner.
+struct Stage {
+    agent: Agent,
+    controller: Controller,
+    systemd: Systemd,
+    place: Place,
+    broker: Broker,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let stage = Self::set_unpinned().await;
+        stage.place.pin(&stage.controller.key);
+        stage
+    }
+
+    async fn set_unpinned() -> Self {
+        let broker = Broker::start().await;
+        let mut controller = Controller::connect(&broker);
+        let place = Place::new();
+        let systemd = Systemd::listen(&place);
+        let agent = place.start_agent(&broker, Some(&controller.token()));
+        controller.wait_for_status("online").await;
+        Self { agent, controller, systemd, place, broker }
+    }
+
+    /// An order for root, sent.
+    async fn order(
+        &mut self,
+        script: &str,
+        change: impl Fn(&mut pistat_protocol::order::ExecuteOrder),
+    ) -> pistat_protocol::id::RunId {
+        let mut order = self.controller.order(&["sh", "-c", script]);
+        order.root = true;
+        change(&mut order);
+        self.controller.send(&order).await;
+        order.run
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the runner's log\n{}", self.place.log());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_needs_root_runs_as_root_and_nothing_stays_behind() {
+    let mut stage = Stage::set().await;
+    let run = stage.order("id -u; echo trouble >&2; exit 3", |_| {}).await;
+    let running = stage.controller.wait_for_report(run, RunState::Running).await;
+    assert!(running.started_at.is_some());
+    let (report, chunks) = stage.controller.collect(run).await;
+    assert_eq!((report.state, report.exit_code), (RunState::Failed, Some(3)), "{report:?}");
+    let all = text(&chunks);
+    assert!(all.contains(&format!("{}\n", own_uid())) && all.contains("trouble\n"), "{all}");
+    assert_eq!(report.output_chunks, Some(chunks.iter().filter(|chunk| !chunk.is_final).count() as u64));
+    stage.place.wait_until_no_records().await;
+    stage.systemd.wait_until_idle().await;
+    // What is not for root stays the agent's own.
+    let (report, chunks) = stage.controller.run("id -u").await;
+    assert_eq!((report.state, text(&chunks)), (RunState::Succeeded, format!("{}\n", agent_uid())));
+}
+
+#[tokio::test]
+async fn a_root_run_survives_a_killed_agent_and_arrives_whole() {
+    const LINES: usize = 60;
+    let mut stage = Stage::set().await;
+    let go = stage.place.of("go");
+    let script = format!(
+        "i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i; sleep 0.02; done; \
+         while [ ! -e {} ]; do sleep 0.05; done; echo last",
+        go.display()
+    );
+    let run = stage.order(&script, |_| {}).await;
+    let mut chunks = Chunks::default();
+    stage
+        .controller
+        .wait_for("the first lines", |heard| {
+            chunks.take(heard, run);
+            (chunks.bytes() > 0).then_some(())
+        })
+        .await;
+    stage.agent.kill().await;
+    stage.controller.wait_for_status("offline").await;
+    assert_eq!(stage.systemd.instances(), 1, "the run goes on without its agent");
+    std::fs::write(&go, "").unwrap();
+    stage.agent = stage.place.start_agent(&stage.broker, None);
+    let known = stage
+        .controller
+        .wait_for("info", |heard| {
+            chunks.take(heard, run);
+            matches!(heard.topic, Topic::Info(_)).then(|| heard.json::<Info>().known_runs)
+        })
+        .await;
+    assert_eq!(known, [run]);
+    let report = stage.controller.collect_into(&mut chunks, run, RunState::Succeeded).await;
+    assert_eq!((report.exit_code, report.dropped_bytes), (Some(0), 0));
+    let expected: String = (1..=LINES).map(|n| format!("line {n}\n")).chain(["last\n".to_owned()]).collect();
+    assert_eq!(text(&chunks.complete()), expected);
+    stage.place.wait_until_no_records().await;
+    stage.systemd.wait_until_idle().await;
+}
+
+#[tokio::test]
+async fn a_root_run_that_ends_while_no_agent_is_there_is_told_by_the_next() {
+    let mut stage = Stage::set().await;
+    let done = stage.place.of("done");
+    let script = format!("echo begin; sleep 0.5; seq 1 1000; touch {}", done.display());
+    let run = stage.order(&script, |_| {}).await;
+    stage.controller.wait_for_report(run, RunState::Running).await;
+    // As a package's upgrade does it.
+    assert!(stage.agent.terminate().await.success());
+    stage.controller.wait_for_status("offline").await;
+    let finished = async {
+        while !done.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, finished).await.expect("the task goes on to its end");
+    stage.agent = stage.place.start_agent(&stage.broker, None);
+    let mut chunks = Chunks::default();
+    stage.controller.collect_into(&mut chunks, run, RunState::Succeeded).await;
+    let expected: String = std::iter::once("begin\n".to_owned()).chain((1..=1000).map(|n| format!("{n}\n"))).collect();
+    // The first chunk may have been acknowledged before.
+    let all = text(&chunks.into_chunks());
+    assert!(expected.ends_with(&all) && all.len() >= expected.len() - "begin\n".len(), "{} bytes", all.len());
+    stage.place.wait_until_no_records().await;
+}
+
+#[tokio::test]
+async fn a_root_run_survives_a_broken_connection() {
+    let mut stage = Stage::set().await;
+    let run = stage.order("for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; sleep 0.1; done", |_| {}).await;
+    stage.controller.wait_for_report(run, RunState::Running).await;
+    stage.broker.stop();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stage.broker.start_again().await;
+    let mut chunks = Chunks::default();
+    let report = stage.controller.collect_into(&mut chunks, run, RunState::Succeeded).await;
+    assert_eq!(report.dropped_bytes, 0);
+    assert!(text(&chunks.into_chunks()).ends_with("8\n9\n10\n"));
+}
+
+#[tokio::test]
+async fn time_limit_and_cancellation_pass_through_to_everything_below() {
+    let mut stage = Stage::set().await;
+    let script = "trap '' TERM; setsid sleep 1000 & echo $!; while :; do sleep 0.1; done";
+    let lives = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    let run = stage.order(script, |order| (order.timeout_milliseconds, order.grace_milliseconds) = (1_000, 300)).await;
+    let (report, chunks) = stage.controller.collect(run).await;
+    assert_eq!(report.state, RunState::TimedOut, "{report:?}");
+    assert!(!lives(&text(&chunks)));
+    let run = stage.order(script, |order| order.grace_milliseconds = 300).await;
+    stage.controller.wait_for("output", |heard| matches!(heard.topic, Topic::Output(..)).then_some(())).await;
+    stage.controller.cancel(run).await;
+    let report = stage.controller.wait_for_report(run, RunState::Cancelled).await;
+    assert!(report.finished_at.is_some());
+    stage.place.wait_until_no_records().await;
+    stage.systemd.wait_until_idle().await;
+}
+
+#[tokio::test]
+async fn a_killed_runner_is_told_as_lost() {
+    let mut stage = Stage::set().await;
+    let run = stage.order("while :; do sleep 0.1; done", |_| {}).await;
+    stage.controller.wait_for_report(run, RunState::Running).await;
+    stage.systemd.kill_instances();
+    let report = stage.controller.wait_for_report(run, RunState::Lost).await;
+    assert!(report.reason.is_some_and(|reason| reason.contains("interrupted")));
+    stage.place.wait_until_no_records().await;
+}
+
+#[tokio::test]
+async fn an_unpinned_runner_says_what_to_do() {
+    let mut stage = Stage::set_unpinned().await;
+    let run = stage.order("true", |_| {}).await;
+    let report = stage.controller.wait_for_report(run, RunState::Rejected).await;
+    assert!(report.reason.is_some_and(|reason| reason.contains("runner pin")));
+    assert!(report.started_at.is_none());
+    stage.place.wait_until_no_records().await;
+    // And afterwards it works without anything being started again.
+    stage.place.pin(&stage.controller.key);
+    let run = stage.order("true", |_| {}).await;
+    stage.controller.wait_for_report(run, RunState::Succeeded).await;
+}
+
+#[tokio::test]
+async fn a_runner_that_is_installed_later_is_found_with_the_next_order() {
+    let broker = Broker::start().await;
+    let mut controller = Controller::connect(&broker);
+    let place = Place::new();
+    let _agent = place.start_agent(&broker, Some(&controller.token()));
+    controller.wait_for_status("online").await;
+    let before = controller.session.clone();
+    let _systemd = Systemd::listen(&place);
+    place.pin(&controller.key);
+    let mut order = controller.order(&["id", "-u"]);
+    order.root = true;
+    controller.send(&order).await;
+    let info = controller
+        .wait_for("a new session", |heard| match heard.topic {
+            Topic::Info(_) => Some(heard.json::<Info>()).filter(|info| Some(&info.session) != before.as_ref()),
+            _ => None,
+        })
+        .await;
+    assert!(info.runner && info.known_runs.is_empty());
+    order.session = info.session;
+    controller.send(&order).await;
+    controller.wait_for_report(order.run, RunState::Succeeded).await;
+}
+
+#[tokio::test]
+async fn a_runner_that_does_not_answer_is_named() {
+    let broker = Broker::start().await;
+    let mut controller = Controller::connect(&broker);
+    let place = Place::new();
+    drop(Systemd::listen(&place));
+    assert!(place.socket().exists(), "a socket that nobody listens at");
+    let _agent = place.start_agent(&broker, Some(&controller.token()));
+    controller.wait_for_status("online").await;
+    let mut order = controller.order(&["true"]);
+    order.root = true;
+    controller.send(&order).await;
+    let report: Report = controller.wait_for_report(order.run, RunState::Rejected).await;
+    assert!(report.reason.is_some_and(|reason| reason.contains("does not answer")));
+}
+
+/// Says one thing to a runner and reads everything that it says.
+fn ask(place: &Place, kind: u8, payload: &[u8]) -> Vec<u8> {
+    let mut stream = UnixStream::connect(place.socket()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    // Whoever is not served may find the connection closed before it has said anything.
+    let _ = stream.write_all(&[&[kind], &length[..], payload].concat());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+#[tokio::test]
+async fn whoever_is_not_the_agents_user_is_not_answered() {
+    let place = Place::new();
+    place.configure("agent_user = '4242'\n");
+    let systemd = Systemd::listen(&place);
+    // Even root may open the socket, and is not answered.
+    chown(place.socket(), Some(own_uid()), None).unwrap();
+    assert_eq!(ask(&place, b's', b""), b"");
+    assert!(place.log().contains("may not ask the root runner"), "{}", place.log());
+    systemd.wait_until_idle().await;
+}
+
+#[tokio::test]
+async fn replayed_and_forged_orders_start_nothing() {
+    let mut stage = Stage::set().await;
+    let proof = stage.place.of("ran");
+    let script = format!("echo x >> {}", proof.display());
+    let mut order = stage.controller.order(&["sh", "-c", &script]);
+    order.root = true;
+    stage.controller.send(&order).await;
+    stage.controller.wait_for_report(order.run, RunState::Succeeded).await;
+    stage.place.wait_until_no_records().await;
+    // From here on the test is whoever has taken over the agent's user: it may say to the runner what it likes.
+    stage.place.configure(&format!("agent_user = '{}'\n", own_uid()));
+    chown(stage.place.socket(), Some(own_uid()), None).unwrap();
+    let key = &stage.controller.key;
+    let signed = |key: &ControllerKey, order: &pistat_protocol::order::ExecuteOrder| {
+        encode(&key.sign(&Order::Execute(order.clone())))
+    };
+    let refused = |payload: &[u8], part: &str| {
+        let answer = ask(&stage.place, b'x', payload);
+        let sentence = String::from_utf8_lossy(&answer[5.min(answer.len())..]).into_owned();
+        assert!(answer.first() == Some(&b'N') && sentence.contains(part), "{part}: {sentence}");
+    };
+    refused(&signed(key, &order), "replay");
+    let new = pistat_protocol::order::ExecuteOrder { run: stage.controller.order(&["true"]).run, ..order.clone() };
+    refused(&encode(&Order::Execute(new.clone())), "payload");
+    refused(&signed(&ControllerKey::from_secret(&[66; 32]), &new), "signature");
+    let key = &stage.controller.key;
+    let mut altered = key.sign(&Order::Execute(new.clone()));
+    altered.payload = altered.payload.replace("echo x", "echo y");
+    refused(&encode(&altered), "signature");
+    let mut foreign = new.clone();
+    foreign.pi = "pi-2".parse().unwrap();
+    refused(&signed(key, &foreign), "pi-2");
+    let mut other_session = new.clone();
+    other_session.session = Session::from_random([1; 16]);
+    refused(&signed(key, &other_session), "session");
+    let mut not_for_root = new.clone();
+    not_for_root.root = false;
+    refused(&signed(key, &not_for_root), "does not ask for root");
+    // A session that is asked for anew makes what was signed before worthless.
+    assert_eq!(ask(&stage.place, b's', b"")[0], b'S');
+    refused(&signed(key, &new), "session");
+    assert_eq!(std::fs::read_to_string(&proof).unwrap(), "x\n");
+    stage.systemd.wait_until_idle().await;
+}
