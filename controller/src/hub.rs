@@ -6,6 +6,7 @@
 mod announce;
 pub mod ask;
 pub mod feed;
+mod homeassistant;
 mod machines;
 mod people;
 mod schedule;
@@ -37,6 +38,7 @@ use crate::{
     catalogue::Catalogue,
     config::{Config, Problem},
     fleet::{Fleet, Now},
+    homeassistant::{Announcer, Say},
     runs::{KeptRuns, Runs},
     store::{Demand, Loaded, Store, Stored, Ticket, Write, record::RunRecord, register::RegisterWrite},
 };
@@ -93,6 +95,8 @@ enum After {
     Access(Vec<crate::access::AccessChange>, AfterAccess),
     /// The join token.
     JoinToken(JoinToken, String, Reply<JoinToken>),
+    /// What Home Assistant may be told.
+    Announced(Vec<Say>),
     /// A token's file, after its account.
     Nothing,
 }
@@ -198,6 +202,7 @@ pub(crate) struct Hub {
     accepted_messages: u64,
     power: HashMap<PiId, pistat_protocol::stats::Power>,
     schedules: schedule::Schedules,
+    announcer: Announcer,
     numbers: Counted,
     /// Of the newest id, so that ids never go back.
     last_id_milliseconds: u64,
@@ -236,6 +241,7 @@ impl Hub {
             runs: Runs::new(kept, config.runs.per_machine as usize, config.runs.lost_after, now.monotonic),
             fleet: Fleet::new(loaded.given, enrolled.into_iter(), now),
             schedules: schedule::Schedules::new(&catalogue, now.wall),
+            announcer: homeassistant::announcer(&config, loaded.announced),
             catalogue,
             access: loaded.access,
             access_watch: access,
@@ -374,6 +380,7 @@ impl Hub {
             (After::Access(changes, after), result) => self.access_stored(&changes, after, result),
             (After::JoinToken(token, by, reply), Ok(())) => self.join_token_stored(token, &by, reply),
             (After::JoinToken(_, _, reply), Err(sentence)) => refuse(reply, Refused::unavailable(sentence)),
+            (After::Announced(say), _) => self.announced(say),
             (After::Nothing, _) => {}
         }
     }
@@ -460,6 +467,7 @@ impl Hub {
                 self.catalogue = catalogue;
                 self.schedules = schedule::Schedules::new(&self.catalogue, self.now.wall);
                 self.announce_tasks();
+                self.announcer.all_changed();
                 self.feed.push(Change::Tasks { tasks: self.catalogue.view() });
                 let count = self.catalogue.view().len();
                 self.event(
@@ -489,6 +497,7 @@ impl Hub {
         self.perform(steps);
         self.renew_watches();
         self.run_schedules();
+        self.announce_to_homeassistant();
         self.beat();
     }
 

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod fleet;
 pub mod history;
+mod homeassistant;
 mod hub;
 mod own_machine;
 mod runs;

@@ -27,7 +27,10 @@ use pistat_protocol::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::access::{Access, AccessChange, AccountRecord};
+use crate::{
+    access::{Access, AccessChange, AccountRecord},
+    homeassistant::Announced,
+};
 use files::{Readable, load_json, replace, replace_json, set_aside};
 use record::{GroupRecord, OutputState, RunRecord};
 pub use register::{Cursor, Reader, Retention, RunQuery};
@@ -123,6 +126,8 @@ pub(crate) enum Write {
     AdminToken(String),
     /// The join token.
     JoinToken(JoinToken),
+    /// What Home Assistant has been told of.
+    Announced(Announced),
 }
 
 /// Whether something may be refused when it cannot be stored.
@@ -201,6 +206,8 @@ pub struct Loaded {
     pub events: Vec<Event>,
     /// What was damaged and set aside, in sentences.
     pub damaged: Vec<String>,
+    /// What Home Assistant has been told of.
+    pub(crate) announced: Announced,
     /// Whether the account `admin` was made just now, or made anew.
     pub new_admin: bool,
 }
@@ -215,6 +222,7 @@ mod name {
     pub(super) const LABELS: &str = "labels.json";
     pub(super) const ASSIGNMENTS: &str = "tasks.json";
     pub(super) const MACHINES: &str = "machines.json";
+    pub(super) const ANNOUNCED: &str = "homeassistant.json";
     pub(super) const ACCESS: &str = "accounts.json";
     pub(super) const KEY: &str = "controller.key";
     pub(super) const ADMIN_TOKEN: &str = "admin.token";
@@ -265,6 +273,7 @@ impl Store {
                 .map_err(register_error)?,
             groups: register.groups(RECENT).map_err(register_error)?,
             events: register.newest_events(RECENT).map_err(register_error)?,
+            announced: load_json(&folder.join(name::ANNOUNCED), &mut damaged).map_err(in_folder)?,
             damaged,
             new_admin,
         };
@@ -578,6 +587,9 @@ impl Writer {
             Write::Access(changes) => self.files.write_access(changes),
             Write::AdminToken(token) => {
                 replace(&folder.join(name::ADMIN_TOKEN), format!("{token}\n").as_bytes(), Readable::Owner)
+            }
+            Write::Announced(announced) => {
+                replace_json(&folder.join(name::ANNOUNCED), announced, Readable::Everyone)
             }
             Write::JoinToken(token) => {
                 replace(&folder.join(name::JOIN_TOKEN), format!("{token}\n").as_bytes(), Readable::Owner)

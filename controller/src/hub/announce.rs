@@ -46,6 +46,7 @@ fn took(milliseconds: i64) -> String {
 impl Hub {
     /// Everything that is retained, said again on a new connection.
     pub(super) fn announce_everything(&mut self) {
+        self.announcer.connected(self.now.monotonic);
         self.publish(&Topic::ControllerKey, encode(&self.key.public().view()), 1, true);
         self.announce_tasks();
         let machines: Vec<PiId> = self.fleet.ids().cloned().collect();
@@ -69,6 +70,7 @@ impl Hub {
         let (meta, settings) = (encode(&self.fleet.meta(pi)), encode(&self.fleet.settings(pi)));
         self.publish(&Topic::Meta(pi.clone()), meta, 1, true);
         self.publish(&Topic::Settings(pi.clone()), settings, 1, true);
+        self.announcer.changed(pi);
     }
 
     /// A run's state, which is on the disk: topic, feed, log; a final one also as a result.

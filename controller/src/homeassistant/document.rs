@@ -1,0 +1,326 @@
+//! One machine's discovery document.
+//!
+//! Rules of Home Assistant that are kept here: a component without `unique_id`, or one of an unknown platform, makes the whole document be dropped; so does a
+//! device without identifiers or an origin without a name. Names are short, since Home Assistant puts the device's in front.
+//! The whole device is available while both the controller and its agent are; what must be told of a machine that is away asks for the controller only.
+
+use std::collections::BTreeMap;
+
+use pistat_protocol::{
+    id::{PiId, TaskId},
+    status::Info,
+    task::{Ends, RunState},
+    topic::{Topic, Topics},
+};
+use serde_json::{Map, Value, json};
+
+use crate::config::HomeAssistant;
+
+use super::{
+    known::{Known, told_by},
+    sensors::{Entity, OF_INFO, OF_SAMPLES, Platform},
+};
+
+/// What has been announced: the components of each document, by its topic. What the state folder keeps.
+pub(crate) type Announced = BTreeMap<String, Components>;
+
+/// The components of a document, by their keys.
+pub(crate) type Components = BTreeMap<String, Platform>;
+
+/// After how many intervals without a sample a value is unavailable, should nobody have said that the machine is gone.
+const EXPIRE_INTERVALS: f64 = 3.0;
+
+/// Where documents go and what they refer to.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The fleet's topics.
+    pub(crate) topics: Topics,
+    /// Home Assistant's discovery prefix.
+    pub(crate) prefix: String,
+    /// The dashboard's address, where it is known.
+    pub(crate) dashboard: Option<String>,
+}
+
+/// What is known of a machine, besides its abilities.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts<'a> {
+    /// The label in force.
+    pub(crate) label: String,
+    /// What it is.
+    pub(crate) info: &'a Info,
+    /// The tasks that run there without arguments.
+    pub(crate) buttons: Vec<Button>,
+}
+
+/// A task as a button.
+#[derive(Debug, Clone)]
+pub(crate) struct Button {
+    /// What is asked for.
+    pub(crate) task: TaskId,
+    /// Its name.
+    pub(crate) label: String,
+    /// What its success looks like.
+    pub(crate) ends: Ends,
+}
+
+/// The topic on which Home Assistant says that it was started or stops; `None` when nothing is announced to it.
+pub(crate) fn birth_topic(config: &HomeAssistant) -> Option<String> {
+    config.discovery.then(|| format!("{}/status", config.prefix))
+}
+
+impl Place {
+    /// Of ids and of the document's topic: machines of another prefix on the same broker are other machines. Home Assistant takes only `[a-zA-Z0-9_-]`.
+    fn device(&self, pi: &PiId) -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+        let stem: String = self.topics.prefix().chars().map(plain).collect();
+        format!("{stem}_{pi}")
+    }
+
+    /// The topic of a machine's document.
+    pub(crate) fn topic(&self, pi: &PiId) -> String {
+        format!("{}/device/{}/config", self.prefix, self.device(pi))
+    }
+
+    /// A machine's components, by their keys. What `info` had once told is still announced when it was before.
+    pub(super) fn components(
+        &self,
+        pi: &PiId,
+        facts: &Facts<'_>,
+        known: &Known,
+        announced: Option<&Components>,
+    ) -> BTreeMap<String, (Platform, Value)> {
+        let machine = Machine { place: self, pi, device: self.device(pi), facts };
+        let mut components = BTreeMap::new();
+        let was = |key: &str| announced.is_some_and(|announced| announced.contains_key(key));
+        for entity in OF_SAMPLES.iter().filter(|entity| known.has(entity.key)) {
+            components.insert(entity.key.to_owned(), (entity.platform, machine.of_sample(entity)));
+        }
+        for entity in OF_INFO.iter().filter(|entity| told_by(facts.info, entity.key, was(entity.key))) {
+            components.insert(entity.key.to_owned(), (entity.platform, machine.of_info(entity)));
+        }
+        for mount in known.mounts() {
+            let (key, value) = machine.disk(mount);
+            components.entry(key).or_insert((Platform::Sensor, value));
+        }
+        for button in &facts.buttons {
+            let (key, value) = machine.button(button);
+            components.insert(key, (Platform::Button, value));
+        }
+        components.insert("online".to_owned(), (Platform::BinarySensor, machine.online()));
+        components.insert("task_result".to_owned(), (Platform::Event, machine.task_result()));
+        components
+    }
+
+    /// The document's text.
+    pub(super) fn text(&self, pi: &PiId, facts: &Facts<'_>, components: Map<String, Value>) -> Vec<u8> {
+        let machine = Machine { place: self, pi, device: self.device(pi), facts };
+        let document = json!({
+            "dev": machine.device(),
+            "o": {"name": "pistat", "sw": env!("CARGO_PKG_VERSION")},
+            "availability": machine.availability(),
+            "availability_mode": "all",
+            "state_topic": machine.own(Topic::Stats),
+            "qos": 1,
+            "cmps": components,
+        });
+        document.to_string().into_bytes()
+    }
+}
+
+/// What the text of a component that is gone is: Home Assistant removes it, and the next document leaves it out.
+pub(super) fn gone(platform: Platform) -> Value {
+    json!({"p": platform.as_str()})
+}
+
+struct Machine<'a> {
+    place: &'a Place,
+    pi: &'a PiId,
+    device: String,
+    facts: &'a Facts<'a>,
+}
+
+impl Machine<'_> {
+    fn own(&self, topic: impl FnOnce(PiId) -> Topic) -> String {
+        self.place.topics.format(&topic(self.pi.clone()))
+    }
+
+    fn device(&self) -> Value {
+        let info = self.facts.info;
+        let mut device = json!({
+            "ids": [self.device],
+            "name": self.facts.label,
+            "sw": format!("pistat-agent {}", info.agent_version),
+        });
+        let manufacturer = info.model.as_ref().filter(|model| model.starts_with("Raspberry Pi"));
+        let given = [
+            ("mf", manufacturer.map(|_| "Raspberry Pi Ltd".to_owned())),
+            ("mdl", info.model.clone()),
+            ("sn", info.serial.clone()),
+            ("cu", self.place.dashboard.as_ref().map(|url| format!("{url}/#/pi/{}", self.pi))),
+            ("via_device", (!self.pi.is_controller()).then(|| self.place.device(&PiId::controller()))),
+        ];
+        for (name, value) in given {
+            if let Some(value) = value {
+                device[name] = value.into();
+            }
+        }
+        device
+    }
+
+    fn controller_status(&self) -> String {
+        self.place.topics.format(&Topic::Status(PiId::controller()))
+    }
+
+    /// Both the controller and the machine's agent; on the controller's own machine they are one.
+    fn availability(&self) -> Value {
+        let controller = json!({"topic": self.controller_status()});
+        if self.pi.is_controller() {
+            json!([controller])
+        } else {
+            json!([controller, {"topic": self.own(Topic::Status)}])
+        }
+    }
+
+    /// What every component has.
+    fn component(&self, platform: Platform, key: &str, name: &str) -> Value {
+        json!({
+            "p": platform.as_str(),
+            "name": name,
+            "unique_id": format!("{}_{key}", self.device),
+            "default_entity_id": format!("{}.{}", platform.as_str(), slug(&format!("{} {name}", self.facts.label), self.pi)),
+        })
+    }
+
+    fn entity<T>(&self, entity: &Entity<T>) -> Value {
+        let mut value = self.component(entity.platform, entity.key, entity.name);
+        value["value_template"] = entity.template().into();
+        let texts = [("unit_of_measurement", entity.unit), ("device_class", entity.class), ("icon", entity.icon)];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                value[name] = text.into();
+            }
+        }
+        if let Some(precision) = entity.precision {
+            value["state_class"] = "measurement".into();
+            value["suggested_display_precision"] = precision.into();
+        }
+        if entity.diagnostic {
+            value["entity_category"] = "diagnostic".into();
+        }
+        if entity.hidden {
+            value["enabled_by_default"] = false.into();
+        }
+        value
+    }
+
+    fn of_sample(&self, entity: &Entity<pistat_protocol::stats::Sample>) -> Value {
+        let mut value = self.entity(entity);
+        value["expire_after"] = self.expire_after().into();
+        value
+    }
+
+    fn of_info(&self, entity: &Entity<Info>) -> Value {
+        let mut value = self.entity(entity);
+        value["state_topic"] = self.own(Topic::Info).into();
+        value
+    }
+
+    /// Whole seconds, as Home Assistant takes them.
+    fn expire_after(&self) -> u64 {
+        let longest = *pistat_protocol::status::INTERVAL_SECONDS.end();
+        let interval = self.facts.info.interval_seconds;
+        let interval = if interval.is_finite() { interval.clamp(0.0, longest) } else { longest };
+        std::time::Duration::from_secs_f64(interval * EXPIRE_INTERVALS).as_secs_f64().ceil().max(1.0) as u64
+    }
+
+    fn disk(&self, mount: &str) -> (String, Value) {
+        let root = mount == "/";
+        let key = if root { "disk".to_owned() } else { format!("disk_{}", slug(mount, self.pi)) };
+        let name = if root { "Disk".to_owned() } else { format!("Disk {mount}") };
+        let mut value = self.component(Platform::Sensor, &key, &name);
+        // A text in JSON is one in a template, too.
+        let text = Value::from(mount).to_string();
+        let options = json!({
+            "value_template": format!(
+                "{{{{ value_json.disks | default([]) | selectattr('mount', 'eq', {text}) | map(attribute='used_percent') | first | default('None') }}}}"
+            ),
+            "unit_of_measurement": "%",
+            "state_class": "measurement",
+            "suggested_display_precision": 0,
+            "expire_after": self.expire_after(),
+            "icon": "mdi:harddisk",
+        });
+        add(&mut value, options);
+        (key, value)
+    }
+
+    fn button(&self, button: &Button) -> (String, Value) {
+        let key = format!("task_{}", button.task.as_str().replace('-', "_"));
+        let mut value = self.component(Platform::Button, &key, &button.label);
+        let request = Topic::Request(pistat_protocol::id::Target::Pi(self.pi.clone()));
+        let options = json!({
+            "command_topic": self.place.topics.format(&request),
+            "payload_press": button.task.as_str(),
+            "retain": false,
+            "entity_category": "config",
+        });
+        add(&mut value, options);
+        if button.ends == Ends::Restart {
+            value["device_class"] = "restart".into();
+        }
+        (key, value)
+    }
+
+    /// Off while the machine is away: so it does not ask for the machine itself. Where the controller tells of its own machine, nothing else could tell.
+    fn online(&self) -> Value {
+        let mut value = self.component(Platform::BinarySensor, "online", "Online");
+        let availability = if self.pi.is_controller() { json!([]) } else { self.controller_only() };
+        let options = json!({
+            "device_class": "connectivity",
+            "entity_category": "diagnostic",
+            "state_topic": self.own(Topic::Status),
+            "payload_on": "online",
+            "payload_off": "offline",
+            "availability": availability,
+        });
+        add(&mut value, options);
+        value
+    }
+
+    /// Runs also end (expired, lost) while their machine is away.
+    fn task_result(&self) -> Value {
+        let mut value = self.component(Platform::Event, "task_result", "Task result");
+        let kinds: Vec<_> = RunState::ALL.into_iter().filter(|state| state.is_final()).map(RunState::as_str).collect();
+        let options = json!({
+            "state_topic": self.own(Topic::Result),
+            "event_types": kinds,
+            "icon": "mdi:console-line",
+            "availability": self.controller_only(),
+        });
+        add(&mut value, options);
+        value
+    }
+
+    fn controller_only(&self) -> Value {
+        json!([{"topic": self.controller_status()}])
+    }
+}
+
+fn add(value: &mut Value, options: Value) {
+    if let (Value::Object(value), Value::Object(options)) = (value, options) {
+        value.extend(options);
+    }
+}
+
+/// As an entity id has it: small letters, digits, single underscores between them.
+fn slug(text: &str, otherwise: &PiId) -> String {
+    let plain = |text: &str| {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("_")
+    };
+    let slug = plain(text);
+    if slug.is_empty() { plain(otherwise.as_str()) } else { slug }
+}
+
+#[cfg(test)]
+mod tests;
