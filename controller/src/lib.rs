@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod history;
 mod homeassistant;
 mod hub;
+pub mod install;
 mod own_machine;
 mod runs;
 pub mod schedule;

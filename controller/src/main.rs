@@ -6,6 +6,8 @@ use pistat::{
     Controller,
     cli::{self, Entry},
     config::{Broker, BrokerUrl, Config, Flags},
+    install,
+    start::Welcome,
 };
 
 fn main() -> ExitCode {
@@ -81,15 +83,24 @@ fn welcome(controller: &Controller, config: &Config) {
         let admin_token = config.state.join("admin.token");
         println!("  mqtt        mqtt://{host}:{}   user admin, password in {}", mqtt.port(), admin_token.display());
     }
-    let join = match &config.mqtt.broker {
-        Broker::Embedded => there,
-        Broker::External(url) => {
-            println!("  mqtt        {url}   the broker of mqtt.broker, which says who may connect");
-            address_for_agents(url)
-        }
+    if let Broker::External(url) = &config.mqtt.broker {
+        println!("  mqtt        {url}   the broker of mqtt.broker, which says who may connect");
+    }
+    println!("  add a Pi    {}\n", add_a_pi(config, &there, welcome));
+}
+
+/// What is typed on a Pi: the command that installs an agent where this controller has one, else how an agent is started that is there already.
+fn add_a_pi(config: &Config, url: &str, welcome: &Welcome) -> String {
+    let token = welcome.join_token.to_string();
+    let start = |url: &str| {
+        let indent = " ".repeat(16);
+        format!("pistat-agent --controller-url {url} --pi-id pi-1 --label \"Rack Pi 1\" \\\n{indent}--token {token}")
     };
-    println!("  add a Pi    pistat-agent --controller-url {join} --pi-id pi-1 --label \"Rack Pi 1\" \\");
-    println!("                --token {}\n", welcome.join_token);
+    match (&config.mqtt.broker, &welcome.install_sha256) {
+        (Broker::External(broker), _) => start(&address_for_agents(broker)),
+        (Broker::Embedded, Some(sha256)) => install::command(url, "pi-1", "Rack Pi 1", &token, sha256),
+        (Broker::Embedded, None) => start(url),
+    }
 }
 
 /// What an agent is given: on another's broker it has a user of its own, named as the machine.

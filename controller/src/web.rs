@@ -8,6 +8,7 @@ mod api;
 mod assets;
 mod console;
 mod feed;
+mod install;
 mod login;
 mod metrics;
 mod mqtt;
@@ -37,6 +38,7 @@ use crate::{
     access::Access,
     config::Config,
     hub::ask::{Ask, Refused, Reply},
+    install::Downloads,
     store::Reader,
 };
 pub(crate) use server::{Listener, serve};
@@ -55,6 +57,7 @@ pub(crate) struct Web {
     pub(crate) readers: Arc<Readers>,
     pub(crate) broker: Option<BrokerHandle>,
     pub(crate) config: Arc<Config>,
+    pub(crate) downloads: Arc<Downloads>,
     pub(crate) mqtt: Option<SocketAddr>,
     pub(crate) stop: CancellationToken,
 }
@@ -112,6 +115,8 @@ fn open_routes() -> Router<Web> {
         .route("/healthz", get(api::healthz))
         .route("/api/login", post(login::login))
         .route("/mqtt", get(mqtt::connect))
+        .route("/install.sh", get(install::script))
+        .route("/download/{target}", get(install::download))
         .fallback(assets::asset)
 }
 
@@ -152,6 +157,7 @@ fn admin_routes() -> Router<Web> {
         .route("/api/accounts/{name}/rotate", post(accounts::rotate))
         .route("/api/join-token", get(accounts::join_token))
         .route("/api/join-token/rotate", post(accounts::rotate_join_token))
+        .route("/api/installation", get(install::installation))
         .route("/api/enrolments", get(accounts::enrolments).post(accounts::add_agent))
         .route("/api/enrolments/{pi}", delete(api::forget))
         .route("/api/enrolments/{pi}/reset", post(accounts::reset_agent))

@@ -54,6 +54,7 @@ fn types() -> String {
         api::NewAccount,
         api::NewToken,
         api::JoinTokenView,
+        api::Installation,
         api::NewEnrolment,
         api::Enrolment,
         api::History,

@@ -153,6 +153,16 @@ pub struct JoinTokenView {
     pub token: String,
 }
 
+/// `GET /api/installation`: what the command that adds a machine has to name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Installation {
+    /// The SHA-256 of `/install.sh`, in hexadecimal.
+    pub script_sha256: String,
+    /// The processors for which `/download/…` has an agent.
+    pub architectures: Vec<String>,
+}
+
 /// `POST /api/enrolments`: a single-use token for one pi-id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]

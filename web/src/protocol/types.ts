@@ -967,6 +967,16 @@ export type JoinTokenView = {
  */
 token: string, };
 
+export type Installation = { 
+/**
+ * The SHA-256 of `/install.sh`, in hexadecimal.
+ */
+script_sha256: string, 
+/**
+ * The processors for which `/download/…` has an agent.
+ */
+architectures: Array<string>, };
+
 export type NewEnrolment = { 
 /**
  * Which machine.

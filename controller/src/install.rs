@@ -1,0 +1,280 @@
+//! What a new machine fetches from this controller: a script, and the agent for its kind of processor.
+//!
+//! The script names the SHA-256 of every agent, and whoever shows the command that fetches it names the script's. So one number, learnt by an
+//! authenticated way, vouches for everything that is fetched by an open one. No name from outside becomes a path: it is an [`Architecture`] first.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::SystemTime,
+};
+
+use pistat_protocol::order::{hex, sha256};
+use tokio::sync::Mutex;
+
+use crate::config::Config;
+
+/// Where packages put the agents.
+const PACKAGED: &str = "/usr/share/pistat/agents";
+
+/// The folder inside the state folder where a person can put agents.
+const OWN_FOLDER: &str = "agents";
+
+/// The script, with a place for everything that is filled in.
+const TEMPLATE: &str = include_str!("../../packaging/install.sh");
+
+/// The units that it installs, by the names of their places.
+const UNITS: [(&str, &str); 3] = [
+    ("@pistat-agent.service@", include_str!("../../packaging/systemd/pistat-agent.service")),
+    ("@pistat-runner.socket@", include_str!("../../packaging/systemd/pistat-runner.socket")),
+    ("@pistat-runner@.service@", include_str!("../../packaging/systemd/pistat-runner@.service")),
+];
+
+/// A kind of processor for which there is an agent (`packaging/build`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Architecture {
+    /// 64-bit boards: Pi 3, 4, 5, Zero 2 with a 64-bit system.
+    Aarch64,
+    /// 32-bit systems on a Pi 2 and later.
+    Armv7,
+    /// Pi 1, Zero, Zero W; runs on all later ones.
+    Armv6,
+    /// PCs.
+    X86_64,
+}
+
+impl Architecture {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Aarch64, Self::Armv7, Self::Armv6, Self::X86_64];
+
+    /// Its name in addresses and file names.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "aarch64",
+            Self::Armv7 => "armv7",
+            Self::Armv6 => "armv6",
+            Self::X86_64 => "x86_64",
+        }
+    }
+
+    /// This program's own, whose agent lies beside it when both were built here. Whether a 32-bit build is for ARMv6 cannot be told.
+    const fn own() -> Option<Self> {
+        if cfg!(target_arch = "aarch64") {
+            Some(Self::Aarch64)
+        } else if cfg!(target_arch = "x86_64") {
+            Some(Self::X86_64)
+        } else {
+            None
+        }
+    }
+}
+
+impl FromStr for Architecture {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|architecture| architecture.name() == text)
+            .ok_or_else(|| format!("there is no agent for {text:?}: it is one of {}", names(Self::ALL)))
+    }
+}
+
+/// Names, for a sentence.
+pub fn names(architectures: impl IntoIterator<Item = Architecture>) -> String {
+    architectures.into_iter().map(Architecture::name).collect::<Vec<_>>().join(", ")
+}
+
+/// An agent that can be handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// For which processor.
+    pub architecture: Architecture,
+    /// Its file.
+    pub path: PathBuf,
+    /// The SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+}
+
+/// The install script as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// The script.
+    pub text: String,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// For which processors there are agents.
+    pub architectures: Vec<Architecture>,
+}
+
+/// The agents of this controller.
+#[derive(Debug)]
+pub struct Downloads {
+    folders: Vec<PathBuf>,
+    /// The agent beside this program.
+    beside: Option<PathBuf>,
+    /// What was read once is not read again until the file changes. Held while a file is read, so that many who ask cost no more than one.
+    known: Mutex<HashMap<PathBuf, (Stamp, String)>>,
+}
+
+/// What changes when a file does.
+type Stamp = (u64, SystemTime);
+
+impl Downloads {
+    /// Looks where the configuration says; without that in the state folder, then where packages put agents. The agent beside this program comes last.
+    pub fn new(config: &Config) -> Self {
+        let folders = match &config.http.downloads {
+            Some(folder) => vec![folder.clone()],
+            None => vec![config.state.join(OWN_FOLDER), PACKAGED.into()],
+        };
+        let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("pistat-agent")));
+        Self { folders, beside, known: Mutex::default() }
+    }
+
+    /// The agent for a processor, if there is one that can be read.
+    pub async fn find(&self, architecture: Architecture) -> Option<Program> {
+        let named = format!("pistat-agent-{}", architecture.name());
+        let beside = self.beside.clone().filter(|_| Architecture::own() == Some(architecture));
+        for path in self.folders.iter().map(|folder| folder.join(&named)).chain(beside) {
+            if let Some(sha256) = self.digest(&path).await {
+                return Some(Program { architecture, path, sha256 });
+            }
+        }
+        None
+    }
+
+    /// The script, with the agents that there are now.
+    pub async fn script(&self) -> Script {
+        let mut programs = Vec::new();
+        for architecture in Architecture::ALL {
+            programs.extend(self.find(architecture).await);
+        }
+        render(&programs)
+    }
+
+    /// Where agents are looked for, for a sentence.
+    pub fn places(&self) -> String {
+        self.folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(" and ")
+    }
+
+    async fn digest(&self, path: &Path) -> Option<String> {
+        let mut known = self.known.lock().await;
+        let metadata = tokio::fs::metadata(path).await.ok().filter(std::fs::Metadata::is_file)?;
+        let stamp = (metadata.len(), metadata.modified().ok()?);
+        if let Some((then, sum)) = known.get(path)
+            && *then == stamp
+        {
+            return Some(sum.clone());
+        }
+        let bytes = tokio::fs::read(path).await.ok()?;
+        let sum = hex(&sha256(&bytes));
+        known.insert(path.to_owned(), (stamp, sum.clone()));
+        Some(sum)
+    }
+}
+
+fn render(programs: &[Program]) -> Script {
+    let lines: Vec<_> =
+        programs.iter().map(|program| format!("{} {}", program.architecture.name(), program.sha256)).collect();
+    let mut text = TEMPLATE.replace("@CHECKSUMS@", &lines.join("\n"));
+    for (place, unit) in UNITS {
+        text = text.replace(place, unit.trim_end());
+    }
+    let sha256 = hex(&sha256(text.as_bytes()));
+    Script { text, sha256, architectures: programs.iter().map(|program| program.architecture).collect() }
+}
+
+/// One line for a POSIX shell that fetches the script, compares it with its SHA-256, and only then runs it, with the token on standard input.
+///
+/// The file is the caller's own, so that nobody else of that machine can change it between the comparison and the start. `web/src/lib/install.ts` makes the same line.
+pub fn command(url: &str, pi: &str, label: &str, token: &str, script_sha256: &str) -> String {
+    format!(
+        "f=$(mktemp) && curl -fsS {url}/install.sh -o \"$f\" && echo \"{script_sha256}  $f\" | sha256sum -c - && \
+         printf %s {token} | sudo sh \"$f\" --controller-url {url} --pi-id {pi} --label {label}",
+        url = quoted(url),
+        pi = quoted(pi),
+        label = quoted(label),
+        token = quoted(token),
+    )
+}
+
+/// A POSIX shell's word: as it is when harmless, else in single quotes.
+fn quoted(word: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+    if !word.is_empty() && word.chars().all(harmless) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn downloads(folder: &Path) -> Downloads {
+        Downloads { folders: vec![folder.to_owned()], beside: None, known: Mutex::default() }
+    }
+
+    #[test]
+    fn only_the_names_of_processors_are_understood() {
+        for architecture in Architecture::ALL {
+            assert_eq!(architecture.name().parse(), Ok(architecture));
+        }
+        for text in ["", "AARCH64", "../aarch64", "aarch64/..", "riscv64", "aarch64\0"] {
+            let sentence = text.parse::<Architecture>().unwrap_err();
+            assert!(sentence.contains("aarch64, armv7, armv6, x86_64"), "{sentence}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_script_names_the_checksum_of_every_agent_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let downloads = downloads(folder.path());
+        assert_eq!(downloads.script().await.architectures, []);
+        std::fs::write(folder.path().join("pistat-agent-armv6"), "abc").unwrap();
+        let script = downloads.script().await;
+        assert_eq!(script.architectures, [Architecture::Armv6]);
+        assert!(
+            script.text.contains("\narmv6 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n"),
+            "{}",
+            script.text
+        );
+        assert_eq!(script.sha256, hex(&sha256(script.text.as_bytes())));
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_was_replaced_has_its_new_checksum() {
+        let folder = tempfile::tempdir().unwrap();
+        let downloads = downloads(folder.path());
+        let file = folder.path().join("pistat-agent-x86_64");
+        std::fs::write(&file, "old").unwrap();
+        let old = downloads.find(Architecture::X86_64).await.unwrap();
+        assert_eq!(downloads.find(Architecture::X86_64).await.unwrap(), old);
+        std::fs::write(&file, "newer").unwrap();
+        assert_eq!(downloads.find(Architecture::X86_64).await.unwrap().sha256, hex(&sha256(b"newer")));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(downloads.find(Architecture::X86_64).await, None);
+    }
+
+    #[test]
+    fn everything_is_filled_in() {
+        let script = render(&[]);
+        for (place, unit) in UNITS {
+            assert!(TEMPLATE.contains(place) && !script.text.contains(place), "{place}");
+            assert!(unit.lines().all(|line| script.text.contains(line) && line != "PISTAT_END"), "{place}");
+        }
+        assert!(TEMPLATE.contains("@CHECKSUMS@") && !script.text.contains("@CHECKSUMS@"));
+    }
+
+    #[test]
+    fn words_of_the_command_are_quoted_for_a_shell() {
+        let command = command("http://pi.example:8000", "pi-1", "Tom's Shed $1", "a.b", "00ff");
+        assert_eq!(
+            command,
+            "f=$(mktemp) && curl -fsS http://pi.example:8000/install.sh -o \"$f\" && echo \"00ff  $f\" | sha256sum -c - && \
+             printf %s a.b | sudo sh \"$f\" --controller-url http://pi.example:8000 --pi-id pi-1 --label 'Tom'\\''s Shed $1'"
+        );
+    }
+}

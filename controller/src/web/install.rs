@@ -1,0 +1,69 @@
+//! `/install.sh` and `/download/…`, open to everybody, and what the dashboard says of them.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderValue, header},
+    response::Response,
+};
+use pistat_protocol::api::Installation;
+use tokio_util::io::ReaderStream;
+
+use super::{Web, problem::Path};
+use crate::{
+    hub::ask::Refused,
+    install::{Architecture, Program},
+};
+
+/// `GET /install.sh`.
+pub(super) async fn script(State(web): State<Web>) -> ([(header::HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], web.downloads.script().await.text)
+}
+
+/// `GET /api/installation`: what the command has to name. It comes by an authenticated way, so it can vouch for what comes by the open one.
+pub(super) async fn installation(State(web): State<Web>) -> Json<Installation> {
+    let script = web.downloads.script().await;
+    let architectures = script.architectures.into_iter().map(|architecture| architecture.name().to_owned()).collect();
+    Json(Installation { script_sha256: script.sha256, architectures })
+}
+
+/// `GET /download/{target}`: the agent for a processor, or with `.sha256` behind it the checksum as `sha256sum -c` reads it.
+pub(super) async fn download(State(web): State<Web>, Path(target): Path<String>) -> Result<Response, Refused> {
+    let (name, is_checksum) = target.strip_suffix(".sha256").map_or((&*target, false), |name| (name, true));
+    let architecture: Architecture = name.parse().map_err(Refused::missing)?;
+    let program = web.downloads.find(architecture).await.ok_or_else(|| {
+        Refused::missing(format!(
+            "this controller has no agent for {name}: put one, named pistat-agent-{name}, into {}; `packaging/build {name}` makes it",
+            web.downloads.places()
+        ))
+    })?;
+    if is_checksum { Ok(checksum(&program)) } else { file(&program).await }
+}
+
+fn file_name(program: &Program) -> String {
+    format!("pistat-agent-{}", program.architecture.name())
+}
+
+fn checksum(program: &Program) -> Response {
+    let mut response = Response::new(Body::from(format!("{}  {}\n", program.sha256, file_name(program))));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// Sent from the disk as it is read: however many fetch it, it is never in memory as a whole.
+async fn file(program: &Program) -> Result<Response, Refused> {
+    let unreadable = |error: std::io::Error| Refused::unavailable(format!("the agent cannot be read: {error}"));
+    let file = tokio::fs::File::open(&program.path).await.map_err(unreadable)?;
+    let length = file.metadata().await.map_err(unreadable)?.len();
+    let mut response = Response::new(Body::from_stream(ReaderStream::new(file)));
+    let disposition = format!("attachment; filename=\"{}\"", file_name(program));
+    let text = |text: &str| HeaderValue::from_str(text).expect("names of processors and hexadecimal digits are ASCII");
+    response.headers_mut().extend([
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (header::CONTENT_LENGTH, HeaderValue::from(length)),
+        (header::CONTENT_DISPOSITION, text(&disposition)),
+        (header::ETAG, text(&format!("\"{}\"", program.sha256))),
+    ]);
+    Ok(response)
+}
