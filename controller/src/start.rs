@@ -19,7 +19,6 @@ use crate::{
     homeassistant::birth_topic,
     hub::{ASKS, Hub, HubParts, Inputs},
     install::Downloads,
-    install::Downloads,
     own_machine,
     shutdown::{Ended, Signals, Wish},
     store::{Retention, Store, StoreError, new_secret},
@@ -94,8 +93,6 @@ pub struct Welcome {
     pub code: String,
     /// The join token.
     pub join_token: JoinToken,
-    /// The SHA-256 of `/install.sh`, where there is an agent to install.
-    pub install_sha256: Option<String>,
     /// The SHA-256 of `/install.sh`, where there is an agent to install.
     pub install_sha256: Option<String>,
     /// Whether the account `admin` was made just now.

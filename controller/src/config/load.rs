@@ -80,7 +80,6 @@ fn http(mut section: Section<'_>) -> Http {
         }),
         public_url: section.parsed("public_url", public_url),
         downloads: section.parsed("downloads", path),
-        downloads: section.parsed("downloads", path),
     };
     section.finish();
     http
