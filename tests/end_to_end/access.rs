@@ -31,6 +31,7 @@ fn routes() -> Vec<Route> {
     vec![
         route("GET", "/healthz", None, 0),
         route("GET", "/", None, 0),
+        route("GET", "/install.sh", None, 0),
         route("GET", "/api/me", None, 1),
         route("GET", "/metrics", None, 1),
         route("GET", "/api/openapi.json", None, 1),
@@ -52,6 +53,7 @@ fn routes() -> Vec<Route> {
         route("DELETE", "/api/accounts/no-such-account", None, 3),
         route("POST", "/api/accounts/no-such-account/rotate", None, 3),
         route("GET", "/api/join-token", None, 3),
+        route("GET", "/api/installation", None, 3),
         route("GET", "/api/enrolments", None, 3),
         route("POST", "/api/enrolments", Some(json!({"pi": "controller"})), 3),
         route("DELETE", "/api/enrolments/no-such-pi", None, 3),

@@ -6,6 +6,7 @@ mod browser;
 mod catalogue;
 mod enrolment;
 mod fleet;
+mod install;
 mod output;
 mod promises;
 mod refusals;

@@ -1,0 +1,156 @@
+//! What a new machine fetches: the install script and the agents, open to everybody and vouched for by one checksum.
+//!
+//! `packaging/test-install` runs the whole command as root in a system made for it; here it goes as far as it can without being root.
+
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+use pistat_protocol::{
+    api::Installation,
+    order::{hex, sha256},
+};
+use pistat_tests::{
+    PATIENCE, Stack,
+    process::{Finished, run},
+};
+
+/// All names under which agents are handed out.
+const TARGETS: [&str; 4] = ["aarch64", "armv7", "armv6", "x86_64"];
+
+/// A controller with agents for all processors but the last, each of them a few bytes that no machine runs.
+async fn stack_with_agents(folder: &Path) -> Stack {
+    for target in &TARGETS[..3] {
+        std::fs::write(folder.join(format!("pistat-agent-{target}")), format!("an agent for {target}\n")).unwrap();
+    }
+    Stack::builder().config(&format!("[http]\ndownloads = {:?}\n", folder.display())).start().await
+}
+
+async fn shell(folder: &Path, command: &str) -> Finished {
+    let mut shell = Command::new("sh");
+    shell.env_clear().env("PATH", format!("{}:/usr/bin:/bin", folder.display())).env("TMPDIR", folder);
+    run("sh", shell.current_dir(folder).args(["-c", command]), PATIENCE).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_agent_can_be_fetched_by_anybody_with_its_checksum() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = stack_with_agents(folder.path()).await;
+    for target in &TARGETS[..3] {
+        let reply = stack.anonymous().get(&format!("/download/{target}")).await;
+        assert_eq!((reply.status, &*reply.body), (200, &*format!("an agent for {target}\n")));
+        assert_eq!(reply.content_type, "application/octet-stream");
+        let sum = stack.anonymous().get(&format!("/download/{target}.sha256")).await;
+        assert_eq!(sum.body, format!("{}  pistat-agent-{target}\n", hex(&sha256(reply.body.as_bytes()))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_not_there_is_told_with_where_it_would_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = stack_with_agents(folder.path()).await;
+    std::fs::remove_file(folder.path().join("pistat-agent-armv6")).unwrap();
+    for path in ["/download/armv6", "/download/armv6.sha256"] {
+        let problem = stack.anonymous().get(path).await.problem();
+        assert_eq!(problem.status, 404);
+        let told = ["pistat-agent-armv6", folder.path().to_str().unwrap(), "packaging/build armv6"];
+        assert!(told.iter().all(|part| problem.detail.contains(part)), "{}", problem.detail);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_from_outside_never_becomes_a_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let agents = folder.path().join("agents");
+    std::fs::create_dir(&agents).unwrap();
+    std::fs::write(folder.path().join("secret"), "secret").unwrap();
+    std::fs::write(agents.join("pistat-agent-"), "secret").unwrap();
+    let stack = stack_with_agents(&agents).await;
+    for name in [
+        "..%2Fsecret",
+        "%2e%2e%2fsecret",
+        "x%2F..%2F..%2Fsecret",
+        "aarch64%2F..%2F..%2Fsecret",
+        "aarch64%00",
+        ".sha256",
+        "%20",
+        "AARCH64",
+        "riscv64",
+        "armv6.sha256.sha256",
+    ] {
+        let reply = stack.anonymous().get(&format!("/download/{name}")).await;
+        assert!(matches!(reply.status, 400 | 404), "{name}: {reply:?}");
+        reply.problem();
+    }
+    for path in ["/download", "/download/", "/download/aarch64/more", "/install.sh/.."] {
+        let reply = stack.anonymous().get(path).await;
+        assert!(!reply.body.contains("secret") && reply.status != 500, "{path}: {reply:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_is_vouched_for_and_vouches_for_every_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = stack_with_agents(folder.path()).await;
+    let script = stack.anonymous().get("/install.sh").await;
+    assert_eq!((script.status, &*script.content_type), (200, "text/x-shellscript; charset=utf-8"));
+    let told: Installation = stack.http().get("/api/installation").await.json();
+    assert_eq!(told.script_sha256, hex(&sha256(script.body.as_bytes())));
+    for target in &TARGETS[..3] {
+        assert!(told.architectures.iter().any(|name| name == target), "{told:?}");
+        let sum = hex(&sha256(format!("an agent for {target}\n").as_bytes()));
+        assert!(script.body.contains(&format!("\n{target} {sum}\n")), "{target}");
+    }
+    // An agent that is replaced changes the script, and so what vouches for it.
+    std::fs::write(folder.path().join("pistat-agent-armv6"), "another").unwrap();
+    let then: Installation = stack.http().get("/api/installation").await.json();
+    assert_ne!(then.script_sha256, told.script_sha256);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_was_changed_on_its_way_is_not_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stack = stack_with_agents(folder.path()).await;
+    let told: Installation = stack.http().get("/api/installation").await.json();
+    let shown = |line: &str| line.strip_prefix("  add a Pi    ").map(str::to_owned);
+    let right = stack.process().line("the command that adds a Pi", PATIENCE, shown).await;
+    let wrong = right.replace(&told.script_sha256, &"0".repeat(64));
+    assert_ne!(right, wrong, "the command names the checksum");
+    // Stands for sudo, and shows what it was asked to start and what came on standard input.
+    let sudo = folder.path().join("sudo");
+    std::fs::write(&sudo, "#!/bin/sh\nprintf 'started %s\\n' \"$*\"\ncat\n").unwrap();
+    std::fs::set_permissions(&sudo, PermissionsExt::from_mode(0o755)).unwrap();
+    let refused = shell(folder.path(), &wrong).await;
+    assert!(refused.code != 0 && !refused.stdout.contains("started"), "{refused:?}");
+    let started = shell(folder.path(), &right).await;
+    assert_eq!(started.code, 0, "{started:?}");
+    let (words, input) = started.stdout.split_once("started ").unwrap().1.split_once('\n').unwrap();
+    assert!(words.contains("--pi-id pi-1") && words.contains("--label Rack Pi 1"), "{words}");
+    assert_eq!(input.trim(), stack.join_token());
+    assert!(!words.contains(&stack.join_token()), "the token is in no argument: {words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_says_what_it_needs_before_it_changes_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = stack_with_agents(folder.path()).await;
+    let script = stack.anonymous().get("/install.sh").await.body;
+    std::fs::write(folder.path().join("install.sh"), script).unwrap();
+    let url = &stack.said.http;
+    for (words, code, part) in [
+        (String::new(), 64, "--controller-url is missing"),
+        (format!("--controller-url {url}"), 64, "--pi-id is missing"),
+        (format!("--controller-url {url} --pi-id 'garage door'"), 64, "letters, digits"),
+        ("--controller-url mqtt://broker --pi-id pi-1".into(), 64, "http(s)://"),
+        (format!("--controller-url {url} --pi-id pi-1 --label"), 64, "needs a value"),
+        (format!("--controller-url {url} --pi-id pi-1 --ca /nonexistent"), 64, "cannot be read"),
+        ("--frobnicate".into(), 64, "not understood"),
+    ] {
+        let told = shell(folder.path(), &format!("sh install.sh {words} </dev/null")).await;
+        assert!(told.code == code && told.stderr.contains(part), "{words}: {told:?}");
+    }
+    let odd = shell(folder.path(), &format!("echo 'a b' | sh install.sh --controller-url {url} --pi-id pi-1")).await;
+    assert!(odd.code == 64 && odd.stderr.contains("no join token"), "{odd:?}");
+    if !rustix::process::geteuid().is_root() {
+        let told = shell(folder.path(), &format!("sh install.sh --controller-url {url} --pi-id pi-1 </dev/null")).await;
+        assert!(told.code == 77 && told.stderr.contains("sudo"), "{told:?}");
+    }
+}
