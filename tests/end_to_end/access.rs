@@ -146,41 +146,6 @@ async fn a_sign_in_code_works_once_and_its_session_ends_with_the_logout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn removing_or_rotating_an_account_ends_its_sessions_at_once() {
-    let stack = Stack::start().await;
-    for verb in ["remove", "rotate"] {
-        let (http, token) = stack.account("olga", "operator").await;
-        let cookie = stack.anonymous().post("/api/login", json!({"token": token})).await.cookie.expect("a cookie");
-        let browser = stack.anonymous().cookie(&cookie);
-        let (mut by_token, mut by_cookie) =
-            (Feed::connect(&http).await.unwrap(), Feed::connect(&browser).await.unwrap());
-        let mut mqtt = stack.mqtt("olga", &token).await;
-        let reply = match verb {
-            "remove" => stack.http().send("DELETE", "/api/accounts/olga", None).await,
-            _ => stack.http().send("POST", "/api/accounts/olga/rotate", None).await,
-        };
-        assert!(reply.status < 300, "{verb}: {reply:?}");
-        for feed in [&mut by_token, &mut by_cookie] {
-            eventually("the feed ends", PATIENCE, async || match feed.next(PATIENCE).await {
-                None => Ok(()),
-                Some(message) => Err(format!("{message:?}")),
-            })
-            .await;
-        }
-        mqtt.ended().await;
-        for client in [&http, &browser] {
-            assert_eq!(client.get("/api/me").await.status, 401, "{verb}");
-        }
-        assert!(Mqtt::connect(stack.said.mqtt, "olga", &token).await.is_err(), "{verb}");
-        if verb == "rotate" {
-            let new = reply.json::<Value>()["token"].as_str().unwrap().to_owned();
-            assert_eq!(stack.anonymous().bearer(&new).get("/api/me").await.status, 200);
-        }
-        stack.http().send("DELETE", "/api/accounts/olga", None).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_feed_checks_who_comes_from_where() {
     let stack = Stack::start().await;
     let cookie = stack.anonymous().post("/api/login", json!({"token": stack.admin_token()})).await.cookie.unwrap();
@@ -218,56 +183,6 @@ async fn messages_that_the_feed_does_not_know_harm_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mqtt_lets_each_account_publish_and_receive_what_its_role_may() {
-    let stack = Stack::start().await;
-    let _agent = stack.fake_agent("pi-1").await;
-    let (_, viewer) = stack.account("vera", "viewer").await;
-    let (_, operator) = stack.account("olga", "operator").await;
-    let admin = stack.admin_token();
-    let run = "01938f00-0000-7000-8000-000000000000";
-    let execute = format!("pistat/pi-1/task/{run}/execute");
-    let report = format!("pistat/pi-1/task/{run}/report");
-    let forbidden = [
-        "pistat/pi-1/status",
-        "pistat/pi-1/info",
-        "pistat/pi-1/stats",
-        "pistat/pi-1/meta",
-        "pistat/pi-1/settings",
-        execute.as_str(),
-        report.as_str(),
-        "pistat/controller/status",
-        "pistat/controller/key",
-        "$pistat/enroll/pi-2/request",
-        "elsewhere/entirely",
-    ];
-    for (name, token, may_ask) in [("vera", &viewer, false), ("olga", &operator, true), ("admin", &admin, true)] {
-        let mut client = stack.mqtt(name, token).await;
-        for topic in forbidden {
-            let code = client.publish(topic, "x", false).await;
-            assert_eq!(code, PubAckReason::NotAuthorized, "{name} to {topic}");
-        }
-        let code = client.publish("pistat/pi-1/task/request", "no-such-task", false).await;
-        assert_eq!(code == PubAckReason::Success, may_ask, "{name} asks: {code:?}");
-        let granted = |codes: Vec<SubscribeReasonCode>| matches!(codes[0], SubscribeReasonCode::Success(_));
-        assert!(granted(client.subscribe(&["pistat/#"]).await), "{name} sees the fleet");
-        assert!(granted(client.subscribe(&["$SYS/#"]).await), "{name} sees the broker's numbers");
-        for filter in [
-            execute.as_str(),
-            "pistat/+/task/+/execute",
-            "$share/g/pistat/+/task/+/cancel",
-            "$pistat/enroll/#",
-            "elsewhere/#",
-        ] {
-            assert!(!granted(client.subscribe(&[filter]).await), "{name} may not receive {filter}");
-        }
-    }
-    for (user, password) in [("vera", "wrong"), ("nobody", &viewer), ("admin", ""), ("pi-1", &admin)] {
-        let refused = Mqtt::connect(stack.said.mqtt, user, password).await.err().expect("bad credentials are refused");
-        assert!(refused.contains("BadUserNamePassword") || refused.contains("NotAuthorized"), "{user}: {refused}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_wildcard_does_not_deliver_orders() {
     let stack = Stack::start().await;
     let http = stack.http();
@@ -285,45 +200,6 @@ async fn a_wildcard_does_not_deliver_orders() {
     })
     .await;
     assert!(topics.iter().all(|topic| !topic.ends_with("/execute") && !topic.starts_with('$')), "{topics:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_will_that_is_not_allowed_refuses_the_connection() {
-    let stack = Stack::start().await;
-    let (_, operator) = stack.account("olga", "operator").await;
-    for (topic, allowed) in
-        [("homeassistant/status", true), ("pistat/pi-1/status", false), ("pistat/controller/status", false)]
-    {
-        let connected = Mqtt::connect_with(stack.said.mqtt, "olga", &operator, |options| {
-            options.set_last_will(will(topic, "offline"));
-        });
-        assert_eq!(connected.await.is_ok(), allowed, "{topic}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_stamp_of_who_asked_cannot_be_forged() {
-    let stack = Stack::start().await;
-    let http = stack.http();
-    let (_, operator) = stack.account("olga", "operator").await;
-    let mut client = stack.mqtt("olga", &operator).await;
-    let properties = PublishProperties {
-        user_properties: vec![("pistat-account".into(), "admin".into())],
-        ..PublishProperties::default()
-    };
-    let request = json!({"task": "echo", "args": {"text": "mine"}, "request_id": "forged"}).to_string();
-    let code = client.publish_with("pistat/controller/task/request", request, false, properties.clone()).await;
-    assert_eq!(code, PubAckReason::Success);
-    let run = eventually("the run is there", PATIENCE, async || {
-        let runs: Vec<pistat_protocol::dashboard::Run> = http.get("/api/runs").await.json();
-        runs.first().map(|run| run.id).ok_or("none")
-    })
-    .await;
-    assert_eq!(http.ended(run, PATIENCE).await.requested_by, "olga");
-    client.publish_with("pistat/controller/task/request", "admins-only", false, properties).await;
-    http.event(&["admins-only"], PATIENCE).await;
-    let runs: Vec<pistat_protocol::dashboard::Run> = http.get("/api/runs?task=admins-only").await.json();
-    assert!(runs.iter().all(|run| run.state == RunState::Rejected), "{runs:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,5 +228,135 @@ async fn bad_credentials_are_slowed_down_and_good_ones_are_not_locked_out() {
     assert_eq!(good.expect("the good are not slowed down").status, 200);
     for guess in guesses {
         assert!(matches!(guess.await.unwrap(), 401 | 429));
+    }
+}
+
+/// Accounts are known to the embedded broker only: who may connect to another, and what for, is that broker's to say (`external.rs` has its rules).
+mod embedded_only {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn removing_or_rotating_an_account_ends_its_sessions_at_once() {
+        let stack = Stack::start().await;
+        for verb in ["remove", "rotate"] {
+            let (http, token) = stack.account("olga", "operator").await;
+            let cookie = stack.anonymous().post("/api/login", json!({"token": token})).await.cookie.expect("a cookie");
+            let browser = stack.anonymous().cookie(&cookie);
+            let (mut by_token, mut by_cookie) =
+                (Feed::connect(&http).await.unwrap(), Feed::connect(&browser).await.unwrap());
+            let mut mqtt = stack.mqtt("olga", &token).await;
+            let reply = match verb {
+                "remove" => stack.http().send("DELETE", "/api/accounts/olga", None).await,
+                _ => stack.http().send("POST", "/api/accounts/olga/rotate", None).await,
+            };
+            assert!(reply.status < 300, "{verb}: {reply:?}");
+            for feed in [&mut by_token, &mut by_cookie] {
+                eventually("the feed ends", PATIENCE, async || match feed.next(PATIENCE).await {
+                    None => Ok(()),
+                    Some(message) => Err(format!("{message:?}")),
+                })
+                .await;
+            }
+            mqtt.ended().await;
+            for client in [&http, &browser] {
+                assert_eq!(client.get("/api/me").await.status, 401, "{verb}");
+            }
+            assert!(Mqtt::connect(stack.said.mqtt, "olga", &token).await.is_err(), "{verb}");
+            if verb == "rotate" {
+                let new = reply.json::<Value>()["token"].as_str().unwrap().to_owned();
+                assert_eq!(stack.anonymous().bearer(&new).get("/api/me").await.status, 200);
+            }
+            stack.http().send("DELETE", "/api/accounts/olga", None).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn mqtt_lets_each_account_publish_and_receive_what_its_role_may() {
+        let stack = Stack::start().await;
+        let _agent = stack.fake_agent("pi-1").await;
+        let (_, viewer) = stack.account("vera", "viewer").await;
+        let (_, operator) = stack.account("olga", "operator").await;
+        let admin = stack.admin_token();
+        let run = "01938f00-0000-7000-8000-000000000000";
+        let execute = format!("pistat/pi-1/task/{run}/execute");
+        let report = format!("pistat/pi-1/task/{run}/report");
+        let forbidden = [
+            "pistat/pi-1/status",
+            "pistat/pi-1/info",
+            "pistat/pi-1/stats",
+            "pistat/pi-1/meta",
+            "pistat/pi-1/settings",
+            execute.as_str(),
+            report.as_str(),
+            "pistat/controller/status",
+            "pistat/controller/key",
+            "$pistat/enroll/pi-2/request",
+            "elsewhere/entirely",
+        ];
+        for (name, token, may_ask) in [("vera", &viewer, false), ("olga", &operator, true), ("admin", &admin, true)] {
+            let mut client = stack.mqtt(name, token).await;
+            for topic in forbidden {
+                let code = client.publish(topic, "x", false).await;
+                assert_eq!(code, PubAckReason::NotAuthorized, "{name} to {topic}");
+            }
+            let code = client.publish("pistat/pi-1/task/request", "no-such-task", false).await;
+            assert_eq!(code == PubAckReason::Success, may_ask, "{name} asks: {code:?}");
+            let granted = |codes: Vec<SubscribeReasonCode>| matches!(codes[0], SubscribeReasonCode::Success(_));
+            assert!(granted(client.subscribe(&["pistat/#"]).await), "{name} sees the fleet");
+            assert!(granted(client.subscribe(&["$SYS/#"]).await), "{name} sees the broker's numbers");
+            for filter in [
+                execute.as_str(),
+                "pistat/+/task/+/execute",
+                "$share/g/pistat/+/task/+/cancel",
+                "$pistat/enroll/#",
+                "elsewhere/#",
+            ] {
+                assert!(!granted(client.subscribe(&[filter]).await), "{name} may not receive {filter}");
+            }
+        }
+        for (user, password) in [("vera", "wrong"), ("nobody", &viewer), ("admin", ""), ("pi-1", &admin)] {
+            let refused =
+                Mqtt::connect(stack.said.mqtt, user, password).await.err().expect("bad credentials are refused");
+            assert!(refused.contains("BadUserNamePassword") || refused.contains("NotAuthorized"), "{user}: {refused}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_will_that_is_not_allowed_refuses_the_connection() {
+        let stack = Stack::start().await;
+        let (_, operator) = stack.account("olga", "operator").await;
+        for (topic, allowed) in
+            [("homeassistant/status", true), ("pistat/pi-1/status", false), ("pistat/controller/status", false)]
+        {
+            let connected = Mqtt::connect_with(stack.said.mqtt, "olga", &operator, |options| {
+                options.set_last_will(will(topic, "offline"));
+            });
+            assert_eq!(connected.await.is_ok(), allowed, "{topic}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_stamp_of_who_asked_cannot_be_forged() {
+        let stack = Stack::start().await;
+        let http = stack.http();
+        let (_, operator) = stack.account("olga", "operator").await;
+        let mut client = stack.mqtt("olga", &operator).await;
+        let properties = PublishProperties {
+            user_properties: vec![("pistat-account".into(), "admin".into())],
+            ..PublishProperties::default()
+        };
+        let request = json!({"task": "echo", "args": {"text": "mine"}, "request_id": "forged"}).to_string();
+        let code = client.publish_with("pistat/controller/task/request", request, false, properties.clone()).await;
+        assert_eq!(code, PubAckReason::Success);
+        let run = eventually("the run is there", PATIENCE, async || {
+            let runs: Vec<pistat_protocol::dashboard::Run> = http.get("/api/runs").await.json();
+            runs.first().map(|run| run.id).ok_or("none")
+        })
+        .await;
+        assert_eq!(http.ended(run, PATIENCE).await.requested_by, "olga");
+        client.publish_with("pistat/controller/task/request", "admins-only", false, properties).await;
+        http.event(&["admins-only"], PATIENCE).await;
+        let runs: Vec<pistat_protocol::dashboard::Run> = http.get("/api/runs?task=admins-only").await.json();
+        assert!(runs.iter().all(|run| run.state == RunState::Rejected), "{runs:?}");
     }
 }

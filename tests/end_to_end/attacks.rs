@@ -2,7 +2,7 @@
 //!
 //! The hostile broker is mosquitto with everything allowed; the test holds the controller's key and plays everybody else.
 
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::time::Duration;
 
 use pistat_protocol::{
     codec::{decode, encode},
@@ -11,9 +11,7 @@ use pistat_protocol::{
     status::{Info, Session},
     task::{Ends, Report, RunState},
 };
-use pistat_tests::{
-    Agent, Mqtt, PATIENCE, Process, Stack, agent, catalogue::starts, eventually, random::Dice, steadily,
-};
+use pistat_tests::{Agent, Mosquitto, Mqtt, Stack, agent, catalogue::starts, random::Dice, steadily};
 use tempfile::TempDir;
 
 /// A broker that lets everybody do everything, and an agent that is connected to it.
@@ -24,7 +22,7 @@ struct Hostile {
     info: Info,
     folder: TempDir,
     next_run: u64,
-    _broker: Process,
+    _broker: Mosquitto,
 }
 
 impl Hostile {
@@ -34,7 +32,8 @@ impl Hostile {
 
     async fn start_with(adjust: impl FnOnce(agent::Builder) -> agent::Builder) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (broker, address) = mosquitto(&folder).await;
+        let broker = Mosquitto::open().await;
+        let address = broker.address();
         let key = ControllerKey::from_secret(&[42; 32]);
         let mut client = Mqtt::connect(address, "anybody", "anything").await.unwrap();
         let view = encode(&key.public().view());
@@ -111,18 +110,6 @@ impl Hostile {
 
 fn info_of(topic: &str, payload: &[u8]) -> Option<Info> {
     (topic == "pistat/pi-1/info").then(|| decode(payload).ok()).flatten()
-}
-
-async fn mosquitto(folder: &TempDir) -> (Process, SocketAddr) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let config = folder.path().join("mosquitto.conf");
-    std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
-    // Debian keeps servers where ordinary people's search path does not look.
-    let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
-    let broker = Process::start("mosquitto", Command::new("mosquitto").env("PATH", path).arg("-c").arg(config));
-    eventually("mosquitto listens", PATIENCE, async || tokio::net::TcpStream::connect(address).await.map(drop)).await;
-    (broker, address)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,24 +299,31 @@ async fn an_agent_that_sees_offline_on_its_own_status_says_online_again() {
         .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_client_of_our_own_broker_can_give_orders_to_an_agent() {
-    let stack = Stack::start().await;
-    let http = stack.http();
-    let _agent = stack.agent("pi-1").online(&http).await;
-    let other = pistat_tests::fake_agent::Identity::enrol(stack.said.mqtt, "pi-2", &stack.join_token()).await.unwrap();
-    let (_, operator) = stack.account("olga", "operator").await;
-    let run = RunId::from_parts(1_800_000_000_000, [1; 10]);
-    for (user, password) in [("pi-2", other.secret.as_str()), ("olga", &operator), ("admin", &stack.admin_token())] {
-        let mut client = stack.mqtt(user, password).await;
-        for verb in ["execute", "cancel", "ack", "report", "output", "status"] {
-            let topic = format!("pistat/pi-1/task/{run}/{verb}");
-            let code = client.publish(&topic, "{}", false).await;
-            assert_eq!(code, rumqttc::v5::mqttbytes::v5::PubAckReason::NotAuthorized, "{user} to {topic}");
-        }
-        for topic in ["pistat/pi-1/status", "pistat/pi-1/settings", "pistat/pi-1/watch", "pistat/controller/key"] {
-            let code = client.publish(topic, "offline", true).await;
-            assert_eq!(code, rumqttc::v5::mqttbytes::v5::PubAckReason::NotAuthorized, "{user} to {topic}");
+/// The embedded broker's own rules; those of another are in `external.rs`.
+mod embedded_only {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_client_of_our_own_broker_can_give_orders_to_an_agent() {
+        let stack = Stack::start().await;
+        let http = stack.http();
+        let _agent = stack.agent("pi-1").online(&http).await;
+        let other =
+            pistat_tests::fake_agent::Identity::enrol(stack.said.mqtt, "pi-2", &stack.join_token()).await.unwrap();
+        let (_, operator) = stack.account("olga", "operator").await;
+        let run = RunId::from_parts(1_800_000_000_000, [1; 10]);
+        for (user, password) in [("pi-2", other.secret.as_str()), ("olga", &operator), ("admin", &stack.admin_token())]
+        {
+            let mut client = stack.mqtt(user, password).await;
+            for verb in ["execute", "cancel", "ack", "report", "output", "status"] {
+                let topic = format!("pistat/pi-1/task/{run}/{verb}");
+                let code = client.publish(&topic, "{}", false).await;
+                assert_eq!(code, rumqttc::v5::mqttbytes::v5::PubAckReason::NotAuthorized, "{user} to {topic}");
+            }
+            for topic in ["pistat/pi-1/status", "pistat/pi-1/settings", "pistat/pi-1/watch", "pistat/controller/key"] {
+                let code = client.publish(topic, "offline", true).await;
+                assert_eq!(code, rumqttc::v5::mqttbytes::v5::PubAckReason::NotAuthorized, "{user} to {topic}");
+            }
         }
     }
 }

@@ -10,153 +10,6 @@ const SECRET: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const OTHER_SECRET: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_secret_may_enrol_again_and_another_is_refused_until_a_reset() {
-    let stack = Stack::start().await;
-    let (address, token) = (stack.said.mqtt, stack.join_token());
-    let enrol = |secret: &'static str| Identity::enrol_with(address, "pi-1", &token, secret, None);
-    enrol(SECRET).await.expect("the first enrolment");
-    enrol(SECRET).await.expect("an answer that was lost is given again");
-    let refused = enrol(OTHER_SECRET).await.expect_err("another secret is refused");
-    assert!(refused.contains("reset"), "{refused}");
-    stack.http().event(&["pi-1"], PATIENCE).await;
-    assert_eq!(stack.cli(&["agent", "reset", "pi-1"]).await.code, 0);
-    let identity = enrol(OTHER_SECRET).await.expect("a reset allows one new enrolment");
-    enrol(SECRET).await.expect_err("one only");
-    let _agent = identity.connect().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_join_token_with_a_wrong_secret_or_fingerprint_leads_nowhere() {
-    let stack = Stack::start().await;
-    let good: JoinToken = stack.join_token().parse().unwrap();
-    let wrong_secret = JoinToken { secret: "x".repeat(43), ..good.clone() };
-    let wrong_print = JoinToken { fingerprint: "x".repeat(43), ..good };
-    let refused =
-        Identity::enrol(stack.said.mqtt, "pi-1", &wrong_secret.to_string()).await.expect_err("a wrong secret");
-    assert!(refused.contains("BadUserNamePassword") || refused.contains("NotAuthorized"), "{refused}");
-    // The real agent does not believe a controller whose key has another fingerprint, and says so.
-    let mut agent = stack.agent("pi-2").token(Some(&wrong_print.to_string())).start();
-    eventually("the agent says why it does not join", PATIENCE, async || {
-        let said = agent.process().stderr().join("\n");
-        if said.contains("not the one of the join token") { Ok(()) } else { Err(said) }
-    })
-    .await;
-    assert!(agent.process().ended().is_none(), "it goes on trying");
-    assert_ne!(stack.http().machine("pi-2").await.map(|machine| machine.stats.is_some()), Ok(true));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rotated_join_token_ends_the_old_one_and_harms_no_enrolled_machine() {
-    let stack = Stack::start().await;
-    let http = stack.http();
-    let mut agent = stack.agent("pi-1").online(&http).await;
-    let old = stack.join_token();
-    let said = stack.cli(&["join-token", "rotate"]).await;
-    let new = said.stdout.trim().to_owned();
-    assert_ne!(old, new);
-    assert_eq!(stack.cli(&["join-token", "show"]).await.stdout.trim(), new);
-    Identity::enrol(stack.said.mqtt, "pi-2", &old).await.expect_err("the old token has ended");
-    Identity::enrol(stack.said.mqtt, "pi-2", &new).await.expect("the new one works");
-    agent.restart();
-    agent.sampled(&http).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_for_one_machine_works_once_and_for_that_machine_only() {
-    let stack = Stack::start().await;
-    let token: NewToken = stack.http().post("/api/enrolments", json!({"pi": "pi-7"})).await.json();
-    Identity::enrol(stack.said.mqtt, "pi-8", &token.token).await.expect_err("it is for another");
-    Identity::enrol_with(stack.said.mqtt, "pi-7", &token.token, SECRET, None).await.expect("it is for this one");
-    Identity::enrol_with(stack.said.mqtt, "pi-7", &token.token, OTHER_SECRET, None).await.expect_err("once");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reserved_names_and_names_of_accounts_cannot_be_taken() {
-    let stack = Stack::start().await;
-    stack.account("olga", "viewer").await;
-    let token = stack.join_token();
-    for name in ["controller", "Controller", "admin", "PiStat", "olga", "OLGA"] {
-        Identity::enrol(stack.said.mqtt, name, &token).await.err().unwrap_or_else(|| panic!("{name} was enrolled"));
-    }
-    Identity::enrol(stack.said.mqtt, "pi-1", &token).await.unwrap();
-    for name in ["pi-1", "PI-1", "controller"] {
-        let reply = stack.http().post("/api/accounts", json!({"name": name})).await;
-        assert!((400..500).contains(&reply.problem().status), "{name}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_forgotten_machine_is_disconnected_revoked_and_leaves_no_topic() {
-    let stack = Stack::start().await;
-    let http = stack.http();
-    let mut agent = stack.agent("pi-1").online(&http).await;
-    // As after every first start: with the join token it would join again.
-    agent.restart();
-    agent.sampled(&http).await;
-    assert_eq!(stack.cli(&["agent", "remove", "pi-1"]).await.code, 0);
-    eventually("it is forgotten", PATIENCE, async || match http.machine("pi-1").await {
-        Err(reply) if reply.contains("404") => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
-    eventually("the agent is told", PATIENCE, async || {
-        let said = agent.process().stderr().join("\n");
-        if said.contains("refuses") { Ok(()) } else { Err(said) }
-    })
-    .await;
-    let left = stack.mosquitto().receive(&["-t", "pistat/pi-1/#", "-W", "1", "-v"]).await;
-    assert_eq!(left.stdout, "", "no topic is left");
-    steadily("it stays forgotten", Duration::from_secs(2), async || match http.machine("pi-1").await {
-        Err(_) => Ok(()),
-        Ok(machine) => Err(format!("{machine:?}")),
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cloned_card_is_refused_and_two_live_machines_with_one_id_raise_an_alert() {
-    let stack = Stack::start().await;
-    let http = stack.http();
-    // The credential holds the serial of the board that it was made on: a copy on another board is refused.
-    let mut agent = stack.agent("pi-1").online(&http).await;
-    agent.stop().await;
-    let file = agent.state().join("credential.json");
-    let mut credential: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-    let own = credential["serial"].clone();
-    credential["serial"] = json!("10000000deadbeef");
-    std::fs::write(&file, credential.to_string()).unwrap();
-    if own.is_string() {
-        agent.restart();
-        assert_eq!(agent.process().exit_code(PATIENCE).await, 78);
-        let said = agent.process().stderr().join("\n");
-        assert!(said.contains("--pi-id"), "{said}");
-    } else {
-        eprintln!("this machine tells no serial number: only the alert is tested");
-    }
-    // Two machines that are both alive under one name take the connection from each other: somebody is told.
-    let identity =
-        Identity::enrol_with(stack.said.mqtt, "pi-2", &stack.join_token(), SECRET, Some("serial-1")).await.unwrap();
-    let mut twin = identity.clone();
-    twin.info.serial = Some("serial-2".into());
-    twin.info.boot_id = "boot-of-the-twin".into();
-    let mut connected = Vec::new();
-    for _ in 0..3 {
-        connected.push(identity.clone().connect().await);
-        connected.push(twin.clone().connect().await);
-    }
-    http.event(&["pi-2"], PATIENCE).await;
-    eventually("an alert says that two machines share a name", PATIENCE, async || {
-        let events = http.events().await;
-        let alert = events.iter().any(|event| {
-            event.kind == pistat_protocol::dashboard::EventKind::Alert
-                && event.pi.as_ref().is_some_and(|pi| pi.as_str() == "pi-2")
-        });
-        if alert { Ok(()) } else { Err(format!("{:#?}", events.iter().map(|event| &event.text).collect::<Vec<_>>())) }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_enrols_although_the_controller_is_killed_in_between() {
     let mut stack = Stack::start().await;
     let http = stack.http();
@@ -203,4 +56,161 @@ async fn the_agents_label_counts_until_somebody_renames_the_machine() {
     labelled("Mine").await;
     http.send("PATCH", "/api/pis/pi-1", Some(json!({"label": ""}))).await;
     labelled("Third").await;
+}
+
+/// Machines enrol over the embedded broker only: on another it is the broker that lets them in or keeps them out, and they just pin the controller's key
+/// (`external.rs`).
+mod embedded_only {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_same_secret_may_enrol_again_and_another_is_refused_until_a_reset() {
+        let stack = Stack::start().await;
+        let (address, token) = (stack.said.mqtt, stack.join_token());
+        let enrol = |secret: &'static str| Identity::enrol_with(address, "pi-1", &token, secret, None);
+        enrol(SECRET).await.expect("the first enrolment");
+        enrol(SECRET).await.expect("an answer that was lost is given again");
+        let refused = enrol(OTHER_SECRET).await.expect_err("another secret is refused");
+        assert!(refused.contains("reset"), "{refused}");
+        stack.http().event(&["pi-1"], PATIENCE).await;
+        assert_eq!(stack.cli(&["agent", "reset", "pi-1"]).await.code, 0);
+        let identity = enrol(OTHER_SECRET).await.expect("a reset allows one new enrolment");
+        enrol(SECRET).await.expect_err("one only");
+        let _agent = identity.connect().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_join_token_with_a_wrong_secret_or_fingerprint_leads_nowhere() {
+        let stack = Stack::start().await;
+        let good: JoinToken = stack.join_token().parse().unwrap();
+        let wrong_secret = JoinToken { secret: "x".repeat(43), ..good.clone() };
+        let wrong_print = JoinToken { fingerprint: "x".repeat(43), ..good };
+        let refused =
+            Identity::enrol(stack.said.mqtt, "pi-1", &wrong_secret.to_string()).await.expect_err("a wrong secret");
+        assert!(refused.contains("BadUserNamePassword") || refused.contains("NotAuthorized"), "{refused}");
+        // The real agent does not believe a controller whose key has another fingerprint, and says so.
+        let mut agent = stack.agent("pi-2").token(Some(&wrong_print.to_string())).start();
+        eventually("the agent says why it does not join", PATIENCE, async || {
+            let said = agent.process().stderr().join("\n");
+            if said.contains("not the one of the join token") { Ok(()) } else { Err(said) }
+        })
+        .await;
+        assert!(agent.process().ended().is_none(), "it goes on trying");
+        assert_ne!(stack.http().machine("pi-2").await.map(|machine| machine.stats.is_some()), Ok(true));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_rotated_join_token_ends_the_old_one_and_harms_no_enrolled_machine() {
+        let stack = Stack::start().await;
+        let http = stack.http();
+        let mut agent = stack.agent("pi-1").online(&http).await;
+        let old = stack.join_token();
+        let said = stack.cli(&["join-token", "rotate"]).await;
+        let new = said.stdout.trim().to_owned();
+        assert_ne!(old, new);
+        assert_eq!(stack.cli(&["join-token", "show"]).await.stdout.trim(), new);
+        Identity::enrol(stack.said.mqtt, "pi-2", &old).await.expect_err("the old token has ended");
+        Identity::enrol(stack.said.mqtt, "pi-2", &new).await.expect("the new one works");
+        agent.restart();
+        agent.sampled(&http).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_token_for_one_machine_works_once_and_for_that_machine_only() {
+        let stack = Stack::start().await;
+        let token: NewToken = stack.http().post("/api/enrolments", json!({"pi": "pi-7"})).await.json();
+        Identity::enrol(stack.said.mqtt, "pi-8", &token.token).await.expect_err("it is for another");
+        Identity::enrol_with(stack.said.mqtt, "pi-7", &token.token, SECRET, None).await.expect("it is for this one");
+        Identity::enrol_with(stack.said.mqtt, "pi-7", &token.token, OTHER_SECRET, None).await.expect_err("once");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn reserved_names_and_names_of_accounts_cannot_be_taken() {
+        let stack = Stack::start().await;
+        stack.account("olga", "viewer").await;
+        let token = stack.join_token();
+        for name in ["controller", "Controller", "admin", "PiStat", "olga", "OLGA"] {
+            Identity::enrol(stack.said.mqtt, name, &token).await.err().unwrap_or_else(|| panic!("{name} was enrolled"));
+        }
+        Identity::enrol(stack.said.mqtt, "pi-1", &token).await.unwrap();
+        for name in ["pi-1", "PI-1", "controller"] {
+            let reply = stack.http().post("/api/accounts", json!({"name": name})).await;
+            assert!((400..500).contains(&reply.problem().status), "{name}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_forgotten_machine_is_disconnected_revoked_and_leaves_no_topic() {
+        let stack = Stack::start().await;
+        let http = stack.http();
+        let mut agent = stack.agent("pi-1").online(&http).await;
+        // As after every first start: with the join token it would join again.
+        agent.restart();
+        agent.sampled(&http).await;
+        assert_eq!(stack.cli(&["agent", "remove", "pi-1"]).await.code, 0);
+        eventually("it is forgotten", PATIENCE, async || match http.machine("pi-1").await {
+            Err(reply) if reply.contains("404") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        eventually("the agent is told", PATIENCE, async || {
+            let said = agent.process().stderr().join("\n");
+            if said.contains("refuses") { Ok(()) } else { Err(said) }
+        })
+        .await;
+        let left = stack.mosquitto().receive(&["-t", "pistat/pi-1/#", "-W", "1", "-v"]).await;
+        assert_eq!(left.stdout, "", "no topic is left");
+        steadily("it stays forgotten", Duration::from_secs(2), async || match http.machine("pi-1").await {
+            Err(_) => Ok(()),
+            Ok(machine) => Err(format!("{machine:?}")),
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_cloned_card_is_refused_and_two_live_machines_with_one_id_raise_an_alert() {
+        let stack = Stack::start().await;
+        let http = stack.http();
+        // The credential holds the serial of the board that it was made on: a copy on another board is refused.
+        let mut agent = stack.agent("pi-1").online(&http).await;
+        agent.stop().await;
+        let file = agent.state().join("credential.json");
+        let mut credential: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let own = credential["serial"].clone();
+        credential["serial"] = json!("10000000deadbeef");
+        std::fs::write(&file, credential.to_string()).unwrap();
+        if own.is_string() {
+            agent.restart();
+            assert_eq!(agent.process().exit_code(PATIENCE).await, 78);
+            let said = agent.process().stderr().join("\n");
+            assert!(said.contains("--pi-id"), "{said}");
+        } else {
+            eprintln!("this machine tells no serial number: only the alert is tested");
+        }
+        // Two machines that are both alive under one name take the connection from each other: somebody is told.
+        let identity =
+            Identity::enrol_with(stack.said.mqtt, "pi-2", &stack.join_token(), SECRET, Some("serial-1")).await.unwrap();
+        let mut twin = identity.clone();
+        twin.info.serial = Some("serial-2".into());
+        twin.info.boot_id = "boot-of-the-twin".into();
+        let mut connected = Vec::new();
+        for _ in 0..3 {
+            connected.push(identity.clone().connect().await);
+            connected.push(twin.clone().connect().await);
+        }
+        http.event(&["pi-2"], PATIENCE).await;
+        eventually("an alert says that two machines share a name", PATIENCE, async || {
+            let events = http.events().await;
+            let alert = events.iter().any(|event| {
+                event.kind == pistat_protocol::dashboard::EventKind::Alert
+                    && event.pi.as_ref().is_some_and(|pi| pi.as_str() == "pi-2")
+            });
+            if alert {
+                Ok(())
+            } else {
+                Err(format!("{:#?}", events.iter().map(|event| &event.text).collect::<Vec<_>>()))
+            }
+        })
+        .await;
+    }
 }

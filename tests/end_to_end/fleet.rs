@@ -7,7 +7,7 @@ use pistat_protocol::{
     dashboard::{Change, Group, Run, ServerMessage},
     task::RunState,
 };
-use pistat_tests::{PATIENCE, Stack, eventually, fake_agent::Identity};
+use pistat_tests::{PATIENCE, Stack, eventually};
 use serde_json::json;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -24,13 +24,13 @@ const AT_ONCE: usize = 25;
 
 /// Enrols and connects this many agents that do what they are told.
 async fn serving(stack: &Stack, count: usize) -> JoinSet<()> {
-    let (address, token) = (stack.said.mqtt, stack.join_token());
+    let door = stack.door();
     let mut serving = JoinSet::new();
     for first in (0..count).step_by(AT_ONCE) {
         let mut joining = JoinSet::new();
         for number in first..count.min(first + AT_ONCE) {
-            let token = token.clone();
-            joining.spawn(async move { Identity::enrol(address, &format!("pi-{number:03}"), &token).await });
+            let door = door.clone();
+            joining.spawn(async move { door.identity(&format!("pi-{number:03}")).await });
         }
         while let Some(identity) = joining.join_next().await {
             let agent =

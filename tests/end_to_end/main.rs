@@ -5,6 +5,7 @@ mod attacks;
 mod browser;
 mod catalogue;
 mod enrolment;
+mod external;
 mod fleet;
 mod install;
 mod output;

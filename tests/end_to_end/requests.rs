@@ -99,7 +99,7 @@ async fn mosquitto_pub_runs_a_task_whose_output_appears_everywhere() {
     .await;
     assert!(feed.output(run).await.contains("load average"));
     assert!(http.output(run).await.contains("load average"));
-    assert_eq!(http.run(run).await.unwrap().requested_by, "admin");
+    assert_eq!(http.run(run).await.unwrap().requested_by, stack.asker("admin"));
     // Late subscribers get the end of the output and the final state.
     let late = stack.mosquitto().subscribe(&format!("pistat/pi-1/task/{run}/+"));
     let (_, last) = hears(&late, "the retained end", |retained, topic, _| retained && topic.ends_with("/output")).await;
@@ -179,7 +179,7 @@ async fn mosquitto_rr_gets_the_run_ids_or_the_refusal() {
     let good = script.request(&["-V", "5", "-t", topic, "-e", answer, "-m", "uptime", "-W", "15"]).await;
     let reply: Value = serde_json::from_str(&good.stdout).unwrap_or_else(|error| panic!("{error}: {good:?}"));
     let run = reply["runs"][0].as_str().unwrap().parse().unwrap();
-    assert_eq!(stack.http().ended(run, PATIENCE).await.requested_by, "script");
+    assert_eq!(stack.http().ended(run, PATIENCE).await.requested_by, stack.asker("script"));
     let bad = script.request(&["-V", "5", "-t", topic, "-e", answer, "-m", "no-such-task", "-W", "15"]).await;
     let reply: Value = serde_json::from_str(&bad.stdout).unwrap_or_else(|error| panic!("{error}: {bad:?}"));
     assert!(reply["error"].as_str().is_some_and(|error| error.contains("no-such-task")), "{reply}");

@@ -120,8 +120,8 @@ async fn a_connection_cut_at_any_instant_loses_and_doubles_nothing() {
     let mut dice = Dice::new();
     let stack = Stack::start().await;
     let http = stack.http();
-    let proxy = Proxy::start(stack.said.http_address).await;
-    let agent = stack.agent("pi-1").url(&format!("http://{}", proxy.address())).online(&http).await;
+    let proxy = Proxy::start(stack.agents_address()).await;
+    let agent = stack.agent("pi-1").through(proxy.address()).online(&http).await;
     let mut accepted = Accepted::default();
     for round in 0..rounds() {
         accepted.ask(&http, "pi-1", round, 0.2).await;
@@ -140,8 +140,8 @@ async fn long_output_survives_cut_connections_without_a_gap() {
     let mut dice = Dice::new();
     let stack = Stack::start().await;
     let http = stack.http();
-    let proxy = Proxy::start(stack.said.http_address).await;
-    let agent = stack.agent("pi-1").url(&format!("http://{}", proxy.address())).online(&http).await;
+    let proxy = Proxy::start(stack.agents_address()).await;
+    let agent = stack.agent("pi-1").through(proxy.address()).online(&http).await;
     // Less than the agent's window while it is away, so nothing may be dropped.
     let run = http.start_run("drip", "pi-1", json!({"lines": 60})).await;
     for _ in 0..rounds() {
@@ -159,8 +159,8 @@ async fn long_output_survives_cut_connections_without_a_gap() {
 async fn a_task_never_waits_for_a_controller_that_is_away_and_the_gap_is_counted() {
     let stack = Stack::start().await;
     let http = stack.http();
-    let proxy = Proxy::start(stack.said.http_address).await;
-    let _agent = stack.agent("pi-1").url(&format!("http://{}", proxy.address())).online(&http).await;
+    let proxy = Proxy::start(stack.agents_address()).await;
+    let _agent = stack.agent("pi-1").through(proxy.address()).online(&http).await;
     let run = http.start_run("mark", "pi-1", json!({"key": "before", "seconds": 0})).await;
     http.ended(run, PATIENCE).await;
     let run = http.start_run("flood", "pi-1", json!({"mebibytes": 64})).await;

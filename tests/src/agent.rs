@@ -1,6 +1,7 @@
 //! A real agent as a process.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -77,6 +78,15 @@ impl Builder {
     #[must_use]
     pub fn url(mut self, url: &str) -> Self {
         url.clone_into(&mut self.url);
+        self
+    }
+
+    /// The same address, but for this host and port: a proxy's.
+    #[must_use]
+    pub fn through(mut self, address: SocketAddr) -> Self {
+        let (scheme, rest) = self.url.split_once("://").expect("an address has a scheme");
+        let login = rest.rsplit_once('@').map_or(String::new(), |(login, _)| format!("{login}@"));
+        self.url = format!("{scheme}://{login}{address}");
         self
     }
 

@@ -20,7 +20,7 @@ use pistat_protocol::{
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Packet, QoS, SubscribeFilter};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::wait::PATIENCE;
+use crate::{mqtt::Mqtt, wait::PATIENCE};
 
 /// How many messages may wait for the test.
 const HEARD: usize = 2_000;
@@ -105,6 +105,24 @@ impl Identity {
         let mut info = info();
         info.serial = serial.map(str::to_owned);
         Ok(Self { pi, secret: secret.to_owned(), key, address, info })
+    }
+
+    /// A machine that has a user on a broker that is not the controller's: it only pins the controller's key, by the fingerprint in the join token.
+    ///
+    /// # Errors
+    /// The broker refuses it, or no key of that fingerprint is there.
+    pub async fn pin(address: SocketAddr, pi: &str, password: &str, join_token: &str) -> Result<Self, String> {
+        let pi: PiId = pi.parse().expect("the test names a pi-id");
+        let token: JoinToken = join_token.parse().expect("the controller wrote a join token");
+        let topic = Topics::default().format(&Topic::ControllerKey);
+        let mut client = Mqtt::connect(address, pi.as_str(), password).await?;
+        client.granted(&[&topic]).await;
+        let key = client.message("the controller's key", |seen, message| {
+            let view: KeyView = (seen == topic).then(|| decode(&message.payload).ok()).flatten()?;
+            Some(view.key).filter(|key| key.fingerprint() == token.fingerprint)
+        });
+        let key = key.await;
+        Ok(Self { pi, secret: password.to_owned(), key, address, info: info() })
     }
 
     /// Connects: info with a new session, then `online`.

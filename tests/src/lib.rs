@@ -7,6 +7,7 @@
 //! It refuses to reach into programs: whatever a test knows, it knows from outside.
 
 pub mod agent;
+pub mod broker;
 pub mod catalogue;
 pub mod dashboard;
 pub mod fake_agent;
@@ -23,6 +24,7 @@ pub mod statistics;
 pub mod wait;
 
 pub use agent::Agent;
+pub use broker::Mosquitto;
 pub use dashboard::Dashboard;
 pub use fake_agent::FakeAgent;
 pub use feed::Feed;

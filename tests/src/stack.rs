@@ -13,8 +13,10 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
-    agent, catalogue,
-    fake_agent::FakeAgent,
+    agent,
+    broker::{self, Mosquitto},
+    catalogue,
+    fake_agent::{FakeAgent, Identity},
     feed::Feed,
     http::Http,
     mosquitto::Login,
@@ -23,6 +25,9 @@ use crate::{
     programs::program,
     wait::{PATIENCE, eventually},
 };
+
+/// The variable of `mqtt.broker`.
+const BROKER: &str = "PISTAT_MQTT__BROKER";
 
 /// How long the controller may take to stop when it is asked.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -34,6 +39,8 @@ pub struct Stack {
     pub said: Said,
     folder: TempDir,
     plan: Builder,
+    /// The broker of everybody, if it is not the controller's.
+    house: Option<Mosquitto>,
 }
 
 /// Where the controller says it is.
@@ -43,10 +50,32 @@ pub struct Said {
     pub http: String,
     /// The HTTP listener.
     pub http_address: SocketAddr,
-    /// The MQTT listener.
+    /// The broker.
     pub mqtt: SocketAddr,
     /// The single-use code of the sign-in link.
     pub login: Option<String>,
+}
+
+/// Where new machines come in.
+#[derive(Debug, Clone)]
+pub struct Door {
+    broker: SocketAddr,
+    house: bool,
+    token: String,
+}
+
+impl Door {
+    /// A new machine that may connect.
+    ///
+    /// # Errors
+    /// It may not.
+    pub async fn identity(&self, pi: &str) -> Result<Identity, String> {
+        if self.house {
+            Identity::pin(self.broker, pi, &broker::password(pi), &self.token).await
+        } else {
+            Identity::enrol(self.broker, pi, &self.token).await
+        }
+    }
 }
 
 /// How a controller is to be started.
@@ -73,6 +102,18 @@ impl Builder {
     pub fn config(mut self, text: &str) -> Self {
         self.config = Some(text.to_owned());
         self
+    }
+
+    /// Another's broker, at this address: whatever the run of the tests is about.
+    #[must_use]
+    pub fn broker(self, url: &str) -> Self {
+        self.environment(BROKER, url)
+    }
+
+    /// The controller's own broker: whatever the run of the tests is about.
+    #[must_use]
+    pub fn embedded(self) -> Self {
+        self.broker("embedded")
     }
 
     /// A state folder elsewhere.
@@ -103,8 +144,13 @@ impl Builder {
         self
     }
 
-    /// Starts the controller and waits until it says where it is.
+    /// Starts the controller and waits until it hears what is said over MQTT.
     pub async fn start(self) -> Stack {
+        self.start_then(Stack::ready).await
+    }
+
+    async fn start_then(mut self, then: impl AsyncFnOnce(&Stack)) -> Stack {
+        let house = self.enter_house().await;
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         // Tasks of agents may run as another user.
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("the folder is ours");
@@ -118,9 +164,34 @@ impl Builder {
         }
         let mut process = self.spawn(folder.path(), "127.0.0.1:0", "127.0.0.1:0");
         let said = listen(&mut process).await;
-        let stack = Stack { process, said, folder, plan: self };
-        stack.ready().await;
+        let stack = Stack { process, said, folder, plan: self, house };
+        then(&stack).await;
         stack
+    }
+
+    /// Starts the controller and waits until it says where it is, not until it has a broker.
+    pub async fn start_alone(self) -> Stack {
+        self.start_then(async |_| {}).await
+    }
+
+    /// In a run that is about another's broker, starts one and says so to the controller. All tasks may be asked for there.
+    async fn enter_house(&mut self) -> Option<Mosquitto> {
+        let chosen = self.environment.iter().any(|(name, _)| name == BROKER);
+        if chosen || !broker::is_external() {
+            return None;
+        }
+        let house = Mosquitto::house().await;
+        let catalogue = self.catalogue.clone().unwrap_or_else(|| catalogue::text(Path::new("/")));
+        let tasks: Vec<_> =
+            catalogue.lines().filter_map(|line| line.strip_prefix("[task.")?.strip_suffix(']')).collect();
+        for (name, value) in [
+            (BROKER, house.url(broker::CONTROLLER)),
+            ("PISTAT_MQTT__REQUESTS__ROLE", "operator".into()),
+            ("PISTAT_MQTT__REQUESTS__TASKS", tasks.join(",")),
+        ] {
+            self.environment.push((name.to_owned(), value));
+        }
+        Some(house)
     }
 
     fn spawn(&self, folder: &Path, http: &str, mqtt: &str) -> Process {
@@ -146,16 +217,24 @@ pub(crate) fn path() -> String {
 
 async fn listen(process: &mut Process) -> Said {
     let dashboard = process.line("its dashboard's address", PATIENCE, |line| word_with(line, "http://")).await;
-    let mqtt = process.line("its MQTT address", PATIENCE, |line| word_with(line, "mqtt://")).await;
+    let mqtt = process
+        .line("its broker's address", PATIENCE, |line| {
+            line.strip_prefix("  mqtt ").and_then(|rest| rest.split_whitespace().next().map(str::to_owned))
+        })
+        .await;
     let (http, login) = match dashboard.split_once("/#login=") {
         Some((http, code)) => (http.to_owned(), Some(code.to_owned())),
         None => (dashboard.trim_end_matches('/').to_owned(), None),
     };
-    let address = |url: &str, scheme: &str| {
-        let address = url.trim_start_matches(scheme).trim_end_matches('/').replace("localhost", "127.0.0.1");
-        address.parse().unwrap_or_else(|error| panic!("{url} has no address: {error}"))
-    };
-    Said { http_address: address(&http, "http://"), mqtt: address(&mqtt, "mqtt://"), http, login }
+    Said { http_address: address(&http), mqtt: address(&mqtt), http, login }
+}
+
+/// The address in a URL, whose host is an IP address or this machine.
+fn address(url: &str) -> SocketAddr {
+    let host = url.split_once("://").map_or(url, |(_, host)| host);
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host).split('/').next().unwrap_or(host);
+    let host = host.replace("localhost", "127.0.0.1");
+    host.parse().unwrap_or_else(|error| panic!("{url} has no address: {error}"))
 }
 
 fn word_with(line: &str, scheme: &str) -> Option<String> {
@@ -241,24 +320,46 @@ impl Stack {
         self.mosquitto_as("admin", &self.admin_token())
     }
 
-    /// mosquitto's clients with another account.
-    pub fn mosquitto_as(&self, user: &str, password: &str) -> Login {
-        Login { address: self.said.mqtt, user: user.to_owned(), password: password.to_owned() }
+    /// mosquitto's clients with another account. On the house's broker it has a password of its own.
+    pub fn mosquitto_as(&self, user: &str, token: &str) -> Login {
+        Login { address: self.said.mqtt, user: user.to_owned(), password: self.password(user, token) }
     }
 
     /// An MQTT 5 client with an account.
-    pub async fn mqtt(&self, user: &str, password: &str) -> Mqtt {
-        Mqtt::connect(self.said.mqtt, user, password).await.expect("the broker accepts this account")
+    pub async fn mqtt(&self, user: &str, token: &str) -> Mqtt {
+        let password = self.password(user, token);
+        Mqtt::connect(self.said.mqtt, user, &password).await.expect("the broker accepts this account")
+    }
+
+    fn password(&self, user: &str, token: &str) -> String {
+        if self.house.is_some() { broker::password(user) } else { token.to_owned() }
+    }
+
+    /// As whom the controller knows this account when it asks over MQTT: only its own broker tells.
+    pub fn asker(&self, account: &'static str) -> &'static str {
+        if self.house.is_some() { "mqtt" } else { account }
     }
 
     /// A real agent to be started.
     pub fn agent(&self, pi: &str) -> agent::Builder {
-        agent::Builder::new(pi, &self.said.http, &self.join_token(), &self.folder.path().join("agents").join(pi))
+        let url = self.house.as_ref().map_or_else(|| self.said.http.clone(), |house| house.url(pi));
+        agent::Builder::new(pi, &url, &self.join_token(), &self.folder.path().join("agents").join(pi))
+    }
+
+    /// Where agents connect to.
+    pub fn agents_address(&self) -> SocketAddr {
+        if self.house.is_some() { self.said.mqtt } else { self.said.http_address }
+    }
+
+    /// Where new machines come in.
+    pub fn door(&self) -> Door {
+        Door { broker: self.said.mqtt, house: self.house.is_some(), token: self.join_token() }
     }
 
     /// An agent inside the test, enrolled and connected.
     pub async fn fake_agent(&self, pi: &str) -> FakeAgent {
-        FakeAgent::enrol(self.said.mqtt, pi, &self.join_token()).await
+        let identity = self.door().identity(pi).await;
+        identity.unwrap_or_else(|error| panic!("{pi} cannot enrol: {error}")).connect().await
     }
 
     /// The command line of the operator.
