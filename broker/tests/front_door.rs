@@ -16,6 +16,8 @@ mod paho_v5;
 mod access;
 #[path = "front_door/bounds.rs"]
 mod bounds;
+#[path = "front_door/cells.rs"]
+mod cells;
 #[path = "front_door/hostile.rs"]
 mod hostile;
 #[path = "front_door/lasting.rs"]
