@@ -1,11 +1,12 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vitest/config";
 import { precompress } from "./build/precompress.ts";
+import { preload } from "./build/preload.ts";
 
 export default defineConfig({
   // Relative addresses: the dashboard also works below a path of a reverse proxy.
   base: "./",
-  plugins: [svelte(), precompress()],
+  plugins: [svelte(), preload(), precompress()],
   build: {
     target: "es2022",
     // A data: address would need an exception in the content security policy.

@@ -16,6 +16,7 @@ import type {
   ServerMessage,
   Severity,
 } from "../src/protocol/types";
+import { duration } from "../src/lib/format";
 import { character, sample, simulate, type Simulated } from "./fleet";
 import { script, TASKS } from "./tasks";
 
@@ -245,7 +246,8 @@ export class MockController {
     const run = this.runs.get(id);
     if (!run || FINAL.includes(run.state)) return;
     this.#change(id, { state: exitCode === 0 ? "succeeded" : "failed", exit_code: exitCode, finished_at: new Date(Date.parse(run.started_at ?? run.created_at) + elapsed).toISOString() });
-    const how = exitCode === 0 ? `finished · ${elapsed} ms` : `failed · exit ${exitCode} · ${(elapsed / 1000).toFixed(1)} s`;
+    const took = duration(elapsed);
+    const how = exitCode === 0 ? `finished · ${took}` : `failed · exit ${exitCode} · ${took}`;
     this.event("task", exitCode === 0 ? "info" : "error", `${run.task} ${how}`, { pi: run.pi, run: id });
   }
 
@@ -356,7 +358,7 @@ export class MockController {
   /** Something to look at in LOGS and RUNS from the first moment. */
   #past(): void {
     const at = (minutes: number, kind: EventKind, severity: Severity, text: string, more: Partial<Event> = {}): void => {
-      this.event(kind, severity, text, { time: this.iso(-minutes * 60_000), ...more });
+      if (!more.pi || this.machines.has(more.pi)) this.event(kind, severity, text, { time: this.iso(-minutes * 60_000), ...more });
     };
     at(6, "label", "info", "renamed to Garage Door", { pi: "pi-4", account: "admin" });
     at(5.6, "mqtt", "error", 'refused: bad credentials for user "pi-99"', { account: "unknown" });

@@ -28,7 +28,7 @@ const CHARACTERS: Character[] = [
   { label: "Kitchen", assignment: "Display", tags: ["display"], cpu: 4, ram: 24, temp: 42, uptimeDays: 30 },
   { label: "Roof Mast", assignment: "ADS-B", tags: ["field"], cpu: 44, ram: 49, temp: 56, uptimeDays: 18 },
   { label: "Cellar", tags: ["field"], cpu: 9, ram: 33, temp: 37, uptimeDays: 55 },
-  { label: "Gate", assignment: "Camera", tags: ["camera", "garden"], cpu: 0, ram: 0, temp: 0, uptimeDays: 0, offline: true },
+  { label: "Gate", assignment: "Camera", tags: ["camera", "garden"], cpu: 12, ram: 43, temp: 45, uptimeDays: 3, offline: true },
   { label: "Front Door", assignment: "Doorbell", tags: ["camera"], cpu: 19, ram: 47, temp: 52, uptimeDays: 23 },
   { label: "Living Room", assignment: "Music", tags: ["display"], cpu: 11, ram: 38, temp: 46, uptimeDays: 64 },
   { label: "Weather", assignment: "Station", tags: ["garden", "field"], cpu: 3, ram: 21, temp: 31, uptimeDays: 120 },
@@ -208,7 +208,9 @@ export function history(simulated: Simulated, seconds: number, now: number): His
   const count = Math.floor(seconds / step);
   const { base } = simulated;
   const random = seeded(base.label.length * 31 + seconds);
-  const at = <T>(make: (share: number) => T): T[] => Array.from({ length: count }, (_, index) => make(index / count));
+  // Nothing is known of the time since it was last seen.
+  const last = simulated.machine.status === "offline" ? count - (now - Date.parse(simulated.machine.last_seen ?? "")) / 1000 / step : count;
+  const at = <T>(make: (share: number) => T): Array<T | null> => Array.from({ length: count }, (_, index) => (index < last ? make(index / count) : null));
   const hot = base.cpu > 85;
   const spike = (share: number): number => Math.max(0, ...[0.03, 0.27, 0.52].map((where) => 1 - Math.abs(share - where) * 45));
   return {

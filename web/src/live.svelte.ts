@@ -189,9 +189,9 @@ class Live {
     }
     this.#receivedAt = performance.now();
     if (message.type === "changes") {
-      for (const change of message.changes) {
-        if (change.kind === "run" && !this.state.runs.has(change.run.id)) commands.began(change.run);
-      }
+      // One batch may tell of a run several times.
+      const fresh = new Map(message.changes.flatMap((change) => (change.kind === "run" && !this.state.runs.has(change.run.id) ? [[change.run.id, change.run] as const] : [])));
+      for (const run of fresh.values()) commands.began(run);
     }
     // Applied at once and drawn with the next frame: a hidden page gathers names of what changed, never messages.
     apply(this.state, message, this.#dirty);

@@ -1,18 +1,6 @@
-// Where the dashboard begins: settings, then the page, then whoever signs in.
+// The first paint: two small style sheets and what stands in index.html. The dashboard itself follows in its own file.
 
 import "./styles/tokens.css";
-import "./styles/base.css";
-import { mount } from "svelte";
-import App from "./views/App.svelte";
-import { keepSettings } from "./settings.svelte";
-import { ui } from "./ui.svelte";
+import "./styles/boot.css";
 
-keepSettings();
-ui.start();
-
-const target = document.getElementById("app");
-if (target) {
-  // The first paint's one line has done its work.
-  target.replaceChildren();
-  mount(App, { target });
-}
+void import("./app");

@@ -136,16 +136,25 @@ export function isFinal(state: RunState): boolean {
   return FINAL.has(state);
 }
 
-/** The newest run of a machine that is not final. */
+/** What a machine is at: of its runs that are not final the newest one that runs, else the newest one that waits. */
 export function activeRun(state: State, pi: PiId): Run | undefined {
-  let newest: Run | undefined;
+  let found: Run | undefined;
   for (const id of state.active.get(pi) ?? []) {
     const run = state.runs.get(id);
-    if (run && (!newest || run.id > newest.id)) {
-      newest = run;
+    if (run && (found === undefined || goesBefore(run, found))) {
+      found = run;
     }
   }
-  return newest;
+  return found;
+}
+
+function goesBefore(run: Run, other: Run): boolean {
+  return isRunning(run) === isRunning(other) ? run.id > other.id : isRunning(run);
+}
+
+/** Whether a machine is at it: not while it waits for the machine or for its turn. */
+export function isRunning(run: Run): boolean {
+  return run.state === "running";
 }
 
 function applySnapshot(state: State, snapshot: Snapshot, dirty: Dirty): void {

@@ -2,6 +2,7 @@
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { ticks } from "./ticks";
 
 export interface Line {
   label: string;
@@ -20,6 +21,8 @@ export interface Look {
   top?: number;
   /** A value that is marked by a dotted line. */
   mark?: number;
+  /** What is written beside the lines across; without it nothing is, and there are none. */
+  tick?: (value: number) => string;
 }
 
 export type Columns = [number[], ...Array<Array<number | null>>];
@@ -27,7 +30,9 @@ export type Columns = [number[], ...Array<Array<number | null>>];
 const token = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 export function createChart(host: HTMLElement, look: Look, data: Columns, width: number, height: number): uPlot {
-  const fontSize = parseFloat(getComputedStyle(document.documentElement).fontSize) * 0.76;
+  // Whole pixels: uPlot scales the first whole number of a font for the screen's density.
+  const fontSize = Math.round(parseFloat(getComputedStyle(document.documentElement).fontSize) * 0.78);
+  const tick = look.tick;
   const dim = token("dim");
   const line = token("line");
   const font = `${fontSize}px ${token("mono")}`;
@@ -35,13 +40,16 @@ export function createChart(host: HTMLElement, look: Look, data: Columns, width:
     {
       width,
       height,
-      padding: [6, 4, 0, 4],
+      padding: [6, 6, 0, tick ? 0 : 4],
       legend: { show: false },
       cursor: { points: { size: 6 }, drag: { x: false, y: false }, y: false, sync: { key: "machine" } },
       scales: { x: { time: true }, y: { range: (_chart, least, most) => bounds(look, least, most) } },
       axes: [
-        { stroke: dim, font, size: fontSize * 2, gap: 4, grid: { show: false }, ticks: { show: false }, space: 90, values: (_chart, times) => times.map(shortTime(times)) },
-        { show: true, size: 0, stroke: "transparent", grid: { stroke: line, width: 1, dash: [2, 4] }, ticks: { show: false }, values: () => [], splits: (_chart, _axis, least, most) => [0.25, 0.5, 0.75].map((share) => least + (most - least) * share) },
+        { stroke: dim, font, size: fontSize * 2, gap: 4, grid: { show: false }, ticks: { show: false }, space: 62, values: (_chart, times) => times.map(shortTime(times)) },
+        {
+          stroke: dim, font, size: tick ? fontSize * 2.9 : 0, gap: 6, grid: { stroke: line, width: 1, dash: [2, 4] }, ticks: { show: false },
+          values: (_chart, values) => values.map((value) => tick?.(value) ?? ""), splits: (_chart, _axis, least, most) => (tick ? ticks(least, most) : []),
+        },
       ],
       series: [{}, ...look.lines.map((each) => series(each))],
       hooks: { draw: look.mark === undefined ? [] : [(chart) => mark(chart, look.mark ?? 0)] },
@@ -56,7 +64,7 @@ function series(each: Line): uPlot.Series {
   const found: uPlot.Series = {
     label: each.label,
     stroke: colour,
-    width: (each.width ?? 1.4) * Math.min(devicePixelRatio, 2),
+    width: each.width ?? 1.4,
     points: { show: false },
     spanGaps: false,
   };

@@ -7,6 +7,8 @@ export interface Column {
   name: string;
   title: string;
   number?: boolean;
+  /** Whether a bar goes with its number. */
+  meter?: boolean;
   value: (held: Held) => number | string | undefined;
 }
 
@@ -17,8 +19,8 @@ export const COLUMNS: Column[] = [
   { name: "label", title: "Sort by label", value: (held) => held.machine.label.toLowerCase() },
   { name: "id", title: "Sort by pi-id", value: (held) => held.machine.id },
   { name: "for", title: "Sort by responsibility", value: (held) => held.machine.assignment?.toLowerCase() },
-  { name: "cpu", title: "Sort by CPU", value: (held) => held.sample?.cpu_percent },
-  { name: "ram", title: "Sort by memory", value: (held) => held.sample?.memory_percent },
+  { name: "cpu", title: "Sort by CPU", meter: true, value: (held) => held.sample?.cpu_percent },
+  { name: "ram", title: "Sort by memory", meter: true, value: (held) => held.sample?.memory_percent },
   { name: "temp", title: "Sort by temperature", number: true, value: (held) => held.sample?.temperature_celsius },
   { name: "disk", title: "Sort by the fullest disk", number: true, value: (held) => fullestDisk(held.sample) },
   { name: "load", title: "Sort by load", number: true, value: (held) => held.sample?.load1 },

@@ -31,7 +31,7 @@ const UNITS: Record<string, number> = { "": 1, "%": 1, "°c": 1, c: 1, s: 1, m: 
 const STATUSES = ["online", "stale", "offline", "warning", "ok"];
 
 /** What may stand in a filter, for help and the placeholder. */
-export const FILTER_HELP = `@tag · status:${STATUSES.join("|")} · ${Object.keys(NUMBERS).join(" ")} with < <= > >= = · -word`;
+export const FILTER_HELP = `any words · @tag · status:${STATUSES.join(" ")} · cpu>80, also ram temp disk load wifi uptime · -word for not`;
 
 export function parseFilter(text: string): Filter {
   const filter: Filter = { test: () => true, live: false, problems: [] };

@@ -63,9 +63,11 @@ export function moment(time: string | number, now: number): string {
   return `${date.getDate()} ${date.toLocaleString("en", { month: "short" })} ${short}`;
 }
 
-/** The whole date for a tooltip. */
+/** `2026-11-22 21:04:37`, in the browser's time zone as every other time on the page. */
 export function fullTime(time: string | number): string {
-  return `${new Date(time).toISOString().replace("T", " ").replace(/\.\d+Z$/, "")} UTC`;
+  const date = new Date(time);
+  const two = (part: number): string => String(part).padStart(2, "0");
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${clock(date)}`;
 }
 
 /** `1 machine`, `25 machines`, `1,000 machines`. */

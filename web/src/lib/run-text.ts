@@ -29,6 +29,14 @@ export const STATE_MARK: Record<RunState, string> = {
   lost: "?",
 };
 
+/** How far a run is: what is over, well or badly, then what is on its way. */
+const PROGRESS: RunState[] = ["succeeded", "failed", "timed_out", "lost", "rejected", "expired", "cancelled", "running", "dispatched", "queued"];
+
+/** A group's counts in the order of progress. */
+export function inOrder(states: Partial<Record<RunState, number>>): Array<[RunState, number]> {
+  return PROGRESS.flatMap((state): Array<[RunState, number]> => (states[state] ? [[state, states[state]]] : []));
+}
+
 export const stateName = (state: RunState): string => state.replace("_", " ");
 
 /** `38 ms`; while it runs, up to now. */

@@ -8,7 +8,7 @@ import { live } from "../live.svelte";
 import type { OutputPiece, Run, RunId } from "../protocol/types";
 import { isFinal } from "../store";
 import { commands } from "./commands";
-import { bar, cut, Framed, paint } from "./paint";
+import { bar, columns, cut, Framed, paint } from "./paint";
 
 /** Where a block writes. */
 export interface Paper {
@@ -42,6 +42,9 @@ const FOLLOWED = 40;
 /** How many lines a group's block shows below its bar. */
 const LINES = 5;
 
+/** How many columns a machine's name takes before each line of its run. */
+const TAG = 18;
+
 /** Does something once the store knows what it is about, or after a while all the same; the answer calls it off. */
 function whenNamed(known: () => boolean, act: () => void): () => void {
   const off = (): void => {
@@ -57,7 +60,14 @@ function whenNamed(known: () => boolean, act: () => void): () => void {
   return off;
 }
 
-function machineLabel(pi: string): string {
+/** A bar and its counts in so many columns: a line that wrapped could not be drawn over. Words give way first, then the bar. */
+export function progress(share: number, counts: (words: boolean) => string, width: number): string {
+  const text = [counts(true), counts(false)].find((each) => columns(each) + 8 <= width) ?? counts(false);
+  const room = Math.min(24, width - columns(text) - 1);
+  return room < 4 ? text : `${bar(share, room)} ${text}`;
+}
+
+export function machineLabel(pi: string): string {
   return visible(live.state.machines.get(pi)?.machine.label ?? pi);
 }
 
@@ -75,16 +85,20 @@ export class RunBlock implements Block {
   readonly target: RunId;
   readonly finished: Promise<void>;
   readonly #paper: Paper;
-  readonly #framed = new Framed();
+  readonly #framed: Framed;
+  readonly #guest: boolean;
   #resolve: () => void = () => undefined;
   #stop: Array<() => void> = [];
   #complete = false;
   #skipped = 0;
   #waiting: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(run: RunId, paper: Paper) {
+  /** `guest` is set for a run that somebody started elsewhere: it says whether its lines stand alone at the moment. */
+  constructor(run: RunId, paper: Paper, guest?: { alone: () => boolean }) {
     this.target = run;
     this.#paper = paper;
+    this.#guest = guest !== undefined;
+    this.#framed = new Framed(() => (guest === undefined || guest.alone() ? "" : cut(machineLabel(live.state.runs.get(run)?.pi ?? ""), TAG)));
     this.finished = new Promise((resolve) => (this.#resolve = resolve));
     this.#open();
   }
@@ -102,7 +116,8 @@ export class RunBlock implements Block {
   #begin(): void {
     const run = live.state.runs.get(this.target);
     const name = run ? `${run.task} · ${machineLabel(run.pi)} · run ${shortId(run.id)}` : `run ${shortId(this.target)}`;
-    this.#paper.write(`${paint.dim(`┌ ${name}`)}\r\n`);
+    const by = this.#guest && run ? ` · started by ${visible(run.requested_by)}` : "";
+    this.#paper.write(`${paint.dim(`┌ ${name}${by}`)}\r\n`);
     this.#stop = [
       commands.onChange(() => this.#check()),
       live.outputs.follow(this.target, { pieces: (pieces) => this.#print(pieces), done: () => this.#done() }),
@@ -113,7 +128,7 @@ export class RunBlock implements Block {
   #explainWaiting(): void {
     const run = live.state.runs.get(this.target);
     if (run?.state === "queued") {
-      this.#paper.write(`${paint.dim("│")} ${paint.yellow(`waits for ${machineLabel(run.pi)}`)}${paint.dim(" · Ctrl-C looks away")}\r\n`);
+      this.#paper.write(`${this.#framed.mark("│")} ${paint.yellow(`waits for ${machineLabel(run.pi)}`)}${paint.dim(" · Ctrl-C looks away")}\r\n`);
     }
   }
 
@@ -128,7 +143,7 @@ export class RunBlock implements Block {
 
   #mention(): void {
     if (this.#skipped > 0) {
-      this.#paper.write(`${this.#framed.end()}${paint.dim("│")} ${paint.yellow(`… ${bytes(this.#skipped)} skipped here, all of it is at #/runs/${this.target} …`)}\r\n`);
+      this.#paper.write(`${this.#framed.end()}${this.#framed.mark("│")} ${paint.yellow(`… ${bytes(this.#skipped)} skipped here, all of it is at #/runs/${this.target} …`)}\r\n`);
       this.#skipped = 0;
     }
   }
@@ -142,7 +157,7 @@ export class RunBlock implements Block {
     const run = live.state.runs.get(this.target);
     if (this.#complete && run && isFinal(run.state)) {
       this.#mention();
-      this.#paper.write(`${this.#framed.end()}${paint.dim("└")} ${ending(run)}\r\n`);
+      this.#paper.write(`${this.#framed.end()}${this.#framed.mark("└")} ${ending(run)}\r\n`);
       this.#close();
     }
   }
@@ -226,16 +241,18 @@ export class GroupBlock implements Block {
     const running = runs.filter((run) => run.state === "running").length;
     const done = succeeded + failed.length;
     const total = this.#runs.length;
-    const counts = [
-      `${done}/${total} `,
-      paint.green(`${succeeded} ✔`),
-      failed.length > 0 ? paint.red(`${failed.length} ✖`) : "",
-      running > 0 ? paint.dim(`${running} running`) : "",
-      total - done - running > 0 ? paint.dim(`${total - done - running} waiting`) : "",
-    ];
-    const width = Math.max(6, Math.min(24, this.#paper.columns() - 44));
-    const lines = [`${bar(done / Math.max(total, 1), width)} ${counts.filter(Boolean).join(" ")}`, ...this.#interesting(failed, done === total)];
-    this.#redraw(lines);
+    const waiting = total - done - running;
+    const counts = (words: boolean): string =>
+      [
+        `${done}/${total} `,
+        paint.green(`${succeeded} ✔`),
+        failed.length > 0 ? paint.red(`${failed.length} ✖`) : "",
+        running > 0 ? paint.dim(`${running} ${words ? "running" : "▶"}`) : "",
+        waiting > 0 ? paint.dim(`${waiting} ${words ? "waiting" : "·"}`) : "",
+      ]
+        .filter(Boolean)
+        .join(" ");
+    this.#redraw([progress(done / Math.max(total, 1), counts, this.#paper.columns() - 3), ...this.#interesting(failed, done === total)]);
     if (done === total && total > 0) {
       this.#finish(succeeded, failed.length);
     }

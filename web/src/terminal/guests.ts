@@ -1,8 +1,9 @@
 // Runs that were started elsewhere: by mosquitto_pub, the command line, a button, another browser. The terminal shows them above its prompt.
 
 import { visible } from "../lib/text";
+import { live } from "../live.svelte";
 import type { Run, RunId } from "../protocol/types";
-import { type Paper, RunBlock } from "./blocks";
+import { machineLabel, type Paper, RunBlock } from "./blocks";
 import { commands } from "./commands";
 import { paint } from "./paint";
 
@@ -11,6 +12,9 @@ const OWN_WITHIN = 400;
 
 /** How many runs are shown at a time: a run that waits for an offline machine must not hide the others. */
 const SHOWN = 4;
+
+/** How many runs that wait for their machines are remembered. */
+const QUEUED = 1_000;
 
 /** How many runs wait to be shown; those beyond are only counted. */
 const WAITING = 20;
@@ -47,6 +51,7 @@ export class WholeLines implements Paper {
 export class Guests {
   readonly #own = new Set<RunId>();
   readonly #groups = new Set<RunId>();
+  readonly #queued = new Set<RunId>();
   #waiting: Run[] = [];
   #passed = 0;
   #shown = 0;
@@ -55,7 +60,8 @@ export class Guests {
     private readonly above: (text: string) => void,
     private readonly paper: Omit<Paper, "write">,
   ) {
-    commands.onBegan((run) => setTimeout(() => this.#began(run), OWN_WITHIN));
+    commands.onBegan((run) => setTimeout(() => this.#began(live.state.runs.get(run.id) ?? run), OWN_WITHIN));
+    commands.onChange(() => this.#changed());
   }
 
   /** These are shown by the command that started them. */
@@ -71,6 +77,28 @@ export class Guests {
     if (run.group !== null) {
       return this.#groupBegan(run, run.group);
     }
+    if (run.state === "queued") {
+      return this.#queue(run);
+    }
+    this.#begins(run);
+  }
+
+  /** A run that waits for its machine takes no place: it is shown when it begins. */
+  #queue(run: Run): void {
+    this.above(`${paint.dim(`· ${run.task} waits for ${machineLabel(run.pi)} · started by ${visible(run.requested_by)}`)}\r\n\r\n`);
+    this.#queued.add(run.id);
+    while (this.#queued.size > QUEUED) this.#queued.delete([...this.#queued][0] ?? "");
+  }
+
+  #changed(): void {
+    for (const id of this.#queued) {
+      const run = live.state.runs.get(id);
+      if (run?.state !== "queued") this.#queued.delete(id);
+      if (run && run.state !== "queued" && !this.#own.has(id)) this.#begins(run);
+    }
+  }
+
+  #begins(run: Run): void {
     if (this.#waiting.length >= WAITING) {
       this.#passed += 1;
     } else {
@@ -92,8 +120,9 @@ export class Guests {
     }
     this.#shown += 1;
     for (let run = this.#waiting.shift(); run !== undefined; run = this.#waiting.shift()) {
-      await new RunBlock(run.id, new WholeLines(this.above, this.paper)).finished;
-      this.above("\r\n");
+      await new RunBlock(run.id, new WholeLines(this.above, this.paper), { alone: () => this.#shown === 1 }).finished;
+      // Between blocks that stand one below the other; not into one that goes on.
+      if (this.#shown === 1) this.above("\r\n");
     }
     this.#shown -= 1;
     if (this.#passed > 0) {

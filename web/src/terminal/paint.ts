@@ -71,8 +71,10 @@ function token(each: Token): string {
 
 const colour = (codes: readonly number[]): string => `\u001b[${codes.join(";")}m`;
 
-/** Task output with a bar at the left of each line. */
+/** Task output with a bar at the left of each line, and a tag where lines of several runs stand among each other. */
 export class Framed {
+  constructor(private readonly tag: () => string = () => "") {}
+
   readonly #reader = new AnsiReader();
   #atStart = true;
   #style = "";
@@ -80,6 +82,12 @@ export class Framed {
   /** The terminal text of some pieces. */
   pieces(pieces: readonly OutputPiece[]): string {
     return pieces.map((piece) => this.#piece(piece)).join("");
+  }
+
+  /** What a line of this run begins with. */
+  mark(corner: "┌" | "│" | "└"): string {
+    const tag = this.tag();
+    return tag === "" ? paint.dim(corner) : `${paint.dim(corner)} ${paint.cyan(tag)} `;
   }
 
   /** Ends a line that has no end. */
@@ -90,7 +98,7 @@ export class Framed {
   }
 
   #piece(piece: OutputPiece): string {
-    const gap = piece.gap_bytes > 0 ? `${this.end()}${paint.dim("│")} ${paint.yellow(`… ${bytes(piece.gap_bytes)} missing …`)}\r\n` : "";
+    const gap = piece.gap_bytes > 0 ? `${this.end()}${this.mark("│")} ${paint.yellow(`… ${bytes(piece.gap_bytes)} missing …`)}\r\n` : "";
     return gap + this.#reader.read(piece.data).map((each) => this.#token(each)).join("");
   }
 
@@ -125,6 +133,6 @@ export class Framed {
   }
 
   #frame(): string {
-    return `${paint.dim("│")} ${this.#style}`;
+    return `${this.mark("│")} ${this.#style}`;
   }
 }

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { progress } from "./blocks";
 import { History } from "./history";
 import { LineEditor } from "./line-editor";
 import { columns, cut, Framed, plainText } from "./paint";
@@ -65,4 +66,25 @@ describe("output in its frame", () => {
 test("columns count what is seen", () => {
   expect([columns("abc"), columns("温室"), columns("\u001b[31ma\u001b[0m"), columns("e\u0301")]).toEqual([3, 4, 1, 1]);
   expect(cut("Unpacking libssl3", 10)).toBe("Unpacking…");
+});
+
+describe("a group's bar", () => {
+  const counts = (words: boolean): string => (words ? "17/25  16 ✔ 1 ✖ 7 running 1 waiting" : "17/25  16 ✔ 1 ✖ 7 ▶ 1 ·");
+  test.each([20, 30, 38, 47, 60, 120])("never wraps in %i columns", (width) => {
+    expect(columns(progress(0.68, counts, width))).toBeLessThanOrEqual(Math.max(width, columns(counts(false))));
+  });
+  test("keeps its words where there is room", () => {
+    expect(progress(0.68, counts, 60)).toContain("7 running");
+    expect(progress(0.68, counts, 38)).toContain("7 ▶");
+    expect(progress(0.68, counts, 38)).toContain("▓");
+  });
+});
+
+describe("lines of several runs", () => {
+  test("are told apart by the machine before each of them", () => {
+    const piece = { seq: 0, stream: "stdout" as const, data: "one\ntwo\n", gap_bytes: 0 };
+    const text = new Framed(() => "Gate").pieces([piece]).replace(/\u001b\[[\d;]*m/g, "");
+    expect(text).toBe("│ Gate  one\r\n│ Gate  two\r\n");
+    expect(new Framed().pieces([piece]).replace(/\u001b\[[\d;]*m/g, "")).toBe("│ one\r\n│ two\r\n");
+  });
 });

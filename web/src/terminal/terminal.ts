@@ -115,6 +115,12 @@ export class WebTerminal {
     }
   }
 
+  /** A key that a phone's keyboard lacks, as its terminal sequence. */
+  press(data: string): void {
+    this.#typed(data);
+    this.focus();
+  }
+
   /** Puts text on the prompt for somebody to go on with. */
   prefill(line: string): void {
     if (this.#mode.kind === "prompt") {
