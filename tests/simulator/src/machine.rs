@@ -1,0 +1,522 @@
+//! One simulated machine: its connection, its samples, its orders, and its mishaps.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use pistat_protocol::{
+    codec::{decode, encode},
+    id::RunId,
+    order::{ExecuteOrder, VerifiedOrder},
+    stats::Sample,
+    status::{ExecutionPolicy, Info, Session, Settings, Watch},
+    task::{Ack, Ends, RunState},
+    topic::Topic,
+};
+use rumqttc::{
+    QoS,
+    mqttbytes::v4::{Packet, Publish},
+};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dice::Dice,
+    enrol::Credential,
+    fleet::Shared,
+    ledger::{Counts, Happening},
+    run::Run,
+    sample::Measurements,
+    wire::{Hello, Wire, WireError},
+};
+
+/// How often what is not acknowledged is said again on a connection that stands.
+const REPEAT: Duration = Duration::from_secs(10);
+
+/// The longest wait between two attempts to connect.
+const MAX_BACKOFF: Duration = Duration::from_secs(4);
+
+/// How many samples a machine keeps while it is away.
+const MAX_BACKFILL: u32 = 60;
+
+/// How often somebody who looks is shown a sample.
+const WATCHED: Duration = Duration::from_secs(1);
+
+/// Why a connection is over.
+enum Over {
+    Broken,
+    Cut,
+    Reboot,
+    PowerOff,
+    Stop,
+}
+
+impl From<WireError> for Over {
+    fn from(_: WireError) -> Self {
+        Self::Broken
+    }
+}
+
+/// A message that is held back, so that the next one overtakes it.
+type Held = (Topic, Vec<u8>, QoS, bool);
+
+/// A machine.
+pub(crate) struct Machine {
+    shared: Arc<Shared>,
+    credential: Credential,
+    dice: Dice,
+    measurements: Measurements,
+    boots: u64,
+    session: Session,
+    runs: BTreeMap<RunId, Run>,
+    /// Runs that ended in this session: a replayed order starts nothing.
+    finished: HashSet<RunId>,
+    set_interval: Option<Duration>,
+    watched_until: Option<Instant>,
+    sample_at: Instant,
+    repeat_at: Instant,
+    mishap_at: Option<Instant>,
+    away_since: Option<Instant>,
+    is_slow: bool,
+    held: Option<Held>,
+}
+
+impl Machine {
+    pub(crate) fn new(shared: Arc<Shared>, credential: Credential, mut dice: Dice) -> Self {
+        let measurements = Measurements::new(dice.clone());
+        let now = Instant::now();
+        Self {
+            sample_at: now + dice.duration(shared.plan.interval),
+            repeat_at: now + REPEAT,
+            is_slow: dice.chance(shared.plan.churn.slow_share),
+            session: Session::from_random([0; 16]),
+            measurements,
+            credential,
+            boots: 1,
+            runs: BTreeMap::new(),
+            finished: HashSet::new(),
+            set_interval: None,
+            watched_until: None,
+            mishap_at: None,
+            away_since: None,
+            held: None,
+            shared,
+            dice,
+        }
+    }
+
+    /// Lives until it is asked to stop.
+    pub(crate) async fn live(mut self, stop: CancellationToken) {
+        let first = self.dice.duration(self.shared.plan.ramp);
+        let mut wait = first;
+        let mut failures = 0_u32;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = sleep(wait) => {}
+            }
+            let over = self.connected(&stop).await.unwrap_or_else(|over| over);
+            self.held = None;
+            wait = match over {
+                Over::Stop => return,
+                Over::Broken => {
+                    failures = failures.saturating_add(1);
+                    let most = Duration::from_millis(100).saturating_mul(1 << failures.min(6)).min(MAX_BACKOFF);
+                    most / 2 + self.dice.duration(most / 2)
+                }
+                Over::Cut => self.dice.duration(Duration::from_secs(2)),
+                Over::Reboot => self.reboot(Duration::from_secs(1)),
+                Over::PowerOff => self.reboot(Duration::from_secs(30)),
+            };
+            if self.away_since.is_some_and(|since| since.elapsed() < Duration::from_millis(50)) {
+                failures = 0;
+            }
+        }
+    }
+
+    fn reboot(&mut self, least: Duration) -> Duration {
+        Counts::add(&self.shared.counts.reboots);
+        self.boots += 1;
+        self.measurements.reboot();
+        self.finished.clear();
+        for run in self.runs.values_mut() {
+            run.rebooted();
+        }
+        least + self.dice.duration(Duration::from_secs(3))
+    }
+
+    async fn connected(&mut self, stop: &CancellationToken) -> Result<Over, Over> {
+        let topics = &self.shared.plan.topics;
+        let name = self.credential.pi.as_str();
+        let will = Some(topics.format(&Topic::Status(self.credential.pi.clone())));
+        let hello = Hello { client: name, user: name, password: &self.credential.secret, will };
+        let mut wire = Wire::connect(self.shared.plan.address, hello).await?;
+        Counts::add(&self.shared.counts.connections);
+        Counts::add(&self.shared.counts.connected);
+        let over = self.session(&mut wire, stop).await;
+        Counts::take(&self.shared.counts.connected);
+        if !matches!(over, Ok(Over::Stop)) {
+            Counts::add(&self.shared.counts.breaks);
+        }
+        self.away_since = Some(Instant::now());
+        over
+    }
+
+    async fn session(&mut self, wire: &mut Wire, stop: &CancellationToken) -> Result<Over, Over> {
+        self.session = Session::from_random(self.random());
+        self.finished.clear();
+        let pi = self.credential.pi.clone();
+        wire.subscribe(self.shared.plan.topics.agent_filters(&pi).map(|(filter, _)| filter))?;
+        self.introduce(wire)?;
+        self.backfill(wire)?;
+        self.repeat(wire)?;
+        self.plan_mishap();
+        loop {
+            self.flush(wire).await?;
+            let due = self.due(wire);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.farewell(wire).await,
+                packet = wire.next() => if let Packet::Publish(publish) = packet? {
+                    self.heard(wire, publish).await?;
+                },
+                () = sleep_until(due) => if let Some(over) = self.act(wire).await? {
+                    return Ok(over);
+                },
+            }
+        }
+    }
+
+    async fn farewell(&mut self, wire: &mut Wire) -> Result<Over, Over> {
+        self.say(wire, Topic::Status(self.credential.pi.clone()), b"offline".to_vec(), QoS::AtLeastOnce, true)?;
+        self.flush(wire).await?;
+        Ok(Over::Stop)
+    }
+
+    /// A slow link lets everybody wait.
+    async fn flush(&mut self, wire: &mut Wire) -> Result<(), Over> {
+        if let Some((topic, payload, qos, retain)) = self.held.take() {
+            wire.publish(&self.shared.plan.topics, &topic, payload, qos, retain)?;
+        }
+        if self.is_slow && self.shared.is_rough() {
+            sleep(self.dice.duration(Duration::from_millis(300))).await;
+        }
+        Ok(wire.flush().await?)
+    }
+
+    fn due(&self, wire: &Wire) -> Instant {
+        let ends = self.runs.values().filter_map(Run::due);
+        let times = ends.chain(self.mishap_at).chain([self.sample_at, self.repeat_at, wire.ping_at()]);
+        times.min().unwrap_or(self.sample_at)
+    }
+
+    async fn act(&mut self, wire: &mut Wire) -> Result<Option<Over>, Over> {
+        let now = Instant::now();
+        if self.mishap_at.is_some_and(|at| at <= now) {
+            self.plan_mishap();
+            if self.shared.is_rough() {
+                return Ok(Some(if self.dice.chance(self.shared.plan.churn.reboot_share) {
+                    Over::Reboot
+                } else {
+                    Over::Cut
+                }));
+            }
+        }
+        if let Some(over) = self.end_runs(wire, now).await? {
+            return Ok(Some(over));
+        }
+        if self.sample_at <= now {
+            self.sample(wire, now)?;
+        }
+        if self.repeat_at <= now {
+            self.repeat(wire)?;
+        }
+        if wire.ping_at() <= now {
+            wire.ping()?;
+        }
+        Ok(None)
+    }
+
+    fn plan_mishap(&mut self) {
+        self.mishap_at = self.shared.plan.churn.mean_between.map(|mean| Instant::now() + self.dice.wait(mean));
+    }
+
+    // --- samples ------------------------------------------------------------------------------------------------------
+
+    fn interval(&self, now: Instant) -> Duration {
+        let own = self.set_interval.unwrap_or(self.shared.plan.interval);
+        if self.watched_until.is_some_and(|until| until > now) { own.min(WATCHED) } else { own }
+    }
+
+    fn sample(&mut self, wire: &mut Wire, now: Instant) -> Result<(), Over> {
+        let interval = self.interval(now);
+        self.sample_at += interval;
+        if self.sample_at <= now {
+            // What was missed while this process was busy is not made up for in a burst.
+            self.sample_at = now + interval;
+        }
+        let mut sample = self.measurements.at(SystemTime::now());
+        if let Some(epoch) = self.shared.plan.marks_since {
+            sample.disk_read_bytes_per_second = u64::try_from(epoch.elapsed().as_micros()).ok();
+        }
+        Counts::add(&self.shared.counts.samples);
+        self.say(wire, Topic::Stats(self.credential.pi.clone()), encode(&sample), QoS::AtMostOnce, true)
+    }
+
+    /// The samples that were measured while the machine was away.
+    fn backfill(&mut self, wire: &mut Wire) -> Result<(), Over> {
+        let interval = self.interval(Instant::now());
+        let Some(away) = self.away_since.take().map(|since| since.elapsed()) else { return Ok(()) };
+        let missed =
+            u32::try_from(away.as_millis() / interval.as_millis().max(1)).unwrap_or(u32::MAX).min(MAX_BACKFILL);
+        if missed == 0 {
+            return Ok(());
+        }
+        let now = SystemTime::now();
+        let samples: Vec<Sample> = (1..=missed).rev().map(|back| self.measurements.at(now - interval * back)).collect();
+        self.say(wire, Topic::Backfill(self.credential.pi.clone()), encode(&samples), QoS::AtLeastOnce, false)
+    }
+
+    // --- what it says -------------------------------------------------------------------------------------------------
+
+    fn introduce(&mut self, wire: &mut Wire) -> Result<(), Over> {
+        let pi = self.credential.pi.clone();
+        let info = encode(&self.info());
+        // A new session is told before `online`, whatever else is shuffled.
+        wire.publish(&self.shared.plan.topics, &Topic::Info(pi.clone()), info, QoS::AtLeastOnce, true)?;
+        wire.publish(&self.shared.plan.topics, &Topic::Status(pi), b"online".to_vec(), QoS::AtLeastOnce, true)?;
+        Ok(())
+    }
+
+    fn info(&self) -> Info {
+        Info {
+            label: Some(format!("Simulated {}", self.credential.pi)),
+            model: Some("Raspberry Pi 4 Model B Rev 1.4".into()),
+            serial: None,
+            os: Some("Debian GNU/Linux 12 (bookworm)".into()),
+            kernel: Some("6.6.51+rpt-rpi-v8".into()),
+            arch: Some("aarch64".into()),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            boot_id: self.boot_id(),
+            boot_time: None,
+            session: self.session.clone(),
+            execution_policy: ExecutionPolicy::Controller,
+            runner: true,
+            interval_seconds: self.set_interval.unwrap_or(self.shared.plan.interval).as_secs_f64(),
+            capabilities: Vec::new(),
+            known_runs: self.runs.keys().copied().collect(),
+            storage_wear_percent: None,
+            updates_pending: None,
+            reboot_required: None,
+            failed_units: None,
+            orders_refused: None,
+            last_order_refused: None,
+        }
+    }
+
+    fn boot_id(&self) -> String {
+        format!("{}-boot-{}", self.credential.pi, self.boots)
+    }
+
+    /// Says something; where the plan wants it, twice, or after the next message.
+    fn say(&mut self, wire: &mut Wire, topic: Topic, payload: Vec<u8>, qos: QoS, retain: bool) -> Result<(), Over> {
+        let churn = self.shared.plan.churn;
+        let topics = &self.shared.plan.topics;
+        if !self.shared.is_rough() {
+            return Ok(wire.publish(topics, &topic, payload, qos, retain)?);
+        }
+        if qos == QoS::AtLeastOnce && self.dice.chance(churn.duplicate_share) {
+            wire.publish(topics, &topic, payload.clone(), qos, retain)?;
+        }
+        if self.held.is_none() && !retain && self.dice.chance(churn.reorder_share) {
+            self.held = Some((topic, payload, qos, retain));
+            return Ok(());
+        }
+        Ok(wire.publish(topics, &topic, payload, qos, retain)?)
+    }
+
+    /// Everything that the controller has not acknowledged.
+    fn repeat(&mut self, wire: &mut Wire) -> Result<(), Over> {
+        self.repeat_at = Instant::now() + REPEAT;
+        let pi = &self.credential.pi;
+        let mut said = Vec::new();
+        for (id, run) in &self.runs {
+            said.extend(run.chunks().map(|chunk| (Topic::Output(pi.clone(), *id), encode(chunk))));
+            said.push((Topic::Report(pi.clone(), *id), encode(&run.report())));
+        }
+        said.into_iter().try_for_each(|(topic, payload)| self.say(wire, topic, payload, QoS::AtLeastOnce, false))
+    }
+
+    /// The newest piece of output, and where the run stands.
+    fn tell(&mut self, wire: &mut Wire, id: RunId) -> Result<(), Over> {
+        let Some(run) = self.runs.get(&id) else { return Ok(()) };
+        let pi = self.credential.pi.clone();
+        let chunk = run.newest_chunk().map(encode);
+        let report = encode(&run.report());
+        let last = run.state().is_final().then(|| encode(&run.last_chunk()));
+        if let Some(chunk) = chunk {
+            self.say(wire, Topic::Output(pi.clone(), id), chunk, QoS::AtLeastOnce, false)?;
+        }
+        self.say(wire, Topic::Report(pi.clone(), id), report, QoS::AtLeastOnce, false)?;
+        match last {
+            Some(last) => self.say(wire, Topic::Output(pi, id), last, QoS::AtLeastOnce, true),
+            None => Ok(()),
+        }
+    }
+
+    // --- what it hears ------------------------------------------------------------------------------------------------
+
+    async fn heard(&mut self, wire: &mut Wire, publish: Publish) -> Result<(), Over> {
+        let Some(topic) = self.shared.plan.topics.parse(&publish.topic) else { return Ok(()) };
+        match topic {
+            Topic::Execute(_, run) | Topic::Cancel(_, run) if !publish.payload.is_empty() => {
+                self.order(wire, run, &publish.payload, publish.retain).await
+            }
+            Topic::Ack(_, run) => {
+                self.acknowledged(run, &publish.payload);
+                Ok(())
+            }
+            Topic::Settings(_) => {
+                self.settings(&publish.payload);
+                Ok(())
+            }
+            Topic::Watch(_) => {
+                self.watch(&publish.payload);
+                Ok(())
+            }
+            Topic::Status(pi) if pi == self.credential.pi && &publish.payload[..] == b"offline" => {
+                self.say(wire, Topic::Status(pi), b"online".to_vec(), QoS::AtLeastOnce, true)
+            }
+            Topic::Status(pi) if pi.is_controller() && !publish.retain && &publish.payload[..] == b"online" => {
+                self.introduce(wire)?;
+                self.repeat(wire)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn acknowledged(&mut self, id: RunId, payload: &[u8]) {
+        let Ok(ack) = decode::<Ack>(payload) else { return };
+        if self.runs.get_mut(&id).is_some_and(|run| run.acknowledge(ack)) {
+            self.runs.remove(&id);
+            self.finished.insert(id);
+            Counts::add(&self.shared.counts.settled);
+        }
+    }
+
+    fn settings(&mut self, payload: &[u8]) {
+        let settings = if payload.is_empty() { Some(Settings::default()) } else { decode(payload).ok() };
+        if let Some(settings) = settings {
+            self.set_interval =
+                settings.interval_seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.2, 3600.0)));
+        }
+    }
+
+    fn watch(&mut self, payload: &[u8]) {
+        if let Ok(watch) = decode::<Watch>(payload) {
+            let now = Instant::now();
+            self.watched_until = Some(now + Duration::from_secs(watch.seconds.into()));
+            self.sample_at = self.sample_at.min(now + WATCHED);
+        }
+    }
+
+    async fn order(&mut self, wire: &mut Wire, id: RunId, payload: &Bytes, retain: bool) -> Result<(), Over> {
+        if retain {
+            return self.refuse("it was delivered with the retain flag").await;
+        }
+        let (pi, session) = (self.credential.pi.clone(), self.session.clone());
+        match self.credential.key.verify(payload) {
+            Ok(VerifiedOrder::Execute(order)) => match order.accept(&pi, &session, id) {
+                Ok(order) => self.execute(wire, order.into_inner()).await,
+                Err(error) => self.refuse(&error.to_string()).await,
+            },
+            Ok(VerifiedOrder::Cancel(order)) => match order.accept(&pi, &session, id) {
+                Ok(order) => self.cancel(wire, order.get().run).await,
+                Err(error) => self.refuse(&error.to_string()).await,
+            },
+            Ok(VerifiedOrder::Enroll(_)) => self.refuse("it is no order for a run").await,
+            Err(error) => self.refuse(&error.to_string()).await,
+        }
+    }
+
+    async fn note(&self, happening: Happening) {
+        // The ledger lives as long as any machine.
+        let _ = self.shared.ledger.send(happening).await;
+    }
+
+    async fn refuse(&self, sentence: &str) -> Result<(), Over> {
+        self.note(Happening::Refused { sentence: sentence.into() }).await;
+        Ok(())
+    }
+
+    async fn execute(&mut self, wire: &mut Wire, order: ExecuteOrder) -> Result<(), Over> {
+        let id = order.run;
+        if self.runs.contains_key(&id) {
+            self.note(Happening::Repeated { run: id }).await;
+            return self.tell(wire, id);
+        }
+        if self.finished.contains(&id) {
+            return self.refuse("its run has ended already: it is a replay").await;
+        }
+        let pi = self.credential.pi.clone();
+        let task = order.task.clone();
+        self.note(Happening::Started { pi: pi.clone(), run: id, task: task.clone(), argv: order.argv }).await;
+        Counts::add(&self.shared.counts.starts);
+        let due = Instant::now() + self.dice.duration(self.shared.plan.longest_run);
+        self.runs.insert(id, Run::started(&pi, &task, order.ends, &self.boot_id(), due));
+        self.tell(wire, id)
+    }
+
+    async fn cancel(&mut self, wire: &mut Wire, id: RunId) -> Result<(), Over> {
+        let boot_id = self.boot_id();
+        let run = self
+            .runs
+            .entry(id)
+            .or_insert_with(|| Run::never(&boot_id, RunState::Cancelled, "cancelled before it was started"));
+        if !run.state().is_final() {
+            run.end(RunState::Cancelled, None, None);
+            self.ended(id).await;
+        }
+        self.tell(wire, id)
+    }
+
+    /// Ends what is due; a run that restarts the machine does so.
+    async fn end_runs(&mut self, wire: &mut Wire, now: Instant) -> Result<Option<Over>, Over> {
+        let due: Vec<RunId> =
+            self.runs.iter().filter(|(_, run)| run.due().is_some_and(|due| due <= now)).map(|(id, _)| *id).collect();
+        for id in due {
+            let fails = self.dice.chance(self.shared.plan.failing_share);
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            match run.ends() {
+                Ends::Restart => return Ok(Some(Over::Reboot)),
+                Ends::PowerOff => return Ok(Some(Over::PowerOff)),
+                Ends::Exit => {}
+            }
+            run.print(format!("{} is done with it\n", self.credential.pi));
+            let (state, code) = if fails { (RunState::Failed, 1) } else { (RunState::Succeeded, 0) };
+            run.end(state, Some(code), None);
+            self.ended(id).await;
+            self.tell(wire, id)?;
+        }
+        Ok(None)
+    }
+
+    async fn ended(&self, id: RunId) {
+        Counts::add(&self.shared.counts.ends);
+        if let Some(run) = self.runs.get(&id) {
+            self.note(Happening::Ended { run: id, state: run.state() }).await;
+        }
+    }
+
+    fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bits = [0; N];
+        for byte in &mut bits {
+            *byte = u8::try_from(self.dice.below(256)).unwrap_or(0);
+        }
+        bits
+    }
+}
