@@ -83,6 +83,9 @@ fn welcome(controller: &Controller, config: &Config) {
         let admin_token = config.state.join("admin.token");
         println!("  mqtt        mqtt://{host}:{}   user admin, password in {}", mqtt.port(), admin_token.display());
     }
+    if let Some(mqtts) = addresses.mqtts {
+        println!("  mqtt, TLS   mqtts://{}:{}", host(mqtts, "localhost".into()), mqtts.port());
+    }
     if let Broker::External(url) = &config.mqtt.broker {
         println!("  mqtt        {url}   the broker of mqtt.broker, which says who may connect");
     }

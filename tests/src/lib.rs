@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod broker;
 pub mod catalogue;
+pub mod clients;
 pub mod dashboard;
 pub mod fake_agent;
 pub mod feed;

@@ -1,9 +1,9 @@
 //! A process that lives as long as its test, and whose words are shown when the test fails.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -23,6 +23,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub struct Process {
     name: String,
     child: Child,
+    stdin: Option<ChildStdin>,
     stdout: Lines,
     stderr: Lines,
     readers: [JoinHandle<()>; 2],
@@ -36,13 +37,35 @@ impl Process {
     /// # Panics
     /// It cannot be started.
     pub fn start(name: &str, command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        Self::start_with(name, command, Stdio::null())
+    }
+
+    /// As [`Process::start`], with a standard input for [`Process::say`].
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn start_listening(name: &str, command: &mut Command) -> Self {
+        Self::start_with(name, command, Stdio::piped())
+    }
+
+    fn start_with(name: &str, command: &mut Command, stdin: Stdio) -> Self {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child =
             command.spawn().unwrap_or_else(|error| panic!("{name} ({command:?}) cannot be started: {error}"));
         let (stdout, reading_stdout) = listen(child.stdout.take());
         let (stderr, reading_stderr) = listen(child.stderr.take());
         let readers = [reading_stdout, reading_stderr];
-        Self { name: name.to_owned(), child, stdout, stderr, readers, status: None, quiet: false }
+        let stdin = child.stdin.take();
+        Self { name: name.to_owned(), child, stdin, stdout, stderr, readers, status: None, quiet: false }
+    }
+
+    /// Writes a line to its standard input.
+    ///
+    /// # Panics
+    /// It has none, or has closed it.
+    pub fn say(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("it was started to listen");
+        writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{} does not listen any more: {error}", self.name));
     }
 
     /// Keeps its words out of a failing test's report.
