@@ -159,7 +159,7 @@ pub struct JoinTokenView {
 pub struct Installation {
     /// The SHA-256 of `/install.sh`, in hexadecimal.
     pub script_sha256: String,
-    /// The processors for which `/download/…` has an agent.
+    /// The processors for which `/download/…` has an agent. None where machines connect to another's broker: a command cannot know its credentials.
     pub architectures: Vec<String>,
 }
 

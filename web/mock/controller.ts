@@ -65,6 +65,8 @@ export class MockController {
   readonly watched = new Set<string>();
   events: Event[] = [];
   joinToken = "7Qm2xT9vB4kLr8Wd.c0ffee5ca1ab1e";
+  installScript = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+  architectures = ["aarch64", "armv7", "armv6"];
   #pending: Change[] = [];
   #seq = 0;
   #runs = 0;

@@ -229,6 +229,8 @@ class Face {
       case "POST join-token":
         controller.joinToken = `${randomBytes(12).toString("base64url")}.c0ffee5ca1ab1e`;
         return { token: controller.joinToken };
+      case "GET installation":
+        return { script_sha256: controller.installScript, architectures: controller.architectures };
       case "GET enrolments":
         return [...controller.enrolments.values()];
       case "POST enrolments": {

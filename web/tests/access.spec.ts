@@ -90,13 +90,26 @@ test("adding a Pi shows the one command and turns green when the machine appears
   const dialog = page.getByRole("dialog");
   await dialog.getByLabel("pi-id").fill("pi-77");
   await dialog.getByLabel("label").fill("Tom's Shed $1");
-  await expect(dialog.locator("code")).toHaveText(`pistat-agent --controller-url ${mock.url} --pi-id pi-77 --label "Tom's Shed \\$1" --token ${mock.controller.joinToken}`);
+  const [sha, token] = [mock.controller.installScript, mock.controller.joinToken];
+  const command = `f=$(mktemp) && curl -fsS ${mock.url}/install.sh -o "$f" && echo "${sha} $f" | sha256sum -c - && printf %s ${token} | sudo sh "$f" --controller-url ${mock.url} --pi-id pi-77 --label 'Tom'\\''s Shed $1'`;
+  await expect(dialog.locator("code")).toHaveText(command);
+  await dialog.getByLabel("tasks that need root").check();
+  await expect(dialog.locator("code")).toHaveText(`${command} --with-root-tasks`);
   await expect(dialog.getByText("waiting for pi-77")).toBeVisible();
   mock.controller.join("pi-77", "Tom's Shed $1");
   await expect(dialog.getByText("is here.")).toBeVisible();
   await expect(dialog.locator("code")).toHaveClass(/arrived/);
   await dialog.getByRole("link", { name: "look at it" }).click();
   await expect(page.getByRole("heading", { name: "Tom's Shed $1" })).toBeVisible();
+});
+
+test("a controller without agents says how one that is there already is started", async ({ page, enter, mock }) => {
+  mock.controller.architectures = [];
+  await enter();
+  await page.getByRole("button", { name: "Add a Pi" }).click();
+  const dialog = page.getByRole("dialog");
+  await expect(dialog.getByText("This controller has no agent to hand out")).toBeVisible();
+  await expect(dialog.locator("code")).toHaveText(new RegExp(`^pistat-agent --controller-url ${mock.url} .* --token ${mock.controller.joinToken}$`));
 });
 
 test("a pi-id that cannot be is explained", async ({ page, enter }) => {

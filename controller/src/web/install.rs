@@ -24,7 +24,8 @@ pub(super) async fn script(State(web): State<Web>) -> ([(header::HeaderName, &'s
 /// `GET /api/installation`: what the command has to name. It comes by an authenticated way, so it can vouch for what comes by the open one.
 pub(super) async fn installation(State(web): State<Web>) -> Json<Installation> {
     let script = web.downloads.script().await;
-    let architectures = script.architectures.into_iter().map(|architecture| architecture.name().to_owned()).collect();
+    let joining_here = script.architectures.into_iter().filter(|_| web.broker.is_some());
+    let architectures = joining_here.map(|architecture| architecture.name().to_owned()).collect();
     Json(Installation { script_sha256: script.sha256, architectures })
 }
 

@@ -973,7 +973,7 @@ export type Installation = {
  */
 script_sha256: string, 
 /**
- * The processors for which `/download/…` has an agent.
+ * The processors for which `/download/…` has an agent. None where machines connect to another's broker: a command cannot know its credentials.
  */
 architectures: Array<string>, };
 
