@@ -64,7 +64,10 @@ async fn topics_and_filters_that_were_leave_nothing_behind() {
         churn(&mut client, 5_000, 0).await;
         after = after.min(resident_bytes());
     }
+    println!(
+        "{topics} topics, {filters} filters: {before} bytes before, {after} after; 10,000 messages in {first:?} and {last:?}"
+    );
     assert!(after < before + before / 10 + LOG_BYTES, "{before} bytes before, {after} after");
-    assert!(last < first * 10 + Duration::from_secs(1), "{first:?} at first, {last:?} at last");
+    assert!(last < first * 2 + Duration::from_secs(1), "{first:?} at first, {last:?} at last");
     assert_eq!(setup.statistics().subscriptions, 0);
 }

@@ -1,11 +1,17 @@
 //! Bytes that mean harm: random, truncated, huge, out of place. Nobody else notices, and nothing grows.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
+use pistat_broker::Limits;
 use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
 
 use crate::client::{Client, Connect, Message, Packet, packet, string};
-use crate::setup::{Setup, eventually};
+use crate::setup::{Apart, Setup, be_the_broker};
+
+/// What the log's two segments may still take in.
+const LOG_BYTES: usize = 4 << 20;
 
 /// Well-formed packets to be spoilt.
 fn specimens(v5: bool) -> Vec<Vec<u8>> {
@@ -23,52 +29,98 @@ fn specimens(v5: bool) -> Vec<Vec<u8>> {
     ]
 }
 
+/// A small generator, another for each attacker.
+fn random_numbers(mut seed: u64) -> impl FnMut(usize) -> usize {
+    move |bound| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % bound as u64).unwrap()
+    }
+}
+
+/// Connects and sends packets of which most are broken, until time is up; says how many packets these were.
+async fn attack(address: SocketAddr, number: u64, until: Instant) -> usize {
+    let mut random = random_numbers(0x2545_F491_4F6C_DD1D ^ number << 7);
+    let mut packets = 0;
+    while Instant::now() < until {
+        let v5 = random(2) == 0;
+        let is_stranger = random(3) == 0;
+        let id = format!("bad-{}", random(50));
+        let mut bytes = if is_stranger { Vec::new() } else { Connect::of(v5, &id).encode() };
+        let specimens = specimens(v5);
+        for _ in 0..=random(8) {
+            let mut specimen = specimens[random(specimens.len())].clone();
+            for _ in 0..random(4) {
+                let at = random(specimen.len());
+                specimen[at] = u8::try_from(random(256)).unwrap();
+            }
+            // Half of them whole, so that what follows is looked at too.
+            if random(2) == 0 {
+                specimen.truncate(1 + random(specimen.len()));
+            }
+            bytes.extend(specimen);
+            packets += 1;
+        }
+        let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { continue };
+        let _ = stream.write_all(&bytes).await;
+    }
+    packets
+}
+
+/// How long a message to oneself takes, over and over until time is up, from the quickest to the slowest.
+async fn round_trips(client: &mut Client, until: Instant) -> Vec<Duration> {
+    let mut took = Vec::new();
+    while Instant::now() < until {
+        let started = Instant::now();
+        client.publish(Message::new("good/x", "still here", 1)).await;
+        assert_eq!(client.message().await.text(), "still here");
+        took.push(started.elapsed());
+        // A thousand a second at most: it is to be served, not to be the load.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    took.sort_unstable();
+    took
+}
+
+/// A broker in a process of its own is attacked by several at once, while a good client goes on. With `PISTAT_HEAVY=1` for
+/// three minutes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_spoilt_packets_harm_nobody() {
-    let rounds = if std::env::var_os("PISTAT_HEAVY").is_some() { 200_000 } else { 3_000 };
-    let setup = Setup::start().await;
-    let mut good = setup.v5("good").await;
-    good.subscribe(&[("test/good", 1)]).await;
-    let address = setup.address;
-    let attack = tokio::spawn(async move {
-        let mut seed = 0x2545_F491_4F6C_DD1D_u64;
-        let mut random = move |bound: usize| {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            usize::try_from(seed % bound as u64).unwrap()
-        };
-        for round in 0..rounds {
-            let v5 = round % 2 == 0;
-            let mut bytes =
-                if round % 3 == 0 { Vec::new() } else { Connect::of(v5, &format!("bad-{}", round % 50)).encode() };
-            let specimens = specimens(v5);
-            for _ in 0..=random(4) {
-                let mut specimen = specimens[random(specimens.len())].clone();
-                for _ in 0..random(4) {
-                    let at = random(specimen.len());
-                    specimen[at] = u8::try_from(random(256)).unwrap();
-                }
-                specimen.truncate(1 + random(specimen.len()));
-                bytes.extend(specimen);
-            }
-            let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { continue };
-            let _ = stream.write_all(&bytes).await;
+    be_the_broker(Limits::default()).await;
+    let is_heavy = std::env::var_os("PISTAT_HEAVY").is_some();
+    let (warm_up, length) = if is_heavy { (20, 180) } else { (1, 4) };
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Apart::start("hostile::thousands_of_spoilt_packets_harm_nobody", folder.path()).await;
+    // Attackers use `home`; nobody else may publish where this one listens.
+    let mut good = Client::connect(broker.address, &Connect::v5("good").user("quiet")).await;
+    good.subscribe(&[("good/#", 1)]).await;
+    let undisturbed = round_trips(&mut good, Instant::now() + Duration::from_secs(warm_up)).await;
+    let mut weights = Vec::new();
+    let mut packets = 0;
+    let mut disturbed = Vec::new();
+    for seconds in [warm_up, length] {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        let mut attackers = JoinSet::new();
+        for number in 0..4 {
+            attackers.spawn(attack(broker.address, number, until));
         }
-    });
-    let mut slowest = Duration::ZERO;
-    let mut count = 0;
-    while !attack.is_finished() {
-        let started = tokio::time::Instant::now();
-        good.publish(Message::new("test/good", "still here", 1)).await;
-        assert_eq!(good.message().await.text(), "still here");
-        slowest = slowest.max(started.elapsed());
-        count += 1;
+        disturbed = round_trips(&mut good, until).await;
+        packets = attackers.join_all().await.into_iter().sum::<usize>();
+        good.ping().await;
+        weights.push(broker.resident_bytes());
     }
-    attack.await.unwrap();
-    assert!(count > 0 && slowest < Duration::from_secs(5), "{slowest:?}");
-    good.ping().await;
-    eventually("the attackers are gone", || setup.statistics().clients_connected == 1).await;
+    let at = |times: &[Duration], percent: usize| times[times.len() * percent / 100];
+    println!(
+        "{packets} packets in {length} s; a message to oneself took {:?} (p99 {:?}) before, {:?} (p99 {:?}) meanwhile; {weights:?} bytes",
+        at(&undisturbed, 50),
+        at(&undisturbed, 99),
+        at(&disturbed, 50),
+        at(&disturbed, 99),
+    );
+    assert!(packets > 1000 && !disturbed.is_empty(), "{packets} packets, {} messages", disturbed.len());
+    assert!(weights[1] < weights[0] + weights[0] / 10 + LOG_BYTES, "{weights:?}");
+    broker.kill().await;
 }
 
 #[tokio::test]

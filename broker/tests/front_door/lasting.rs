@@ -1,14 +1,11 @@
 //! What outlives the broker: retained messages and wills, through stops, kills and damage.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
+use crate::client::{Client, Connect, Message, Properties};
+use crate::setup::{Apart, Setup, be_the_broker, eventually};
 use pistat_broker::{BrokerEvent, Limits};
-use tokio::io::{AsyncBufReadExt, BufReader};
-
-use crate::client::{Client, Connect, Message, PATIENCE, Properties};
-use crate::setup::{Setup, eventually};
 
 async fn with_state(folder: &Path) -> Setup {
     Setup::with(Limits { will_grace_seconds: 1, ..Limits::default() }, Some(folder.to_owned())).await
@@ -158,31 +155,14 @@ async fn a_damaged_file_never_stops_the_start_and_is_kept() {
     setup.v5("c").await.ping().await;
 }
 
-/// The real thing: a process of its own, and SIGKILL. The program is this test binary again.
+/// The real thing: a process of its own, and SIGKILL.
 #[tokio::test]
 async fn retained_messages_survive_sigkill() {
-    if let Some(folder) = std::env::var_os("BROKER_TO_BE_KILLED") {
-        let setup = with_state(Path::new(&folder)).await;
-        println!("\nlistening on {}", setup.address);
-        std::future::pending::<()>().await;
-    }
+    be_the_broker(Limits::default()).await;
     let folder = tempfile::tempdir().unwrap();
     for round in 0..2 {
-        let mut process = tokio::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "lasting::retained_messages_survive_sigkill", "--nocapture"])
-            .env("BROKER_TO_BE_KILLED", folder.path())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let address = loop {
-            let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
-            if let Some(address) = line.strip_prefix("listening on ") {
-                break address.parse().unwrap();
-            }
-        };
-        let mut client = Client::connect(address, &Connect::v5("c")).await;
+        let broker = Apart::start("lasting::retained_messages_survive_sigkill", folder.path()).await;
+        let mut client = Client::connect(broker.address, &Connect::v5("c")).await;
         client.subscribe(&[("test/#", 1)]).await;
         if round == 0 {
             for number in 0..500 {
@@ -192,6 +172,6 @@ async fn retained_messages_survive_sigkill() {
         } else {
             assert_eq!(client.messages(500).await.iter().filter(|m| m.retain).count(), 500);
         }
-        process.kill().await.unwrap();
+        broker.kill().await;
     }
 }

@@ -147,7 +147,7 @@ async fn subscriber(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_1() {
-    let each = count(2_000, 100_000);
+    let each = count(2_000, 20_000);
     let setup = Setup::with_limits(Limits { queue_bytes: 256 * 1024, ..Limits::default() }).await;
     let mut subscriber = setup.client(Connect::v311("healthy").kept()).await;
     subscriber.subscribe(&[("test/#", 1)]).await;

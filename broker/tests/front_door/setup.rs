@@ -1,11 +1,14 @@
 //! A broker for a test: a port of its own, accounts whose passwords are their names.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, BrokerHandle, Directory, Limits, Statistics};
 use pistat_protocol::account::Role;
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use crate::client::{Client, Connect, PATIENCE};
@@ -14,7 +17,7 @@ pub(crate) fn hash(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
-/// `home` may use everything outside the prefix but `forbidden/#`; the rest are the contract's roles.
+/// `home` and `other` may use `test/#` and some more, `quiet` has a place of its own; the rest are the contract's roles.
 pub(crate) fn directory() -> Directory {
     let mut directory = Directory::new();
     directory.controller(hash("controller"));
@@ -25,6 +28,8 @@ pub(crate) fn directory() -> Directory {
         let rules = || ["test/#", "TopicA/#", "fence/#", "a/#", "$share/#", "+", "/#"].map(str::to_owned).to_vec();
         directory.account(name.parse().unwrap(), Role::Viewer, hash(name), rules(), rules());
     }
+    let rules = || vec!["test/#".to_owned(), "fence/#".to_owned(), "good/#".to_owned()];
+    directory.account("quiet".parse().unwrap(), Role::Viewer, hash("quiet"), rules(), rules());
     for name in ["pi-1", "pi-2"] {
         directory.agent(name.parse().unwrap(), hash(name));
     }
@@ -97,5 +102,54 @@ pub(crate) async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     while !is_true() {
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// A broker in a process of its own, so that it can be killed and weighed. The program is this test binary again, which
+/// runs the test `test`; that must begin with [`be_the_broker`].
+pub(crate) struct Apart {
+    pub(crate) process: Child,
+    pub(crate) address: SocketAddr,
+}
+
+/// Names the state folder in the environment of such a process.
+const APART: &str = "BROKER_APART";
+
+impl Apart {
+    pub(crate) async fn start(test: &str, state: &Path) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(APART, state)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        loop {
+            let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+            if let Some(address) = line.strip_prefix("listening on ") {
+                return Self { process, address: address.parse().unwrap() };
+            }
+        }
+    }
+
+    pub(crate) async fn kill(mut self) {
+        self.process.kill().await.unwrap();
+    }
+
+    /// Its memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let path = format!("/proc/{}/statm", self.process.id().unwrap());
+        let status = std::fs::read_to_string(path).unwrap();
+        status.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+}
+
+/// In the process of an [`Apart`], runs the broker until it is killed; elsewhere does nothing.
+pub(crate) async fn be_the_broker(limits: Limits) {
+    if let Some(state) = std::env::var_os(APART) {
+        let setup = Setup::with(limits, Some(state.into())).await;
+        println!("\nlistening on {}", setup.address);
+        std::future::pending::<()>().await;
     }
 }
