@@ -4,6 +4,7 @@ mod access;
 mod attacks;
 mod browser;
 mod catalogue;
+mod chaos;
 mod clients;
 mod enrolment;
 mod external;

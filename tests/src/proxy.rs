@@ -1,13 +1,19 @@
-//! A wire that can be cut: a TCP proxy between an agent and its controller.
+//! A wire that can be cut and slowed down: a TCP proxy between an agent and its controller.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::watch,
     task::JoinHandle,
 };
+
+/// How much is read at a time.
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// A proxy on a port of its own.
 pub struct Proxy {
@@ -16,6 +22,8 @@ pub struct Proxy {
     cuts: watch::Sender<u64>,
     /// Whether new connections pass.
     open: watch::Sender<bool>,
+    /// How long each piece waits before it goes on.
+    delay: watch::Sender<Duration>,
     accepting: JoinHandle<()>,
 }
 
@@ -29,14 +37,15 @@ impl Proxy {
         let address = listener.local_addr().expect("a listener has an address");
         let (cuts, cut) = watch::channel(0);
         let (open, passable) = watch::channel(true);
+        let (delay, delayed) = watch::channel(Duration::ZERO);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *passable.borrow() {
-                    tokio::spawn(pass(client, target, cut.clone()));
+                    tokio::spawn(pass(client, target, cut.clone(), delayed.clone()));
                 }
             }
         });
-        Self { address, cuts, open, accepting }
+        Self { address, cuts, open, delay, accepting }
     }
 
     /// Where it listens.
@@ -55,6 +64,11 @@ impl Proxy {
         self.cut();
     }
 
+    /// From now on every piece of data waits so long, in both directions.
+    pub fn delay(&self, delay: Duration) {
+        self.delay.send_replace(delay);
+    }
+
     /// Lets connections pass again.
     pub fn reopen(&self) {
         self.open.send_replace(true);
@@ -68,13 +82,36 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass(mut client: TcpStream, target: SocketAddr, mut cut: watch::Receiver<u64>) {
+async fn pass(
+    client: TcpStream,
+    target: SocketAddr,
+    mut cut: watch::Receiver<u64>,
+    delay: watch::Receiver<Duration>,
+) {
     cut.mark_unchanged();
-    let Ok(mut server) = TcpStream::connect(target).await else { return };
+    let Ok(server) = TcpStream::connect(target).await else { return };
     // Small packets go on at once, as they would without us.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let there = carry(from_client, to_server, delay.clone());
+    let back = carry(from_server, to_client, delay);
     tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => {}
+        _ = async { tokio::join!(there, back) } => {}
         _ = cut.changed() => {}
+    }
+}
+
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: watch::Receiver<Duration>) -> io::Result<()> {
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let count = from.read(&mut piece).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        let wait = *delay.borrow();
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        to.write_all(&piece[..count]).await?;
     }
 }
