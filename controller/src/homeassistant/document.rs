@@ -230,7 +230,8 @@ impl Machine<'_> {
         let longest = *pistat_protocol::status::INTERVAL_SECONDS.end();
         let interval = self.facts.info.interval_seconds;
         let interval = if interval.is_finite() { interval.clamp(0.0, longest) } else { longest };
-        std::time::Duration::from_secs_f64(interval * EXPIRE_INTERVALS).as_secs_f64().ceil().max(1.0) as u64
+        let expire = std::time::Duration::from_secs_f64(interval * EXPIRE_INTERVALS);
+        (expire.as_secs() + u64::from(expire.subsec_nanos() > 0)).max(1)
     }
 
     fn disk(&self, mount: &str) -> (String, Value) {
