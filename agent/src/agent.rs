@@ -63,6 +63,7 @@ pub(crate) struct Agent {
     clock: Clock,
     facts: Facts,
     facts_at: Instant,
+    looking_up_facts: bool,
     looking_up: JoinSet<Found>,
     backlog: Backlog,
     runs: Runs,
@@ -84,12 +85,13 @@ impl Agent {
             session: None,
             session_asked: 0,
             greeting: false,
-            sampler: Sampler::new(&options.root),
+            sampler: Sampler::new(&options.root, std::time::Instant::now()),
             capabilities: Vec::new(),
             cadence: Cadence::new(options.interval, now + FIRST_SAMPLE),
             clock: Clock::new(&options.root),
             facts,
             facts_at: now + FIRST_FACTS,
+            looking_up_facts: false,
             looking_up: JoinSet::new(),
             backlog: Backlog::new(options.backlog_samples),
             runs,
@@ -151,8 +153,7 @@ impl Agent {
         }
         if self.facts_at <= now {
             self.facts_at = now + facts::PERIOD;
-            let (root, before) = (self.options.root.clone(), self.facts.slow.clone());
-            self.looking_up.spawn(async move { Found::Slow(Box::new(Slow::look_up(root, before).await)) });
+            self.look_up_slow_facts();
         }
         if self.wants_to_tell_refusals() && self.info_at.is_none_or(|at| at + REFUSALS_TOLD <= now) {
             self.publish_info();
@@ -162,11 +163,20 @@ impl Agent {
         }
     }
 
+    /// While an earlier look-up hangs on a disk there is no other.
+    fn look_up_slow_facts(&mut self) {
+        if !std::mem::replace(&mut self.looking_up_facts, true) {
+            let (root, before) = (self.options.root.clone(), self.facts.slow.clone());
+            self.looking_up.spawn(async move { Found::Slow(Box::new(Slow::look_up(root, before).await)) });
+        }
+    }
+
     async fn sample(&mut self) {
         if let Some(question) = self.clock.question(std::time::Instant::now()) {
             self.looking_up.spawn(async move { Found::Clock(question.ask().await) });
         }
-        let sample = self.sampler.sample(self.clock.is_synchronized()).await;
+        let (wall, now) = (std::time::SystemTime::now(), std::time::Instant::now());
+        let sample = self.sampler.sample(wall, now, self.clock.is_synchronized()).await;
         let news = self.learn_from(&sample);
         if self.session.is_none() {
             self.backlog.keep(&sample, Instant::now());
@@ -191,11 +201,12 @@ impl Agent {
 
     fn learn(&mut self, found: Found) {
         match found {
-            Found::Slow(slow) if *slow != self.facts.slow => {
-                self.facts.slow = *slow;
-                self.publish_info();
+            Found::Slow(slow) => {
+                self.looking_up_facts = false;
+                if std::mem::replace(&mut self.facts.slow, *slow.clone()) != *slow {
+                    self.publish_info();
+                }
             }
-            Found::Slow(_) => {}
             Found::Session(asked, session) => self.session_found(asked, session),
             Found::Clock(answer) => self.clock.answer(answer.as_deref().unwrap_or_default()),
         }

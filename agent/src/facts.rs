@@ -116,19 +116,33 @@ fn parse_os_release(text: &str) -> Option<String> {
 }
 
 impl Slow {
-    /// Looks everything up, given what was found the last time.
+    /// Looks everything up, given what was found the last time. While a disk hangs this does not come back.
     pub(crate) async fn look_up(root: PathBuf, before: Self) -> Self {
-        let packages = package_times(&root);
-        let unchanged = !packages.is_empty() && packages == before.packages;
-        let updates_pending = if unchanged { before.updates_pending } else { count_updates(&root).await };
+        let found = aside({
+            let (root, before) = (root.clone(), before.clone());
+            move || before.read_files(&root)
+        });
+        let Some(mut found) = found.await else { return before };
+        if found.packages.is_empty() || found.packages != before.packages {
+            found.updates_pending = count_updates(&root).await;
+        }
+        found.failed_units = failed_units(&root).await;
+        found
+    }
+
+    fn read_files(self, root: &Path) -> Self {
         Self {
-            storage_wear_percent: storage_wear(&root),
-            updates_pending,
+            storage_wear_percent: storage_wear(root),
             reboot_required: root.join("var/lib/dpkg").exists().then(|| root.join("run/reboot-required").exists()),
-            failed_units: failed_units(&root).await,
-            packages,
+            packages: package_times(root),
+            ..self
         }
     }
+}
+
+/// Does what may hang on a disk in another thread; `None` when that thread failed.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
 }
 
 fn package_times(root: &Path) -> Vec<SystemTime> {
@@ -186,11 +200,22 @@ impl Question {
     }
 
     /// What it prints; `None` when it is not there, fails, or takes too long.
+    ///
+    /// While the disk that the program is on hangs, this does not come back: whoever asks must not ask again before that.
     pub(crate) async fn ask(self) -> Option<String> {
+        let child = aside(move || self.start()).await??;
+        let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
+        // Nobody waits for it.
+        let _ = rustix::process::setpriority_process(pid, 19);
+        let output = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.ok()?.ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn start(&self) -> Option<tokio::process::Child> {
         if !self.program.exists() {
             return None;
         }
-        let child = tokio::process::Command::new(&self.program)
+        tokio::process::Command::new(&self.program)
             .args(&self.words)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -202,12 +227,7 @@ impl Question {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .ok()?;
-        let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
-        // Nobody waits for it.
-        let _ = rustix::process::setpriority_process(pid, 19);
-        let output = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.ok()?.ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+            .ok()
     }
 }
 
@@ -225,6 +245,47 @@ mod tests {
         for (text, wear) in [("0x01 0x02\n", Some(20)), ("0x00 0x00", None), ("0x0b 0x01", Some(110)), ("", None)] {
             assert_eq!(parse_life_time(text), wear, "{text}");
         }
+    }
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+    }
+
+    fn write_program(root: &Path, path: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        write(root, path, &format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(root.join(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_hourly_facts_are_those_of_the_system_and_updates_are_counted_only_when_packages_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        assert_eq!(Slow::look_up(root.to_owned(), Slow::default()).await, Slow::default(), "nothing is known");
+        write(root, "sys/block/mmcblk0/device/life_time", "0x03 0x01\n");
+        write(root, "sys/block/sda/device/vendor", "x\n");
+        write(root, "var/lib/dpkg/status", "");
+        write(root, "run/reboot-required", "");
+        write(root, "run/systemd/system/marker", "");
+        write_program(root, "usr/bin/systemctl", "echo 'nginx.service loaded failed failed A web server'");
+        let count = "echo x >> \"$(dirname \"$0\")/asked\"; echo 'Inst one'; echo 'Conf one'; echo 'Inst two'";
+        write_program(root, "usr/bin/apt-get", count);
+        let first = Slow::look_up(root.to_owned(), Slow::default()).await;
+        assert_eq!((first.storage_wear_percent, first.reboot_required), (Some(30), Some(true)));
+        assert_eq!(first.updates_pending, Some(2));
+        assert_eq!(first.failed_units.as_deref(), Some(&["nginx.service".to_owned()][..]));
+        fs::remove_file(root.join("run/reboot-required")).unwrap();
+        write_program(root, "usr/bin/systemctl", "exit 1");
+        let second = Slow::look_up(root.to_owned(), first.clone()).await;
+        assert_eq!(fs::read_to_string(root.join("usr/bin/asked")).unwrap(), "x\n", "apt was asked once");
+        assert_eq!((second.updates_pending, second.reboot_required), (Some(2), Some(false)));
+        assert_eq!(second.failed_units, None, "what cannot be told is unknown");
+        fs::remove_dir_all(root.join("var/lib/dpkg")).unwrap();
+        fs::remove_file(root.join("usr/bin/apt-get")).unwrap();
+        let third = Slow::look_up(root.to_owned(), second).await;
+        assert_eq!((third.updates_pending, third.reboot_required), (None, None));
     }
 
     #[test]

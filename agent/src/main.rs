@@ -112,13 +112,15 @@ fn run(config: &Config) -> anyhow::Result<ExitCode> {
         .thread_stack_size(256 * 1024)
         .build()
         .context("the runtime cannot be started")?;
-    let code = runtime.block_on(serve(config, endpoint));
+    // As a task of the runtime, which is woken without a system call; what `block_on` runs itself is not.
+    let served = runtime.spawn(serve(config.clone(), endpoint));
+    let code = runtime.block_on(served).context("the agent failed")?;
     // A thread that hangs on a disk must not hold up the end.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(config: &Config, endpoint: Endpoint) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, endpoint: Endpoint) -> anyhow::Result<ExitCode> {
     let notify = Notify::from_environment();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
@@ -133,7 +135,7 @@ async fn serve(config: &Config, endpoint: Endpoint) -> anyhow::Result<ExitCode> 
     };
     tokio::select! {
         biased;
-        code = enroll_and_run(config, endpoint, &notify, stop.clone()) => code,
+        code = enroll_and_run(&config, endpoint, &notify, stop.clone()) => code,
         () = asked => Ok(ExitCode::SUCCESS),
         () = notify.watchdog() => unreachable!("the watchdog is told for ever"),
     }

@@ -17,13 +17,21 @@ mod network;
 mod power;
 mod source;
 mod temperature;
+#[cfg(test)]
+mod troubles;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use pistat_protocol::{stats::Sample, time::Timestamp};
+use pistat_protocol::{
+    codec::encode,
+    stats::{Power, Sample},
+    time::Timestamp,
+};
+use serde::de::IgnoredAny;
 
 pub(crate) use self::{clock::Clock, guarded::Guarded};
 use self::{
@@ -41,7 +49,7 @@ const SENSOR_DEADLINE: Duration = Duration::from_millis(250);
 const SLOW: Duration = Duration::from_secs(5);
 
 /// The number of processes is counted at most so often: counting walks through all of `/proc`.
-const COUNT: Duration = Duration::from_secs(10);
+const COUNT: Duration = Duration::from_secs(30);
 
 /// Measures this machine.
 pub(crate) struct Sampler {
@@ -53,18 +61,19 @@ pub(crate) struct Sampler {
     network: Network,
     activity: DiskActivity,
     file_systems: FileSystems,
-    temperature: Guarded<Option<f32>>,
-    power: Slowly<Guarded<Option<pistat_protocol::stats::Power>>, Option<pistat_protocol::stats::Power>>,
-    wifi: Slowly<PathBuf, Option<i16>>,
+    temperature: Option<Guarded<Option<f32>>>,
+    power: Option<Slowly<Guarded<Option<Power>>, Option<Power>>>,
+    wifi: Slowly<Source, Option<i16>>,
     processes: Slowly<PathBuf, Option<u32>>,
 }
 
 impl Sampler {
-    /// A sampler that has taken its first counter readings.
-    pub(crate) fn new(root: &Path) -> Self {
+    /// A sampler that has taken its first counter readings, at this moment.
+    pub(crate) fn new(root: &Path, now: Instant) -> Self {
         let of = |path: &str| root.join(path);
-        let mut temperature = temperature::Thermometer::new(root);
-        let mut power = power::PowerHealth::new(root);
+        let temperature = temperature::Thermometer::find(root)
+            .map(|mut thermometer| Guarded::new("temperature", move || thermometer.read()));
+        let power = power::PowerHealth::find(root).map(|mut power| Guarded::new("power", move || power.read()));
         let mut sampler = Self {
             seq: 0,
             cpu: Cpu::new(root),
@@ -74,38 +83,46 @@ impl Sampler {
             network: Network::new(root),
             activity: DiskActivity::new(root),
             file_systems: FileSystems::new(root),
-            temperature: Guarded::new("temperature", move || temperature.read()),
-            power: Slowly::new(Guarded::new("power", move || power.read()), SLOW),
-            wifi: Slowly::new(of("proc/net/wireless"), SLOW),
+            temperature,
+            power: power.map(|power| Slowly::new(power, SLOW)),
+            wifi: Slowly::new(Source::new(of("proc/net/wireless")), SLOW),
             processes: Slowly::new(of("proc"), COUNT),
         };
-        let now = Instant::now();
         sampler.cpu.prime();
         sampler.network.prime(now);
         sampler.activity.prime(now);
         sampler
     }
 
-    /// Takes a sample. It is late by at most the sensors' deadline, never wrong.
-    pub(crate) async fn sample(&mut self, clock_synchronized: bool) -> Sample {
-        let now = Instant::now();
-        let mut sample = Sample::new(Timestamp::from(std::time::SystemTime::now()), clock_synchronized, self.seq);
+    /// Takes a sample. It is late by at most the sensors' deadlines, never wrong.
+    ///
+    /// The wall clock only says when the sample was taken, and may jump by years; everything else goes by the monotonic one, which stands still
+    /// while the machine is suspended, as its counters do.
+    pub(crate) async fn sample(&mut self, wall: SystemTime, now: Instant, clock_synchronized: bool) -> Sample {
+        let mut sample = Sample::new(Timestamp::from(wall), clock_synchronized, self.seq);
         self.seq += 1;
         self.cpu.fill(&mut sample);
         self.memory.fill(&mut sample);
         self.fill_system(&mut sample);
         self.network.fill(&mut sample, now);
         self.activity.fill(&mut sample, now);
-        sample.temperature_celsius = self.temperature.ask(SENSOR_DEADLINE).await.flatten();
         sample.disks = self.file_systems.read(now).await;
-        sample.wifi_signal_dbm = self.wifi.get(now, |path| wifi_signal(path));
+        sample.wifi_signal_dbm = self.wifi.get(now, wifi_signal);
         sample.processes = self.processes.get(now, |path| count_processes(path));
-        if self.power.is_due(now) {
-            let power = self.power.source.ask(SENSOR_DEADLINE).await.flatten();
-            self.power.keep(now, power);
-        }
-        sample.power = self.power.value.clone();
+        self.ask_sensors(&mut sample, now).await;
         sample
+    }
+
+    async fn ask_sensors(&mut self, sample: &mut Sample, now: Instant) {
+        if let Some(temperature) = &mut self.temperature {
+            sample.temperature_celsius = temperature.ask(SENSOR_DEADLINE).await.flatten();
+        }
+        let Some(power) = &mut self.power else { return };
+        if power.is_due(now) {
+            let value = power.source.ask(SENSOR_DEADLINE).await.flatten();
+            power.keep(now, value);
+        }
+        sample.power.clone_from(&power.value);
     }
 
     fn fill_system(&mut self, sample: &mut Sample) {
@@ -116,10 +133,14 @@ impl Sampler {
     }
 
     /// What this machine can measure, by the fields' names.
+    #[expect(
+        clippy::zero_sized_map_values,
+        reason = "the values are skipped, without the code that a tree of JSON needs"
+    )]
     pub(crate) fn capabilities(sample: &Sample) -> Vec<String> {
         const NOT_MEASURED: [&str; 3] = ["time", "clock_synchronized", "seq"];
-        let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(sample) else { return Vec::new() };
-        fields.into_iter().map(|(name, _)| name).filter(|name| !NOT_MEASURED.contains(&name.as_str())).collect()
+        let fields: BTreeMap<String, IgnoredAny> = serde_json::from_slice(&encode(sample)).unwrap_or_default();
+        fields.into_keys().filter(|name| !NOT_MEASURED.contains(&name.as_str())).collect()
     }
 }
 

@@ -1,13 +1,17 @@
 //! Tests of the whole sampler over the shapes of real boards (`fixtures/`, which says where they come from).
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
 
 use pistat_protocol::stats::{Power, Sample};
 
 use super::Sampler;
 use crate::facts::Facts;
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
@@ -24,10 +28,11 @@ async fn sample(board: &str) -> (Sample, Facts) {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(board);
     let root = tempfile::tempdir().unwrap();
     copy(&fixture, root.path());
-    let mut sampler = Sampler::new(root.path());
+    let start = Instant::now();
+    let mut sampler = Sampler::new(root.path(), start);
     copy(&fixture.join("later"), root.path());
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    (sampler.sample(true).await, Facts::read(root.path()))
+    let (wall, now) = (SystemTime::now(), start + Duration::from_secs(5));
+    (sampler.sample(wall, now, true).await, Facts::read(root.path()))
 }
 
 struct Expected {
@@ -129,7 +134,7 @@ async fn every_board_tells_what_it_can() {
 #[tokio::test]
 async fn a_machine_that_tells_nothing_yields_a_sample_all_the_same() {
     let root = tempfile::tempdir().unwrap();
-    let mut sampler = Sampler::new(root.path());
-    let sample = sampler.sample(false).await;
+    let mut sampler = Sampler::new(root.path(), Instant::now());
+    let sample = sampler.sample(SystemTime::now(), Instant::now(), false).await;
     assert_eq!(sample, Sample::new(sample.time, false, 0));
 }

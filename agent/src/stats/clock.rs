@@ -20,6 +20,7 @@ pub(crate) struct Clock {
     timesyncd: PathBuf,
     tool: PathBuf,
     told: bool,
+    asked: bool,
     ask_at: Option<Instant>,
 }
 
@@ -31,6 +32,7 @@ impl Clock {
             timesyncd: root.join("run/systemd/timesync"),
             tool: root.join("usr/bin/timedatectl"),
             told: false,
+            asked: false,
             ask_at: None,
         }
     }
@@ -40,17 +42,19 @@ impl Clock {
         self.told || self.mark.exists()
     }
 
-    /// The question to ask now, if it is time for one.
+    /// The question to ask now, if it is time for one and the last has been answered.
     pub(crate) fn question(&mut self, now: Instant) -> Option<Question> {
-        if self.timesyncd.exists() || self.ask_at.is_some_and(|at| now < at) {
+        if self.asked || self.ask_at.is_some_and(|at| now < at) {
             return None;
         }
         self.ask_at = Some(now + if self.told { WHILE_IS } else { WHILE_NOT });
-        self.tool.exists().then(|| Question::new(&self.tool, &["show", "--property=NTPSynchronized", "--value"]))
+        self.asked = !self.timesyncd.exists();
+        self.asked.then(|| Question::new(&self.tool, &["show", "--property=NTPSynchronized", "--value"]))
     }
 
     /// Takes the answer.
     pub(crate) fn answer(&mut self, text: &str) {
+        self.asked = false;
         self.told = text.trim() == "yes";
     }
 }
@@ -77,6 +81,7 @@ mod tests {
         let mut clock = Clock::new(root.path());
         let now = Instant::now();
         assert!(clock.question(now).is_some() && clock.question(now).is_none());
+        assert!(clock.question(now + 2 * WHILE_NOT).is_none(), "a question that hangs is not asked again");
         clock.answer("yes\n");
         assert!(clock.is_synchronized());
         assert!(clock.question(now + WHILE_NOT).is_some());

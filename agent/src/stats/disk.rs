@@ -16,7 +16,7 @@ use super::{guarded::Guarded, percent, rate, source::Source};
 /// How often space is asked for: it changes slowly.
 const SPACE_PERIOD: Duration = Duration::from_secs(30);
 
-/// A file system that takes longer is left out.
+/// File systems that take longer are left out.
 const SPACE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// More mounts than this are somebody's test bench; each costs a thread.
@@ -81,6 +81,7 @@ fn space(path: &Path) -> Option<Space> {
 /// The file systems.
 pub(crate) struct FileSystems {
     root: PathBuf,
+    table: Source,
     mounts: BTreeMap<String, Guarded<Option<Space>>>,
     read_at: Option<Instant>,
     disks: Option<Vec<Disk>>,
@@ -89,7 +90,8 @@ pub(crate) struct FileSystems {
 impl FileSystems {
     /// Those of the machine whose `/proc` is under `root`.
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), mounts: BTreeMap::new(), read_at: None, disks: None }
+        let table = Source::new(root.join("proc/self/mounts"));
+        Self { root: root.to_owned(), table, mounts: BTreeMap::new(), read_at: None, disks: None }
     }
 
     /// Their space, at most half a minute old.
@@ -103,8 +105,7 @@ impl FileSystems {
     }
 
     fn look_for_mounts(&mut self) {
-        let text = std::fs::read_to_string(self.root.join("proc/self/mounts")).unwrap_or_default();
-        let found = parse_mounts(&text);
+        let found = self.table.read().map(parse_mounts).unwrap_or_default();
         self.mounts.retain(|mount, _| found.contains(mount));
         for mount in found {
             let path = self.root.join(mount.trim_start_matches('/'));
@@ -114,8 +115,11 @@ impl FileSystems {
 
     async fn ask_all(&mut self) -> Option<Vec<Disk>> {
         let mut disks = Vec::with_capacity(self.mounts.len());
+        // All at once, so that several that hang cost no more time than one.
+        self.mounts.values_mut().for_each(Guarded::begin);
+        let deadline = tokio::time::Instant::now() + SPACE_DEADLINE;
         for (mount, file_system) in &mut self.mounts {
-            if let Some(space) = file_system.ask(SPACE_DEADLINE).await.flatten() {
+            if let Some(space) = file_system.answer(deadline).await.flatten() {
                 disks.extend(disk(mount, space));
             }
         }
@@ -231,6 +235,45 @@ mod tests {
         for (text, expected) in [("/a\\040b", "/a b"), ("/a\\", "/a\\"), ("/a\\04", "/a\\04"), ("/a\\999", "/a\\999")] {
             assert_eq!(unescape(text), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn disks_that_hang_are_missing_and_the_others_are_there() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        let table = "overlay / overlay rw 0 0\n/dev/sda1 /hung ext4 rw 0 0\n/dev/sdb1 /stuck ext4 rw 0 0\n";
+        std::fs::write(root.path().join("proc/self/mounts"), table).unwrap();
+        let mut file_systems = FileSystems::new(root.path());
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+        for mount in ["/hung", "/stuck"] {
+            let held = held.clone();
+            let hang = move || {
+                let _ = held.lock().unwrap().recv();
+                Some(Space { total: 10, used: 5, available: 5 })
+            };
+            file_systems.mounts.insert(mount.to_owned(), Guarded::new("disk space", hang));
+        }
+        let start = Instant::now();
+        let mut names = async |seconds| {
+            let disks = file_systems.read(start + Duration::from_secs(seconds)).await.unwrap();
+            disks.into_iter().map(|disk| disk.mount).collect::<Vec<_>>()
+        };
+        assert_eq!(names(0).await, ["/"]);
+        assert_eq!(names(60).await, ["/"], "and nobody waits for them again");
+        drop(release);
+        let mut seconds = 60;
+        let all = async {
+            loop {
+                seconds += 60;
+                let names = names(seconds).await;
+                if names.len() == 3 {
+                    break names;
+                }
+            }
+        };
+        let all = tokio::time::timeout(Duration::from_secs(30), all).await.expect("they come back");
+        assert_eq!(all, ["/", "/hung", "/stuck"]);
     }
 
     #[test]

@@ -95,8 +95,8 @@ fn kinds(root: &Path, all: &[Counters]) -> Vec<(Box<str>, bool)> {
 }
 
 /// The signal of the Wi-Fi interface that has one.
-pub(crate) fn wifi_signal(wireless: &Path) -> Option<i16> {
-    parse_wireless(&std::fs::read_to_string(wireless).ok()?)
+pub(crate) fn wifi_signal(wireless: &mut Source) -> Option<i16> {
+    parse_wireless(wireless.read()?)
 }
 
 fn parse_wireless(text: &str) -> Option<i16> {

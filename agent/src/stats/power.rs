@@ -30,15 +30,16 @@ pub(crate) struct PowerHealth {
 }
 
 impl PowerHealth {
-    /// Looks for its sources under `root`.
-    pub(crate) fn new(root: &Path) -> Self {
+    /// Looks for its sources under `root`; `None` on a machine that has none.
+    pub(crate) fn find(root: &Path) -> Option<Self> {
         let throttled = throttled_file(root).map(Source::new);
         let monitors = named_entries(&root.join("sys/class/hwmon"), "hwmon", "name");
         let alarm =
             monitors.into_iter().find(|(_, name)| name == "rpi_volt").map(|(path, _)| path.join("in0_lcrit_alarm"));
         let tool = VCGENCMD.iter().map(|path| root.join(path)).find(|path| path.exists());
         let vcgencmd = tool.filter(|_| throttled.is_none());
-        Self { throttled, alarm: alarm.map(Source::new), vcgencmd, asked: None }
+        let any = throttled.is_some() || alarm.is_some() || vcgencmd.is_some();
+        any.then(|| Self { throttled, alarm: alarm.map(Source::new), vcgencmd, asked: None })
     }
 
     /// What is known now; `None` when nothing is.
@@ -115,12 +116,12 @@ mod tests {
         fs::create_dir_all(&monitor).unwrap();
         fs::write(monitor.join("name"), "rpi_volt\n").unwrap();
         fs::write(monitor.join("in0_lcrit_alarm"), "1\n").unwrap();
-        let power = PowerHealth::new(root.path()).read().unwrap();
+        let power = PowerHealth::find(root.path()).unwrap().read().unwrap();
         assert_eq!(power, Power { undervoltage: Some(true), ..Power::default() });
     }
 
     #[test]
     fn a_board_without_anything_says_nothing() {
-        assert_eq!(PowerHealth::new(tempfile::tempdir().unwrap().path()).read(), None);
+        assert!(PowerHealth::find(tempfile::tempdir().unwrap().path()).is_none());
     }
 }

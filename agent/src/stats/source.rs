@@ -2,6 +2,13 @@
 
 use std::{fs::File, os::unix::fs::FileExt, path::PathBuf};
 
+/// What the kernel makes such a file up in, at least (its `PAGE_SIZE`).
+const PAGE_BYTES: usize = 4096;
+
+/// A read that leaves so much of a page has reached the end: the kernel stops short of it only when the next record does not fit into the page,
+/// and no record of these files is so long, but for those that are one record and come whole.
+const LONGEST_RECORD_BYTES: usize = 1024;
+
 /// More than any of the files has: what comes after it in `/proc/stat` or `diskstats` of huge machines is not needed.
 const MOST_BYTES: usize = 64 * 1024;
 
@@ -33,11 +40,12 @@ impl Source {
         let file = self.file.as_ref()?;
         let mut length = 0;
         loop {
-            if self.text.len() < length + 1024 {
-                self.text.resize(length + 4096, 0);
+            if self.text.len() < length + PAGE_BYTES {
+                self.text.resize(length + PAGE_BYTES, 0);
             }
             match file.read_at(&mut self.text[length..], length as u64).ok()? {
                 0 => return Some(length),
+                read if read + LONGEST_RECORD_BYTES <= PAGE_BYTES => return Some(length + read),
                 read if length + read >= MOST_BYTES => return Some(complete_lines(&self.text[..length + read])),
                 read => length += read,
             }

@@ -19,19 +19,19 @@ const PLAUSIBLE_CELSIUS: std::ops::RangeInclusive<f32> = -40.0..=150.0;
 /// The thermometer of the processor.
 #[derive(Debug)]
 pub(crate) struct Thermometer {
-    sensor: Option<Source>,
+    sensor: Source,
 }
 
 impl Thermometer {
-    /// Looks for it under `root`.
-    pub(crate) fn new(root: &Path) -> Self {
+    /// Looks for it under `root`; `None` on a machine without one.
+    pub(crate) fn find(root: &Path) -> Option<Self> {
         let sensor = zone(&root.join("sys/class/thermal")).or_else(|| monitor(&root.join("sys/class/hwmon")));
-        Self { sensor: sensor.map(Source::new) }
+        sensor.map(|path| Self { sensor: Source::new(path) })
     }
 
     /// The temperature now.
     pub(crate) fn read(&mut self) -> Option<f32> {
-        self.sensor.as_mut()?.read().and_then(parse)
+        self.sensor.read().and_then(parse)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    os::unix::process::ExitStatusExt,
+    os::{fd::AsFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
 };
@@ -90,11 +90,9 @@ impl Command {
     /// # Errors
     /// There is no such program or directory, or the system refuses.
     pub(crate) async fn start(self) -> Result<Process, StartError> {
-        if !self.directory.is_dir() {
-            return Err(StartError::Directory(self.directory));
-        }
-        let program = self.program();
+        let (program, directory) = (self.program(), self.directory.clone());
         let child = self.spawn_nicely().await.map_err(|source| match source.kind() {
+            io::ErrorKind::NotADirectory => StartError::Directory(directory),
             io::ErrorKind::NotFound => StartError::NotFound(program.clone()),
             io::ErrorKind::PermissionDenied => StartError::Forbidden(program.clone()),
             _ => StartError::Other { program, source },
@@ -103,7 +101,7 @@ impl Command {
     }
 
     /// Spawns from a thread of its own: on Linux the nice value belongs to the thread and is inherited, so the process is nice from its first
-    /// instruction, and the agent's own thread stays as it is.
+    /// instruction, and the agent's own thread stays as it is, even while a disk hangs.
     async fn spawn_nicely(self) -> io::Result<Child> {
         let runtime = tokio::runtime::Handle::current();
         let (tell, told) = oneshot::channel();
@@ -120,6 +118,10 @@ impl Command {
     }
 
     fn spawn(&self) -> io::Result<Child> {
+        // Told apart from a program that is not there.
+        if !self.directory.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
         let (program, arguments) = self.argv.split_first().ok_or(io::ErrorKind::NotFound)?;
         tokio::process::Command::new(program)
             .args(arguments)
@@ -190,10 +192,15 @@ impl Process {
         self.exited && self.stdout.is_none() && self.stderr.is_none()
     }
 
-    /// Stops reading: somebody else may still hold the other end.
-    pub(crate) fn stop_reading(&mut self) {
-        self.stdout = None;
-        self.stderr = None;
+    /// Stops reading, since somebody else may still hold the other end, after what is in the pipes by now: on a machine that is short of time
+    /// nobody may have looked since the process ended.
+    pub(crate) fn stop_reading(&mut self, buffer: &mut [u8], mut take: impl FnMut(Stream, &[u8])) {
+        if let Some(pipe) = self.stdout.take() {
+            read_rest(&pipe, buffer, |bytes| take(Stream::Stdout, bytes));
+        }
+        if let Some(pipe) = self.stderr.take() {
+            read_rest(&pipe, buffer, |bytes| take(Stream::Stderr, bytes));
+        }
     }
 
     /// The next thing that happens; output only while `read`. Pends for ever once it is over. May be dropped at any point.
@@ -238,10 +245,56 @@ impl From<(Stream, usize)> for Event {
     }
 }
 
+/// Reads what a pipe holds without waiting; no more than that, since whoever holds the other end may go on writing.
+fn read_rest(pipe: &impl AsFd, buffer: &mut [u8], mut take: impl FnMut(&[u8])) {
+    let mut left = READ_BYTES;
+    while left > 0 {
+        // Pipes of children do not block: nothing to read is an error like any other, the end of reading.
+        let Ok(length @ 1..) = rustix::io::read(pipe, &mut *buffer) else { return };
+        take(&buffer[..length]);
+        left = left.saturating_sub(length);
+    }
+}
+
 /// Reads what there is; an error counts as the end, since a pipe has no other.
 async fn read_some(from: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> usize {
     match from {
         Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_before_the_end_is_read_however_late_somebody_looks() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            // `sleep` holds the pipes after the end, as a daemon would: reading must not wait for it.
+            let script = "echo late; echo trouble >&2; sleep 30 &";
+            let command = Command {
+                argv: ["sh", "-c", script].map(str::to_owned).into(),
+                environment: BTreeMap::from([("PATH".into(), PATH.into())]),
+                directory: "/".into(),
+                nice: 0,
+            };
+            let mut process = command.start().await.unwrap();
+            let mut buffer = vec![0; 2 * READ_BYTES];
+            // Nothing is read while the process runs.
+            let Event::Exited(status) = process.event(&mut buffer, false).await else {
+                panic!("nothing was to be read")
+            };
+            assert!(status.success() && !process.is_over());
+            let mut heard = Vec::new();
+            process.stop_reading(&mut buffer, |stream, bytes| {
+                heard.push((stream, String::from_utf8_lossy(bytes).into_owned()));
+            });
+            assert_eq!(heard, [(Stream::Stdout, "late\n".to_owned()), (Stream::Stderr, "trouble\n".to_owned())]);
+            assert!(process.is_over());
+            let group = rustix::process::Pid::from_raw(process.leader().unwrap()).unwrap();
+            rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+        });
     }
 }

@@ -221,7 +221,8 @@ impl Run {
         loop {
             let now = Instant::now();
             self.take_control(now);
-            if let Some(ended) = supervisor.advance(&self.control.borrow(), &kin, self.context.stop_grace, now) {
+            let grace = self.context.stop_grace;
+            if let Some(ended) = supervisor.advance(&self.control.borrow(), &mut self.delivery, &kin, grace, now) {
                 return ended;
             }
             let wake = self.delivery.wakes_at().into_iter().chain(supervisor.wakes_at()).min();

@@ -180,6 +180,7 @@ impl Supervisor {
     pub(crate) fn advance(
         &mut self,
         control: &Control,
+        delivery: &mut Delivery,
         kin: &Kin,
         stop_grace: Duration,
         now: Instant,
@@ -191,7 +192,7 @@ impl Supervisor {
         self.push_on(kin, now);
         let drained = self.drained_at.is_some_and(|at| at <= now);
         if drained {
-            self.process.stop_reading();
+            self.process.stop_reading(&mut self.buffer, |stream, bytes| delivery.push(stream, bytes, now));
         }
         let hopeless = self.ending.as_ref().is_some_and(|ending| ending.give_up_at <= now);
         let over = self.drained_at.is_some() && self.process.is_over();

@@ -176,13 +176,13 @@ async fn a_connection_that_hangs_is_noticed_by_the_broker_and_the_agent_recovers
 }
 
 /// A broker with a certificate of its own, and the file that names it.
-async fn broker_with_tls(folder: &std::path::Path, port: u16) -> (Broker, std::path::PathBuf) {
+async fn broker_with_tls(folder: &std::path::Path, port: u16, kind: &str) -> (Broker, std::path::PathBuf) {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
     let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
     std::fs::write(&certificate, certified.cert.pem()).unwrap();
     std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
     let lines = format!(
-        "allow_anonymous true\nlistener {port} 127.0.0.1\ncertfile {}\nkeyfile {}",
+        "allow_anonymous true\nlistener {port} 127.0.0.1\nprotocol {kind}\ncertfile {}\nkeyfile {}",
         certificate.display(),
         key.display()
     );
@@ -193,7 +193,7 @@ async fn broker_with_tls(folder: &std::path::Path, port: u16) -> (Broker, std::p
 async fn over_tls_it_believes_only_the_named_authority() {
     let folder = tempfile::tempdir().unwrap();
     let port = crate::harness::free_port();
-    let (broker, certificate) = broker_with_tls(folder.path(), port).await;
+    let (broker, certificate) = broker_with_tls(folder.path(), port, "mqtt").await;
     let mut controller = Controller::connect(&broker);
     let (url, token) = (format!("mqtts://127.0.0.1:{port}"), controller.token());
     let mut doubting = Agent::start(&url, &folder.path().join("doubting"), &["--token", &token]);
@@ -209,6 +209,21 @@ async fn over_tls_it_believes_only_the_named_authority() {
     controller.wait_for_status("online").await;
     let (report, _) = controller.run("seq 1 1000").await;
     assert_eq!(report.state, RunState::Succeeded);
+    assert!(agent.terminate().await.success());
+}
+
+#[tokio::test]
+async fn it_speaks_mqtt_over_websocket_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = crate::harness::free_port();
+    let (broker, certificate) = broker_with_tls(folder.path(), port, "websockets").await;
+    let mut controller = Controller::connect(&broker);
+    let (url, token) = (format!("https://localhost:{port}"), controller.token());
+    let words = ["--token", &token, "--ca", certificate.to_str().unwrap()];
+    let mut agent = Agent::start(&url, &folder.path().join("state"), &words);
+    controller.wait_for_status("online").await;
+    let (report, chunks) = controller.run("seq 1 50000").await;
+    assert_eq!((report.state, text(&chunks).lines().count()), (RunState::Succeeded, 50_000));
     assert!(agent.terminate().await.success());
 }
 

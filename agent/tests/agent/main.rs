@@ -7,4 +7,5 @@ mod harness;
 mod orders;
 mod root;
 mod runs;
+mod service;
 mod start;

@@ -29,7 +29,10 @@ fn wrong_usage_exits_with_64_and_a_sentence_for_each_problem() {
         (&["--pi-id", "pi 1"], "pi-id"),
         (&["--pi-id", "pi-1"], "--controller-url is missing"),
         (&["--controller-url", "http://c:8000", "--pi-id", "admin"], "reserved"),
-        (&["--controller-url", "https://c:8000", "--pi-id", "a", "--ca", "/nonexistent", "--state", "/tmp"], "/nonexistent"),
+        (
+            &["--controller-url", "https://c:8000", "--pi-id", "a", "--ca", "/nonexistent", "--state", "/tmp"],
+            "/nonexistent",
+        ),
     ];
     for (words, part) in cases {
         let output = run_to_its_end(words, &[]);
