@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { installCommand, startCommand } from "./install";
+import { brokerUrl, installCommand, startCommand } from "./install";
 
 const joining = { url: "http://pi.example:8000", pi: "pi-1", label: "Tom's Shed $1", token: "a.b" };
 
@@ -13,4 +13,9 @@ test("the script is compared before it is started, and the token is no argument 
 
 test("an agent that is there already is only started", () => {
   expect(startCommand(joining).join(" ")).toBe(`pistat-agent --controller-url http://pi.example:8000 --pi-id pi-1 --label 'Tom'\\''s Shed $1' --token a.b`);
+});
+
+test("on another's broker a machine is its own user", () => {
+  expect(brokerUrl("mqtts://controller:***@broker.lan:8883", "pi-1")).toBe("mqtts://pi-1:PASSWORD@broker.lan:8883");
+  expect(brokerUrl("ws://broker.lan:80/mqtt", "pi-1")).toBe("ws://pi-1:PASSWORD@broker.lan:80/mqtt");
 });

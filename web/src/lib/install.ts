@@ -34,3 +34,9 @@ export function installCommand(joining: Joining, scriptSha256: string, rootTasks
 export function startCommand(joining: Joining): string[] {
   return ["pistat-agent", ...whom(joining), `--token ${shellQuote(joining.token)}`];
 }
+
+/** Another's broker as an agent is told of it: `shown` is `mqtt://user:***@host:1883`, and each machine has a user of its own there, named as it is. */
+export function brokerUrl(shown: string, pi: string): string {
+  const [scheme = "mqtt", rest = ""] = shown.split("://");
+  return `${scheme}://${pi}:PASSWORD@${rest.slice(rest.lastIndexOf("@") + 1)}`;
+}
