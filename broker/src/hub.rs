@@ -8,6 +8,7 @@
 mod connect;
 mod deliver;
 mod directory;
+mod keeping;
 mod lasting;
 mod subscribe;
 mod sys;
@@ -32,7 +33,7 @@ use crate::packet::SubscriptionOptions;
 use crate::retained::Retained;
 use crate::session::Parked;
 use crate::spine;
-use crate::store::{Store, StoredWill, WillKey};
+use crate::store::{KeptSubscription, Record, Store, StoredWill, WillKey};
 use crate::topic_tree::{Hits, TopicTree};
 
 /// Commands that wait for the hub: one per client that is subscribing, which then waits for its answer.
@@ -66,6 +67,8 @@ pub(crate) struct ConnectRequest {
     pub(crate) secret: Secret,
     pub(crate) client_id: Box<str>,
     pub(crate) clean_start: bool,
+    /// Seconds that the session lives on without its client.
+    pub(crate) session_expiry: u32,
     pub(crate) will: Option<StoredWill>,
     pub(crate) peer: SocketAddr,
     pub(crate) reply: oneshot::Sender<Result<Attached, ConnectRefusal>>,
@@ -148,8 +151,7 @@ struct Session {
     secret: Secret,
     identity: Arc<Identity>,
     outbox: Arc<Outbox>,
-    /// The filters as they were subscribed, `$share/<group>/` included.
-    subscriptions: Vec<Box<str>>,
+    subscriptions: Vec<KeptSubscription>,
     /// Where its client is; `None` while it is away.
     peer: Option<SocketAddr>,
     /// A newer connection that waits for the old one to let go.
@@ -162,6 +164,12 @@ struct Session {
     will: Option<StoredWill>,
     /// When the will is due, once its client has gone.
     will_due: Option<u64>,
+    /// Seconds that it lives on without its client.
+    expiry_seconds: u32,
+    /// It is kept on disk, and comes back with the broker.
+    is_on_disk: bool,
+    /// Messages that wait for it are on disk too.
+    has_queue_on_disk: bool,
 }
 
 /// Whose session: the account and the client id.
@@ -189,6 +197,10 @@ pub(crate) struct Hub {
     /// Wills from before an unclean stop, whose clients have not come back yet.
     orphaned_wills: HashMap<WillKey, StoredWill>,
     will_changes: HashMap<WillKey, Option<StoredWill>>,
+    /// What of sessions is to be written, in order.
+    session_changes: Vec<Record>,
+    /// Sessions whose clients came back to what waits for them on disk.
+    returned: Vec<u32>,
     lasting: lasting::Schedule,
     sys: sys::Sys,
     wakers: Vec<Waker>,
@@ -256,6 +268,7 @@ impl Hub {
         self.expire_sessions(now_ms);
         self.publish_due_wills(now_ms);
         self.end_stalled_sessions(now_ms);
+        self.note_caught_up();
         self.write_changes(now_ms);
         self.publish_statistics(now_ms);
     }
@@ -286,7 +299,10 @@ impl Hub {
                     received?;
                     frames.drain(..).for_each(|frame| self.on_frame(frame));
                 }
-                Some(_) = inputs.closed.recv(), if connected > 0 => connected -= 1,
+                Some(closed) = inputs.closed.recv(), if connected > 0 => {
+                    connected -= 1;
+                    self.keep_at_stop(closed);
+                }
             }
         }
         Ok(())

@@ -58,7 +58,8 @@ pub struct BrokerConfig {
     pub listen: Option<SocketAddr>,
     /// Where MQTT over TLS is spoken.
     pub tls: Option<TlsListener>,
-    /// The folder for what must outlive a restart: retained messages and the last wills of connected clients.
+    /// The folder for what must outlive a restart: retained messages, the last wills of connected clients, and sessions
+    /// that are to be kept.
     /// `None` keeps them in memory only.
     pub state: Option<PathBuf>,
     /// The topics of Pi Stat, which have rules of their own.

@@ -65,6 +65,9 @@ pub struct Limits {
     pub sessions: usize,
     /// Seconds that a session is kept without its client at most; 3.1.1 has no expiry of its own.
     pub session_seconds: u32,
+    /// Whether sessions that live on without their clients, and what waits for them, outlive the broker too. Each message
+    /// that waits is then written once for each session that it waits for.
+    pub sessions_on_disk: bool,
     /// What happens when the queue of a connected session is full.
     pub slow_subscriber: SlowSubscriber,
     /// Seconds without any progress after which a full session is ended, whatever [`Limits::slow_subscriber`] says.
@@ -114,6 +117,7 @@ impl Default for Limits {
             offline_messages: 10_000,
             sessions: 10_000,
             session_seconds: 7 * 24 * 3600,
+            sessions_on_disk: true,
             slow_subscriber: SlowSubscriber::SlowPublishers,
             stalled_after_seconds: 30,
             retained_messages: 200_000,

@@ -127,6 +127,8 @@ pub(crate) struct Pushed {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Load {
     pub(crate) messages: usize,
+    /// Of these, `QoS` 1 and 2.
+    pub(crate) reliable_messages: usize,
     pub(crate) reliable_bytes: usize,
     pub(crate) progress: u64,
 }
@@ -238,9 +240,18 @@ impl Outbox {
         let state = self.lock();
         Load {
             messages: state.qos0.items.len() + state.reliable.items.len() + state.retained.items.len(),
+            reliable_messages: state.reliable.items.len() + state.retained.items.len(),
             reliable_bytes: state.reliable.bytes,
             progress: state.progress,
         }
+    }
+
+    /// Copies of the `QoS` 1 and 2 messages that wait, in their order.
+    pub(crate) fn reliable(&self) -> Vec<Delivery> {
+        let state = self.lock();
+        let mut waiting: Vec<&(u64, Delivery)> = state.retained.items.iter().chain(&state.reliable.items).collect();
+        waiting.sort_unstable_by_key(|(order, _)| *order);
+        waiting.into_iter().filter(|(_, delivery)| delivery.qos > 0).map(|(_, delivery)| delivery.clone()).collect()
     }
 
     /// The task's side: whether there is something to do; registers the task if not. Messages count only if the task

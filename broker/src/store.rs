@@ -1,4 +1,5 @@
-//! What outlives a restart: retained messages and the last wills of connected clients, in one append-only file.
+//! What outlives a restart: retained messages, the last wills of connected clients, and sessions that are to be kept with
+//! what waits for them, in one append-only file.
 //!
 //! Records carry a checksum. Changes come in batches and each batch is one write by a thread of its own; when the file
 //! is mostly history it is written anew beside and renamed. A tail that a power cut has torn is cut off; a file that is
@@ -19,8 +20,10 @@ use bytes::Bytes;
 
 use crate::statistics::Counters;
 
+mod kept;
 mod record;
 
+pub(crate) use kept::{KeptDelivery, KeptSession, KeptSubscription};
 pub(crate) use record::{Record, WillKey};
 
 /// Retained messages are for those who may read their topics, not for everybody on the machine.
@@ -56,6 +59,8 @@ pub(crate) struct Restored {
     pub(crate) retained: Vec<(Bytes, Option<u64>)>,
     /// The wills of clients that were connected.
     pub(crate) wills: Vec<(WillKey, record::Will)>,
+    /// Sessions, and what waits for them.
+    pub(crate) sessions: Vec<(WillKey, KeptSession, Vec<KeptDelivery>)>,
     /// Where a damaged file was kept, and what was wrong.
     pub(crate) damaged: Option<(PathBuf, String)>,
 }
@@ -92,9 +97,9 @@ impl Store {
     }
 
     /// Whether the file is mostly history, when what is alive takes so many bytes.
-    pub(crate) fn wants_rewrite(&self, live_bytes: usize) -> bool {
+    pub(crate) fn wants_rewrite(&self, live_bytes: impl FnOnce() -> usize) -> bool {
         let file_bytes = self.file_bytes.load(std::sync::atomic::Ordering::Relaxed);
-        file_bytes > COMPACT_ABOVE_BYTES && file_bytes > 2 * live_bytes as u64 + COMPACT_ABOVE_BYTES
+        file_bytes > COMPACT_ABOVE_BYTES && file_bytes > 2 * live_bytes() as u64 + COMPACT_ABOVE_BYTES
     }
 
     /// Waits until everything is written. Blocks: not for an async worker.

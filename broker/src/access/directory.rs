@@ -176,7 +176,29 @@ pub(crate) struct Secret {
     before_dot: SecretHash,
 }
 
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
 impl Secret {
+    /// Both hashes, as they are kept with a session.
+    pub(crate) fn to_bytes(&self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(&self.whole);
+        bytes[32..].copy_from_slice(&self.before_dot);
+        bytes
+    }
+
+    /// What [`Secret::to_bytes`] gave.
+    pub(crate) fn from_bytes(bytes: &[u8; 64]) -> Self {
+        let mut secret = Self { whole: [0; 32], before_dot: [0; 32] };
+        secret.whole.copy_from_slice(&bytes[..32]);
+        secret.before_dot.copy_from_slice(&bytes[32..]);
+        secret
+    }
+
     pub(crate) fn of(password: &[u8]) -> Self {
         let whole: SecretHash = Sha256::digest(password).into();
         let before_dot = match password.iter().position(|&b| b == b'.') {

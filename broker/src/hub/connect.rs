@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::wills::will_key;
 use super::{Attached, Closed, ConnectRefusal, ConnectRequest, Hub, Session, SessionKey, WillFate};
-use crate::access::Identity;
+use crate::access::{Identity, Secret};
 use crate::events::BrokerEvent;
 use crate::filter;
 use crate::front::Front;
@@ -45,6 +45,8 @@ impl Hub {
             overflowing: Vec::new(),
             orphaned_wills: std::collections::HashMap::new(),
             will_changes: std::collections::HashMap::new(),
+            session_changes: Vec::new(),
+            returned: Vec::new(),
             sys: super::sys::Sys::default(),
             wakers: Vec::new(),
             hits: crate::topic_tree::Hits::default(),
@@ -89,6 +91,7 @@ impl Hub {
         session.peer = None;
         session.parked = closed.parked;
         session.away_since = now_ms;
+        session.expiry_seconds = closed.session_expiry;
         session.expires_at = after_seconds(now_ms, closed.session_expiry);
         session.outbox.park();
         let waiting = session.waiting.take();
@@ -106,7 +109,10 @@ impl Hub {
         match waiting {
             Some(request) => self.reopen_session(slot, *request),
             None if closed.session_expiry == 0 => self.remove_session(slot),
-            None => self.make_room_for_parked(slot),
+            None => {
+                self.note_away(slot);
+                self.make_room_for_parked(slot);
+            }
         }
     }
 
@@ -115,29 +121,27 @@ impl Hub {
             return refuse(request, ConnectRefusal::TooMany);
         }
         let outbox = Outbox::new(self.outbox_bounds(&request.identity));
-        self.next_use = self.next_use.wrapping_add(1);
+        let (identity, secret) = (Identity::clone(&request.identity), request.secret.clone());
         let session = Session {
-            use_count: self.next_use,
-            key: key.clone(),
             user_name: request.user_name.clone(),
-            secret: request.secret.clone(),
-            identity: request.identity.clone(),
-            outbox,
-            subscriptions: Vec::new(),
-            peer: None,
-            waiting: None,
-            parked: None,
-            expires_at: NEVER,
-            away_since: 0,
-            will: None,
-            will_due: None,
+            expiry_seconds: request.session_expiry,
+            ..Session::new(key, identity, secret, outbox)
         };
         let slot = self.insert(session);
-        self.keys.insert(key, slot);
         self.attach(slot, request, false);
     }
 
-    fn insert(&mut self, session: Session) -> u32 {
+    /// Puts a session into a slot, under its key.
+    pub(super) fn insert(&mut self, mut session: Session) -> u32 {
+        self.next_use = self.next_use.wrapping_add(1);
+        session.use_count = self.next_use;
+        let key = session.key.clone();
+        let slot = self.insert_slot(session);
+        self.keys.insert(key, slot);
+        slot
+    }
+
+    fn insert_slot(&mut self, session: Session) -> u32 {
         if let Some(slot) = self.free_slots.pop() {
             self.sessions[slot as usize] = Some(session);
             return slot;
@@ -163,6 +167,7 @@ impl Hub {
             session.identity = request.identity.clone();
             session.user_name.clone_from(&request.user_name);
             session.secret = request.secret.clone();
+            session.expiry_seconds = request.session_expiry;
             self.attach(slot, request, true);
         } else {
             self.replace_session(slot, request);
@@ -197,6 +202,10 @@ impl Hub {
             self.note_will(will_key, None);
         }
         self.set_will(slot, request.will);
+        self.note_session(slot);
+        if session_present {
+            self.returned.push(slot);
+        }
         let counters = &self.front.counters;
         counters.clients_connected.add(1);
         counters.clients_maximum.at_least(counters.clients_connected.get());
@@ -215,11 +224,12 @@ impl Hub {
             self.publish_will(&will);
         }
         self.set_will(slot, None);
+        self.forget_session(slot);
         let Some(session) = self.sessions[slot as usize].take() else { return };
         self.free_slots.push(slot);
         self.keys.remove(&session.key);
-        for text in &session.subscriptions {
-            self.drop_subscription(text, slot);
+        for subscription in &session.subscriptions {
+            self.drop_subscription(&subscription.filter, slot);
         }
         let unfinished = session.parked.as_ref().map_or(0, |parked| parked.unfinished());
         self.front.counters.dropped_with_session.add(session.outbox.close() + unfinished);
@@ -303,7 +313,7 @@ impl Hub {
         }
     }
 
-    fn outbox_bounds(&self, identity: &Identity) -> Bounds {
+    pub(super) fn outbox_bounds(&self, identity: &Identity) -> Bounds {
         let patience = if *identity == Identity::Controller { CONTROLLER_PATIENCE } else { 1 };
         let limits = &self.front.limits;
         Bounds {
@@ -335,13 +345,43 @@ fn session_key(identity: &Identity, client_id: &str) -> SessionKey {
     (identity.session_owner().into(), client_id.into())
 }
 
-fn after_seconds(now_ms: u64, seconds: u32) -> u64 {
+pub(super) fn after_seconds(now_ms: u64, seconds: u32) -> u64 {
     if seconds == u32::MAX { NEVER } else { now_ms + u64::from(seconds) * 1000 }
+}
+
+impl Session {
+    /// A session that nobody is connected to yet.
+    pub(super) fn new(key: SessionKey, identity: Identity, secret: Secret, outbox: Arc<Outbox>) -> Self {
+        Self {
+            use_count: 0,
+            key,
+            user_name: Box::default(),
+            secret,
+            identity: Arc::new(identity),
+            outbox,
+            subscriptions: Vec::new(),
+            peer: None,
+            waiting: None,
+            parked: None,
+            expires_at: NEVER,
+            away_since: 0,
+            will: None,
+            will_due: None,
+            expiry_seconds: 0,
+            is_on_disk: false,
+            has_queue_on_disk: false,
+        }
+    }
 }
 
 impl Parked {
     /// Messages that the client has not acknowledged.
     pub(crate) fn unfinished(&self) -> u64 {
         self.in_flight.len() as u64
+    }
+
+    /// Those of them that it may not have.
+    pub(super) fn unacknowledged(&self) -> impl Iterator<Item = &crate::outbox::Delivery> {
+        self.in_flight.iter().filter_map(crate::session::InFlight::unacknowledged)
     }
 }

@@ -103,6 +103,9 @@ impl Hub {
         }
         let (qos, publisher) = (delivery.qos, delivery.message.publisher());
         let outbox = session.outbox.clone();
+        if is_away && session.is_on_disk {
+            self.note_queued(slot, &delivery);
+        }
         let pushed = outbox.push(delivery, self.under_way_bytes(), &mut self.wakers);
         if pushed.dropped > 0 {
             self.front.counters.dropped_qos0.add(pushed.dropped);

@@ -44,6 +44,7 @@ impl Hub {
             }
         }
         self.orphaned_wills = restored.wills.into_iter().collect();
+        self.restore_sessions(restored.sessions);
         self.count_retained();
     }
 
@@ -77,13 +78,18 @@ impl Hub {
 
     fn next_batch(&mut self, now_ms: u64, rare_too: bool) -> Option<Batch> {
         let access = self.front.access.clone();
-        let wants_rewrite = self.store.as_ref().is_some_and(|store| store.wants_rewrite(self.retained.bytes()));
+        let wants_rewrite =
+            self.store.as_ref().is_some_and(|store| store.wants_rewrite(|| self.retained.bytes() + self.kept_bytes()));
         if wants_rewrite || self.lasting.rewrite {
             self.lasting.rewrite = false;
             self.retained.take_changes(|_| true);
             return Some(Batch::Rewrite(self.everything(now_ms)));
         }
-        if !self.lasting.rewrite && !self.retained.has_changes() && self.will_changes.is_empty() {
+        if !self.lasting.rewrite
+            && !self.retained.has_changes()
+            && self.will_changes.is_empty()
+            && self.session_changes.is_empty()
+        {
             return None;
         }
         let changes = self.retained.take_changes(|topic| rare_too || !access.is_telemetry(topic));
@@ -102,6 +108,7 @@ impl Hub {
             Some(will) => Record::SetWill(key, will),
             None => Record::ClearWill(key),
         }));
+        records.append(&mut self.session_changes);
         (!records.is_empty()).then_some(Batch::Append { records, sync })
     }
 
@@ -115,6 +122,8 @@ impl Hub {
             .filter_map(|session| session.will.as_ref().map(|will| (will_key(&session.key), will.clone())));
         records.extend(wills.chain(live).map(|(key, will)| Record::SetWill(key, will)));
         self.will_changes.clear();
+        self.session_changes.clear();
+        records.extend(self.kept_sessions(now_ms));
         records
     }
 

@@ -5,6 +5,7 @@ use crate::filter;
 use crate::message::SessionId;
 use crate::outbox::Delivery;
 use crate::packet::{SubscriptionOptions, reason};
+use crate::store::KeptSubscription;
 use crate::topic_tree::Subscriber;
 
 impl Hub {
@@ -14,6 +15,7 @@ impl Hub {
             .iter()
             .map(|(text, options)| self.subscribe(request.session, text, request.identifier, *options))
             .collect();
+        self.note_session(request.session.slot);
         // The answer first, then the retained messages: they wait in the outbox until the session has sent the answer.
         let _ = request.reply.send(codes);
     }
@@ -22,14 +24,17 @@ impl Hub {
         let limit = self.front.limits.subscriptions;
         let Some(session) = self.session(id) else { return reason::UNSPECIFIED };
         let is_full = session.subscriptions.len() >= limit;
-        if is_full && !session.subscriptions.iter().any(|known| **known == *text) {
+        if is_full && !session.subscriptions.iter().any(|known| *known.filter == *text) {
             return reason::QUOTA_EXCEEDED;
         }
         let Some(parsed) = filter::parse(text, usize::MAX, usize::MAX) else { return reason::FILTER_INVALID };
         let subscriber = Subscriber { slot: id.slot, identifier, options };
         let is_new = self.tree.subscribe(parsed.filter, parsed.group, subscriber);
+        let subscription = KeptSubscription { filter: text.into(), identifier, options };
         if is_new {
-            self.note_subscription(id, text, parsed.group.is_some());
+            self.note_subscription(id.slot, subscription, parsed.group.is_some());
+        } else {
+            self.change_subscription(id, subscription);
         }
         let wants_retained = options.retain_handling == 0 || (options.retain_handling == 1 && is_new);
         if wants_retained && parsed.group.is_none() {
@@ -38,13 +43,20 @@ impl Hub {
         options.qos
     }
 
-    fn note_subscription(&mut self, id: SessionId, text: &str, is_shared: bool) {
-        if let Some(session) = self.session(id) {
-            session.subscriptions.push(text.into());
+    pub(super) fn note_subscription(&mut self, slot: u32, subscription: KeptSubscription, is_shared: bool) {
+        if let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) {
+            session.subscriptions.push(subscription);
         }
         self.front.counters.subscriptions.add(1);
         if is_shared {
             self.front.counters.subscriptions_shared.add(1);
+        }
+    }
+
+    fn change_subscription(&mut self, id: SessionId, subscription: KeptSubscription) {
+        let Some(session) = self.session(id) else { return };
+        if let Some(known) = session.subscriptions.iter_mut().find(|known| known.filter == subscription.filter) {
+            *known = subscription;
         }
     }
 
@@ -69,12 +81,13 @@ impl Hub {
 
     pub(super) fn on_unsubscribe(&mut self, request: UnsubscribeRequest) {
         let codes = request.filters.iter().map(|text| self.unsubscribe(request.session, text)).collect();
+        self.note_session(request.session.slot);
         let _ = request.reply.send(codes);
     }
 
     fn unsubscribe(&mut self, id: SessionId, text: &str) -> u8 {
         let Some(session) = self.session(id) else { return reason::NO_SUBSCRIPTION_EXISTED };
-        let Some(index) = session.subscriptions.iter().position(|known| **known == *text) else {
+        let Some(index) = session.subscriptions.iter().position(|known| *known.filter == *text) else {
             return reason::NO_SUBSCRIPTION_EXISTED;
         };
         session.subscriptions.swap_remove(index);

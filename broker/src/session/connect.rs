@@ -271,6 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             secret: hello.secret.clone(),
             client_id: hello.client_id.clone(),
             clean_start: hello.clean_start,
+            session_expiry: hello.session_expiry,
             will: hello.will.as_ref().map(|will| will.stored.clone()),
             peer: self.peer,
             reply,

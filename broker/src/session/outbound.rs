@@ -20,6 +20,16 @@ pub(crate) struct InFlight {
     state: State,
 }
 
+impl InFlight {
+    /// The message, unless the client has it.
+    pub(crate) fn unacknowledged(&self) -> Option<&Delivery> {
+        match &self.state {
+            State::Sent(delivery) => Some(delivery),
+            State::Released => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     /// PUBLISH was sent, PUBACK or PUBREC is awaited.

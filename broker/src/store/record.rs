@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::Restored;
+use super::kept::{KeptDelivery, KeptSession};
 use crate::message::Message;
 
-/// Whose will: the session's owner and the client id.
+/// Whose will, or whose session: the session's owner and the client id.
 pub(crate) type WillKey = (Box<str>, Box<str>);
 
 /// A last will as it is kept.
@@ -30,12 +31,24 @@ pub(crate) enum Record {
     SetWill(WillKey, Will),
     /// Its will is not needed any more.
     ClearWill(WillKey),
+    /// A session that outlives its connections. Its queue stays as it is.
+    SetSession(WillKey, KeptSession),
+    /// It is over, and its queue with it.
+    ClearSession(WillKey),
+    /// A message waits for it.
+    Queue(WillKey, KeptDelivery),
+    /// Nothing waits for it any more.
+    ClearQueue(WillKey),
 }
 
 const RETAIN: u8 = 1;
 const CLEAR: u8 = 2;
 const SET_WILL: u8 = 3;
 const CLEAR_WILL: u8 = 4;
+const SET_SESSION: u8 = 5;
+const CLEAR_SESSION: u8 = 6;
+const QUEUE: u8 = 7;
+const CLEAR_QUEUE: u8 = 8;
 const HEADER_BYTES: usize = 8;
 /// No record is larger: a packet's bound is far below.
 const MAX_RECORD_BYTES: usize = 512 * 1024 * 1024;
@@ -64,6 +77,24 @@ impl Record {
                 out.push(CLEAR_WILL);
                 put_key(out, key);
             }
+            Self::SetSession(key, session) => {
+                out.push(SET_SESSION);
+                put_key(out, key);
+                session.encode(out);
+            }
+            Self::ClearSession(key) => {
+                out.push(CLEAR_SESSION);
+                put_key(out, key);
+            }
+            Self::Queue(key, delivery) => {
+                out.push(QUEUE);
+                put_key(out, key);
+                delivery.encode(out);
+            }
+            Self::ClearQueue(key) => {
+                out.push(CLEAR_QUEUE);
+                put_key(out, key);
+            }
         }
         let body = &out[start + HEADER_BYTES..];
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
@@ -89,23 +120,30 @@ impl Record {
                 Self::SetWill(key, Will { frame: Bytes::copy_from_slice(rest), expiry_seconds })
             }
             CLEAR_WILL => Self::ClearWill(take_key(&mut rest)?),
+            SET_SESSION => Self::SetSession(take_key(&mut rest)?, KeptSession::decode(&mut rest)?),
+            CLEAR_SESSION => Self::ClearSession(take_key(&mut rest)?),
+            QUEUE => Self::Queue(take_key(&mut rest)?, KeptDelivery::decode(&mut rest)?),
+            CLEAR_QUEUE => Self::ClearQueue(take_key(&mut rest)?),
             _ => return None,
         })
     }
 }
 
 fn put_key(out: &mut Vec<u8>, (owner, client_id): &WillKey) {
-    for text in [owner, client_id] {
-        out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
-        out.extend_from_slice(text.as_bytes());
-    }
+    put_text(out, owner);
+    put_text(out, client_id);
+}
+
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 fn take_key(rest: &mut &[u8]) -> Option<WillKey> {
     Some((take_text(rest)?, take_text(rest)?))
 }
 
-fn take_text(rest: &mut &[u8]) -> Option<Box<str>> {
+pub(super) fn take_text(rest: &mut &[u8]) -> Option<Box<str>> {
     let (length, after) = rest.split_first_chunk::<4>()?;
     let (text, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     *rest = after;
@@ -113,9 +151,13 @@ fn take_text(rest: &mut &[u8]) -> Option<Box<str>> {
 }
 
 fn take_u64(rest: &mut &[u8]) -> Option<u64> {
-    let (number, after) = rest.split_first_chunk::<8>()?;
+    take_array(rest).map(u64::from_le_bytes)
+}
+
+pub(super) fn take_array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (bytes, after) = rest.split_first_chunk::<N>()?;
     *rest = after;
-    Some(u64::from_le_bytes(*number))
+    Some(*bytes)
 }
 
 /// What is alive after all records of a file.
@@ -123,6 +165,7 @@ fn take_u64(rest: &mut &[u8]) -> Option<u64> {
 pub(super) struct Live {
     retained: BTreeMap<Box<str>, (Bytes, Option<u64>)>,
     wills: BTreeMap<WillKey, Will>,
+    sessions: BTreeMap<WillKey, (KeptSession, Vec<KeptDelivery>)>,
 }
 
 impl Live {
@@ -142,6 +185,24 @@ impl Live {
             Record::ClearWill(key) => {
                 self.wills.remove(&key);
             }
+            Record::SetSession(key, session) => match self.sessions.get_mut(&key) {
+                Some((known, _)) => *known = session,
+                None => drop(self.sessions.insert(key, (session, Vec::new()))),
+            },
+            Record::ClearSession(key) => {
+                self.sessions.remove(&key);
+            }
+            Record::Queue(key, delivery) => {
+                Message::open(delivery.frame.clone())?;
+                if let Some((_, queue)) = self.sessions.get_mut(&key) {
+                    queue.push(delivery);
+                }
+            }
+            Record::ClearQueue(key) => {
+                if let Some((_, queue)) = self.sessions.get_mut(&key) {
+                    queue.clear();
+                }
+            }
         }
         Some(())
     }
@@ -153,6 +214,7 @@ impl Live {
         Restored {
             retained: retained.filter(|(_, left)| *left != Some(0)).collect(),
             wills: self.wills.into_iter().collect(),
+            sessions: self.sessions.into_iter().map(|(key, (session, queue))| (key, session, queue)).collect(),
             damaged: None,
         }
     }

@@ -119,7 +119,7 @@ fn history_is_forgotten_when_the_file_is_written_anew() {
     for _ in 0..30 {
         assert!(store.write(Batch::Append { records: vec![retain("a", &large)], sync: false }).is_ok());
     }
-    while !store.wants_rewrite(100_000) {
+    while !store.wants_rewrite(|| 100_000) {
         std::thread::yield_now();
     }
     store.close(Some(Batch::Rewrite(vec![retain("a", "2"), set_will("x")])));

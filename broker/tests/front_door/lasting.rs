@@ -155,6 +155,158 @@ async fn a_damaged_file_never_stops_the_start_and_is_kept() {
     setup.v5("c").await.ping().await;
 }
 
+fn kept(v5: bool, id: &str) -> Connect {
+    Connect::of(v5, id).kept()
+}
+
+async fn away(setup: &Setup) {
+    eventually("everybody is away", || setup.statistics().clients_connected == 0).await;
+}
+
+#[tokio::test]
+async fn sessions_and_what_waits_for_them_come_back_after_a_kill_and_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    for v5 in [false, true] {
+        for is_clean in [false, true] {
+            let setup = with_state(folder.path()).await;
+            let client = setup.client(Connect { clean: true, ..kept(v5, "sleeper") }).await;
+            client.disconnect().await;
+            let mut client = setup.client(kept(v5, "sleeper")).await;
+            assert_eq!(client.subscribe(&[("test/a/#", 2), ("test/b", 1), ("test/gone", 1)]).await, [2, 1, 1]);
+            client.unsubscribe(&["test/gone"]).await;
+            client.disconnect().await;
+            away(&setup).await;
+            let mut publisher = setup.v5("publisher").await;
+            let properties = || Properties::default().with_text(3, "text").with_pair("a", "b");
+            publisher.publish(Message::new("test/a/1", "first", 2).properties(properties())).await;
+            publisher.publish(Message::new("test/b", "second", 1)).await;
+            publisher.publish(Message::new("test/a/2", "not kept", 0)).await;
+            publisher.publish(Message::new("test/gone", "not wanted", 1)).await;
+            let short = Properties::default().with(2, &1u32.to_be_bytes());
+            publisher.publish(Message::new("test/b", "expires meanwhile", 1).properties(short)).await;
+            publisher.disconnect().await;
+            if is_clean {
+                setup.broker.shutdown().await;
+            } else {
+                kill(setup).await;
+            }
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+
+            let setup = with_state(folder.path()).await;
+            eventually("its subscriptions are back", || setup.statistics().subscriptions == 2).await;
+            let mut publisher = setup.v5("publisher").await;
+            publisher.publish(Message::new("test/b", "third", 1)).await;
+            let mut client = setup.client(kept(v5, "sleeper")).await;
+            assert!(client.present, "MQTT 5: {v5}, clean: {is_clean}");
+            let messages = client.messages(3).await;
+            let texts: Vec<String> = messages.iter().map(Message::text).collect();
+            assert_eq!(texts, ["first", "second", "third"]);
+            assert_eq!((messages[0].qos, messages[1].qos), (2, 1));
+            assert!(!v5 || messages[0].properties == properties());
+            assert_eq!(client.until_now().await, []);
+            // What was taken does not come again, and a clean start leaves nothing behind.
+            client.disconnect().await;
+            away_but(&setup, 1).await;
+            kill(setup).await;
+            let setup = with_state(folder.path()).await;
+            let mut client = setup.client(kept(v5, "sleeper")).await;
+            assert!(client.present);
+            assert_eq!(client.until_now().await, []);
+            client.disconnect().await;
+            away(&setup).await;
+            let clean = Connect { clean: true, ..Connect::of(v5, "sleeper") };
+            setup.client(clean).await.disconnect().await;
+            away(&setup).await;
+            kill(setup).await;
+            let setup = with_state(folder.path()).await;
+            assert!(!setup.client(kept(v5, "sleeper")).await.present);
+            setup.broker.shutdown().await;
+        }
+    }
+}
+
+async fn away_but(setup: &Setup, count: u64) {
+    eventually("it is away", || setup.statistics().clients_connected == count).await;
+}
+
+#[tokio::test]
+async fn what_was_under_way_to_a_client_is_kept_when_the_broker_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.client(kept(true, "busy").property(33, &2u16.to_be_bytes())).await;
+    client.subscribe(&[("test/#", 1)]).await;
+    client.acknowledges = false;
+    let mut publisher = setup.v5("publisher").await;
+    for number in 0..5 {
+        publisher.publish(Message::new("test/x", &format!("{number}"), 1)).await;
+    }
+    // Two fill its window, three wait.
+    assert_eq!(client.messages(2).await.len(), 2);
+    setup.broker.shutdown().await;
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.client(kept(true, "busy")).await;
+    assert!(client.present);
+    let texts: Vec<String> = client.messages(5).await.iter().map(Message::text).collect();
+    assert_eq!(texts, ["0", "1", "2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn a_session_does_not_come_back_without_its_credential_or_after_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = with_state(folder.path()).await;
+    let short = Connect { clean: false, ..Connect::v5("short") }.property(17, &1u32.to_be_bytes());
+    for connect in [kept(true, "rotated").user("other"), short.clone(), kept(true, "stays")] {
+        let mut client = setup.client(connect).await;
+        client.subscribe(&[("test/#", 1)]).await;
+        client.disconnect().await;
+    }
+    away(&setup).await;
+    kill(setup).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let listen = Some("127.0.0.1:0".parse().unwrap());
+    let config = pistat_broker::BrokerConfig { listen, state: Some(folder.path().to_owned()), ..Default::default() };
+    let mut changed = crate::setup::directory();
+    changed.account(
+        "other".parse().unwrap(),
+        pistat_protocol::account::Role::Viewer,
+        crate::setup::hash("new"),
+        vec![],
+        vec![],
+    );
+    let (broker, _events) = pistat_broker::Broker::start(config, changed).await.unwrap();
+    let address = broker.addresses().mqtt.unwrap();
+    assert_eq!(broker.handle().statistics().subscriptions, 1);
+    assert!(!Client::connect(address, &short).await.present);
+    assert!(Client::connect(address, &kept(true, "stays")).await.present);
+    broker.shutdown().await;
+}
+
+/// The real thing: a process of its own, SIGKILL at any moment, and every message that was published before the last
+/// second is there.
+#[tokio::test]
+async fn sessions_survive_sigkill() {
+    be_the_broker(Limits::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let broker = Apart::start("lasting::sessions_survive_sigkill", folder.path()).await;
+        let mut client = Client::connect(broker.address, &kept(round % 2 == 0, "sleeper")).await;
+        assert_eq!(client.present, round > 0);
+        if round == 0 {
+            client.subscribe(&[("test/#", 2)]).await;
+        } else {
+            let numbers: Vec<String> = client.messages(300).await.iter().map(Message::text).collect();
+            assert!(numbers.iter().enumerate().all(|(number, text)| *text == format!("{} {number}", round - 1)));
+        }
+        client.disconnect().await;
+        let mut publisher = Client::connect(broker.address, &Connect::v5("publisher")).await;
+        for number in 0..300 {
+            publisher.publish(Message::new("test/x", &format!("{round} {number}"), 2)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        broker.kill().await;
+    }
+}
+
 /// The real thing: a process of its own, and SIGKILL.
 #[tokio::test]
 async fn retained_messages_survive_sigkill() {

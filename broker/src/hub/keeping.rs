@@ -1,0 +1,226 @@
+//! Sessions that outlive the broker: what of them goes to the disk, and how they come back.
+//!
+//! Kept are sessions that live on without their clients (MQTT 5: a session expiry; 3.1.1: no clean session): whose they
+//! are, their subscriptions, and the `QoS` 1 and 2 messages that wait while the client is away. What is under way to a
+//! connected client is kept when it leaves and when the broker stops; a kill may cost what was under way at that moment.
+//! Which `QoS` 2 messages a client has begun to publish is not: one that it repeats across a kill is taken in twice.
+//! When nobody may open a session any more with the credential that opened it, it does not come back.
+
+use std::sync::Arc;
+
+use super::connect::after_seconds;
+use super::wills::will_key;
+use super::{Closed, Hub, Session};
+use crate::filter;
+use crate::message::Message;
+use crate::outbox::{Delivery, Outbox};
+use crate::store::{KeptDelivery, KeptSession, KeptSubscription, Record, WillKey, unix_ms};
+use crate::topic_tree::Subscriber;
+
+impl Hub {
+    fn is_kept(&self, session: &Session) -> bool {
+        self.store.is_some() && self.front.limits.sessions_on_disk && session.expiry_seconds > 0
+    }
+
+    /// A session was opened, or changed what it has subscribed to, or its client came or went.
+    pub(super) fn note_session(&mut self, slot: u32) {
+        let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
+        if self.is_kept(session) {
+            let record = Record::SetSession(will_key(&session.key), self.kept(session));
+            self.session_changes.push(record);
+            self.set_on_disk(slot, true);
+        } else if session.is_on_disk {
+            self.forget_session(slot);
+        }
+    }
+
+    /// A session is not to come back.
+    pub(super) fn forget_session(&mut self, slot: u32) {
+        let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
+        if session.is_on_disk {
+            self.session_changes.push(Record::ClearSession(will_key(&session.key)));
+            self.set_on_disk(slot, false);
+        }
+    }
+
+    fn set_on_disk(&mut self, slot: u32, is_on_disk: bool) {
+        if let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) {
+            session.is_on_disk = is_on_disk;
+        }
+    }
+
+    /// The client of a session has gone: what it has not acknowledged waits from now on.
+    pub(super) fn note_away(&mut self, slot: u32) {
+        self.note_session(slot);
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        if !session.is_on_disk {
+            return;
+        }
+        let key = will_key(&session.key);
+        if std::mem::take(&mut session.has_queue_on_disk) {
+            self.session_changes.push(Record::ClearQueue(key.clone()));
+        }
+        let waiting = session.waiting_messages();
+        session.has_queue_on_disk = !waiting.is_empty();
+        let now_ms = self.front.clock.now_ms();
+        self.session_changes.extend(waiting.iter().map(|delivery| queue_record(&key, delivery, now_ms)));
+    }
+
+    /// A message waits for a client that is away.
+    pub(super) fn note_queued(&mut self, slot: u32, delivery: &Delivery) {
+        let now_ms = self.front.clock.now_ms();
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        if session.is_on_disk {
+            session.has_queue_on_disk = true;
+            self.session_changes.push(queue_record(&will_key(&session.key), delivery, now_ms));
+        }
+    }
+
+    /// Clients that came back and have taken what waited for them: it need not be kept any more.
+    pub(super) fn note_caught_up(&mut self) {
+        let sessions = &mut self.sessions;
+        let changes = &mut self.session_changes;
+        self.returned.retain(|&slot| {
+            let Some(session) = sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return false };
+            let waits = session.peer.is_some() && session.has_queue_on_disk;
+            if waits && session.outbox.load().reliable_messages == 0 {
+                session.has_queue_on_disk = false;
+                changes.push(Record::ClearQueue(will_key(&session.key)));
+                return false;
+            }
+            waits
+        });
+    }
+
+    /// A session ends with the broker: what is unfinished is kept as if its client had gone. Its will stays as it is.
+    pub(super) fn keep_at_stop(&mut self, closed: Closed) {
+        let now_ms = self.front.clock.now_ms();
+        let Some(session) = self.session(closed.id) else { return };
+        session.peer = None;
+        session.parked = closed.parked;
+        session.away_since = now_ms;
+        session.expiry_seconds = closed.session_expiry;
+        self.note_away(closed.id.slot);
+    }
+
+    /// What all kept sessions amount to, for a file that is written anew.
+    pub(super) fn kept_sessions(&self, now_ms: u64) -> Vec<Record> {
+        let mut records = Vec::new();
+        for session in self.sessions.iter().flatten().filter(|session| self.is_kept(session)) {
+            let key = will_key(&session.key);
+            records.push(Record::SetSession(key.clone(), self.kept(session)));
+            let waiting = if session.has_queue_on_disk { session.waiting_messages() } else { Vec::new() };
+            records.extend(waiting.iter().map(|delivery| queue_record(&key, delivery, now_ms)));
+        }
+        records
+    }
+
+    /// About how many bytes of the file are sessions.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let kept = self.sessions.iter().flatten().filter(|session| session.is_on_disk);
+        let bytes = |session: &Session| {
+            let filters: usize = session.subscriptions.iter().map(|subscription| subscription.filter.len() + 9).sum();
+            let queue = if session.has_queue_on_disk { session.outbox.load().reliable_bytes } else { 0 };
+            200 + filters + queue
+        };
+        kept.map(bytes).sum()
+    }
+
+    fn kept(&self, session: &Session) -> KeptSession {
+        KeptSession {
+            user_name: session.user_name.clone(),
+            secret: session.secret.clone(),
+            expiry_seconds: session.expiry_seconds,
+            away_since_unix_ms: session.peer.is_none().then(|| self.away_since_unix_ms(session)),
+            subscriptions: session.subscriptions.clone(),
+        }
+    }
+
+    /// Reckoned back from when it ends, since it may have been away for longer than the broker has been running.
+    fn away_since_unix_ms(&self, session: &Session) -> u64 {
+        let whole = u64::from(session.expiry_seconds) * 1000;
+        let left = session.expires_at.saturating_sub(self.front.clock.now_ms()).min(whole);
+        unix_ms().saturating_sub(whole - left)
+    }
+
+    pub(super) fn restore_sessions(&mut self, sessions: Vec<(WillKey, KeptSession, Vec<KeptDelivery>)>) {
+        let (now_ms, unix_ms) = (self.front.clock.now_ms(), unix_ms());
+        for (key, kept, queue) in sessions {
+            if self.restore_session(&key, kept, queue, now_ms, unix_ms).is_none() {
+                self.session_changes.push(Record::ClearSession(key));
+            }
+        }
+    }
+
+    /// Brings one session back; `None` when it is over.
+    fn restore_session(
+        &mut self,
+        key: &WillKey,
+        kept: KeptSession,
+        queue: Vec<KeptDelivery>,
+        now_ms: u64,
+        unix_ms: u64,
+    ) -> Option<()> {
+        let identity = self.directory.identify(&kept.user_name, &kept.secret)?;
+        let is_same_owner = identity.session_owner() == *key.0;
+        let away_ms = kept.away_since_unix_ms.map_or(0, |since| unix_ms.saturating_sub(since));
+        let expires_at = after_seconds(now_ms, kept.expiry_seconds).saturating_sub(away_ms);
+        if !is_same_owner || expires_at <= now_ms || self.keys.len() >= self.front.limits.sessions {
+            return None;
+        }
+        let outbox = Outbox::new(self.outbox_bounds(&identity));
+        let session = Session {
+            expires_at,
+            user_name: kept.user_name,
+            expiry_seconds: kept.expiry_seconds,
+            is_on_disk: true,
+            has_queue_on_disk: !queue.is_empty(),
+            away_since: now_ms,
+            ..Session::new((key.0.as_ref().into(), key.1.clone()), identity, kept.secret, outbox.clone())
+        };
+        let slot = self.insert(session);
+        for subscription in kept.subscriptions {
+            self.restore_subscription(slot, subscription);
+        }
+        for delivery in queue {
+            let expires_in_ms = delivery.expires_unix_ms.map(|at| at.saturating_sub(unix_ms));
+            let message = Message::reframed(&delivery.frame, expires_in_ms, now_ms);
+            let identifiers = (!delivery.identifiers.is_empty()).then(|| delivery.identifiers.into_boxed_slice());
+            if let Some(message) = message.filter(|_| expires_in_ms != Some(0)) {
+                let delivery = Delivery { message, qos: delivery.qos, retain: delivery.retain, identifiers };
+                outbox.push(delivery, 0, &mut self.wakers);
+            }
+        }
+        outbox.park();
+        Some(())
+    }
+
+    fn restore_subscription(&mut self, slot: u32, subscription: KeptSubscription) {
+        let Some(parsed) = filter::parse(&subscription.filter, usize::MAX, usize::MAX) else { return };
+        let subscriber = Subscriber { slot, identifier: subscription.identifier, options: subscription.options };
+        if self.tree.subscribe(parsed.filter, parsed.group, subscriber) {
+            let is_shared = parsed.group.is_some();
+            self.note_subscription(slot, subscription, is_shared);
+        }
+    }
+}
+
+impl Session {
+    /// What the client has not acknowledged, in the order in which it was or would be sent.
+    fn waiting_messages(&self) -> Vec<Delivery> {
+        let sent = self.parked.iter().flat_map(|parked| parked.unacknowledged());
+        sent.cloned().chain(self.outbox.reliable()).collect()
+    }
+}
+
+fn queue_record(key: &WillKey, delivery: &Delivery, now_ms: u64) -> Record {
+    let message: &Arc<Message> = &delivery.message;
+    let kept = KeptDelivery {
+        qos: delivery.qos,
+        retain: delivery.retain,
+        identifiers: delivery.identifiers.as_deref().unwrap_or_default().to_vec(),
+        expires_unix_ms: message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left)),
+        frame: message.frame().clone(),
+    };
+    Record::Queue(key.clone(), kept)
+}

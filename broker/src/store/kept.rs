@@ -1,0 +1,119 @@
+//! Sessions that outlive the broker, as records of the retained log: who they belong to, what they have subscribed to, and
+//! what waits for them.
+
+use bytes::Bytes;
+
+use super::record::{put_text, take_array, take_text};
+use crate::access::Secret;
+use crate::packet::SubscriptionOptions;
+
+/// A session that its client wants kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeptSession {
+    /// With which user name and which credential it was opened: when these are no longer good, the session is gone.
+    pub(crate) user_name: Box<str>,
+    pub(crate) secret: Secret,
+    /// Seconds that it lives on without its client; `u32::MAX` is for ever.
+    pub(crate) expiry_seconds: u32,
+    /// Since when its client has been away, by the wall clock; `None` while it was connected.
+    pub(crate) away_since_unix_ms: Option<u64>,
+    pub(crate) subscriptions: Vec<KeptSubscription>,
+}
+
+/// One of its subscriptions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeptSubscription {
+    /// As it was subscribed, `$share/<group>/` included.
+    pub(crate) filter: Box<str>,
+    pub(crate) identifier: u32,
+    pub(crate) options: SubscriptionOptions,
+}
+
+/// A message that waits for such a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeptDelivery {
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) identifiers: Vec<u32>,
+    /// The wall-clock time at which it expires.
+    pub(crate) expires_unix_ms: Option<u64>,
+    /// The sealed message.
+    pub(crate) frame: Bytes,
+}
+
+/// Subscriptions of a session and identifiers of a delivery are far fewer.
+const MOST: u32 = 1_000_000;
+
+impl KeptSession {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        put_text(out, &self.user_name);
+        out.extend_from_slice(&self.secret.to_bytes());
+        out.extend_from_slice(&self.expiry_seconds.to_le_bytes());
+        out.extend_from_slice(&self.away_since_unix_ms.unwrap_or(u64::MAX).to_le_bytes());
+        out.extend_from_slice(&u32::try_from(self.subscriptions.len()).unwrap_or(u32::MAX).to_le_bytes());
+        for subscription in &self.subscriptions {
+            put_text(out, &subscription.filter);
+            out.extend_from_slice(&subscription.identifier.to_le_bytes());
+            out.push(options_byte(subscription.options));
+        }
+    }
+
+    pub(super) fn decode(rest: &mut &[u8]) -> Option<Self> {
+        let user_name = take_text(rest)?;
+        let secret = Secret::from_bytes(&take_array(rest)?);
+        let expiry_seconds = u32::from_le_bytes(take_array(rest)?);
+        let away_since = u64::from_le_bytes(take_array(rest)?);
+        let count = u32::from_le_bytes(take_array(rest)?);
+        let mut subscriptions = Vec::new();
+        for _ in 0..(count <= MOST).then_some(count)? {
+            let filter = take_text(rest)?;
+            let identifier = u32::from_le_bytes(take_array(rest)?);
+            let [options] = take_array(rest)?;
+            subscriptions.push(KeptSubscription { filter, identifier, options: options_of(options) });
+        }
+        let away_since_unix_ms = (away_since != u64::MAX).then_some(away_since);
+        Some(Self { user_name, secret, expiry_seconds, away_since_unix_ms, subscriptions })
+    }
+}
+
+impl KeptDelivery {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.qos | u8::from(self.retain) << 2);
+        out.extend_from_slice(&self.expires_unix_ms.unwrap_or(u64::MAX).to_le_bytes());
+        out.extend_from_slice(&u32::try_from(self.identifiers.len()).unwrap_or(u32::MAX).to_le_bytes());
+        for identifier in &self.identifiers {
+            out.extend_from_slice(&identifier.to_le_bytes());
+        }
+        out.extend_from_slice(&self.frame);
+    }
+
+    pub(super) fn decode(rest: &mut &[u8]) -> Option<Self> {
+        let [flags] = take_array(rest)?;
+        let expires = u64::from_le_bytes(take_array(rest)?);
+        let count = u32::from_le_bytes(take_array(rest)?);
+        let mut identifiers = Vec::new();
+        for _ in 0..(count <= MOST).then_some(count)? {
+            identifiers.push(u32::from_le_bytes(take_array(rest)?));
+        }
+        let expires_unix_ms = (expires != u64::MAX).then_some(expires);
+        let frame = Bytes::copy_from_slice(std::mem::take(rest));
+        Some(Self { qos: flags & 3, retain: flags & 4 != 0, identifiers, expires_unix_ms, frame })
+    }
+}
+
+/// As MQTT 5 writes them.
+fn options_byte(options: SubscriptionOptions) -> u8 {
+    options.qos
+        | u8::from(options.no_local) << 2
+        | u8::from(options.retain_as_published) << 3
+        | options.retain_handling << 4
+}
+
+fn options_of(byte: u8) -> SubscriptionOptions {
+    SubscriptionOptions {
+        qos: byte & 3,
+        no_local: byte & 4 != 0,
+        retain_as_published: byte & 8 != 0,
+        retain_handling: byte >> 4 & 3,
+    }
+}
