@@ -352,8 +352,8 @@ main() {
   temporary=$(mktemp -d) || fail 73 'no temporary folder can be made'
   trap 'rm -rf "$temporary"' EXIT
   trap 'exit 130' INT TERM
-  make_user
   install_program
+  make_user
   write_config
   write_units
   enroll

@@ -47,9 +47,9 @@ make_system() {
   mkdir -p "$cache"
   if [ ! -s "$archive" ]; then
     say "making a $suite system"
-    mmdebstrap --quiet --variant=minbase --include=adduser,ca-certificates,curl,dbus,procps,sudo,systemd,systemd-sysv "$suite" "$archive.new" \
+    mmdebstrap --quiet --variant=minbase --include=adduser,ca-certificates,curl,dbus,procps,sudo,systemd,systemd-sysv "$suite" "$archive.new.tar" \
       "deb ${PISTAT_TEST_MIRROR:-http://deb.debian.org/debian} $suite main"
-    mv "$archive.new" "$archive"
+    mv "$archive.new.tar" "$archive"
   fi
   stop_system
   system=$work/system
