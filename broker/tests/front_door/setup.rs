@@ -7,8 +7,8 @@ use std::process::Stdio;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, BrokerHandle, Directory, Limits, Statistics};
 use pistat_protocol::account::Role;
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
 
 use crate::client::{Client, Connect, PATIENCE};
@@ -110,6 +110,8 @@ pub(crate) async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
 pub(crate) struct Apart {
     pub(crate) process: Child,
     pub(crate) address: SocketAddr,
+    /// Kept open: after a minute the test runner in that process says that its test is slow, and must be able to.
+    _stdout: Lines<BufReader<ChildStdout>>,
 }
 
 /// Names the state folder in the environment of such a process.
@@ -128,7 +130,7 @@ impl Apart {
         loop {
             let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
             if let Some(address) = line.strip_prefix("listening on ") {
-                return Self { process, address: address.parse().unwrap() };
+                return Self { process, address: address.parse().unwrap(), _stdout: lines };
             }
         }
     }
