@@ -1,8 +1,16 @@
-//! What the agent costs: memory, processor time, bytes written, and how fast it moves output.
+//! What the agent costs beside others, in one run: memory, processor time, size, bytes written, and how fast it moves output.
 //!
-//! `cargo build --profile small -p pistat-agent && cargo run --release -p pistat-agent --example cost -- target/small/pistat-agent [seconds]`
+//! ```sh
+//! cargo build --profile small -p pistat-agent
+//! cargo run --release -p pistat-agent --example cost -- target/small/pistat-agent [seconds]
+//! ```
 //!
-//! It needs mosquitto. Every number is measured here and now; run it beside whatever it is compared with, on a machine that is otherwise idle.
+//! It needs mosquitto. Beside the agent it measures what it finds of the others, and says what it does not find:
+//! the original's shape with the Python that `PISTAT_COST_PYTHON` names (with `python-socketio[client]`, `psutil`, `werkzeug` and
+//! `simple-websocket`), `prometheus-node-exporter` on the path or where `PISTAT_COST_NODE_EXPORTER` says, scraped every five seconds, and a bare loop
+//! that sleeps five seconds and writes 400 bytes. Read the numbers as ratios, on a machine that is otherwise idle.
+
+mod others;
 
 use std::{
     error::Error,
@@ -43,13 +51,15 @@ impl Drop for Owned {
 async fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
     let binary = words.next().ok_or("the agent's binary, for example target/small/pistat-agent")?;
+    if binary == others::SLEEP_LOOP {
+        others::sleep_loop();
+    }
     let seconds: u64 = words.next().map_or(Ok(60), |word| word.parse())?;
-    println!("binary             {:>10.2} MB", megabytes(fs::metadata(&binary)?.len()));
     let folder = tempfile::tempdir()?;
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let _broker = start_broker(folder.path(), port)?;
-    idle(&binary, folder.path(), port, "5", seconds)?;
-    idle(&binary, folder.path(), port, "0.2", seconds)?;
+    side_by_side(&binary, folder.path(), port, seconds)?;
+    fast(&binary, folder.path(), port, seconds)?;
     throughput(&binary, folder.path(), port).await
 }
 
@@ -85,26 +95,53 @@ fn start_agent(binary: &str, folder: &Path, port: u16, interval: &str) -> Result
     Ok(Owned(Command::new(binary).args(words).arg("--state").arg(state).spawn()?))
 }
 
-/// Memory and processor time of an agent that only measures.
-fn idle(binary: &str, folder: &Path, port: u16, interval: &str, seconds: u64) -> Result<()> {
-    let agent = start_agent(binary, folder, port, interval)?;
-    let pid = agent.0.id();
-    // After the hourly facts, which come fifteen seconds after the start.
-    std::thread::sleep(Duration::from_secs(25));
-    let (before, started) = (Usage::of(pid)?, Instant::now());
+/// After the hourly facts, which come fifteen seconds after the start and take some.
+const WARM_UP: Duration = Duration::from_secs(40);
+
+/// All of them at the same time, a sample every five seconds each.
+fn side_by_side(binary: &str, folder: &Path, port: u16, seconds: u64) -> Result<()> {
+    let mut running = vec![("pistat-agent", start_agent(binary, folder, port, "5")?)];
+    running.extend(others::start()?);
+    std::thread::sleep(WARM_UP);
+    let before = running.iter().map(|(_, process)| Usage::of(process.0.id())).collect::<Result<Vec<_>>>()?;
+    let started = Instant::now();
     std::thread::sleep(Duration::from_secs(seconds));
-    let after = Usage::of(pid)?;
+    println!("connected and idle, a sample every 5 s, over {seconds} s");
+    println!("{:<32} {:>8} {:>8} {:>14} {:>10} {:>8}", "", "RSS MB", "PSS MB", "CPU ms/minute", "written B", "threads");
     let minutes = started.elapsed().as_secs_f64() / 60.0;
-    println!("--- connected and idle, a sample every {interval} s, over {seconds} s");
+    for ((name, process), before) in running.iter().zip(before) {
+        let after = Usage::of(process.0.id())?;
+        println!(
+            "{name:<32} {:>8.2} {:>8.2} {:>14.1} {:>10} {:>8}",
+            kib_as_mb(after.rss),
+            kib_as_mb(after.pss),
+            (after.cpu_milliseconds - before.cpu_milliseconds) / minutes,
+            after.written - before.written,
+            after.threads
+        );
+    }
     println!(
-        "RSS                {:>10.2} MB ({:+} kB)",
-        kib_as_mb(after.rss),
-        after.rss.cast_signed() - before.rss.cast_signed()
+        "size of the agent's binary: {:.2} MB ({} bytes)",
+        megabytes(fs::metadata(binary)?.len()),
+        fs::metadata(binary)?.len()
     );
-    println!("PSS                {:>10.2} MB", kib_as_mb(after.pss));
-    println!("processor          {:>10.1} ms a minute", (after.cpu_milliseconds - before.cpu_milliseconds) / minutes);
-    println!("written to disk    {:>10} bytes", after.written - before.written);
-    println!("threads            {:>10}", after.threads);
+    Ok(())
+}
+
+/// At the fastest cadence: nothing grows.
+fn fast(binary: &str, folder: &Path, port: u16, seconds: u64) -> Result<()> {
+    let agent = start_agent(binary, folder, port, "0.2")?;
+    std::thread::sleep(WARM_UP);
+    let before = Usage::of(agent.0.id())?;
+    std::thread::sleep(Duration::from_secs(seconds));
+    let after = Usage::of(agent.0.id())?;
+    println!(
+        "a sample every 0.2 s, {} of them: RSS {:.2} MB ({:+} kB), {} bytes written",
+        seconds * 5,
+        kib_as_mb(after.rss),
+        after.rss.cast_signed() - before.rss.cast_signed(),
+        after.written - before.written
+    );
     Ok(())
 }
 
@@ -155,10 +192,12 @@ async fn throughput(binary: &str, folder: &Path, port: u16) -> Result<()> {
     let lines = receive(&client, &mut event_loop, &topics, order.run).await?;
     let elapsed = started.elapsed().as_secs_f64();
     let usage = Usage::of(agent.0.id())?;
-    println!("--- output of `seq 1 {LINES}`");
-    println!("lines              {lines:>10} ({})", if lines == LINES { "all of them" } else { "SOME ARE MISSING" });
-    println!("throughput         {:>10.0} thousand lines a second", f64::from(u32::try_from(lines)?) / elapsed / 1e3);
-    println!("RSS afterwards     {:>10.2} MB", kib_as_mb(usage.rss));
+    let complete = if lines == LINES { "all of them" } else { "SOME ARE MISSING" };
+    println!(
+        "output of `seq 1 {LINES}`: {lines} lines ({complete}), {:.0} thousand a second, RSS afterwards {:.2} MB",
+        f64::from(u32::try_from(lines)?) / elapsed / 1e3,
+        kib_as_mb(usage.rss)
+    );
     Ok(())
 }
 
