@@ -7,6 +7,7 @@ import { api, onExpired, Refusal } from "./api";
 import { Connection, type Link } from "./connection";
 import { Outputs } from "./outputs";
 import type { ClientMessage, Me, PiId, ServerMessage } from "./protocol/types";
+import { health, type Health } from "./lib/health";
 import { activeRun, apply, clean, emptyState, type Held, type State } from "./store";
 import { commands } from "./terminal/commands";
 
@@ -17,10 +18,18 @@ const FLEET_EVERY = 1_000;
 export class Cell {
   readonly id: PiId;
   #held: Held;
+  #health: Health;
 
   constructor(id: PiId, held: Held) {
     this.id = id;
     this.#held = $state.raw({ ...held });
+    this.#health = health(held);
+  }
+
+  /** Worked out once a sample, for whoever shows or counts it. */
+  get health(): Health {
+    void this.#held;
+    return this.#health;
   }
 
   get held(): Held {
@@ -33,6 +42,7 @@ export class Cell {
   }
 
   changed(held: Held): void {
+    this.#health = health(held);
     // Another object each time: what is derived from it would not be worked out anew for the same one.
     this.#held = { ...held };
   }
@@ -55,6 +65,9 @@ class Live {
   readonly state: State = emptyState();
   readonly cells = new SvelteMap<PiId, Cell>();
   readonly outputs = new Outputs((message) => this.send(message));
+
+  /** How many machines stand how; kept as they change, never counted through. */
+  readonly standing: Record<Health, number> = { ok: 0, warning: 0, offline: 0 };
 
   /** Machines came, went or changed in more than their sample. */
   readonly membership = new Signal();
@@ -240,13 +253,17 @@ class Live {
     for (const id of changed) {
       const held = this.state.machines.get(id);
       const cell = this.cells.get(id);
+      if (cell) this.standing[cell.health] -= 1;
       if (!held) {
         this.cells.delete(id);
-      } else if (cell) {
+        continue;
+      }
+      if (cell) {
         cell.changed(held);
       } else {
         this.cells.set(id, new Cell(id, held));
       }
+      this.standing[(cell ?? this.cells.get(id))?.health ?? "ok"] += 1;
     }
   }
 

@@ -33,6 +33,19 @@ const VIEWS: Array<{ name: string; hash: string; stage?: (page: Page) => Promise
   { name: "running a task", hash: "#/runs", stage: (page) => page.getByRole("button", { name: "run…" }).click() },
 ];
 
+test.describe("with one machine", () => {
+  test.use({ serve: { machines: 1 } });
+  for (const theme of ["phosphor", "amber", "paper"]) {
+    test(`axe finds nothing in what teaches in ${theme}`, async ({ page, enter }) => {
+      await page.emulateMedia({ reducedMotion: "reduce" });
+      await remember(page, { theme });
+      await enter();
+      await expect(page.getByText("Add the first Pi of the fleet")).toBeVisible();
+      expect(await violations(page)).toEqual([]);
+    });
+  }
+});
+
 for (const theme of ["phosphor", "amber", "paper"]) {
   test(`axe finds nothing in any view in ${theme}`, async ({ page, mock }) => {
     test.slow();
@@ -59,9 +72,37 @@ for (const theme of ["phosphor", "amber", "paper"]) {
     await page.goto(`${mock.url}/#/runs/${runs[0]}`);
     await expect(page.getByRole("list", { name: "Output" })).toBeVisible();
     await check("a run");
+    await page.goto(`${mock.url}/#/pi/pi-4`);
+    await page.getByRole("button", { name: "Reboot" }).click();
+    await page.getByRole("button", { name: "run", exact: true }).click();
+    await expect(page.getByRole("dialog")).toBeVisible();
+    await check("a question");
+    await page.getByRole("dialog").getByRole("button", { name: "no" }).click();
+    await page.goto(`${mock.url}/#/`);
+    await page.getByRole("searchbox", { name: /Filter machines/ }).fill("speed>80 nobody");
+    await expect(page.getByText("No machine passes this filter")).toBeVisible();
+    await check("a filter that nothing passes");
+    await page.getByRole("button", { name: "show all" }).click();
+    await page.goto(`${mock.url}/#/pi/nobody`);
+    await expect(page.getByText("There is no such machine")).toBeVisible();
+    await check("an unknown machine");
     await page.setViewportSize({ width: 390, height: 844 });
     await page.goto(`${mock.url}/#/`);
     await expect(page.locator('[data-pi="controller"]')).toBeVisible();
     await check("a phone");
+    for (const tab of ["terminal", "logs"]) {
+      await page.getByLabel("Panels").getByRole("button", { name: tab }).click();
+      await page.waitForTimeout(150);
+      await check(`a phone's ${tab}`);
+    }
+    for (const hash of ["#/runs", `#/runs/${group}`, "#/pi/pi-4", "#/settings"]) {
+      await page.goto(`${mock.url}/${hash}`);
+      await page.waitForTimeout(150);
+      await check(`a phone at ${hash}`);
+    }
+    mock.refuse(true);
+    await expect(page.getByText(/link down · /)).toBeVisible();
+    await page.waitForTimeout(400);
+    await check("without a link");
   });
 }

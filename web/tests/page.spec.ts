@@ -72,6 +72,28 @@ test("a theme is chosen by the terminal, remembered, and shown in every part", a
   await shell.shows('There is no theme "sepia": take phosphor, amber, paper.');
 });
 
+test("the first paint has the remembered theme already, before any module has come", async ({ page, mock }) => {
+  await page.route("**/assets/app-*.js", () => undefined);
+  await page.route("**/assets/index-*.js", () => undefined);
+  await remember(page, { theme: "paper", scanLines: false });
+  await page.goto(mock.url, { waitUntil: "commit" });
+  await expect(page.locator(".boot")).toBeVisible();
+  await expect(page.locator("html")).toHaveAttribute("data-theme", "paper");
+  expect(await page.evaluate(() => getComputedStyle(document.body).backgroundColor)).toBe("rgb(241, 237, 225)");
+  await page.unrouteAll();
+});
+
+test("the first page does not wait for the terminal, the charts or the palette", async ({ page, enter }) => {
+  const scripts: string[] = [];
+  page.on("request", (request) => scripts.push(request.url()));
+  await enter();
+  const loaded = await page.evaluate(() => [...document.querySelectorAll('link[rel="modulepreload"], script[type="module"]')].map((node) => node.getAttribute("href") ?? node.getAttribute("src") ?? ""));
+  expect(loaded.length).toBeGreaterThan(1);
+  for (const name of ["Palette", "MachinePage", "Settings", "RunPage"]) expect(scripts.filter((url) => url.includes(`/${name}-`))).toEqual([]);
+  const html = await (await page.request.get(page.url())).text();
+  expect(html).not.toContain("TerminalPanel");
+});
+
 test("scan lines lie below the letters, and go away when asked", async ({ page, enter }) => {
   await enter();
   const image = () => page.locator('[data-panel="stats"]').evaluate((node) => getComputedStyle(node).backgroundImage);
@@ -160,6 +182,52 @@ test.describe("on a phone", () => {
     await page.getByRole("button", { name: "Commands and pages" }).click();
     await expect(page.getByLabel("Command, machine or page")).toBeVisible();
     await fits();
+  });
+  test("whatever is touched is on the screen and as large as a finger, in every view", async ({ page, enter, mock }) => {
+    await enter();
+    const { group, runs } = mock.controller.request({ task: "count", target: "@camera", args: { lines: 100 }, confirmed: false }, "admin");
+    const small = () =>
+      page.locator(".button:visible, .tool:visible, .tabs > *:visible, .counts button:visible, .menu:visible").evaluateAll((nodes) =>
+        nodes.flatMap((node) => {
+          const { left, right, height } = node.getBoundingClientRect();
+          return left >= 0 && right <= innerWidth && height >= 38 ? [] : [`${node.textContent?.trim()} ${Math.round(left)}…${Math.round(right)} ${Math.round(height)} high`];
+        }),
+      );
+    for (const tab of ["terminal", "stats", "logs"]) {
+      await page.getByLabel("Panels").getByRole("button", { name: tab }).click();
+      await page.waitForTimeout(200);
+      expect(await small(), tab).toEqual([]);
+    }
+    await page.getByLabel("Panels").getByRole("link", { name: "runs" }).click();
+    await expect(page.getByRole("heading", { name: "Runs" })).toBeVisible();
+    for (const hash of ["#/runs", `#/runs/${group}`, `#/runs/${runs[0]}`, "#/pi/pi-4", "#/settings"]) {
+      await page.goto(`${mock.url}/${hash}`);
+      await expect(page.locator("h1").first()).toBeAttached();
+      await page.waitForTimeout(200);
+      expect(await small(), hash).toEqual([]);
+    }
+  });
+  test("a lost link says how old everything is", async ({ page, enter, mock }) => {
+    await enter();
+    mock.refuse(true);
+    await expect(page.getByText(/link down · \d+s old/)).toBeVisible();
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(360);
+  });
+  test("the terminal has the keys that a phone lacks, and a group's bar keeps to one line", async ({ page, enter }) => {
+    await enter();
+    await page.getByLabel("Panels").getByRole("button", { name: "terminal" }).click();
+    const shell = terminal(page);
+    await shell.type("task run apt-up");
+    await page.getByRole("button", { name: "complete" }).click();
+    await expect(shell.rows).toContainText("task run apt-upgrade");
+    await page.keyboard.type("@all");
+    await page.keyboard.press("Enter");
+    await shell.shows("[y/N]");
+    await page.keyboard.press("y");
+    await shell.shows(/1[67]\/25/);
+    expect((await shell.rows.innerText()).match(/\d+\/25/g)).toHaveLength(1);
+    await page.getByRole("button", { name: "Control C" }).click();
+    await shell.shows("Cancel it too? [y/N]");
   });
 });
 

@@ -10,6 +10,44 @@ test("a card shows status, label, id, responsibility, bars, temperature, uptime 
   await expect(page.locator('[data-pi="pi-12"]')).toContainText(/offline\s*2m ago/);
 });
 
+test("a run that waits looks unlike one that runs, and power trouble stays beside both", async ({ page, enter, mock }) => {
+  await enter();
+  mock.controller.request({ task: "uptime", target: "pi-12", args: {}, confirmed: false }, "admin");
+  const waits = page.locator('[data-pi="pi-12"] .doing');
+  await expect(waits).toHaveText(/waiting: *uptime queued/);
+  mock.controller.request({ task: "count", target: "pi-4", args: { lines: 150 }, confirmed: false }, "admin");
+  const card = page.locator('[data-pi="pi-4"]');
+  await expect(card.locator(".doing").last()).toHaveText(/running *count/);
+  await expect(card.locator(".power")).toHaveText("under-voltage");
+  const [grey, amber] = await Promise.all([waits, card.locator(".doing").last()].map((each) => each.evaluate((node) => getComputedStyle(node).color)));
+  expect(grey).not.toBe(amber);
+  expect(await waits.locator("svg path").getAttribute("d")).not.toBe(await card.locator(".doing").last().locator("svg path").getAttribute("d"));
+});
+
+test("a machine that runs one task while another waits shows the one that runs", async ({ page, enter, mock }) => {
+  await enter();
+  const { runs } = mock.controller.request({ task: "count", target: "pi-1", args: { lines: 150 }, confirmed: false }, "admin");
+  const doing = page.locator('[data-pi="pi-1"] .doing');
+  await expect(doing).toHaveText(/running *count/);
+  const first = mock.controller.runs.get(runs[0] ?? "");
+  mock.controller.push({ kind: "run", run: { ...first!, id: "ffffffff-ffff-7fff-8fff-ffffffffffff", task: "uptime", state: "queued", started_at: null } });
+  await expect(page.getByRole("list", { name: "Events" })).toContainText("requested count");
+  await expect(doing).toHaveText(/running *count/);
+});
+
+test("rows on the screen are whole, and a small fleet has large cells with labels", async ({ page, enter }) => {
+  await enter();
+  const cut = async (kind: string) =>
+    page.locator(`.viewport.${kind}`).evaluate((node) => {
+      const edge = node.getBoundingClientRect().bottom;
+      return [...node.querySelectorAll("[data-pi]")].filter((item) => item.getBoundingClientRect().top < edge - 1 && item.getBoundingClientRect().bottom > edge + 1).length;
+    });
+  await expect.poll(() => cut("cards")).toBe(0);
+  await page.getByRole("button", { name: "wall" }).click();
+  await expect(page.locator('[data-pi="pi-1"] .label')).toBeVisible();
+  expect((await page.locator('[data-pi="pi-1"]').boundingBox())?.height).toBeGreaterThan(70);
+});
+
 test.describe("with samples every 200 ms", () => {
   test.use({ serve: { interval: 0.2 } });
   test("bars and numbers move", async ({ page, enter }) => {
@@ -87,6 +125,7 @@ test.describe("with a thousand machines", () => {
     await remember(page, { density: "wall" });
     await enter();
     await page.getByLabel("Colour by").selectOption("temp");
+    await page.locator('[data-pi="f-100"]').hover();
     await expect(page.locator('[data-pi="f-100"]')).toHaveAttribute("title", /°C/);
     await page.getByRole("searchbox", { name: /Filter machines/ }).fill("status:offline");
     await expect(page.locator('[data-panel="stats"] [data-pi]').first()).toContainText("off");

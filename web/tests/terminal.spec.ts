@@ -221,6 +221,55 @@ test("a followed run goes on where it stopped after a lost link", async ({ page,
   expect(lines).toEqual(Array.from({ length: 30 }, (_, index) => index + 1));
 });
 
+test.describe("runs that were started elsewhere", () => {
+  test("are shown above what is being typed, with who started them", async ({ page, enter, mock }) => {
+    await enter();
+    const shell = terminal(page);
+    await shell.type("half a li");
+    mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, "home-assistant");
+    await shell.shows(/┌ uptime · Rack Pi 1 · run \S+ · started by home-assistant/);
+    await shell.shows("load average: 0.31");
+    await shell.shows(/└ ✔ finished exit 0 · 38 ms\s*pistat> half a li/);
+    await page.keyboard.type("ne");
+    await shell.shows(/pistat> half a line/);
+    expect((await shell.rows.innerText()).match(/┌ uptime/g)).toHaveLength(1);
+  });
+
+  test("are told apart by their machines while several print", async ({ page, enter, mock }) => {
+    await enter();
+    const shell = terminal(page);
+    await shell.ready();
+    for (const target of ["pi-1", "pi-2"]) mock.controller.request({ task: "count", target, args: { lines: 12 }, confirmed: false }, "schedule");
+    await shell.shows(/│ Rack Pi 1 {2}line 8 of 12/);
+    await shell.shows(/│ Rack Pi 2 {2}line 8 of 12/);
+    await shell.shows(/✔ finished exit 0[\s\S]*✔ finished exit 0/);
+  });
+
+  test("and wait for their machines are one line, until they begin", async ({ page, enter, mock }) => {
+    await enter();
+    const shell = terminal(page);
+    await shell.ready();
+    for (let run = 0; run < 6; run += 1) mock.controller.request({ task: "uptime", target: "pi-12", args: {}, confirmed: false }, "schedule");
+    await shell.shows("· uptime waits for Gate · started by schedule");
+    mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, "home-assistant");
+    await shell.shows(/┌ uptime · Rack Pi 1/);
+    await shell.lacks("┌ uptime · Gate");
+    const waiting = [...mock.controller.runs.values()].find((run) => run.pi === "pi-12");
+    mock.controller.push({ kind: "run", run: { ...waiting!, state: "running", started_at: new Date().toISOString() } });
+    await shell.shows(/┌ uptime · Gate/);
+  });
+
+  test("are not shown twice when the terminal started them itself", async ({ page, enter }) => {
+    await enter();
+    const shell = terminal(page);
+    await shell.run("task run uptime pi-1");
+    await shell.shows("finished exit 0");
+    // Longer than it takes to be taken for somebody else's.
+    await page.waitForTimeout(900);
+    expect((await shell.rows.innerText()).match(/┌ uptime/g)).toHaveLength(1);
+  });
+});
+
 test("copying works without a secure context", async ({ page, mock }) => {
   const lan = mock.url.replace("127.0.0.1", "pi.lan");
   await page.goto(`${lan}/#login=mock-code`);

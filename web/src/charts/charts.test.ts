@@ -4,6 +4,7 @@ import type { History } from "../protocol/types";
 import { Recent, STEPS } from "./recent";
 import { Series } from "./series";
 import { sparkline } from "./sparkline";
+import { shortAmount, ticks } from "./ticks";
 
 describe("recent values", () => {
   test("take over a snapshot and go on with means of ten seconds", () => {
@@ -57,4 +58,15 @@ describe("a chart's series", () => {
       expect(series.data(series.cores[0] ?? [])[1]).toHaveLength(series.times.length);
     }
   });
+});
+
+describe("the lines across a chart", () => {
+  test.each([
+    [0, 100, [25, 50, 75]],
+    [20, 90, [40, 60, 80]],
+    [0, 36_000, [10_000, 20_000, 30_000]],
+    [0, 1.15, [0.5, 1]],
+    [0, 0, []],
+  ])("between %d and %d stand at round values", (bottom, top, expected) => expect(ticks(bottom, top)).toEqual(expected));
+  test("are named shortly", () => expect([0, 2_500, 7_500_000].map(shortAmount)).toEqual(["0", "2.5k", "7.5M"]));
 });

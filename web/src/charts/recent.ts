@@ -44,8 +44,11 @@ export class Recent {
     }
     this.#sum += value;
     this.#count += 1;
-    this.#values[STEPS - 1] = clamp(this.#sum / this.#count);
-    this.version += 1;
+    const mean = clamp(this.#sum / this.#count);
+    if (this.#values[STEPS - 1] !== mean) {
+      this.#values[STEPS - 1] = mean;
+      this.version += 1;
+    }
   }
 
   /** The values, oldest first; null where there was no sample. */

@@ -26,9 +26,20 @@ export function level(metric: Metric, value: number | undefined): Level {
 
 /** The fullest disk. */
 export function fullestDisk(sample: Sample | null): number | undefined {
-  const values = sample?.disks?.map((disk) => disk.used_percent) ?? [];
-  return values.length === 0 ? undefined : Math.max(...values);
+  let fullest: number | undefined;
+  for (const disk of sample?.disks ?? []) {
+    if (fullest === undefined || disk.used_percent > fullest) fullest = disk.used_percent;
+  }
+  return fullest;
 }
+
+/** What is measured against a limit, and how that is said. */
+const MEASURED: ReadonlyArray<{ metric: Metric; text: string; value: (sample: Sample | null) => number | undefined }> = [
+  { metric: "cpu", text: "cpu %", value: (sample) => sample?.cpu_percent },
+  { metric: "memory", text: "memory %", value: (sample) => sample?.memory_percent },
+  { metric: "temperature", text: "°C", value: (sample) => sample?.temperature_celsius },
+  { metric: "disk", text: "disk %", value: fullestDisk },
+];
 
 /** Power trouble at this moment, worst first, in words. */
 export function powerWarning(sample: Sample | null): string | undefined {
@@ -49,11 +60,6 @@ export function powerWarning(sample: Sample | null): string | undefined {
 export function troubles(held: Held): string[] {
   const sample = held.sample;
   const found: string[] = [];
-  const note = (metric: Metric, value: number | undefined, text: string): void => {
-    if (level(metric, value) === "critical") {
-      found.push(`${text} ${Math.round(value ?? 0)}`);
-    }
-  };
   if (held.status === "stale") {
     found.push("no samples");
   }
@@ -61,16 +67,24 @@ export function troubles(held: Held): string[] {
   if (power) {
     found.push(power);
   }
-  note("cpu", sample?.cpu_percent, "cpu %");
-  note("memory", sample?.memory_percent, "memory %");
-  note("temperature", sample?.temperature_celsius, "°C");
-  note("disk", fullestDisk(sample), "disk %");
+  for (const { metric, text, value } of MEASURED) {
+    const measured = value(sample);
+    if (level(metric, measured) === "critical") {
+      found.push(`${text} ${Math.round(measured ?? 0)}`);
+    }
+  }
   return found;
+}
+
+/** Whether there is any trouble: what `troubles` would say, without its words, for every sample of a thousand machines. */
+function isTroubled(held: Held): boolean {
+  const { status, sample } = held;
+  return status === "stale" || powerWarning(sample) !== undefined || MEASURED.some(({ metric, value }) => level(metric, value(sample)) === "critical");
 }
 
 export function health(held: Held): Health {
   if (held.status === "offline") {
     return "offline";
   }
-  return troubles(held).length > 0 ? "warning" : "ok";
+  return isTroubled(held) ? "warning" : "ok";
 }

@@ -3,10 +3,10 @@
 // Steps instead of a glide: sixty repaints a second of a thousand machines would cost more than anybody sees.
 
 /** How long a value moves, in milliseconds. */
-const LASTS = 400;
+const LASTS = 420;
 
 /** How long a step is, in milliseconds. */
-const STEP = 100;
+const STEP = 140;
 
 interface Move {
   from: number;

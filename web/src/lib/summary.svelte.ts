@@ -1,7 +1,7 @@
 // How the fleet stands, in three numbers, for the top line, the title and the icon.
 
 import { live } from "../live.svelte";
-import { health, type Health } from "./health";
+import type { Health } from "./health";
 
 export interface Summary {
   ok: number;
@@ -14,10 +14,7 @@ export interface Summary {
 export function summarise(): Summary {
   live.membership.read();
   live.samples.read();
-  const counts = { ok: 0, warning: 0, offline: 0 };
-  for (const held of live.state.machines.values()) {
-    counts[health(held)] += 1;
-  }
+  const counts = { ...live.standing };
   const worst = counts.offline > 0 ? "offline" : counts.warning > 0 ? "warning" : "ok";
   return { ...counts, health: live.link === "open" && live.ready ? worst : "link" };
 }

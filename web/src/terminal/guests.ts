@@ -55,6 +55,8 @@ export class Guests {
   #waiting: Run[] = [];
   #passed = 0;
   #shown = 0;
+  /** Blocks that have not ended. */
+  #open = 0;
 
   constructor(
     private readonly above: (text: string) => void,
@@ -120,9 +122,11 @@ export class Guests {
     }
     this.#shown += 1;
     for (let run = this.#waiting.shift(); run !== undefined; run = this.#waiting.shift()) {
-      await new RunBlock(run.id, new WholeLines(this.above, this.paper), { alone: () => this.#shown === 1 }).finished;
+      this.#open += 1;
+      await new RunBlock(run.id, new WholeLines(this.above, this.paper), { alone: () => this.#open === 1 }).finished;
+      this.#open -= 1;
       // Between blocks that stand one below the other; not into one that goes on.
-      if (this.#shown === 1) this.above("\r\n");
+      if (this.#open === 0) this.above("\r\n");
     }
     this.#shown -= 1;
     if (this.#passed > 0) {
