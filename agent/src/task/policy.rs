@@ -30,7 +30,7 @@ pub(crate) fn check(policy: &Policy, order: &ExecuteOrder, root: Root) -> Result
     match root {
         Root::NotInstalled if order.root => Err(format!(
             "the task `{}` needs root, and the root runner is not installed on this machine: install the package \
-             pistat-runner there, or run its install script with --runner",
+             pistat-runner there, or run its install script again with --with-root-tasks",
             order.task
         )),
         Root::Silent if order.root => Err(format!(
