@@ -1,6 +1,6 @@
 //! From merged layers to a [`Config`]: every key is read, every problem kept.
 
-use std::{fs, io, net::SocketAddr, str::FromStr, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 
 use pistat_protocol::topic::Topics;
 
@@ -14,6 +14,15 @@ use super::{
 
 /// The file that is read when no other is named.
 const DEFAULT_FILE: &str = "config/pistat.toml";
+
+/// The file of the package, where the other is not there: so that `pistat login` finds the service's state.
+const PACKAGED_FILE: &str = "/etc/pistat/pistat.toml";
+
+/// Which of the two it is.
+fn default_file() -> &'static str {
+    let is_packaged = !Path::new(DEFAULT_FILE).exists() && Path::new(PACKAGED_FILE).exists();
+    if is_packaged { PACKAGED_FILE } else { DEFAULT_FILE }
+}
 
 impl Config {
     /// Reads all layers: defaults, the file, the environment, flags.
@@ -36,12 +45,12 @@ impl Config {
 }
 
 fn file_name(flags: &Flags) -> String {
-    flags.config.as_ref().map_or_else(|| DEFAULT_FILE.into(), |path| path.display().to_string())
+    flags.config.as_ref().map_or_else(|| default_file().into(), |path| path.display().to_string())
 }
 
 /// The file's text. Only the default file may be missing.
 fn read_file(flags: &Flags) -> Result<String, Problem> {
-    let path = flags.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    let path = flags.config.clone().unwrap_or_else(|| default_file().into());
     match fs::read_to_string(&path) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound && flags.config.is_none() => Ok(String::new()),
@@ -50,7 +59,7 @@ fn read_file(flags: &Flags) -> Result<String, Problem> {
 }
 
 fn empty() -> Item {
-    Item { place: Place::named(DEFAULT_FILE), kind: Kind::Table(Vec::new()) }
+    Item { place: Place::named(default_file()), kind: Kind::Table(Vec::new()) }
 }
 
 fn read(mut root: Section<'_>) -> Config {
