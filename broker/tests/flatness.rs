@@ -57,7 +57,12 @@ async fn topics_and_filters_that_were_leave_nothing_behind() {
         before = before.max(resident_bytes());
     }
     let first = churn(&mut client, 10_000, 0).await;
-    churn(&mut client, topics, filters).await;
+    let mut weights = Vec::new();
+    for _ in 0..10 {
+        churn(&mut client, topics / 10, filters / 10).await;
+        weights.push(resident_bytes());
+    }
+    println!("bytes after each tenth: {weights:?}");
     let last = churn(&mut client, 10_000, 0).await;
     let mut after = resident_bytes();
     for _ in 0..3 {
