@@ -35,8 +35,8 @@ pub(super) async fn download(State(web): State<Web>, Path(target): Path<String>)
     let architecture: Architecture = name.parse().map_err(Refused::missing)?;
     let program = web.downloads.find(architecture).await.ok_or_else(|| {
         Refused::missing(format!(
-            "this controller has no agent for {name}: put one, named pistat-agent-{name}, into {}; `packaging/build {name}` makes it",
-            web.downloads.places()
+            "this controller has no agent for {name}: put one, named pistat-agent-{name}, into the folder that http.downloads names, or into \
+             agents/ in the state folder; `packaging/build {name}` makes it"
         ))
     })?;
     if is_checksum { Ok(checksum(&program)) } else { file(&program).await }
