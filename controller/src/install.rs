@@ -153,11 +153,6 @@ impl Downloads {
         render(&programs)
     }
 
-    /// Where agents are looked for, for a sentence.
-    pub fn places(&self) -> String {
-        self.folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(" and ")
-    }
-
     async fn digest(&self, path: &Path) -> Option<String> {
         let mut known = self.known.lock().await;
         let metadata = tokio::fs::metadata(path).await.ok().filter(std::fs::Metadata::is_file)?;
