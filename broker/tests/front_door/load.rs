@@ -172,6 +172,43 @@ async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_1() {
     assert_eq!(subscriber.until_now().await, []);
 }
 
+/// With QoS 0 nobody acknowledges, so the publishers are slowed by not being read: as long as the subscriber keeps up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_0_while_the_subscriber_keeps_up() {
+    let each = count(1_000, 20_000);
+    // However busy the machine is, this subscriber counts as one that keeps up.
+    let limits = Limits { queue_bytes_qos0: 256 * 1024, qos0_patience_milliseconds: 20_000, ..Limits::default() };
+    let setup = Setup::with_limits(limits).await;
+    let mut subscriber = setup.v311("healthy").await;
+    subscriber.subscribe(&[("test/#", 0)]).await;
+    let mut publishers = JoinSet::new();
+    for publisher in 0..50 {
+        let address = setup.address;
+        publishers.spawn(async move {
+            let mut client = Client::connect(address, &Connect::v5(&format!("p{publisher}"))).await;
+            for number in 0..each {
+                let text = format!("{publisher} {number:<400}");
+                client.publish(Message::new(&format!("test/{publisher}"), &text, 0)).await;
+            }
+            client.disconnect().await;
+        });
+    }
+    let mut next = vec![0; 50];
+    for _ in 0..50 * each {
+        let message = subscriber.message().await;
+        let text = message.text();
+        let (publisher, number) = text.split_once(' ').unwrap();
+        let publisher: usize = publisher.parse().unwrap();
+        assert_eq!(number.trim_end().parse::<usize>().unwrap(), next[publisher]);
+        next[publisher] += 1;
+    }
+    while let Some(result) = publishers.join_next().await {
+        result.unwrap();
+    }
+    assert!(setup.statistics().publishers_slowed > 0);
+    assert_eq!(setup.statistics().dropped_qos0, 0);
+}
+
 /// Publishes with up to a hundred messages under way.
 async fn pipeline(address: std::net::SocketAddr, publisher: usize, messages: usize) {
     let mut client = Client::connect(address, &Connect::v5(&format!("p{publisher}"))).await;
