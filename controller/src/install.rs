@@ -21,6 +21,9 @@ const PACKAGED: &str = "/usr/share/pistat/agents";
 /// The folder inside the state folder where a person can put agents.
 const OWN_FOLDER: &str = "agents";
 
+/// An agent has two or three megabytes. What is much larger is a debug build: nothing to hand out, and seconds of work to hash at every start.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
+
 /// The script, with a place for everything that is filled in.
 const TEMPLATE: &str = include_str!("../../packaging/install.sh");
 
@@ -155,7 +158,8 @@ impl Downloads {
 
     async fn digest(&self, path: &Path) -> Option<String> {
         let mut known = self.known.lock().await;
-        let metadata = tokio::fs::metadata(path).await.ok().filter(std::fs::Metadata::is_file)?;
+        let is_agent = |metadata: &std::fs::Metadata| metadata.is_file() && metadata.len() <= MOST_BYTES;
+        let metadata = tokio::fs::metadata(path).await.ok().filter(is_agent)?;
         let stamp = (metadata.len(), metadata.modified().ok()?);
         if let Some((then, sum)) = known.get(path)
             && *then == stamp
@@ -251,6 +255,14 @@ mod tests {
         assert_eq!(downloads.find(Architecture::X86_64).await.unwrap().sha256, hex(&sha256(b"newer")));
         std::fs::remove_file(&file).unwrap();
         assert_eq!(downloads.find(Architecture::X86_64).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_debug_build_is_not_handed_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(folder.path().join("pistat-agent-armv7")).unwrap();
+        file.set_len(MOST_BYTES + 1).unwrap();
+        assert_eq!(downloads(folder.path()).find(Architecture::Armv7).await, None);
     }
 
     #[test]
