@@ -40,12 +40,12 @@ export function createChart(host: HTMLElement, look: Look, data: Columns, width:
     {
       width,
       height,
-      padding: [6, 6, 0, tick ? 0 : 4],
+      padding: [6, fontSize * 2, 0, tick ? 0 : fontSize * 2],
       legend: { show: false },
       cursor: { points: { size: 6 }, drag: { x: false, y: false }, y: false, sync: { key: "machine" } },
       scales: { x: { time: true }, y: { range: (_chart, least, most) => bounds(look, least, most) } },
       axes: [
-        { stroke: dim, font, size: fontSize * 2, gap: 4, grid: { show: false }, ticks: { show: false }, space: 62, values: (_chart, times) => times.map(shortTime(times)) },
+        { stroke: dim, font, size: fontSize * 2, gap: 4, grid: { show: false }, ticks: { show: false }, space: fontSize * 5.7, values: (_chart, times) => times.map(shortTime(times)) },
         {
           stroke: dim, font, size: tick ? fontSize * 2.9 : 0, gap: 6, grid: { stroke: line, width: 1, dash: [2, 4] }, ticks: { show: false },
           values: (_chart, values) => values.map((value) => tick?.(value) ?? ""), splits: (_chart, _axis, least, most) => (tick ? ticks(least, most) : []),
