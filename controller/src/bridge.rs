@@ -121,7 +121,10 @@ pub(crate) async fn run(
     while !stop.is_cancelled() {
         let Some(trouble) = bridge.connect(&mut outgoing, &stop).await else {
             // A trial, or nobody has anything to say any more.
-            if outgoing.is_closed() { return } else { continue }
+            if outgoing.is_closed() {
+                return;
+            }
+            continue;
         };
         let pause = bridge.pause_after(&trouble);
         tokio::select! {

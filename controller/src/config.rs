@@ -19,6 +19,7 @@ pub use sections::{
     AccountRules, Broker, Config, Flags, HomeAssistant, Http, LogLevel, Mqtt, MqttTls, Requests, Runs, Tls,
 };
 pub use units::{parse_duration, parse_size};
+pub(crate) use value::check_publish_rule;
 
 /// The environment of this process, as [`Config::load`] takes it. What is not Unicode cannot be ours, and is left out.
 pub fn environment() -> Vec<(String, String)> {

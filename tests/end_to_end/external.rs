@@ -179,6 +179,7 @@ async fn the_controllers_last_will_and_farewell_are_seen_and_its_return_too() {
     let mut controller = broker.client(CONTROLLER).await;
     controller.publish("pistat/controller/status", "offline", true).await;
     status("online").await;
+    succeeds(&stack.http(), "controller").await;
     assert_eq!(stack.stop().await, 0);
     status("offline").await;
 }

@@ -16,6 +16,7 @@ pub mod feed;
 pub mod http;
 pub mod mosquitto;
 pub mod mqtt;
+pub mod pages;
 pub mod process;
 pub mod programs;
 pub mod proxy;

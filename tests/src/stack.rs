@@ -359,7 +359,12 @@ impl Stack {
     /// An agent inside the test, enrolled and connected.
     pub async fn fake_agent(&self, pi: &str) -> FakeAgent {
         let identity = self.door().identity(pi).await;
-        identity.unwrap_or_else(|error| panic!("{pi} cannot enrol: {error}")).connect().await
+        let agent = identity.unwrap_or_else(|error| panic!("{pi} cannot enrol: {error}")).connect().await;
+        if self.house.is_some() {
+            // Enrolment makes a machine known; where there is none, its first word does.
+            eventually("the controller knows it", PATIENCE, async || self.http().machine(pi).await.map(drop)).await;
+        }
+        agent
     }
 
     /// The command line of the operator.

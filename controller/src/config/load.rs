@@ -9,7 +9,7 @@ use super::{
     item::{Item, Kind, Place, parse_toml},
     layers,
     reader::{Problems, Section, near},
-    value::{account_name, address, between, broker, path, public_url, readable, topic_filter},
+    value::{account_name, address, between, broker, check_publish_rule, path, public_url, readable, topic_filter},
 };
 
 /// The file that is read when no other is named.
@@ -64,15 +64,16 @@ fn empty() -> Item {
 
 fn read(mut root: Section<'_>) -> Config {
     let default = Config::default();
+    let mqtt = root.section("mqtt").map_or(default.mqtt, mqtt);
     let config = Config {
         state: root.parsed("state", path).unwrap_or(default.state),
         tasks: root.parsed("tasks", path).unwrap_or(default.tasks),
         log_level: root.parsed("log_level", FromStr::from_str).unwrap_or(default.log_level),
         http: root.section("http").map_or(default.http, http),
-        mqtt: root.section("mqtt").map_or(default.mqtt, mqtt),
         homeassistant: root.section("homeassistant").map_or(default.homeassistant, homeassistant),
         runs: root.section("runs").map_or(default.runs, runs),
-        accounts: accounts(root.sections("account")),
+        accounts: accounts(root.sections("account"), &mqtt.topics),
+        mqtt,
     };
     root.finish();
     config
@@ -239,11 +240,15 @@ fn runs(mut section: Section<'_>) -> Runs {
     runs
 }
 
-fn accounts(sections: Vec<Section<'_>>) -> Vec<AccountRules> {
+fn accounts(sections: Vec<Section<'_>>, topics: &Topics) -> Vec<AccountRules> {
     let mut accounts: Vec<AccountRules> = Vec::new();
     for mut section in sections {
         let name = section.parsed("name", account_name);
-        let publish = section.list("publish", topic_filter).unwrap_or_default();
+        let may_publish = |text: &str| {
+            let filter = topic_filter(text)?;
+            check_publish_rule(&filter, topics).map(|()| filter)
+        };
+        let publish = section.list("publish", may_publish).unwrap_or_default();
         let subscribe = section.list("subscribe", topic_filter).unwrap_or_default();
         if !section.was_given("name") {
             section.problem("[[account]] needs a name");

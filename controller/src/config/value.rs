@@ -2,7 +2,10 @@
 
 use std::{fs, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use pistat_protocol::id::{AccountName, is_reserved};
+use pistat_protocol::{
+    id::{AccountName, is_reserved},
+    topic::Topics,
+};
 
 use super::{
     Broker,
@@ -30,6 +33,22 @@ pub(super) fn topic_filter(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("{text:?} is no topic filter: + stands for one whole level, # for the rest at the end"))
+}
+
+/// Whether an account may be given this filter to publish to: under the prefix it could never be granted, but for requests.
+///
+/// # Errors
+/// A sentence that says so.
+pub(crate) fn check_publish_rule(filter: &str, topics: &Topics) -> Result<(), String> {
+    let prefix = topics.prefix();
+    let under = |filter: &str| filter.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let own = under(filter) || filter.strip_prefix('$').is_some_and(under);
+    if own && !filter.ends_with("/task/request") {
+        return Err(format!(
+            "{filter} is under {prefix}, whose topics are the machines' and the controller's: it would never be granted"
+        ));
+    }
+    Ok(())
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {

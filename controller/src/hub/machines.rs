@@ -129,6 +129,10 @@ impl Hub {
             return;
         };
         if availability == Availability::Offline {
+            if pi.is_controller() {
+                // The last will of an earlier connection: whoever hears it is there, and the bridge says so.
+                return;
+            }
             self.sessions.remove(pi);
         }
         let heard = self.fleet.availability(pi, availability, retain, self.now);

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, SecretHash, SessionRecord},
+    config::check_publish_rule,
     fleet::Now,
     store::{Demand, Write, new_secret},
 };
@@ -221,7 +222,7 @@ impl Hub {
         if let Err(refusal) = self.access.check_new_account(&account.name, is_machine) {
             return refuse(reply, Refused::conflict(refusal));
         }
-        if let Err(sentence) = Self::check_rules(&account) {
+        if let Err(sentence) = self.check_rules(&account) {
             return refuse(reply, Refused::bad(sentence));
         }
         let record = AccountRecord {
@@ -243,7 +244,7 @@ impl Hub {
         self.give_token(record, reply);
     }
 
-    fn check_rules(account: &NewAccount) -> Result<(), String> {
+    fn check_rules(&self, account: &NewAccount) -> Result<(), String> {
         for filter in account.publish.iter().chain(&account.subscribe) {
             let levels: Vec<_> = filter.split('/').collect();
             let last = levels.len() - 1;
@@ -256,7 +257,7 @@ impl Hub {
                 ));
             }
         }
-        Ok(())
+        account.publish.iter().try_for_each(|filter| check_publish_rule(filter, &self.topics))
     }
 
     fn give_token(&mut self, mut record: AccountRecord, reply: Reply<String>) {

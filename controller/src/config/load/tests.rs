@@ -132,6 +132,29 @@ fn authorities_are_for_a_broker_over_tls() {
 }
 
 #[test]
+fn a_rule_that_could_never_be_granted_is_a_mistake() {
+    let account = "[mqtt]\nprefix = 'home/pis'\n[[account]]\nname = 'lamp'\n";
+    for (filter, good) in [
+        ("home/pis/pi-1/status", false),
+        ("home/pis/#", false),
+        ("home/pis", false),
+        ("$home/pis/enroll/#", false),
+        ("home/pis/+/task/request", true),
+        ("home/#", true),
+        ("home/pistachio", true),
+        ("#", true),
+    ] {
+        let file = format!("{account}publish = ['{filter}']\n");
+        let told = load(&file, &[], Flags::default()).map_err(|problems| problems[0].to_string());
+        assert_eq!(told.is_ok(), good, "{filter}: {told:?}");
+        assert!(
+            told.err().is_none_or(|told| told.contains("pistat.toml:5") && told.contains("never be granted")),
+            "{filter}"
+        );
+    }
+}
+
+#[test]
 fn a_named_file_must_exist() {
     let flags = Flags { config: Some("/nonexistent/pistat.toml".into()), ..Flags::default() };
     let problems = Config::load(&flags, []).unwrap_err();
@@ -170,6 +193,38 @@ fn the_file_that_ships_names_every_key() {
             .map(|line| line.trim_start_matches("# "))
             .any(|line| line == key || line.split_once('=').is_some_and(|(name, _)| name.trim() == key));
         assert!(stands, "{key}");
+    }
+}
+
+/// Every key that the readers know, as `section.key`: an unknown one is answered with those that are known.
+fn every_key() -> Vec<String> {
+    let sections = ["http", "http.tls", "mqtt", "mqtt.tls", "mqtt.requests", "homeassistant", "runs"];
+    let tables: String = sections.iter().map(|section| format!("[{section}]\n'?' = 1\n")).collect();
+    let problems = problems(&format!("'?' = 1\n{tables}[[account]]\n'?' = 1\n"), &[]);
+    let known = |problem: &String| {
+        let (what, known) = problem.split_once("; known here: ")?;
+        let section = what.split_once(" in [").map_or("", |(_, section)| section.trim_end_matches(']'));
+        let dot = if section.is_empty() { "" } else { "." };
+        Some(known.split(", ").map(|key| format!("{section}{dot}{key}")).collect::<Vec<_>>())
+    };
+    let keys: Vec<_> = problems.iter().filter_map(known).flatten().collect();
+    // A table is no key of its own.
+    let is_table =
+        |key: &String| sections.contains(&key.as_str()) || ["account", "mqtt.limits"].contains(&key.as_str());
+    keys.into_iter().filter(|key| !is_table(key)).collect()
+}
+
+#[test]
+fn the_documentation_names_every_key() {
+    let page = include_str!("../../../../docs/configuration.md");
+    let keys = every_key();
+    assert!(keys.len() > 25, "{keys:?}");
+    for key in keys {
+        assert!(page.contains(&format!("`{key}`")), "docs/configuration.md does not name {key}");
+    }
+    let unknown = serde_json::from_str::<pistat_broker::Limits>("{\"?\":1}").unwrap_err().to_string();
+    for limit in unknown.split('`').skip(3).step_by(2) {
+        assert!(page.contains(&format!("`{limit} = ")), "docs/configuration.md does not name mqtt.limits.{limit}");
     }
 }
 

@@ -1,0 +1,140 @@
+//! Behind a reverse proxy: the blocks of `docs/operations.md` as they stand, but for addresses and certificates.
+//!
+//! nginx and Caddy are not asked for by `./test`, since Debian would start them on port 80: where one is not installed, its test says so and is not run.
+
+use std::{net::TcpListener, path::Path, process::Command};
+
+use pistat_protocol::dashboard::MachineStatus;
+use pistat_tests::{PATIENCE, Process, Stack, eventually, pages::blocks, process::run, programs::program};
+
+/// The block of a language on the page about operations.
+fn block(language: &str) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+    let found = blocks(&std::fs::read_to_string(page).unwrap()).into_iter().find(|block| block.language == language);
+    found.unwrap_or_else(|| panic!("the page has no {language} block")).text
+}
+
+/// Servers are not on everybody's search path.
+fn search_path() -> String {
+    format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap())
+}
+
+fn is_installed(name: &str) -> bool {
+    let found = search_path().split(':').any(|folder| Path::new(folder).join(name).exists());
+    if !found {
+        eprintln!("{name} is not installed: not run");
+    }
+    found
+}
+
+/// A controller with a certificate for its proxy.
+struct House {
+    stack: Stack,
+    port: u16,
+}
+
+impl House {
+    async fn build() -> Self {
+        let stack = Stack::builder().embedded().start().await;
+        let mut command = Command::new(program("pistat"));
+        command.args(["tls", "init", "--name", "127.0.0.1", "--dir", "tls"]).current_dir(stack.folder()).env_clear();
+        let said = run("pistat tls init", &mut command, PATIENCE).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { stack, port }
+    }
+
+    fn start(&self, name: &str, arguments: &[&str], config: &str) -> Process {
+        let folder = self.stack.folder();
+        std::fs::write(folder.join("proxy.conf"), config).unwrap();
+        let mut command = Command::new(name);
+        command.args(arguments).current_dir(folder).env("PATH", search_path()).env("HOME", folder);
+        Process::start(name, &mut command)
+    }
+
+    /// Everything that goes through a proxy: pages, the feed with its check of the origin, MQTT of an agent, the command line.
+    async fn carries_everything(&self) {
+        let folder = self.stack.folder();
+        let (url, ca) = (format!("https://127.0.0.1:{}", self.port), folder.join("tls/ca.pem"));
+        let curl = |words: &[&str]| {
+            let mut command = Command::new("curl");
+            command.args(["--silent", "--http1.1", "--max-time", "3", "--cacert"]).arg(&ca).args(words);
+            command
+        };
+        eventually("the proxy passes requests on", PATIENCE, async || {
+            let said = run("curl", &mut curl(&["--fail", &format!("{url}/healthz")]), PATIENCE).await;
+            if said.code == 0 { Ok(()) } else { Err(format!("{said:?}")) }
+        })
+        .await;
+        let (origin, token) = (format!("Origin: {url}"), format!("Authorization: Bearer {}", self.stack.admin_token()));
+        let upgrade = [
+            "-i",
+            "-N",
+            "-H",
+            "Connection: Upgrade",
+            "-H",
+            "Upgrade: websocket",
+            "-H",
+            "Sec-WebSocket-Version: 13",
+            "-H",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "-H",
+            &origin,
+            "-H",
+            &token,
+            &format!("{url}/api/ws"),
+        ]
+        .map(str::to_owned);
+        // It stays open until curl's time is up.
+        let said = run("curl", &mut curl(&upgrade.each_ref().map(String::as_str)), PATIENCE).await;
+        assert!(said.stdout.starts_with("HTTP/1.1 101 "), "the feed is passed on: {said:?}");
+        let http = self.stack.http();
+        let agent = self.stack.agent("pi-1").url(&url).flag("--ca", ca.to_str().unwrap()).online(&http).await;
+        assert_eq!(http.machine(agent.pi()).await.unwrap().status, MachineStatus::Online);
+        let mut command = Command::new(program("pistat"));
+        command.args(["task", "run", "uptime", "pi-1", "--controller-url", &url, "--ca"]).arg(&ca).env_clear();
+        command.arg("--token-file").arg(self.stack.state().join("admin.token"));
+        let said = run("pistat", &mut command, PATIENCE).await;
+        assert!(said.code == 0 && said.stdout.contains("load average"), "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_as_documented_passes_pages_the_feed_and_mqtt() {
+    if !is_installed("nginx") {
+        return;
+    }
+    let house = House::build().await;
+    let folder = house.stack.folder().display().to_string();
+    let server = block("nginx")
+        .replace("listen 443", &format!("listen 127.0.0.1:{}", house.port))
+        .replace("/etc/ssl/pis.pem", "tls/server.pem")
+        .replace("/etc/ssl/pis-key.pem", "tls/server-key.pem")
+        .replace("127.0.0.1:8000", &house.stack.said.http_address.to_string());
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|what| format!("{what}_temp_path {folder}/{what};\n"))
+        .collect();
+    let config = format!(
+        "daemon off;\nmaster_process off;\nerror_log stderr;\npid {folder}/nginx.pid;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{server}}}\n"
+    );
+    let config = config.replace("tls/", &format!("{folder}/tls/"));
+    let _nginx = house.start("nginx", &["-c", &format!("{folder}/proxy.conf")], &config);
+    house.carries_everything().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn caddy_as_documented_passes_pages_the_feed_and_mqtt() {
+    if !is_installed("caddy") {
+        return;
+    }
+    let house = House::build().await;
+    let site =
+        format!("https://127.0.0.1:{} {{\n  bind 127.0.0.1\n  tls tls/server.pem tls/server-key.pem", house.port);
+    let config = block("caddyfile")
+        .replace("pis.example.org {", &site)
+        .replace("127.0.0.1:8000", &house.stack.said.http_address.to_string());
+    let config = format!("{{\n  admin off\n  auto_https disable_redirects\n}}\n{config}");
+    let _caddy = house.start("caddy", &["run", "--config", "proxy.conf", "--adapter", "caddyfile"], &config);
+    house.carries_everything().await;
+}
