@@ -39,11 +39,17 @@ fn random_numbers(mut seed: u64) -> impl FnMut(usize) -> usize {
     }
 }
 
+/// Packets that one attacker sends in a second: thousands in all, and yet a machine's two cores are not simply full.
+const PACKETS_PER_SECOND: u32 = 1500;
+
 /// Connects and sends packets of which most are broken, until time is up; says how many packets these were.
-async fn attack(address: SocketAddr, number: u64, until: Instant) -> usize {
+async fn attack(address: SocketAddr, number: u64, until: Instant) -> u32 {
     let mut random = random_numbers(0x2545_F491_4F6C_DD1D ^ number << 7);
+    let started = Instant::now();
     let mut packets = 0;
     while Instant::now() < until {
+        let due = started + Duration::from_secs(1) * packets / PACKETS_PER_SECOND;
+        tokio::time::sleep_until(due.into()).await;
         let v5 = random(2) == 0;
         let is_stranger = random(3) == 0;
         let id = format!("bad-{}", random(50));
@@ -84,12 +90,13 @@ async fn round_trips(client: &mut Client, until: Instant) -> Vec<Duration> {
 }
 
 /// A broker in a process of its own is attacked by several at once, while a good client goes on. With `PISTAT_HEAVY=1` for
-/// three minutes.
+/// three and a half minutes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_spoilt_packets_harm_nobody() {
-    be_the_broker(Limits::default()).await;
+    // What attackers with good credentials may rightly leave behind is little, so that anything else shows.
+    be_the_broker(Limits { sessions: 20, retained_messages: 20, ..Limits::default() }).await;
     let is_heavy = std::env::var_os("PISTAT_HEAVY").is_some();
-    let (warm_up, length) = if is_heavy { (20, 180) } else { (1, 4) };
+    let (warm_up, length) = if is_heavy { (20, 30) } else { (1, 1) };
     let folder = tempfile::tempdir().unwrap();
     let broker = Apart::start("hostile::thousands_of_spoilt_packets_harm_nobody", folder.path()).await;
     // Attackers use `home`; nobody else may publish where this one listens.
@@ -99,27 +106,29 @@ async fn thousands_of_spoilt_packets_harm_nobody() {
     let mut weights = Vec::new();
     let mut packets = 0;
     let mut disturbed = Vec::new();
-    for seconds in [warm_up, length] {
-        let until = Instant::now() + Duration::from_secs(seconds);
+    for _ in 0..7 {
+        let until = Instant::now() + Duration::from_secs(length);
         let mut attackers = JoinSet::new();
         for number in 0..4 {
             attackers.spawn(attack(broker.address, number, until));
         }
-        disturbed = round_trips(&mut good, until).await;
-        packets = attackers.join_all().await.into_iter().sum::<usize>();
+        disturbed.extend(round_trips(&mut good, until).await);
+        packets += attackers.join_all().await.into_iter().sum::<u32>();
         good.ping().await;
         weights.push(broker.resident_bytes());
     }
+    disturbed.sort_unstable();
     let at = |times: &[Duration], percent: usize| times[times.len() * percent / 100];
     println!(
-        "{packets} packets in {length} s; a message to oneself took {:?} (p99 {:?}) before, {:?} (p99 {:?}) meanwhile; {weights:?} bytes",
+        "{packets} packets in {} s; a message to oneself took {:?} (p99 {:?}) before, {:?} (p99 {:?}) meanwhile; {weights:?} bytes",
+        7 * length,
         at(&undisturbed, 50),
         at(&undisturbed, 99),
         at(&disturbed, 50),
         at(&disturbed, 99),
     );
     assert!(packets > 1000 && !disturbed.is_empty(), "{packets} packets, {} messages", disturbed.len());
-    assert!(weights[1] < weights[0] + weights[0] / 10 + LOG_BYTES, "{weights:?}");
+    assert!(weights[6] < weights[0] + weights[0] / 10 + LOG_BYTES, "{weights:?}");
     broker.kill().await;
 }
 

@@ -172,7 +172,7 @@ async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_1() {
     assert_eq!(subscriber.until_now().await, []);
 }
 
-/// With QoS 0 nobody acknowledges, so the publishers are slowed by not being read: as long as the subscriber keeps up.
+/// With `QoS` 0 nobody acknowledges, so the publishers are slowed by not being read: as long as the subscriber keeps up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_0_while_the_subscriber_keeps_up() {
     let each = count(1_000, 20_000);
