@@ -127,7 +127,7 @@ impl Rules<'_> {
 fn mosquitto_rules(word: &str, grants: &Grants) -> String {
     let both = |filter: &&String| grants.publish.contains(filter) && grants.receive.contains(filter);
     let lines = |access: &str, filters: &mut dyn Iterator<Item = &String>| -> String {
-        filters.map(|filter| format!("{word} {access} {filter}\n")).collect()
+        filters.map(|filter| format!("{word} {access} {filter}\n")).collect::<Vec<_>>().concat()
     };
     let deny = lines("deny", &mut grants.never_receive.iter());
     let all = lines("readwrite", &mut grants.publish.iter().filter(both));
