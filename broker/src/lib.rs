@@ -51,6 +51,17 @@ pub use events::{BrokerEvent, Protocol};
 pub use limits::{Limits, SlowSubscriber};
 pub use statistics::Statistics;
 
+/// Reads the first packet of a stream as a session does, and says how many bytes it took if it was understood: the reader's door for fuzzing.
+#[doc(hidden)]
+pub fn read_packet(bytes: &[u8], v5: bool) -> Option<usize> {
+    let frame = packet::split(bytes, Limits::default().packet_bytes).ok().flatten()?;
+    let understood = match frame.header {
+        0x10 => packet::decode_connect(&frame).is_ok(),
+        _ => packet::decode(&frame, v5).is_ok(),
+    };
+    understood.then_some(frame.length)
+}
+
 /// How the broker is run.
 #[derive(Debug, Clone, Default)]
 pub struct BrokerConfig {

@@ -206,6 +206,8 @@ pub(crate) struct Hub {
     numbers: Counted,
     /// Of the newest id, so that ids never go back.
     last_id_milliseconds: u64,
+    /// Ended runs whose retained topics are to be said again, or cleared again, after the start.
+    repairs: VecDeque<pistat_protocol::dashboard::Run>,
     started: Instant,
     now: Now,
 }
@@ -223,6 +225,8 @@ impl Hub {
     pub(crate) fn new(parts: HubParts) -> Self {
         let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt_port } = parts;
         let now = Now::get();
+        let ended = loaded.recent_runs.iter().filter(|record| record.run.state.is_final() && !record.retained);
+        let repairs = loaded.retained_runs.iter().chain(ended).map(|record| record.run.clone()).collect();
         let kept = KeptRuns {
             open: loaded.open_runs,
             retained: loaded.retained_runs,
@@ -270,6 +274,7 @@ impl Hub {
             power: HashMap::new(),
             numbers: Counted::default(),
             last_id_milliseconds: 0,
+            repairs,
             started: now.monotonic,
             config,
             now,
@@ -496,6 +501,7 @@ impl Hub {
         let steps = self.runs.tick(self.now, |pi| fleet.offline_since(pi));
         self.perform(steps);
         self.renew_watches();
+        self.repair_retained();
         self.run_schedules();
         self.announce_to_homeassistant();
         self.beat();

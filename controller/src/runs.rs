@@ -242,6 +242,11 @@ impl Runs {
         runs
     }
 
+    /// Whether an ended run's status is retained on the broker.
+    pub(crate) fn is_retained(&self, pi: &PiId, id: RunId) -> bool {
+        self.retained.get(pi).is_some_and(|kept| kept.contains(&id))
+    }
+
     /// How many runs are in each state that is not final.
     pub(crate) fn counts(&self) -> BTreeMap<RunState, u32> {
         let mut counts = BTreeMap::new();

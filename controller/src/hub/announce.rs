@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{access::Caller, bridge::Outgoing, config::Broker};
 
+/// How many runs are said again in one second after the start: a large fleet's thousands are no burst.
+const REPAIRS_A_SECOND: usize = 500;
+
 /// How a run's state reads in the log.
 fn verb(run: &Run) -> (Severity, String) {
     let exit = run.exit_code.map(|code| format!(" · exit {code}")).unwrap_or_default();
@@ -75,6 +78,11 @@ impl Hub {
 
     /// A run's state, which is on the disk: topic, feed, log; a final one also as a result.
     pub(super) fn announce_run(&mut self, run: &Run) {
+        self.publish_status(run);
+        self.feed.push(Change::Run { run: Box::new(run.clone()) });
+    }
+
+    fn publish_status(&mut self, run: &Run) {
         let status = RunStatus {
             state: run.state,
             task: run.task.clone(),
@@ -88,7 +96,22 @@ impl Hub {
         };
         let retain = run.state != RunState::Rejected;
         self.publish(&Topic::RunStatus(run.pi.clone(), run.id), encode(&status), 1, retain);
-        self.feed.push(Change::Run { run: Box::new(run.clone()) });
+    }
+
+    /// What was stored when the controller was killed may not have reached the broker's disk, neither a run's end nor that its topics were cleared.
+    /// After the start both are said again, a few at a time.
+    pub(super) fn repair_retained(&mut self) {
+        for _ in 0..REPAIRS_A_SECOND.min(self.repairs.len()) {
+            if !self.connected {
+                return;
+            }
+            let Some(run) = self.repairs.pop_front() else { return };
+            if self.runs.is_retained(&run.pi, run.id) {
+                self.publish_status(&run);
+            } else {
+                self.clear_run(&run.pi, run.id);
+            }
+        }
     }
 
     /// A run has ended, and that is on the disk.

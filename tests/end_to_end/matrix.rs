@@ -1,0 +1,230 @@
+//! The access matrix, HTTP and WebSocket: every role and nobody, on every route and every command of the terminal.
+//!
+//! What there is comes from the programs' own tables, read as text; who may is written here. So a route or a command that is new, gone or moved to
+//! another role fails until somebody has said here whose it is. The matrix of MQTT topics is the broker's own (`broker/src/access/table.rs`).
+
+use std::collections::BTreeMap;
+
+use pistat_tests::{Feed, Http, Stack};
+use serde_json::{Value, json};
+
+/// Who asks, from the least.
+const WHO: [&str; 4] = ["nobody", "viewer", "operator", "admin"];
+
+/// The router's tables.
+const ROUTER: &str = include_str!("../../controller/src/web.rs");
+
+/// The terminal's table.
+const TERMINAL: &str = include_str!("../../controller/src/terminal/help.rs");
+
+/// The messages that a browser may send.
+const MESSAGES: &str = include_str!("../../protocol/src/dashboard.rs");
+
+/// Every route, and the least of [`WHO`] that may use it.
+const ROUTES: [(&str, &str, usize); 37] = [
+    ("GET", "/healthz", 0),
+    ("POST", "/api/login", 0),
+    ("GET", "/mqtt", 0),
+    ("GET", "/install.sh", 0),
+    ("GET", "/download/{target}", 0),
+    ("GET", "/metrics", 1),
+    ("GET", "/api/openapi.json", 1),
+    ("GET", "/api/me", 1),
+    ("POST", "/api/logout", 1),
+    ("GET", "/api/ws", 1),
+    ("GET", "/api/pis", 1),
+    ("GET", "/api/pis/{pi}", 1),
+    ("GET", "/api/pis/{pi}/history", 1),
+    ("GET", "/api/tasks", 1),
+    ("GET", "/api/runs", 1),
+    ("GET", "/api/runs/{run}", 1),
+    ("GET", "/api/runs/{run}/output", 1),
+    ("GET", "/api/groups/{group}", 1),
+    ("GET", "/api/events", 1),
+    ("PATCH", "/api/pis/{pi}", 2),
+    ("POST", "/api/runs", 2),
+    ("POST", "/api/runs/{run}/cancel", 2),
+    ("DELETE", "/api/pis/{pi}", 3),
+    ("POST", "/api/login-links", 3),
+    ("GET", "/api/accounts", 3),
+    ("POST", "/api/accounts", 3),
+    ("DELETE", "/api/accounts/{name}", 3),
+    ("POST", "/api/accounts/{name}/rotate", 3),
+    ("GET", "/api/join-token", 3),
+    ("POST", "/api/join-token/rotate", 3),
+    ("GET", "/api/installation", 3),
+    ("GET", "/api/enrolments", 3),
+    ("POST", "/api/enrolments", 3),
+    ("DELETE", "/api/enrolments/{pi}", 3),
+    ("POST", "/api/enrolments/{pi}/reset", 3),
+    // What no route names: the dashboard's assets, and addresses of the API that do not exist.
+    ("GET", "/", 0),
+    ("GET", "/api/nothing", 0),
+];
+
+/// Every command of the terminal with a line that uses it, and the least of [`WHO`] that may.
+const COMMANDS: [(&str, &str, usize); 16] = [
+    ("task list", "task list", 1),
+    ("task run", "task run echo text=matrix --yes --detach", 2),
+    ("task cancel", "task cancel 01938f00-0000-7000-8000-000000000000", 2),
+    ("task assign", "task assign controller Uptime", 2),
+    ("assign name", "assign name controller Matrix", 2),
+    ("pis", "pis", 1),
+    ("pi", "pi controller", 1),
+    ("runs", "runs", 1),
+    ("show", "show 01938f00-0000-7000-8000-000000000000", 1),
+    ("output", "output 01938f00-0000-7000-8000-000000000000", 1),
+    ("tag add", "tag add controller matrix", 2),
+    ("tag remove", "tag remove controller matrix", 2),
+    ("settings", "settings controller --interval 7", 2),
+    ("theme", "theme amber", 1),
+    ("clear", "clear", 1),
+    ("help", "help", 1),
+];
+
+/// The browser's messages; all but commands only look.
+const LOOKING: [&str; 7] = ["Ping", "Watch", "Follow", "Unfollow", "Command", "Confirm", "Complete"];
+
+/// The routes that the router has, with their tables' names.
+fn router() -> BTreeMap<(String, String), usize> {
+    let mut routes = BTreeMap::new();
+    let (mut table, mut found) = (None, 0);
+    for line in ROUTER.lines() {
+        if let Some(name) = line.trim().strip_prefix("fn ").and_then(|line| line.split_once("_routes()")) {
+            let role = ["open", "viewer", "operator", "admin"].iter().position(|role| *role == name.0);
+            table =
+                Some(role.unwrap_or_else(|| panic!("{} is a table of routes that this test does not know", name.0)));
+        }
+        let Some((_, rest)) = line.split_once(".route(\"") else { continue };
+        let (path, handlers) = rest.split_once('"').expect("a path ends");
+        let methods = ["get", "post", "put", "patch", "delete"].into_iter().filter(|method| {
+            handlers
+                .match_indices(&format!("{method}("))
+                .any(|(at, _)| !handlers[..at].ends_with(|c: char| c.is_alphanumeric()))
+        });
+        for method in methods {
+            let key = (method.to_uppercase(), path.to_owned());
+            assert!(
+                routes.insert(key, table.expect("a route stands in a table")).is_none(),
+                "{method} {path} is twice there"
+            );
+            found += 1;
+        }
+        assert!(found > 0, "{line} has a method");
+    }
+    assert_eq!(ROUTER.matches(".route(").count(), ROUTER.matches(".route(\"").count(), "every route was understood");
+    routes
+}
+
+/// A path where nothing is, for what stands in braces.
+fn concrete(path: &str) -> String {
+    let run = "01938f00-0000-7000-8000-000000000000";
+    let values = [
+        ("{pi}", "no-such-pi"),
+        ("{name}", "no-such-account"),
+        ("{run}", run),
+        ("{group}", run),
+        ("{target}", "no-such-target"),
+    ];
+    let path = values.iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value));
+    assert!(!path.contains('{'), "{path} has a part that this test does not know");
+    path
+}
+
+#[test]
+fn every_route_of_the_router_is_in_the_matrix_and_none_else() {
+    let named = ROUTES.iter().filter(|(_, path, _)| !["/", "/api/nothing"].contains(path));
+    let named: BTreeMap<_, _> =
+        named.map(|(method, path, least)| ((method.to_string(), path.to_string()), *least)).collect();
+    assert_eq!(router(), named);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_role_and_nobody_gets_exactly_its_routes() {
+    let stack = Stack::start().await;
+    let clients: [Http; 4] = [
+        stack.anonymous(),
+        stack.account("vera", "viewer").await.0,
+        stack.account("olga", "operator").await.0,
+        stack.http(),
+    ];
+    let mut wrong = Vec::new();
+    for (method, path, least) in ROUTES {
+        // No body is right for any route: what may be used says so, and changes nothing.
+        let body = (method != "GET").then(|| json!({"matrix": true}));
+        for (rank, client) in clients.iter().enumerate() {
+            let reply = client.send(method, &concrete(path), body.clone()).await;
+            let refused = matches!(reply.status, 401 | 403);
+            let right = match (rank >= least, rank) {
+                (true, _) => !refused && reply.status != 405,
+                (false, 0) => reply.status == 401,
+                (false, _) => reply.status == 403,
+            };
+            if !right {
+                wrong.push(format!("{method} {path} by {}: {} {}", WHO[rank], reply.status, reply.body));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// The commands that the terminal has, with their roles.
+fn terminal() -> BTreeMap<String, usize> {
+    let table = TERMINAL.split_once("COMMANDS: [Entry;").expect("the terminal has a table").1;
+    let table = table.split_once("\n];").expect("the table ends").0;
+    let (count, entries) = table.split_once(']').expect("the table has a length");
+    let entries: BTreeMap<_, _> = entries.split("entry(").skip(1).map(command).collect();
+    assert_eq!(count.trim().parse(), Ok(entries.len()), "every command was understood");
+    entries
+}
+
+fn command(entry: &str) -> (String, usize) {
+    let name = entry.split('"').nth(1).expect("a command has a name").to_owned();
+    let role = entry.split("Role::").nth(1).expect("a command has a role");
+    let role = ["Nobody", "Viewer", "Operator", "Admin"].iter().position(|known| role.starts_with(known));
+    (name, role.expect("a role that this test knows"))
+}
+
+#[test]
+fn every_command_and_message_is_in_the_matrix_and_none_else() {
+    let named: BTreeMap<_, _> = COMMANDS.iter().map(|(name, _, least)| (name.to_string(), *least)).collect();
+    assert_eq!(terminal(), named);
+    let messages = MESSAGES.split_once("pub enum ClientMessage {").expect("browsers send messages").1;
+    let messages = messages.split_once("\n}").expect("the list ends").0.lines();
+    let variants: Vec<_> = messages.filter_map(|line| line.strip_prefix("    ")?.strip_suffix(" {")).collect();
+    assert_eq!(variants, LOOKING);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_role_gets_exactly_its_commands_over_the_feed() {
+    let stack = Stack::start().await;
+    assert_eq!(Feed::connect(&stack.anonymous()).await.err(), Some(401), "nobody has no feed at all");
+    let before = stack.http().get("/api/pis").await.json::<Vec<Value>>();
+    for (rank, name) in [(1, "viewer"), (2, "operator"), (3, "admin")] {
+        let http = stack.account(&format!("{name}-1"), name).await.0;
+        let mut feed = Feed::connect(&http).await.expect("every role has a feed");
+        for (command, line, least) in COMMANDS {
+            let answer = feed.command(line).await;
+            let refused = answer.text.contains("needs the role") || answer.text.contains("operator");
+            if rank < least {
+                assert!(!answer.ok && refused, "{command} by {name}: {answer:?}");
+            } else {
+                assert!(
+                    command == "help" || !answer.text.contains("needs the role"),
+                    "{command} by {name}: {answer:?}"
+                );
+            }
+        }
+        if rank == 1 {
+            let given = |machines: &[Value]| -> Vec<Value> {
+                machines
+                    .iter()
+                    .map(|machine| json!([machine["label"], machine["tags"], machine["assignment"]]))
+                    .collect()
+            };
+            let after = stack.http().get("/api/pis").await.json::<Vec<Value>>();
+            assert_eq!(given(&before), given(&after), "a viewer changes nothing");
+            assert_eq!(stack.http().get("/api/runs").await.json::<Vec<Value>>(), Vec::<Value>::new());
+        }
+    }
+}

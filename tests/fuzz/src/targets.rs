@@ -1,0 +1,214 @@
+//! What is fed, and what must hold whatever it is fed.
+
+use std::sync::LazyLock;
+
+use pistat::{
+    catalogue::{Ask, Catalogue, MachineFacts},
+    terminal,
+};
+use pistat_protocol::{
+    account::Role,
+    api::{Login, NewAccount, NewRun, PatchMachine},
+    codec::{decode, decode_request},
+    id::{PiId, RunId, TaskId},
+    order::{CancelOrder, ControllerKey, EnrollAnswer, EnrollRequest, Order, PublicKey, VerifiedOrder},
+    stats::Sample,
+    status::{Info, Meta, Session, Settings, Watch},
+    task::{Ack, OutputChunk, Report, Request, RunStatus},
+    topic::Topics,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::catalogue;
+
+/// Something that reads what comes from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, and its corpus's folder.
+    pub name: &'static str,
+    /// Reads these bytes, and panics when a promise is broken; whether they made any sense.
+    pub read: fn(&[u8]) -> bool,
+}
+
+/// All of them.
+pub const ALL: [Target; 7] = [
+    Target { name: "packets", read: packets },
+    Target { name: "topics", read: topics },
+    Target { name: "payloads", read: payloads },
+    Target { name: "orders", read: orders },
+    Target { name: "catalogue", read: approvals },
+    Target { name: "terminal", read: lines },
+    Target { name: "bodies", read: bodies },
+];
+
+/// Packets, as the broker's sessions read them, of both versions.
+fn packets(data: &[u8]) -> bool {
+    let mut understood = false;
+    for v5 in [false, true] {
+        let mut rest = data;
+        while let Some(length) = pistat_broker::read_packet(rest, v5) {
+            assert!((2..=rest.len()).contains(&length), "{length} of {} bytes", rest.len());
+            rest = &rest[length..];
+            understood = true;
+        }
+    }
+    understood
+}
+
+/// A topic that is understood is written as it was read.
+fn topics(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
+    let topics = Topics::default();
+    let Some(topic) = topics.parse(text) else { return false };
+    assert_eq!(topics.format(&topic), text, "{topic:?}");
+    true
+}
+
+/// What is decoded is the same when it is written and decoded again.
+fn stable<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(data: &[u8]) -> bool {
+    let Ok(value) = decode::<T>(data) else { return false };
+    let text = pistat_protocol::codec::encode(&value);
+    let again: T = decode(&text).unwrap_or_else(|error| panic!("{}: {error}", String::from_utf8_lossy(&text)));
+    assert_eq!(pistat_protocol::codec::encode(&again), text, "{value:?}");
+    true
+}
+
+fn payloads(data: &[u8]) -> bool {
+    let known = [
+        stable::<Sample>(data),
+        stable::<Vec<Sample>>(data),
+        stable::<Info>(data),
+        stable::<Meta>(data),
+        stable::<Settings>(data),
+        stable::<Watch>(data),
+        stable::<Report>(data),
+        stable::<OutputChunk>(data),
+        stable::<Ack>(data),
+        stable::<RunStatus>(data),
+        stable::<EnrollRequest>(data),
+        stable::<EnrollAnswer>(data),
+    ];
+    let request = match decode_request(data) {
+        Ok(Request::Run(request)) => !request.task.as_str().is_empty(),
+        Ok(Request::Cancel(_)) => true,
+        Err(error) => error.to_string().is_empty(),
+    };
+    request || known.into_iter().any(|known| known)
+}
+
+fn bodies(data: &[u8]) -> bool {
+    let known =
+        [stable::<NewRun>(data), stable::<PatchMachine>(data), stable::<Login>(data), stable::<NewAccount>(data)];
+    known.into_iter().any(|known| known)
+}
+
+/// The key that signs nothing but [`signed`].
+static KEY: LazyLock<(PublicKey, Vec<String>)> = LazyLock::new(|| {
+    let key = ControllerKey::from_secret(&[7; 32]);
+    (key.public(), signed(&key).into_iter().map(|order| order.payload).collect())
+});
+
+/// The only orders that were ever signed; the corpus has them, so that mutations begin with what is right.
+fn signed(key: &ControllerKey) -> Vec<pistat_protocol::order::SignedOrder> {
+    let order = CancelOrder {
+        pi: "pi-1".parse().expect("it is a pi-id"),
+        run: RunId::from_parts(1, [1; 10]),
+        session: Session::from_random([1; 16]),
+    };
+    vec![key.sign(&Order::Cancel(order))]
+}
+
+/// The signed orders as an agent gets them.
+pub fn signed_orders() -> Vec<Vec<u8>> {
+    signed(&ControllerKey::from_secret(&[7; 32])).iter().map(pistat_protocol::codec::encode).collect()
+}
+
+/// Nothing passes but what was signed, word for word.
+fn orders(data: &[u8]) -> bool {
+    let (key, signed) = &*KEY;
+    let Ok(order) = key.verify(data) else { return false };
+    let VerifiedOrder::Cancel(order) = order else { panic!("only a cancel was ever signed: {order:?}") };
+    let text =
+        String::from_utf8(pistat_protocol::codec::encode(&Order::Cancel(order.into_inner()))).expect("JSON is text");
+    assert!(signed.contains(&text), "{text} was never signed");
+    true
+}
+
+static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| match Catalogue::parse(catalogue::TEXT, "fuzz.toml") {
+    Ok(catalogue) => catalogue,
+    Err(problems) => panic!("the catalogue of this test is right: {problems:?}"),
+});
+
+/// No request leads to an argv that the catalogue does not describe, whatever the way in: JSON, a terminal's line, a request over MQTT.
+fn approvals(data: &[u8]) -> bool {
+    let (task, args) = match (decode_request(data), split_task(data)) {
+        (Ok(Request::Run(request)), _) => (request.task, request.args),
+        (_, Some((task, rest))) => (task, catalogue::arguments(rest)),
+        _ => return false,
+    };
+    let machine: PiId = catalogue::MACHINE.parse().expect("it is a pi-id");
+    let facts = MachineFacts { pi: &machine, tags: &[], policy: None, runner: None };
+    let is_machine = |name: &str| name == catalogue::MACHINE;
+    let ask = Ask { task: &task, args: &args, role: Some(Role::Operator), machine: facts, is_machine: &is_machine };
+    match CATALOGUE.check(&ask) {
+        Ok(approved) => {
+            let verdict = catalogue::judge(task.as_str(), &args, approved.argv());
+            assert_eq!(verdict, Ok(()));
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// The first line names the task.
+fn split_task(data: &[u8]) -> Option<(TaskId, &[u8])> {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    let task = std::str::from_utf8(&data[..end]).ok()?.parse().ok()?;
+    Some((task, data.get(end + 1..).unwrap_or_default()))
+}
+
+/// The terminal's grammar: words lie where they say, and a quoted text is one word again.
+fn lines(data: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(words) = terminal::split(&text) {
+        for word in &words {
+            assert!(text.get(word.start..word.end).is_some(), "{word:?} of {text:?}");
+        }
+    }
+    if !text.contains(char::is_control) {
+        let quoted = terminal::quote(&text);
+        let again = terminal::split(&quoted).unwrap_or_else(|error| panic!("{quoted}: {error}"));
+        assert_eq!(again.iter().map(|word| word.text.as_str()).collect::<Vec<_>>(), [&*text], "{quoted}");
+    }
+    match terminal::parse(&text) {
+        Ok(command) => command.is_some(),
+        Err(sentence) => {
+            assert!(!sentence.is_empty(), "a refusal says why");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutate::{Dice, mutate};
+
+    /// How many mutations of each corpus an ordinary test run reads.
+    const QUICK: usize = 5_000;
+
+    #[test]
+    fn whatever_comes_from_outside_breaks_no_promise() {
+        for target in ALL {
+            let corpus = crate::corpus(target.name).unwrap();
+            assert!(corpus.len() >= 3, "{} has a corpus", target.name);
+            let understood = corpus.iter().filter(|input| (target.read)(input)).count();
+            assert!(understood > 0, "some of {}'s corpus makes sense", target.name);
+            let (mut dice, mut input) = (Dice(1), Vec::new());
+            for _ in 0..QUICK {
+                mutate(&mut dice, &corpus, &mut input);
+                (target.read)(&input);
+            }
+        }
+    }
+}
