@@ -61,7 +61,7 @@ impl Architecture {
         }
     }
 
-    /// This program's own, whose agent lies beside it when both were built here. Whether a 32-bit build is for ARMv6 cannot be told.
+    /// This program's own, whose agent lies beside it when both were built here. Whether a 32-bit build is for the oldest boards cannot be told.
     const fn own() -> Option<Self> {
         if cfg!(target_arch = "aarch64") {
             Some(Self::Aarch64)
