@@ -156,6 +156,12 @@ impl Downloads {
         render(&programs)
     }
 
+    /// The script's SHA-256, where there is an agent for it to install.
+    pub async fn script_sha256(&self) -> Option<String> {
+        let script = self.script().await;
+        Some(script.sha256).filter(|_| !script.architectures.is_empty())
+    }
+
     async fn digest(&self, path: &Path) -> Option<String> {
         let mut known = self.known.lock().await;
         let is_agent = |metadata: &std::fs::Metadata| metadata.is_file() && metadata.len() <= MOST_BYTES;

@@ -171,8 +171,7 @@ impl Controller {
             mqtt_port: mqtt.map(|address| address.port()),
         });
         let downloads = Arc::new(Downloads::new(&config));
-        let script = downloads.script().await;
-        let install_sha256 = Some(script.sha256).filter(|_| !script.architectures.is_empty());
+        let install_sha256 = downloads.script_sha256().await;
         let welcome = Welcome { code: hub.first_code()?, join_token, install_sha256, new_admin, damaged };
 
         let mut parts = JoinSet::new();
