@@ -199,8 +199,8 @@ fn the_file_that_ships_names_every_key() {
 /// Every key that the readers know, as `section.key`: an unknown one is answered with those that are known.
 fn every_key() -> Vec<String> {
     let sections = ["http", "http.tls", "mqtt", "mqtt.tls", "mqtt.requests", "homeassistant", "runs"];
-    let tables: String = sections.iter().map(|section| format!("[{section}]\n'?' = 1\n")).collect();
-    let problems = problems(&format!("'?' = 1\n{tables}[[account]]\n'?' = 1\n"), &[]);
+    let tables: Vec<_> = sections.iter().map(|section| format!("[{section}]\n'?' = 1\n")).collect();
+    let problems = problems(&format!("'?' = 1\n{}[[account]]\n'?' = 1\n", tables.concat()), &[]);
     let known = |problem: &String| {
         let (what, known) = problem.split_once("; known here: ")?;
         let section = what.split_once(" in [").map_or("", |(_, section)| section.trim_end_matches(']'));
