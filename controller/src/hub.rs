@@ -6,6 +6,7 @@
 mod announce;
 pub mod ask;
 pub mod feed;
+pub mod histogram;
 mod homeassistant;
 mod machines;
 mod people;
@@ -216,7 +217,7 @@ pub(crate) struct Hub {
 #[derive(Default)]
 struct Counted {
     finished: BTreeMap<(String, RunState), u64>,
-    seconds: BTreeMap<String, (u64, f64)>,
+    seconds: BTreeMap<String, histogram::Histogram>,
     refused_messages: u64,
 }
 

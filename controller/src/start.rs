@@ -138,9 +138,8 @@ impl Controller {
         let seen = fingerprint(&config.tasks);
         let catalogue = Catalogue::read(&config.tasks).map_err(StartError::Catalogue)?;
         let listener = Listener::bind(config.http.listen, config.http.tls.as_ref()).await.map_err(StartError::Http)?;
-        let retention = retention(&config);
         let state = config.state.clone();
-        let (store, loaded, stored) = tokio::task::block_in_place(|| Store::open(&state, retention))?;
+        let (store, loaded, stored) = tokio::task::block_in_place(|| Store::open(&state, retention(&config)))?;
         let readers = Readers::open(|| store.reader())?;
         let controller_secret = new_secret()?;
         let (broker, broker_events) = start_broker(&config, &store, &controller_secret).await?;

@@ -588,9 +588,7 @@ impl Writer {
             Write::AdminToken(token) => {
                 replace(&folder.join(name::ADMIN_TOKEN), format!("{token}\n").as_bytes(), Readable::Owner)
             }
-            Write::Announced(announced) => {
-                replace_json(&folder.join(name::ANNOUNCED), announced, Readable::Everyone)
-            }
+            Write::Announced(announced) => replace_json(&folder.join(name::ANNOUNCED), announced, Readable::Everyone),
             Write::JoinToken(token) => {
                 replace(&folder.join(name::JOIN_TOKEN), format!("{token}\n").as_bytes(), Readable::Owner)
             }

@@ -32,6 +32,7 @@ fn report(console: &mut Console<'_>, problems: &[Problem], tasks: usize) -> Resu
             .collect();
         console.show(&list, |_, _| String::new())?;
     } else if problems.is_empty() {
+        // As JSON it is the empty list above.
         console.done(&format!("Configuration and catalogue are good: {tasks} tasks"))?;
     }
     if problems.is_empty() {

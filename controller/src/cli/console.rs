@@ -101,9 +101,9 @@ impl<'s> Console<'s> {
         let _ = self.err.write_all(text.as_bytes()).and_then(|()| self.err.flush());
     }
 
-    /// Says what was done; with `--json` there is nothing to say.
+    /// Says what was done.
     pub(super) fn done(&mut self, sentence: &str) -> Result<(), Failure> {
-        if self.json { Ok(()) } else { self.print(&terminal::done(sentence, self.style())) }
+        self.show(&serde_json::json!({ "done": sentence }), |_, style| terminal::done(sentence, style))
     }
 
     /// Asks a person; `None` when there is nobody to ask.

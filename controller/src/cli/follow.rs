@@ -92,6 +92,15 @@ pub(super) fn copy_output(client: &Client, console: &mut Console<'_>, id: RunId)
     shown.finish(console)
 }
 
+/// The output and its run as one value, now or when the run has ended.
+pub(super) fn output_as_json(client: &Client, console: &mut Console<'_>, id: RunId, wait: bool) -> Result<(), Failure> {
+    let run = if wait { wait_for(client, id)? } else { client.get(&format!("/api/runs/{id}"))? };
+    let mut bytes = Vec::new();
+    let mut stream = client.stream(&format!("/api/runs/{id}/output"))?;
+    stream.read_to_end(&mut bytes).map_err(|error| Failure::Unreachable(format!("The connection broke: {error}")))?;
+    console.show(&serde_json::json!({"run": run, "output": String::from_utf8_lossy(&bytes)}), |_, _| String::new())
+}
+
 /// How much of an output has been shown: after a broken connection it begins again from its start.
 #[derive(Default)]
 struct Shown {

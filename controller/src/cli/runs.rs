@@ -51,6 +51,9 @@ pub(super) fn cancel(client: &Client, console: &mut Console<'_>, name: &str) -> 
 
 pub(super) fn output(client: &Client, console: &mut Console<'_>, name: &str, wait: bool) -> Result<(), Failure> {
     let run = find(client, name)?;
+    if console.json {
+        return follow::output_as_json(client, console, run, wait);
+    }
     if wait { follow::output(client, console, run).map(drop) } else { follow::copy_output(client, console, run) }
 }
 
@@ -75,7 +78,7 @@ pub(super) fn run(client: &Client, console: &mut Console<'_>, args: args::Run, c
     if command.explain {
         let port = Some(config.mqtt.listen.port());
         let text = terminal::explain(&body, config.mqtt.topics.prefix(), client.url(), port, console.style());
-        return console.print(&text);
+        return console.show(&body, |_, _| text);
     }
     confirm(console, &mut body, &view)?;
     let accepted: AcceptedRuns = client.post("/api/runs", &body)?;

@@ -275,7 +275,7 @@ impl Turn<'_> {
             components.iter().map(|(key, (platform, _))| (key.clone(), *platform)).chain(going.clone()).collect();
         let mut values: Map<_, _> = components.into_iter().map(|(key, (_, value))| (key, value)).collect();
         values.extend(going.iter().map(|(key, platform)| (key.clone(), gone(*platform))));
-        let payload = place.text(pi, facts, values);
+        let payload = place.text(pi, facts, &values);
         if before != Some(&now_announced) {
             announced.insert(topic.clone(), now_announced);
             self.changed = true;

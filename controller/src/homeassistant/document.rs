@@ -112,7 +112,7 @@ impl Place {
     }
 
     /// The document's text.
-    pub(super) fn text(&self, pi: &PiId, facts: &Facts<'_>, components: Map<String, Value>) -> Vec<u8> {
+    pub(super) fn text(&self, pi: &PiId, facts: &Facts<'_>, components: &Map<String, Value>) -> Vec<u8> {
         let machine = Machine { place: self, pi, device: self.device(pi), facts };
         let document = json!({
             "dev": machine.device(),

@@ -134,8 +134,7 @@ impl Hub {
         if let (Some(started), Some(finished)) = (run.started_at, run.finished_at) {
             #[expect(clippy::cast_precision_loss, reason = "seconds of a run")]
             let seconds = (finished.unix_milliseconds() - started.unix_milliseconds()) as f64 / 1000.0;
-            let entry = self.numbers.seconds.entry(run.task.to_string()).or_insert((0, 0.0));
-            *entry = (entry.0 + 1, entry.1 + seconds);
+            self.numbers.seconds.entry(run.task.to_string()).or_default().add(seconds);
         }
     }
 
@@ -173,7 +172,12 @@ impl Hub {
             finished_runs: self.numbers.finished.clone(),
             run_seconds: self.numbers.seconds.clone(),
             dashboards: self.feed.dashboards(),
-            frames: self.feed.frames(),
+            feed: self.feed.counts(),
+            tasks: self.catalogue.tasks().count(),
+            uptime_seconds: self.now.monotonic.saturating_duration_since(self.started).as_secs(),
+            connected: self.connected,
+            outbox: self.outbox.len(),
+            commits: self.after.len(),
             refused_messages: self.numbers.refused_messages,
             broker: self.broker.as_ref().map(pistat_broker::BrokerHandle::statistics),
         }

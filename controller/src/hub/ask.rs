@@ -12,7 +12,10 @@ use pistat_protocol::{
 };
 use tokio::sync::{broadcast, oneshot, watch};
 
-use super::feed::Frame;
+use super::{
+    feed::{FeedCounts, Frame},
+    histogram::Histogram,
+};
 use crate::access::{Caller, SecretHash};
 
 /// Why a question is refused: an HTTP status and a sentence that a person can act on.
@@ -85,12 +88,22 @@ pub struct Numbers {
     pub open_runs: BTreeMap<RunState, u32>,
     /// Finished runs since the start, by task and final state.
     pub finished_runs: BTreeMap<(String, RunState), u64>,
-    /// The running time of finished runs since the start, by task: how many, and seconds together.
-    pub run_seconds: BTreeMap<String, (u64, f64)>,
+    /// The running time of finished runs since the start, by task.
+    pub run_seconds: BTreeMap<String, Histogram>,
+    /// Tasks of the catalogue.
+    pub tasks: usize,
+    /// How long the controller has run.
+    pub uptime_seconds: u64,
+    /// Whether there is a connection to the broker.
+    pub connected: bool,
+    /// Messages that wait to be published.
+    pub outbox: usize,
+    /// Commits that wait for the disk.
+    pub commits: usize,
     /// Connected dashboards.
     pub dashboards: usize,
-    /// Frames that were sent to dashboards since the start.
-    pub frames: u64,
+    /// What was written for dashboards since the start.
+    pub feed: FeedCounts,
     /// Messages that were refused since the start: malformed, foreign, retained requests.
     pub refused_messages: u64,
     /// The broker's counters, when it is ours.

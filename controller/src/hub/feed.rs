@@ -23,12 +23,24 @@ pub(crate) struct Feed {
     pending: Vec<Change>,
     flushed_at: Instant,
     sender: broadcast::Sender<Frame>,
-    frames: u64,
+    counts: FeedCounts,
+}
+
+/// What was written for dashboards since the start; each frame counts once, however many share it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FeedCounts {
+    /// Frames.
+    pub frames: u64,
+    /// Changes in them.
+    pub changes: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 impl Feed {
     pub(crate) fn new() -> Self {
-        Self { pending: Vec::new(), flushed_at: Instant::now(), sender: broadcast::Sender::new(FRAMES), frames: 0 }
+        let (sender, counts) = (broadcast::Sender::new(FRAMES), FeedCounts::default());
+        Self { pending: Vec::new(), flushed_at: Instant::now(), sender, counts }
     }
 
     /// How many dashboards are connected.
@@ -36,9 +48,9 @@ impl Feed {
         self.sender.receiver_count()
     }
 
-    /// How many frames were sent since the start.
-    pub(crate) fn frames(&self) -> u64 {
-        self.frames
+    /// What was written since the start.
+    pub(crate) fn counts(&self) -> FeedCounts {
+        self.counts
     }
 
     /// Tells every dashboard of a change, soon. Without any, nothing is kept.
@@ -59,11 +71,14 @@ impl Feed {
             return;
         }
         let changes = std::mem::take(&mut self.pending);
+        let count = changes.len() as u64;
         let message = ServerMessage::Changes { now, changes };
         if let Ok(text) = serde_json::to_string(&message) {
+            self.counts.bytes += text.len() as u64;
             // Nobody listening is no failure.
             let _ = self.sender.send(text.into());
-            self.frames += 1;
+            self.counts.frames += 1;
+            self.counts.changes += count;
         }
         self.flushed_at = Instant::now();
     }

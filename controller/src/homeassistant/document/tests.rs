@@ -52,8 +52,8 @@ fn document(pi: &PiId, info: &Info, sample: &Sample) -> Value {
     let buttons = vec![button("uptime", Ends::Exit), button("re-boot", Ends::Restart)];
     let facts = Facts { label: "Rack Pi 1".into(), info, buttons };
     let components = place().components(pi, &facts, &known(info, sample), None);
-    let values = components.into_iter().map(|(key, (_, value))| (key, value)).collect();
-    serde_json::from_slice(&place().text(pi, &facts, values)).unwrap()
+    let values: Map<String, Value> = components.into_iter().map(|(key, (_, value))| (key, value)).collect();
+    serde_json::from_slice(&place().text(pi, &facts, &values)).unwrap()
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn the_address_is_left_out_when_nobody_knows_it_and_unknown_boards_have_no_manuf
     let mut info = info();
     info.model = Some("Some Board".into());
     let facts = Facts { label: "x".into(), info: &info, buttons: Vec::new() };
-    let document: Value = serde_json::from_slice(&place.text(&pi("pi-1"), &facts, Map::new())).unwrap();
+    let document: Value = serde_json::from_slice(&place.text(&pi("pi-1"), &facts, &Map::new())).unwrap();
     assert!(document["dev"].get("cu").is_none() && document["dev"].get("mf").is_none());
 }
 
