@@ -111,7 +111,7 @@ impl Default for Limits {
             in_flight: 256,
             topic_aliases: 64,
             queue_bytes_qos0: 1024 * 1024,
-            qos0_patience_milliseconds: 500,
+            qos0_patience_milliseconds: 1_000,
             queue_bytes: 4 * 1024 * 1024,
             offline_bytes: 4 * 1024 * 1024,
             offline_messages: 10_000,
