@@ -90,7 +90,7 @@ pub(crate) struct FileSystems {
 impl FileSystems {
     /// Those of the machine whose `/proc` is under `root`.
     pub(crate) fn new(root: &Path) -> Self {
-        let table = Source::new(root.join("proc/self/mounts"));
+        let table = Source::with_long_records(root.join("proc/self/mounts"));
         Self { root: root.to_owned(), table, mounts: BTreeMap::new(), read_at: None, disks: None }
     }
 

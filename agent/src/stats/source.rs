@@ -6,7 +6,7 @@ use std::{fs::File, os::unix::fs::FileExt, path::PathBuf};
 const PAGE_BYTES: usize = 4096;
 
 /// A read that leaves so much of a page has reached the end: the kernel stops short of it only when the next record does not fit into the page,
-/// and no record of these files is so long, but for those that are one record and come whole.
+/// and no record of most files is so long, but for those that are one record and come whole.
 const LONGEST_RECORD_BYTES: usize = 1024;
 
 /// More than any of the files has: what comes after it in `/proc/stat` or `diskstats` of huge machines is not needed.
@@ -18,12 +18,18 @@ pub(crate) struct Source {
     path: PathBuf,
     file: Option<File>,
     text: Vec<u8>,
+    longest_record: usize,
 }
 
 impl Source {
     /// A file that may or may not be there.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, file: None, text: Vec::new() }
+        Self { path, file: None, text: Vec::new(), longest_record: LONGEST_RECORD_BYTES }
+    }
+
+    /// A file whose records may be of any length, as the mounts of containers are: only an empty read is its end.
+    pub(crate) fn with_long_records(path: PathBuf) -> Self {
+        Self { longest_record: PAGE_BYTES, ..Self::new(path) }
     }
 
     /// Its present content; `None` when it is not there, cannot be read, or is not text.
@@ -45,7 +51,7 @@ impl Source {
             }
             match file.read_at(&mut self.text[length..], length as u64).ok()? {
                 0 => return Some(length),
-                read if read + LONGEST_RECORD_BYTES <= PAGE_BYTES => return Some(length + read),
+                read if read + self.longest_record <= PAGE_BYTES => return Some(length + read),
                 read if length + read >= MOST_BYTES => return Some(complete_lines(&self.text[..length + read])),
                 read => length += read,
             }
