@@ -193,7 +193,8 @@ mod tests {
         let rules = Rules { users: &users, topics: &topics, discovery: "homeassistant" };
         let (mosquitto, emqx) = (rules.mosquitto(), rules.emqx());
         assert!(!mosquitto.contains("pattern") && !mosquitto.contains("%u"), "{mosquitto}");
-        assert!(mosquitto.contains("user pi-2\ntopic write home/pis/pi-2/stats\n"), "{mosquitto}");
+        let second = mosquitto.split("user pi-2\n").nth(1).unwrap_or_default();
+        assert!(second.contains("topic write home/pis/pi-2/stats\n") && !second.contains("pi-1"), "{mosquitto}");
         assert!(!emqx.contains("allow, all") && emqx.contains("{allow, {user, \"pi-2\"}, publish, "), "{emqx}");
     }
 

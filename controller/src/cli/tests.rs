@@ -460,7 +460,7 @@ fn every_command_in_the_documentation_is_understood() {
     for block in documents.iter().flat_map(|text| text.split("```").skip(1).step_by(2)) {
         let (language, text) = block.split_once('\n').unwrap();
         match language {
-            "" => text.lines().filter(|line| !line.is_empty()).for_each(|line| {
+            "terminal" => text.lines().filter(|line| !line.is_empty()).for_each(|line| {
                 crate::terminal::parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
                 counts[0] += 1;
             }),
