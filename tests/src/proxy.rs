@@ -82,12 +82,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass(
-    client: TcpStream,
-    target: SocketAddr,
-    mut cut: watch::Receiver<u64>,
-    delay: watch::Receiver<Duration>,
-) {
+async fn pass(client: TcpStream, target: SocketAddr, mut cut: watch::Receiver<u64>, delay: watch::Receiver<Duration>) {
     cut.mark_unchanged();
     let Ok(server) = TcpStream::connect(target).await else { return };
     // Small packets go on at once, as they would without us.
