@@ -153,7 +153,7 @@ test.describe("with one machine", () => {
     await enter();
     await expect(page.getByText("Add the first Pi of the fleet")).toBeVisible();
     await page.getByRole("button", { name: "Add a Pi" }).last().click();
-    await expect(page.getByRole("dialog").locator("code")).toContainText("pistat-agent --controller-url");
+    await expect(page.getByRole("dialog").locator("code")).toContainText("--controller-url");
   });
 });
 
