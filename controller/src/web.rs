@@ -1,6 +1,7 @@
 //! The HTTP server: dashboard, API, feed, and MQTT over WebSocket, on one port.
 //!
-//! Every route stands in one of four tables below, by the least role that may use it; what is in none does not exist. Who asks is found out in one place
+//! Every route stands in one of four tables below, by the least role that may use it; what is in none does not exist, and what is in one is described
+//! ([`openapi`]): its path and method stand on its handler. Who asks is found out in one place
 //! ([`login::authenticate`]), and whether they may in one place ([`login::require`]).
 
 mod accounts;
@@ -12,6 +13,7 @@ mod install;
 mod login;
 mod metrics;
 mod mqtt;
+mod openapi;
 mod output;
 mod problem;
 mod server;
@@ -22,18 +24,19 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{DefaultBodyLimit, Request},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::Response,
-    routing::{delete, get, post},
 };
 use pistat_broker::BrokerHandle;
 use pistat_protocol::account::Role;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::openapi::Description;
 use crate::{
     access::Access,
     config::Config,
@@ -110,57 +113,73 @@ impl Readers {
 }
 
 /// What anybody may ask for.
-fn open_routes() -> Router<Web> {
-    Router::new()
-        .route("/healthz", get(api::healthz))
-        .route("/api/login", post(login::login))
-        .route("/mqtt", get(mqtt::connect))
-        .route("/install.sh", get(install::script))
-        .route("/download/{target}", get(install::download))
-        .fallback(assets::asset)
+fn open_routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new()
+        .routes(routes!(api::healthz))
+        .routes(routes!(login::login))
+        .routes(routes!(mqtt::connect))
+        .routes(routes!(install::script))
+        .routes(routes!(install::download))
 }
 
 /// What any account may see.
-fn viewer_routes() -> Router<Web> {
-    Router::new()
-        .route("/metrics", get(metrics::metrics))
-        .route("/api/openapi.json", get(api::openapi))
-        .route("/api/me", get(login::me))
-        .route("/api/logout", post(login::logout))
-        .route("/api/ws", get(feed::connect))
-        .route("/api/pis", get(api::machines))
-        .route("/api/pis/{pi}", get(api::machine))
-        .route("/api/pis/{pi}/history", get(api::history))
-        .route("/api/tasks", get(api::tasks))
-        .route("/api/runs", get(api::runs))
-        .route("/api/runs/{run}", get(api::run))
-        .route("/api/runs/{run}/output", get(output::output))
-        .route("/api/groups/{group}", get(api::group))
-        .route("/api/events", get(api::events))
+fn viewer_routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new()
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(api::openapi))
+        .routes(routes!(login::me))
+        .routes(routes!(login::logout))
+        .routes(routes!(feed::connect))
+        .routes(routes!(api::machines))
+        .routes(routes!(api::machine))
+        .routes(routes!(api::history))
+        .routes(routes!(api::tasks))
+        .routes(routes!(api::runs))
+        .routes(routes!(api::run))
+        .routes(routes!(output::output))
+        .routes(routes!(api::group))
+        .routes(routes!(api::events))
 }
 
 /// What operators may do.
-fn operator_routes() -> Router<Web> {
-    Router::new()
-        .route("/api/pis/{pi}", axum::routing::patch(api::patch))
-        .route("/api/runs", post(api::start))
-        .route("/api/runs/{run}/cancel", post(api::cancel))
+fn operator_routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(routes!(api::patch)).routes(routes!(api::start)).routes(routes!(api::cancel))
 }
 
 /// What administrators may do.
-fn admin_routes() -> Router<Web> {
-    Router::new()
-        .route("/api/pis/{pi}", delete(api::forget))
-        .route("/api/login-links", post(login::link))
-        .route("/api/accounts", get(accounts::list).post(accounts::add))
-        .route("/api/accounts/{name}", delete(accounts::remove))
-        .route("/api/accounts/{name}/rotate", post(accounts::rotate))
-        .route("/api/join-token", get(accounts::join_token))
-        .route("/api/join-token/rotate", post(accounts::rotate_join_token))
-        .route("/api/installation", get(install::installation))
-        .route("/api/enrolments", get(accounts::enrolments).post(accounts::add_agent))
-        .route("/api/enrolments/{pi}", delete(api::forget))
-        .route("/api/enrolments/{pi}/reset", post(accounts::reset_agent))
+fn admin_routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new()
+        .routes(routes!(api::forget))
+        .routes(routes!(login::link))
+        .routes(routes!(accounts::list, accounts::add))
+        .routes(routes!(accounts::remove))
+        .routes(routes!(accounts::rotate))
+        .routes(routes!(accounts::join_token))
+        .routes(routes!(accounts::rotate_join_token))
+        .routes(routes!(install::installation))
+        .routes(routes!(accounts::enrolments, accounts::add_agent))
+        .routes(routes!(accounts::remove_agent))
+        .routes(routes!(accounts::reset_agent))
+}
+
+/// The routes of one role; of nobody's, everybody's.
+type Table = (Option<Role>, Router<Web>);
+
+/// The routes of each role, and the description of them all.
+fn tables() -> (Vec<Table>, Description) {
+    let tables = [
+        (None, open_routes()),
+        (Some(Role::Viewer), viewer_routes()),
+        (Some(Role::Operator), operator_routes()),
+        (Some(Role::Admin), admin_routes()),
+    ];
+    let (mut routers, mut described) = (Vec::new(), Vec::new());
+    for (role, table) in tables {
+        let (router, api) = table.split_for_parts();
+        routers.push((role, router));
+        described.push((role, api));
+    }
+    (routers, openapi::description(described))
 }
 
 /// All routes.
@@ -171,16 +190,18 @@ pub(crate) fn router(web: Web) -> Router {
             login::require(state.clone(), role, request, next)
         }))
     };
-    open_routes()
-        .merge(guarded(viewer_routes(), Role::Viewer))
-        .merge(guarded(operator_routes(), Role::Operator))
-        .merge(guarded(admin_routes(), Role::Admin))
-        .method_not_allowed_fallback(|| async {
-            Refused { status: 405, detail: "this address does not take that method".into() }
-        })
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::map_response(with_headers))
-        .with_state(web)
+    let (tables, description) = tables();
+    let all = tables.into_iter().fold(Router::new().fallback(assets::asset), |all, (role, routes)| match role {
+        Some(role) => all.merge(guarded(routes, role)),
+        None => all.merge(routes),
+    });
+    all.method_not_allowed_fallback(|| async {
+        Refused { status: 405, detail: "this address does not take that method".into() }
+    })
+    .layer(Extension(description))
+    .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+    .layer(middleware::map_response(with_headers))
+    .with_state(web)
 }
 
 /// Headers of every answer: nothing is framed, guessed, referred or fetched from elsewhere.

@@ -12,6 +12,7 @@ use crate::{
 /// `POST /api/login`: a single-use code from a sign-in link, or an account's token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged, deny_unknown_fields)]
 pub enum Login {
     /// The code in the fragment of a sign-in link.
@@ -29,6 +30,7 @@ pub enum Login {
 /// `POST /api/login-links` (admin; `pistat login`): a new single-use code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LoginLink {
     /// The code; it belongs into the fragment: `http://host:8000/#login=<code>`.
     pub code: String,
@@ -39,6 +41,7 @@ pub struct LoginLink {
 /// `POST /api/runs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewRun {
     /// Which task.
@@ -47,6 +50,7 @@ pub struct NewRun {
     pub target: Target,
     /// Its arguments.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, crate::task::ArgumentValue>))]
     pub args: Arguments,
     /// Two requests of one account with the same id within a day are one run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +69,7 @@ pub struct NewRun {
 /// How a run on many machines goes about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GroupOptions {
     /// How many machines at a time; all at once without it.
@@ -81,6 +86,7 @@ pub struct GroupOptions {
 /// The answer to `POST /api/runs`: 202, and everything it names is on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AcceptedRuns {
     /// The group, when the target was one.
     pub group: Option<RunId>,
@@ -91,19 +97,23 @@ pub struct AcceptedRuns {
 /// `PATCH /api/pis/{pi}`: what is absent stays as it is; null or an empty text takes it away.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PatchMachine {
     /// A new label; empty gives the agent's own back.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub label: Option<Option<String>>,
     /// A new responsibility.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub assignment: Option<Option<String>>,
     /// All of its tags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<Vec<Tag>>,
     /// The cadence in seconds; null gives the agent's own back.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<f64>))]
     pub interval: Option<Option<f64>>,
 }
 
@@ -116,6 +126,7 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 /// `POST /api/accounts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewAccount {
     /// Its name.
@@ -138,6 +149,7 @@ fn viewer() -> Role {
 /// A new token, shown once: answer to `POST /api/accounts`, `POST /api/accounts/{name}/rotate` and `POST /api/enrolments`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewToken {
     /// Whose.
     pub name: String,
@@ -148,6 +160,7 @@ pub struct NewToken {
 /// `GET /api/join-token`, `POST /api/join-token/rotate`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JoinTokenView {
     /// `<random>.<fingerprint of the controller's key>`.
     pub token: String,
@@ -156,6 +169,7 @@ pub struct JoinTokenView {
 /// `GET /api/installation`: what the command that adds a machine has to name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Installation {
     /// The SHA-256 of `/install.sh`, in hexadecimal.
     pub script_sha256: String,
@@ -166,6 +180,7 @@ pub struct Installation {
 /// `POST /api/enrolments`: a single-use token for one pi-id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewEnrolment {
     /// Which machine.
@@ -175,6 +190,7 @@ pub struct NewEnrolment {
 /// A machine that may connect: `GET /api/enrolments`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Enrolment {
     /// Which machine.
     pub pi: PiId,
@@ -191,6 +207,7 @@ pub struct Enrolment {
 /// Each column has one value for each step; null where nothing is known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct History {
     /// When the first step begins.
     pub start: Timestamp,
@@ -217,6 +234,7 @@ pub struct History {
 /// An error's body: problem+json (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// A URI that names the kind of problem, or `about:blank`.
     #[serde(rename = "type")]

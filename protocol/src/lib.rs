@@ -32,6 +32,8 @@ pub mod api;
 pub mod codec;
 pub mod dashboard;
 pub mod id;
+#[cfg(feature = "openapi")]
+mod openapi;
 pub mod order;
 pub mod stats;
 pub mod status;

@@ -9,6 +9,7 @@ use crate::time::Timestamp;
 /// One sample of one machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Sample {
     /// The machine's clock when it measured.
     pub time: Timestamp,
@@ -126,6 +127,7 @@ impl Sample {
 /// One real file system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Disk {
     /// Where it is mounted.
     pub mount: String,
@@ -144,6 +146,7 @@ pub struct Disk {
 /// Bits of `vcgencmd get_throttled`: 0 undervoltage, 1 frequency capped, 2 throttled, 3 soft temperature limit; 16 to 19 the same since boot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Power {
     /// The supply is below 4.63 V now.
     #[serde(default, skip_serializing_if = "Option::is_none")]

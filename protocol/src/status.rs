@@ -39,6 +39,7 @@ impl Availability {
 /// What an agent is willing to run. Its own policy comes last and wins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutionPolicy {
     /// Any order that its controller signed.
@@ -86,6 +87,7 @@ impl From<Session> for String {
 /// What a machine is: the retained payload of `info`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Info {
     /// The agent's own label (`--label`); it counts until somebody renames the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]

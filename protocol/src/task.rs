@@ -13,6 +13,7 @@ use crate::{
 /// Where a run stands. The agent reports, the controller alone decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// Accepted and on disk; not yet sent.
@@ -298,6 +299,7 @@ pub enum RequestAnswer {
 /// What a task's success looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Ends {
     /// Its process exits with code 0.
@@ -312,6 +314,7 @@ pub enum Ends {
 /// A task of the catalogue without its command: what `controller/tasks` and `GET /api/tasks` show.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TaskView {
     /// Its id.
     pub id: TaskId,
@@ -342,6 +345,7 @@ pub struct TaskView {
 /// One argument of a task, for forms and completion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ArgumentView {
     /// Its name.
     pub name: String,
@@ -356,6 +360,7 @@ pub struct ArgumentView {
 /// What values an argument takes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum ArgumentKind {
     /// One of a list.

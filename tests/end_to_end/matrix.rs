@@ -11,9 +11,6 @@ use serde_json::{Value, json};
 /// Who asks, from the least.
 const WHO: [&str; 4] = ["nobody", "viewer", "operator", "admin"];
 
-/// The router's tables.
-const ROUTER: &str = include_str!("../../controller/src/web.rs");
-
 /// The terminal's table.
 const TERMINAL: &str = include_str!("../../controller/src/terminal/help.rs");
 
@@ -85,35 +82,25 @@ const COMMANDS: [(&str, &str, usize); 16] = [
 /// The browser's messages; all but commands only look.
 const LOOKING: [&str; 7] = ["Ping", "Watch", "Follow", "Unfollow", "Command", "Confirm", "Complete"];
 
-/// The routes that the router has, with their tables' names.
-fn router() -> BTreeMap<(String, String), usize> {
-    let mut routes = BTreeMap::new();
-    let (mut table, mut found) = (None, 0);
-    for line in ROUTER.lines() {
-        if let Some(name) = line.trim().strip_prefix("fn ").and_then(|line| line.split_once("_routes()")) {
-            let role = ["open", "viewer", "operator", "admin"].iter().position(|role| *role == name.0);
-            table =
-                Some(role.unwrap_or_else(|| panic!("{} is a table of routes that this test does not know", name.0)));
-        }
-        let Some((_, rest)) = line.split_once(".route(\"") else { continue };
-        let (path, handlers) = rest.split_once('"').expect("a path ends");
-        let methods = ["get", "post", "put", "patch", "delete"].into_iter().filter(|method| {
-            handlers
-                .match_indices(&format!("{method}("))
-                .any(|(at, _)| !handlers[..at].ends_with(|c: char| c.is_alphanumeric()))
+/// The routes that the controller describes, which are those that it has: both come from one table.
+fn described(document: &Value) -> BTreeMap<(String, String), usize> {
+    let operations =
+        document["paths"].as_object().expect("the description has paths").iter().flat_map(|(path, item)| {
+            item.as_object()
+                .expect("a path has methods")
+                .iter()
+                .map(move |(method, operation)| (method, path, operation))
         });
-        for method in methods {
-            let key = (method.to_uppercase(), path.to_owned());
-            assert!(
-                routes.insert(key, table.expect("a route stands in a table")).is_none(),
-                "{method} {path} is twice there"
-            );
-            found += 1;
-        }
-        assert!(found > 0, "{line} has a method");
-    }
-    assert_eq!(ROUTER.matches(".route(").count(), ROUTER.matches(".route(\"").count(), "every route was understood");
-    routes
+    let routes = operations.map(|(method, path, operation)| {
+        let role = operation["description"].as_str().and_then(|text| text.strip_prefix("Needs the role "));
+        let least = match role {
+            None => 0,
+            Some(role) => WHO.iter().position(|who| role.starts_with(who)).expect("a role that this test knows"),
+        };
+        assert_eq!(least == 0, operation["security"] == json!([]), "{method} {path}");
+        ((method.to_uppercase(), path.clone()), least)
+    });
+    routes.collect()
 }
 
 /// A path where nothing is, for what stands in braces.
@@ -131,12 +118,14 @@ fn concrete(path: &str) -> String {
     path
 }
 
-#[test]
-fn every_route_of_the_router_is_in_the_matrix_and_none_else() {
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_of_the_router_is_in_the_matrix_and_none_else() {
+    let stack = Stack::start().await;
+    let document: Value = stack.http().get("/api/openapi.json").await.json();
     let named = ROUTES.iter().filter(|(_, path, _)| !["/", "/api/nothing"].contains(path));
     let named: BTreeMap<_, _> =
         named.map(|(method, path, least)| ((method.to_string(), path.to_string()), *least)).collect();
-    assert_eq!(router(), named);
+    assert_eq!(described(&document), named);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -352,6 +352,86 @@ fn tokens_are_alone_on_standard_output() {
 }
 
 #[test]
+fn every_command_that_asks_the_controller_prints_json_when_asked_and_nothing_else() {
+    let fleet = sample::fleet();
+    let mut run = fleet.runs[1].clone();
+    run.state = RunState::Succeeded;
+    let id = run.id.to_string();
+    let token = r#"{"name":"anna","token":"t0ken"}"#;
+    let machine = serde_json::to_string(&fleet.machines[1]).unwrap();
+    let group = format!(r#"{{"group":null,"runs":["{id}"]}}"#);
+    let mut answers = vec![
+        (leak(format!("GET /api/runs/{id}/output")), 200, "hello\n".to_owned()),
+        (leak(format!("GET /api/runs/{id}")), 200, serde_json::to_string(&run).unwrap()),
+        (leak(format!("POST /api/runs/{id}/cancel")), 202, String::new()),
+        ("GET /api/runs?", 200, serde_json::to_string(&fleet.runs).unwrap()),
+        ("POST /api/runs", 202, group),
+        ("PATCH /api/pis/pi-1", 200, machine),
+        ("POST /api/accounts/anna/rotate", 200, token.into()),
+        ("POST /api/accounts", 201, token.into()),
+        ("GET /api/accounts", 200, "[]".into()),
+        ("DELETE /api/accounts/anna", 204, String::new()),
+        ("POST /api/enrolments/pi-7/reset", 204, String::new()),
+        ("POST /api/enrolments", 201, token.into()),
+        ("GET /api/enrolments", 200, "[]".into()),
+        ("DELETE /api/enrolments/pi-7", 204, String::new()),
+        ("GET /api/join-token", 200, r#"{"token":"t0ken"}"#.into()),
+        ("POST /api/join-token/rotate", 200, r#"{"token":"t0ken"}"#.into()),
+        ("POST /api/login-links", 200, r#"{"code":"c0de","expires_at":"2026-11-22T12:00:00Z"}"#.into()),
+        ("GET /api/events", 200, "[]".into()),
+    ];
+    answers.extend(fleet_answers());
+    let server = Server::start(answers);
+    let commands = [
+        "login",
+        "pis",
+        "pi pi-1",
+        "task list",
+        "task run uptime pi-1",
+        "task run uptime pi-1 --detach",
+        "task run uptime pi-1 --explain",
+        "task cancel RUN",
+        "task assign pi-1 uptime",
+        "assign name pi-1 Garage",
+        "tag add pi-1 attic",
+        "settings pi-1 --interval default",
+        "runs",
+        "runs pi-1",
+        "show RUN",
+        "output RUN",
+        "output RUN --follow",
+        "events",
+        "account add anna",
+        "account list",
+        "account remove anna",
+        "account rotate anna",
+        "join-token show",
+        "join-token rotate",
+        "agent list",
+        "agent add pi-7",
+        "agent reset pi-7",
+        "agent remove pi-7",
+    ];
+    for command in commands {
+        let words: Vec<_> =
+            command.split(' ').map(|word| if word == "RUN" { &id } else { word }).chain(["--json"]).collect();
+        let ran = ask(&server, &words);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{command}: {}", ran.out);
+        serde_json::from_str::<serde_json::Value>(&ran.out)
+            .unwrap_or_else(|error| panic!("{command}: {error}: {}", ran.out));
+    }
+}
+
+#[test]
+fn shells_get_completions_of_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = pistat(&["completions", shell], &[], None);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert!(["join-token", "--at-once", "broker-acl"].iter().all(|word| ran.out.contains(word)), "{shell}");
+    }
+}
+
+#[test]
 fn runs_are_found_by_the_end_of_their_id() {
     let fleet = sample::fleet();
     let id = fleet.runs[1].id.to_string();

@@ -18,11 +18,23 @@ use crate::{
 };
 
 /// `GET /api/accounts`.
+#[utoipa::path(
+    get, path = "/api/accounts", operation_id = "accounts", tag = "accounts",
+    responses((status = 200, description = "All accounts", body = Vec<Account>))
+)]
 pub(super) async fn list(State(web): State<Web>) -> Result<Json<Vec<Account>>, Refused> {
     web.ask(Ask::Accounts).await.map(Json)
 }
 
 /// `POST /api/accounts`: the token is in the answer, and nowhere else.
+#[utoipa::path(
+    post, path = "/api/accounts", operation_id = "addAccount", tag = "accounts",
+    request_body = NewAccount,
+    responses(
+        (status = 201, description = "Its token, shown once", body = NewToken),
+        (status = 409, description = "The name is taken"),
+    )
+)]
 pub(super) async fn add(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
@@ -34,6 +46,15 @@ pub(super) async fn add(
 }
 
 /// `DELETE /api/accounts/{name}`.
+#[utoipa::path(
+    delete, path = "/api/accounts/{name}", operation_id = "removeAccount", tag = "accounts",
+    params(("name" = AccountName, Path, description = "Its name")),
+    responses(
+        (status = 204, description = "Removed, its sessions ended"),
+        (status = 404, description = "There is no such account"),
+        (status = 409, description = "The account admin cannot be removed"),
+    )
+)]
 pub(super) async fn remove(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
@@ -43,14 +64,25 @@ pub(super) async fn remove(
 }
 
 /// The optional body of `POST /api/accounts/{name}/rotate`.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Rotate {
+    /// Another role.
     #[serde(default)]
     role: Option<Role>,
 }
 
 /// `POST /api/accounts/{name}/rotate`: a new token, and another role if the body names one.
+#[utoipa::path(
+    post, path = "/api/accounts/{name}/rotate", operation_id = "rotateAccount", tag = "accounts",
+    params(("name" = AccountName, Path, description = "Its name")),
+    request_body = Option<Rotate>,
+    responses(
+        (status = 200, description = "Its new token, shown once", body = NewToken),
+        (status = 404, description = "There is no such account"),
+        (status = 409, description = "The account admin keeps its role"),
+    )
+)]
 pub(super) async fn rotate(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
@@ -65,12 +97,20 @@ pub(super) async fn rotate(
 }
 
 /// `GET /api/join-token`.
+#[utoipa::path(
+    get, path = "/api/join-token", operation_id = "joinToken", tag = "enrolment",
+    responses((status = 200, description = "The token with which machines join", body = JoinTokenView))
+)]
 pub(super) async fn join_token(State(web): State<Web>) -> Result<Json<JoinTokenView>, Refused> {
     let token = web.ask(Ask::JoinToken).await?.to_string();
     Ok(Json(JoinTokenView { token }))
 }
 
 /// `POST /api/join-token/rotate`.
+#[utoipa::path(
+    post, path = "/api/join-token/rotate", operation_id = "rotateJoinToken", tag = "enrolment",
+    responses((status = 200, description = "The new token; the old one has ended", body = JoinTokenView))
+)]
 pub(super) async fn rotate_join_token(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
@@ -80,11 +120,23 @@ pub(super) async fn rotate_join_token(
 }
 
 /// `GET /api/enrolments`.
+#[utoipa::path(
+    get, path = "/api/enrolments", operation_id = "enrolments", tag = "enrolment",
+    responses((status = 200, description = "Machines that may connect", body = Vec<Enrolment>))
+)]
 pub(super) async fn enrolments(State(web): State<Web>) -> Result<Json<Vec<Enrolment>>, Refused> {
     web.ask(Ask::Enrolments).await.map(Json)
 }
 
 /// `POST /api/enrolments`: a single-use token for one pi-id.
+#[utoipa::path(
+    post, path = "/api/enrolments", operation_id = "addAgent", tag = "enrolment",
+    request_body = NewEnrolment,
+    responses(
+        (status = 201, description = "A token that works once, for this machine", body = NewToken),
+        (status = 409, description = "The name is taken"),
+    )
+)]
 pub(super) async fn add_agent(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
@@ -95,7 +147,33 @@ pub(super) async fn add_agent(
     Ok((StatusCode::CREATED, Json(NewToken { name, token })))
 }
 
+/// `DELETE /api/enrolments/{pi}`: the same as forgetting the machine.
+#[utoipa::path(
+    delete, path = "/api/enrolments/{pi}", operation_id = "removeAgent", tag = "enrolment",
+    params(("pi" = PiId, Path, description = "Its pi-id")),
+    responses(
+        (status = 204, description = "Revoked, disconnected, its topics cleared"),
+        (status = 404, description = "There is no such machine"),
+        (status = 409, description = "The controller's own machine cannot be forgotten"),
+    )
+)]
+pub(super) async fn remove_agent(
+    web: State<Web>,
+    caller: Extension<Caller>,
+    pi: Path<PiId>,
+) -> Result<StatusCode, Refused> {
+    super::api::forget(web, caller, pi).await
+}
+
 /// `POST /api/enrolments/{pi}/reset`.
+#[utoipa::path(
+    post, path = "/api/enrolments/{pi}/reset", operation_id = "resetAgent", tag = "enrolment",
+    params(("pi" = PiId, Path, description = "Its pi-id")),
+    responses(
+        (status = 204, description = "One new enrolment is allowed"),
+        (status = 404, description = "There is no such machine"),
+    )
+)]
 pub(super) async fn reset_agent(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,

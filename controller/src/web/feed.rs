@@ -8,7 +8,7 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 use axum::{
     Extension,
     extract::{
-        ConnectInfo, State, WebSocketUpgrade,
+        ConnectInfo, State,
         ws::{Message, Utf8Bytes, WebSocket},
     },
     http::{HeaderMap, header},
@@ -23,7 +23,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use super::{Web, console, output::Follower};
+use super::{Web, console, output::Follower, problem::Handshake};
 use crate::{
     access::Caller,
     hub::{
@@ -51,12 +51,20 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 const MISSED_HEARTBEATS: u32 = 3;
 
 /// `GET /api/ws`.
+#[utoipa::path(
+    get, path = "/api/ws", operation_id = "feed", tag = "connections",
+    responses(
+        (status = 101, description = "The connection is a WebSocket now"),
+        (status = 400, description = "This is no WebSocket handshake"),
+        (status = 426, description = "The connection cannot become a WebSocket"),
+    )
+)]
 pub(super) async fn connect(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
     ConnectInfo(_peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
+    Handshake(upgrade): Handshake,
 ) -> Result<Response, Refused> {
     if !same_origin(&headers, &caller) {
         return Err(Refused::forbidden("the feed serves only this controller's own pages: the Origin is another's"));

@@ -17,11 +17,21 @@ use crate::{
 };
 
 /// `GET /install.sh`.
+#[utoipa::path(
+    get, path = "/install.sh", operation_id = "installScript", tag = "enrolment",
+    responses(
+        (status = 200, description = "The script that installs an agent", body = String, content_type = "text/x-shellscript; charset=utf-8"),
+    )
+)]
 pub(super) async fn script(State(web): State<Web>) -> ([(header::HeaderName, &'static str); 1], String) {
     ([(header::CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], web.downloads.script().await.text)
 }
 
 /// `GET /api/installation`: what the command has to name. It comes by an authenticated way, so it can vouch for what comes by the open one.
+#[utoipa::path(
+    get, path = "/api/installation", operation_id = "installation", tag = "enrolment",
+    responses((status = 200, description = "What the installing command names", body = Installation))
+)]
 pub(super) async fn installation(State(web): State<Web>) -> Json<Installation> {
     let script = web.downloads.script().await;
     let joining_here = script.architectures.into_iter().filter(|_| web.broker.is_some());
@@ -30,6 +40,14 @@ pub(super) async fn installation(State(web): State<Web>) -> Json<Installation> {
 }
 
 /// `GET /download/{target}`: the agent for a processor, or with `.sha256` behind it the checksum as `sha256sum -c` reads it.
+#[utoipa::path(
+    get, path = "/download/{target}", operation_id = "download", tag = "enrolment",
+    params(("target" = String, Path, description = "A processor; with .sha256 behind it the checksum")),
+    responses(
+        (status = 200, description = "The agent for a processor, or its checksum", content((Vec<u8> = "application/octet-stream"), (String = "text/plain; charset=utf-8"))),
+        (status = 404, description = "There is no agent for it"),
+    )
+)]
 pub(super) async fn download(State(web): State<Web>, Path(target): Path<String>) -> Result<Response, Refused> {
     let (name, is_checksum) = target.strip_suffix(".sha256").map_or((&*target, false), |name| (name, true));
     let architecture: Architecture = name.parse().map_err(Refused::missing)?;

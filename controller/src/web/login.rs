@@ -85,6 +85,14 @@ async fn wait_after_bad_credentials(web: &Web, peer: Option<IpAddr>) {
 }
 
 /// `POST /api/login`.
+#[utoipa::path(
+    post, path = "/api/login", operation_id = "login", tag = "accounts",
+    request_body = Login,
+    responses(
+        (status = 200, description = "Signed in: the cookie is the session", body = Me),
+        (status = 401, description = "The code or token is not valid (any more)"),
+    )
+)]
 pub(super) async fn login(
     State(web): State<Web>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -111,6 +119,10 @@ pub(super) async fn login(
 }
 
 /// `POST /api/logout`.
+#[utoipa::path(
+    post, path = "/api/logout", operation_id = "logout", tag = "accounts",
+    responses((status = 204, description = "Signed out"))
+)]
 pub(super) async fn logout(State(web): State<Web>, Extension(caller): Extension<Caller>) -> Result<Response, Refused> {
     if let Some(session) = caller.session() {
         web.ask(|reply| Ask::SignOut(session, reply)).await?;
@@ -122,11 +134,19 @@ pub(super) async fn logout(State(web): State<Web>, Extension(caller): Extension<
 }
 
 /// `GET /api/me`.
+#[utoipa::path(
+    get, path = "/api/me", operation_id = "me", tag = "accounts",
+    responses((status = 200, description = "Who asks", body = Me))
+)]
 pub(super) async fn me(Extension(caller): Extension<Caller>) -> Json<Me> {
     Json(Me { account: caller.account, role: caller.role })
 }
 
 /// `POST /api/login-links`.
+#[utoipa::path(
+    post, path = "/api/login-links", operation_id = "loginLink", tag = "accounts",
+    responses((status = 200, description = "A new single-use code", body = LoginLink))
+)]
 pub(super) async fn link(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,

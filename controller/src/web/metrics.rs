@@ -20,6 +20,12 @@ use super::Web;
 use crate::hub::ask::{Ask, Numbers, Refused};
 
 /// `GET /metrics`.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics", tag = "controller",
+    responses(
+        (status = 200, description = "Metrics in the Prometheus text format", body = String, content_type = "text/plain; version=0.0.4; charset=utf-8"),
+    )
+)]
 pub(super) async fn metrics(State(web): State<Web>) -> Result<Response, Refused> {
     let numbers = web.ask(Ask::Numbers).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&numbers)).into_response())

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use axum::{
     body::Bytes,
     extract::{
-        ConnectInfo, State, WebSocketUpgrade,
+        ConnectInfo, State,
         ws::{Message, WebSocket},
     },
     response::Response,
@@ -13,7 +13,7 @@ use axum::{
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::Web;
+use super::{Web, problem::Handshake};
 use crate::hub::ask::Refused;
 
 /// The largest WebSocket message: MQTT packets may be larger, they then come in several messages.
@@ -23,10 +23,19 @@ const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// `GET /mqtt`.
+#[utoipa::path(
+    get, path = "/mqtt", operation_id = "mqtt", tag = "connections",
+    responses(
+        (status = 101, description = "The connection is a WebSocket now"),
+        (status = 404, description = "There is no such broker here: it is another"),
+        (status = 400, description = "This is no WebSocket handshake of sub-protocol mqtt"),
+        (status = 426, description = "The connection cannot become a WebSocket"),
+    )
+)]
 pub(super) async fn connect(
     State(web): State<Web>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    upgrade: WebSocketUpgrade,
+    Handshake(upgrade): Handshake,
 ) -> Result<Response, Refused> {
     let Some(broker) = web.broker.clone() else {
         return Err(Refused::missing("this controller uses another MQTT broker: connect to that one"));

@@ -12,6 +12,7 @@ use futures_util::stream;
 use pistat_protocol::{dashboard::OutputPiece, id::RunId};
 use serde::Deserialize;
 use tokio::sync::watch;
+use utoipa::IntoParams;
 
 use super::{
     Web, api,
@@ -75,14 +76,24 @@ impl Follower {
 }
 
 /// The query of `GET /api/runs/{run}/output`.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OutputQuery {
+    /// Wait for more until the run ends.
     #[serde(default)]
     follow: bool,
 }
 
 /// `GET /api/runs/{run}/output?follow=`: text, with a mark where bytes are missing.
+#[utoipa::path(
+    get, path = "/api/runs/{run}/output", operation_id = "output", tag = "runs",
+    params(("run" = RunId, Path, description = "Its id"), OutputQuery),
+    responses(
+        (status = 200, description = "What it printed, with a mark where bytes are missing", body = String, content_type = "text/plain; charset=utf-8"),
+        (status = 404, description = "There is no such run"),
+    )
+)]
 pub(super) async fn output(
     State(web): State<Web>,
     Path(id): Path<RunId>,

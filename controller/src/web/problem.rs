@@ -2,8 +2,11 @@
 
 use axum::{
     Json,
-    extract::{FromRequest, FromRequestParts, rejection::JsonRejection},
-    http::{HeaderValue, StatusCode, header},
+    extract::{
+        FromRequest, FromRequestParts, WebSocketUpgrade, rejection::JsonRejection,
+        ws::rejection::WebSocketUpgradeRejection,
+    },
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use pistat_protocol::api::Problem;
@@ -51,5 +54,20 @@ pub(crate) struct Query<T>(pub(crate) T);
 impl From<axum::extract::rejection::QueryRejection> for Refused {
     fn from(rejection: axum::extract::rejection::QueryRejection) -> Self {
         Self { status: 400, detail: rejection.body_text() }
+    }
+}
+
+/// The handshake of a WebSocket; what is none is refused like everything else.
+pub(crate) struct Handshake(pub(crate) WebSocketUpgrade);
+
+impl<S: Send + Sync> FromRequestParts<S> for Handshake {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let refused = |rejection: WebSocketUpgradeRejection| Refused {
+            status: rejection.status().as_u16(),
+            detail: rejection.body_text(),
+        };
+        WebSocketUpgrade::from_request_parts(parts, state).await.map(Self).map_err(refused)
     }
 }
