@@ -30,12 +30,12 @@ on = ["@camera"]
 /// The machine that everything is asked for, and the only one that is known.
 pub const MACHINE: &str = "pi-1";
 
-/// What `argv` breaks, if it is approved for an operator on [`MACHINE`] with these arguments.
+/// What `command` breaks, if it is approved for an operator on [`MACHINE`] with these arguments.
 ///
 /// # Errors
 /// A sentence about what the catalogue does not describe.
-pub fn judge(task: &str, args: &Arguments, argv: &[String]) -> Result<(), String> {
-    let text = argv.iter().map(String::as_str).collect::<Vec<_>>();
+pub fn judge(task: &str, args: &Arguments, command: &[String]) -> Result<(), String> {
+    let text = command.iter().map(String::as_str).collect::<Vec<_>>();
     let holds = match (task, &text[..]) {
         ("every", ["every", choice, integer, number, boolean, pattern, dashed, "literal {i}", machine]) => {
             judge_every([choice, integer, number, boolean, pattern, dashed, machine])
@@ -47,7 +47,7 @@ pub fn judge(task: &str, args: &Arguments, argv: &[String]) -> Result<(), String
     };
     let known = ["c", "i", "n", "b", "t", "d", "m"];
     let given = args.keys().all(|name| known.contains(&name.as_str()));
-    if holds && given { Ok(()) } else { Err(format!("{task} with {args:?} is not {argv:?}")) }
+    if holds && given { Ok(()) } else { Err(format!("{task} with {args:?} is not {command:?}")) }
 }
 
 fn judge_every([choice, integer, number, boolean, pattern, dashed, machine]: [&str; 7]) -> bool {
