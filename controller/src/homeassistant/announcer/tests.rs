@@ -42,9 +42,9 @@ fn sample(cpu: Option<f32>, temperature: Option<f32>) -> Sample {
 }
 
 impl Stage {
-    fn new(place: Option<Place>, announced: Announced) -> Self {
+    fn new(place: Option<Place>, before: Announced) -> Self {
         let now = Instant::now();
-        let mut announcer = Announcer::new(place, announced);
+        let mut announcer = Announcer::new(place, before);
         announcer.connected(now);
         let info = info('a', &["cpu_percent", "temperature_celsius"]);
         Self { announcer, fleet: vec![pi()], info, label: "Rack".into(), now: now + SETTLE }
