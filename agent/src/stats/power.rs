@@ -1,7 +1,9 @@
 //! Power health of a Raspberry Pi: the firmware's throttle bits, or at least the kernel's undervoltage alarm.
 //!
-//! In this order: the firmware driver's `get_throttled` in `/sys` (Raspberry Pi's kernel), the `rpi_volt` hardware monitor (undervoltage only),
-//! and `vcgencmd get_throttled` at most once a minute, since it starts a process. Where nothing answers, nothing is said.
+//! In this order: the firmware driver's `get_throttled` in `/sys` (Raspberry Pi's kernel), `vcgencmd get_throttled` at most once a minute, since
+//! it starts a process, and the `rpi_volt` hardware monitor (undervoltage only). The file in `/sys` has been seen stuck at 0, so a 0 of its own
+//! needs the monitor's or the tool's word beside it where there is one. Where nothing answers, nothing is said; and a board that cannot notice
+//! undervoltage does not say that there is none.
 
 use std::{
     fs,
@@ -20,6 +22,9 @@ const PROCESS_PERIOD: Duration = Duration::from_secs(60);
 /// Where a Pi's own tool may be.
 const VCGENCMD: [&str; 2] = ["usr/bin/vcgencmd", "opt/vc/bin/vcgencmd"];
 
+/// Boards without the chip that notices undervoltage, by their model in the device tree.
+const NO_DETECTOR: [&str; 2] = ["Zero", "Compute Module"];
+
 /// The power health of this board.
 #[derive(Debug)]
 pub(crate) struct PowerHealth {
@@ -27,6 +32,7 @@ pub(crate) struct PowerHealth {
     alarm: Option<Source>,
     vcgencmd: Option<PathBuf>,
     asked: Option<(Instant, Option<u32>)>,
+    notices_undervoltage: bool,
 }
 
 impl PowerHealth {
@@ -37,19 +43,28 @@ impl PowerHealth {
         let alarm =
             monitors.into_iter().find(|(_, name)| name == "rpi_volt").map(|(path, _)| path.join("in0_lcrit_alarm"));
         let tool = VCGENCMD.iter().map(|path| root.join(path)).find(|path| path.exists());
-        let vcgencmd = tool.filter(|_| throttled.is_none());
+        let vcgencmd = tool.filter(|_| throttled.is_none() || alarm.is_none());
         let any = throttled.is_some() || alarm.is_some() || vcgencmd.is_some();
-        any.then(|| Self { throttled, alarm: alarm.map(Source::new), vcgencmd, asked: None })
+        let model = fs::read_to_string(root.join("proc/device-tree/model")).unwrap_or_default();
+        let notices_undervoltage = !NO_DETECTOR.iter().any(|kind| model.contains(kind));
+        any.then(|| Self { throttled, alarm: alarm.map(Source::new), vcgencmd, asked: None, notices_undervoltage })
     }
 
     /// What is known now; `None` when nothing is.
     pub(crate) fn read(&mut self) -> Option<Power> {
         let bits = self.throttled.as_mut().and_then(|file| parse_bits(file.read()?));
-        if let Some(bits) = bits.or_else(|| self.ask_tool()) {
-            return Some(Power::from_throttled(bits));
+        let bits = bits.filter(|bits| *bits != 0).or_else(|| self.ask_tool()).or(bits);
+        let alarm = self.alarm.as_mut().and_then(|file| parse_alarm(file.read()?));
+        let mut power = match (bits, alarm) {
+            (None, None) => return None,
+            (bits, _) => bits.map(Power::from_throttled).unwrap_or_default(),
+        };
+        power.undervoltage = power.undervoltage.max(alarm);
+        if !self.notices_undervoltage {
+            power.undervoltage = power.undervoltage.filter(|low| *low);
+            power.undervoltage_since_boot = power.undervoltage_since_boot.filter(|low| *low);
         }
-        let alarm = self.alarm.as_mut().and_then(|file| parse_alarm(file.read()?))?;
-        Some(Power { undervoltage: Some(alarm), ..Power::default() })
+        Some(power)
     }
 
     fn ask_tool(&mut self) -> Option<u32> {
@@ -118,6 +133,46 @@ mod tests {
         fs::write(monitor.join("in0_lcrit_alarm"), "1\n").unwrap();
         let power = PowerHealth::find(root.path()).unwrap().read().unwrap();
         assert_eq!(power, Power { undervoltage: Some(true), ..Power::default() });
+    }
+
+    fn board(model: &str, bits: &str, alarm: Option<&str>) -> Power {
+        let root = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("proc/device-tree/model", model);
+        put("sys/devices/platform/soc/soc:firmware/get_throttled", bits);
+        if let Some(alarm) = alarm {
+            put("sys/class/hwmon/hwmon1/name", "rpi_volt\n");
+            put("sys/class/hwmon/hwmon1/in0_lcrit_alarm", alarm);
+        }
+        PowerHealth::find(root.path()).unwrap().read().unwrap()
+    }
+
+    #[test]
+    fn what_the_firmwares_file_does_not_notice_the_alarm_does() {
+        let four = "Raspberry Pi 4 Model B Rev 1.4\0";
+        for (bits, alarm, low) in [
+            ("0", None, false),
+            ("0", Some("0"), false),
+            ("0", Some("1"), true),
+            ("50005", Some("0"), true),
+            ("1", None, true),
+        ] {
+            assert_eq!(board(four, bits, alarm).undervoltage, Some(low), "{bits} {alarm:?}");
+        }
+    }
+
+    #[test]
+    fn a_board_that_cannot_notice_undervoltage_does_not_deny_it() {
+        for model in ["Raspberry Pi Zero 2 W Rev 1.0\0", "Raspberry Pi Compute Module 4 Rev 1.1\0"] {
+            let power = board(model, "0", Some("0"));
+            assert_eq!((power.undervoltage, power.undervoltage_since_boot), (None, None), "{model}");
+            assert_eq!(power.throttled, Some(false), "the rest is known");
+            assert_eq!(board(model, "50005", None).undervoltage, Some(true), "what it says is believed");
+        }
     }
 
     #[test]
