@@ -427,7 +427,7 @@ fn shells_get_completions_of_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = pistat(&["completions", shell], &[], None);
         assert_eq!(ran.code, 0, "{}", ran.err);
-        assert!(["join-token", "--at-once", "broker-acl"].iter().all(|word| ran.out.contains(word)), "{shell}");
+        assert!(["join-token", "at-once", "broker-acl"].iter().all(|word| ran.out.contains(word)), "{shell}");
     }
 }
 

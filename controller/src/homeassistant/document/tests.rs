@@ -45,7 +45,7 @@ fn known(info: &Info, sample: &Sample) -> Known {
 }
 
 fn button(task: &str, ends: Ends) -> Button {
-    Button { task: task.parse().unwrap(), label: "A task".into(), ends }
+    Button { task: task.parse().unwrap(), label: format!("Task {task}"), ends }
 }
 
 fn document(pi: &PiId, info: &Info, sample: &Sample) -> Value {
