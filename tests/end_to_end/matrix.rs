@@ -71,7 +71,7 @@ const COMMANDS: [(&str, &str, usize); 16] = [
     ("runs", "runs", 1),
     ("show", "show 01938f00-0000-7000-8000-000000000000", 1),
     ("output", "output 01938f00-0000-7000-8000-000000000000", 1),
-    ("tag add", "tag add controller matrix", 2),
+    ("tag add", "tag add controller another", 2),
     ("tag remove", "tag remove controller matrix", 2),
     ("settings", "settings controller --interval 7", 2),
     ("theme", "theme amber", 1),
@@ -188,6 +188,9 @@ fn every_command_and_message_is_in_the_matrix_and_none_else() {
 async fn every_role_gets_exactly_its_commands_over_the_feed() {
     let stack = Stack::start().await;
     assert_eq!(Feed::connect(&stack.anonymous()).await.err(), Some(401), "nobody has no feed at all");
+    // There is a tag to take away: what does not exist is told to everybody who may look.
+    let tagged = stack.http().send("PATCH", "/api/pis/controller", Some(json!({"tags": ["matrix"]}))).await;
+    assert_eq!(tagged.status, 200, "{tagged:?}");
     let before = stack.http().get("/api/pis").await.json::<Vec<Value>>();
     for (rank, name) in [(1, "viewer"), (2, "operator"), (3, "admin")] {
         let http = stack.account(&format!("{name}-1"), name).await.0;

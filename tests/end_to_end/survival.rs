@@ -136,6 +136,37 @@ async fn a_connection_cut_at_any_instant_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_restarted_at_any_instant_settles_every_run() {
+    // A restart is a kill, and another boot id when the agent comes back: a private mount namespace shows it one.
+    let folder = tempfile::tempdir().unwrap();
+    let boot_id = folder.path().join("boot_id");
+    let boot = |round: usize| std::fs::write(&boot_id, format!("{round:08}-1111-4111-8111-111111111111\n")).unwrap();
+    boot(0);
+    let file = boot_id.to_str().unwrap().to_owned();
+    let script = format!("mount --bind {file} /proc/sys/kernel/random/boot_id && exec \"$@\"");
+    let wrapper = ["unshare", "--mount", "--map-root-user", "sh", "-c", &script, "booted"];
+    let mut trial = std::process::Command::new(wrapper[0]);
+    if !trial.args(&wrapper[1..]).arg("true").status().is_ok_and(|status| status.success()) {
+        eprintln!("NOT TESTED HERE: restarts, since this machine allows no private mounts");
+        return;
+    }
+    let mut dice = Dice::new();
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut agent = stack.agent("pi-1").wrapped_in(&wrapper).online(&http).await;
+    let mut accepted = Accepted::default();
+    for round in 0..rounds() {
+        accepted.ask(&http, "pi-1", round, 0.3).await;
+        tokio::time::sleep(dice.duration(Duration::from_millis(900))).await;
+        agent.kill();
+        boot(round + 1);
+        agent.restart();
+    }
+    back(&agent, &http).await;
+    accepted.settle(&http, &stack.marks()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn long_output_survives_cut_connections_without_a_gap() {
     let mut dice = Dice::new();
     let stack = Stack::start().await;

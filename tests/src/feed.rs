@@ -79,6 +79,17 @@ impl Feed {
         }
     }
 
+    /// The next message as it came; `None` when the controller closed the feed.
+    pub async fn text(&mut self) -> Option<tungstenite::Utf8Bytes> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => return Some(text),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
     /// Reads until `find` gives something.
     ///
     /// # Panics

@@ -4,7 +4,7 @@
 //! catalogue does not describe, a topic that does not read back as it was written. [`mutate`] makes bytes that nearly make sense out of a target's corpus.
 //!
 //! The corpora in `corpus/` and some thousand mutations of them run as ordinary tests. Longer:
-//! `cargo run --release -p pistat-fuzz -- orders 10000000`; guided by coverage, with cargo-fuzz: `guided/README.md`.
+//! `cargo run --release -p pistat-fuzz -- orders 10000000`.
 
 pub mod catalogue;
 pub mod mutate;

@@ -1,0 +1,141 @@
+//! What a fleet costs: a simulated one against a real controller, and against the Python original's shape.
+//!
+//! `cargo bench -p pistat-tests --bench fleet -- WHAT`, where WHAT is
+//! `feed` (a sample's way to the browser's WebSocket frame, and the controller's processor time, machines × browsers),
+//! `original` (the same of `original/main.py`; `PISTAT_ORIGINAL_PYTHON` names a Python with its requirements),
+//! `start` (from the program's start until it serves), `memory` (with 0, 1,000 and 10,000 machines), `writes` (bytes to the disk in an hour),
+//! or `curve` (cost per sample from 10 to 10,000 machines, as an SVG on standard output).
+//!
+//! `PISTAT_BENCH_SECONDS` is how long each row is measured, `PISTAT_BENCH_MACHINES` and `PISTAT_BENCH_BROWSERS` are lists such as `50,200`.
+
+#[path = "fleet/curve.rs"]
+mod curve;
+#[path = "fleet/load.rs"]
+mod load;
+#[path = "fleet/original.rs"]
+mod original;
+
+use std::{
+    io::{Read, Write},
+    time::{Duration, Instant},
+};
+
+use load::{Cost, Row, report, seconds};
+use pistat_sim::{Counts, Fleet, Plan, Roll};
+use pistat_tests::{Feed, Stack};
+
+#[tokio::main]
+async fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    match words.first().map(String::as_str) {
+        Some("feed") => feed().await,
+        Some("original") => original::measure().await,
+        Some("start") => start().await,
+        Some("memory") => memory().await,
+        Some("writes") => writes().await,
+        Some("curve") => curve::measure().await,
+        _ => eprintln!("say what: feed, original, start, memory, writes or curve"),
+    }
+}
+
+/// A controller with so many machines, all connected.
+async fn fleet(machines: usize, interval: Duration, epoch: Instant) -> (Stack, Fleet) {
+    let stack = Stack::start().await;
+    let mut roll = Roll::default();
+    let token = stack.join_token().parse().expect("the controller wrote a join token");
+    let plan = Plan {
+        interval,
+        ramp: Duration::from_millis(u64::try_from(machines).unwrap_or(0) / 2),
+        marks_since: Some(epoch),
+        ..Plan::new(stack.said.mqtt)
+    };
+    let credentials = roll.fill(stack.said.mqtt, &token, &plan.topics, machines).await.expect("the fleet enrols");
+    let fleet = Fleet::start(plan, credentials);
+    fleet.connected(machines as u64).await;
+    (stack, fleet)
+}
+
+async fn feed() {
+    let epoch = Instant::now();
+    println!("{}", Row::HEAD);
+    for machines in load::list("PISTAT_BENCH_MACHINES", &[50, 200, 1000]) {
+        let (mut stack, fleet) = fleet(machines, Duration::from_secs(1), epoch).await;
+        for browsers in load::list("PISTAT_BENCH_BROWSERS", &[1, 10, 50]) {
+            let mut feeds = Vec::new();
+            for _ in 0..browsers {
+                feeds.push(stack.feed().await);
+            }
+            let id = stack.process().id();
+            let row = load::watch(machines, feeds, id, epoch, read_marks).await;
+            println!("{row}");
+        }
+        drop(fleet);
+    }
+}
+
+/// The next frame's marks: when each of its samples was said.
+async fn read_marks(feed: &mut Feed, marks: &mut Vec<u64>) -> bool {
+    let Some(text) = feed.text().await else { return false };
+    load::marks(&text, "\"disk_read_bytes_per_second\":", marks);
+    true
+}
+
+/// From the start of the program until `/healthz` answers.
+async fn start() {
+    let mut stack = Stack::start().await;
+    let mut took = Vec::new();
+    for _ in 0..20 {
+        assert_eq!(stack.stop().await, 0);
+        let address = stack.said.http_address;
+        let started = Instant::now();
+        let ready = std::thread::spawn(move || {
+            while !answers(address) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            started.elapsed()
+        });
+        stack.restart().await;
+        took.push(ready.join().expect("the controller answers"));
+    }
+    report("from the start until it serves", &mut took);
+}
+
+fn answers(address: std::net::SocketAddr) -> bool {
+    let Ok(mut stream) = std::net::TcpStream::connect(address) else { return false };
+    let mut answer = String::new();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.1 200")
+}
+
+async fn memory() {
+    println!(
+        "machines  resident MB  of it its own MB  % of a core   (a sample of each machine every 5 s, one browser)"
+    );
+    for machines in load::list("PISTAT_BENCH_MACHINES", &[0, 1000, 10_000]) {
+        let (mut stack, fleet) = fleet(machines, Duration::from_secs(5), Instant::now()).await;
+        let _feed = stack.feed().await;
+        let cost = Cost::of(stack.process().id());
+        tokio::time::sleep(Duration::from_secs(seconds(30))).await;
+        let cost = cost.since();
+        println!("{machines:>8}  {:>11.1}  {:>15.1}  {:>11.1}", cost.resident_mb, cost.own_mb, cost.core_percent);
+        drop(fleet);
+    }
+}
+
+async fn writes() {
+    let machines = 10;
+    let (mut stack, fleet) = fleet(machines, Duration::from_secs(5), Instant::now()).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let id = stack.process().id();
+    let (before, started) = (load::written_bytes(id), Instant::now());
+    tokio::time::sleep(Duration::from_secs(seconds(180))).await;
+    let bytes = load::written_bytes(id) - before;
+    let hours = started.elapsed().as_secs_f64() / 3600.0;
+    let samples = Counts::get(&fleet.counts().samples);
+    println!(
+        "{machines} idle machines: {bytes} bytes in {:.0} s, {:.2} MB an hour ({samples} samples)",
+        hours * 3600.0,
+        bytes as f64 / 1e6 / hours
+    );
+}

@@ -1,0 +1,185 @@
+//! Browsers that time what they see, and what a process costs meanwhile.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use pistat_tests::statistics::percentile;
+use tokio::task::JoinSet;
+
+/// Clock ticks of `/proc/<pid>/stat` in a second: Linux has had 100 on every machine that we run on.
+const TICKS: f64 = 100.0;
+
+/// Before a row counts, so that connecting is not measured.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// How long each row is measured.
+pub fn seconds(default: u64) -> u64 {
+    std::env::var("PISTAT_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// A list of numbers from the environment.
+pub fn list(variable: &str, default: &[usize]) -> Vec<usize> {
+    match std::env::var(variable) {
+        Ok(text) => text.split(',').filter_map(|word| word.trim().parse().ok()).collect(),
+        Err(_) => default.to_vec(),
+    }
+}
+
+/// What a process has cost so far, or between two looks.
+pub struct Cost {
+    id: u32,
+    at: Instant,
+    ticks: f64,
+    pub core_percent: f64,
+    pub cpu_seconds: f64,
+    pub resident_mb: f64,
+    pub own_mb: f64,
+}
+
+impl Cost {
+    pub fn of(id: u32) -> Self {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let words: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
+        let tick = |index: usize| words.get(index).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+        };
+        let (resident_mb, own_mb) = (field("VmRSS:"), field("RssAnon:"));
+        Self {
+            id,
+            at: Instant::now(),
+            ticks: tick(11) + tick(12),
+            core_percent: 0.0,
+            cpu_seconds: 0.0,
+            resident_mb,
+            own_mb,
+        }
+    }
+
+    pub fn since(&self) -> Self {
+        let now = Self::of(self.id);
+        let cpu_seconds = (now.ticks - self.ticks) / TICKS;
+        let core_percent = 100.0 * cpu_seconds / self.at.elapsed().as_secs_f64();
+        Self { core_percent, cpu_seconds, ..now }
+    }
+}
+
+/// Bytes that a process has caused to be written to a disk.
+pub fn written_bytes(id: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{id}/io")).unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// All numbers that follow `name` in a frame.
+pub fn marks(text: &str, name: &str, marks: &mut Vec<u64>) {
+    for (at, _) in text.match_indices(name) {
+        let digits = text[at + name.len()..].bytes().take_while(u8::is_ascii_digit);
+        marks.push(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')));
+    }
+}
+
+/// One row of a table.
+pub struct Row {
+    machines: usize,
+    browsers: usize,
+    per_second: f64,
+    took: Vec<Duration>,
+    cost: Cost,
+}
+
+impl Row {
+    pub const HEAD: &'static str =
+        "machines  browsers  samples seen/s  of expected  p50 ms  p99 ms  most ms  % of a core  resident MB";
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut took = self.took.clone();
+        let mut ms = |percent| percentile(&mut took, percent).as_secs_f64() * 1e3;
+        let expected = (self.machines * self.browsers) as f64;
+        write!(
+            f,
+            "{:>8}  {:>8}  {:>14.0}  {:>10.0}%  {:>6.1}  {:>6.1}  {:>7.1}  {:>11.1}  {:>11.1}",
+            self.machines,
+            self.browsers,
+            self.per_second,
+            100.0 * self.per_second / expected,
+            ms(50),
+            ms(99),
+            ms(100),
+            self.cost.core_percent,
+            self.cost.resident_mb
+        )
+    }
+}
+
+/// Lets browsers look for a while, and times every sample that they see, from when it was said.
+pub async fn watch<F: Send + 'static>(
+    machines: usize,
+    feeds: Vec<F>,
+    process: u32,
+    epoch: Instant,
+    read: impl AsyncFn(&mut F, &mut Vec<u64>) -> bool + Copy + Send + 'static,
+) -> Row {
+    let browsers = feeds.len();
+    let begin = Instant::now() + WARM_UP;
+    let end = begin + Duration::from_secs(seconds(10));
+    let local = tokio::task::LocalSet::new();
+    let mut looking = JoinSet::new();
+    for mut feed in feeds {
+        looking.spawn_local_on(
+            async move {
+                let (mut took, mut seen) = (Vec::new(), Vec::new());
+                while Instant::now() < end {
+                    seen.clear();
+                    match tokio::time::timeout_at(end.into(), read(&mut feed, &mut seen)).await {
+                        Ok(true) => {}
+                        _ => break,
+                    }
+                    let now = Instant::now();
+                    if now >= begin {
+                        let said = seen.iter().map(|mark| epoch + Duration::from_micros(*mark));
+                        // What was said before, or by no machine of ours, is not timed.
+                        took.extend(
+                            said.filter(|said| *said >= begin - WARM_UP)
+                                .map(|said| now.saturating_duration_since(said)),
+                        );
+                    }
+                }
+                took
+            },
+            &local,
+        );
+    }
+    let measuring = async {
+        tokio::time::sleep_until(begin.into()).await;
+        let cost = Cost::of(process);
+        tokio::time::sleep_until(end.into()).await;
+        cost.since()
+    };
+    let (cost, took) = local
+        .run_until(async {
+            let all = async {
+                let mut all = Vec::new();
+                while let Some(took) = looking.join_next().await {
+                    all.extend(took.expect("a browser does not panic"));
+                }
+                all
+            };
+            tokio::join!(measuring, all)
+        })
+        .await;
+    let per_second = took.len() as f64 / (end - begin).as_secs_f64();
+    Row { machines, browsers, per_second, took, cost }
+}
+
+/// Percentiles in a line.
+pub fn report(what: &str, took: &mut [Duration]) {
+    let mut ms = |percent| percentile(took, percent).as_secs_f64() * 1e3;
+    let (p50, p99) = (ms(50), ms(99));
+    println!("{what}: p50 {p50:.1} ms, p99 {p99:.1} ms ({} times)", took.len());
+}
