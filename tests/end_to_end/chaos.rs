@@ -41,6 +41,9 @@ const DISK: &str = "size=96m";
 /// How much more memory the controller may hold at the end than at the start.
 const MEMORY_GROWTH: u64 = 32 * 1024 * 1024;
 
+/// All retained messages have come when no other has come for so long.
+const LULL: Duration = Duration::from_millis(500);
+
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -601,15 +604,16 @@ async fn retained(stack: &Stack) -> BTreeMap<String, Vec<u8>> {
     let mut client = Mqtt::connect(stack.said.mqtt, "admin", &stack.admin_token()).await.expect("the broker is there");
     client.granted(&["pistat/#"]).await;
     let mut retained = BTreeMap::new();
-    while let Some(heard) = client.next(Duration::from_millis(500)).await {
-        if let Heard::Message(publish) = heard {
-            if !publish.retain {
-                continue;
-            }
-            retained.insert(String::from_utf8_lossy(&publish.topic).into_owned(), publish.payload.to_vec());
-        }
-        if retained.len() > 100_000 {
-            break;
+    // Machines go on talking: it is over when nothing retained has come for a moment, not when nothing at all has.
+    let mut newest = Instant::now();
+    while newest.elapsed() < LULL
+        && let Some(heard) = client.next(LULL).await
+    {
+        if let Heard::Message(publish) = heard
+            && publish.retain
+            && retained.insert(String::from_utf8_lossy(&publish.topic).into_owned(), publish.payload.to_vec()).is_none()
+        {
+            newest = Instant::now();
         }
     }
     retained

@@ -194,17 +194,13 @@ async fn home_assistants_birth_is_answered_with_documents_availability_and_state
     ha.granted(&["homeassistant/#", "pistat/+/status", "pistat/+/stats"]).await;
     ha.message("the machine is announced", |topic, _| (topic == DOCUMENT).then_some(())).await;
     ha.publish("homeassistant/status", "online", false).await;
-    let mut order = Vec::new();
+    // The machine was announced only just, so the controller's own document may be repeated before: what counts is what follows the machine's.
+    let mut expected = [DOCUMENT, "pistat/controller/status", "pistat/pi-1/stats"].into_iter().peekable();
     ha.message("documents, then availability, then state", |topic, publish| {
-        let live = !publish.retain && [DOCUMENT, "pistat/controller/status", "pistat/pi-1/stats"].contains(&topic);
-        if live && !order.contains(&topic.to_owned()) {
-            order.push(topic.to_owned());
-        }
-        (topic == "pistat/pi-1/stats" && order.contains(&DOCUMENT.to_owned()) && live).then_some(())
+        let _ = expected.next_if(|expected| topic == *expected && !publish.retain);
+        expected.peek().is_none().then_some(())
     })
     .await;
-    let place = |topic: &str| order.iter().position(|other| other == topic).unwrap_or_else(|| panic!("{order:?}"));
-    assert!(place(DOCUMENT) < place("pistat/controller/status"), "{order:?}");
     drop(agent);
 }
 
