@@ -20,7 +20,7 @@ pub enum SlowSubscriber {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Clients connected at once, over all listeners. 10,000 is ten times the largest fleet expected of one Pi.
+    /// Clients connected at once, over all listeners. 12,000 is a fleet of 10,000, the controller, and people.
     pub connections: usize,
     /// Clients connected at once from one network address; a fleet behind one router shares an address.
     pub connections_per_address: usize,
@@ -97,8 +97,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 10_000,
-            connections_per_address: 10_000,
+            connections: 12_000,
+            connections_per_address: 12_000,
             handshakes_per_address: 1_000,
             connections_per_account: 1_000,
             connect_seconds: 10,

@@ -10,6 +10,9 @@ use pistat::{
     start::Welcome,
 };
 
+/// As many files as the packaged service may open: far more than the broker's connections.
+const OPEN_FILES: u64 = 65_536;
+
 fn main() -> ExitCode {
     match cli::start(std::env::args_os()) {
         Entry::Done(code) => code,
@@ -28,6 +31,7 @@ fn serve(flags: &Flags) -> ExitCode {
         }
     };
     log_to_stderr(config.log_level.as_str());
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -36,6 +40,19 @@ fn serve(flags: &Flags) -> ExitCode {
         }
     };
     runtime.block_on(run(config))
+}
+
+/// Each machine is an open socket, and a shell allows 1,024 of them unless somebody asks for more. What the system does not grant, the broker refuses.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let allowed = getrlimit(Resource::Nofile);
+    let wanted = allowed.maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+    if allowed.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: allowed.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the number of open files cannot be raised; a large fleet may not fit");
+        }
+    }
 }
 
 async fn run(config: Config) -> ExitCode {
