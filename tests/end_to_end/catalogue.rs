@@ -128,9 +128,13 @@ async fn a_broken_catalogue_is_refused_with_its_problems_and_the_old_one_stays()
         if tasks.iter().any(|task| task.id.as_str() == "new-one") { Ok(()) } else { Err("not yet") }
     })
     .await;
-    let retained = stack.mosquitto().receive(&["-t", "pistat/controller/tasks", "-C", "1", "-W", "10"]).await;
-    let retained: Vec<Value> = serde_json::from_str(&retained.stdout).unwrap();
-    assert!(retained.iter().any(|task| task["id"] == "new-one"));
+    // It is published once it is in force, so a moment later.
+    let retained = eventually("the new task is in the retained catalogue", PATIENCE, async || {
+        let heard = stack.mosquitto().receive(&["-t", "pistat/controller/tasks", "-C", "1", "-W", "10"]).await;
+        let tasks: Vec<Value> = serde_json::from_str(&heard.stdout).map_err(|error| error.to_string())?;
+        if tasks.iter().any(|task| task["id"] == "new-one") { Ok(tasks) } else { Err(heard.stdout) }
+    })
+    .await;
     assert!(retained.iter().all(|task| task.get("command").is_none()), "commands stay at home");
 }
 
