@@ -81,6 +81,8 @@ pub(crate) struct Outgoing {
 /// flag tells what is old from what is said now.
 fn filters(topics: &Topics, enrolment: bool, birth: Option<&str>) -> Vec<Wanted> {
     let requests = topics.format(&Topic::Request("x".parse().expect("a pi-id"))).replacen("/x/", "/+/", 1);
+    // The states of runs are our own words: heard is only what the broker still had from before.
+    let statuses = format!("{}/+/task/+/status", topics.prefix());
     let own = PiId::controller();
     let mut filters: Vec<Wanted> = Vec::new();
     let all = topics.controller_filters().into_iter().chain(topics.agent_filters(&own));
@@ -90,10 +92,10 @@ fn filters(topics: &Topics, enrolment: bool, birth: Option<&str>) -> Vec<Wanted>
         if known || own_status || (filter.starts_with('$') && !enrolment) {
             continue;
         }
-        let as_published = filter == requests;
-        filters.push(Wanted { filter, qos, as_published });
+        let (as_published, no_local) = (filter == requests, filter == statuses);
+        filters.push(Wanted { filter, qos, as_published, no_local });
     }
-    let births = birth.map(|topic| Wanted { filter: topic.into(), qos: 1, as_published: false });
+    let births = birth.map(|topic| Wanted { filter: topic.into(), qos: 1, as_published: false, no_local: false });
     filters.extend(births);
     filters
 }

@@ -207,8 +207,10 @@ pub(crate) struct Hub {
     numbers: Counted,
     /// Of the newest id, so that ids never go back.
     last_id_milliseconds: u64,
-    /// Ended runs whose retained topics are to be said again, or cleared again, after the start.
+    /// Ended runs whose retained topics are to be said again.
     repairs: VecDeque<pistat_protocol::dashboard::Run>,
+    /// Runs of which the broker retains something though it should not.
+    strays: VecDeque<(PiId, RunId)>,
     started: Instant,
     now: Now,
 }
@@ -226,8 +228,7 @@ impl Hub {
     pub(crate) fn new(parts: HubParts) -> Self {
         let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt_port } = parts;
         let now = Now::get();
-        let ended = loaded.recent_runs.iter().filter(|record| record.run.state.is_final() && !record.retained);
-        let repairs = loaded.retained_runs.iter().chain(ended).map(|record| record.run.clone()).collect();
+        let repairs = loaded.retained_runs.iter().map(|record| record.run.clone()).collect();
         let kept = KeptRuns {
             open: loaded.open_runs,
             retained: loaded.retained_runs,
@@ -276,6 +277,7 @@ impl Hub {
             numbers: Counted::default(),
             last_id_milliseconds: 0,
             repairs,
+            strays: VecDeque::new(),
             started: now.monotonic,
             config,
             now,

@@ -242,6 +242,11 @@ impl Runs {
         runs
     }
 
+    /// The newest ended runs whose status is retained on the broker.
+    pub(crate) fn newest_retained(&self) -> impl Iterator<Item = Run> {
+        self.recent.iter().filter(|run| self.is_retained(&run.pi, run.id)).cloned()
+    }
+
     /// Whether an ended run's status is retained on the broker.
     pub(crate) fn is_retained(&self, pi: &PiId, id: RunId) -> bool {
         self.retained.get(pi).is_some_and(|kept| kept.contains(&id))

@@ -148,7 +148,7 @@ impl Topics {
     }
 
     /// Everything that the controller hears from agents and operators, as topic filters with their `QoS`.
-    pub fn controller_filters(&self) -> [(String, u8); 8] {
+    pub fn controller_filters(&self) -> [(String, u8); 9] {
         let prefix = &self.prefix;
         [
             (format!("{prefix}/+/status"), 1),
@@ -157,6 +157,7 @@ impl Topics {
             (format!("{prefix}/+/stats/backfill"), 1),
             (format!("{prefix}/+/task/request"), 1),
             (format!("{prefix}/+/task/+/report"), 1),
+            (format!("{prefix}/+/task/+/status"), 1),
             (format!("{prefix}/+/task/+/output"), 1),
             (format!("${prefix}/enroll/+/request"), 1),
         ]

@@ -233,6 +233,37 @@ async fn a_restarted_controller_shows_everything_again_and_agents_come_back_by_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_retains_of_runs_that_the_register_does_not_keep_is_cleared() {
+    let mut stack = Stack::start().await;
+    let mosquitto = stack.mosquitto();
+    let retained = async || {
+        let words = ["-t", "pistat/+/task/+/status", "-t", "pistat/+/task/+/output", "-W", "1", "-F", "%r %t"];
+        let lines = mosquitto.receive(&words).await.stdout;
+        lines.lines().filter_map(|line| line.strip_prefix("1 ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let has = async |run: RunId, count: usize| {
+        eventually(&format!("{count} topics of {run} are retained"), PATIENCE, async || {
+            let topics = retained().await;
+            let own = topics.iter().filter(|topic| topic.contains(&run.to_string())).count();
+            if own == count { Ok(()) } else { Err(format!("{topics:?}")) }
+        })
+        .await;
+    };
+    let old = stack.http().start_run("echo", "controller", json!({"text": "old"})).await;
+    has(old, 2).await;
+    assert_eq!(stack.stop().await, 0);
+    for file in std::fs::read_dir(stack.state()).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.file_name().unwrap().to_string_lossy().starts_with("register.sqlite") {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+    stack.restart().await;
+    let new = stack.http().start_run("echo", "controller", json!({"text": "new"})).await;
+    has(old, 0).await;
+    has(new, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_lost_with_the_boot_during_which_it_ran() {
     let stack = Stack::start().await;
     let http = stack.http();

@@ -32,6 +32,8 @@ pub(super) struct Wanted {
     pub(super) qos: u8,
     /// Whether the retained flag must be seen as it was published, which only MQTT 5 can do.
     pub(super) as_published: bool,
+    /// Whether what we publish ourselves stays away, which only MQTT 5 can do.
+    pub(super) no_local: bool,
 }
 
 /// What happens on a connection.
@@ -180,6 +182,7 @@ impl Client {
 fn filter_5(wanted: &Wanted) -> Filter {
     let mut filter = Filter::new(wanted.filter.clone(), qos_5(wanted.qos));
     filter.preserve_retain = wanted.as_published;
+    filter.nolocal = wanted.no_local;
     filter
 }
 

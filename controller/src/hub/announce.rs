@@ -98,19 +98,26 @@ impl Hub {
         self.publish(&Topic::RunStatus(run.pi.clone(), run.id), encode(&status), 1, retain);
     }
 
-    /// What was stored when the controller was killed may not have reached the broker's disk, neither a run's end nor that its topics were cleared.
-    /// After the start both are said again, a few at a time.
+    /// The broker retains a topic of a run, as it tells a new subscriber.
+    pub(super) fn retained_of_run(&mut self, pi: PiId, run: RunId) {
+        if self.runs.get(run).is_none() && !self.runs.is_retained(&pi, run) {
+            self.strays.push_back((pi, run));
+        }
+    }
+
+    /// What was stored when the controller was killed, or while there was no connection, may not have reached the broker: neither a run's end nor
+    /// that its topics were cleared. Both are said again, a few at a time.
     pub(super) fn repair_retained(&mut self) {
-        for _ in 0..REPAIRS_A_SECOND.min(self.repairs.len()) {
-            if !self.connected {
-                return;
-            }
-            let Some(run) = self.repairs.pop_front() else { return };
+        if !self.connected {
+            return;
+        }
+        for run in self.repairs.drain(..REPAIRS_A_SECOND.min(self.repairs.len())).collect::<Vec<_>>() {
             if self.runs.is_retained(&run.pi, run.id) {
                 self.publish_status(&run);
-            } else {
-                self.clear_run(&run.pi, run.id);
             }
+        }
+        for (pi, run) in self.strays.drain(..REPAIRS_A_SECOND.min(self.strays.len())).collect::<Vec<_>>() {
+            self.clear_run(&pi, run);
         }
     }
 

@@ -40,6 +40,7 @@ impl Hub {
                 self.connected = true;
                 tracing::debug!("connected to the broker");
                 self.announce_everything();
+                self.repairs.extend(self.runs.newest_retained());
                 self.tell_of_broker(Severity::Info, "connected to the broker");
             }
             Heard::Disconnected => self.disconnected(),
@@ -81,7 +82,8 @@ impl Hub {
             Topic::Report(pi, run) => {
                 self.with(&pi, payload, retain, |hub, pi, report, _| hub.reported(pi, run, report));
             }
-            Topic::Output(pi, run) if !retain => {
+            Topic::RunStatus(pi, run) | Topic::Output(pi, run) if retain => self.retained_of_run(pi, run),
+            Topic::Output(pi, run) => {
                 self.with(&pi, payload, retain, |hub, pi, chunk, _| hub.output_came(pi, run, chunk));
             }
             Topic::EnrollRequest(pi) if !retain => self.enrol(&pi, payload),
