@@ -32,7 +32,10 @@ const RECENT_RUNS: usize = 200;
 const POWERED_OFF: Duration = Duration::from_secs(30);
 
 /// Two requests of one account with the same id within this time are one.
-const REQUEST_MEMORY_MILLISECONDS: i64 = 86_400_000;
+const REQUEST_MEMORY: Duration = Duration::from_secs(86_400);
+
+/// How many requests are remembered for that: whoever repeats a request does so within seconds, and memory has an end.
+const REMEMBERED_REQUESTS: usize = 50_000;
 
 /// What the hub has to do.
 #[derive(Debug, PartialEq)]
@@ -89,9 +92,9 @@ pub(crate) struct Runs {
     active: HashMap<RunId, Active>,
     /// The open runs of each machine, in the order of acceptance.
     by_pi: HashMap<PiId, BTreeSet<RunId>>,
+    /// The groups that are not finished, and the newest others.
     groups: BTreeMap<RunId, GroupRecord>,
-    /// Requests of the last day, by requester and request id.
-    requests: HashMap<(String, String), (Timestamp, Accepted)>,
+    requests: Requests,
     retained: HashMap<PiId, VecDeque<RunId>>,
     /// The newest runs, oldest first, final ones as they ended.
     recent: VecDeque<Run>,
@@ -115,7 +118,7 @@ impl Runs {
             active: HashMap::new(),
             by_pi: HashMap::new(),
             groups: kept.groups.into_iter().map(|group| (group.id, group)).collect(),
-            requests: HashMap::new(),
+            requests: Requests::default(),
             retained: HashMap::new(),
             recent: kept.recent.into_iter().rev().map(|record| record.run).filter(|run| run.state.is_final()).collect(),
             per_machine,
@@ -125,7 +128,7 @@ impl Runs {
             runs.retained.entry(record.run.pi).or_default().push_back(record.run.id);
         }
         for record in kept.requested {
-            runs.remember_request(&record.run);
+            runs.requests.remember(&record.run, now);
         }
         for (record, output) in kept.open {
             let stored = Ack { seq: record.next_chunk.checked_sub(1), state: record.reported };
@@ -153,30 +156,21 @@ impl Runs {
         self.active.insert(id, active);
     }
 
-    fn remember_request(&mut self, run: &Run) {
-        let Some(request_id) = run.request_id.clone() else { return };
-        let key = (run.requested_by.clone(), request_id);
-        let accepted = Accepted { group: run.group, runs: Vec::new() };
-        let entry = self.requests.entry(key).or_insert((run.created_at, accepted));
-        entry.1.runs.push(run.id);
-    }
-
     /// The runs of an earlier request with the same id by the same requester.
-    pub(crate) fn earlier(&self, requested_by: &str, request_id: &str, now: Timestamp) -> Option<Accepted> {
-        let (time, accepted) = self.requests.get(&(requested_by.into(), request_id.into()))?;
-        let age = now.unix_milliseconds() - time.unix_milliseconds();
-        (age.abs() < REQUEST_MEMORY_MILLISECONDS).then(|| accepted.clone())
+    pub(crate) fn earlier(&self, requested_by: &str, request_id: &str) -> Option<Accepted> {
+        self.requests.accepted.get(&(requested_by.into(), request_id.into())).cloned()
     }
 
     /// Takes new runs, and their group if they have one. They start only after [`Self::accepted`].
     pub(crate) fn add(&mut self, records: Vec<RunRecord>, group: Option<GroupRecord>, now: Instant) {
         for record in records {
-            self.remember_request(&record.run);
+            self.requests.remember(&record.run, now);
             let output = OutputState::new(record.output_limit_bytes);
             self.insert(record, output, false, Ack { seq: None, state: None }, now);
         }
         if let Some(group) = group {
             self.groups.insert(group.id, group);
+            self.forget_groups();
         }
     }
 
@@ -198,7 +192,7 @@ impl Runs {
             if let Some(active) = self.active.remove(id) {
                 let run = active.record.run;
                 if let Some(request) = run.request_id {
-                    self.requests.remove(&(run.requested_by, request));
+                    self.requests.forget((run.requested_by, request));
                 }
                 if let Some(group) = run.group {
                     self.groups.remove(&group);
@@ -532,6 +526,7 @@ impl Runs {
 
     /// Time passes: what waited too long expires, what was silent too long is lost, what powered off has succeeded.
     pub(crate) fn tick(&mut self, now: Now, offline_since: impl Fn(&PiId) -> Option<Instant>) -> Vec<Step> {
+        self.requests.forget_old(now.monotonic);
         let mut ends = Vec::new();
         for (id, active) in &mut self.active {
             let offline =
@@ -558,6 +553,46 @@ impl Runs {
     /// A group's record as it is to be stored.
     pub(crate) fn group_record(&self, id: RunId) -> Option<GroupRecord> {
         self.groups.get(&id).cloned()
+    }
+}
+
+/// What was asked with an id, oldest first: by the monotonic clock, since a wall clock that jumps must not make two runs of one request.
+#[derive(Default)]
+struct Requests {
+    accepted: HashMap<(String, String), Accepted>,
+    order: VecDeque<(Instant, (String, String))>,
+}
+
+impl Requests {
+    fn remember(&mut self, run: &Run, now: Instant) {
+        let Some(request_id) = run.request_id.clone() else { return };
+        let key = (run.requested_by.clone(), request_id);
+        let accepted = self.accepted.entry(key.clone()).or_insert_with(|| {
+            self.order.push_back((now, key));
+            Accepted { group: run.group, runs: Vec::new() }
+        });
+        accepted.runs.push(run.id);
+        if self.order.len() > REMEMBERED_REQUESTS {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget(&mut self, key: (String, String)) {
+        if self.accepted.remove(&key).is_some() {
+            self.order.retain(|(_, kept)| *kept != key);
+        }
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= REQUEST_MEMORY) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, key)) = self.order.pop_front() {
+            self.accepted.remove(&key);
+        }
     }
 }
 

@@ -230,7 +230,7 @@ impl Hub {
 
     /// Checks a wish and stores its runs; the answer follows when they are on the disk.
     pub(super) fn accept(&mut self, wish: Wish, answer: Answer) -> Result<(), (Refused, Answer)> {
-        let earlier = wish.request_id.as_ref().and_then(|id| self.runs.earlier(&wish.requested_by, id, self.now.wall));
+        let earlier = wish.request_id.as_ref().and_then(|id| self.runs.earlier(&wish.requested_by, id));
         if let Some(earlier) = earlier {
             self.tell_accepted(answer, &earlier);
             return Ok(());

@@ -6,7 +6,7 @@ use pistat_protocol::{
     task::RunState,
 };
 
-use super::{Runs, Step, is_started};
+use super::{RECENT_RUNS, Runs, Step, is_started};
 use crate::store::record::GroupRecord;
 
 impl Runs {
@@ -48,6 +48,15 @@ impl Runs {
             steps.push(Step::SaveGroup(group));
         }
         steps
+    }
+
+    /// Lets go of the oldest groups that are finished: the register has them, and nobody is shown so many.
+    pub(super) fn forget_groups(&mut self) {
+        let beyond = self.groups.len().saturating_sub(RECENT_RUNS);
+        let finished = self.groups.values().filter(|group| !group.open).map(|group| group.id);
+        for id in finished.take(beyond).collect::<Vec<_>>() {
+            self.groups.remove(&id);
+        }
     }
 
     fn machines_of(&self, runs: &[RunId]) -> impl Iterator<Item = pistat_protocol::id::PiId> {

@@ -346,12 +346,45 @@ fn the_same_request_id_by_the_same_account_is_the_same_run() {
     asked.run.request_id = Some("r".into());
     let id = asked.run.id;
     runs.add(vec![asked], None, Instant::now());
-    assert_eq!(runs.earlier("anna", "r", now().wall).unwrap().runs, [id]);
-    assert_eq!(runs.earlier("berta", "r", now().wall), None);
-    let tomorrow = Timestamp::from_unix_milliseconds(now().wall.unix_milliseconds() + 86_400_001);
-    assert_eq!(runs.earlier("anna", "r", tomorrow), None);
+    assert_eq!(runs.earlier("anna", "r").unwrap().runs, [id]);
+    assert_eq!(runs.earlier("berta", "r"), None);
+    runs.tick(later(now(), 86_000), |_| None);
+    assert_eq!(runs.earlier("anna", "r").unwrap().runs, [id], "whatever the wall clock says");
     runs.withdraw(&[id]);
-    assert_eq!(runs.earlier("anna", "r", now().wall), None);
+    assert_eq!(runs.earlier("anna", "r"), None);
+}
+
+#[test]
+fn requests_are_forgotten_after_a_day_and_when_there_are_too_many() {
+    let mut runs = empty();
+    let started = now();
+    for n in 0..REMEMBERED_REQUESTS as u64 + 10 {
+        let mut asked = record(1, "pi-1");
+        asked.run.id = RunId::from_parts(n, [0; 10]);
+        asked.run.request_id = Some(n.to_string());
+        runs.add(vec![asked], None, started.monotonic);
+    }
+    assert!(runs.earlier("anna", "9").is_none() && runs.earlier("anna", "10").is_some());
+    assert_eq!((runs.requests.accepted.len(), runs.requests.order.len()), (REMEMBERED_REQUESTS, REMEMBERED_REQUESTS));
+    runs.tick(later(started, 86_400), |_| Some(started.monotonic));
+    assert_eq!((runs.requests.accepted.len(), runs.requests.order.len()), (0, 0));
+}
+
+#[test]
+fn finished_groups_leave_memory_and_open_ones_stay() {
+    let (mut runs, ids, first) = group(GroupOptions::default());
+    for n in 0..RECENT_RUNS as u64 + 50 {
+        let record = GroupRecord { id: RunId::from_parts(1000 + n, [0; 10]), open: false, ..runs.groups[&first].clone() };
+        runs.add(Vec::new(), Some(record), Instant::now());
+    }
+    assert_eq!(runs.groups.len(), RECENT_RUNS);
+    assert!(runs.group(first).is_some(), "it is open");
+    for id in ids {
+        finish(&mut runs, id, RunState::Succeeded);
+    }
+    let record = GroupRecord { id: RunId::from_parts(9000, [0; 10]), ..runs.groups[&first].clone() };
+    runs.add(Vec::new(), Some(record), Instant::now());
+    assert!(runs.group(first).is_none());
 }
 
 fn group(options: GroupOptions) -> (Runs, Vec<RunId>, RunId) {
