@@ -63,7 +63,7 @@ pub(crate) enum Event {
     /// Something came from the broker.
     Heard(Vec<Heard>),
     /// Something is on the disk, or cannot be.
-    Stored(Stored),
+    Stored(Vec<Stored>),
     /// Somebody asks.
     Ask(Ask),
     /// Something happened at the embedded broker's door.
@@ -310,7 +310,7 @@ impl Hub {
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut batch = Vec::with_capacity(TURN);
+        let (mut batch, mut stored) = (Vec::with_capacity(TURN), Vec::new());
         loop {
             let frame = self.feed.deadline().map(tokio::time::Instant::from_std);
             let event = tokio::select! {
@@ -320,7 +320,7 @@ impl Hub {
                     self.publish_next(permit);
                     continue;
                 }
-                Some(stored) = inputs.stored.recv() => Event::Stored(stored),
+                1.. = inputs.stored.recv_many(&mut stored, TURN) => Event::Stored(std::mem::take(&mut stored)),
                 () = tokio::time::sleep_until(frame.unwrap_or_else(tokio::time::Instant::now)), if frame.is_some() => Event::Frame,
                 Some(ask) = inputs.asks.recv() => Event::Ask(ask),
                 _ = inputs.heard.recv_many(&mut batch, TURN) => Event::Heard(std::mem::take(&mut batch)),
@@ -339,7 +339,7 @@ impl Hub {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Heard(batch) => batch.into_iter().for_each(|heard| self.heard(heard)),
-            Event::Stored(stored) => self.stored(stored),
+            Event::Stored(batch) => self.all_stored(batch),
             Event::Ask(ask) => self.answer(ask),
             Event::Broker(event) => self.broker_event(event),
             Event::Catalogue(result) => self.catalogue_changed(result),
@@ -378,6 +378,13 @@ impl Hub {
         self.after.insert(ticket, After::Runs(after));
     }
 
+    fn all_stored(&mut self, batch: Vec<Stored>) {
+        self.apply_access(&batch);
+        for stored in batch {
+            self.stored(stored);
+        }
+    }
+
     fn stored(&mut self, stored: Stored) {
         let Some(after) = self.after.remove(&stored.ticket) else { return };
         match (after, stored.result) {
@@ -385,7 +392,7 @@ impl Hub {
             (After::Runs(after), Err(sentence)) => self.not_accepted(after, &sentence),
             (After::Given(pi, change, by, reply), Ok(())) => self.given(&pi, &change, &by, reply),
             (After::Given(_, _, _, reply), Err(sentence)) => refuse(reply, Refused::unavailable(sentence)),
-            (After::Access(changes, after), result) => self.access_stored(&changes, after, result),
+            (After::Access(_, after), result) => self.access_stored(after, result),
             (After::JoinToken(token, by, reply), Ok(())) => self.join_token_stored(token, &by, reply),
             (After::JoinToken(_, _, reply), Err(sentence)) => refuse(reply, Refused::unavailable(sentence)),
             (After::Announced(say), _) => self.announced(say),

@@ -279,7 +279,8 @@ impl Store {
         };
         let (sender, receiver) = std_mpsc::channel();
         let (outcomes, stored) = mpsc::unbounded_channel();
-        let writer = Writer { register, files, retention, waiting: VecDeque::new(), outcomes, last_error: None };
+        let writer =
+            Writer { register, files, retention, waiting: VecDeque::new(), outcomes, last_error: None, writes: 0 };
         let thread =
             std::thread::Builder::new().name("store".into()).spawn(move || writer.run(&receiver)).map_err(in_folder)?;
         let store =
@@ -495,7 +496,7 @@ impl Files {
         Ok(())
     }
 
-    fn write_access(&mut self, changes: &[AccessChange]) -> io::Result<()> {
+    fn write_access<'a>(&mut self, changes: impl IntoIterator<Item = &'a AccessChange>) -> io::Result<()> {
         let mut access = self.access.clone();
         for change in changes {
             access.apply(change);
@@ -512,6 +513,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often old runs and events are deleted.
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 
+/// They are deleted sooner after so many changes of the register: so it stays as small as its configuration says, however busy the fleet is.
+const RETAIN_AFTER_WRITES: usize = 10_000;
+
 struct Writer {
     register: Register,
     files: Files,
@@ -520,13 +524,16 @@ struct Writer {
     waiting: VecDeque<Commit>,
     outcomes: mpsc::UnboundedSender<Stored>,
     last_error: Option<String>,
+    /// Changes of the register since old ones were deleted.
+    writes: usize,
 }
 
 impl Writer {
     fn run(mut self, commits: &std_mpsc::Receiver<Commit>) {
         let mut retained_at: Option<std::time::Instant> = None;
         loop {
-            if retained_at.is_none_or(|at| at.elapsed() > RETAIN_EVERY) {
+            let is_busy = self.writes >= RETAIN_AFTER_WRITES;
+            if is_busy || retained_at.is_none_or(|at| at.elapsed() > RETAIN_EVERY) {
                 retained_at = Some(std::time::Instant::now());
                 self.retain();
             }
@@ -545,6 +552,7 @@ impl Writer {
     }
 
     fn retain(&mut self) {
+        self.writes = 0;
         if let Err(error) = self.register.retain(self.retention, now().unix_milliseconds()) {
             tracing::warn!(%error, "old runs and events could not be deleted");
         }
@@ -564,17 +572,39 @@ impl Writer {
         if writes.clone().next().is_none() {
             return;
         }
+        let count = writes.clone().map(Vec::len).sum::<usize>();
         let result = self.register.commit(writes.flatten()).map_err(|error| self.sentence(&error));
+        self.writes += if result.is_ok() { count } else { 0 };
         self.settle(&result, |write| matches!(write, Write::Register(_)));
     }
 
     fn store_files(&mut self) {
+        let mut access = Vec::new();
         for commit in std::mem::take(&mut self.waiting) {
-            if matches!(commit.write, Write::Register(_)) {
-                self.waiting.push_back(commit);
-                continue;
+            match commit.write {
+                Write::Register(_) => self.waiting.push_back(commit),
+                Write::Access(_) => access.push(commit),
+                _ => {
+                    self.store_access(&mut access);
+                    let result = self.write_file(&commit.write).map_err(|error| self.sentence(&error));
+                    self.finish(commit, &result);
+                }
             }
-            let result = self.write_file(&commit.write).map_err(|error| self.sentence(&error));
+        }
+        self.store_access(&mut access);
+    }
+
+    /// A fleet that enrols all at once is one file written, not one for each machine.
+    fn store_access(&mut self, commits: &mut Vec<Commit>) {
+        if commits.is_empty() {
+            return;
+        }
+        let changes = commits.iter().flat_map(|commit| match &commit.write {
+            Write::Access(changes) => &changes[..],
+            _ => &[],
+        });
+        let result = self.files.write_access(changes).map_err(|error| self.sentence(&error));
+        for commit in commits.drain(..) {
             self.finish(commit, &result);
         }
     }

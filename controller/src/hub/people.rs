@@ -28,7 +28,7 @@ use crate::{
     access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, SecretHash, SessionRecord},
     config::check_publish_rule,
     fleet::Now,
-    store::{Demand, Write, new_secret},
+    store::{Demand, Stored, Write, new_secret},
 };
 
 /// How long a sign-in link works.
@@ -107,14 +107,24 @@ impl Hub {
         self.after.insert(ticket, After::Access(changes, after));
     }
 
-    pub(super) fn access_stored(&mut self, changes: &[AccessChange], after: AfterAccess, result: Result<(), String>) {
+    /// What has been stored is in force, before anybody is told so. A fleet that enrols all at once makes few new directories, not one for each machine.
+    pub(super) fn apply_access(&mut self, batch: &[Stored]) {
+        let mut has_changed = false;
+        for stored in batch.iter().filter(|stored| stored.result.is_ok()) {
+            if let Some(After::Access(changes, _)) = self.after.get(&stored.ticket) {
+                changes.iter().for_each(|change| self.access.apply(change));
+                has_changed = true;
+            }
+        }
+        if has_changed {
+            self.access_changed();
+        }
+    }
+
+    pub(super) fn access_stored(&mut self, after: AfterAccess, result: Result<(), String>) {
         if let Err(sentence) = result {
             return self.access_not_stored(after, sentence);
         }
-        for change in changes {
-            self.access.apply(change);
-        }
-        self.access_changed();
         match after {
             AfterAccess::Done(reply) => tell(reply, ()),
             AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),

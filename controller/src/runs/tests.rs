@@ -374,7 +374,8 @@ fn requests_are_forgotten_after_a_day_and_when_there_are_too_many() {
 fn finished_groups_leave_memory_and_open_ones_stay() {
     let (mut runs, ids, first) = group(GroupOptions::default());
     for n in 0..RECENT_RUNS as u64 + 50 {
-        let record = GroupRecord { id: RunId::from_parts(1000 + n, [0; 10]), open: false, ..runs.groups[&first].clone() };
+        let record =
+            GroupRecord { id: RunId::from_parts(1000 + n, [0; 10]), open: false, ..runs.groups[&first].clone() };
         runs.add(Vec::new(), Some(record), Instant::now());
     }
     assert_eq!(runs.groups.len(), RECENT_RUNS);

@@ -134,13 +134,16 @@ impl Register {
     pub(crate) fn retain(&mut self, retention: Retention, now_unix_milliseconds: i64) -> rusqlite::Result<usize> {
         let oldest = now_unix_milliseconds - i64::from(retention.days) * 86_400_000;
         let transaction = self.connection.transaction()?;
-        let mut deleted = transaction.execute(
-            "DELETE FROM runs WHERE final = 1 AND retained = 0
-             AND (created < ?1 OR seq <= (SELECT seq FROM runs ORDER BY seq DESC LIMIT 1 OFFSET ?2))",
+        // Output is found by its run: looking through all of it for what has none would read every byte that is kept.
+        let goes = "final = 1 AND retained = 0
+            AND (created < ?1 OR seq <= (SELECT seq FROM runs ORDER BY seq DESC LIMIT 1 OFFSET ?2))";
+        transaction.execute(
+            &format!("DELETE FROM output WHERE run IN (SELECT id FROM runs WHERE {goes})"),
             params![oldest, retention.runs],
         )?;
+        let mut deleted =
+            transaction.execute(&format!("DELETE FROM runs WHERE {goes}"), params![oldest, retention.runs])?;
         if deleted > 0 {
-            transaction.execute("DELETE FROM output WHERE run NOT IN (SELECT id FROM runs)", [])?;
             transaction.execute("DELETE FROM groups WHERE open = 0 AND id < (SELECT min(id) FROM runs)", [])?;
         }
         deleted += transaction.execute(

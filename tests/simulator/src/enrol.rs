@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 const REPEAT: Duration = Duration::from_secs(5);
 
 /// How many machines enrol at the same time.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 256;
 
 /// What a machine needs to connect.
 #[derive(Debug, Clone, Serialize, Deserialize)]
