@@ -1,4 +1,4 @@
-//! How a machine comes to believe its controller, and the controller it (the contract's section 6).
+//! How a machine comes to believe its controller, and the controller it.
 //!
 //! The new secret is on disk before it is registered. The controller's key is believed only by the fingerprint in the join token, and the answer
 //! only by that key. A credential in force stays in force until another has been answered for. With an external broker there is

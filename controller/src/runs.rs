@@ -22,7 +22,7 @@ use crate::{
     store::record::{GroupRecord, NewPiece, OutputState, RunRecord},
 };
 
-/// How many finished runs of a machine keep their retained status and output (the contract's section 3).
+/// How many finished runs of a machine keep their retained status and output: a screenful for whoever subscribes late (`docs/mqtt.md` promises it).
 pub const RETAINED_RUNS: usize = 20;
 
 /// How many runs a dashboard is given at first, and how many finished ones stay in memory.

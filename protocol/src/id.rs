@@ -1,6 +1,6 @@
 //! Identifiers as types: what has been parsed may be used in a topic, a path or a query; what has not may not.
 //!
-//! The contract's section 2 gives the forms. Nothing here makes an identifier up: run ids are made by the controller.
+//! Each type says its own form. Nothing here makes an identifier up: run ids are made by the controller.
 
 use std::{fmt, str::FromStr};
 
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pi_ids_have_the_contracts_form() {
+    fn pi_ids_fit_into_a_topic_a_path_and_a_query() {
         let long = "a".repeat(64);
         for good in ["pi-1", "Rack_Pi-01", "0", long.as_str()] {
             assert_eq!(good.parse::<PiId>().unwrap().as_str(), good);

@@ -1,4 +1,4 @@
-//! A sample: what a machine measured at one moment (the contract's section 4).
+//! A sample: what a machine measured at one moment.
 //!
 //! Flat names with units. What a machine cannot tell is left out, never zero.
 

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_the_contracts() {
+    fn the_text_is_what_the_table_of_topics_says() {
         let topics = Topics::default();
         let run = RunId::from_parts(1, [1; 10]);
         assert_eq!(topics.format(&Topic::Status(PiId::controller())), "pistat/controller/status");

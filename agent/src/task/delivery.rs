@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::output::Output;
 use crate::Outgoing;
 
-/// How long text may wait for more before it is sent: half of what the contract allows.
+/// How long text may wait for more before it is sent: nobody who reads along notices, and a chatty program's lines share a message.
 const FLUSH: Duration = Duration::from_millis(50);
 
 /// Without an acknowledgement for so long, the controller counts as away and the process is no longer held back.

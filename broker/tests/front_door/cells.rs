@@ -222,7 +222,7 @@ async fn a_filter_is_granted_or_refused_by_what_it_could_bring_alone_and_shared(
     assert!(granted > 500 && refused > 500, "{granted} granted, {refused} refused");
 }
 
-/// Whether some topic that the filter matches may be received, by the contract's words.
+/// Whether some topic that the filter matches may be received, by the rules of [`may_receive`].
 fn could_bring(letter: char, filter: &str) -> bool {
     let table = TABLE.iter().map(|(topic, ..)| (*topic).to_owned()).filter(|topic| matches(filter, topic));
     table.chain(samples(filter)).any(|topic| may_receive(letter, &topic))
@@ -259,7 +259,7 @@ fn samples(filter: &str) -> Vec<String> {
     topics.filter(|topic| matches(filter, topic)).collect()
 }
 
-/// The contract's table of who may receive what, as it stands there.
+/// Who may receive what, said a second time as rules instead of cells: a slip in one shows in the other.
 fn may_receive(letter: char, topic: &str) -> bool {
     let any = |filters: &[&str]| filters.iter().any(|filter| matches(filter, topic));
     let is_order = any(&["pistat/+/task/+/execute", "pistat/+/task/+/cancel"]);
@@ -280,7 +280,7 @@ fn may_receive(letter: char, topic: &str) -> bool {
 }
 
 #[test]
-fn the_table_is_the_contracts() {
+fn the_cells_and_the_rules_say_the_same() {
     for (topic, _, receive) in TABLE {
         for (_, _, letter) in WHO {
             assert_eq!(receive.contains(letter), may_receive(letter, topic), "{letter} receives {topic}");

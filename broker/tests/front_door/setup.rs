@@ -17,7 +17,7 @@ pub(crate) fn hash(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
-/// `home` and `other` may use `test/#` and some more, `quiet` has a place of its own; the rest are the contract's roles.
+/// `home` and `other` may use `test/#` and some more, `quiet` has a place of its own; the rest are the three roles.
 pub(crate) fn directory() -> Directory {
     let mut directory = Directory::new();
     directory.controller(hash("controller"));

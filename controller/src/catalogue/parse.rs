@@ -24,7 +24,7 @@ use crate::{
     schedule::Schedule,
 };
 
-/// When a task says nothing else (the contract's section 5).
+/// When a task says nothing else: enough for whatever only looks.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Enough for apt to leave a consistent database behind.
 const DEFAULT_GRACE: Duration = Duration::from_secs(5);

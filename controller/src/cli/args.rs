@@ -1,4 +1,4 @@
-//! The words of the command line (the contract's section 1), as `clap` reads them.
+//! The words of the command line, as `clap` reads them; `docs/terminal.md` and `docs/configuration.md` describe them.
 
 use std::path::PathBuf;
 

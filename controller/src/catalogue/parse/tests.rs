@@ -8,7 +8,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_task_has_the_contracts_defaults() {
+fn a_task_that_names_only_its_command_has_the_documented_defaults() {
     let catalogue = Catalogue::parse("[task.uptime]\ncommand = ['uptime']\n", "tasks.toml").unwrap();
     let task = catalogue.get(&"uptime".parse().unwrap()).unwrap();
     let view = task.view();
