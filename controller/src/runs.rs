@@ -481,14 +481,14 @@ impl Runs {
         let mut steps = Vec::new();
         for (id, state) in open {
             let is_known = known.contains(&id);
+            let is_cancelled = self.get(id).is_some_and(|record| record.cancelled_by.is_some());
             match state {
-                RunState::Dispatched if !is_known => steps.push(Step::Execute(id)),
+                // One that somebody has cancelled is not started for that: told of the cancel alone, its agent refuses it.
+                RunState::Dispatched if !is_known && !is_cancelled => steps.push(Step::Execute(id)),
                 RunState::Running if !is_known => steps.extend(self.settle_unknown(id, boot_id, now)),
                 _ => {}
             }
-            let wants_end =
-                self.get(id).is_some_and(|record| record.cancelled_by.is_some() && is_started(record.run.state));
-            if wants_end {
+            if is_cancelled && self.get(id).is_some_and(|record| is_started(record.run.state)) {
                 steps.push(Step::Cancel(id));
             }
         }

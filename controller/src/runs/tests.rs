@@ -269,6 +269,17 @@ fn a_cancel_is_kept_until_the_run_is_final() {
 }
 
 #[test]
+fn a_run_that_was_cancelled_before_its_agent_knew_it_is_not_sent_again() {
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    runs.dispatched(ids[0], Ends::Exit, Instant::now());
+    runs.cancel(ids[0], "berta", now());
+    let steps = runs.settle(&pi("pi-1"), &[], BOOT, now());
+    assert!(steps.contains(&Step::Cancel(ids[0])) && !steps.contains(&Step::Execute(ids[0])), "{steps:?}");
+    runs.report(&pi("pi-1"), ids[0], report(RunState::Cancelled), now());
+    assert_eq!(state(&runs, ids[0]), RunState::Cancelled);
+}
+
+#[test]
 fn waiting_counts_only_while_the_machine_is_offline() {
     let start = now();
     let (mut runs, ids) = with(vec![record(1, "pi-1")]);
