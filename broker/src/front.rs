@@ -24,6 +24,7 @@ pub(crate) struct Front {
     pub(crate) clock: Clock,
     pub(crate) spine: spine::Sender,
     pub(crate) commands: mpsc::Sender<Command>,
+    /// Where each session says that it has ended. Unbounded, since whoever is dropped cannot wait: one word for each connection, whose number is bounded.
     pub(crate) closed: mpsc::UnboundedSender<Closed>,
     pub(crate) directory: watch::Sender<Arc<Directory>>,
     pub(crate) admission: Admission,

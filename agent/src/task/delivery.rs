@@ -279,18 +279,7 @@ mod tests {
     use super::*;
 
     fn report(state: RunState) -> Report {
-        Report {
-            state,
-            started_at: None,
-            finished_at: None,
-            elapsed_milliseconds: None,
-            exit_code: None,
-            reason: None,
-            boot_id: "b".into(),
-            output_chunks: None,
-            output_bytes: None,
-            dropped_bytes: 0,
-        }
+        crate::task::run::empty_report(state, "b")
     }
 
     struct Bench {

@@ -111,18 +111,7 @@ mod tests {
             started_boot_milliseconds: 12,
             timeout_milliseconds: 60_000,
             runner: None,
-            report: Report {
-                state: RunState::Running,
-                started_at: None,
-                finished_at: None,
-                elapsed_milliseconds: None,
-                exit_code: None,
-                reason: None,
-                boot_id: "b".into(),
-                output_chunks: None,
-                output_bytes: None,
-                dropped_bytes: 0,
-            },
+            report: crate::task::run::empty_report(RunState::Running, "b"),
         }
     }
 

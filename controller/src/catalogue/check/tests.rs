@@ -1,3 +1,5 @@
+//! What the catalogue lets run and what it refuses, and that no value leaves its element of the argv.
+
 use pistat_protocol::{
     id::RunId,
     order::{ControllerKey, VerifiedOrder},

@@ -1,3 +1,5 @@
+//! Catalogues as they are written, and every mistake in one with its line.
+
 use pistat_protocol::task::{ArgumentKind, ArgumentValue};
 
 use super::*;

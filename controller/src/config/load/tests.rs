@@ -1,3 +1,5 @@
+//! The four layers, every mistake with its line, and the file that ships held against the code.
+
 use std::path::PathBuf;
 
 use super::*;
@@ -117,6 +119,18 @@ name = 'controller'
     }
     assert_eq!(problems.len(), 20, "{}", problems.join("\n"));
     assert!(!problems.join("\n").contains("secret"));
+}
+
+#[test]
+fn home_assistants_prefix_is_not_the_fleets() {
+    for prefix in ["home/pis", "home/pis/pi-1"] {
+        let file = format!("[mqtt]\nprefix = 'home/pis'\n[homeassistant]\nprefix = '{prefix}'\n");
+        let problems = problems(&file, &[]);
+        assert!(problems[0].contains(":4: prefix: ") && problems[0].contains("is under home/pis"), "{problems:?}");
+    }
+    let config =
+        load("[mqtt]\nprefix = 'home/pis'\n[homeassistant]\nprefix = 'home'\n", &[], Flags::default()).unwrap();
+    assert_eq!(config.homeassistant.prefix, "home");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! When documents are published, kept and taken back: stories of machines that come, change and go.
+
 use pistat_protocol::{
     stats::{Disk, Sample},
     time::Timestamp,

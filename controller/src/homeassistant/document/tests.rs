@@ -1,3 +1,5 @@
+//! What one machine's document says.
+
 use std::collections::BTreeSet;
 
 use pistat_protocol::stats::{Disk, Power, Sample};

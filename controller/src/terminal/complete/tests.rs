@@ -1,3 +1,5 @@
+//! What Tab offers at each place of a line.
+
 use super::*;
 use crate::terminal::sample;
 

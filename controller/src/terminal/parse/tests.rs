@@ -1,3 +1,5 @@
+//! Lines and the commands that they are, or the sentence that says why they are none.
+
 use super::*;
 
 fn ok(line: &str) -> Command {

@@ -1,3 +1,5 @@
+//! Views and the text that people see of them.
+
 use pistat_protocol::{
     dashboard::{EventKind, Group},
     id::RunId,
