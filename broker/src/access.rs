@@ -22,8 +22,8 @@ use crate::filter;
 pub(crate) use directory::Secret;
 pub use directory::{CONTROLLER_USER, Directory, Identity, SecretHash};
 use table::{
-    AGENT_READS, AGENT_WRITES, BIRTH, CONTROLLERS_READ_BY_AGENTS, CONTROLLERS_READ_BY_JOINING, ENROLMENT_ANSWER,
-    ENROLMENT_QUESTION, ORDERS, REQUESTS, VIEWER_READS,
+    AGENT_READS, AGENT_WRITES, CONTROLLERS_READ_BY_AGENTS, CONTROLLERS_READ_BY_JOINING, ENROLMENT_ANSWER,
+    ENROLMENT_QUESTION, HOME_ASSISTANT, ORDERS, REQUESTS,
 };
 
 /// The rules, under one prefix.
@@ -34,22 +34,27 @@ pub(crate) struct Access {
     /// `$pistat/`
     own_system: Box<str>,
     /// What a viewer receives.
-    viewer_receives: [String; 3],
+    viewer_receives: Vec<String>,
     /// What nobody but an agent and the controller receives.
     orders: [String; 2],
     requests: String,
+    /// Where an operator may say that Home Assistant was started.
+    births: Vec<String>,
     topics: Topics,
 }
 
 impl Access {
-    pub(crate) fn new(topics: &Topics) -> Self {
+    /// With Home Assistant's discovery prefix, where it is not its own.
+    pub(crate) fn new(topics: &Topics, discovery: Option<&str>) -> Self {
         let prefix = topics.prefix();
+        let discovery = discovery.unwrap_or(HOME_ASSISTANT);
         Self {
             own: format!("{prefix}/").into(),
             own_system: format!("${prefix}/").into(),
-            viewer_receives: VIEWER_READS.map(|filter| table::under(prefix, filter)),
+            viewer_receives: table::viewer_reads(prefix, discovery),
             orders: ORDERS.map(|filter| format!("{prefix}/+/{filter}")),
             requests: format!("{prefix}/+/{REQUESTS}"),
+            births: table::births(discovery),
             topics: topics.clone(),
         }
     }
@@ -84,7 +89,8 @@ impl Access {
             },
             Identity::Joining(pi) => self.enrolment_verb(topic, pi) == Some(ENROLMENT_QUESTION),
             Identity::Account { role, publish, .. } => {
-                let by_role = *role >= Role::Operator && (self.is_request(topic) || topic == BIRTH);
+                let by_role = *role >= Role::Operator
+                    && (self.is_request(topic) || self.births.iter().any(|birth| birth == topic));
                 by_role || (self.is_open_to_rules(topic, true) && publish.iter().any(|f| filter::matches(f, topic)))
             }
         }

@@ -45,7 +45,7 @@ use statistics::Counters;
 use store::{Restored, Store};
 use tls::Certificate;
 
-pub use access::table::{Grants, Party};
+pub use access::table::{Grants, Party, births};
 pub use access::{CONTROLLER_USER, Directory, Identity, SecretHash};
 pub use events::{BrokerEvent, Protocol};
 pub use limits::{Limits, SlowSubscriber};
@@ -75,6 +75,8 @@ pub struct BrokerConfig {
     pub state: Option<PathBuf>,
     /// The topics of Pi Stat, which have rules of their own.
     pub topics: Topics,
+    /// Home Assistant's discovery prefix where it is not `homeassistant`: accounts have the same rights under both.
+    pub discovery: Option<String>,
     /// Every bound.
     pub limits: Limits,
 }
@@ -194,7 +196,7 @@ impl Broker {
         let stop = CancellationToken::new();
         let front = Arc::new(Front {
             limits: config.limits,
-            access: Arc::new(Access::new(&config.topics)),
+            access: Arc::new(Access::new(&config.topics, config.discovery.as_deref())),
             counters,
             events,
             clock: Clock::new(),

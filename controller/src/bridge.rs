@@ -79,7 +79,7 @@ pub(crate) struct Outgoing {
 
 /// The filters of the hub and of the own machine's agent. Retained flags of requests must be seen as they were published; everywhere else the
 /// flag tells what is old from what is said now.
-fn filters(topics: &Topics, enrolment: bool, birth: Option<&str>) -> Vec<Wanted> {
+fn filters(topics: &Topics, enrolment: bool, births: &[String]) -> Vec<Wanted> {
     let requests = topics.format(&Topic::Request("x".parse().expect("a pi-id"))).replacen("/x/", "/+/", 1);
     // The states of runs are our own words: heard is only what the broker still had from before.
     let statuses = format!("{}/+/task/+/status", topics.prefix());
@@ -95,8 +95,8 @@ fn filters(topics: &Topics, enrolment: bool, birth: Option<&str>) -> Vec<Wanted>
         let (as_published, no_local) = (filter == requests, filter == statuses);
         filters.push(Wanted { filter, qos, as_published, no_local });
     }
-    let births = birth.map(|topic| Wanted { filter: topic.into(), qos: 1, as_published: false, no_local: false });
-    filters.extend(births);
+    let birth = |topic: &String| Wanted { filter: topic.clone(), qos: 1, as_published: false, no_local: false };
+    filters.extend(births.iter().map(birth));
     filters
 }
 
@@ -109,7 +109,7 @@ pub(crate) async fn run(
     ready: oneshot::Sender<()>,
     stop: CancellationToken,
 ) {
-    let filters = filters(&address.topics, address.embedded, address.birth.as_deref());
+    let filters = filters(&address.topics, address.embedded, &address.births);
     let mut bridge = Bridge {
         address,
         filters,
@@ -312,7 +312,7 @@ impl Bridge {
 
     async fn hear(&mut self, message: Message) {
         let Message { topic, payload, retain, account, response } = message;
-        if self.address.birth.as_ref() == Some(&topic) {
+        if self.address.births.contains(&topic) {
             let _ = self.hub.send(Heard::Birth { payload, retain }).await;
             return;
         }
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn only_requests_keep_their_retained_flag() {
-        let filters = filters(&Topics::default(), true, Some("homeassistant/status"));
+        let filters = filters(&Topics::default(), true, &["homeassistant/status".into()]);
         let kept: Vec<_> =
             filters.iter().filter(|wanted| wanted.as_published).map(|wanted| wanted.filter.as_str()).collect();
         assert_eq!(kept, ["pistat/+/task/request"]);
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn nothing_of_enrolment_is_heard_on_a_broker_that_is_not_ours() {
-        let filters = filters(&Topics::new("home/pis").unwrap(), false, None);
+        let filters = filters(&Topics::new("home/pis").unwrap(), false, &[]);
         assert!(filters.iter().all(|wanted| wanted.filter.starts_with("home/pis/")), "{filters:?}");
         assert_eq!(filters.iter().filter(|wanted| wanted.as_published).count(), 1);
     }

@@ -14,4 +14,4 @@ mod known;
 mod sensors;
 
 pub(crate) use announcer::{Announcer, Plan, Say};
-pub(crate) use document::{Announced, Button, Facts, Place, birth_topic};
+pub(crate) use document::{Announced, Button, Facts, Place, birth_topics};

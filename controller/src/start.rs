@@ -16,7 +16,7 @@ use crate::{
     bridge::{self, BrokerAddress},
     catalogue::Catalogue,
     config::{self, Config, Problem},
-    homeassistant::birth_topic,
+    homeassistant::birth_topics,
     hub::{ASKS, Hub, HubParts, Inputs},
     install::Downloads,
     own_machine,
@@ -189,7 +189,7 @@ impl Controller {
                 Ok(())
             }
         });
-        let address = broker_address(&config, mqtt, &controller_secret)?.hearing(birth_topic(&config.homeassistant));
+        let address = broker_address(&config, mqtt, &controller_secret)?.hearing(birth_topics(&config.homeassistant));
         let embedded = broker.is_some();
         let topics = config.mqtt.topics.clone();
         spawn(&mut parts, "the connection to the broker", {
@@ -356,6 +356,7 @@ async fn start_broker(config: &Config, store: &Store, secret: &str) -> Result<St
         tls: tls.map(|tls| TlsListener { listen: tls.listen, cert: tls.tls.cert.clone(), key: tls.tls.key.clone() }),
         state: Some(store.broker_folder()),
         topics: config.mqtt.topics.clone(),
+        discovery: Some(config.homeassistant.prefix.clone()),
         limits,
     };
     // Until the hub has told who else there is, only the controller itself gets in.

@@ -9,7 +9,7 @@ use pistat_protocol::{
 };
 use pistat_tests::{
     Http, Mosquitto, PATIENCE, Stack, agent,
-    broker::{CONTROLLER, acl, password},
+    broker::{CONTROLLER, acl, acl_in, password},
     eventually,
     process::run,
     programs::program,
@@ -443,6 +443,24 @@ async fn the_rules_for_mosquitto_let_each_user_publish_and_receive_what_it_may_a
             }
         }
     }
+}
+
+/// The rules that are printed follow the configured discovery prefix, and Home Assistant's birth comes under its own all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn home_assistant_with_another_discovery_prefix_is_at_home_on_a_mosquitto() {
+    let prefix = ("PISTAT_HOMEASSISTANT__PREFIX", "home");
+    let words = ["broker-acl", "mosquitto", "--controller", CONTROLLER, "--operator", "ha"];
+    let broker = Mosquitto::builder().users([CONTROLLER, "ha"]).rules(&acl_in(&[prefix], &words).await).start().await;
+    let stack = closed_to_requests(&broker.url(CONTROLLER)).environment(prefix.0, prefix.1).start().await;
+    let document = "home/device/pistat_controller/config";
+    for birth in ["homeassistant/status", "home/status"] {
+        let mut ha = broker.client("ha").await;
+        ha.granted(&["home/#"]).await;
+        ha.message("the controller's machine is announced", |topic, _| (topic == document).then_some(())).await;
+        ha.publish(birth, "online", false).await;
+        ha.message("a birth is answered", |topic, said| (topic == document && !said.retain).then_some(())).await;
+    }
+    drop(stack);
 }
 
 #[tokio::test(flavor = "multi_thread")]

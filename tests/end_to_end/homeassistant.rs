@@ -6,7 +6,6 @@ use std::time::Duration;
 use pistat_protocol::status::ExecutionPolicy;
 use pistat_tests::{
     FakeAgent, PATIENCE, Process, Stack, eventually,
-    fake_agent::Identity,
     mosquitto::Login,
     mqtt::{Mqtt, will},
     steadily,
@@ -47,7 +46,7 @@ fn has(document: &Value, key: &str) -> bool {
 
 /// A machine that tells at once what it can measure.
 async fn machine(stack: &Stack, pi: &str, capabilities: &[&str]) -> FakeAgent {
-    let mut identity = Identity::enrol(stack.said.mqtt, pi, &stack.join_token()).await.unwrap();
+    let mut identity = stack.door().identity(pi).await.unwrap();
     identity.info.capabilities = capabilities.iter().map(ToString::to_string).collect();
     identity.info.label = Some("Rack Pi 1".into());
     let mut agent = identity.connect().await;
@@ -142,7 +141,7 @@ async fn tasks_without_arguments_are_buttons_where_they_may_run() {
 async fn a_machine_that_only_registers_has_no_buttons() {
     let stack = Stack::start().await;
     let subscriber = operator(&stack).await.subscribe("homeassistant/#");
-    let mut identity = Identity::enrol(stack.said.mqtt, "pi-1", &stack.join_token()).await.unwrap();
+    let mut identity = stack.door().identity("pi-1").await.unwrap();
     identity.info.capabilities = vec!["cpu_percent".into()];
     identity.info.execution_policy = ExecutionPolicy::Never;
     let mut agent = identity.connect().await;
@@ -158,9 +157,10 @@ async fn the_catalogue_read_again_takes_a_button_back_and_brings_another() {
     let subscriber = operator(&stack).await.subscribe("homeassistant/#");
     let _agent = machine(&stack, "pi-1", &["cpu_percent"]).await;
     newest(&subscriber, DOCUMENT, "the machine is announced", |document| has(document, "task_uptime")).await;
-    let task = "[task.hello]\nlabel = \"Say hello\"\ndescription = \"Says hello\"\ncommand = [\"true\"]\n";
+    // An id that was there before: on another's broker it is one of those that may be asked for.
+    let task = "[task.echo]\nlabel = \"Say hello\"\ndescription = \"Says hello\"\ncommand = [\"true\"]\n";
     std::fs::write(stack.catalogue(), task).unwrap();
-    let gone = |document: &Value| document["cmps"].get("task_uptime").is_none() && has(document, "task_hello");
+    let gone = |document: &Value| document["cmps"].get("task_uptime").is_none() && has(document, "task_echo");
     newest(&subscriber, DOCUMENT, "the buttons are those of the new catalogue", gone).await;
     // First it is said that the button is gone, by its platform alone; then it is left out.
     let told = heard(&subscriber, DOCUMENT);
@@ -185,7 +185,7 @@ async fn home_assistants_birth_is_answered_with_documents_availability_and_state
     let stack = Stack::start().await;
     let (_, token) = stack.account("ha", "operator").await;
     let agent = stack.agent("pi-1").flag("--interval", "3600").online(&stack.http()).await;
-    let mut ha = Mqtt::connect_with(stack.said.mqtt, "ha", &token, |options| {
+    let mut ha = Mqtt::connect_with(stack.said.mqtt, "ha", &stack.password("ha", &token), |options| {
         // Home Assistant's own defaults.
         options.set_last_will(will("homeassistant/status", "offline"));
     })
@@ -223,57 +223,86 @@ async fn a_controller_killed_at_any_instant_takes_back_what_it_had_announced() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_prefix_or_none_at_all_takes_the_old_documents_back() {
-    let state = tempfile::tempdir().unwrap();
-    let start = async |config: &str| Stack::builder().state(state.path()).config(config).start().await;
-    let own = |prefix: &str| format!("{prefix}/device/pistat_controller/config");
-    let mut first = start("").await;
-    let subscriber = first.mosquitto().subscribe("homeassistant/#");
-    newest(&subscriber, &own("homeassistant"), "announced by default", |document| has(document, "cpu")).await;
-    first.stop().await;
-    drop((subscriber, first));
+/// What our own broker grants to accounts, and what it still retains after a restart.
+mod embedded_only {
+    use super::*;
 
-    let account = "[[account]]\nname = \"admin\"\nsubscribe = [\"home/#\"]\n";
-    let mut moved = start(&format!("[homeassistant]\nprefix = \"home\"\n{account}")).await;
-    let (old, new) = (moved.mosquitto().subscribe("homeassistant/#"), moved.mosquitto().subscribe("home/#"));
-    newest(&new, &own("home"), "announced under the new prefix", |document| has(document, "cpu")).await;
-    eventually("the old document is gone", PATIENCE, async || {
-        let left = moved.mosquitto().receive(&["-t", &own("homeassistant"), "-W", "1"]).await.stdout;
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    })
-    .await;
-    drop((old, new));
-    moved.stop().await;
-    drop(moved);
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_prefix_or_none_at_all_takes_the_old_documents_back() {
+        let state = tempfile::tempdir().unwrap();
+        let start = async |config: &str| Stack::builder().state(state.path()).config(config).start().await;
+        let own = |prefix: &str| format!("{prefix}/device/pistat_controller/config");
+        let mut first = start("").await;
+        let subscriber = first.mosquitto().subscribe("homeassistant/#");
+        newest(&subscriber, &own("homeassistant"), "announced by default", |document| has(document, "cpu")).await;
+        first.stop().await;
+        drop((subscriber, first));
 
-    let off = start(&format!("[homeassistant]\nprefix = \"home\"\ndiscovery = false\n{account}")).await;
-    eventually("nothing is announced any more", PATIENCE, async || {
-        let left = off.mosquitto().receive(&["-t", "home/#", "-W", "1"]).await.stdout;
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    })
-    .await;
-}
+        let mut moved = start("[homeassistant]\nprefix = \"home\"\n").await;
+        let (old, new) = (moved.mosquitto().subscribe("homeassistant/#"), moved.mosquitto().subscribe("home/#"));
+        newest(&new, &own("home"), "announced under the new prefix", |document| has(document, "cpu")).await;
+        eventually("the old document is gone", PATIENCE, async || {
+            let left = moved.mosquitto().receive(&["-t", &own("homeassistant"), "-W", "1"]).await.stdout;
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        })
+        .await;
+        drop((old, new));
+        moved.stop().await;
+        drop(moved);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn operators_may_say_that_home_assistant_was_started_and_nobody_may_forge_documents() {
-    let stack = Stack::start().await;
-    let (_, operator) = stack.account("ha", "operator").await;
-    let (_, viewer) = stack.account("looker", "viewer").await;
-    let birth = |options: &mut rumqttc::v5::MqttOptions| {
-        options.set_last_will(will("homeassistant/status", "offline"));
-    };
-    let mut ha = Mqtt::connect_with(stack.said.mqtt, "ha", &operator, birth).await.unwrap();
-    let code = ha.publish("homeassistant/status", "online", false).await;
-    assert!(matches!(
-        code,
-        rumqttc::v5::mqttbytes::v5::PubAckReason::Success
-            | rumqttc::v5::mqttbytes::v5::PubAckReason::NoMatchingSubscribers
-    ));
-    let forged = ha.publish(DOCUMENT, "{}", true).await;
-    assert_eq!(forged, rumqttc::v5::mqttbytes::v5::PubAckReason::NotAuthorized);
-    ha.granted(&["homeassistant/#"]).await;
-    assert!(Mqtt::connect_with(stack.said.mqtt, "looker", &viewer, birth).await.is_err(), "a viewer leaves no will");
-    let mut looker = Mqtt::connect(stack.said.mqtt, "looker", &viewer).await.unwrap();
-    looker.granted(&["homeassistant/#"]).await;
+        let off = start("[homeassistant]\nprefix = \"home\"\ndiscovery = false\n").await;
+        eventually("nothing is announced any more", PATIENCE, async || {
+            let left = off.mosquitto().receive(&["-t", "home/#", "-W", "1"]).await.stdout;
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn operators_may_say_that_home_assistant_was_started_and_nobody_may_forge_documents() {
+        let stack = Stack::start().await;
+        let (_, operator) = stack.account("ha", "operator").await;
+        let (_, viewer) = stack.account("looker", "viewer").await;
+        let birth = |options: &mut rumqttc::v5::MqttOptions| {
+            options.set_last_will(will("homeassistant/status", "offline"));
+        };
+        let mut ha = Mqtt::connect_with(stack.said.mqtt, "ha", &operator, birth).await.unwrap();
+        let code = ha.publish("homeassistant/status", "online", false).await;
+        assert!(matches!(
+            code,
+            rumqttc::v5::mqttbytes::v5::PubAckReason::Success
+                | rumqttc::v5::mqttbytes::v5::PubAckReason::NoMatchingSubscribers
+        ));
+        let forged = ha.publish(DOCUMENT, "{}", true).await;
+        assert_eq!(forged, rumqttc::v5::mqttbytes::v5::PubAckReason::NotAuthorized);
+        ha.granted(&["homeassistant/#"]).await;
+        assert!(
+            Mqtt::connect_with(stack.said.mqtt, "looker", &viewer, birth).await.is_err(),
+            "a viewer leaves no will"
+        );
+        let mut looker = Mqtt::connect(stack.said.mqtt, "looker", &viewer).await.unwrap();
+        looker.granted(&["homeassistant/#"]).await;
+    }
+
+    /// Home Assistant tells of its birth on `homeassistant/status` whatever prefix its discovery has, unless somebody sets that too.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_discovery_prefix_needs_nothing_but_its_name() {
+        let stack = Stack::builder().config("[homeassistant]\nprefix = \"home\"\n").start().await;
+        let (_, token) = stack.account("ha", "operator").await;
+        let _agent = stack.agent("pi-1").flag("--interval", "3600").online(&stack.http()).await;
+        let document = "home/device/pistat_pi-1/config";
+        for birth in ["homeassistant/status", "home/status"] {
+            let mut ha = Mqtt::connect_with(stack.said.mqtt, "ha", &token, |options| {
+                options.set_last_will(will(birth, "offline"));
+            })
+            .await
+            .unwrap();
+            ha.granted(&["home/#"]).await;
+            ha.message("the machine is announced", |topic, _| (topic == document).then_some(())).await;
+            ha.publish(birth, "online", false).await;
+            ha.message("a birth is answered", |topic, said| (topic == document && !said.retain).then_some(())).await;
+            let forged = ha.publish(document, "{}", true).await;
+            assert_eq!(forged, rumqttc::v5::mqttbytes::v5::PubAckReason::NotAuthorized);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use pistat_tests::{PATIENCE, Stack, eventually};
+use pistat_tests::{PATIENCE, Stack, broker::is_external, eventually};
 use serde_json::{Value, json};
 
 /// A page on which something has happened: a machine, a run that ended.
@@ -31,7 +31,8 @@ fn families(page: &str) -> BTreeSet<&str> {
 async fn prometheus_own_tool_finds_nothing_to_mend() {
     let stack = Stack::start().await;
     let page = page(&stack).await;
-    assert!(families(&page).len() > 70, "{page}");
+    let least = if is_external() { 30 } else { 70 };
+    assert!(families(&page).len() > least, "{page}");
     let mut tool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -56,7 +57,8 @@ async fn the_grafana_dashboard_asks_only_for_metrics_that_there_are() {
     collect(&dashboard, &mut queries);
     let names = queries.iter().flat_map(|query| names(query)).collect::<BTreeSet<_>>();
     assert!(queries.len() > 15 && names.len() > 15, "{queries:?}");
-    for name in names {
+    // What another's broker does is not ours to tell.
+    for name in names.into_iter().filter(|name| !(is_external() && name.starts_with("pistat_broker_"))) {
         let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
         assert!(families.contains(name) || families.contains(family), "{name} is asked for and not there");
     }

@@ -29,7 +29,7 @@ const VARIABLE: &str = "PISTAT_TEST_BROKER";
 pub const CONTROLLER: &str = "pistat-controller";
 
 /// Accounts that tests make and that ask for tasks over MQTT.
-const OPERATORS: [&str; 4] = ["admin", "olga", "anna", "script"];
+const OPERATORS: [&str; 6] = ["admin", "olga", "anna", "script", "ha", "ha2"];
 
 /// Accounts that tests make and that only look.
 const VIEWERS: [&str; 1] = ["vera"];
@@ -210,8 +210,13 @@ impl Mosquitto {
 
 /// What `pistat broker-acl` prints.
 pub async fn acl(words: &[&str]) -> String {
+    acl_in(&[], words).await
+}
+
+/// What it prints with these variables set.
+pub async fn acl_in(environment: &[(&str, &str)], words: &[&str]) -> String {
     let mut command = Command::new(program("pistat"));
-    command.args(words).env_clear().current_dir("/");
+    command.args(words).env_clear().envs(environment.iter().copied()).current_dir("/");
     let said = run("pistat", &mut command, Duration::from_secs(20)).await;
     assert_eq!(said.code, 0, "{said:?}");
     said.stdout + "\n"

@@ -331,7 +331,8 @@ impl Stack {
         Mqtt::connect(self.said.mqtt, user, &password).await.expect("the broker accepts this account")
     }
 
-    fn password(&self, user: &str, token: &str) -> String {
+    /// An account's password on the broker: its token, or on the house's broker one of its own.
+    pub fn password(&self, user: &str, token: &str) -> String {
         if self.house.is_some() { broker::password(user) } else { token.to_owned() }
     }
 

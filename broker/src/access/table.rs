@@ -25,8 +25,11 @@ pub(crate) const ENROLMENT_QUESTION: &str = "request";
 /// The last level of what it reads there.
 pub(crate) const ENROLMENT_ANSWER: &str = "response";
 
-/// What a viewer reads; the first is under the prefix.
-pub(crate) const VIEWER_READS: [&str; 3] = ["#", "homeassistant/#", "$SYS/#"];
+/// Home Assistant's own discovery prefix. Its birth is told there whatever prefix is set for discovery, unless somebody sets that too.
+pub(crate) const HOME_ASSISTANT: &str = "homeassistant";
+
+/// The broker's own topics, which a viewer reads.
+const OF_BROKER: &str = "$SYS/#";
 
 /// What nobody reads but the agent that it is for, under `<prefix>/<pi>/`.
 pub(crate) const ORDERS: [&str; 2] = ["task/+/execute", "task/+/cancel"];
@@ -34,8 +37,8 @@ pub(crate) const ORDERS: [&str; 2] = ["task/+/execute", "task/+/cancel"];
 /// What an operator writes, under `<prefix>/<pi>/`.
 pub(crate) const REQUESTS: &str = "task/request";
 
-/// Home Assistant's birth and last will, which an operator's account may publish.
-pub(crate) const BIRTH: &str = "homeassistant/status";
+/// The last level of Home Assistant's birth and last will, which an operator's account may publish.
+const BIRTH: &str = "status";
 
 /// Everything that is told about a machine but its orders, under `<prefix>/<pi>/`: for brokers that check a subscription and not each message.
 const TOLD_OF_MACHINES: [&str; 13] = [
@@ -57,9 +60,22 @@ const TOLD_OF_MACHINES: [&str; 13] = [
 /// Everything that the controller tells of itself, under `<prefix>/controller/`.
 const TOLD_OF_CONTROLLER: [&str; 3] = ["key", "tasks", "event"];
 
-/// One of [`VIEWER_READS`] with the prefix.
-pub(crate) fn under(prefix: &str, filter: &str) -> String {
-    if filter == "#" { format!("{prefix}/#") } else { filter.to_owned() }
+/// Home Assistant's prefixes: its own, and the configured one where that is another.
+fn discoveries(discovery: &str) -> impl Iterator<Item = &str> {
+    [HOME_ASSISTANT].into_iter().chain((discovery != HOME_ASSISTANT).then_some(discovery))
+}
+
+/// What a viewer reads; the first is the fleet's.
+pub(crate) fn viewer_reads(prefix: &str, discovery: &str) -> Vec<String> {
+    let mut filters = vec![format!("{prefix}/#")];
+    filters.extend(discoveries(discovery).map(|prefix| format!("{prefix}/#")));
+    filters.push(OF_BROKER.to_owned());
+    filters
+}
+
+/// The topics on which Home Assistant says that it was started or stops: its own, and that of the discovery prefix where it is another.
+pub fn births(discovery: &str) -> Vec<String> {
+    discoveries(discovery).map(|prefix| format!("{prefix}/{BIRTH}")).collect()
 }
 
 /// Who somebody is on a broker that is not ours. Machines do not enrol there.
@@ -89,13 +105,17 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// The table's row of a party, under this prefix. The controller publishes under `discovery` too, which is Home Assistant's prefix.
+    /// The table's row of a party, under this prefix. The controller publishes under `discovery` too, which is Home Assistant's prefix, and hears its
+    /// births.
     pub fn of(party: Party<'_>, topics: &Topics, discovery: &str) -> Self {
         let prefix = topics.prefix();
         match party {
             Party::Controller => {
                 let own = vec![format!("{prefix}/#"), format!("{discovery}/#")];
-                Self { publish: own.clone(), receive: own.clone(), subscribe: own, ..Self::default() }
+                let mut receive = own.clone();
+                receive
+                    .extend(births(discovery).into_iter().filter(|birth| !birth.starts_with(&format!("{discovery}/"))));
+                Self { publish: own, subscribe: receive.clone(), receive, ..Self::default() }
             }
             Party::Agent(pi) => {
                 let mut receive = of_machine(prefix, pi, &AGENT_READS);
@@ -103,24 +123,21 @@ impl Grants {
                 let publish = of_machine(prefix, pi, &AGENT_WRITES);
                 Self { publish, subscribe: receive.clone(), receive, ..Self::default() }
             }
-            Party::Viewer => Self::of_viewer(prefix),
+            Party::Viewer => Self::of_viewer(prefix, discovery),
             Party::Operator => {
-                let publish = vec![format!("{prefix}/+/{REQUESTS}"), BIRTH.to_owned()];
-                Self { publish, ..Self::of_viewer(prefix) }
+                let mut publish = vec![format!("{prefix}/+/{REQUESTS}")];
+                publish.extend(births(discovery));
+                Self { publish, ..Self::of_viewer(prefix, discovery) }
             }
         }
     }
 
-    fn of_viewer(prefix: &str) -> Self {
+    fn of_viewer(prefix: &str, discovery: &str) -> Self {
+        let receive = viewer_reads(prefix, discovery);
         let mut subscribe = of_machine(prefix, "+", &TOLD_OF_MACHINES);
         subscribe.extend(of_machine(prefix, "controller", &TOLD_OF_CONTROLLER));
-        subscribe.extend(VIEWER_READS[1..].iter().map(ToString::to_string));
-        Self {
-            publish: Vec::new(),
-            receive: VIEWER_READS.iter().map(|filter| under(prefix, filter)).collect(),
-            never_receive: of_machine(prefix, "+", &ORDERS),
-            subscribe,
-        }
+        subscribe.extend_from_slice(&receive[1..]);
+        Self { publish: Vec::new(), receive, never_receive: of_machine(prefix, "+", &ORDERS), subscribe }
     }
 }
 

@@ -80,7 +80,7 @@ const TABLE: [(&str, &str, &str); 39] = [
 
 #[test]
 fn every_cell_of_the_table_is_as_the_contract_says() {
-    let access = Access::new(&Topics::default());
+    let access = Access::new(&Topics::default(), None);
     for (topic, may_publish, may_receive) in TABLE {
         let topic = topic.replace("RUN", RUN);
         for ((who, identity), letter) in everybody().iter().zip("caxjvomr".chars()) {
@@ -96,7 +96,7 @@ fn every_cell_of_the_table_is_as_the_contract_says() {
 fn what_is_written_for_other_brokers_is_what_ours_enforces() {
     use table::{Grants, Party};
     let topics = Topics::default();
-    let access = Access::new(&topics);
+    let access = Access::new(&topics, None);
     let parties = [
         (Party::Agent("pi-1"), Identity::Agent(pi("pi-1"))),
         (Party::Viewer, account(Role::Viewer, &[])),
@@ -126,11 +126,38 @@ fn what_is_written_for_other_brokers_is_what_ours_enforces() {
     assert!(told > 40, "{told}");
     let everything = Grants::of(Party::Controller, &Topics::new("home/pis").unwrap(), "ha");
     assert_eq!(everything.publish, ["home/pis/#", "ha/#"]);
+    assert_eq!(everything.subscribe, ["home/pis/#", "ha/#", "homeassistant/status"]);
+}
+
+#[test]
+fn another_discovery_prefix_gives_accounts_the_same_rights_there_too() {
+    use table::{Grants, Party};
+    let topics = Topics::default();
+    let access = Access::new(&topics, Some("ha/main"));
+    let (viewer, operator) = (account(Role::Viewer, &[]), account(Role::Operator, &[]));
+    let grants = Grants::of(Party::Operator, &topics, "ha/main");
+    let any = |filters: &[String], topic: &str| filters.iter().any(|filter| filter::matches(filter, topic));
+    // Home Assistant tells of its birth under its own prefix, whatever prefix its discovery has, unless that is set too.
+    for (topic, says, hears) in [
+        ("homeassistant/status", true, true),
+        ("homeassistant/device/x/config", false, true),
+        ("ha/main/status", true, true),
+        ("ha/main/device/x/config", false, true),
+        ("ha/status", false, false),
+        ("ha/main2/status", false, false),
+    ] {
+        assert_eq!(access.may_publish(&operator, topic), says, "{topic}");
+        assert!(!access.may_publish(&viewer, topic), "{topic}");
+        assert_eq!(access.may_receive(&viewer, topic), hears, "{topic}");
+        assert_eq!(access.may_subscribe(&viewer, topic), hears, "{topic}");
+        assert_eq!((any(&grants.publish, topic), any(&grants.receive, topic)), (says, hears), "{topic}");
+        assert_eq!(any(&grants.subscribe, topic), hears, "{topic}");
+    }
 }
 
 #[test]
 fn the_rules_follow_the_prefix() {
-    let access = Access::new(&Topics::new("home/pis").unwrap());
+    let access = Access::new(&Topics::new("home/pis").unwrap(), None);
     let agent = Identity::Agent(pi("pi-1"));
     assert!(access.may_publish(&agent, "home/pis/pi-1/status") && !access.may_publish(&agent, "pistat/pi-1/status"));
     let viewer = account(Role::Viewer, &[]);
@@ -143,7 +170,7 @@ fn the_rules_follow_the_prefix() {
 /// stand for all there are.
 #[test]
 fn a_filter_is_granted_exactly_when_it_can_bring_something() {
-    let access = Access::new(&Topics::default());
+    let access = Access::new(&Topics::default(), None);
     let mut topics: Vec<String> = TABLE.iter().map(|(topic, ..)| topic.replace("RUN", RUN)).collect();
     topics.extend(
         [

@@ -36,7 +36,7 @@ pub(crate) struct BrokerAddress {
     /// Whether it is ours: machines enrol over ours only, which keeps them apart, and it speaks MQTT 5 for certain.
     pub(super) embedded: bool,
     /// Where Home Assistant tells of its birth, when it is to be heard.
-    pub(super) birth: Option<String>,
+    pub(super) births: Vec<String>,
 }
 
 impl BrokerAddress {
@@ -51,14 +51,14 @@ impl BrokerAddress {
             client_id: "controller".into(),
             topics: topics.clone(),
             embedded: true,
-            birth: None,
+            births: Vec::new(),
         }
     }
 
     /// The same, where Home Assistant's birth is heard too.
     #[must_use]
-    pub(crate) fn hearing(self, birth: Option<String>) -> Self {
-        Self { birth, ..self }
+    pub(crate) fn hearing(self, births: Vec<String>) -> Self {
+        Self { births, ..self }
     }
 
     /// Another's; `ca` names the certificate authorities to believe instead of the system's.
@@ -84,7 +84,7 @@ impl BrokerAddress {
             client_id: format!("pistat-controller-{}", topics.prefix().replace('/', "-")),
             topics: topics.clone(),
             embedded: false,
-            birth: None,
+            births: Vec::new(),
         })
     }
 

@@ -70,7 +70,9 @@ fn read(mut root: Section<'_>) -> Config {
         tasks: root.parsed("tasks", path).unwrap_or(default.tasks),
         log_level: root.parsed("log_level", FromStr::from_str).unwrap_or(default.log_level),
         http: root.section("http").map_or(default.http, http),
-        homeassistant: root.section("homeassistant").map_or(default.homeassistant, homeassistant),
+        homeassistant: root
+            .section("homeassistant")
+            .map_or(default.homeassistant, |section| homeassistant(section, &mqtt.topics)),
         runs: root.section("runs").map_or(default.runs, runs),
         accounts: accounts(root.sections("account"), &mqtt.topics),
         mqtt,
@@ -199,9 +201,19 @@ fn single_value(item: &Item) -> Option<serde_json::Value> {
     })
 }
 
-fn homeassistant(mut section: Section<'_>) -> HomeAssistant {
+fn homeassistant(mut section: Section<'_>, fleet: &Topics) -> HomeAssistant {
     let default = Config::default().homeassistant;
-    let prefix = |text: &str| Topics::new(text).map(|topics| topics.prefix().to_owned());
+    let prefix = |text: &str| {
+        let prefix = Topics::new(text).map_err(|error| error.to_string())?.prefix().to_owned();
+        // Accounts may publish and receive there, which they may not under the fleet's prefix.
+        if format!("{prefix}/").starts_with(&format!("{}/", fleet.prefix())) {
+            return Err(format!(
+                "{prefix} is under {}, whose topics are the fleet's: choose another prefix",
+                fleet.prefix()
+            ));
+        }
+        Ok(prefix)
+    };
     let homeassistant = HomeAssistant {
         discovery: section.boolean("discovery").unwrap_or(default.discovery),
         prefix: section.parsed("prefix", prefix).unwrap_or(default.prefix),

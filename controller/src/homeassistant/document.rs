@@ -63,9 +63,9 @@ pub(crate) struct Button {
     pub(crate) ends: Ends,
 }
 
-/// The topic on which Home Assistant says that it was started or stops; `None` when nothing is announced to it.
-pub(crate) fn birth_topic(config: &HomeAssistant) -> Option<String> {
-    config.discovery.then(|| format!("{}/status", config.prefix))
+/// The topics on which Home Assistant says that it was started or stops; none when nothing is announced to it.
+pub(crate) fn birth_topics(config: &HomeAssistant) -> Vec<String> {
+    if config.discovery { pistat_broker::births(&config.prefix) } else { Vec::new() }
 }
 
 impl Place {

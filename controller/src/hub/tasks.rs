@@ -181,7 +181,8 @@ impl Hub {
         let prefix = self.topics.prefix();
         let own = topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
         let reply = topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("/reply/"));
-        let reserved = topic.starts_with('$') || topic.starts_with(&format!("{}/", self.config.homeassistant.prefix));
+        let home = |prefix: &str| topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        let reserved = topic.starts_with('$') || home("homeassistant") || home(&self.config.homeassistant.prefix);
         let plain = !topic.is_empty() && !topic.contains(['+', '#', '\0']);
         plain
             && !reserved

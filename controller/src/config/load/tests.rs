@@ -122,6 +122,18 @@ name = 'controller'
 }
 
 #[test]
+fn home_assistants_prefix_is_not_the_fleets() {
+    for prefix in ["home/pis", "home/pis/pi-1"] {
+        let file = format!("[mqtt]\nprefix = 'home/pis'\n[homeassistant]\nprefix = '{prefix}'\n");
+        let problems = problems(&file, &[]);
+        assert!(problems[0].contains(":4: prefix: ") && problems[0].contains("is under home/pis"), "{problems:?}");
+    }
+    let config =
+        load("[mqtt]\nprefix = 'home/pis'\n[homeassistant]\nprefix = 'home'\n", &[], Flags::default()).unwrap();
+    assert_eq!(config.homeassistant.prefix, "home");
+}
+
+#[test]
 fn requests_over_mqtt_are_for_an_external_broker() {
     let problems = problems("[mqtt.requests]\nrole = 'operator'\ntasks = ['uptime']\n", &[]);
     assert!(problems[0].contains("is for an external broker"), "{problems:?}");
