@@ -256,7 +256,7 @@ impl Store {
         let lock = lock(folder)?;
         let (register, reader, mut damaged) = open_register(&folder.join(name::REGISTER))?;
         let mut files = Files::load(folder, &mut damaged).map_err(in_folder)?;
-        let new_admin = files.ensure_admin().map_err(in_folder)?;
+        let new_admin = files.ensure_admin(&mut damaged).map_err(in_folder)?;
         let key = load_key(&folder.join(name::KEY), &mut damaged).map_err(in_folder)?;
         let join_token = load_join_token(folder, &key, &mut damaged).map_err(in_folder)?;
         let register_error = |error| StoreError::Register { file: folder.join(name::REGISTER), error };
@@ -412,9 +412,21 @@ pub fn new_secret() -> io::Result<String> {
     random_bits().map(secret_text)
 }
 
+/// The secret half of the signing key, as its file holds it.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct SecretKey([u8; 32]);
+
+impl TryFrom<String> for SecretKey {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        pistat_protocol::order::parse_sha256(&text).map(Self).ok_or("a key is 64 hexadecimal digits")
+    }
+}
+
 fn load_key(file: &Path, damaged: &mut Vec<String>) -> io::Result<ControllerKey> {
-    let secret: Option<String> = load_json(file, damaged)?;
-    if let Some(secret) = secret.and_then(|text| pistat_protocol::order::parse_sha256(&text)) {
+    if let Some(SecretKey(secret)) = load_json(file, damaged)? {
         return Ok(ControllerKey::from_secret(&secret));
     }
     let secret = random_bits()?;
@@ -425,8 +437,8 @@ fn load_key(file: &Path, damaged: &mut Vec<String>) -> io::Result<ControllerKey>
 fn load_join_token(folder: &Path, key: &ControllerKey, damaged: &mut Vec<String>) -> io::Result<JoinToken> {
     let file = folder.join(name::JOIN_TOKEN);
     let fingerprint = key.public().fingerprint();
-    if let Ok(text) = fs::read_to_string(&file) {
-        match text.parse::<JoinToken>() {
+    if let Ok(text) = fs::read(&file) {
+        match String::from_utf8_lossy(&text).parse::<JoinToken>() {
             Ok(token) if token.fingerprint == fingerprint => return Ok(token),
             // The key is another one than when the token was made: agents must not believe the old fingerprint.
             Ok(_) => {}
@@ -466,12 +478,20 @@ impl Files {
     }
 
     /// Makes the account `admin` and its token file, when either is missing or they do not belong together.
-    fn ensure_admin(&mut self) -> io::Result<bool> {
+    fn ensure_admin(&mut self, damaged: &mut Vec<String>) -> io::Result<bool> {
         let file = self.folder.join(name::ADMIN_TOKEN);
-        let token = fs::read_to_string(&file).unwrap_or_default();
-        let known = self.access.caller_by_token(token.trim());
+        let content = fs::read(&file).unwrap_or_default();
+        let known = self.access.caller_by_token(String::from_utf8_lossy(&content).trim());
         if known.is_some_and(|caller| caller.account.as_str() == "admin") {
             return Ok(false);
+        }
+        if !content.is_empty() {
+            let kept = set_aside(&file)?;
+            damaged.push(format!(
+                "{} was not the token of the account admin; it was set aside as {} and the account has a new one",
+                file.display(),
+                kept.display()
+            ));
         }
         let token = new_secret()?;
         self.write_access(&[AccessChange::PutAccount(AccountRecord::admin(&token, now()))])?;
@@ -723,6 +743,27 @@ mod tests {
             .unwrap()
             .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
         assert_eq!(kept.count(), 5);
+    }
+
+    #[test]
+    fn a_file_that_can_be_read_and_means_nothing_is_damaged_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, first, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+        store.close();
+        let files: [(&str, &[u8]); 3] =
+            [("controller.key", b"\"abc\""), ("join.token", b"\xff\xfe"), ("admin.token", b"another's\n")];
+        for (file, content) in files {
+            fs::write(folder.path().join(file), content).unwrap();
+        }
+        let (_store, again, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+        assert!(again.new_admin && again.key.public() != first.key.public());
+        for (file, content) in files {
+            let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+            let aside = |path: &PathBuf| path.to_string_lossy().contains(&format!("{file}.damaged-"));
+            let kept: Vec<_> = names.filter(aside).map(|path| fs::read(path).unwrap()).collect();
+            assert_eq!(kept, [content], "{file} is kept aside");
+            assert!(again.damaged.iter().any(|told| told.contains(file)), "{file} is told: {:?}", again.damaged);
+        }
     }
 
     #[test]
