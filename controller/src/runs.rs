@@ -4,6 +4,9 @@
 //! because only a run that its agent does not know is ever sent again, and only one that never was reported as running.
 
 mod groups;
+mod reports;
+mod requests;
+mod time;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -11,12 +14,12 @@ use std::{
 };
 
 use pistat_protocol::{
-    dashboard::{Group, Run},
+    dashboard::Run,
     id::{PiId, RunId, TaskId},
-    task::{Ack, Ends, OutputChunk, Report, RunState},
-    time::Timestamp,
+    task::{Ack, Ends, Report, RunState},
 };
 
+use self::requests::Requests;
 use crate::{
     fleet::Now,
     store::record::{GroupRecord, NewPiece, OutputState, RunRecord},
@@ -27,15 +30,6 @@ pub const RETAINED_RUNS: usize = 20;
 
 /// How many runs a dashboard is given at first, and how many finished ones stay in memory.
 const RECENT_RUNS: usize = 200;
-
-/// How long a machine must be gone until a power-off has succeeded.
-const POWERED_OFF: Duration = Duration::from_secs(30);
-
-/// Two requests of one account with the same id within this time are one.
-const REQUEST_MEMORY: Duration = Duration::from_secs(86_400);
-
-/// How many requests are remembered for that: whoever repeats a request does so within seconds, and memory has an end.
-const REMEMBERED_REQUESTS: usize = 50_000;
 
 /// What the hub has to do.
 #[derive(Debug, PartialEq)]
@@ -351,120 +345,6 @@ impl Runs {
         Some((active.record.run.pi.clone(), active.stored))
     }
 
-    /// An agent sent a piece of output.
-    pub(crate) fn output(&mut self, pi: &PiId, id: RunId, chunk: OutputChunk, now: Now) -> Vec<Step> {
-        if chunk.is_final {
-            return Vec::new();
-        }
-        let Some(active) = self.active.get_mut(&id) else {
-            // The run is final or unknown: let the agent forget the piece.
-            return vec![Step::Ack(pi.clone(), id, Ack { seq: Some(chunk.seq), state: None })];
-        };
-        if active.record.run.pi != *pi {
-            return vec![Step::Odd(
-                pi.clone(),
-                Some(id),
-                "sent output of another machine's run; it was dropped".into(),
-            )];
-        }
-        if chunk.seq < active.record.next_chunk {
-            return vec![Step::Ack(pi.clone(), id, active.stored)];
-        }
-        if chunk.seq > active.record.next_chunk {
-            // Something between was lost on the way; the agent sends again from what is acknowledged.
-            return vec![Step::Ack(pi.clone(), id, active.stored)];
-        }
-        let mut steps = vec![Step::SavePiece(active.output.take(&mut active.record, chunk))];
-        let complete = active.held.as_ref().is_some_and(|report| has_all_output(report, &active.record));
-        if let Some(report) = active.held.take_if(|_| complete) {
-            steps.extend(self.report(pi, id, report, now));
-        }
-        steps
-    }
-
-    /// An agent reported about a run.
-    pub(crate) fn report(&mut self, pi: &PiId, id: RunId, report: Report, now: Now) -> Vec<Step> {
-        let Some(active) = self.active.get_mut(&id) else { return self.late_report(pi, id, &report) };
-        let record = &mut active.record;
-        if record.run.pi != *pi {
-            return vec![Step::Odd(
-                pi.clone(),
-                Some(id),
-                "reported about another machine's run; it was dropped".into(),
-            )];
-        }
-        if record.run.state.is_final() {
-            // It is final here and on its way to the disk: the acknowledgement follows from there.
-            record.reported = Some(report.state);
-            return vec![Step::Save(id)];
-        }
-        match report.state {
-            RunState::Running if record.run.state == RunState::Running => {
-                vec![Step::Ack(pi.clone(), id, active.stored)]
-            }
-            RunState::Running => {
-                record.run.state = RunState::Running;
-                record.run.started_at = Some(now.wall);
-                record.boot_id = Some(report.boot_id);
-                record.reported = Some(RunState::Running);
-                active.started.get_or_insert(now.monotonic);
-                let mut steps = vec![Step::Save(id)];
-                steps.extend(self.group_changed(id));
-                steps
-            }
-            state if state.is_final() => {
-                if has_all_output(&report, record) {
-                    self.end_by_report(id, report, now)
-                } else {
-                    active.held = Some(report);
-                    Vec::new()
-                }
-            }
-            _ => vec![Step::Odd(
-                pi.clone(),
-                Some(id),
-                format!("reported {}, which is not an agent's to say; it was dropped", report.state),
-            )],
-        }
-    }
-
-    /// A report of a run that has ended here, or that nobody knows. It is acknowledged, so that the agent forgets the run.
-    fn late_report(&self, pi: &PiId, id: RunId, report: &Report) -> Vec<Step> {
-        let ack = Step::Ack(pi.clone(), id, Ack { seq: None, state: Some(report.state) });
-        if self.recent.iter().any(|run| run.id == id && run.pi == *pi && run.state == report.state) {
-            // It said so before, and the acknowledgement was lost on the way.
-            return vec![ack];
-        }
-        let text =
-            format!("reported {} of a run that has ended or is not known here; nothing was changed", report.state);
-        vec![Step::Odd(pi.clone(), Some(id), text), ack]
-    }
-
-    fn end_by_report(&mut self, id: RunId, report: Report, now: Now) -> Vec<Step> {
-        let Some(active) = self.active.get_mut(&id) else { return Vec::new() };
-        let run = &mut active.record.run;
-        run.state = report.state;
-        run.exit_code = report.exit_code;
-        run.reason = report.reason.map(|reason| plain(&reason));
-        run.finished_at = Some(now.wall);
-        if run.started_at.is_none() && report.started_at.is_some() {
-            run.started_at = Some(now.wall);
-        }
-        // The machine's own clock may be wrong, but how long it took is the agent's to know.
-        if let (Some(elapsed), Some(finished)) = (report.elapsed_milliseconds, run.finished_at) {
-            let started = finished.unix_milliseconds() - i64::try_from(elapsed).unwrap_or(0);
-            run.started_at = run
-                .started_at
-                .map(|_| Timestamp::from_unix_milliseconds(started.max(run.created_at.unix_milliseconds())));
-        }
-        active.record.reported = Some(report.state);
-        active.record.final_chunks = report.output_chunks;
-        let missing = active.output.miss(&mut active.record, report.output_bytes);
-        let mut steps: Vec<Step> = missing.into_iter().map(Step::SavePiece).collect();
-        steps.extend(self.finished(id));
-        steps
-    }
-
     /// A person wants a run to end.
     pub(crate) fn cancel(&mut self, id: RunId, by: &str, now: Now) -> Option<Vec<Step>> {
         let active = self.active.get_mut(&id).filter(|active| !active.record.run.state.is_final())?;
@@ -473,43 +353,6 @@ impl Runs {
             return Some(self.end(id, RunState::Cancelled, format!("cancelled by {by} before it was sent"), now));
         }
         Some(vec![Step::Save(id), Step::Cancel(id)])
-    }
-
-    /// An agent has told its session and which runs it knows: settle every run of its machine.
-    pub(crate) fn settle(&mut self, pi: &PiId, known: &[RunId], boot_id: &str, now: Now) -> Vec<Step> {
-        let open: Vec<_> = self.of_machine(pi).map(|active| (active.record.run.id, active.record.run.state)).collect();
-        let mut steps = Vec::new();
-        for (id, state) in open {
-            let is_known = known.contains(&id);
-            let is_cancelled = self.get(id).is_some_and(|record| record.cancelled_by.is_some());
-            match state {
-                // One that somebody has cancelled is not started for that: told of the cancel alone, its agent refuses it.
-                RunState::Dispatched if !is_known && !is_cancelled => steps.push(Step::Execute(id)),
-                RunState::Running if !is_known => steps.extend(self.settle_unknown(id, boot_id, now)),
-                _ => {}
-            }
-            if is_cancelled && self.get(id).is_some_and(|record| is_started(record.run.state)) {
-                steps.push(Step::Cancel(id));
-            }
-        }
-        steps.push(Step::Dispatch(pi.clone()));
-        steps
-    }
-
-    /// A run that was running and that its agent no longer knows.
-    fn settle_unknown(&mut self, id: RunId, boot_id: &str, now: Now) -> Vec<Step> {
-        let rebooted = self.get(id).is_some_and(|record| {
-            record.ends == Ends::Restart && record.boot_id.as_deref().is_some_and(|old| old != boot_id)
-        });
-        if rebooted {
-            return self.end(id, RunState::Succeeded, "the machine came back with another boot id", now);
-        }
-        self.end(
-            id,
-            RunState::Lost,
-            "the agent came back and does not know this run: its state was lost with the machine",
-            now,
-        )
     }
 
     /// A machine was forgotten: its runs are lost, those that were never sent are cancelled.
@@ -523,131 +366,10 @@ impl Runs {
         steps.extend(self.retained.remove(pi).into_iter().flatten().map(|id| Step::Clear(pi.clone(), id)));
         steps
     }
-
-    /// Time passes: what waited too long expires, what was silent too long is lost, what powered off has succeeded.
-    pub(crate) fn tick(&mut self, now: Now, offline_since: impl Fn(&PiId) -> Option<Instant>) -> Vec<Step> {
-        self.requests.forget_old(now.monotonic);
-        let mut ends = Vec::new();
-        for (id, active) in &mut self.active {
-            let offline =
-                offline_since(&active.record.run.pi).map(|since| now.monotonic.saturating_duration_since(since));
-            active.count_waiting(offline.is_some(), now.monotonic);
-            if let Some((state, reason)) = active.verdict_of_time(offline, self.lost_after) {
-                ends.push((*id, state, reason));
-            }
-        }
-        ends.sort_unstable_by_key(|(id, ..)| *id);
-        ends.into_iter().flat_map(|(id, state, reason)| self.end(id, state, reason, now)).collect()
-    }
-
-    /// A group as everybody sees it.
-    pub(crate) fn group(&self, id: RunId) -> Option<Group> {
-        self.groups.get(&id).map(|record| self.view_group(record))
-    }
-
-    /// The groups, newest first.
-    pub(crate) fn all_groups(&self) -> Vec<Group> {
-        self.groups.values().rev().take(RECENT_RUNS).map(|record| self.view_group(record)).collect()
-    }
-
-    /// A group's record as it is to be stored.
-    pub(crate) fn group_record(&self, id: RunId) -> Option<GroupRecord> {
-        self.groups.get(&id).cloned()
-    }
-}
-
-/// What was asked with an id, oldest first: by the monotonic clock, since a wall clock that jumps must not make two runs of one request.
-#[derive(Default)]
-struct Requests {
-    accepted: HashMap<(String, String), Accepted>,
-    order: VecDeque<(Instant, (String, String))>,
-}
-
-impl Requests {
-    fn remember(&mut self, run: &Run, now: Instant) {
-        let Some(request_id) = run.request_id.clone() else { return };
-        let key = (run.requested_by.clone(), request_id);
-        let accepted = self.accepted.entry(key.clone()).or_insert_with(|| {
-            self.order.push_back((now, key));
-            Accepted { group: run.group, runs: Vec::new() }
-        });
-        accepted.runs.push(run.id);
-        if self.order.len() > REMEMBERED_REQUESTS {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget(&mut self, key: (String, String)) {
-        if self.accepted.remove(&key).is_some() {
-            self.order.retain(|(_, kept)| *kept != key);
-        }
-    }
-
-    fn forget_old(&mut self, now: Instant) {
-        while self.order.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= REQUEST_MEMORY) {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        if let Some((_, key)) = self.order.pop_front() {
-            self.accepted.remove(&key);
-        }
-    }
-}
-
-impl Active {
-    fn count_waiting(&mut self, offline: bool, now: Instant) {
-        if let Some(since) = self.waiting_since.take() {
-            self.waited += now.saturating_duration_since(since);
-        }
-        if offline && self.record.run.state == RunState::Queued {
-            self.waiting_since = Some(now);
-        }
-    }
-
-    fn verdict_of_time(&self, offline: Option<Duration>, lost_after: Duration) -> Option<(RunState, String)> {
-        let record = &self.record;
-        match record.run.state {
-            RunState::Queued if self.accepted && offline.is_some() => {
-                let allowed = Duration::from_millis(record.expires_milliseconds);
-                (self.waited > allowed)
-                    .then(|| (RunState::Expired, format!("the machine was offline for longer than {}", words(allowed))))
-            }
-            RunState::Dispatched | RunState::Running => {
-                let offline = offline?;
-                if record.ends == Ends::PowerOff && record.run.state == RunState::Running && offline > POWERED_OFF {
-                    return Some((RunState::Succeeded, "the machine went offline and stayed so".into()));
-                }
-                (offline > lost_after)
-                    .then(|| (RunState::Lost, format!("the machine was silent for {}", words(lost_after))))
-            }
-            _ => None,
-        }
-    }
-}
-
-fn has_all_output(report: &Report, record: &RunRecord) -> bool {
-    report.output_chunks.is_none_or(|chunks| chunks <= record.next_chunk)
 }
 
 fn is_started(state: RunState) -> bool {
     matches!(state, RunState::Dispatched | RunState::Running)
-}
-
-/// A sentence from outside, without what could deceive a reader.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
-}
-
-/// A duration as people say it.
-pub(crate) fn words(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
-    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use pistat_protocol::{
     api::GroupOptions,
-    task::{Arguments, Stream},
+    task::{Arguments, OutputChunk, Stream},
 };
 
-use super::*;
+use super::{requests::REMEMBERED_REQUESTS, *};
 
 const BOOT: &str = "boot-1";
 

@@ -1,0 +1,174 @@
+//! What an agent's word changes: output, reports, and which runs it knows when it comes back.
+//!
+//! It is believed about its own machine's runs only, and a run ends by it only when all of its output is here.
+
+use pistat_protocol::{
+    id::{PiId, RunId},
+    task::{Ack, Ends, OutputChunk, Report, RunState},
+    time::Timestamp,
+};
+
+use super::{Runs, Step, is_started};
+use crate::{fleet::Now, store::record::RunRecord};
+
+impl Runs {
+    /// An agent sent a piece of output.
+    pub(crate) fn output(&mut self, pi: &PiId, id: RunId, chunk: OutputChunk, now: Now) -> Vec<Step> {
+        if chunk.is_final {
+            return Vec::new();
+        }
+        let Some(active) = self.active.get_mut(&id) else {
+            // The run is final or unknown: let the agent forget the piece.
+            return vec![Step::Ack(pi.clone(), id, Ack { seq: Some(chunk.seq), state: None })];
+        };
+        if active.record.run.pi != *pi {
+            return vec![Step::Odd(
+                pi.clone(),
+                Some(id),
+                "sent output of another machine's run; it was dropped".into(),
+            )];
+        }
+        if chunk.seq < active.record.next_chunk {
+            return vec![Step::Ack(pi.clone(), id, active.stored)];
+        }
+        if chunk.seq > active.record.next_chunk {
+            // Something between was lost on the way; the agent sends again from what is acknowledged.
+            return vec![Step::Ack(pi.clone(), id, active.stored)];
+        }
+        let mut steps = vec![Step::SavePiece(active.output.take(&mut active.record, chunk))];
+        let complete = active.held.as_ref().is_some_and(|report| has_all_output(report, &active.record));
+        if let Some(report) = active.held.take_if(|_| complete) {
+            steps.extend(self.report(pi, id, report, now));
+        }
+        steps
+    }
+
+    /// An agent reported about a run.
+    pub(crate) fn report(&mut self, pi: &PiId, id: RunId, report: Report, now: Now) -> Vec<Step> {
+        let Some(active) = self.active.get_mut(&id) else { return self.late_report(pi, id, &report) };
+        let record = &mut active.record;
+        if record.run.pi != *pi {
+            return vec![Step::Odd(
+                pi.clone(),
+                Some(id),
+                "reported about another machine's run; it was dropped".into(),
+            )];
+        }
+        if record.run.state.is_final() {
+            // It is final here and on its way to the disk: the acknowledgement follows from there.
+            record.reported = Some(report.state);
+            return vec![Step::Save(id)];
+        }
+        match report.state {
+            RunState::Running if record.run.state == RunState::Running => {
+                vec![Step::Ack(pi.clone(), id, active.stored)]
+            }
+            RunState::Running => {
+                record.run.state = RunState::Running;
+                record.run.started_at = Some(now.wall);
+                record.boot_id = Some(report.boot_id);
+                record.reported = Some(RunState::Running);
+                active.started.get_or_insert(now.monotonic);
+                let mut steps = vec![Step::Save(id)];
+                steps.extend(self.group_changed(id));
+                steps
+            }
+            state if state.is_final() => {
+                if has_all_output(&report, record) {
+                    self.end_by_report(id, report, now)
+                } else {
+                    active.held = Some(report);
+                    Vec::new()
+                }
+            }
+            _ => vec![Step::Odd(
+                pi.clone(),
+                Some(id),
+                format!("reported {}, which is not an agent's to say; it was dropped", report.state),
+            )],
+        }
+    }
+
+    /// A report of a run that has ended here, or that nobody knows. It is acknowledged, so that the agent forgets the run.
+    fn late_report(&self, pi: &PiId, id: RunId, report: &Report) -> Vec<Step> {
+        let ack = Step::Ack(pi.clone(), id, Ack { seq: None, state: Some(report.state) });
+        if self.recent.iter().any(|run| run.id == id && run.pi == *pi && run.state == report.state) {
+            // It said so before, and the acknowledgement was lost on the way.
+            return vec![ack];
+        }
+        let text =
+            format!("reported {} of a run that has ended or is not known here; nothing was changed", report.state);
+        vec![Step::Odd(pi.clone(), Some(id), text), ack]
+    }
+
+    fn end_by_report(&mut self, id: RunId, report: Report, now: Now) -> Vec<Step> {
+        let Some(active) = self.active.get_mut(&id) else { return Vec::new() };
+        let run = &mut active.record.run;
+        run.state = report.state;
+        run.exit_code = report.exit_code;
+        run.reason = report.reason.map(|reason| plain(&reason));
+        run.finished_at = Some(now.wall);
+        if run.started_at.is_none() && report.started_at.is_some() {
+            run.started_at = Some(now.wall);
+        }
+        // The machine's own clock may be wrong, but how long it took is the agent's to know.
+        if let (Some(elapsed), Some(finished)) = (report.elapsed_milliseconds, run.finished_at) {
+            let started = finished.unix_milliseconds() - i64::try_from(elapsed).unwrap_or(0);
+            run.started_at = run
+                .started_at
+                .map(|_| Timestamp::from_unix_milliseconds(started.max(run.created_at.unix_milliseconds())));
+        }
+        active.record.reported = Some(report.state);
+        active.record.final_chunks = report.output_chunks;
+        let missing = active.output.miss(&mut active.record, report.output_bytes);
+        let mut steps: Vec<Step> = missing.into_iter().map(Step::SavePiece).collect();
+        steps.extend(self.finished(id));
+        steps
+    }
+
+    /// An agent has told its session and which runs it knows: settle every run of its machine.
+    pub(crate) fn settle(&mut self, pi: &PiId, known: &[RunId], boot_id: &str, now: Now) -> Vec<Step> {
+        let open: Vec<_> = self.of_machine(pi).map(|active| (active.record.run.id, active.record.run.state)).collect();
+        let mut steps = Vec::new();
+        for (id, state) in open {
+            let is_known = known.contains(&id);
+            let is_cancelled = self.get(id).is_some_and(|record| record.cancelled_by.is_some());
+            match state {
+                // One that somebody has cancelled is not started for that: told of the cancel alone, its agent refuses it.
+                RunState::Dispatched if !is_known && !is_cancelled => steps.push(Step::Execute(id)),
+                RunState::Running if !is_known => steps.extend(self.settle_unknown(id, boot_id, now)),
+                _ => {}
+            }
+            if is_cancelled && self.get(id).is_some_and(|record| is_started(record.run.state)) {
+                steps.push(Step::Cancel(id));
+            }
+        }
+        steps.push(Step::Dispatch(pi.clone()));
+        steps
+    }
+
+    /// A run that was running and that its agent no longer knows.
+    fn settle_unknown(&mut self, id: RunId, boot_id: &str, now: Now) -> Vec<Step> {
+        let rebooted = self.get(id).is_some_and(|record| {
+            record.ends == Ends::Restart && record.boot_id.as_deref().is_some_and(|old| old != boot_id)
+        });
+        if rebooted {
+            return self.end(id, RunState::Succeeded, "the machine came back with another boot id", now);
+        }
+        self.end(
+            id,
+            RunState::Lost,
+            "the agent came back and does not know this run: its state was lost with the machine",
+            now,
+        )
+    }
+}
+
+fn has_all_output(report: &Report, record: &RunRecord) -> bool {
+    report.output_chunks.is_none_or(|chunks| chunks <= record.next_chunk)
+}
+
+/// A sentence from outside, without what could deceive a reader.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}

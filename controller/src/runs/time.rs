@@ -1,0 +1,73 @@
+//! What time alone ends: waiting that lasts too long, silence, and the quiet of a machine that was switched off.
+
+use std::time::{Duration, Instant};
+
+use pistat_protocol::{
+    id::PiId,
+    task::{Ends, RunState},
+};
+
+use super::{Active, Runs, Step};
+use crate::fleet::Now;
+
+/// How long a machine must be gone until a power-off has succeeded.
+const POWERED_OFF: Duration = Duration::from_secs(30);
+
+impl Runs {
+    /// Time passes: what waited too long expires, what was silent too long is lost, what powered off has succeeded.
+    pub(crate) fn tick(&mut self, now: Now, offline_since: impl Fn(&PiId) -> Option<Instant>) -> Vec<Step> {
+        self.requests.forget_old(now.monotonic);
+        let mut ends = Vec::new();
+        for (id, active) in &mut self.active {
+            let offline =
+                offline_since(&active.record.run.pi).map(|since| now.monotonic.saturating_duration_since(since));
+            active.count_waiting(offline.is_some(), now.monotonic);
+            if let Some((state, reason)) = active.verdict_of_time(offline, self.lost_after) {
+                ends.push((*id, state, reason));
+            }
+        }
+        ends.sort_unstable_by_key(|(id, ..)| *id);
+        ends.into_iter().flat_map(|(id, state, reason)| self.end(id, state, reason, now)).collect()
+    }
+}
+
+impl Active {
+    fn count_waiting(&mut self, offline: bool, now: Instant) {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += now.saturating_duration_since(since);
+        }
+        if offline && self.record.run.state == RunState::Queued {
+            self.waiting_since = Some(now);
+        }
+    }
+
+    fn verdict_of_time(&self, offline: Option<Duration>, lost_after: Duration) -> Option<(RunState, String)> {
+        let record = &self.record;
+        match record.run.state {
+            RunState::Queued if self.accepted && offline.is_some() => {
+                let allowed = Duration::from_millis(record.expires_milliseconds);
+                (self.waited > allowed)
+                    .then(|| (RunState::Expired, format!("the machine was offline for longer than {}", words(allowed))))
+            }
+            RunState::Dispatched | RunState::Running => {
+                let offline = offline?;
+                if record.ends == Ends::PowerOff && record.run.state == RunState::Running && offline > POWERED_OFF {
+                    return Some((RunState::Succeeded, "the machine went offline and stayed so".into()));
+                }
+                (offline > lost_after)
+                    .then(|| (RunState::Lost, format!("the machine was silent for {}", words(lost_after))))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A duration as people say it.
+fn words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
