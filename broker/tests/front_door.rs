@@ -28,3 +28,5 @@ mod load;
 mod others;
 #[path = "front_door/sessions.rs"]
 mod sessions;
+#[path = "front_door/storms.rs"]
+mod storms;
