@@ -3,8 +3,8 @@
 //! `cargo bench -p pistat-tests --bench fleet -- WHAT`, where WHAT is
 //! `feed` (a sample's way to the browser's WebSocket frame, and the controller's processor time, machines × browsers),
 //! `original` (the same of `original/main.py`; `PISTAT_ORIGINAL_PYTHON` names a Python with its requirements),
-//! `start` (from the program's start until it serves), `memory` (with 0, 1,000 and 10,000 machines), `writes` (bytes to the disk in an hour),
-//! or `curve` (cost per sample from 10 to 10,000 machines, as an SVG on standard output).
+//! `start` (from the program's start until it serves) and `memory`, each with 0, 1,000 and 10,000 machines, `writes` (bytes to the disk in an hour),
+//! or `curve` (cost per sample and per browser from 10 to 10,000 machines, drawn into `docs/images/cost-per-sample.svg`).
 //!
 //! `PISTAT_BENCH_SECONDS` is how long each row is measured, `PISTAT_BENCH_MACHINES` and `PISTAT_BENCH_BROWSERS` are lists such as `50,200`.
 
@@ -80,24 +80,29 @@ async fn read_marks(feed: &mut Feed, marks: &mut Vec<u64>) -> bool {
     true
 }
 
-/// From the start of the program until `/healthz` answers.
+/// From the start of the program until `/healthz` answers, with what so many machines have left in the state folder.
 async fn start() {
-    let mut stack = Stack::start().await;
-    let mut took = Vec::new();
-    for _ in 0..20 {
-        assert_eq!(stack.stop().await, 0);
-        let address = stack.said.http_address;
-        let started = Instant::now();
-        let ready = std::thread::spawn(move || {
-            while !answers(address) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            started.elapsed()
-        });
-        stack.restart().await;
-        took.push(ready.join().expect("the controller answers"));
+    for machines in load::list("PISTAT_BENCH_MACHINES", &[0, 1000, 10_000]) {
+        let (mut stack, fleet) = fleet(machines, Duration::from_secs(5), Instant::now()).await;
+        // Every machine has said something, and it is on the disk.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        drop(fleet);
+        let mut took = Vec::new();
+        for _ in 0..10 {
+            assert_eq!(stack.stop().await, 0);
+            let address = stack.said.http_address;
+            let started = Instant::now();
+            let ready = std::thread::spawn(move || {
+                while !answers(address) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                started.elapsed()
+            });
+            stack.restart().await;
+            took.push(ready.join().expect("the controller answers"));
+        }
+        report(&format!("{machines} machines, from the start until it serves"), &mut took);
     }
-    report("from the start until it serves", &mut took);
 }
 
 fn answers(address: std::net::SocketAddr) -> bool {
@@ -123,18 +128,21 @@ async fn memory() {
     }
 }
 
+/// Before the fleet is idle: what joins is written down, told to Home Assistant, and remembered.
+const JOINED: Duration = Duration::from_secs(90);
+
 async fn writes() {
     let machines = 10;
     let (mut stack, fleet) = fleet(machines, Duration::from_secs(5), Instant::now()).await;
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::sleep(JOINED).await;
     let id = stack.process().id();
     let (before, started) = (load::written_bytes(id), Instant::now());
-    tokio::time::sleep(Duration::from_secs(seconds(180))).await;
+    tokio::time::sleep(Duration::from_secs(seconds(240))).await;
     let bytes = load::written_bytes(id) - before;
     let hours = started.elapsed().as_secs_f64() / 3600.0;
     let samples = Counts::get(&fleet.counts().samples);
     println!(
-        "{machines} idle machines: {bytes} bytes in {:.0} s, {:.2} MB an hour ({samples} samples)",
+        "{machines} idle machines: {bytes} bytes in {:.0} s, {:.2} MB an hour ({samples} samples; {before} bytes before, when they joined)",
         hours * 3600.0,
         bytes as f64 / 1e6 / hours
     );

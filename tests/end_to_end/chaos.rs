@@ -25,7 +25,7 @@ use pistat_protocol::{
     topic::{Topic, Topics},
 };
 use pistat_sim::{Churn, Dice, Fleet, Ledger, Plan, Roll};
-use pistat_tests::{Agent, Http, Mqtt, PATIENCE, Proxy, Stack, catalogue::starts, eventually, mqtt::Heard, stack};
+use pistat_tests::{Agent, Clock, Http, Mqtt, PATIENCE, Proxy, Stack, catalogue::starts, eventually, mqtt::Heard};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -44,7 +44,7 @@ const MEMORY_GROWTH: u64 = 32 * 1024 * 1024;
 /// All retained messages have come when no other has come for so long.
 const LULL: Duration = Duration::from_millis(500);
 
-fn number(variable: &str, default: u64) -> u64 {
+pub(crate) fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
@@ -154,48 +154,6 @@ impl Drop for Disk {
     }
 }
 
-/// A clock that jumps, where libfaketime is installed (Debian: `libfaketime`).
-struct Clock {
-    library: Option<PathBuf>,
-    folder: TempDir,
-}
-
-impl Clock {
-    fn find() -> Self {
-        let library = std::fs::read_dir("/usr/lib").ok().into_iter().flatten().flatten();
-        let library = library.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
-        if library.is_none() {
-            eprintln!("NOT TESTED HERE: a clock that jumps, since libfaketime is not installed (Debian: libfaketime)");
-        }
-        let clock = Self { library, folder: tempfile::tempdir().unwrap() };
-        clock.jump(0);
-        clock
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("clock")
-    }
-
-    /// Makes the controller's wall clock wrong by so many seconds.
-    fn jump(&self, seconds: i64) {
-        let file = self.file();
-        let new = file.with_extension("new");
-        std::fs::write(&new, format!("{seconds:+}\n")).unwrap();
-        std::fs::rename(new, file).unwrap();
-    }
-
-    fn wrap(&self, builder: stack::Builder) -> stack::Builder {
-        let Some(library) = &self.library else { return builder };
-        let file = self.file();
-        builder
-            .environment("LD_PRELOAD", library.to_str().unwrap())
-            .environment("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap())
-            .environment("FAKETIME_CACHE_DURATION", "1")
-            .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .environment("DONT_FAKE_MONOTONIC", "1")
-    }
-}
-
 struct Chaos {
     dice: Dice,
     stack: Stack,
@@ -247,7 +205,7 @@ impl Chaos {
                 self.disk.fill(self.dice.duration(Duration::from_secs(3))).await;
                 "filled the disk"
             }
-            75..87 if self.clock.library.is_some() => {
+            75..87 if self.clock.is_there() => {
                 self.clock.jump(i64::try_from(self.dice.below(200_000)).unwrap() - 100_000);
                 "turned the clock"
             }
@@ -606,7 +564,8 @@ async fn retained_topics_are_the_controllers_state(stack: &Stack, runs: &BTreeMa
     .await;
 }
 
-async fn retained(stack: &Stack) -> BTreeMap<String, Vec<u8>> {
+/// Everything that a client that comes now is told under the prefix.
+pub(crate) async fn retained(stack: &Stack) -> BTreeMap<String, Vec<u8>> {
     let mut client = Mqtt::connect(stack.said.mqtt, "admin", &stack.admin_token()).await.expect("the broker is there");
     client.granted(&["pistat/#"]).await;
     let mut retained = BTreeMap::new();

@@ -21,4 +21,5 @@ mod promises;
 mod proxies;
 mod refusals;
 mod requests;
+mod soak;
 mod survival;

@@ -10,6 +10,7 @@ pub mod agent;
 pub mod broker;
 pub mod catalogue;
 pub mod clients;
+pub mod clock;
 pub mod dashboard;
 pub mod fake_agent;
 pub mod feed;
@@ -27,6 +28,7 @@ pub mod wait;
 
 pub use agent::Agent;
 pub use broker::Mosquitto;
+pub use clock::Clock;
 pub use dashboard::Dashboard;
 pub use fake_agent::FakeAgent;
 pub use feed::Feed;
