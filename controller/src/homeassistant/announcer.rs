@@ -244,6 +244,9 @@ impl Turn<'_> {
             if self.plan.say.len() >= IN_ONE_TURN {
                 return;
             }
+            if self.is_too_early(&pi) {
+                continue;
+            }
             let done = facts(&pi).is_none_or(|facts| self.announce_one(&place, &pi, &facts));
             if done {
                 self.announcer.due.remove(&pi);
@@ -251,24 +254,27 @@ impl Turn<'_> {
         }
     }
 
-    /// Says one document, unless it is too early or nothing has changed; tells whether nothing more is to be said of this machine for now.
+    /// Whether a machine's last document is too new, or the machine has not told all and may still do. Asked before anything is made for it, since
+    /// a whole fleet may wait at once.
+    fn is_too_early(&self, pi: &PiId) -> bool {
+        self.announcer.machines.get(pi).is_some_and(|told| {
+            told.last.is_some_and(|(_, at)| self.now < at + APART)
+                || (!told.known.is_complete() && told.since.is_some_and(|since| self.now < since + PATIENCE))
+        })
+    }
+
+    /// Says one document, unless nothing has changed; tells whether nothing more is to be said of this machine for now.
     fn announce_one(&mut self, place: &Place, pi: &PiId, facts: &Facts<'_>) -> bool {
         let Announcer { announced, machines, .. } = &mut *self.announcer;
         let told = machines.entry(pi.clone()).or_default();
-        if told.last.is_some_and(|(_, at)| self.now < at + APART) {
-            return false;
-        }
         let topic = place.topic(pi);
         let before = announced.get(&topic);
         let components = place.components(pi, facts, &told.known, before);
         let missing: Components =
             before.into_iter().flatten().filter(|(key, _)| !components.contains_key(*key)).map(owned).collect();
-        if !told.known.is_complete() {
-            let waiting = told.since.is_none_or(|since| self.now < since + PATIENCE);
-            // What has not been named yet may still be there: the next word of the machine makes this due again.
-            if waiting || !missing.is_empty() {
-                return !waiting;
-            }
+        // What has not been named yet may still be there: the next word of the machine makes this due again.
+        if !told.known.is_complete() && (told.since.is_none() || !missing.is_empty()) {
+            return true;
         }
         let going: Components = missing.into_iter().filter(|(key, _)| !told.leaving.contains(key)).collect();
         let now_announced: Components =

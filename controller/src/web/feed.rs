@@ -35,6 +35,9 @@ use crate::{
 /// The largest message of a browser: a pasted command line.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
+/// A read of a browser: it says little, and a buffer is zeroed whenever one is tried.
+const READ_BYTES: usize = 4 * 1024;
+
 /// How many messages of its own wait for a browser: pages of output of 256 kB and answers.
 const OUTBOX: usize = 4;
 
@@ -69,7 +72,7 @@ pub(super) async fn connect(
     if !same_origin(&headers, &caller) {
         return Err(Refused::forbidden("the feed serves only this controller's own pages: the Origin is another's"));
     }
-    let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).write_buffer_size(0);
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).read_buffer_size(READ_BYTES).write_buffer_size(0);
     Ok(upgrade.on_upgrade(move |socket| serve(web, caller, socket)))
 }
 

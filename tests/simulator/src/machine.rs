@@ -307,7 +307,7 @@ impl Machine {
             execution_policy: ExecutionPolicy::Controller,
             runner: true,
             interval_seconds: self.set_interval.unwrap_or(self.shared.plan.interval).as_secs_f64(),
-            capabilities: Vec::new(),
+            capabilities: self.measurements.capabilities(),
             known_runs: self.runs.keys().copied().collect(),
             storage_wear_percent: None,
             updates_pending: None,

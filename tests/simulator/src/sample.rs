@@ -12,7 +12,7 @@ use crate::dice::Dice;
 const GIB: u64 = 1024 * 1024 * 1024;
 
 /// One machine's measurements.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Measurements {
     dice: Dice,
     seq: u64,
@@ -58,6 +58,14 @@ impl Measurements {
     pub fn reboot(&mut self) {
         self.booted = SystemTime::now();
         self.seq = 0;
+    }
+
+    /// What this machine can measure, by the fields' names.
+    pub fn capabilities(&self) -> Vec<String> {
+        const NOT_MEASURED: [&str; 3] = ["time", "clock_synchronized", "seq"];
+        let fields = serde_json::to_value(self.clone().at(SystemTime::now()));
+        let names = fields.ok().and_then(|value| Some(value.as_object()?.keys().cloned().collect::<Vec<_>>()));
+        names.unwrap_or_default().into_iter().filter(|name| !NOT_MEASURED.contains(&name.as_str())).collect()
     }
 
     /// What it measures now, or measured then.
