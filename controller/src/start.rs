@@ -391,6 +391,8 @@ async fn watch_catalogue(
     stop: CancellationToken,
 ) {
     let mut look = interval(CATALOGUE_LOOK);
+    // Until there is a file, the catalogue that ships is in force; from then on only a file replaces it.
+    let mut was_there = seen.is_some();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -404,7 +406,9 @@ async fn watch_catalogue(
             }
         }
         let path = file.clone();
-        let Ok(catalogue) = tokio::task::spawn_blocking(move || Catalogue::read(&path)).await else { return };
+        let read = if was_there { Catalogue::read_again } else { Catalogue::read };
+        was_there |= seen.is_some();
+        let Ok(catalogue) = tokio::task::spawn_blocking(move || read(&path)).await else { return };
         if hub.send(catalogue).await.is_err() {
             return;
         }

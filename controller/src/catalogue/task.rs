@@ -43,16 +43,27 @@ impl Catalogue {
     /// # Errors
     /// The file cannot be read, or every problem of its text.
     pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
-        let name = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text, &name),
             Err(error) if error.kind() == io::ErrorKind::NotFound && path == Config::default().tasks => {
-                Self::parse(SHIPPED, &name)
+                Self::parse(SHIPPED, &path.display().to_string())
             }
-            Err(error) => {
-                let message = format!("the file cannot be read: {error}");
-                Err(vec![Problem { file: name, line: None, message }])
-            }
+            text => Self::of_file(path, text),
+        }
+    }
+
+    /// Reads the catalogue's file again. One that is gone is a mistake like any other: it brings no task back that its owner had taken out.
+    ///
+    /// # Errors
+    /// The file cannot be read, or every problem of its text.
+    pub fn read_again(path: &Path) -> Result<Self, Vec<Problem>> {
+        Self::of_file(path, std::fs::read_to_string(path))
+    }
+
+    fn of_file(path: &Path, text: io::Result<String>) -> Result<Self, Vec<Problem>> {
+        let file = path.display().to_string();
+        match text {
+            Ok(text) => Self::parse(&text, &file),
+            Err(error) => Err(vec![Problem { file, line: None, message: format!("the file cannot be read: {error}") }]),
         }
     }
 
@@ -97,6 +108,8 @@ mod tests {
     fn a_missing_default_file_is_the_catalogue_that_ships_and_a_missing_named_file_is_a_problem() {
         // Tests run in the crate's folder, which has no config/tasks.toml of its own.
         assert_eq!(Catalogue::read(Path::new("config/tasks.toml")).unwrap().tasks.len(), 14);
+        let gone = Catalogue::read_again(Path::new("config/tasks.toml")).unwrap_err();
+        assert!(gone[0].to_string().starts_with("config/tasks.toml: the file cannot be read"), "one that was there");
         let problems = Catalogue::read(Path::new("/nonexistent/tasks.toml")).unwrap_err();
         assert!(problems[0].to_string().starts_with("/nonexistent/tasks.toml: the file cannot be read"));
     }
