@@ -67,6 +67,13 @@ impl Codes {
         let (_, account, made) = self.0.remove(index);
         (now.monotonic.saturating_duration_since(made) < CODE_LIFETIME).then_some(account)
     }
+
+    /// What was made for an account that is changed or gone is void: whoever had its old token may have made links, too.
+    fn follow(&mut self, change: &AccessChange) {
+        if let AccessChange::PutAccount(AccountRecord { name, .. }) | AccessChange::RemoveAccount(name) = change {
+            self.0.retain(|(_, account, _)| account.key() != name.key());
+        }
+    }
 }
 
 impl Hub {
@@ -112,7 +119,10 @@ impl Hub {
         let mut has_changed = false;
         for stored in batch.iter().filter(|stored| stored.result.is_ok()) {
             if let Some(After::Access(changes, _)) = self.after.get(&stored.ticket) {
-                changes.iter().for_each(|change| self.access.apply(change));
+                for change in changes {
+                    self.access.apply(change);
+                    self.codes.follow(change);
+                }
                 has_changed = true;
             }
         }
@@ -307,8 +317,10 @@ impl Hub {
         let Some(mut record) = self.access.account(name.as_str()).cloned() else {
             return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
         };
-        let admin = record.name == AccountName::admin();
-        record.role = role.filter(|_| !admin).unwrap_or(record.role);
+        if record.name == AccountName::admin() && role.is_some_and(|role| role != record.role) {
+            return refuse(reply, Refused::conflict("the account admin keeps its role: it is how you get in"));
+        }
+        record.role = role.unwrap_or(record.role);
         let text = format!("gave account {} a new token ({})", record.name, record.role);
         self.event(EventKind::Access, Severity::Info, None, None, Some(caller.account.as_str()), text);
         self.give_token(record, reply);
@@ -430,5 +442,29 @@ impl Hub {
     fn answer_enrolment(&mut self, pi: &PiId, nonce: String, secret_sha256: String) {
         let order = self.key.sign(&Order::Enroll(EnrollOrder { pi: pi.clone(), nonce, secret_sha256 }));
         self.publish(&Topic::EnrollResponse(pi.clone()), encode(&EnrollAnswer::Accepted(order)), 1, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(name: &str) -> AccountName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn sign_in_links_work_once_and_end_with_the_token_that_made_them() {
+        let (mut codes, now) = (Codes::default(), Now::get());
+        let used = codes.make(account("olga"), now).unwrap();
+        assert_eq!(codes.take(&used, now), Some(account("olga")));
+        assert_eq!(codes.take(&used, now), None);
+        let rotated = AccountRecord { name: account("Olga"), ..AccountRecord::admin("new", now.wall) };
+        for change in [AccessChange::PutAccount(rotated), AccessChange::RemoveAccount(account("olga"))] {
+            let (own, others) = (codes.make(account("olga"), now).unwrap(), codes.make(account("anna"), now).unwrap());
+            codes.follow(&change);
+            assert_eq!(codes.take(&own, now), None, "{change:?}");
+            assert_eq!(codes.take(&others, now), Some(account("anna")), "{change:?}");
+        }
     }
 }

@@ -1,6 +1,11 @@
 //! Accounts, the join token and enrolments: what administrators do.
 
-use axum::{Extension, Json, body::Bytes, extract::State, http::StatusCode};
+use axum::{
+    Extension, Json,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::StatusCode,
+};
 use pistat_protocol::{
     account::{Account, Role},
     api::{Enrolment, JoinTokenView, NewAccount, NewEnrolment, NewToken},
@@ -87,8 +92,10 @@ pub(super) async fn rotate(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<AccountName>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<NewToken>, Refused> {
+    let body =
+        body.map_err(|rejection| Refused { status: rejection.status().as_u16(), detail: rejection.body_text() })?;
     let Rotate { role } =
         if body.is_empty() { Rotate::default() } else { serde_json::from_slice(&body).map_err(Refused::bad)? };
     let account = name.to_string();
