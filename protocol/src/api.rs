@@ -74,9 +74,11 @@ pub struct NewRun {
 pub struct GroupOptions {
     /// How many machines at a time; all at once without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub at_once: Option<u32>,
     /// After how many failures the rest is not started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub stop_after: Option<u32>,
     /// Whether the first machine goes alone, and the rest only if it succeeded.
     #[serde(default)]

@@ -7,7 +7,7 @@ use axum::{
     response::IntoResponse,
 };
 use pistat_protocol::{
-    api::{AcceptedRuns, History, NewRun, PatchMachine},
+    api::{AcceptedRuns, GroupOptions, History, NewRun, PatchMachine},
     dashboard::{Event, Group, Machine, Run},
     id::{PiId, RunId, TaskId},
     task::{RunState, TaskView},
@@ -169,8 +169,18 @@ pub(super) async fn start(
     Extension(caller): Extension<Caller>,
     Body(request): Body<NewRun>,
 ) -> Result<(StatusCode, Json<AcceptedRuns>), Refused> {
+    check_group(request.group)?;
     let accepted = web.ask(|reply| Ask::Run(caller, request, reply)).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// None at a time would wait for ever.
+fn check_group(group: Option<GroupOptions>) -> Result<(), Refused> {
+    let counts = group.map(|group| [("at_once", group.at_once), ("stop_after", group.stop_after)]);
+    match counts.into_iter().flatten().find(|(_, count)| *count == Some(0)) {
+        Some((name, _)) => Err(Refused::bad(format!("{name} is a whole number from 1, or left out"))),
+        None => Ok(()),
+    }
 }
 
 /// The query of `GET /api/runs`.
@@ -286,4 +296,20 @@ pub(super) async fn events(
 ) -> Result<Json<Vec<Event>>, Refused> {
     let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     web.read(move |reader| reader.events(query.before, limit)).await.map(Json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_which_none_may_start_is_refused() {
+        let group = |at_once, stop_after| Some(GroupOptions { at_once, stop_after, canary: false });
+        for good in [None, group(None, None), group(Some(1), Some(1))] {
+            assert!(check_group(good).is_ok(), "{good:?}");
+        }
+        for (bad, name) in [(group(Some(0), None), "at_once"), (group(Some(1), Some(0)), "stop_after")] {
+            assert!(check_group(bad).is_err_and(|refused| refused.status == 400 && refused.detail.contains(name)));
+        }
+    }
 }
