@@ -118,6 +118,9 @@ pub enum FleetRefusal {
     /// Too many tags.
     #[error("a machine has at most {MAX_TAGS} tags")]
     Tags,
+    /// The tag that is not anybody's to have.
+    #[error("@all is everyone already: choose another tag")]
+    TagOfAll,
 }
 
 /// All machines.
@@ -230,11 +233,11 @@ impl Fleet {
         if interval.is_some_and(|seconds| !pistat_protocol::status::INTERVAL_SECONDS.contains(&seconds)) {
             return Err(FleetRefusal::Interval);
         }
-        let too_many = change
-            .tags
-            .as_ref()
-            .is_some_and(|tags| tags.len() > MAX_TAGS || tags.iter().any(|tag| tag.as_str() == "all"));
-        if too_many { Err(FleetRefusal::Tags) } else { Ok(()) }
+        let tags = change.tags.as_deref().unwrap_or_default();
+        if tags.iter().any(|tag| tag.as_str() == "all") {
+            return Err(FleetRefusal::TagOfAll);
+        }
+        if tags.len() > MAX_TAGS { Err(FleetRefusal::Tags) } else { Ok(()) }
     }
 
     /// Applies a change that is stored.
@@ -424,6 +427,13 @@ mod tests {
         }
         assert_eq!(fleet.check(&pi("pi-1"), &label("Garage Döör 🚪")), Ok(()));
         assert_eq!(fleet.check(&pi("nobody"), &label("a")), Err(FleetRefusal::Unknown("nobody".into())));
+        let tags = |names: &[&str]| GivenChange {
+            tags: Some(names.iter().map(|name| name.parse().unwrap()).collect()),
+            ..GivenChange::default()
+        };
+        assert_eq!(fleet.check(&pi("pi-1"), &tags(&["camera"])), Ok(()));
+        assert_eq!(fleet.check(&pi("pi-1"), &tags(&["all"])), Err(FleetRefusal::TagOfAll));
+        assert_eq!(fleet.check(&pi("pi-1"), &tags(&["x"; 33])), Err(FleetRefusal::Tags));
         fleet.info(&pi("pi-1"), info("a\\u001bb"), now);
         assert_eq!(fleet.label(&pi("pi-1")), "ab");
     }
