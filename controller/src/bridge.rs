@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pistat_agent::Incoming as AgentIncoming;
 use pistat_protocol::{
-    id::PiId,
+    id::{InvalidId, PiId},
     status::Availability,
     topic::{Topic, Topics},
 };
@@ -58,6 +58,8 @@ pub(crate) enum Heard {
         /// Where the answer goes, with MQTT 5.
         response: Option<ResponseTo>,
     },
+    /// A request on a topic that names nobody, and why it does not.
+    Misaddressed { topic: String, why: InvalidId, retain: bool, account: Option<String>, response: Option<ResponseTo> },
 }
 
 /// Where a request wants its answer.
@@ -316,7 +318,14 @@ impl Bridge {
             let _ = self.hub.send(Heard::Birth { payload, retain }).await;
             return;
         }
-        let Some(topic) = self.address.topics.parse(&topic) else { return };
+        let Some(topic) = self.address.topics.parse(&topic) else {
+            // Without a payload it is how a retained one is cleared.
+            let why = self.address.topics.misaddressed_request(&topic).filter(|_| !payload.is_empty());
+            if let Some(why) = why {
+                let _ = self.hub.send(Heard::Misaddressed { topic, why, retain, account, response }).await;
+            }
+            return;
+        };
         let for_agent = match &topic {
             Topic::Execute(pi, _)
             | Topic::Cancel(pi, _)

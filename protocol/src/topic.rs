@@ -143,6 +143,13 @@ impl Topics {
         parse_of_machine(first.parse().ok()?, rest)
     }
 
+    /// Why a topic on which tasks are asked for names nobody: its machine level is neither a pi-id nor `@tag` nor `@all`. `None` for every other topic.
+    pub fn misaddressed_request(&self, text: &str) -> Option<InvalidId> {
+        let level =
+            self.levels_after_prefix(text)?.strip_suffix("/task/request").filter(|level| !level.contains('/'))?;
+        level.parse::<Target>().err()
+    }
+
     fn levels_after_prefix<'a>(&self, text: &'a str) -> Option<&'a str> {
         text.strip_prefix(&*self.prefix)?.strip_prefix('/')
     }
@@ -233,14 +240,6 @@ impl fmt::Display for Topics {
     }
 }
 
-/// The target of a request topic's machine level, for messages about it.
-///
-/// # Errors
-/// The level is neither a pi-id nor `@tag` nor `@all`.
-pub fn parse_target(level: &str) -> Result<Target, InvalidId> {
-    level.parse()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,6 +295,24 @@ mod tests {
             format!("pistat/pi-1/task/{run}/output")
         );
         assert_eq!(topics.format(&Topic::Request(Target::All)), "pistat/@all/task/request");
+    }
+
+    #[test]
+    fn a_request_to_nobody_is_known_as_one() {
+        let topics = Topics::new("home/pis").unwrap();
+        for level in ["@Camera", "Rack Pi 1", "@", ""] {
+            let text = format!("home/pis/{level}/task/request");
+            assert!(topics.parse(&text).is_none() && topics.misaddressed_request(&text).is_some(), "{text}");
+        }
+        let others = [
+            "home/pis/pi-1/task/request",
+            "home/pis/@all/task/request",
+            "home/pis/a b/status",
+            "home/a b/task/request",
+        ];
+        for text in others.into_iter().chain(["home/pis/a b/c/task/request"]) {
+            assert!(topics.misaddressed_request(text).is_none(), "{text}");
+        }
     }
 
     #[test]

@@ -241,4 +241,15 @@ async fn requests_that_are_no_requests_run_nothing_and_are_told() {
     // A group without machines is an error, never "everything".
     stack.mosquitto().publish(&["-t", "pistat/@nobody/task/request", "-m", "uptime", "-q", "1"]).await;
     http.event(&["@nobody"], PATIENCE).await;
+    // So is a name that no machine and no group can have; a retained one is cleared.
+    for level in ["@Camera", "Rack Pi 1"] {
+        let topic = format!("pistat/{level}/task/request");
+        stack.mosquitto().publish(&["-t", &topic, "-m", "uptime", "-q", "1", "-r"]).await;
+        http.event(&["request refused", level.trim_start_matches('@')], PATIENCE).await;
+        eventually("it is cleared", PATIENCE, async || {
+            let late = stack.mosquitto().receive(&["-t", &topic, "-W", "1"]).await;
+            if late.stdout.is_empty() { Ok(()) } else { Err(late.stdout) }
+        })
+        .await;
+    }
 }

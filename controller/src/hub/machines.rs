@@ -47,6 +47,9 @@ impl Hub {
             Heard::Message { topic: Topic::Request(target), payload, retain, account, response } => {
                 self.requested(&target, &payload, retain, account.as_deref(), response);
             }
+            Heard::Misaddressed { topic, why, retain, account, response } => {
+                self.misaddressed(topic, &why, retain, account.as_deref(), response);
+            }
             Heard::Birth { payload, retain } => self.homeassistant_said(&payload, retain),
             Heard::Message { topic, payload, retain, .. } => self.message(topic, &payload, retain),
         }

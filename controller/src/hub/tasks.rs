@@ -11,7 +11,7 @@ use pistat_protocol::{
     api::{AcceptedRuns, GroupOptions, NewRun},
     codec::{decode_request, encode},
     dashboard::{Change, EventKind, Group, MachineStatus, Run, Severity},
-    id::{PiId, RunId, Target, TaskId},
+    id::{InvalidId, PiId, RunId, Target, TaskId},
     order::{CancelOrder, Order},
     task::{Arguments, MAX_REQUEST_ID_BYTES, OutputChunk, Report, Request, RequestAnswer, RunState},
     topic::Topic,
@@ -91,6 +91,22 @@ impl Hub {
         if let Err(refused) = answer {
             self.refuse_request(pi.as_ref(), account, &refused.detail, response);
         }
+    }
+
+    /// A request came on a topic that names nobody. It is told like any other refusal, and a retained one is cleared.
+    pub(super) fn misaddressed(
+        &mut self,
+        topic: String,
+        why: &InvalidId,
+        retain: bool,
+        account: Option<&str>,
+        response: Option<ResponseTo>,
+    ) {
+        let response = response.filter(|response| self.may_answer_on(&response.topic));
+        if retain {
+            self.send(Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None });
+        }
+        self.refuse_request(None, account, &format!("{why}; `pis` shows the fleet"), response);
     }
 
     /// Who asks over MQTT: the account that our own broker stamped, or whoever an external one let publish, if that is allowed at all.
