@@ -3,7 +3,7 @@
 use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, Directory, TlsListener};
-use pistat_protocol::{id::AccountName, order::JoinToken};
+use pistat_protocol::order::JoinToken;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -422,9 +422,4 @@ fn fingerprint(file: &std::path::Path) -> Fingerprint {
     use std::os::unix::fs::MetadataExt;
     let metadata = file.metadata().ok()?;
     Some((metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino()))
-}
-
-/// The name of the account whose sign-in link is printed.
-pub fn first_account() -> AccountName {
-    AccountName::admin()
 }
