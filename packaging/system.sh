@@ -150,9 +150,9 @@ machine_has() { # pi, expression over m
   api GET "/api/pis/$1" | python3 -c 'import json, sys; m = json.load(sys.stdin); print(m); sys.exit(0 if eval(sys.argv[1]) else 1)' "$2"
 }
 
-run_task() { # pi, task
+run_task() { # pi, task, more fields of the request
   local run
-  run=$(api POST /api/runs -d "{\"task\":\"$2\",\"target\":\"$1\",\"confirmed\":true}" | python3 -c 'import json, sys; print(json.load(sys.stdin)["runs"][0])')
+  run=$(api POST /api/runs -d "{${3:-}\"task\":\"$2\",\"target\":\"$1\",\"confirmed\":true}" | python3 -c 'import json, sys; print(json.load(sys.stdin)["runs"][0])')
   for _ in $(seq 120); do
     api GET "/api/runs/$run" >"$work/run"
     if python3 -c 'import json, sys; sys.exit(0 if json.load(open(sys.argv[1]))["state"] in ("succeeded", "failed", "rejected", "timed_out", "lost", "expired") else 1)' "$work/run"; then break; fi

@@ -2,7 +2,7 @@
 # What cross-building needs: a Rust compiler, zig as C compiler and linker for every board, and cargo-zigbuild between them.
 #
 # Sourced by `build`. It offers one function, `get_toolchain`, after which `cargo zigbuild` works and `toolchain` says which of the two it is:
-#   rustup   a maintainer's own machine: rustup with the targets, as `rustup target add` brings them
+#   rustup   a maintainer's own machine: stable Rust of rustup, with its component rust-src (agents) and the targets with glibc (controllers)
 #   debian   Debian's rustc-web, cargo-web and the library's sources, unpacked into a folder of ours: nothing is installed, no other compiler is touched
 # zig and cargo-zigbuild come from PyPI into a virtual environment, unless they are installed already.
 #
@@ -28,7 +28,7 @@ get_toolchain() { # targets…
     if rustup_has "$@"; then toolchain=rustup; else toolchain=debian; fi
   fi
   case $toolchain in
-    rustup) rustup_has "$@" || die "rustup has not every target: rustup target add $*" ;;
+    rustup) rustup_has "$@" || die "rustup lacks something, and could not fetch it: rustup component add rust-src; rustup target add $*" ;;
     debian) use_debian ;;
     *) die "PISTAT_TOOLCHAIN is $toolchain: it is rustup or debian" ;;
   esac
@@ -47,13 +47,19 @@ forget_inherited() {
   done
 }
 
+# Programs for musl bring their own standard library, built from its sources; those for glibc take what rustup has compiled.
 rustup_has() { # targets…
   have rustup || return 1
   local target
   for target in "$@"; do
-    rustup target list --installed 2>/dev/null | grep -qx "$target" || rustup target add "$target" >/dev/null 2>&1 || return 1
+    case $target in
+      *-musl*) has_sources "$(rustc --print sysroot)" || rustup component add rust-src >/dev/null 2>&1 || return 1 ;;
+      *) rustup target list --installed 2>/dev/null | grep -qx "$target" || rustup target add "$target" >/dev/null 2>&1 || return 1 ;;
+    esac
   done
 }
+
+has_sources() { [ -f "$1/lib/rustlib/src/rust/library/std/Cargo.toml" ]; } # sysroot
 
 # --- Debian's compiler ------------------------------------------------------------------------------------------------
 
@@ -99,7 +105,7 @@ CONF
   ) || die "Debian's packages $DEBIAN_PACKAGES could not be fetched"
   local package
   for package in "$folder"/debs/*.deb; do dpkg -x "$package" "$folder/root"; done
-  [ -f "$folder/root/usr/lib/rustlib/src/rust/library/std/Cargo.toml" ] || die "rust-web-src holds no standard library where rustc looks for it"
+  has_sources "$folder/root/usr" || die "rust-web-src holds no standard library where rustc looks for it"
   touch "$folder/complete"
 }
 
