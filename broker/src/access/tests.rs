@@ -79,7 +79,7 @@ const TABLE: [(&str, &str, &str); 39] = [
 ];
 
 #[test]
-fn every_cell_of_the_table_is_as_the_contract_says() {
+fn who_may_do_what_is_what_every_cell_of_the_table_says() {
     let access = Access::new(&Topics::default(), None);
     for (topic, may_publish, may_receive) in TABLE {
         let topic = topic.replace("RUN", RUN);
