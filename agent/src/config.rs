@@ -20,6 +20,7 @@ use self::file::{Execute, File};
 pub use self::flags::Flags;
 use crate::{
     address::Address,
+    credential::Credential,
     options::{DEFAULT_BACKLOG_SAMPLES, DEFAULT_INTERVAL, DEFAULT_RUNNER_SOCKET, Policy},
 };
 
@@ -85,11 +86,12 @@ impl Config {
 
     fn merge(flags: &Flags, file: &File) -> Result<Self, Problems> {
         let mut collect = Collect::default();
+        let state = flags.state.clone().or_else(|| file.state.clone()).unwrap_or_else(default_state);
         let address = collect.take(address(flags, file));
         let pi = collect.take(pi_id(flags, file));
         let label = collect.take(label(flags, file));
         let interval = collect.take(interval(flags, file));
-        let token = collect.take(token(flags, file));
+        let token = collect.take(token(flags, file, &state));
         let log_level =
             collect.take(log_level(flags.log_level.as_deref().or(file.log_level.as_deref()).unwrap_or("info")));
         let nice = collect.take(nice(file.nice));
@@ -118,7 +120,7 @@ impl Config {
             interval,
             policy,
             token,
-            state: flags.state.clone().or_else(|| file.state.clone()).unwrap_or_else(default_state),
+            state,
             ca: flags.ca.clone().or_else(|| file.ca.clone()),
             log_level,
             nice,
@@ -187,12 +189,14 @@ fn interval(flags: &Flags, file: &File) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-fn token(flags: &Flags, file: &File) -> Result<Option<JoinToken>, String> {
+fn token(flags: &Flags, file: &File, state: &Path) -> Result<Option<JoinToken>, String> {
     let given = match (&flags.token, &flags.token_file, &file.token_file) {
         (Some(_), Some(_), _) => return Err("--token and --token-file cannot both be given".into()),
         (Some(token), None, _) => token.clone(),
         (None, Some(path), _) | (None, None, Some(path)) => match std::fs::read_to_string(path) {
             Ok(text) => text,
+            // It was needed at the first start only, and a secret that nobody needs is well thrown away.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && Credential::is_in(state) => return Ok(None),
             Err(error) => return Err(format!("the token file {} cannot be read: {error}", path.display())),
         },
         (None, None, None) => return Ok(None),
@@ -338,6 +342,15 @@ mod tests {
         assert_eq!((config.backlog_samples, config.policy), (defaults.backlog_samples, defaults.policy));
         assert_eq!((config.topics, config.runner_socket), (defaults.topics, defaults.runner_socket));
         assert!(File::parse(shipped).is_ok());
+    }
+
+    #[test]
+    fn a_token_file_is_needed_until_the_machine_is_enrolled() {
+        let state = tempfile::tempdir().unwrap();
+        let line = format!("{ORIGINAL} --token-file /nonexistent/join.token --state {}", state.path().display());
+        assert!(load(&line, "").unwrap_err().to_string().contains("/nonexistent/join.token"));
+        Credential::generate("pi-1".parse().unwrap(), None).unwrap().save(state.path()).unwrap();
+        assert!(load(&line, "").unwrap().token.is_none());
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl Credential {
         Ok(Self { pi, serial, secret: secret_text(bits), controller_key: None })
     }
 
+    /// Whether a state folder holds a credential in force, good or bad.
+    pub(crate) fn is_in(folder: &Path) -> bool {
+        folder.join(FILE).exists()
+    }
+
     /// The credential of a state folder, if there is one.
     ///
     /// # Errors
