@@ -369,6 +369,7 @@ impl Hub {
                 boot_id: None,
                 retained: true,
                 ends: task.ends(),
+                timeout_milliseconds: u64::try_from(task.timeout().as_millis()).unwrap_or(u64::MAX),
                 role: wish.role,
             })
             .collect();

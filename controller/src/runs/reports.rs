@@ -68,7 +68,7 @@ impl Runs {
                 record.run.started_at = Some(now.wall);
                 record.boot_id = Some(report.boot_id);
                 record.reported = Some(RunState::Running);
-                active.started.get_or_insert(now.monotonic);
+                active.started = Some(now.monotonic);
                 let mut steps = vec![Step::Save(id)];
                 steps.extend(self.group_changed(id));
                 steps

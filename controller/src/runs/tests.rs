@@ -49,6 +49,7 @@ fn record(n: u8, machine: &str) -> RunRecord {
         boot_id: None,
         retained: true,
         ends: Ends::Exit,
+        timeout_milliseconds: 600_000,
         role: None,
     }
 }
@@ -306,6 +307,27 @@ fn a_machine_that_stays_silent_loses_its_runs() {
     assert_eq!(state(&runs, ids[0]), RunState::Dispatched);
     runs.tick(later(start, 86_500), offline);
     assert_eq!(state(&runs, ids[0]), RunState::Lost);
+}
+
+#[test]
+fn a_machine_that_does_not_come_back_from_its_restart_in_time_has_failed() {
+    let start = now();
+    let gone = |_: &PiId| Some(later(start, 5).monotonic);
+    for (ends, limit, after) in [
+        (Ends::Restart, 600_000, RunState::Failed),
+        (Ends::Restart, 0, RunState::Running),
+        (Ends::Exit, 600_000, RunState::Running),
+    ] {
+        let (mut runs, ids) = with(vec![RunRecord { timeout_milliseconds: limit, ..record(1, "pi-1") }]);
+        runs.dispatched(ids[0], ends, start.monotonic);
+        runs.report(&pi("pi-1"), ids[0], report(RunState::Running), start);
+        runs.tick(later(start, 600), gone);
+        assert_eq!(state(&runs, ids[0]), RunState::Running, "{ends:?} {limit}");
+        runs.tick(later(start, 601), |_| None);
+        assert_eq!(state(&runs, ids[0]), RunState::Running, "it is there: its agent says how it ended");
+        runs.tick(later(start, 601), gone);
+        assert_eq!(state(&runs, ids[0]), after, "{ends:?} {limit}");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ impl Runs {
             let offline =
                 offline_since(&active.record.run.pi).map(|since| now.monotonic.saturating_duration_since(since));
             active.count_waiting(offline.is_some(), now.monotonic);
-            if let Some((state, reason)) = active.verdict_of_time(offline, self.lost_after) {
+            if let Some((state, reason)) = active.verdict_of_time(offline, self.lost_after, now.monotonic) {
                 ends.push((*id, state, reason));
             }
         }
@@ -41,7 +41,12 @@ impl Active {
         }
     }
 
-    fn verdict_of_time(&self, offline: Option<Duration>, lost_after: Duration) -> Option<(RunState, String)> {
+    fn verdict_of_time(
+        &self,
+        offline: Option<Duration>,
+        lost_after: Duration,
+        now: Instant,
+    ) -> Option<(RunState, String)> {
         let record = &self.record;
         match record.run.state {
             RunState::Queued if self.accepted && offline.is_some() => {
@@ -54,11 +59,23 @@ impl Active {
                 if record.ends == Ends::PowerOff && record.run.state == RunState::Running && offline > POWERED_OFF {
                     return Some((RunState::Succeeded, "the machine went offline and stayed so".into()));
                 }
+                if let Some(limit) = self.missed_return(offline, now) {
+                    return Some((RunState::Failed, format!("the machine did not come back within {}", words(limit))));
+                }
                 (offline > lost_after)
                     .then(|| (RunState::Lost, format!("the machine was silent for {}", words(lost_after))))
             }
             _ => None,
         }
+    }
+
+    /// The time limit of a restart from which the machine, which is gone now, did not come back. While it is there its agent watches the limit.
+    fn missed_return(&self, offline: Duration, now: Instant) -> Option<Duration> {
+        let is_restarting = self.record.ends == Ends::Restart && self.record.run.state == RunState::Running;
+        let limit = Duration::from_millis(self.record.timeout_milliseconds);
+        // After a start of the controller it is not known since when; since it is gone, at least.
+        let running = self.started.map_or(offline, |started| now.saturating_duration_since(started));
+        (is_restarting && !limit.is_zero() && running > limit).then_some(limit)
     }
 }
 

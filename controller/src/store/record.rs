@@ -33,6 +33,9 @@ pub struct RunRecord {
     pub retained: bool,
     /// What its success looks like.
     pub ends: pistat_protocol::task::Ends,
+    /// Its time limit, within which a restarted machine must be back; 0 in records of versions that did not keep it.
+    #[serde(default)]
+    pub timeout_milliseconds: u64,
     /// The requester's role, checked again when the order is sent; null for the schedule.
     pub role: Option<pistat_protocol::account::Role>,
 }
@@ -205,6 +208,7 @@ pub(crate) mod tests {
             boot_id: None,
             retained: true,
             ends: pistat_protocol::task::Ends::Exit,
+            timeout_milliseconds: 60_000,
             role: None,
         }
     }
