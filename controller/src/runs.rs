@@ -186,7 +186,7 @@ impl Runs {
             if let Some(active) = self.active.remove(id) {
                 let run = active.record.run;
                 if let Some(request) = run.request_id {
-                    self.requests.forget((run.requested_by, request));
+                    self.requests.forget(&(run.requested_by, request));
                 }
                 if let Some(group) = run.group {
                     self.groups.remove(&group);

@@ -38,9 +38,9 @@ impl Requests {
     }
 
     /// The request never was: its runs could not be stored.
-    pub(super) fn forget(&mut self, key: (String, String)) {
-        if self.accepted.remove(&key).is_some() {
-            self.order.retain(|(_, kept)| *kept != key);
+    pub(super) fn forget(&mut self, key: &(String, String)) {
+        if self.accepted.remove(key).is_some() {
+            self.order.retain(|(_, kept)| kept != key);
         }
     }
 
