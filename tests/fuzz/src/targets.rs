@@ -42,7 +42,7 @@ pub const ALL: [Target; 7] = [
 ];
 
 /// Packets, as the broker's sessions read them, of both versions.
-fn packets(data: &[u8]) -> bool {
+pub fn packets(data: &[u8]) -> bool {
     let mut understood = false;
     for v5 in [false, true] {
         let mut rest = data;
@@ -56,7 +56,7 @@ fn packets(data: &[u8]) -> bool {
 }
 
 /// A topic that is understood is written as it was read.
-fn topics(data: &[u8]) -> bool {
+pub fn topics(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else { return false };
     let topics = Topics::default();
     let Some(topic) = topics.parse(text) else { return false };
@@ -73,7 +73,8 @@ fn stable<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(data: &
     true
 }
 
-fn payloads(data: &[u8]) -> bool {
+/// What agents, people and the controller say in JSON.
+pub fn payloads(data: &[u8]) -> bool {
     let known = [
         stable::<Sample>(data),
         stable::<Vec<Sample>>(data),
@@ -96,7 +97,8 @@ fn payloads(data: &[u8]) -> bool {
     request || known.into_iter().any(|known| known)
 }
 
-fn bodies(data: &[u8]) -> bool {
+/// What HTTP requests carry.
+pub fn bodies(data: &[u8]) -> bool {
     let known =
         [stable::<NewRun>(data), stable::<PatchMachine>(data), stable::<Login>(data), stable::<NewAccount>(data)];
     known.into_iter().any(|known| known)
@@ -124,7 +126,7 @@ pub fn signed_orders() -> Vec<Vec<u8>> {
 }
 
 /// Nothing passes but what was signed, word for word.
-fn orders(data: &[u8]) -> bool {
+pub fn orders(data: &[u8]) -> bool {
     let (key, signed) = &*KEY;
     let Ok(order) = key.verify(data) else { return false };
     let VerifiedOrder::Cancel(order) = order else { panic!("only a cancel was ever signed: {order:?}") };
@@ -140,7 +142,7 @@ static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| match Catalogue::parse(
 });
 
 /// No request leads to an argv that the catalogue does not describe, whatever the way in: JSON, a terminal's line, a request over MQTT.
-fn approvals(data: &[u8]) -> bool {
+pub fn approvals(data: &[u8]) -> bool {
     let (task, args) = match (decode_request(data), split_task(data)) {
         (Ok(Request::Run(request)), _) => (request.task, request.args),
         (_, Some((task, rest))) => (task, catalogue::arguments(rest)),
@@ -168,7 +170,7 @@ fn split_task(data: &[u8]) -> Option<(TaskId, &[u8])> {
 }
 
 /// The terminal's grammar: words lie where they say, and a quoted text is one word again.
-fn lines(data: &[u8]) -> bool {
+pub fn lines(data: &[u8]) -> bool {
     let text = String::from_utf8_lossy(data);
     if let Ok(words) = terminal::split(&text) {
         for word in &words {

@@ -1,0 +1,6 @@
+//! libFuzzer's way to the target `packets`.
+#![no_main]
+
+use pistat_fuzz::targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| { targets::packets(data); });
