@@ -13,7 +13,7 @@ use std::{
 use pistat_protocol::dashboard::MachineStatus;
 use pistat_tests::{
     Agent, PATIENCE, Process, Stack, eventually,
-    pages::{Block, blocks},
+    pages::{Block, blocks, section},
     process::run,
     programs::program,
 };
@@ -64,6 +64,17 @@ async fn the_commands_of_every_other_page() {
     for page in found.iter().filter(|page| !PAGES.contains(&page.as_str())) {
         try_page(page).await;
     }
+}
+
+/// Another place than that would keep the new program, and the old one would come back.
+#[test]
+fn the_upgrade_from_source_replaces_the_program_that_the_unit_starts() {
+    let read = |file: &str| std::fs::read_to_string(repository().join(file)).unwrap();
+    let unit = read("packaging/systemd/pistat.service");
+    let started = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")?.split(' ').next()).unwrap();
+    let page = read("docs/operations.md");
+    let installing = section(&page, "Upgrade").lines().filter(|line| line.starts_with("sudo install "));
+    assert_eq!(installing.collect::<Vec<_>>(), [format!("sudo install target/release/pistat {started}")]);
 }
 
 fn repository() -> PathBuf {
