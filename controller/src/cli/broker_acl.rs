@@ -1,7 +1,7 @@
 //! `broker-acl`: the topic rules of Pi Stat, written down for a broker that is not ours, from the table that our own enforces.
 //!
-//! mosquitto checks each message that it delivers, so a viewer may subscribe to everything there. EMQX checks the subscription alone: there a viewer is
-//! given the filters that bring no orders, one by one.
+//! mosquitto checks each message that it delivers, so a viewer may subscribe to everything there. EMQX checks the subscription alone, and compares it with
+//! a rule's filters as if it were a topic: there a viewer is given the filters that bring no orders, one by one, and everything else is denied to everybody.
 
 use std::fmt::Write as _;
 
@@ -19,6 +19,13 @@ const USER_MOSQUITTO: &str = "%u";
 
 /// EMQX's placeholder for the user name.
 const USER_EMQX: &str = "${username}";
+
+/// A denial of the prefix would not do: `+/#` and its like pass it by, and the last rule that EMQX ships with allows all that is left.
+const EMQX_END: &str = "
+%% Nobody else, and nothing else: no rule behind this one is asked. What lets your other devices in goes before it, each with topics that begin with
+%% a name of its own: EMQX compares a subscription with these filters as if it were a topic, so one that begins with + or # would let orders out.
+{deny, all}.
+";
 
 pub(super) fn print(console: &mut Console<'_>, command: &args::BrokerAcl, config: &Config) -> Result<(), Failure> {
     let users = Users::of(command, config);
@@ -100,7 +107,7 @@ impl Rules<'_> {
 
     fn emqx(&self) -> String {
         let mut text = String::from(
-            "%% Topic rules of Pi Stat for EMQX 5: put these lines before the others of acl.conf.\n\
+            "%% Topic rules of Pi Stat for EMQX 5: an acl.conf, in place of the one that it ships with.\n\
              %% From the table that Pi Stat's own broker enforces; written by `pistat broker-acl emqx`.\n",
         );
         for (what, name, grants) in self.people() {
@@ -114,12 +121,7 @@ impl Rules<'_> {
                 emqx_rules("all", &self.grants(Party::Agent(USER_EMQX)))
             );
         }
-        let _ = write!(
-            text,
-            "\n%% Nobody else, and nothing else.\n{{deny, all, all, [\"{}/#\"]}}.\n",
-            self.topics.prefix()
-        );
-        text
+        text + EMQX_END
     }
 }
 
@@ -178,13 +180,80 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
-        assert!(text.ends_with("{deny, all, all, [\"home/pis/#\"]}.\n"), "{text}");
+        assert!(text.ends_with("\n{deny, all}.\n"), "{text}");
         // Each line is one Erlang term: comments, nothing, or a tuple that ends with a full stop.
         let term =
-            |line: &str| line.is_empty() || line.starts_with("%% ") || (line.starts_with('{') && line.ends_with("]}."));
+            |line: &str| line.is_empty() || line.starts_with("%% ") || (line.starts_with('{') && line.ends_with("}."));
         assert!(text.lines().all(term), "{text}");
         let orders = text.lines().filter(|line| line.contains("execute") && line.contains("grafana")).count();
         assert_eq!(orders, 0, "{text}");
+    }
+
+    /// Whether EMQX compares a topic, or a subscription as if it were one, with a rule's filter successfully (`emqx_topic:match/2`).
+    fn fits(topic: &str, filter: &str) -> bool {
+        let (mut topic, mut filter) = (topic.split('/'), filter.split('/'));
+        loop {
+            match (topic.next(), filter.next()) {
+                (_, Some("#")) | (None, None) => return true,
+                (Some(_), Some("+")) => {}
+                (Some(level), Some(wanted)) if level == wanted => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// What EMQX does with these rules in front of the last one that it ships with: the first that fits decides.
+    fn emqx_allows(rules: &str, user: &str, action: &str, topic: &str) -> bool {
+        for rule in rules.lines().filter(|line| line.starts_with('{')).chain(["{allow, all}."]) {
+            let (head, filters) = rule.split_once(", [").unwrap_or((rule, ""));
+            let of_user = !head.contains("{user, ") || head.contains(&format!("{{user, \"{user}\"}}"));
+            let of_action = filters.is_empty() || head.ends_with(", all") || head.ends_with(&format!(", {action}"));
+            let mut filters = filters.split('"').skip(1).step_by(2).map(|filter| filter.replace(USER_EMQX, user)).peekable();
+            if of_user && of_action && (filters.peek().is_none() || filters.any(|filter| fits(topic, &filter))) {
+                return head.starts_with("{allow");
+            }
+        }
+        unreachable!("the last rule fits everything")
+    }
+
+    #[test]
+    fn no_subscription_and_no_user_gets_more_from_emqx_than_the_table_says() {
+        let named = ["pi-1", "pi-2"];
+        for agents in [&[][..], &named] {
+            let (users, topics) = rules(agents);
+            let rules = Rules { users: &users, topics: &topics, discovery: "homeassistant" }.emqx();
+            for (user, action, topic, allowed) in [
+                ("boss", "subscribe", "home/pis/#", true),
+                ("boss", "publish", "home/pis/pi-1/task/1/execute", true),
+                ("grafana", "subscribe", "home/pis/+/status", true),
+                ("grafana", "subscribe", "home/pis/+/task/+/output", true),
+                ("grafana", "subscribe", "$SYS/#", true),
+                ("grafana", "subscribe", "home/pis/+/task/+/execute", false),
+                ("grafana", "subscribe", "home/pis/+/task/+/+", false),
+                ("grafana", "subscribe", "home/pis/#", false),
+                ("grafana", "subscribe", "+/+/+/task/+/execute", false),
+                ("grafana", "publish", "home/pis/pi-1/task/request", false),
+                ("ha", "publish", "home/pis/pi-1/task/request", true),
+                ("ha", "publish", "home/pis/pi-1/task/1/execute", false),
+                ("pi-1", "subscribe", "home/pis/pi-1/task/+/execute", true),
+                ("pi-1", "publish", "home/pis/pi-1/stats", true),
+                ("pi-1", "subscribe", "home/pis/pi-2/task/+/execute", false),
+                ("pi-1", "subscribe", "home/+/pi-1/#", false),
+                ("pi-1", "publish", "home/pis/pi-2/stats", false),
+                ("stranger", "subscribe", "#", false),
+                ("stranger", "subscribe", "+/#", false),
+                ("stranger", "subscribe", "+/+/#", false),
+                ("stranger", "subscribe", "+/+/+/task/+/execute", false),
+                ("stranger", "subscribe", "+/pis/pi-1/#", false),
+                ("stranger", "subscribe", "home/#", false),
+                ("stranger", "subscribe", "home/pis/#", false),
+                ("stranger", "publish", "home/pis/pi-1/stats", false),
+                ("stranger", "publish", "$delayed/1/home/pis/pi-1/task/request", false),
+                ("stranger", "publish", "zigbee2mqtt/lamp", false),
+            ] {
+                assert_eq!(emqx_allows(&rules, user, action, topic), allowed, "{user} {action} {topic}\n{rules}");
+            }
+        }
     }
 
     #[test]
