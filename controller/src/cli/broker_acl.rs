@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use pistat_broker::{Grants, Party};
 use pistat_protocol::topic::Topics;
+use serde::Serialize;
 
 use super::{args, console::Console, failure::Failure};
 use crate::config::{Broker, Config};
@@ -30,11 +31,11 @@ const EMQX_END: &str = "
 pub(super) fn print(console: &mut Console<'_>, command: &args::BrokerAcl, config: &Config) -> Result<(), Failure> {
     let users = Users::of(command, config);
     let rules = Rules { users: &users, topics: &config.mqtt.topics, discovery: &config.homeassistant.prefix };
-    let text = match command.broker {
-        args::OtherBroker::Mosquitto => rules.mosquitto(),
-        args::OtherBroker::Emqx => rules.emqx(),
+    let (everybody, text): (_, fn(&Rules<'_>) -> String) = match command.broker {
+        args::OtherBroker::Mosquitto => (USER_MOSQUITTO, Rules::mosquitto),
+        args::OtherBroker::Emqx => (USER_EMQX, Rules::emqx),
     };
-    console.print(&text)
+    console.show(&rules.rows(everybody), |_, _| text(&rules))
 }
 
 /// Who is who on the broker.
@@ -61,6 +62,17 @@ impl Users {
     }
 }
 
+/// A user's rules, for programs that know how to tell them to their own broker.
+#[derive(Serialize)]
+struct Row<'r> {
+    user: &'r str,
+    party: &'static str,
+    publish: Vec<String>,
+    receive: Vec<String>,
+    never_receive: Vec<String>,
+    subscribe: Vec<String>,
+}
+
 struct Rules<'r> {
     users: &'r Users,
     topics: &'r Topics,
@@ -72,18 +84,23 @@ impl Rules<'_> {
         Grants::of(party, self.topics, self.discovery)
     }
 
-    /// Every user with its rules, and what people are told about them.
-    fn people(&self) -> Vec<(&'static str, &str, Grants)> {
+    /// Every user that is named.
+    fn people(&self) -> impl Iterator<Item = (Party<'_>, &str)> {
         let users = self.users;
-        let mut people = vec![("The controller", users.controller.as_str(), self.grants(Party::Controller))];
-        people.extend(users.agents.iter().map(|pi| ("An agent", pi.as_str(), self.grants(Party::Agent(pi)))));
-        people.extend(users.operators.iter().map(|name| {
-            ("Sees everything but orders, and asks for tasks", name.as_str(), self.grants(Party::Operator))
-        }));
-        people.extend(
-            users.viewers.iter().map(|name| ("Sees everything but orders", name.as_str(), self.grants(Party::Viewer))),
-        );
-        people
+        let agents = users.agents.iter().map(|pi| (Party::Agent(pi), pi.as_str()));
+        let operators = users.operators.iter().map(|name| (Party::Operator, name.as_str()));
+        let viewers = users.viewers.iter().map(|name| (Party::Viewer, name.as_str()));
+        std::iter::once((Party::Controller, users.controller.as_str())).chain(agents).chain(operators).chain(viewers)
+    }
+
+    /// The rules as data. The user `everybody` stands for each user that is a machine, when no machine is named.
+    fn rows<'u>(&'u self, everybody: &'u str) -> Vec<Row<'u>> {
+        let unnamed = self.users.agents.is_empty().then_some((Party::Agent(everybody), everybody));
+        let row = |(party, user)| {
+            let Grants { publish, receive, never_receive, subscribe } = self.grants(party);
+            Row { user, party: word(party), publish, receive, never_receive, subscribe }
+        };
+        self.people().chain(unnamed).map(row).collect()
     }
 
     fn mosquitto(&self) -> String {
@@ -91,8 +108,9 @@ impl Rules<'_> {
             "# Topic rules of Pi Stat for mosquitto: name this file as acl_file in mosquitto.conf.\n\
              # From the table that Pi Stat's own broker enforces; written by `pistat broker-acl mosquitto`.\n",
         );
-        for (what, name, grants) in self.people() {
-            let _ = write!(text, "\n# {what}.\nuser {name}\n{}", mosquitto_rules("topic", &grants));
+        for (party, name) in self.people() {
+            let rules = mosquitto_rules("topic", &self.grants(party));
+            let _ = write!(text, "\n# {}.\nuser {name}\n{rules}", sentence(party));
         }
         if self.users.agents.is_empty() {
             let _ = write!(
@@ -110,8 +128,9 @@ impl Rules<'_> {
             "%% Topic rules of Pi Stat for EMQX 5: an acl.conf, in place of the one that it ships with.\n\
              %% From the table that Pi Stat's own broker enforces; written by `pistat broker-acl emqx`.\n",
         );
-        for (what, name, grants) in self.people() {
-            let _ = write!(text, "\n%% {what}.\n{}", emqx_rules(&format!("{{user, \"{name}\"}}"), &grants));
+        for (party, name) in self.people() {
+            let rules = emqx_rules(&format!("{{user, \"{name}\"}}"), &self.grants(party));
+            let _ = write!(text, "\n%% {}.\n{rules}", sentence(party));
         }
         if self.users.agents.is_empty() {
             let _ = write!(
@@ -122,6 +141,26 @@ impl Rules<'_> {
             );
         }
         text + EMQX_END
+    }
+}
+
+/// What people are told about a user.
+fn sentence(party: Party<'_>) -> &'static str {
+    match party {
+        Party::Controller => "The controller",
+        Party::Agent(_) => "An agent",
+        Party::Operator => "Sees everything but orders, and asks for tasks",
+        Party::Viewer => "Sees everything but orders",
+    }
+}
+
+/// The same for programs.
+fn word(party: Party<'_>) -> &'static str {
+    match party {
+        Party::Controller => "controller",
+        Party::Agent(_) => "agent",
+        Party::Operator => "operator",
+        Party::Viewer => "viewer",
     }
 }
 
@@ -265,6 +304,21 @@ mod tests {
         let second = mosquitto.split("user pi-2\n").nth(1).unwrap_or_default();
         assert!(second.contains("topic write home/pis/pi-2/stats\n") && !second.contains("pi-1"), "{mosquitto}");
         assert!(!emqx.contains("allow, all") && emqx.contains("{allow, {user, \"pi-2\"}, publish, "), "{emqx}");
+    }
+
+    #[test]
+    fn programs_are_given_every_row_once() {
+        for (agents, expected) in
+            [(&[][..], &["controller", "operator", "viewer", "agent"][..]), (&["pi-1"], &["controller", "agent", "operator", "viewer"])]
+        {
+            let (users, topics) = rules(agents);
+            let rules = Rules { users: &users, topics: &topics, discovery: "homeassistant" };
+            let rows = rules.rows(USER_EMQX);
+            assert_eq!(rows.iter().map(|row| row.party).collect::<Vec<_>>(), expected);
+            let agent = rows.iter().find(|row| row.party == "agent").unwrap();
+            assert_eq!(agent.user, *agents.first().unwrap_or(&USER_EMQX));
+            assert!(agent.publish.contains(&format!("home/pis/{}/stats", agent.user)), "{:?}", agent.publish);
+        }
     }
 
     #[test]

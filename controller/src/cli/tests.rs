@@ -363,7 +363,7 @@ fn tokens_are_alone_on_standard_output() {
 }
 
 #[test]
-fn every_command_that_asks_the_controller_prints_json_when_asked_and_nothing_else() {
+fn every_command_prints_json_when_asked_and_nothing_else() {
     let fleet = sample::fleet();
     let mut run = fleet.runs[1].clone();
     run.state = RunState::Succeeded;
@@ -422,6 +422,8 @@ fn every_command_that_asks_the_controller_prints_json_when_asked_and_nothing_els
         "agent add pi-7",
         "agent reset pi-7",
         "agent remove pi-7",
+        "broker-acl emqx --viewer grafana",
+        "broker-acl mosquitto",
     ];
     for command in commands {
         let words: Vec<_> =
