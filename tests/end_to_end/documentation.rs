@@ -1,6 +1,7 @@
 //! Every command of the documentation is run as it stands, on a controller with the configuration that ships and one Pi.
 //!
-//! Only what differs from a real house is replaced: the ports, the host's name, `ACCOUNT` (admin) and `TOKEN` (the join token).
+//! Only what differs from a real house is replaced: the ports, the host's name, `ACCOUNT` (admin), `TOKEN` (the join token), and what cargo would build once
+//! more.
 
 use std::{
     collections::BTreeSet,
@@ -18,6 +19,9 @@ use pistat_tests::{
     programs::program,
 };
 use rustix::process::{Pid, Signal, kill_process_group};
+
+/// How the simulated fleet is started from source.
+const SIMULATOR: &str = "cargo run --release -p pistat-sim --";
 
 /// How long a command that ends may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -154,6 +158,10 @@ impl House {
         for host in ["controller-host", "localhost", "127.0.0.1"] {
             text = text.replace(&format!("{host}:8000"), &http);
             text = text.replace(&format!("{host}:1883"), &self.stack.said.mqtt.to_string());
+        }
+        if text.contains(SIMULATOR) {
+            let built = format!("{} --mqtt {}", program("pistat-sim").display(), self.stack.said.mqtt);
+            text = text.replace(SIMULATOR, &built);
         }
         text.replace("controller-host", "127.0.0.1")
     }
