@@ -4,7 +4,7 @@ use std::{net::TcpListener, path::Path, process::Command};
 
 use pistat_protocol::task::RunState;
 use pistat_tests::{
-    PATIENCE, Stack,
+    PATIENCE, Stack, eventually,
     pages::{blocks, section},
     process::run,
     programs::program,
@@ -50,16 +50,30 @@ async fn a_fleet_goes_on_after_a_restore_as_documented() {
     std::fs::copy(state.join("tls/ca.pem"), &ca).unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let tls = state.join("tls");
-    let config = format!("[mqtt.tls]\nlisten = \"127.0.0.1:{port}\"\ncert = {:?}\nkey = {:?}\n", tls.join("server.pem"), tls.join("server-key.pem"));
+    let config = format!(
+        "[mqtt.tls]\nlisten = \"127.0.0.1:{port}\"\ncert = {:?}\nkey = {:?}\n",
+        tls.join("server.pem"),
+        tls.join("server-key.pem")
+    );
     let mut stack = Stack::builder().embedded().state(&state).config(&config).start().await;
     let (http, join_token) = (stack.http(), stack.join_token());
     let url = format!("mqtts://127.0.0.1:{port}");
     let agent = stack.agent("pi-1").url(&url).flag("--ca", ca.to_str().unwrap()).online(&http).await;
-    for words in [&["assign", "name", "pi-1", "Camera"][..], &["tag", "add", "pi-1", "garden"], &["task", "assign", "pi-1", "birds"]] {
+    for words in [
+        &["assign", "name", "pi-1", "Camera"][..],
+        &["tag", "add", "pi-1", "garden"],
+        &["task", "assign", "pi-1", "birds"],
+    ] {
         assert_eq!(stack.cli(words).await.code, 0, "{words:?}");
     }
     let old = http.start_run("uptime", "pi-1", json!({})).await;
     http.ended(old, PATIENCE).await;
+
+    eventually("Home Assistant is told of the machine", PATIENCE, async || {
+        let told = std::fs::read_to_string(state.join("homeassistant.json")).map_err(|error| error.to_string())?;
+        if told.contains("pi-1") { Ok(()) } else { Err(told) }
+    })
+    .await;
 
     let mut backup = commands();
     let restore = backup.pop().unwrap();
@@ -84,5 +98,9 @@ async fn a_fleet_goes_on_after_a_restore_as_documented() {
     assert_eq!(stack.join_token(), join_token);
     assert!(http.output(old).await.contains("load average"), "runs of before are there");
     let new = http.start_run("uptime", "pi-1", json!({})).await;
-    assert_eq!(http.ended(new, PATIENCE).await.state, RunState::Succeeded, "the agent believes the controller's orders");
+    assert_eq!(
+        http.ended(new, PATIENCE).await.state,
+        RunState::Succeeded,
+        "the agent believes the controller's orders"
+    );
 }
