@@ -193,7 +193,6 @@ impl Controller {
             }
         });
         let address = broker_address(&config, mqtt, &controller_secret)?.hearing(birth_topics(&config.homeassistant));
-        let embedded = broker.is_some();
         let topics = config.mqtt.topics.clone();
         spawn(&mut parts, "the connection to the broker", {
             let stop = stop.bridge.clone();
@@ -232,7 +231,7 @@ impl Controller {
             let stop = stop.web.clone();
             async move { web::serve(listener, web::router(web), stop).await.map_err(|error| error.to_string()) }
         });
-        if embedded {
+        if broker.is_some() {
             // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.
             let _ = timeout(GRACE, is_ready).await;
         }
