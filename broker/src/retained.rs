@@ -1,6 +1,7 @@
 //! The retained messages, in memory: the newest of each topic, found by topic or by filter.
 //!
-//! Kept in the order of their topics, so that a filter is looked for only below its fixed beginning. It notes what has
+//! Kept in the order of their topics, so that a filter is looked for only below its fixed beginning. Large ones are packed
+//! soon, since they are asked for rarely: a fleet's documents for Home Assistant are most of what is retained. It notes what has
 //! changed, for [`crate::store`] to write; messages of the broker's own topics (`$SYS`) are never written.
 
 use std::collections::{BTreeMap, HashSet};
@@ -18,6 +19,12 @@ pub(crate) enum Kept {
     /// The store is full, or the message too large.
     Refused,
 }
+
+/// Smaller messages are not worth packing: what is said of a machine every few seconds is below this.
+const PACK_ABOVE_BYTES: usize = 4096;
+
+/// So many are packed in one turn: a few milliseconds of the hub's time.
+const PACK_IN_ONE_TURN: usize = 200;
 
 /// The bounds of the store.
 #[derive(Debug, Clone, Copy)]
@@ -37,17 +44,19 @@ pub(crate) struct Retained {
     bounds: Bounds,
     /// Topics whose message has changed since the last look.
     changed: HashSet<Box<str>>,
+    /// Topics whose message is large, and not packed yet.
+    large: HashSet<Box<str>>,
 }
 
 impl Retained {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { messages: BTreeMap::new(), bytes: 0, passing: 0, bounds, changed: HashSet::new() }
+        Self { messages: BTreeMap::new(), bytes: 0, passing: 0, bounds, changed: HashSet::new(), large: HashSet::new() }
     }
 
     /// Takes a message with the retain flag: an empty one removes the topic's.
     pub(crate) fn keep(&mut self, message: &Arc<Message>) -> Kept {
         let topic = message.topic();
-        if message.payload().is_empty() {
+        if message.payload_bytes() == 0 {
             self.remove(topic);
             return Kept::Yes;
         }
@@ -59,6 +68,7 @@ impl Retained {
         }
         self.bytes = bytes;
         self.note(topic);
+        self.note_large(message);
         if let Some(known) = self.messages.get_mut(topic) {
             *known = message.clone();
         } else {
@@ -71,6 +81,7 @@ impl Retained {
     /// Takes a message that was read from disk.
     pub(crate) fn restore(&mut self, message: Arc<Message>) {
         self.bytes += message.bytes();
+        self.note_large(&message);
         if let Some(previous) = self.messages.insert(message.topic().into(), message) {
             self.bytes -= previous.bytes();
         }
@@ -117,6 +128,25 @@ impl Retained {
                 (topic, message)
             })
             .collect()
+    }
+
+    /// Packs some of the large messages; whoever is just getting one keeps it as it is.
+    pub(crate) fn pack(&mut self) {
+        let topics: Vec<Box<str>> = self.large.iter().take(PACK_IN_ONE_TURN).cloned().collect();
+        for topic in topics {
+            self.large.remove(&topic);
+            let Some(message) = self.messages.get_mut(&topic) else { continue };
+            if let Some(packed) = message.packed() {
+                self.bytes = self.bytes - message.bytes() + packed.bytes();
+                *message = Arc::new(packed);
+            }
+        }
+    }
+
+    fn note_large(&mut self, message: &Message) {
+        if message.bytes() > PACK_ABOVE_BYTES && !self.large.contains(message.topic()) {
+            self.large.insert(message.topic().into());
+        }
     }
 
     /// Whether any topic has changed since the last look.
@@ -224,6 +254,25 @@ mod tests {
         assert_eq!(store.keep(&message("b", "x", None)), Kept::Refused);
         assert_eq!(store.keep(&message("a", "yy", None)), Kept::Yes);
         assert_eq!(store.keep(&message("a", &"y".repeat(100), None)), Kept::Refused);
+    }
+
+    #[test]
+    fn large_messages_are_packed_and_stay_what_they_were() {
+        let mut store = Retained::new(Bounds { messages: 10, bytes: 100_000, message_bytes: 50_000 });
+        let text = "what is said again and again ".repeat(500);
+        store.keep(&message("a", &text, None));
+        store.keep(&message("b", "small", None));
+        let before = store.bytes();
+        store.pack();
+        assert!(store.bytes() < before / 4, "{} of {before}", store.bytes());
+        assert_eq!(&store.matching("a", 0).next().unwrap().payload()[..], text.as_bytes());
+        // Another message in its place is counted as what it is, and so is none.
+        store.keep(&message("a", &text, None));
+        assert_eq!(store.bytes(), before);
+        store.pack();
+        store.keep(&message("a", "", None));
+        store.keep(&message("b", "", None));
+        assert_eq!((store.len(), store.bytes()), (0, 0));
     }
 
     #[test]

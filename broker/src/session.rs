@@ -246,7 +246,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut room = OUTPUT_HIGH.saturating_sub(output.len());
         let mut messages: Vec<Delivery> = Vec::new();
         self.outbox.drain(self.outbound.room(), |delivery| {
-            room = room.saturating_sub(delivery.message.bytes());
+            let message = &delivery.message;
+            room = room.saturating_sub(message.bytes().max(message.payload_bytes()));
             messages.push(delivery);
             room > 0
         });

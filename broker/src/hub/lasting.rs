@@ -54,10 +54,14 @@ impl Hub {
             self.retained.expire(now_ms);
             self.count_retained();
         }
-        if self.store.is_none() || now_ms < self.lasting.prompt_at {
+        if now_ms < self.lasting.prompt_at {
             return;
         }
         self.lasting.prompt_at = now_ms + PROMPT_MS;
+        self.retained.pack();
+        if self.store.is_none() {
+            return;
+        }
         let is_rare_due = now_ms >= self.lasting.rare_at;
         if is_rare_due {
             self.lasting.rare_at = now_ms + RARE_MS;

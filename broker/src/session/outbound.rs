@@ -142,6 +142,7 @@ impl Outbound {
     fn write(&mut self, delivery: &Delivery, packet_id: u16, dup: bool, output: &mut Vec<u8>, front: &Front) -> bool {
         let message: &Message = &delivery.message;
         let (topic, topic_alias) = self.alias(message.topic());
+        let payload = message.payload();
         let publish = write::Publish {
             dup,
             qos: delivery.qos,
@@ -152,7 +153,7 @@ impl Outbound {
             expiry_seconds: message.expiry_seconds(front.clock.now_ms()),
             topic_alias,
             subscription_ids: delivery.identifiers.as_deref().unwrap_or_default(),
-            payload: message.payload(),
+            payload: &payload,
         };
         if self.max_packet_bytes < usize::MAX && write::publish_length(&publish, self.v5) > self.max_packet_bytes {
             // A new alias has not reached the client, so it must not be used.

@@ -4,7 +4,7 @@
 //! device without identifiers or an origin without a name. Names are short, since Home Assistant puts the device's in front.
 //! The whole device is available while both the controller and its agent are; what must be told of a machine that is away asks for the controller only.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use pistat_protocol::{
     id::{PiId, TaskId},
@@ -22,7 +22,8 @@ use super::{
 };
 
 /// What has been announced: the components of each document, by its topic. What the state folder keeps.
-pub(crate) type Announced = BTreeMap<String, Components>;
+/// Most machines of a fleet have the same components, and share them here.
+pub(crate) type Announced = BTreeMap<String, Arc<Components>>;
 
 /// The components of a document, by their keys.
 pub(crate) type Components = BTreeMap<String, Platform>;
