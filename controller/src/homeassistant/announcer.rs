@@ -1,9 +1,9 @@
 //! What is published when: documents on change only, each at most every two seconds, a few at a time, and nothing before the state folder holds it.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use pistat_protocol::{
 use serde_json::Map;
 
 use super::{
-    document::{Announced, Components, Facts, Place, gone},
+    document::{Announced, Components, Facts, Place, Shared, gone},
     known::Known,
 };
 
@@ -75,7 +75,7 @@ pub(crate) struct Announcer {
     place: Option<Place>,
     announced: Announced,
     /// Every set of components that is announced, once.
-    shapes: BTreeSet<Arc<Components>>,
+    shapes: BTreeSet<Shared>,
     machines: BTreeMap<PiId, Told>,
     /// Machines whose documents may have changed.
     due: BTreeSet<PiId>,
@@ -93,7 +93,7 @@ impl Announcer {
     pub(crate) fn new(place: Option<Place>, mut announced: Announced) -> Self {
         let mut shapes = BTreeSet::new();
         for components in announced.values_mut() {
-            *components = shared(&mut shapes, components);
+            *components = shared(&mut shapes, components.clone());
         }
         Self {
             place,
@@ -276,7 +276,7 @@ impl Turn<'_> {
         let Announcer { announced, shapes, machines, .. } = &mut *self.announcer;
         let told = machines.entry(pi.clone()).or_default();
         let topic = place.topic(pi);
-        let before = announced.get(&topic).map(Arc::as_ref);
+        let before = announced.get(&topic).map(Borrow::<Components>::borrow);
         let components = place.components(pi, facts, &told.known, before);
         let missing: Components =
             before.into_iter().flatten().filter(|(key, _)| !components.contains_key(*key)).map(owned).collect();
@@ -291,8 +291,8 @@ impl Turn<'_> {
         values.extend(going.iter().map(|(key, platform)| (key.clone(), gone(*platform))));
         let payload = place.text(pi, facts, &values);
         if before != Some(&now_announced) {
-            announced.insert(topic.clone(), shared(shapes, &now_announced));
-            shapes.retain(|shape| Arc::strong_count(shape) > 1);
+            announced.insert(topic.clone(), shared(shapes, now_announced.into()));
+            shapes.retain(Shared::is_shared);
             self.changed = true;
         }
         let hash = hash(&payload);
@@ -308,14 +308,13 @@ impl Turn<'_> {
     }
 }
 
-/// The one copy of a set of components.
-fn shared(shapes: &mut BTreeSet<Arc<Components>>, components: &Components) -> Arc<Components> {
-    if let Some(known) = shapes.get(components) {
-        return Arc::clone(known);
+/// The one copy of these components.
+fn shared(shapes: &mut BTreeSet<Shared>, components: Shared) -> Shared {
+    if let Some(known) = shapes.get(&components) {
+        return known.clone();
     }
-    let new = Arc::new(components.clone());
-    shapes.insert(Arc::clone(&new));
-    new
+    shapes.insert(components.clone());
+    components
 }
 
 fn owned((key, platform): (&String, &super::sensors::Platform)) -> (String, super::sensors::Platform) {
