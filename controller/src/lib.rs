@@ -12,6 +12,7 @@ pub mod history;
 mod homeassistant;
 mod hub;
 pub mod install;
+pub mod own_address;
 mod own_machine;
 mod runs;
 pub mod schedule;

@@ -19,6 +19,7 @@ use crate::{
     homeassistant::birth_topics,
     hub::{ASKS, Hub, HubParts, Inputs},
     install::Downloads,
+    own_address::OwnAddress,
     own_machine,
     shutdown::{Ended, Signals, Wish},
     store::{Retention, Store, StoreError, new_secret},
@@ -104,6 +105,7 @@ pub struct Welcome {
 /// A running controller.
 pub struct Controller {
     addresses: Addresses,
+    own_address: Arc<OwnAddress>,
     welcome: Welcome,
     signals: Signals,
     reload: mpsc::Sender<()>,
@@ -145,6 +147,7 @@ impl Controller {
         let (broker, broker_events) = start_broker(&config, &store, &controller_secret).await?;
         let addresses = addresses(&listener, broker.as_ref())?;
         let mqtt = addresses.mqtt;
+        let own_address = Arc::new(OwnAddress::new(&config, addresses.http, addresses.https));
 
         let stop = Stop::default();
         let (heard_sender, heard) = mpsc::channel(bridge::INCOMING);
@@ -222,6 +225,7 @@ impl Controller {
             config,
             downloads,
             mqtt,
+            own_address: Arc::clone(&own_address),
             stop: stop.web.clone(),
         };
         spawn(&mut parts, "the web server", {
@@ -232,12 +236,17 @@ impl Controller {
             // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.
             let _ = timeout(GRACE, is_ready).await;
         }
-        Ok(Self { addresses, welcome, signals, reload, parts, ended: HashSet::new(), broker, stop })
+        Ok(Self { addresses, own_address, welcome, signals, reload, parts, ended: HashSet::new(), broker, stop })
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// By which address it is reached.
+    pub fn own_address(&self) -> &OwnAddress {
+        &self.own_address
     }
 
     /// What a person needs first.

@@ -42,6 +42,7 @@ use crate::{
     config::Config,
     hub::ask::{Ask, Refused, Reply},
     install::Downloads,
+    own_address::OwnAddress,
     store::Reader,
 };
 pub(crate) use server::{Listener, serve};
@@ -62,6 +63,7 @@ pub(crate) struct Web {
     pub(crate) config: Arc<Config>,
     pub(crate) downloads: Arc<Downloads>,
     pub(crate) mqtt: Option<SocketAddr>,
+    pub(crate) own_address: Arc<OwnAddress>,
     pub(crate) stop: CancellationToken,
 }
 

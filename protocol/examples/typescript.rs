@@ -53,6 +53,7 @@ fn types() -> String {
         api::PatchMachine,
         api::NewAccount,
         api::NewToken,
+        api::EnrolmentToken,
         api::JoinTokenView,
         api::Installation,
         api::NewEnrolment,

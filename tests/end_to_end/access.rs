@@ -1,9 +1,11 @@
 //! Who may do what: roles on HTTP and MQTT, sign-in, and the end of sessions.
 
-use std::time::Duration;
+use std::{net::TcpListener, process::Command, time::Duration};
 
 use pistat_protocol::{api::LoginLink, dashboard::Me, task::RunState};
-use pistat_tests::{Feed, Http, Mqtt, PATIENCE, Stack, eventually, mqtt::will};
+use pistat_tests::{
+    Feed, Http, Mqtt, PATIENCE, Process, Stack, eventually, mqtt::will, process::run, programs::program,
+};
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties, SubscribeReasonCode};
 use serde_json::{Value, json};
 
@@ -140,9 +142,33 @@ async fn a_sign_in_code_works_once_and_its_session_ends_with_the_logout() {
     let link: LoginLink = stack.http().send("POST", "/api/login-links", None).await.json();
     assert_eq!(anonymous.post("/api/login", json!({"code": link.code})).await.status, 200);
     let said = stack.cli(&["login"]).await;
+    assert!(said.stdout.starts_with(&stack.said.http), "it listens there alone: {said:?}");
     let code = said.stdout.trim().split_once("#login=").expect("a link has a code").1.to_owned();
     assert_eq!(anonymous.post("/api/login", json!({"code": code})).await.status, 200);
     assert_eq!(anonymous.post("/api/login", json!({"code": "guess"})).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_and_commands_that_were_asked_for_on_this_machine_name_the_address_that_others_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, public_url) = (folder.path().join("state"), "https://pis.example.org");
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = Command::new(program("pistat"));
+    command.args(["serve", "--http", &address, "--mqtt", "127.0.0.1:0", "--state"]).arg(&state);
+    command.env_clear().env("PISTAT_HTTP__PUBLIC_URL", public_url).current_dir(folder.path());
+    let mut controller = Process::start("pistat", &mut command);
+    controller.line("how a Pi is added", PATIENCE, |line| line.contains("add a Pi").then_some(())).await;
+    let cli = async |words: &[&str]| {
+        let mut command = Command::new(program("pistat"));
+        command.args(words).args(["--controller-url", &format!("http://{address}"), "--token-file"]);
+        let said = run("pistat", command.arg(state.join("admin.token")).env_clear(), PATIENCE).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        said
+    };
+    let link = cli(&["login"]).await.stdout;
+    assert!(link.starts_with(&format!("{public_url}/#login=")), "{link}");
+    let added = cli(&["agent", "add", "pi-7"]).await.stderr;
+    assert!(added.contains(&format!("pistat-agent --controller-url {public_url} --pi-id pi-7")), "{added}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

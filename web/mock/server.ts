@@ -237,7 +237,7 @@ class Face {
         const pi = verb === "reset" ? id : String((await body(request)).pi);
         const known = controller.enrolments.get(pi);
         controller.enrolments.set(pi, { pi, serial: known?.serial ?? null, enrolled_at: known?.enrolled_at ?? null, open: true });
-        return { name: pi, token: randomBytes(32).toString("base64url") };
+        return { name: pi, token: randomBytes(32).toString("base64url"), controller_url: `http://${request.headers.host}` };
       }
       case "DELETE enrolments":
         controller.enrolments.delete(id);

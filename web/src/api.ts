@@ -4,6 +4,7 @@ import type {
   AcceptedRuns,
   Account,
   Enrolment,
+  EnrolmentToken,
   Event,
   History,
   Installation,
@@ -111,7 +112,7 @@ export const api = {
   rotateJoinToken: () => json<JoinTokenView>("POST", "api/join-token/rotate"),
   installation: () => json<Installation>("GET", "api/installation"),
   enrolments: () => json<Enrolment[]>("GET", "api/enrolments"),
-  addEnrolment: (pi: PiId) => json<NewToken>("POST", "api/enrolments", { pi }),
+  addEnrolment: (pi: PiId) => json<EnrolmentToken>("POST", "api/enrolments", { pi }),
   resetEnrolment: (pi: PiId) => json<unknown>("POST", `api/enrolments/${id(pi)}/reset`),
   removeEnrolment: (pi: PiId) => json<unknown>("DELETE", `api/enrolments/${id(pi)}`),
 };

@@ -318,6 +318,11 @@ fn changes_are_patches_and_are_told() {
     }
 }
 
+/// What a controller answers whose address on its network is this one.
+const ENROLMENT: &str = r#"{"name":"pi-7","token":"t0ken","controller_url":"http://192.168.1.10:8000"}"#;
+const LOGIN_LINK: &str =
+    r#"{"code":"c0de","controller_url":"http://192.168.1.10:8000","expires_at":"2026-11-22T12:00:00Z"}"#;
+
 #[test]
 fn tokens_are_alone_on_standard_output() {
     let token = |name: &str| format!(r#"{{"name":"{name}","token":"t0ken"}}"#);
@@ -325,12 +330,12 @@ fn tokens_are_alone_on_standard_output() {
         ("POST /api/accounts/anna/rotate", 200, token("anna")),
         ("POST /api/accounts", 201, token("anna")),
         ("POST /api/enrolments/pi-7/reset", 204, String::new()),
-        ("POST /api/enrolments", 201, token("pi-7")),
+        ("POST /api/enrolments", 201, ENROLMENT.into()),
         ("DELETE /api/accounts/anna", 204, String::new()),
         ("DELETE /api/enrolments/pi-7", 204, String::new()),
         ("GET /api/join-token", 200, r#"{"token":"t0ken"}"#.into()),
         ("POST /api/join-token/rotate", 200, r#"{"token":"t0ken"}"#.into()),
-        ("POST /api/login-links", 200, r#"{"code":"c0de","expires_at":"2026-11-22T12:00:00Z"}"#.into()),
+        ("POST /api/login-links", 200, LOGIN_LINK.into()),
     ]);
     for args in [
         &["account", "add", "anna", "--role", "operator", "--publish", "a/#"][..],
@@ -343,7 +348,11 @@ fn tokens_are_alone_on_standard_output() {
         assert_eq!((ran.code, ran.out.as_str()), (0, "t0ken\n"), "{args:?} {}", ran.err);
     }
     assert!(server.asked()[0].body.contains(r#""role":"operator","publish":["a/#"],"subscribe":[]"#));
-    assert_eq!(ask(&server, &["login"]).out, format!("{}/#login=c0de\n", server.url()));
+    // These were asked over a loopback address: what is printed opens elsewhere too.
+    assert_eq!(ask(&server, &["login"]).out, "http://192.168.1.10:8000/#login=c0de\n");
+    let added = ask(&server, &["agent", "add", "pi-7"]).err;
+    let line = "On the machine: pistat-agent --controller-url http://192.168.1.10:8000 --pi-id pi-7 --token TOKEN\n";
+    assert!(added.ends_with(line), "{added}");
     for (args, told) in [
         (["account", "remove", "anna"], "anna is removed"),
         (["agent", "reset", "pi-7"], "pi-7 may enrol once more"),
@@ -354,7 +363,7 @@ fn tokens_are_alone_on_standard_output() {
 }
 
 #[test]
-fn every_command_that_asks_the_controller_prints_json_when_asked_and_nothing_else() {
+fn every_command_prints_json_when_asked_and_nothing_else() {
     let fleet = sample::fleet();
     let mut run = fleet.runs[1].clone();
     run.state = RunState::Succeeded;
@@ -374,12 +383,12 @@ fn every_command_that_asks_the_controller_prints_json_when_asked_and_nothing_els
         ("GET /api/accounts", 200, "[]".into()),
         ("DELETE /api/accounts/anna", 204, String::new()),
         ("POST /api/enrolments/pi-7/reset", 204, String::new()),
-        ("POST /api/enrolments", 201, token.into()),
+        ("POST /api/enrolments", 201, ENROLMENT.into()),
         ("GET /api/enrolments", 200, "[]".into()),
         ("DELETE /api/enrolments/pi-7", 204, String::new()),
         ("GET /api/join-token", 200, r#"{"token":"t0ken"}"#.into()),
         ("POST /api/join-token/rotate", 200, r#"{"token":"t0ken"}"#.into()),
-        ("POST /api/login-links", 200, r#"{"code":"c0de","expires_at":"2026-11-22T12:00:00Z"}"#.into()),
+        ("POST /api/login-links", 200, LOGIN_LINK.into()),
         ("GET /api/events", 200, "[]".into()),
     ];
     answers.extend(fleet_answers());
@@ -413,6 +422,8 @@ fn every_command_that_asks_the_controller_prints_json_when_asked_and_nothing_els
         "agent add pi-7",
         "agent reset pi-7",
         "agent remove pi-7",
+        "broker-acl emqx --viewer grafana",
+        "broker-acl mosquitto",
     ];
     for command in commands {
         let words: Vec<_> =

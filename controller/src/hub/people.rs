@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pistat_broker::Directory;
 use pistat_protocol::{
     account::Role,
-    api::{Login, LoginLink, NewAccount},
+    api::{Login, NewAccount},
     codec::{decode, encode},
     dashboard::{Change, EventKind, Severity},
     id::{AccountName, PiId},
@@ -200,12 +200,12 @@ impl Hub {
         self.store_access(vec![AccessChange::RemoveSession(session)], AfterAccess::Done(reply));
     }
 
-    pub(super) fn login_link(&mut self, caller: &Caller, reply: Reply<LoginLink>) {
+    pub(super) fn login_link(&mut self, caller: &Caller, reply: Reply<(String, Timestamp)>) {
         match self.codes.make(caller.account.clone(), self.now) {
             Ok(code) => {
                 let lifetime = i64::try_from(CODE_LIFETIME.as_millis()).unwrap_or(0);
                 let expires_at = Timestamp::from_unix_milliseconds(self.now.wall.unix_milliseconds() + lifetime);
-                tell(reply, LoginLink { code, expires_at });
+                tell(reply, (code, expires_at));
             }
             Err(error) => refuse(reply, Refused::unavailable(format!("the system has no randomness: {error}"))),
         }

@@ -8,7 +8,7 @@ use axum::{
 };
 use pistat_protocol::{
     account::{Account, Role},
-    api::{Enrolment, JoinTokenView, NewAccount, NewEnrolment, NewToken},
+    api::{Enrolment, EnrolmentToken, JoinTokenView, NewAccount, NewEnrolment, NewToken},
     id::{AccountName, PiId},
 };
 use serde::Deserialize;
@@ -140,7 +140,7 @@ pub(super) async fn enrolments(State(web): State<Web>) -> Result<Json<Vec<Enrolm
     post, path = "/api/enrolments", operation_id = "addAgent", tag = "enrolment",
     request_body = NewEnrolment,
     responses(
-        (status = 201, description = "A token that works once, for this machine", body = NewToken),
+        (status = 201, description = "A token that works once, for this machine", body = EnrolmentToken),
         (status = 409, description = "The name is taken"),
     )
 )]
@@ -148,10 +148,10 @@ pub(super) async fn add_agent(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
     Body(NewEnrolment { pi }): Body<NewEnrolment>,
-) -> Result<(StatusCode, Json<NewToken>), Refused> {
-    let name = pi.to_string();
+) -> Result<(StatusCode, Json<EnrolmentToken>), Refused> {
+    let (name, controller_url) = (pi.to_string(), web.own_address.of_agent(pi.as_str()));
     let token = web.ask(|reply| Ask::AddAgent(caller, pi, reply)).await?;
-    Ok((StatusCode::CREATED, Json(NewToken { name, token })))
+    Ok((StatusCode::CREATED, Json(EnrolmentToken { name, token, controller_url })))
 }
 
 /// `DELETE /api/enrolments/{pi}`: the same as forgetting the machine.

@@ -228,8 +228,7 @@ impl Terminal {
 
     async fn explain(&self, request: &NewRun) -> Result<(), Failed> {
         let config = &self.web.config;
-        let base =
-            config.http.public_url.clone().unwrap_or_else(|| format!("http://localhost:{}", config.http.listen.port()));
+        let base = self.web.own_address.elsewhere();
         let port = self.web.mqtt.map(|address| address.port());
         self.text(terminal::explain(request, config.mqtt.topics.prefix(), &base, port, STYLE)).await;
         Ok(())

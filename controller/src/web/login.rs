@@ -151,5 +151,6 @@ pub(super) async fn link(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<LoginLink>, Refused> {
-    web.ask(|reply| Ask::LoginLink(caller, reply)).await.map(Json)
+    let (code, expires_at) = web.ask(|reply| Ask::LoginLink(caller, reply)).await?;
+    Ok(Json(LoginLink { code, controller_url: web.own_address.elsewhere(), expires_at }))
 }

@@ -853,9 +853,13 @@ token: string, };
 
 export type LoginLink = { 
 /**
- * The code; it belongs into the fragment: `http://host:8000/#login=<code>`.
+ * The code; it belongs into the fragment: `<controller_url>/#login=<code>`.
  */
 code: string, 
+/**
+ * The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+ */
+controller_url: string, 
 /**
  * When it stops working.
  */
@@ -960,6 +964,20 @@ name: string,
  * The token.
  */
 token: string, };
+
+export type EnrolmentToken = { 
+/**
+ * Whose.
+ */
+name: string, 
+/**
+ * The token.
+ */
+token: string, 
+/**
+ * What that machine's agent is given as `--controller-url`. On another's broker, the word `PASSWORD` stands for what only that broker knows.
+ */
+controller_url: string, };
 
 export type JoinTokenView = { 
 /**
