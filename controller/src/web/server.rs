@@ -1,13 +1,14 @@
-//! The listening socket: accepts, with TLS if so configured, and stops when told to.
+//! The listening socket: accepts, with TLS if so configured, and stops when told to. A renewed certificate needs no restart.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{Router, serve::ListenerExt};
+use pistat_broker::Certificate;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken};
 
 use crate::config::Tls;
@@ -15,7 +16,7 @@ use crate::config::Tls;
 /// A socket that is bound and not yet served.
 pub(crate) struct Listener {
     tcp: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    certificate: Option<Certificate>,
 }
 
 /// How long open requests may take to end when the server stops; feeds and followers end at once.
@@ -28,9 +29,10 @@ const HANDSHAKES: usize = 256;
 impl Listener {
     /// Binds, and reads the certificate if there is one.
     pub(crate) async fn bind(address: SocketAddr, tls: Option<&Tls>) -> Result<Self, String> {
-        let tls = tls.map(read_tls).transpose()?;
+        let certificate = tls.map(|tls| Certificate::load(&tls.cert, &tls.key)).transpose();
+        let certificate = certificate.map_err(|error| format!("[http.tls] {error}"))?;
         let tcp = TcpListener::bind(address).await.map_err(|error| explain(address, &error))?;
-        Ok(Self { tcp, tls })
+        Ok(Self { tcp, certificate })
     }
 
     /// Where it listens.
@@ -40,7 +42,7 @@ impl Listener {
 
     /// Whether it speaks HTTPS.
     pub(crate) fn is_tls(&self) -> bool {
-        self.tls.is_some()
+        self.certificate.is_some()
     }
 }
 
@@ -56,24 +58,11 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
     format!("cannot listen for HTTP on {address} ({error}): {hint}")
 }
 
-fn read_tls(tls: &Tls) -> Result<Arc<rustls::ServerConfig>, String> {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-    let problem = |what: &str, path: &std::path::Path, error: &dyn std::fmt::Display| {
-        format!("[http.tls] {what} {} cannot be used: {error}", path.display())
-    };
-    let certificates = CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = certificates.map_err(|error| problem("cert", &tls.cert, &error))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| problem("key", &tls.key, &error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = versions.and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key));
-    config.map(Arc::new).map_err(|error| problem("cert", &tls.cert, &error))
-}
-
 /// Serves until `stop` is cancelled, then gives open requests a moment.
 pub(crate) async fn serve(listener: Listener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    let acceptor = listener.tls.map(TlsAcceptor::from);
-    let accept = Accept { tcp: listener.tcp, acceptor, handshakes: JoinSet::new() };
+    let Listener { tcp, certificate } = listener;
+    let renewal = renew(certificate.clone());
+    let accept = Accept { tcp, certificate, handshakes: JoinSet::new() };
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(accept.tap_io(|_| {}), service).with_graceful_shutdown(stop.clone().cancelled_owned());
     let late = async {
@@ -83,6 +72,15 @@ pub(crate) async fn serve(listener: Listener, router: Router, stop: Cancellation
     tokio::select! {
         result = server.into_future() => result,
         () = late => Ok(()),
+        () = renewal => Ok(()),
+    }
+}
+
+/// Keeps the certificate up to date, for ever.
+async fn renew(certificate: Option<Certificate>) {
+    match certificate {
+        Some(certificate) => certificate.watch().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -91,13 +89,13 @@ type Socket = Either<TcpStream, TlsStream<TcpStream>>;
 /// Accepts connections. TLS handshakes go on beside each other, so that a slow one keeps nobody waiting.
 struct Accept {
     tcp: TcpListener,
-    acceptor: Option<TlsAcceptor>,
+    certificate: Option<Certificate>,
     handshakes: JoinSet<Option<(Socket, SocketAddr)>>,
 }
 
 impl Accept {
-    fn shake_hands(&mut self, acceptor: &TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
-        let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
+    fn shake_hands(&mut self, certificate: &Certificate, stream: TcpStream, peer: SocketAddr) {
+        let handshake = tokio::time::timeout(HANDSHAKE, certificate.acceptor().accept(stream));
         self.handshakes.spawn(async move { handshake.await.ok()?.ok().map(|stream| (Either::Right(stream), peer)) });
     }
 }
@@ -107,7 +105,7 @@ impl axum::serve::Listener for Accept {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let Some(acceptor) = self.acceptor.clone() else {
+        let Some(certificate) = self.certificate.clone() else {
             let (stream, peer) = accept_tcp(&self.tcp).await;
             return (Either::Left(stream), peer);
         };
@@ -126,7 +124,7 @@ impl axum::serve::Listener for Accept {
                         return accepted;
                     }
                 }
-                (stream, peer) = accept_tcp(&self.tcp), if !full => self.shake_hands(&acceptor, stream, peer),
+                (stream, peer) = accept_tcp(&self.tcp), if !full => self.shake_hands(&certificate, stream, peer),
             }
         }
     }
@@ -152,3 +150,6 @@ async fn accept_tcp(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
