@@ -300,13 +300,14 @@ pub struct BrokerHandle {
 }
 
 impl BrokerHandle {
-    /// Serves MQTT on any byte stream, as if it had come through a port. Needs a tokio runtime around it.
-    pub fn serve<S>(&self, stream: S, peer: SocketAddr)
+    /// Serves MQTT on any byte stream, as if it had come through a port. Needs a tokio runtime around it. `let_in` is called when the client has
+    /// proved who it is.
+    pub fn serve<S>(&self, stream: S, peer: SocketAddr, let_in: impl FnOnce() + Send + 'static)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if !self.front.stop.is_cancelled() {
-            self.front.tasks.spawn(session::serve(self.front.clone(), stream, peer));
+            self.front.tasks.spawn(session::serve(self.front.clone(), stream, peer, let_in));
         }
     }
 

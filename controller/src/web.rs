@@ -5,6 +5,7 @@
 //! ([`login::authenticate`]), and whether they may in one place ([`login::require`]).
 
 mod accounts;
+mod admission;
 mod api;
 mod assets;
 mod console;

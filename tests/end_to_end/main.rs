@@ -22,4 +22,5 @@ mod proxies;
 mod refusals;
 mod requests;
 mod soak;
+mod strangers;
 mod survival;
