@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pistat_protocol::{api::LoginLink, dashboard::Me, task::RunState};
-use pistat_tests::{Feed, Http, Mqtt, PATIENCE, Stack, eventually, mqtt::will};
+use pistat_tests::{Feed, Http, Mqtt, PATIENCE, Stack, eventually, http::rest, mqtt::will};
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties, SubscribeReasonCode};
 use serde_json::{Value, json};
 
@@ -236,18 +236,26 @@ mod embedded_only {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn removing_or_rotating_an_account_ends_its_sessions_at_once() {
+    async fn removing_rotating_or_demoting_an_account_ends_its_sessions_at_once() {
         let stack = Stack::start().await;
-        for verb in ["remove", "rotate"] {
+        for verb in ["remove", "rotate", "demote"] {
+            let run = stack.http().start_run("drip", "controller", json!({"lines": 10_000})).await;
             let (http, token) = stack.account("olga", "operator").await;
             let cookie = stack.anonymous().post("/api/login", json!({"token": token})).await.cookie.expect("a cookie");
             let browser = stack.anonymous().cookie(&cookie);
             let (mut by_token, mut by_cookie) =
                 (Feed::connect(&http).await.unwrap(), Feed::connect(&browser).await.unwrap());
             let mut mqtt = stack.mqtt("olga", &token).await;
+            let mut followers = Vec::new();
+            for client in [&http, &browser] {
+                let mut pieces = client.follow(run);
+                assert!(pieces.recv().await.is_some(), "the output is followed");
+                followers.push(pieces);
+            }
             let reply = match verb {
                 "remove" => stack.http().send("DELETE", "/api/accounts/olga", None).await,
-                _ => stack.http().send("POST", "/api/accounts/olga/rotate", None).await,
+                "rotate" => stack.http().send("POST", "/api/accounts/olga/rotate", None).await,
+                _ => stack.http().post("/api/accounts/olga/rotate", json!({"role": "viewer"})).await,
             };
             assert!(reply.status < 300, "{verb}: {reply:?}");
             for feed in [&mut by_token, &mut by_cookie] {
@@ -258,15 +266,21 @@ mod embedded_only {
                 .await;
             }
             mqtt.ended().await;
+            for follower in followers {
+                let ended = tokio::time::timeout(PATIENCE, rest(follower)).await;
+                ended.unwrap_or_else(|_| panic!("{verb}: the follower ends"));
+            }
+            assert!(!stack.http().run(run).await.unwrap().state.is_final(), "it was not the run that ended");
             for client in [&http, &browser] {
                 assert_eq!(client.get("/api/me").await.status, 401, "{verb}");
             }
             assert!(Mqtt::connect(stack.said.mqtt, "olga", &token).await.is_err(), "{verb}");
-            if verb == "rotate" {
+            if verb != "remove" {
                 let new = reply.json::<Value>()["token"].as_str().unwrap().to_owned();
                 assert_eq!(stack.anonymous().bearer(&new).get("/api/me").await.status, 200);
             }
             stack.http().send("DELETE", "/api/accounts/olga", None).await;
+            stack.http().send("POST", &format!("/api/runs/{run}/cancel"), None).await;
         }
     }
 
