@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use pistat_protocol::{api::LoginLink, dashboard::Me, task::RunState};
+use pistat_protocol::{
+    api::LoginLink,
+    dashboard::{ClientMessage, Me},
+    task::RunState,
+};
 use pistat_tests::{Feed, Http, Mqtt, PATIENCE, Stack, eventually, http::rest, mqtt::will};
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties, SubscribeReasonCode};
 use serde_json::{Value, json};
@@ -154,6 +158,37 @@ async fn the_feed_checks_who_comes_from_where() {
     assert_eq!(Feed::connect(&stack.anonymous()).await.err(), Some(401));
     assert!(Feed::connect(&browser).await.is_ok());
     assert!(Feed::connect_from(&stack.http(), None).await.is_ok(), "a program has no origin");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_nobody_reads_ends_with_its_account() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let (olga, _) = stack.account("olga", "viewer").await;
+    // More than all buffers on the way take.
+    let run = http.start_run("count", "controller", json!({"last": 1_000_000})).await;
+    http.ended(run, Duration::from_secs(240)).await;
+    let mut feed = Feed::connect_narrow(&olga).await.unwrap();
+    feed.send(&ClientMessage::Follow { run, from: 0 }).await;
+    let mut unread = Vec::new();
+    eventually("nothing more gets through to it", PATIENCE, async || {
+        unread.push(feed.unread_bytes());
+        let last = unread.iter().rev().take(20);
+        let is_stuck = unread.len() >= 20 && last.clone().all(|&bytes| bytes > 0 && Some(&bytes) == unread.last());
+        if is_stuck { Ok(()) } else { Err(format!("{unread:?}")) }
+    })
+    .await;
+    let dashboards = async || {
+        let numbers = http.get("/metrics").await.body;
+        numbers.lines().find_map(|line| line.strip_prefix("pistat_dashboards ").map(str::to_owned))
+    };
+    assert_eq!(dashboards().await.as_deref(), Some("1"));
+    assert!(http.send("DELETE", "/api/accounts/olga", None).await.status < 300);
+    eventually("it has ended", PATIENCE, async || match dashboards().await {
+        Some(number) if number == "0" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
