@@ -16,7 +16,7 @@ mod value;
 pub use broker_url::{BrokerUrl, Scheme};
 pub use problem::Problem;
 pub use sections::{
-    AccountRules, Broker, Config, Flags, HomeAssistant, Http, LogLevel, Mqtt, MqttTls, Requests, Runs, Tls,
+    AccountRules, Broker, Config, Flags, HomeAssistant, Http, HttpLimits, LogLevel, Mqtt, MqttTls, Requests, Runs, Tls,
 };
 pub use units::{parse_duration, parse_size};
 pub(crate) use value::check_publish_rule;

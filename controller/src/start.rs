@@ -229,8 +229,11 @@ impl Controller {
             stop: stop.web.clone(),
         };
         spawn(&mut parts, "the web server", {
-            let stop = stop.web.clone();
-            async move { web::serve(listener, web::router(web), stop).await.map_err(|error| error.to_string()) }
+            let (limits, stop) = (web.config.http.limits, stop.web.clone());
+            async move {
+                web::serve(listener, web::router(web), limits, stop).await;
+                Ok(())
+            }
         });
         if embedded {
             // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.

@@ -5,6 +5,7 @@
 //! ([`login::authenticate`]), and whether they may in one place ([`login::require`]).
 
 mod accounts;
+mod admission;
 mod api;
 mod assets;
 mod console;
@@ -38,7 +39,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::openapi::Description;
 use crate::{
-    access::Access,
+    access::{Access, Caller},
     config::Config,
     hub::ask::{Ask, Refused, Reply},
     install::Downloads,
@@ -74,6 +75,15 @@ impl Web {
         let gone = || Refused::unavailable("the controller is stopping");
         self.asks.send(ask(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// Resolves when a caller is not who it was any more: removed, rotated, demoted, signed out. What it has opened ends then.
+    pub(crate) async fn revoked(&self, caller: &Caller) {
+        let revoked = self.access.clone().wait_for(|access| !access.still_holds(caller)).await.is_ok();
+        if !revoked {
+            // There is no hub any more, so the controller is stopping, which ends everything in its own way.
+            std::future::pending().await
+        }
     }
 
     /// Reads from the register, on a thread that may wait for the disk.

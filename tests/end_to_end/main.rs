@@ -23,4 +23,5 @@ mod refusals;
 mod requests;
 mod restore;
 mod soak;
+mod strangers;
 mod survival;

@@ -25,10 +25,13 @@ use crate::store::StoredWill;
 /// The longest client id: far more than anybody uses, and short enough to be kept ten thousand times.
 const CLIENT_ID_BYTES: usize = 1024;
 
-/// Serves one byte stream as one client, from its first byte to its last.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, stream: S, peer: SocketAddr) {
+/// Serves one byte stream as one client, from its first byte to its last. `let_in` is called when the client is no stranger any more.
+pub(crate) async fn serve<S>(front: Arc<Front>, stream: S, peer: SocketAddr, let_in: impl FnOnce())
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     if let Some(place) = admit(&front, peer) {
-        serve_admitted(front, stream, peer, place).await;
+        serve_admitted(front, stream, peer, place, let_in).await;
     }
 }
 
@@ -45,8 +48,13 @@ pub(crate) fn admit(front: &Front, peer: SocketAddr) -> Option<Place> {
 }
 
 /// As [`serve`], for a stream that has a place already.
-pub(crate) async fn serve_admitted<S>(front: Arc<Front>, stream: S, peer: SocketAddr, mut place: Place)
-where
+pub(crate) async fn serve_admitted<S>(
+    front: Arc<Front>,
+    stream: S,
+    peer: SocketAddr,
+    mut place: Place,
+    let_in: impl FnOnce(),
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut door = Door { transport: Transport::new(stream, front.counters.clone()), front: front.clone(), peer };
@@ -58,6 +66,7 @@ where
     };
     if let Some(session) = session {
         place.let_in();
+        let_in();
         // On the heap for the connection's life; the handshake's larger state has gone by then.
         Box::pin(session.attach(door.transport).run()).await;
     }

@@ -150,11 +150,13 @@ async fn a_stop_is_told_and_nobody_is_left_behind() {
 async fn any_byte_stream_is_a_connection() {
     let setup = Setup::start().await;
     let (mut ours, theirs) = tokio::io::duplex(64);
-    setup.handle().serve(theirs, "192.0.2.1:1".parse().unwrap());
+    let (let_in, is_let_in) = tokio::sync::oneshot::channel();
+    setup.handle().serve(theirs, "192.0.2.1:1".parse().unwrap(), || drop(let_in.send(())));
     ours.write_all(&Connect::v311("duplex").encode()).await.unwrap();
     let mut connack = [0; 4];
     ours.read_exact(&mut connack).await.unwrap();
     assert_eq!(connack, [0x20, 2, 0, 0]);
+    is_let_in.await.expect("whoever gave the stream is told");
     // Byte by byte, as a slow link brings it.
     let subscribe = packet(0x82, &[&[0, 1], &string("test/#"), &[0]]);
     for byte in subscribe.iter().chain(&packet(0x30, &[&string("test/x"), b"payload"])) {

@@ -5,7 +5,7 @@ use std::{fs, io, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 use pistat_protocol::topic::Topics;
 
 use super::{
-    AccountRules, Broker, Config, Flags, HomeAssistant, Http, Mqtt, MqttTls, Problem, Requests, Runs, Tls,
+    AccountRules, Broker, Config, Flags, HomeAssistant, Http, HttpLimits, Mqtt, MqttTls, Problem, Requests, Runs, Tls,
     item::{Item, Kind, Place, parse_toml},
     layers,
     reader::{Problems, Section, near},
@@ -82,7 +82,7 @@ fn read(mut root: Section<'_>) -> Config {
 }
 
 fn http(mut section: Section<'_>) -> Http {
-    let default = Config::default().http;
+    let default = Http::default();
     let http = Http {
         listen: section.parsed("listen", address).unwrap_or(default.listen),
         tls: section.section("tls").and_then(|section| {
@@ -92,9 +92,31 @@ fn http(mut section: Section<'_>) -> Http {
         }),
         public_url: section.parsed("public_url", public_url),
         downloads: section.parsed("downloads", path),
+        limits: section.section("limits").map_or(default.limits, http_limits),
     };
     section.finish();
     http
+}
+
+/// More connections than a process may have files.
+const MOST_CONNECTIONS: i64 = 1_000_000;
+
+fn http_limits(mut section: Section<'_>) -> HttpLimits {
+    let default = HttpLimits::default();
+    let mut count = |key, default| {
+        let count = section.integer(key, 1..=MOST_CONNECTIONS).and_then(|count| usize::try_from(count).ok());
+        count.unwrap_or(default)
+    };
+    let limits = HttpLimits {
+        connections: count("connections", default.connections),
+        strangers: count("strangers", default.strangers),
+        strangers_per_address: count("strangers_per_address", default.strangers_per_address),
+        patience: section
+            .parsed("patience", between(Duration::from_secs(1)..=Duration::from_secs(600)))
+            .unwrap_or(default.patience),
+    };
+    section.finish();
+    limits
 }
 
 fn mqtt(mut section: Section<'_>) -> Mqtt {

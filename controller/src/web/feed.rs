@@ -1,9 +1,9 @@
 //! The dashboard's WebSocket: a snapshot, then changes; watching, following output, and the web terminal.
 //!
 //! A slow browser is never waited for: it falls behind the shared frames, and is given a fresh snapshot. What it asked for itself (output, answers)
-//! waits for it, and nothing else does.
+//! waits for it, and nothing else does: neither the stop of the controller nor the end of an account, whatever is being sent.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     Extension,
@@ -21,6 +21,7 @@ use pistat_protocol::{
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::{AbortHandle, JoinSet},
+    time::timeout,
 };
 
 use super::{Web, console, output::Follower, problem::Handshake};
@@ -52,6 +53,12 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// After so many heartbeats without a word the browser is gone.
 const MISSED_HEARTBEATS: u32 = 3;
+
+/// How long one message may take on its way to a browser: as long as the browser may be silent.
+const SENDING: Duration = HEARTBEAT.saturating_mul(MISSED_HEARTBEATS);
+
+/// How long a browser may take for the word that its account has ended.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// `GET /api/ws`.
 #[utoipa::path(
@@ -85,7 +92,7 @@ fn same_origin(headers: &HeaderMap, caller: &Caller) -> bool {
     }
 }
 
-async fn serve(web: Web, caller: Caller, socket: WebSocket) {
+async fn serve(web: Web, caller: Caller, mut socket: WebSocket) {
     let (outbox, messages) = mpsc::channel(OUTBOX);
     let connection = Connection {
         web,
@@ -97,8 +104,12 @@ async fn serve(web: Web, caller: Caller, socket: WebSocket) {
         work: JoinSet::new(),
         silent: 0,
     };
-    // An error here is a browser that has gone; its tasks end with the connection.
-    let _ = connection.run(socket, messages).await;
+    // Its tasks end with the connection.
+    let Err(end) = connection.run(&mut socket, messages).await;
+    if let (End::Revoked, Ok(word)) = (end, text(&ServerMessage::Expired)) {
+        // Whoever does not take it, goes without.
+        let _ = timeout(LAST_WORD, socket.send(word)).await;
+    }
 }
 
 /// What is sent next.
@@ -107,8 +118,23 @@ enum Next {
     Own(ServerMessage),
     Received(Option<Result<Message, axum::Error>>),
     Heartbeat,
-    Access,
-    Stop,
+}
+
+/// Why a feed ends.
+enum End {
+    /// The browser has gone or takes nothing any more, or the controller stops.
+    Over,
+    /// Its caller is not who it was.
+    Revoked,
+}
+
+/// Resolves when a feed has to end, whatever it is doing.
+async fn must_end(web: &Web, caller: &Caller) -> End {
+    tokio::select! {
+        biased;
+        () = web.stop.cancelled() => End::Over,
+        () = web.revoked(caller) => End::Revoked,
+    }
 }
 
 struct Connection {
@@ -124,63 +150,74 @@ struct Connection {
 }
 
 impl Connection {
+    /// Serves until something ends it.
     async fn run(
         mut self,
-        mut socket: WebSocket,
+        socket: &mut WebSocket,
         mut messages: mpsc::Receiver<ServerMessage>,
-    ) -> Result<(), axum::Error> {
-        let mut frames = self.join(&mut socket).await?;
+    ) -> Result<Infallible, End> {
+        let mut frames = self.join(socket).await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.reset();
-        let mut access = self.web.access.clone();
         loop {
             let next = tokio::select! {
                 biased;
-                () = self.web.stop.cancelled() => Next::Stop,
-                Ok(()) = access.changed() => Next::Access,
+                end = must_end(&self.web, &self.caller) => return Err(end),
                 frame = frames.recv() => Next::Frame(frame),
                 Some(message) = messages.recv() => Next::Own(message),
                 received = socket.recv() => Next::Received(received),
                 _ = heartbeat.tick() => Next::Heartbeat,
             };
             match next {
-                Next::Frame(Ok(frame)) => socket.send(Message::Text(frame)).await?,
-                Next::Frame(Err(_)) => frames = self.join(&mut socket).await?,
-                Next::Own(message) => send(&mut socket, &message).await?,
-                Next::Received(Some(Ok(message))) => self.received(&mut socket, message).await?,
-                Next::Heartbeat => self.heartbeat(&mut socket).await?,
-                Next::Access if access.borrow_and_update().still_holds(&self.caller) => {}
-                Next::Access => return send(&mut socket, &ServerMessage::Expired).await,
-                Next::Received(_) | Next::Stop => return Ok(()),
+                Next::Frame(Ok(frame)) => self.send(socket, Message::Text(frame)).await?,
+                Next::Frame(Err(_)) => frames = self.join(socket).await?,
+                Next::Own(message) => self.tell(socket, &message).await?,
+                Next::Received(Some(Ok(message))) => self.received(socket, message).await?,
+                Next::Received(_) => return Err(End::Over),
+                Next::Heartbeat => self.heartbeat(socket).await?,
             }
             while self.work.try_join_next().is_some() {}
         }
     }
 
+    /// Sends, and ends the feed if it has to end first, or if the browser takes too long.
+    async fn send(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), End> {
+        let sent = tokio::select! {
+            biased;
+            end = must_end(&self.web, &self.caller) => return Err(end),
+            sent = timeout(SENDING, socket.send(message)) => sent,
+        };
+        if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(End::Over) }
+    }
+
+    async fn tell(&mut self, socket: &mut WebSocket, message: &ServerMessage) -> Result<(), End> {
+        self.send(socket, text(message).map_err(|_| End::Over)?).await
+    }
+
     /// A snapshot, and every frame from exactly then on.
-    async fn join(&mut self, socket: &mut WebSocket) -> Result<broadcast::Receiver<Frame>, axum::Error> {
+    async fn join(&mut self, socket: &mut WebSocket) -> Result<broadcast::Receiver<Frame>, End> {
         let caller = self.caller.clone();
-        let (snapshot, frames) = self.web.ask(|reply| Ask::Join(caller, reply)).await.map_err(axum::Error::new)?;
-        send(socket, &snapshot).await?;
+        let (snapshot, frames) = self.web.ask(|reply| Ask::Join(caller, reply)).await.map_err(|_| End::Over)?;
+        self.tell(socket, &snapshot).await?;
         Ok(frames)
     }
 
-    async fn heartbeat(&mut self, socket: &mut WebSocket) -> Result<(), axum::Error> {
+    async fn heartbeat(&mut self, socket: &mut WebSocket) -> Result<(), End> {
         self.silent += 1;
         if self.silent > MISSED_HEARTBEATS {
-            return Err(axum::Error::new(Refused::unavailable("the browser is gone")));
+            return Err(End::Over);
         }
         if !self.watched.is_empty() {
             let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
         }
-        socket.send(Message::Ping(axum::body::Bytes::new())).await
+        self.send(socket, Message::Ping(axum::body::Bytes::new())).await
     }
 
-    async fn received(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), axum::Error> {
+    async fn received(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), End> {
         self.silent = 0;
         let Message::Text(text) = message else { return Ok(()) };
         match serde_json::from_str(&text) {
-            Ok(ClientMessage::Ping { id }) => return send(socket, &ServerMessage::Pong { id }).await,
+            Ok(ClientMessage::Ping { id }) => return self.tell(socket, &ServerMessage::Pong { id }).await,
             Ok(ClientMessage::Watch { pis }) => self.watch(pis).await,
             Ok(ClientMessage::Follow { run, from }) => self.follow(run, from),
             Ok(ClientMessage::Unfollow { run }) => self.unfollow(run),
@@ -263,9 +300,8 @@ async fn follow(web: &Web, run: RunId, from: u64, outbox: &mpsc::Sender<ServerMe
     Ok(())
 }
 
-async fn send(socket: &mut WebSocket, message: &ServerMessage) -> Result<(), axum::Error> {
-    let text = serde_json::to_string(message).map_err(axum::Error::new)?;
-    socket.send(Message::Text(Utf8Bytes::from(text))).await
+fn text(message: &ServerMessage) -> serde_json::Result<Message> {
+    serde_json::to_string(message).map(|text| Message::Text(Utf8Bytes::from(text)))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::{
+    Extension,
     body::Bytes,
     extract::{
         ConnectInfo, State,
@@ -13,7 +14,7 @@ use axum::{
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::{Web, problem::Handshake};
+use super::{Web, admission::Visitor, problem::Handshake};
 use crate::hub::ask::Refused;
 
 /// The largest WebSocket message: MQTT packets may be larger, they then come in several messages.
@@ -35,6 +36,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 pub(super) async fn connect(
     State(web): State<Web>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(visitor): Extension<Visitor>,
     Handshake(upgrade): Handshake,
 ) -> Result<Response, Refused> {
     let Some(broker) = web.broker.clone() else {
@@ -47,12 +49,14 @@ pub(super) async fn connect(
         .write_buffer_size(0);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
-        broker.serve(theirs, peer);
+        let known = visitor.clone();
+        broker.serve(theirs, peer, move || known.let_in());
         let (from_broker, to_broker) = tokio::io::split(ours);
         let (sink, stream) = socket.split();
         // Whichever side ends first ends the other.
         tokio::select! {
             () = web.stop.cancelled() => {}
+            () = visitor.turned_out() => {}
             () = to_client(from_broker, sink) => {}
             () = to_server(stream, to_broker) => {}
         }
