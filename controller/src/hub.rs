@@ -386,6 +386,9 @@ impl Hub {
     }
 
     fn stored(&mut self, stored: Stored) {
+        for sentence in stored.left_out {
+            self.event(EventKind::System, Severity::Error, None, None, None, sentence);
+        }
         let Some(after) = self.after.remove(&stored.ticket) else { return };
         match (after, stored.result) {
             (After::Runs(after), Ok(())) => self.after_runs(after),

@@ -34,7 +34,7 @@ use crate::{
 use files::{Readable, load_json, replace, replace_json, set_aside};
 use record::{GroupRecord, OutputState, RunRecord};
 pub use register::{Cursor, Reader, Retention, RunQuery};
-use register::{Register, RegisterWrite};
+use register::{Register, RegisterWrite, is_of_the_write};
 
 /// What people set for a machine, besides its label and its responsibility.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -152,6 +152,8 @@ pub struct Stored {
     pub ticket: Ticket,
     /// Done, or the sentence that says why not.
     pub result: Result<(), String>,
+    /// What of it can never be stored and was left out: a sentence for each.
+    pub left_out: Vec<String>,
 }
 
 /// Why the state folder cannot be used at all.
@@ -541,7 +543,7 @@ struct Writer {
     register: Register,
     files: Files,
     retention: Retention,
-    /// In order; what is left after a failure is all `Must`.
+    /// In order.
     waiting: VecDeque<Commit>,
     outcomes: mpsc::UnboundedSender<Stored>,
     last_error: Option<String>,
@@ -594,9 +596,45 @@ impl Writer {
             return;
         }
         let count = writes.clone().map(Vec::len).sum::<usize>();
-        let result = self.register.commit(writes.flatten()).map_err(|error| self.sentence(&error));
+        let result = self.register.commit(writes.flatten());
+        if result.as_ref().is_err_and(is_of_the_write) {
+            return self.store_one_by_one();
+        }
+        let result = result.map_err(|error| self.sentence(&error));
         self.writes += if result.is_ok() { count } else { 0 };
         self.settle(&result, |write| matches!(write, Write::Register(_)));
+    }
+
+    /// Something that waits can never be stored, and must not stand in the way of the rest: who asks for it is refused, and what has
+    /// happened is stored without it. A disk that fails meanwhile leaves the rest as it was, in order.
+    fn store_one_by_one(&mut self) {
+        let mut commits = std::mem::take(&mut self.waiting).into_iter();
+        for commit in commits.by_ref() {
+            let Write::Register(writes) = &commit.write else {
+                self.waiting.push_back(commit);
+                continue;
+            };
+            let stored = match commit.demand {
+                Demand::Ask => self.register.commit(writes.iter()).map(|()| Vec::new()),
+                Demand::Must => self.register.commit_what_fits(writes),
+            };
+            match stored {
+                Ok(left_out) => {
+                    let left_out = left_out.iter().filter_map(|(write, error)| tell_left_out(write, error)).collect();
+                    self.writes += writes.len();
+                    self.tell(commit.ticket, Ok(()), left_out);
+                }
+                Err(error) if commit.demand == Demand::Ask && is_of_the_write(&error) => {
+                    self.tell(commit.ticket, Err(format!("this cannot be stored ({error}): nothing was changed")), vec![]);
+                }
+                Err(error) => {
+                    let sentence = self.sentence(&error);
+                    self.finish(commit, &Err(sentence));
+                    break;
+                }
+            }
+        }
+        self.waiting.extend(commits);
     }
 
     fn store_files(&mut self) {
@@ -659,8 +697,12 @@ impl Writer {
         if result.is_err() && commit.demand == Demand::Must {
             self.waiting.push_back(commit);
         } else {
-            let _ = self.outcomes.send(Stored { ticket: commit.ticket, result: result.clone() });
+            self.tell(commit.ticket, result.clone(), Vec::new());
         }
+    }
+
+    fn tell(&self, ticket: Ticket, result: Result<(), String>, left_out: Vec<String>) {
+        let _ = self.outcomes.send(Stored { ticket, result, left_out });
     }
 
     fn sentence(&mut self, error: &dyn std::error::Error) -> String {
@@ -674,6 +716,13 @@ impl Writer {
         }
         sentence
     }
+}
+
+/// The sentence that the hub makes an event of; an event that cannot be stored is only logged, or telling it would never end.
+fn tell_left_out(write: &RegisterWrite, error: &rusqlite::Error) -> Option<String> {
+    let sentence = format!("{} cannot be stored and was left out: {error}", write.what());
+    tracing::error!("{sentence}");
+    (!matches!(write, RegisterWrite::Event(_))).then_some(sentence)
 }
 
 #[cfg(test)]
@@ -792,6 +841,28 @@ mod tests {
         fs::remove_dir(&labels_in_the_way).unwrap();
         wait(&mut stored, must).unwrap();
         assert!(fs::read_to_string(folder.path().join("labels.json")).unwrap().contains('B'));
+    }
+
+    #[test]
+    fn what_can_never_be_stored_is_left_out_and_told_and_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _loaded, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
+        let mut record = record::tests::record(100);
+        let good = OutputState::new(100).take(&mut record, record::tests::chunk(0, "hello", None));
+        let bad = record::NewPiece { seq: 1, start: u64::MAX, ..good.clone() };
+        let run = record.run.id;
+        let asked = store.commit(Demand::Ask, Write::Register(vec![RegisterWrite::Piece(bad.clone())]));
+        let writes =
+            vec![RegisterWrite::Piece(bad), RegisterWrite::Run(Box::new(record)), RegisterWrite::Piece(good)];
+        let must = store.commit(Demand::Must, Write::Register(writes));
+        assert!(wait(&mut stored, asked).unwrap_err().contains("cannot be stored"));
+        let outcome = stored.blocking_recv().unwrap();
+        assert_eq!((outcome.ticket, outcome.result), (must, Ok(())));
+        assert!(outcome.left_out.len() == 1 && outcome.left_out[0].contains("chunk 1"), "{:?}", outcome.left_out);
+        let (pieces, _) = store.reader().unwrap().output(run, Cursor::default()).unwrap();
+        assert_eq!(pieces[0].data, "hello");
+        let after = store.commit(Demand::Must, Write::Register(vec![RegisterWrite::Cleared(run)]));
+        wait(&mut stored, after).unwrap();
     }
 
     #[test]
