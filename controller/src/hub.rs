@@ -27,7 +27,7 @@ use pistat_protocol::{
     id::{PiId, RunId},
     order::{ControllerKey, JoinToken},
     status::Session,
-    task::RunState,
+    task::{RequestAnswer, RunState},
     topic::{Topic, Topics},
 };
 use tokio::sync::{mpsc, watch};
@@ -41,7 +41,7 @@ use crate::{
     fleet::{Fleet, Now},
     homeassistant::{Announcer, Say},
     runs::{KeptRuns, Runs},
-    store::{Demand, Loaded, Store, Stored, Ticket, Write, record::RunRecord, register::RegisterWrite},
+    store::{Demand, Loaded, NotStored, Store, Stored, Ticket, Write, record::RunRecord, register::RegisterWrite},
 };
 use ask::{Ask, Progress, Refused, Reply};
 use feed::Feed;
@@ -111,9 +111,9 @@ struct AfterRuns {
     /// Output that is to be acknowledged.
     pieces: Vec<(RunId, u64)>,
     execute: Vec<RunId>,
-    cancel: Vec<RunId>,
     clear: Vec<(PiId, RunId)>,
     accepted: Option<Accepting>,
+    promises: Vec<Promise>,
 }
 
 impl AfterRuns {
@@ -123,8 +123,8 @@ impl AfterRuns {
             self.groups.is_empty(),
             self.pieces.is_empty(),
             self.execute.is_empty(),
-            self.cancel.is_empty(),
             self.clear.is_empty(),
+            self.promises.is_empty(),
         ];
         self.accepted.is_none() && lists.into_iter().all(|empty| empty)
     }
@@ -138,6 +138,12 @@ struct Accepting {
     requested_by: String,
     pi: Option<PiId>,
     answer: Answer,
+}
+
+/// An answer about something that happens in any case, which is given when it is on the disk.
+enum Promise {
+    Web(Reply<()>),
+    Mqtt(Option<crate::bridge::ResponseTo>, RunId),
 }
 
 /// The way back to whoever asked for a run.
@@ -389,17 +395,59 @@ impl Hub {
         for sentence in stored.left_out {
             self.event(EventKind::System, Severity::Error, None, None, None, sentence);
         }
-        let Some(after) = self.after.remove(&stored.ticket) else { return };
-        match (after, stored.result) {
-            (After::Runs(after), Ok(())) => self.after_runs(after),
-            (After::Runs(after), Err(sentence)) => self.not_accepted(after, &sentence),
-            (After::Given(pi, change, by, reply), Ok(())) => self.given(&pi, &change, &by, reply),
-            (After::Given(_, _, _, reply), Err(sentence)) => refuse(reply, Refused::unavailable(sentence)),
-            (After::Access(_, after), result) => self.access_stored(after, result),
-            (After::JoinToken(token, by, reply), Ok(())) => self.join_token_stored(token, &by, reply),
-            (After::JoinToken(_, _, reply), Err(sentence)) => refuse(reply, Refused::unavailable(sentence)),
-            (After::Announced(say), _) => self.announced(say),
-            (After::Nothing, _) => {}
+        match stored.result {
+            Ok(()) => self.is_stored(stored.ticket),
+            Err(NotStored::Refused(sentence)) => self.is_refused(stored.ticket, &sentence),
+            Err(NotStored::Waits(sentence)) => self.waits(stored.ticket, &sentence),
+        }
+    }
+
+    fn is_stored(&mut self, ticket: Ticket) {
+        match self.after.remove(&ticket) {
+            Some(After::Runs(after)) => self.after_runs(after),
+            Some(After::Given(pi, change, by, reply)) => self.given(&pi, &change, &by, reply),
+            Some(After::Access(_, after)) => self.access_stored(after),
+            Some(After::JoinToken(token, by, reply)) => self.join_token_stored(token, &by, reply),
+            Some(After::Announced(say)) => self.announced(say),
+            Some(After::Nothing) | None => {}
+        }
+    }
+
+    fn is_refused(&mut self, ticket: Ticket, sentence: &str) {
+        match self.after.remove(&ticket) {
+            Some(After::Runs(after)) => self.not_accepted(after, sentence),
+            Some(After::Given(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
+            Some(After::Access(_, after)) => self.access_not_stored(after, sentence),
+            Some(After::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
+            Some(After::Announced(_) | After::Nothing) | None => {}
+        }
+    }
+
+    /// Nobody is kept waiting for a disk that may stay full: who asked is told how it stands. What else was promised goes on waiting.
+    fn waits(&mut self, ticket: Ticket, sentence: &str) {
+        let promises = match self.after.get_mut(&ticket) {
+            Some(After::Runs(after)) => std::mem::take(&mut after.promises),
+            _ => Vec::new(),
+        };
+        let sentence = format!(
+            "this is in force, but not on the disk yet, and would be forgotten if the controller ended now: {sentence}"
+        );
+        for promise in promises {
+            match promise {
+                Promise::Web(reply) => refuse(reply, Refused::unavailable(&sentence)),
+                Promise::Mqtt(response, _) => {
+                    self.answer_request(response, &RequestAnswer::Refused { error: sentence.clone() });
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, promise: Promise) {
+        match promise {
+            Promise::Web(reply) => tell(reply, ()),
+            Promise::Mqtt(response, run) => {
+                self.answer_request(response, &RequestAnswer::Accepted { runs: vec![run] });
+            }
         }
     }
 
@@ -558,3 +606,6 @@ fn tell<T>(reply: Reply<T>, answer: T) {
 fn refuse<T>(reply: Reply<T>, refused: Refused) {
     let _ = reply.send(Err(refused));
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,6 +143,17 @@ struct Commit {
     ticket: Ticket,
     demand: Demand,
     write: Write,
+    /// Whether it was told that it waits.
+    told: bool,
+}
+
+/// Why something is not on the disk: a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotStored {
+    /// It was asked for, and nothing was changed.
+    Refused(String),
+    /// It has happened and waits for the disk. Told once; what becomes of it follows.
+    Waits(String),
 }
 
 /// What became of a ticket.
@@ -150,8 +161,8 @@ struct Commit {
 pub struct Stored {
     /// The ticket.
     pub ticket: Ticket,
-    /// Done, or the sentence that says why not.
-    pub result: Result<(), String>,
+    /// Done, or why not.
+    pub result: Result<(), NotStored>,
     /// What of it can never be stored and was left out: a sentence for each.
     pub left_out: Vec<String>,
 }
@@ -297,7 +308,7 @@ impl Store {
         self.next_ticket += 1;
         if let Some(sender) = &self.sender {
             // The thread ends only when the sender is dropped, or by a panic that ends the process.
-            let _ = sender.send(Commit { ticket, demand, write });
+            let _ = sender.send(Commit { ticket, demand, write, told: false });
         }
         ticket
     }
@@ -625,7 +636,8 @@ impl Writer {
                     self.tell(commit.ticket, Ok(()), left_out);
                 }
                 Err(error) if commit.demand == Demand::Ask && is_of_the_write(&error) => {
-                    self.tell(commit.ticket, Err(format!("this cannot be stored ({error}): nothing was changed")), vec![]);
+                    let sentence = format!("this cannot be stored ({error}): nothing was changed");
+                    self.tell(commit.ticket, Err(NotStored::Refused(sentence)), Vec::new());
                 }
                 Err(error) => {
                     let sentence = self.sentence(&error);
@@ -693,21 +705,29 @@ impl Writer {
         }
     }
 
-    fn finish(&mut self, commit: Commit, result: &Result<(), String>) {
-        if result.is_err() && commit.demand == Demand::Must {
-            self.waiting.push_back(commit);
-        } else {
-            self.tell(commit.ticket, result.clone(), Vec::new());
+    fn finish(&mut self, mut commit: Commit, result: &Result<(), String>) {
+        match (result, commit.demand) {
+            (Ok(()), _) => self.tell(commit.ticket, Ok(()), Vec::new()),
+            (Err(sentence), Demand::Ask) => {
+                let sentence = format!("{sentence}, then try again: nothing was changed");
+                self.tell(commit.ticket, Err(NotStored::Refused(sentence)), Vec::new());
+            }
+            (Err(sentence), Demand::Must) => {
+                if !std::mem::replace(&mut commit.told, true) {
+                    self.tell(commit.ticket, Err(NotStored::Waits(sentence.clone())), Vec::new());
+                }
+                self.waiting.push_back(commit);
+            }
         }
     }
 
-    fn tell(&self, ticket: Ticket, result: Result<(), String>, left_out: Vec<String>) {
+    fn tell(&self, ticket: Ticket, result: Result<(), NotStored>, left_out: Vec<String>) {
         let _ = self.outcomes.send(Stored { ticket, result, left_out });
     }
 
     fn sentence(&mut self, error: &dyn std::error::Error) -> String {
         let sentence = format!(
-            "the state folder {} cannot be written ({error}); free space there or mend the disk, then try again: nothing was changed",
+            "the state folder {} cannot be written ({error}); free space there or mend the disk",
             self.files.folder.display()
         );
         if self.last_error.as_ref() != Some(&sentence) {
@@ -739,7 +759,7 @@ mod tests {
         Write::Given(pi(), GivenChange { label: Some(Some(text.into())), ..GivenChange::default() })
     }
 
-    fn wait(stored: &mut mpsc::UnboundedReceiver<Stored>, ticket: Ticket) -> Result<(), String> {
+    fn wait(stored: &mut mpsc::UnboundedReceiver<Stored>, ticket: Ticket) -> Result<(), NotStored> {
         loop {
             let outcome = stored.blocking_recv().expect("the store lives");
             if outcome.ticket == ticket {
@@ -835,9 +855,11 @@ mod tests {
         let labels_in_the_way = folder.path().join("labels.new");
         fs::create_dir(&labels_in_the_way).unwrap();
         let asked = store.commit(Demand::Ask, label("A"));
-        assert!(wait(&mut stored, asked).unwrap_err().contains("free space"));
+        let NotStored::Refused(sentence) = wait(&mut stored, asked).unwrap_err() else { panic!("it was asked for") };
+        assert!(sentence.contains("free space") && sentence.contains("nothing was changed"), "{sentence}");
         let must = store.commit(Demand::Must, label("B"));
-        assert!(stored.try_recv().is_err());
+        let NotStored::Waits(sentence) = wait(&mut stored, must).unwrap_err() else { panic!("it has happened") };
+        assert!(sentence.contains("free space") && !sentence.contains("nothing was changed"), "{sentence}");
         fs::remove_dir(&labels_in_the_way).unwrap();
         wait(&mut stored, must).unwrap();
         assert!(fs::read_to_string(folder.path().join("labels.json")).unwrap().contains('B'));
@@ -855,7 +877,8 @@ mod tests {
         let writes =
             vec![RegisterWrite::Piece(bad), RegisterWrite::Run(Box::new(record)), RegisterWrite::Piece(good)];
         let must = store.commit(Demand::Must, Write::Register(writes));
-        assert!(wait(&mut stored, asked).unwrap_err().contains("cannot be stored"));
+        let NotStored::Refused(sentence) = wait(&mut stored, asked).unwrap_err() else { panic!("it was asked for") };
+        assert!(sentence.contains("cannot be stored"), "{sentence}");
         let outcome = stored.blocking_recv().unwrap();
         assert_eq!((outcome.ticket, outcome.result), (must, Ok(())));
         assert!(outcome.left_out.len() == 1 && outcome.left_out[0].contains("chunk 1"), "{:?}", outcome.left_out);

@@ -131,10 +131,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn access_stored(&mut self, after: AfterAccess, result: Result<(), String>) {
-        if let Err(sentence) = result {
-            return self.access_not_stored(after, sentence);
-        }
+    pub(super) fn access_stored(&mut self, after: AfterAccess) {
         match after {
             AfterAccess::Done(reply) => tell(reply, ()),
             AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
@@ -156,7 +153,7 @@ impl Hub {
         }
     }
 
-    fn access_not_stored(&mut self, after: AfterAccess, sentence: String) {
+    pub(super) fn access_not_stored(&mut self, after: AfterAccess, sentence: &str) {
         let refused = Refused::unavailable(sentence);
         match after {
             AfterAccess::Done(reply) | AfterAccess::Forgotten(_, _, reply) => refuse(reply, refused),

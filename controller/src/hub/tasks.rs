@@ -19,7 +19,7 @@ use pistat_protocol::{
 use tokio::sync::watch;
 
 use super::{
-    Accepting, AfterRuns, Answer, Hub,
+    Accepting, AfterRuns, Answer, Hub, Promise,
     ask::{Progress, Refused, Reply},
     refuse, tell,
 };
@@ -159,7 +159,7 @@ impl Hub {
                     self.may_be_asked_for(&task)?;
                 }
                 self.cancel(id, by)?;
-                self.answer_request(response, &RequestAnswer::Accepted { runs: vec![id] });
+                self.turn.promises.push(Promise::Mqtt(response, id));
                 Ok(())
             }
         }
@@ -186,7 +186,7 @@ impl Hub {
         self.answer_request(response, &RequestAnswer::Refused { error: sentence.into() });
     }
 
-    fn answer_request(&mut self, response: Option<ResponseTo>, answer: &RequestAnswer) {
+    pub(super) fn answer_request(&mut self, response: Option<ResponseTo>, answer: &RequestAnswer) {
         if let Some(ResponseTo { topic, correlation }) = response {
             self.send(Outgoing { topic, payload: encode(answer), qos: 1, retain: false, correlation });
         }
@@ -423,10 +423,13 @@ impl Hub {
     }
 
     pub(super) fn cancel_for(&mut self, caller: &Caller, id: RunId, reply: Reply<()>) {
-        let _ = reply.send(self.cancel(id, caller.account.as_str()));
+        match self.cancel(id, caller.account.as_str()) {
+            Ok(()) => self.turn.promises.push(Promise::Web(reply)),
+            Err(refused) => refuse(reply, refused),
+        }
     }
 
-    /// Cancels a run, or every run of a group.
+    /// Cancels a run, or every run of a group. Whoever asked is answered when that is on the disk.
     fn cancel(&mut self, id: RunId, by: &str) -> Result<(), Refused> {
         let targets = self.runs.group_record(id).map_or_else(|| vec![id], |group| group.runs);
         let mut steps = Vec::new();
@@ -470,7 +473,8 @@ impl Hub {
                 }
                 Step::Ack(pi, run, ack) => self.acknowledge(&pi, run, ack),
                 Step::Execute(id) => self.turn.execute.push(id),
-                Step::Cancel(id) => self.turn.cancel.push(id),
+                // It promises nothing and can be said again, so it does not wait: a full disk must not keep a task running.
+                Step::Cancel(id) => self.send_cancel(id),
                 Step::Clear(pi, run) => {
                     self.writes.push(RegisterWrite::Cleared(run));
                     self.turn.clear.push((pi, run));
@@ -536,11 +540,11 @@ impl Hub {
         for id in after.execute {
             self.send_execute(id);
         }
-        for id in after.cancel {
-            self.send_cancel(id);
-        }
         for (pi, run) in after.clear {
             self.clear_run(&pi, run);
+        }
+        for promise in after.promises {
+            self.keep(promise);
         }
     }
 
@@ -590,7 +594,9 @@ impl Hub {
 
     /// Signs and sends the order to start a run, for the session that its agent has told.
     fn send_execute(&mut self, id: RunId) {
-        let Some(record) = self.runs.get(id).filter(|record| record.run.state == RunState::Dispatched) else { return };
+        // One that was cancelled meanwhile is not started for that: its agent has been told.
+        let is_wanted = |record: &&RunRecord| record.run.state == RunState::Dispatched && record.cancelled_by.is_none();
+        let Some(record) = self.runs.get(id).filter(is_wanted) else { return };
         let (pi, requested_by) = (record.run.pi.clone(), record.run.requested_by.clone());
         // Without a session it is sent once the agent has come back and has told what it knows.
         let Some(session) = self.sessions.get(&pi) else { return };

@@ -1,0 +1,180 @@
+//! The hub, driven by hand: each event comes when the test says so, and what is on the disk is told when the test says so.
+
+use pistat_protocol::{
+    account::Role,
+    api::NewRun,
+    id::AccountName,
+    order::hex,
+    task::Arguments,
+};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    access::{AccessChange, AgentRecord, Caller, Credential},
+    store::Retention,
+};
+
+const CATALOGUE: &str = "[task.uptime]\ncommand = [\"uptime\"]\n";
+
+struct Driven {
+    hub: Hub,
+    stored: mpsc::UnboundedReceiver<Stored>,
+    folder: tempfile::TempDir,
+}
+
+impl Driven {
+    /// A hub that is connected, with one enrolled machine, `pi-1`.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut driven = Self::on(folder, |loaded| loaded.access.apply(&AccessChange::PutAgent(enrolled("pi-1"))));
+        driven.event(Event::Heard(vec![Heard::Connected]));
+        driven
+    }
+
+    fn on(folder: tempfile::TempDir, prepare: impl FnOnce(&mut Loaded)) -> Self {
+        let retention = Retention { days: 30, runs: 1000, events: 1000 };
+        let (store, mut loaded, stored) = Store::open(folder.path(), retention).unwrap();
+        prepare(&mut loaded);
+        let hub = Hub::new(HubParts {
+            config: Arc::new(Config::default()),
+            catalogue: Catalogue::parse(CATALOGUE, "tasks.toml").unwrap(),
+            store,
+            broker: None,
+            controller_secret: SecretHash::of("secret"),
+            access: watch::Sender::new(Arc::new(loaded.access.clone())),
+            mqtt_port: None,
+            loaded,
+        });
+        Self { hub, stored, folder }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.hub.now = Now::get();
+        self.hub.handle(event);
+        self.hub.commit_turn();
+    }
+
+    fn ask<T>(&mut self, ask: impl FnOnce(Reply<T>) -> Ask) -> oneshot::Receiver<Result<T, Refused>> {
+        let (reply, answer) = oneshot::channel();
+        self.event(Event::Ask(ask(reply)));
+        answer
+    }
+
+    /// Everything gets on the disk, and what follows from that, too.
+    fn disk(&mut self) {
+        while !self.hub.after.is_empty() {
+            let stored = self.stored.blocking_recv().expect("the store lives");
+            self.event(Event::Stored(vec![stored]));
+        }
+    }
+
+    /// The disk is full: what waits is told so.
+    fn disk_is_full(&mut self) {
+        let tickets: Vec<_> = self.hub.after.keys().copied().collect();
+        let waits = |ticket| Stored { ticket, result: Err(NotStored::Waits("it is full".into())), left_out: vec![] };
+        self.event(Event::Stored(tickets.into_iter().map(waits).collect()));
+    }
+
+    fn hear(&mut self, topic: Topic, payload: impl Into<bytes::Bytes>) {
+        let message = Heard::Message { topic, payload: payload.into(), retain: false, account: None, response: None };
+        self.event(Event::Heard(vec![message]));
+    }
+
+    /// `pi-1` tells its session and that it knows no run.
+    fn greets(&mut self) {
+        let session = hex(&[7; 16]);
+        let info = format!(
+            r#"{{"agent_version":"1","boot_id":"b","session":"{session}","execution_policy":"controller","runner":false,"interval_seconds":5}}"#
+        );
+        self.hear(Topic::Info(pi()), info);
+        self.hear(Topic::Status(pi()), "online");
+    }
+
+    /// A run of `uptime` on `pi-1` that is stored, and sent where its machine has a session.
+    fn run(&mut self) -> RunId {
+        let mut answer = self.ask(|reply| Ask::Run(anna(), new_run(None), reply));
+        self.disk();
+        answer.try_recv().unwrap().unwrap().runs[0]
+    }
+
+    /// Whether something was published on this topic since the last look.
+    fn published(&mut self, topic: &Topic) -> bool {
+        let topic = self.hub.topics.format(topic);
+        let found = self.hub.outbox.iter().any(|message| message.topic == topic);
+        self.hub.outbox.clear();
+        found
+    }
+}
+
+fn pi() -> PiId {
+    "pi-1".parse().unwrap()
+}
+
+fn enrolled(name: &str) -> AgentRecord {
+    AgentRecord {
+        pi: name.parse().unwrap(),
+        secret_sha256: Some(SecretHash::of(name)),
+        serial: None,
+        enrolled_at: None,
+        open: false,
+        token_sha256: None,
+    }
+}
+
+fn anna() -> Caller {
+    let account: AccountName = "anna".parse().unwrap();
+    Caller { account, role: Role::Operator, credential: Credential::Session(SecretHash::of("cookie")) }
+}
+
+fn new_run(request_id: Option<&str>) -> NewRun {
+    NewRun {
+        task: "uptime".parse().unwrap(),
+        target: "pi-1".parse().unwrap(),
+        args: Arguments::new(),
+        request_id: request_id.map(Into::into),
+        expires: None,
+        group: None,
+        confirmed: false,
+    }
+}
+
+#[test]
+fn a_cancel_is_answered_when_it_is_on_the_disk_and_its_order_waits_for_nothing() {
+    let mut driven = Driven::new();
+    driven.greets();
+    let run = driven.run();
+    assert!(driven.published(&Topic::Execute(pi(), run)));
+    let mut answer = driven.ask(|reply| Ask::Cancel(anna(), run, reply));
+    assert!(driven.published(&Topic::Cancel(pi(), run)));
+    assert!(answer.try_recv().is_err(), "it is not on the disk");
+    driven.disk();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+}
+
+#[test]
+fn a_cancel_on_a_full_disk_works_and_is_told_as_what_it_is() {
+    let mut driven = Driven::new();
+    let queued = driven.run();
+    let mut answer = driven.ask(|reply| Ask::Cancel(anna(), queued, reply));
+    driven.disk_is_full();
+    let refused = answer.try_recv().unwrap().unwrap_err();
+    assert!(refused.status == 503 && refused.detail.contains("it is full"), "{refused}");
+    driven.greets();
+    assert!(!driven.published(&Topic::Execute(pi(), queued)), "it does not start");
+    driven.disk();
+    assert_eq!(driven.hub.runs.newest()[0].state, RunState::Cancelled);
+}
+
+#[test]
+fn a_run_that_is_cancelled_while_it_is_being_sent_is_not_started() {
+    let mut driven = Driven::new();
+    let run = driven.run();
+    driven.greets();
+    assert_eq!(driven.hub.runs.get(run).unwrap().run.state, RunState::Dispatched);
+    let _answer = driven.ask(|reply| Ask::Cancel(anna(), run, reply));
+    driven.disk();
+    let topics: Vec<_> = driven.hub.outbox.iter().map(|message| message.topic.clone()).collect();
+    assert!(topics.iter().any(|topic| topic.ends_with("/cancel")), "{topics:?}");
+    assert!(!topics.iter().any(|topic| topic.ends_with("/execute")), "{topics:?}");
+}
