@@ -282,6 +282,8 @@ impl Runs {
         active.record.run.state = RunState::Dispatched;
         active.record.ends = ends;
         active.started = Some(now);
+        // Its machine is there: what it waits from now on, it waits because the order did not arrive.
+        active.waiting_since = None;
         let mut steps = vec![Step::Save(id)];
         steps.extend(self.group_changed(id));
         steps

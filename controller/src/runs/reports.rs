@@ -135,7 +135,7 @@ impl Runs {
             let is_cancelled = self.get(id).is_some_and(|record| record.cancelled_by.is_some());
             match state {
                 // One that somebody has cancelled is not started for that: told of the cancel alone, its agent refuses it.
-                RunState::Dispatched if !is_known && !is_cancelled => steps.push(Step::Execute(id)),
+                RunState::Dispatched if !is_known && !is_cancelled => steps.extend(self.send_again(id, now)),
                 RunState::Running if !is_known => steps.extend(self.settle_unknown(id, boot_id, now)),
                 _ => {}
             }
@@ -145,6 +145,14 @@ impl Runs {
         }
         steps.push(Step::Dispatch(pi.clone()));
         steps
+    }
+
+    /// An order that never arrived: that its agent does not know it proves that it never started. Nobody wants it later than it was allowed to wait.
+    fn send_again(&mut self, id: RunId, now: Now) -> Vec<Step> {
+        match self.active.get(&id).and_then(|active| active.expiry(now.monotonic)) {
+            Some(reason) => self.end(id, RunState::Expired, reason, now),
+            None => vec![Step::Execute(id)],
+        }
     }
 
     /// A run that was running and that its agent no longer knows.

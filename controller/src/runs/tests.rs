@@ -298,6 +298,27 @@ fn waiting_counts_only_while_the_machine_is_offline() {
 }
 
 #[test]
+fn an_order_that_did_not_arrive_is_sent_again_until_it_has_waited_too_long() {
+    let start = now();
+    let offline = |_: &PiId| Some(start.monotonic);
+    for (seconds, is_known, after, is_sent) in [
+        (500, false, RunState::Dispatched, true),
+        (700, false, RunState::Expired, false),
+        (700, true, RunState::Dispatched, false),
+    ] {
+        let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+        runs.dispatched(ids[0], Ends::Exit, start.monotonic);
+        runs.tick(start, |_| None);
+        runs.tick(later(start, 5000), |_| None);
+        runs.tick(later(start, 5001), offline);
+        let known: Vec<_> = is_known.then_some(ids[0]).into_iter().collect();
+        let steps = runs.settle(&pi("pi-1"), &known, BOOT, later(start, 5001 + seconds));
+        assert_eq!(state(&runs, ids[0]), after, "{seconds} s, known: {is_known}");
+        assert_eq!(steps.contains(&Step::Execute(ids[0])), is_sent, "{seconds} s, known: {is_known}");
+    }
+}
+
+#[test]
 fn a_machine_that_stays_silent_loses_its_runs() {
     let start = now();
     let (mut runs, ids) = with(vec![record(1, "pi-1")]);
