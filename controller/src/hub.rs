@@ -234,6 +234,10 @@ impl Hub {
     pub(crate) fn new(parts: HubParts) -> Self {
         let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt_port } = parts;
         let now = Now::get();
+        // Whoever has an open run is known, whatever else was lost: what is not known is neither offline nor silent, and its runs would never end.
+        let busy = loaded.open_runs.iter().map(|(record, _)| record.run.pi.clone());
+        let enrolled = loaded.access.agents().filter(|agent| agent.secret_sha256.is_some());
+        let known: Vec<_> = enrolled.map(|agent| agent.pi.clone()).chain(busy).collect();
         let repairs = loaded.retained_runs.iter().map(|record| record.run.clone()).collect();
         let kept = KeptRuns {
             open: loaded.open_runs,
@@ -242,16 +246,10 @@ impl Hub {
             requested: loaded.requested_runs,
             groups: loaded.groups,
         };
-        let enrolled: Vec<_> = loaded
-            .access
-            .agents()
-            .filter(|agent| agent.secret_sha256.is_some())
-            .map(|agent| agent.pi.clone())
-            .collect();
         let mut hub = Self {
             topics: config.mqtt.topics.clone(),
             runs: Runs::new(kept, config.runs.per_machine as usize, config.runs.lost_after, now.monotonic),
-            fleet: Fleet::new(loaded.given, enrolled.into_iter(), now),
+            fleet: Fleet::new(loaded.given, known.into_iter(), now),
             schedules: schedule::Schedules::new(&catalogue, now.wall),
             announcer: homeassistant::announcer(&config, loaded.announced),
             catalogue,

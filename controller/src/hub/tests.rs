@@ -178,3 +178,19 @@ fn a_run_that_is_cancelled_while_it_is_being_sent_is_not_started() {
     assert!(topics.iter().any(|topic| topic.ends_with("/cancel")), "{topics:?}");
     assert!(!topics.iter().any(|topic| topic.ends_with("/execute")), "{topics:?}");
 }
+
+#[test]
+fn a_machine_of_which_nothing_is_left_but_an_open_run_is_known_and_its_run_ends() {
+    let mut driven = Driven::new();
+    let run = driven.run();
+    let Driven { hub, folder, .. } = driven;
+    drop(hub);
+    std::fs::remove_file(folder.path().join("accounts.json")).unwrap();
+    let mut driven = Driven::on(folder, |_| {});
+    driven.hub.now.monotonic += Duration::from_secs(3600);
+    driven.hub.tick();
+    driven.hub.commit_turn();
+    driven.disk();
+    assert_eq!(driven.hub.runs.newest()[0].id, run);
+    assert_eq!(driven.hub.runs.newest()[0].state, RunState::Expired);
+}
