@@ -249,26 +249,27 @@ impl Runs {
         counts
     }
 
-    /// The runs of a machine that may be sent now: on disk, queued, let through by their group, oldest first, as many as the machine has room for.
-    pub(crate) fn ready(&self, pi: &PiId) -> Vec<RunId> {
-        let own = || self.of_machine(pi);
-        let busy = own().filter(|active| is_started(active.record.run.state)).count();
-        let open = own().filter(|active| active.accepted && active.record.run.state == RunState::Queued);
-        let open = open.filter(|active| self.group_lets(&active.record.run));
-        open.map(|active| active.record.run.id).take(self.per_machine.saturating_sub(busy)).collect()
+    /// The runs of a machine that may be sent now: on disk, queued, let through by their group and by the concurrency of their task, oldest first,
+    /// as many as the machine has room for. A task that has to wait for itself keeps no place from others.
+    pub(crate) fn ready(&self, pi: &PiId, concurrency: impl Fn(&TaskId) -> u32) -> Vec<RunId> {
+        let own = || self.of_machine(pi).map(|active| (active, &active.record.run));
+        let mut busy: BTreeMap<&TaskId, u32> = BTreeMap::new();
+        for (_, run) in own().filter(|(_, run)| is_started(run.state)) {
+            *busy.entry(&run.task).or_default() += 1;
+        }
+        let room = self.per_machine.saturating_sub(busy.values().sum::<u32>() as usize);
+        let open = own().filter(|(active, run)| active.accepted && run.state == RunState::Queued);
+        let free = open.filter(|(_, run)| {
+            let count = busy.entry(&run.task).or_default();
+            let may_start = *count < concurrency(&run.task) && self.group_lets(run);
+            *count += u32::from(may_start);
+            may_start
+        });
+        free.map(|(_, run)| run.id).take(room).collect()
     }
 
     fn of_machine(&self, pi: &PiId) -> impl Iterator<Item = &Active> {
         self.by_pi.get(pi).into_iter().flatten().filter_map(|id| self.active.get(id))
-    }
-
-    /// How many runs of a task a machine does now.
-    pub(crate) fn busy_with(&self, pi: &PiId, task: &TaskId) -> u32 {
-        let count = self
-            .of_machine(pi)
-            .filter(|active| is_started(active.record.run.state) && active.record.run.task == *task)
-            .count();
-        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Whether a task has a run that is not final, anywhere.

@@ -507,17 +507,18 @@ impl Hub {
         if !self.sessions.contains_key(pi) {
             return Vec::new();
         }
+        // What the catalogue no longer lists waits for nothing: it is rejected below.
+        let concurrency = |task: &TaskId| self.catalogue.get(task).map_or(u32::MAX, |task| task.view().concurrency);
         let mut steps = Vec::new();
-        for id in self.runs.ready(pi) {
+        for id in self.runs.ready(pi, concurrency) {
             let Some(record) = self.runs.get(id) else { continue };
             // The catalogue may have changed since the run was accepted: what it no longer lists does not run.
             match self.approve_on(&record.run.task, &record.run.args, record.role, pi) {
                 Err(refusal) => steps.extend(self.runs.end(id, RunState::Rejected, refusal.message, self.now)),
-                Ok(task) if self.runs.busy_with(pi, task.task()) < task.concurrency() => {
+                Ok(task) => {
                     steps.extend(self.runs.dispatched(id, task.ends(), self.now.monotonic));
                     steps.push(Step::Execute(id));
                 }
-                Ok(_) => {}
             }
         }
         steps

@@ -104,6 +104,10 @@ fn store(runs: &mut Runs, id: RunId) -> (Run, Ack) {
     (record.run, ack)
 }
 
+fn ready_on(runs: &Runs, machine: &str) -> Vec<RunId> {
+    runs.ready(&pi(machine), |_| u32::MAX)
+}
+
 fn saves(steps: &[Step], id: RunId) -> bool {
     steps.contains(&Step::Save(id))
 }
@@ -112,9 +116,9 @@ fn saves(steps: &[Step], id: RunId) -> bool {
 fn a_run_lives_from_queued_to_succeeded() {
     let (mut runs, ids) = with(vec![record(1, "pi-1")]);
     let id = ids[0];
-    assert_eq!(runs.ready(&pi("pi-1")), [id]);
+    assert_eq!(ready_on(&runs, "pi-1"), [id]);
     assert!(saves(&runs.dispatched(id, Ends::Exit, Instant::now()), id));
-    assert!(runs.ready(&pi("pi-1")).is_empty());
+    assert!(ready_on(&runs, "pi-1").is_empty());
     assert!(saves(&runs.report(&pi("pi-1"), id, report(RunState::Running), now()), id));
     let (_, ack) = store(&mut runs, id);
     assert_eq!(ack, Ack { seq: None, state: Some(RunState::Running) });
@@ -131,9 +135,9 @@ fn nothing_starts_before_it_is_on_disk() {
     let queued = record(1, "pi-1");
     let id = queued.run.id;
     runs.add(vec![queued], None, Instant::now());
-    assert!(runs.ready(&pi("pi-1")).is_empty());
+    assert!(ready_on(&runs, "pi-1").is_empty());
     assert_eq!(runs.accepted(&[id]), [Step::Dispatch(pi("pi-1"))]);
-    assert_eq!(runs.ready(&pi("pi-1")), [id]);
+    assert_eq!(ready_on(&runs, "pi-1"), [id]);
 }
 
 #[test]
@@ -366,11 +370,28 @@ fn a_machine_that_powered_off_has_succeeded() {
 #[test]
 fn a_machine_does_so_many_runs_at_a_time() {
     let (mut runs, ids) = with(vec![record(1, "pi-1"), record(2, "pi-1"), record(3, "pi-1"), record(4, "pi-2")]);
-    assert_eq!(runs.ready(&pi("pi-1")), ids[..2]);
+    assert_eq!(ready_on(&runs, "pi-1"), ids[..2]);
     runs.dispatched(ids[0], Ends::Exit, Instant::now());
-    assert_eq!(runs.ready(&pi("pi-1")), ids[1..2]);
-    assert_eq!(runs.ready(&pi("pi-2")), ids[3..]);
-    assert_eq!(runs.busy_with(&pi("pi-1"), &"uptime".parse().unwrap()), 1);
+    assert_eq!(ready_on(&runs, "pi-1"), ids[1..2]);
+    assert_eq!(ready_on(&runs, "pi-2"), ids[3..]);
+}
+
+#[test]
+fn a_task_that_waits_for_itself_keeps_no_place_from_others() {
+    let other = |n| {
+        let mut other = record(n, "pi-1");
+        other.run.task = "top".parse().unwrap();
+        other
+    };
+    let (mut runs, ids) = with(vec![record(1, "pi-1"), record(2, "pi-1"), record(3, "pi-1"), other(4), other(5)]);
+    let one = |runs: &Runs| runs.ready(&pi("pi-1"), |_| 1);
+    assert_eq!(one(&runs), [ids[0], ids[3]]);
+    runs.dispatched(ids[0], Ends::Exit, Instant::now());
+    assert_eq!(one(&runs), [ids[3]]);
+    runs.dispatched(ids[3], Ends::Exit, Instant::now());
+    assert!(one(&runs).is_empty());
+    runs.end(ids[0], RunState::Failed, "", now());
+    assert_eq!(one(&runs), [ids[1]]);
 }
 
 #[test]
@@ -471,7 +492,7 @@ fn group(options: GroupOptions) -> (Runs, Vec<RunId>, RunId) {
 }
 
 fn ready(runs: &Runs) -> Vec<RunId> {
-    (1..=4).flat_map(|n| runs.ready(&pi(&format!("pi-{n}")))).collect()
+    (1..=4).flat_map(|n| ready_on(runs, &format!("pi-{n}"))).collect()
 }
 
 fn finish(runs: &mut Runs, id: RunId, state: RunState) -> Vec<Step> {
