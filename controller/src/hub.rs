@@ -137,7 +137,8 @@ struct Accepting {
     sentence: String,
     requested_by: String,
     pi: Option<PiId>,
-    answer: Answer,
+    /// Of whoever asked, and of whoever repeated it meanwhile.
+    answers: Vec<Answer>,
 }
 
 /// An answer about something that happens in any case, which is given when it is on the disk.

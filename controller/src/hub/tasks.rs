@@ -19,7 +19,7 @@ use pistat_protocol::{
 use tokio::sync::watch;
 
 use super::{
-    Accepting, AfterRuns, Answer, Hub, Promise,
+    Accepting, After, AfterRuns, Answer, Hub, Promise,
     ask::{Progress, Refused, Reply},
     refuse, tell,
 };
@@ -249,7 +249,10 @@ impl Hub {
     pub(super) fn accept(&mut self, wish: Wish, answer: Answer) -> Result<(), (Refused, Answer)> {
         let earlier = wish.request_id.as_ref().and_then(|id| self.runs.earlier(&wish.requested_by, id));
         if let Some(earlier) = earlier {
-            self.tell_accepted(answer, &earlier);
+            match self.accepting(&earlier) {
+                Some(first) => first.answers.push(answer),
+                None => self.tell_accepted(answer, &earlier),
+            }
             return Ok(());
         }
         let approved = match self.approve(&wish) {
@@ -267,9 +270,18 @@ impl Hub {
         let group_id = group.as_ref().map(|group| group.id);
         self.runs.add(records, group, self.now.monotonic);
         self.turn.accepted =
-            Some(Accepting { runs, group: group_id, sentence, requested_by: wish.requested_by, pi, answer });
+            Some(Accepting { runs, group: group_id, sentence, requested_by: wish.requested_by, pi, answers: vec![answer] });
         self.commit_turn();
         Ok(())
+    }
+
+    /// A request that was taken and is not on the disk yet, by its runs.
+    fn accepting(&mut self, request: &Accepted) -> Option<&mut Accepting> {
+        let mut waiting = self.after.values_mut().filter_map(|after| match after {
+            After::Runs(after) => after.accepted.as_mut(),
+            _ => None,
+        });
+        waiting.find(|first| first.runs == request.runs)
     }
 
     /// The catalogue's word for each machine that is meant. In a group, machines on which the task may not run are passed over.
@@ -412,13 +424,14 @@ impl Hub {
     pub(super) fn not_accepted(&mut self, after: AfterRuns, sentence: &str) {
         let Some(accepting) = after.accepted else { return };
         self.runs.withdraw(&accepting.runs);
-        let refused = Refused::unavailable(sentence);
-        match accepting.answer {
-            Answer::Web(reply) => refuse(reply, refused),
-            Answer::Mqtt(response) => {
-                self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response);
+        for answer in accepting.answers {
+            match answer {
+                Answer::Web(reply) => refuse(reply, Refused::unavailable(sentence)),
+                Answer::Mqtt(response) => {
+                    self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response);
+                }
+                Answer::Nobody => {}
             }
-            Answer::Nobody => {}
         }
     }
 
@@ -550,7 +563,7 @@ impl Hub {
     }
 
     fn accepted(&mut self, accepting: Accepting) {
-        let Accepting { runs, group, sentence, requested_by, pi, answer } = accepting;
+        let Accepting { runs, group, sentence, requested_by, pi, answers } = accepting;
         let run = if let [only] = &runs[..] { Some(*only) } else { None };
         self.event(EventKind::Task, Severity::Info, pi.as_ref(), run, Some(&requested_by), sentence);
         for id in &runs {
@@ -562,7 +575,10 @@ impl Hub {
             self.feed.push(Change::Group { group });
         }
         let steps = self.runs.accepted(&runs);
-        self.tell_accepted(answer, &Accepted { group, runs });
+        let accepted = Accepted { group, runs };
+        for answer in answers {
+            self.tell_accepted(answer, &accepted);
+        }
         self.perform(steps);
     }
 

@@ -180,6 +180,30 @@ fn a_run_that_is_cancelled_while_it_is_being_sent_is_not_started() {
 }
 
 #[test]
+fn a_repeated_request_is_answered_when_the_first_is_on_the_disk_and_with_it() {
+    for is_stored in [true, false] {
+        let mut driven = Driven::new();
+        driven.disk();
+        let ask = |driven: &mut Driven| driven.ask(|reply| Ask::Run(anna(), new_run(Some("once")), reply));
+        let (mut first, mut second) = (ask(&mut driven), ask(&mut driven));
+        assert!(second.try_recv().is_err(), "the first is not on the disk");
+        if !is_stored {
+            let refused = |ticket: &Ticket| Stored {
+                ticket: *ticket,
+                result: Err(NotStored::Refused("it is full".into())),
+                left_out: vec![],
+            };
+            let refused = driven.hub.after.keys().map(refused).collect();
+            driven.event(Event::Stored(refused));
+        }
+        driven.disk();
+        let (first, second) = (first.try_recv().unwrap(), second.try_recv().unwrap());
+        assert_eq!(first.is_ok(), is_stored);
+        assert_eq!(first.map(|accepted| accepted.runs), second.map(|accepted| accepted.runs));
+    }
+}
+
+#[test]
 fn a_machine_of_which_nothing_is_left_but_an_open_run_is_known_and_its_run_ends() {
     let mut driven = Driven::new();
     let run = driven.run();
