@@ -31,7 +31,7 @@ use crate::{
     access::{Access, AccessChange, AccountRecord},
     homeassistant::Announced,
 };
-use files::{Readable, load_json, replace, replace_json, set_aside};
+use files::{Readable, load_json, read, replace, replace_json, set_aside};
 use record::{GroupRecord, OutputState, RunRecord};
 pub use register::{Cursor, Reader, Retention, RunQuery};
 use register::{Register, RegisterWrite, is_of_the_write};
@@ -172,7 +172,7 @@ pub struct Stored {
 pub enum StoreError {
     /// It cannot be made, read or written.
     #[error(
-        "the state folder {folder} cannot be used: {error}; name another with --state, or give this user the right to write there"
+        "the state folder {folder} cannot be used: {error}; name another with --state, or give this user the right to read and write there"
     )]
     Folder {
         /// Which.
@@ -450,7 +450,7 @@ fn load_key(file: &Path, damaged: &mut Vec<String>) -> io::Result<ControllerKey>
 fn load_join_token(folder: &Path, key: &ControllerKey, damaged: &mut Vec<String>) -> io::Result<JoinToken> {
     let file = folder.join(name::JOIN_TOKEN);
     let fingerprint = key.public().fingerprint();
-    if let Ok(text) = fs::read(&file) {
+    if let Some(text) = read(&file, damaged)? {
         match String::from_utf8_lossy(&text).parse::<JoinToken>() {
             Ok(token) if token.fingerprint == fingerprint => return Ok(token),
             // The key is another one than when the token was made: agents must not believe the old fingerprint.
@@ -493,7 +493,7 @@ impl Files {
     /// Makes the account `admin` and its token file, when either is missing or they do not belong together.
     fn ensure_admin(&mut self, damaged: &mut Vec<String>) -> io::Result<bool> {
         let file = self.folder.join(name::ADMIN_TOKEN);
-        let content = fs::read(&file).unwrap_or_default();
+        let content = read(&file, damaged)?.unwrap_or_default();
         let known = self.access.caller_by_token(String::from_utf8_lossy(&content).trim());
         if known.is_some_and(|caller| caller.account.as_str() == "admin") {
             return Ok(false);
@@ -833,6 +833,23 @@ mod tests {
             assert_eq!(kept, [content], "{file} is kept aside");
             assert!(again.damaged.iter().any(|told| told.contains(file)), "{file} is told: {:?}", again.damaged);
         }
+    }
+
+    #[test]
+    fn what_is_there_and_cannot_be_read_is_set_aside_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["labels.json", "tasks.json", "accounts.json", "controller.key", "admin.token", "join.token"];
+        for file in files {
+            fs::create_dir(folder.path().join(file)).unwrap();
+        }
+        let (_store, loaded, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+        for file in files {
+            assert!(loaded.damaged.iter().any(|told| told.contains(file)), "{file}: {:?}", loaded.damaged);
+            let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let aside = names.filter(|name| name.to_string_lossy().starts_with(&format!("{file}.damaged-")));
+            assert_eq!(aside.count(), 1, "{file} is kept aside");
+        }
+        assert!(loaded.new_admin);
     }
 
     #[test]
