@@ -98,8 +98,10 @@ enum After {
     JoinToken(JoinToken, String, Reply<JoinToken>),
     /// What Home Assistant may be told.
     Announced(Vec<Say>),
-    /// A token's file, after its account.
-    Nothing,
+    /// The file of the token of `admin`, after its account.
+    AdminToken(String, Option<Reply<String>>),
+    /// What a machine had been given, after it was revoked; then its runs.
+    Forgotten(PiId, String, Option<Promise>),
 }
 
 /// What is done once runs, groups, output and events are on the disk.
@@ -408,7 +410,9 @@ impl Hub {
             Some(After::Access(_, after)) => self.access_stored(after),
             Some(After::JoinToken(token, by, reply)) => self.join_token_stored(token, &by, reply),
             Some(After::Announced(say)) => self.announced(say),
-            Some(After::Nothing) | None => {}
+            Some(After::AdminToken(token, reply)) => reply.into_iter().for_each(|reply| tell(reply, token.clone())),
+            Some(After::Forgotten(pi, by, promise)) => self.forgotten(&pi, &by, promise),
+            None => {}
         }
     }
 
@@ -418,7 +422,8 @@ impl Hub {
             Some(After::Given(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
             Some(After::Access(_, after)) => self.access_not_stored(after, sentence),
             Some(After::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
-            Some(After::Announced(_) | After::Nothing) | None => {}
+            // These are never refused: they wait.
+            Some(After::Announced(_) | After::AdminToken(..) | After::Forgotten(..)) | None => {}
         }
     }
 
@@ -426,6 +431,8 @@ impl Hub {
     fn waits(&mut self, ticket: Ticket, sentence: &str) {
         let promises = match self.after.get_mut(&ticket) {
             Some(After::Runs(after)) => std::mem::take(&mut after.promises),
+            Some(After::Forgotten(_, _, promise)) => promise.take().into_iter().collect(),
+            Some(After::AdminToken(_, reply)) => return refuse_token(reply.take(), sentence),
             _ => Vec::new(),
         };
         let sentence = format!(
@@ -587,6 +594,13 @@ impl Hub {
             self.feed.push(Change::Pulse { pulse });
         }
     }
+}
+
+fn refuse_token(reply: Option<Reply<String>>, sentence: &str) {
+    let sentence = format!(
+        "the account admin has a new token, and its file admin.token gets it as soon as that can be written: {sentence}"
+    );
+    reply.into_iter().for_each(|reply| refuse(reply, Refused::unavailable(&sentence)));
 }
 
 async fn receive(events: &mut Option<mpsc::Receiver<BrokerEvent>>) -> Option<BrokerEvent> {

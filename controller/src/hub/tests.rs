@@ -204,6 +204,46 @@ fn a_repeated_request_is_answered_when_the_first_is_on_the_disk_and_with_it() {
 }
 
 #[test]
+fn a_machine_is_forgotten_when_its_last_trace_is_off_the_disk() {
+    let mut driven = Driven::new();
+    let run = driven.run();
+    let mut answer = driven.ask(|reply| Ask::Forget(anna(), pi(), reply));
+    while driven.hub.runs.get(run).is_some_and(|record| !record.run.state.is_final()) {
+        let stored = driven.stored.blocking_recv().unwrap();
+        driven.event(Event::Stored(vec![stored]));
+    }
+    assert!(answer.try_recv().is_err(), "the end of its run is not on the disk");
+    driven.disk();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+    assert!(!driven.hub.fleet.contains(&pi()));
+    let mut answer = driven.ask(|reply| Ask::Forget(anna(), PiId::controller(), reply));
+    assert_eq!(answer.try_recv().unwrap().unwrap_err().status, 409);
+}
+
+#[test]
+fn the_new_token_of_admin_is_told_when_its_file_has_it() {
+    let mut driven = Driven::new();
+    driven.disk();
+    let rotate = |driven: &mut Driven| {
+        let mut answer = driven.ask(|reply| Ask::RotateAccount(anna(), AccountName::admin(), None, reply));
+        while !driven.hub.after.values().any(|after| matches!(after, After::AdminToken(..))) {
+            assert!(answer.try_recv().is_err(), "only its account is on the disk");
+            let stored = driven.stored.blocking_recv().unwrap();
+            driven.event(Event::Stored(vec![stored]));
+        }
+        answer
+    };
+    let mut answer = rotate(&mut driven);
+    driven.disk();
+    let token = answer.try_recv().unwrap().unwrap();
+    assert_eq!(std::fs::read_to_string(driven.folder.path().join("admin.token")).unwrap().trim(), token);
+    let mut answer = rotate(&mut driven);
+    driven.disk_is_full();
+    let refused = answer.try_recv().unwrap().unwrap_err();
+    assert!(refused.status == 503 && refused.detail.contains("admin.token"), "{refused}");
+}
+
+#[test]
 fn a_machine_of_which_nothing_is_left_but_an_open_run_is_known_and_its_run_ends() {
     let mut driven = Driven::new();
     let run = driven.run();
