@@ -5,7 +5,7 @@ use std::{io::IsTerminal, net::SocketAddr, process::ExitCode};
 use pistat::{
     Controller,
     cli::{self, Entry},
-    config::{Broker, BrokerUrl, Config, Flags},
+    config::{Broker, BrokerUrl, Config, Flags, environment},
     install,
     start::Welcome,
 };
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(flags: &Flags) -> ExitCode {
-    let config = match Config::load(flags, std::env::vars()) {
+    let config = match Config::load(flags, environment()) {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {

@@ -1,6 +1,8 @@
 //! What goes wrong gets one sentence that says what is wrong and what to do, and the right exit code. Nothing is lost.
 
-use std::{net::TcpListener, path::Path, process::Command, time::Duration};
+use std::{
+    ffi::OsStr, net::TcpListener, os::unix::ffi::OsStrExt, path::Path, process::Command, time::Duration,
+};
 
 use pistat_protocol::{dashboard::Run, task::RunState};
 use pistat_tests::{
@@ -159,6 +161,14 @@ async fn an_unreadable_configuration_is_refused_with_every_problem_at_its_line()
     }
     std::fs::write(tasks, "[task.uptime]\ncommand = [\"uptime\"]\n").unwrap();
     assert_eq!(controller(folder.path(), &["check", "--tasks", tasks]).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_is_no_text_is_nobodys_business() {
+    let mut command = Command::new(program("pistat"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("ODD", OsStr::from_bytes(b"\xff"));
+    command.args(["serve", "--config", "/nonexistent/pistat.toml"]);
+    is_told(&run("pistat", &mut command, PATIENCE).await, USAGE, &["/nonexistent/pistat.toml"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
