@@ -184,6 +184,30 @@ async fn a_state_folder_that_cannot_be_used_is_named() {
     is_told(&said, IO_ERROR, &["file/state"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_cannot_be_used_is_a_mistake_of_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let init = ["tls", "init", "--name", "localhost", "--dir"];
+    for pair in ["one", "other"] {
+        assert_eq!(controller(folder.path(), &[&init[..], &[pair]].concat()).await.code, 0);
+    }
+    for section in ["http.tls", "mqtt.tls"] {
+        let text = format!("[{section}]\ncert = \"one/server.pem\"\nkey = \"other/server-key.pem\"\n");
+        std::fs::write(path("pistat.toml"), text).unwrap();
+        for verb in ["serve", "check"] {
+            let said = controller(folder.path(), &[verb, "--config", "pistat.toml", "--state", "state"]).await;
+            assert_eq!(said.code, USAGE, "{verb}: {said:?}");
+            let all = format!("{}{}", said.stdout, said.stderr);
+            assert!(all.contains("pistat.toml:2") && all.contains("server-key.pem"), "{verb}: {all}");
+        }
+    }
+    std::fs::create_dir(path("state")).unwrap();
+    std::fs::write(path("state/broker"), "").unwrap();
+    let words = ["serve", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--state", "state"];
+    is_told(&controller(folder.path(), &words).await, IO_ERROR, &["state/broker"]);
+}
+
 /// `RLIMIT_FSIZE` stands for the full disk: writes beyond it fail (and the signal that comes with them is ignored by the shell's children).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_state_disk_refuses_new_runs_with_a_sentence_and_loses_nothing() {

@@ -463,6 +463,9 @@ fn check_names_every_problem_and_exits_64() {
     {
         assert!(bad.out.contains(expected), "{}", bad.out);
     }
+    std::fs::write(path("pistat.toml"), format!("tasks = {:?}\ncolour = 1\n", path("tasks.toml"))).unwrap();
+    let bad = pistat(&["check", "--config", &path("pistat.toml")], &[], None);
+    assert!(bad.out.contains("pistat.toml:2: ") && bad.out.contains("tasks.toml:2: "), "{}", bad.out);
     std::fs::write(path("pistat.toml"), "").unwrap();
     let good = pistat(&["check", "--config", &path("pistat.toml")], &[], None);
     assert_eq!((good.code, good.out.as_str()), (0, "✔ Configuration and catalogue are good: 14 tasks\n"));
