@@ -225,6 +225,7 @@ impl Controller {
             broker: handle,
             config,
             downloads,
+            http: addresses.http,
             mqtt,
             stop: stop.web.clone(),
         };
