@@ -536,6 +536,8 @@ impl Hub {
     fn catalogue_changed(&mut self, result: Result<Catalogue, Vec<Problem>>) {
         match result {
             Ok(catalogue) => {
+                // What was due until now was due by the old one.
+                self.run_schedules();
                 self.catalogue = catalogue;
                 self.schedules = schedule::Schedules::new(&self.catalogue, self.now.wall);
                 self.announce_tasks();

@@ -258,3 +258,50 @@ fn a_machine_of_which_nothing_is_left_but_an_open_run_is_known_and_its_run_ends(
     assert_eq!(driven.hub.runs.newest()[0].id, run);
     assert_eq!(driven.hub.runs.newest()[0].state, RunState::Expired);
 }
+
+const SCHEDULED: &str = "[task.nightly]\ncommand = ['true']\non = ['pi-1']\nschedule = '* * * * *'\ntimezone = 'UTC'\n";
+
+/// A hub whose catalogue has a task that is due each minute, at this time.
+fn scheduled(time: &str) -> Driven {
+    let mut driven = Driven::new();
+    driven.disk();
+    driven.hub.now.wall = at(time);
+    driven.hub.catalogue = Catalogue::parse(SCHEDULED, "tasks.toml").unwrap();
+    driven.hub.schedules = schedule::Schedules::new(&driven.hub.catalogue, at(time));
+    driven
+}
+
+fn at(time: &str) -> pistat_protocol::time::Timestamp {
+    format!("2026-11-22T{time}Z").parse().unwrap()
+}
+
+#[test]
+fn a_schedule_starts_its_task_unless_it_is_late_or_the_last_run_has_not_ended() {
+    let mut driven = scheduled("12:00:30");
+    for (time, runs, told) in [
+        ("12:00:59", 0, None),
+        ("12:01:00", 1, Some("requested nightly")),
+        ("12:02:00", 1, Some("its last run has not ended")),
+        ("12:10:00", 1, Some("its clock was moved")),
+    ] {
+        driven.hub.now.wall = at(time);
+        driven.hub.run_schedules();
+        driven.hub.commit_turn();
+        driven.disk();
+        assert_eq!(driven.hub.runs.newest().len(), runs, "{time}");
+        let newest = driven.hub.events.front().filter(|event| event.account.as_deref() == Some("schedule"));
+        assert_eq!(newest.is_some(), told.is_some(), "{time}");
+        assert!(newest.is_none_or(|event| told.is_some_and(|told| event.text.contains(told))), "{time}: {newest:?}");
+    }
+}
+
+#[test]
+fn what_is_due_when_the_catalogue_is_read_again_is_not_lost() {
+    let mut driven = scheduled("12:00:30");
+    driven.hub.now.wall = at("12:01:00.500");
+    let again = Catalogue::parse(SCHEDULED, "tasks.toml").unwrap();
+    driven.hub.handle(Event::Catalogue(Ok(again)));
+    driven.hub.commit_turn();
+    driven.disk();
+    assert_eq!(driven.hub.runs.newest().len(), 1);
+}
