@@ -308,6 +308,21 @@ async fn an_agent_with_a_wrong_command_line_exits_64() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agents_flags_win_over_its_environment_for_the_token_and_its_file_too() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let file = stack.folder().join("a.token");
+    std::fs::write(&file, stack.join_token()).unwrap();
+    let with_file = |pi: &str| stack.agent(pi).flag("--token-file", file.to_str().unwrap());
+    let variable = ["env", "PISTAT_AGENT_TOKEN=nonsense"];
+    let _one = with_file("pi-1").token(None).wrapped_in(&variable).online(&http).await;
+    let variable = ["env", "PISTAT_AGENT_TOKEN_FILE=/nonexistent"];
+    let _two = stack.agent("pi-2").wrapped_in(&variable).online(&http).await;
+    let mut both = with_file("pi-3").start();
+    assert_eq!(both.process().exit_code(PATIENCE).await, USAGE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_programs_exit_0_when_they_are_asked_to_stop() {
     let mut stack = Stack::start().await;
     let mut agent = stack.agent("pi-1").online(&stack.http()).await;
