@@ -16,6 +16,7 @@ use std::{
 use pistat_protocol::{
     dashboard::Run,
     id::{PiId, RunId, TaskId},
+    status::Session,
     task::{Ack, Ends, Report, RunState},
 };
 
@@ -72,6 +73,8 @@ struct Active {
     held: Option<Report>,
     /// When it was sent or started, by the monotonic clock of this process.
     started: Option<Instant>,
+    /// The newest session in which its agent was sent it or named it.
+    session: Option<Session>,
 }
 
 /// Runs that were accepted together.
@@ -146,6 +149,7 @@ impl Runs {
             stored,
             held: None,
             started: None,
+            session: None,
         };
         self.active.insert(id, active);
     }
@@ -288,6 +292,13 @@ impl Runs {
         let mut steps = vec![Step::Save(id)];
         steps.extend(self.group_changed(id));
         steps
+    }
+
+    /// Its order was sent.
+    pub(crate) fn sent(&mut self, id: RunId, session: Session) {
+        if let Some(active) = self.active.get_mut(&id) {
+            active.session = Some(session);
+        }
     }
 
     /// Ends a run without its agent.

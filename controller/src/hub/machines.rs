@@ -177,8 +177,8 @@ impl Hub {
         }
         // What is retained may be of an earlier session: only a live word settles anything.
         if !retain {
-            self.sessions.insert(pi.clone(), session);
-            let steps = self.runs.settle(pi, &known, &boot_id, self.now);
+            self.sessions.insert(pi.clone(), session.clone());
+            let steps = self.runs.settle(pi, &session, &known, &boot_id, self.now);
             self.perform(steps);
         }
     }

@@ -616,11 +616,12 @@ impl Hub {
         let Some(record) = self.runs.get(id).filter(is_wanted) else { return };
         let (pi, requested_by) = (record.run.pi.clone(), record.run.requested_by.clone());
         // Without a session it is sent once the agent has come back and has told what it knows.
-        let Some(session) = self.sessions.get(&pi) else { return };
+        let Some(session) = self.sessions.get(&pi).cloned() else { return };
         match self.approve_on(&record.run.task, &record.run.args, record.role, &pi) {
             Ok(task) => {
-                let order = task.sign(&self.key, id, session, &requested_by);
+                let order = task.sign(&self.key, id, &session, &requested_by);
                 self.publish(&Topic::Execute(pi, id), encode(&order), 1, false);
+                self.runs.sent(id, session);
             }
             Err(refusal) => {
                 let steps = self.runs.end(id, RunState::Rejected, refusal.message, self.now);

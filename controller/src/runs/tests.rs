@@ -93,6 +93,10 @@ fn chunk(seq: u64) -> OutputChunk {
     }
 }
 
+fn session(n: u8) -> Session {
+    Session::from_random([n; 16])
+}
+
 fn state(runs: &Runs, id: RunId) -> RunState {
     runs.get(id).unwrap().run.state
 }
@@ -243,9 +247,34 @@ fn after_a_reconnect_every_run_is_settled() {
             runs.report(&pi("pi-1"), ids[0], report(RunState::Running), now());
         }
         let known: Vec<_> = known.then_some(ids[0]).into_iter().collect();
-        let steps = runs.settle(&pi("pi-1"), &known, BOOT, now());
+        let steps = runs.settle(&pi("pi-1"), &session(2), &known, BOOT, now());
         assert_eq!(state(&runs, ids[0]), after, "{before}");
         assert_eq!(steps.contains(&Step::Execute(ids[0])), sent.is_some(), "{before}");
+    }
+}
+
+#[test]
+fn what_an_agent_has_in_this_session_is_not_lost_because_an_older_word_comes_late() {
+    for (before, is_sent_again) in [(RunState::Dispatched, true), (RunState::Running, false)] {
+        for is_named in [false, true] {
+            let (mut runs, ids) = with(vec![RunRecord { expires_milliseconds: 0, ..record(1, "pi-1") }]);
+            let id = ids[0];
+            runs.dispatched(id, Ends::Exit, Instant::now());
+            runs.sent(id, session(1));
+            if before == RunState::Running {
+                runs.report(&pi("pi-1"), id, report(RunState::Running), now());
+            }
+            let current = if is_named { session(2) } else { session(1) };
+            if is_named {
+                runs.settle(&pi("pi-1"), &current, &[id], BOOT, now());
+            }
+            runs.tick(now(), |_| Some(Instant::now()));
+            let steps = runs.settle(&pi("pi-1"), &current, &[], BOOT, later(now(), 10));
+            assert_eq!(state(&runs, id), before, "named: {is_named}");
+            assert_eq!(steps.contains(&Step::Execute(id)), is_sent_again, "named: {is_named}");
+            runs.settle(&pi("pi-1"), &session(3), &[], BOOT, later(now(), 10));
+            assert!(state(&runs, id).is_final(), "named: {is_named}");
+        }
     }
 }
 
@@ -255,7 +284,7 @@ fn a_reboot_that_was_asked_for_has_succeeded() {
         let (mut runs, ids) = with(vec![record(1, "pi-1")]);
         runs.dispatched(ids[0], Ends::Restart, Instant::now());
         runs.report(&pi("pi-1"), ids[0], report(RunState::Running), now());
-        runs.settle(&pi("pi-1"), &[], boot, now());
+        runs.settle(&pi("pi-1"), &session(2), &[], boot, now());
         assert_eq!(state(&runs, ids[0]), end);
     }
 }
@@ -268,7 +297,7 @@ fn a_cancel_is_kept_until_the_run_is_final() {
     assert_eq!(state(&runs, ids[1]), RunState::Cancelled);
     runs.dispatched(ids[0], Ends::Exit, Instant::now());
     assert_eq!(runs.cancel(ids[0], "berta", now()).unwrap(), [Step::Save(ids[0]), Step::Cancel(ids[0])]);
-    assert!(runs.settle(&pi("pi-1"), &[ids[0]], BOOT, now()).contains(&Step::Cancel(ids[0])));
+    assert!(runs.settle(&pi("pi-1"), &session(2), &[ids[0]], BOOT, now()).contains(&Step::Cancel(ids[0])));
     runs.report(&pi("pi-1"), ids[0], report(RunState::Cancelled), now());
     assert!(runs.cancel(ids[0], "berta", now()).is_none());
 }
@@ -278,7 +307,7 @@ fn a_run_that_was_cancelled_before_its_agent_knew_it_is_not_sent_again() {
     let (mut runs, ids) = with(vec![record(1, "pi-1")]);
     runs.dispatched(ids[0], Ends::Exit, Instant::now());
     runs.cancel(ids[0], "berta", now());
-    let steps = runs.settle(&pi("pi-1"), &[], BOOT, now());
+    let steps = runs.settle(&pi("pi-1"), &session(2), &[], BOOT, now());
     assert!(steps.contains(&Step::Cancel(ids[0])) && !steps.contains(&Step::Execute(ids[0])), "{steps:?}");
     runs.report(&pi("pi-1"), ids[0], report(RunState::Cancelled), now());
     assert_eq!(state(&runs, ids[0]), RunState::Cancelled);
@@ -316,7 +345,7 @@ fn an_order_that_did_not_arrive_is_sent_again_until_it_has_waited_too_long() {
         runs.tick(later(start, 5000), |_| None);
         runs.tick(later(start, 5001), offline);
         let known: Vec<_> = is_known.then_some(ids[0]).into_iter().collect();
-        let steps = runs.settle(&pi("pi-1"), &known, BOOT, later(start, 5001 + seconds));
+        let steps = runs.settle(&pi("pi-1"), &session(2), &known, BOOT, later(start, 5001 + seconds));
         assert_eq!(state(&runs, ids[0]), after, "{seconds} s, known: {is_known}");
         assert_eq!(steps.contains(&Step::Execute(ids[0])), is_sent, "{seconds} s, known: {is_known}");
     }
