@@ -5,7 +5,6 @@
 use std::{io::Write, os::unix::fs::DirBuilderExt, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::Parser;
 use pistat_agent::{
     AgentOptions,
     config::{Config, Flags},
@@ -58,7 +57,7 @@ fn main() -> ExitCode {
 }
 
 fn configuration() -> Result<Config, ExitCode> {
-    let flags = Flags::try_parse().map_err(|error| {
+    let flags = Flags::read(std::env::args_os()).map_err(|error| {
         let _ = error.print();
         if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
     })?;

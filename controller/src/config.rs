@@ -4,6 +4,7 @@
 //! Nothing here opens a socket or makes a folder. Secrets print as `***`.
 
 mod broker_url;
+mod certificates;
 pub(crate) mod item;
 mod layers;
 mod load;

@@ -60,12 +60,16 @@ pub enum StartError {
 
 impl StartError {
     /// An exit code of sysexits.h: 64 for what an operator wrote, 69 for a port, 74 for the state folder, 71 for the system.
+    /// A certificate is what an operator wrote; one that was good a moment ago fails here.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Catalogue(_) | Self::Limits(_) | Self::Authorities(_) => 64,
-            Self::Broker(_) | Self::Http(_) => 69,
-            Self::Store(_) => 74,
-            Self::System(_) => 71,
+            Self::Catalogue(_)
+            | Self::Limits(_)
+            | Self::Authorities(_)
+            | Self::Broker(pistat_broker::StartError::Certificate { .. }) => 64,
+            Self::Broker(pistat_broker::StartError::Listen { .. }) | Self::Http(_) => 69,
+            Self::Store(_) | Self::Broker(pistat_broker::StartError::State { .. }) => 74,
+            Self::System(_) | Self::Broker(pistat_broker::StartError::Engine(_)) => 71,
         }
     }
 }
@@ -224,6 +228,7 @@ impl Controller {
             broker: handle,
             config,
             downloads,
+            http: addresses.http,
             mqtt,
             own_address: Arc::clone(&own_address),
             stop: stop.web.clone(),

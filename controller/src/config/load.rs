@@ -6,10 +6,11 @@ use pistat_protocol::topic::Topics;
 
 use super::{
     AccountRules, Broker, Config, Flags, HomeAssistant, Http, HttpLimits, Mqtt, MqttTls, Problem, Requests, Runs, Tls,
+    certificates,
     item::{Item, Kind, Place, parse_toml},
     layers,
     reader::{Problems, Section, near},
-    value::{account_name, address, between, broker, check_publish_rule, path, public_url, readable, topic_filter},
+    value::{account_name, address, between, broker, check_publish_rule, path, public_url, topic_filter},
 };
 
 /// The file that is read when no other is named.
@@ -30,6 +31,17 @@ impl Config {
     /// # Errors
     /// Every problem, with its place.
     pub fn load(flags: &Flags, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Vec<Problem>> {
+        match Self::load_in_spite(flags, environment) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(problems),
+        }
+    }
+
+    /// The same, with what could be read in spite of the problems; what is wrong is at its default.
+    pub(crate) fn load_in_spite(
+        flags: &Flags,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> (Option<Self>, Vec<Problem>) {
         let (file, problems) = match read_file(flags) {
             Ok(text) => parse_toml(&text, &file_name(flags)),
             Err(problem) => (empty(), vec![problem]),
@@ -37,10 +49,10 @@ impl Config {
         let problems = Problems::from(problems);
         let merged = match layers::merge(file, layers::environment(environment), layers::flags(flags)) {
             Ok(merged) => merged,
-            Err(problem) => return Err(vec![problem]),
+            Err(problem) => return (None, vec![problem]),
         };
         let config = Section::new("", merged, &problems).map(read);
-        problems.into_result(config)
+        (config, problems.into_list())
     }
 }
 
@@ -126,7 +138,7 @@ fn mqtt(mut section: Section<'_>) -> Mqtt {
         listen: section.parsed("listen", address).unwrap_or(default.listen),
         tls: section.section("tls").and_then(mqtt_tls),
         broker: section.parsed("broker", broker).unwrap_or(default.broker),
-        ca: section.parsed("ca", readable),
+        ca: section.parsed("ca", certificates::authorities),
         topics: section.parsed("prefix", Topics::new).unwrap_or(default.topics),
         requests: section.section("requests").and_then(requests),
         limits: section.section("limits").map_or(default.limits, limits),
@@ -138,7 +150,7 @@ fn mqtt(mut section: Section<'_>) -> Mqtt {
         );
     }
     let is_tls = matches!(&mqtt.broker, Broker::External(url) if url.scheme.is_tls());
-    if mqtt.ca.is_some() && !is_tls {
+    if section.was_given("ca") && !is_tls {
         section.problem_at(&ca_place, "ca is for a broker that is reached by mqtts:// or wss://");
     }
     section.finish();
@@ -152,16 +164,21 @@ fn mqtt_tls(mut section: Section<'_>) -> Option<MqttTls> {
     tls.map(|tls| MqttTls { listen, tls })
 }
 
-/// A certificate and its key: both or none, and both readable.
+/// A certificate and its key: both or none, and such that they can be used together.
 fn certificate(mut section: Section<'_>) -> (Option<Tls>, Section<'_>) {
-    let files = ["cert", "key"].map(|key| section.parsed(key, readable));
+    let place = section.place_of("cert");
+    let (cert, key) =
+        (section.parsed("cert", certificates::certificate), section.parsed("key", certificates::key));
     for key in ["cert", "key"] {
         if !section.was_given(key) {
             section.problem(format!("{} needs both cert and key; {key} is missing", section.name()));
         }
     }
-    let [cert, key] = files;
-    (cert.zip(key).map(|(cert, key)| Tls { cert, key }), section)
+    let tls = cert.zip(key).map(|(cert, key)| Tls { cert, key });
+    if let Some(Err(sentence)) = tls.as_ref().map(certificates::check_pair) {
+        section.problem_at(&place, &format!("cert: {sentence}"));
+    }
+    (tls, section)
 }
 
 fn requests(mut section: Section<'_>) -> Option<Requests> {

@@ -20,7 +20,7 @@ use pistat_protocol::{
 };
 
 use super::{
-    After, AfterAccess, Hub,
+    After, AfterAccess, Hub, Promise,
     ask::{Refused, Reply},
     refuse, tell,
 };
@@ -28,7 +28,7 @@ use crate::{
     access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, SecretHash, SessionRecord},
     config::check_publish_rule,
     fleet::Now,
-    store::{Demand, Stored, Write, new_secret},
+    store::{Demand, GivenChange, Stored, Write, new_secret},
 };
 
 /// How long a sign-in link works.
@@ -131,10 +131,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn access_stored(&mut self, after: AfterAccess, result: Result<(), String>) {
-        if let Err(sentence) = result {
-            return self.access_not_stored(after, sentence);
-        }
+    pub(super) fn access_stored(&mut self, after: AfterAccess) {
         match after {
             AfterAccess::Done(reply) => tell(reply, ()),
             AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
@@ -152,11 +149,14 @@ impl Hub {
             AfterAccess::Enrolled { pi, nonce, secret_sha256, serial } => {
                 self.enrolled(&pi, nonce, secret_sha256, serial);
             }
-            AfterAccess::Forgotten(pi, by, reply) => self.forgotten(&pi, &by, reply),
+            AfterAccess::Forgotten(pi, by, reply) => {
+                let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
+                self.after.insert(ticket, After::Forgotten(pi, by, Some(Promise::Web(reply))));
+            }
         }
     }
 
-    fn access_not_stored(&mut self, after: AfterAccess, sentence: String) {
+    pub(super) fn access_not_stored(&mut self, after: AfterAccess, sentence: &str) {
         let refused = Refused::unavailable(sentence);
         match after {
             AfterAccess::Done(reply) | AfterAccess::Forgotten(_, _, reply) => refuse(reply, refused),
@@ -170,11 +170,12 @@ impl Hub {
     }
 
     fn token_stored(&mut self, reply: Reply<String>, token: String, admin: bool) {
-        if admin {
-            let ticket = self.store.commit(Demand::Must, Write::AdminToken(token.clone()));
-            self.after.insert(ticket, After::Nothing);
+        if !admin {
+            return tell(reply, token);
         }
-        tell(reply, token);
+        // Without its file the next start would make another one.
+        let ticket = self.store.commit(Demand::Must, Write::AdminToken(token.clone()));
+        self.after.insert(ticket, After::AdminToken(token, Some(reply)));
     }
 
     pub(super) fn sign_in(&mut self, login: Login, reply: Reply<(Caller, String)>) {

@@ -145,6 +145,42 @@ fn authorities_are_for_a_broker_over_tls() {
     assert!(problems[0].contains("pistat.toml:2") && problems[0].contains("mqtts://"), "{problems:?}");
 }
 
+/// A certificate and its key.
+fn pair() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    (cert.pem(), key.serialize_pem())
+}
+
+#[test]
+fn certificates_and_keys_that_cannot_be_used_are_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((cert, key), (_, other_key)) = (pair(), pair());
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
+    for (cert, key, expected) in [
+        (&cert, &key, None),
+        (&key, &key, Some("pistat.toml:2: cert: cert.pem has no certificate")),
+        (&String::new(), &key, Some("pistat.toml:2: cert: cert.pem has no certificate")),
+        (&cert, &cert, Some("pistat.toml:3: key: key.pem is no private key")),
+        (&cert, &other_key, Some("pistat.toml:2: cert: cert.pem cannot be used with the key key.pem")),
+        (&broken, &key, Some("pistat.toml:2: cert: cert.pem cannot be used with the key key.pem")),
+    ] {
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        fs::write(path("cert.pem"), cert).unwrap();
+        fs::write(path("key.pem"), key).unwrap();
+        for section in ["http.tls", "mqtt.tls"] {
+            let file = format!("[{section}]\ncert = '{}'\nkey = '{}'\n", path("cert.pem"), path("key.pem"));
+            let problems: Vec<_> = load(&file, &[], Flags::default()).err().unwrap_or_default();
+            let problems: Vec<_> =
+                problems.iter().map(|problem| problem.to_string().replace(&path(""), "")).collect();
+            assert_eq!(problems.len(), usize::from(expected.is_some()), "{problems:?}");
+            assert!(problems.iter().all(|problem| problem.contains(expected.unwrap())), "{expected:?}: {problems:?}");
+        }
+    }
+    let file = |ca: &str| format!("[mqtt]\nbroker = 'mqtts://broker'\nca = '{}'\n", folder.path().join(ca).display());
+    assert!(problems(&file("key.pem"), &[])[0].contains("pistat.toml:3: ca: "));
+}
+
 #[test]
 fn a_rule_that_could_never_be_granted_is_a_mistake() {
     let account = "[mqtt]\nprefix = 'home/pis'\n[[account]]\nname = 'lamp'\n";
@@ -246,8 +282,9 @@ fn the_documentation_names_every_key() {
 #[test]
 fn the_commented_examples_of_the_file_that_ships_are_right() {
     let folder = tempfile::tempdir().unwrap();
-    for file in ["server.pem", "server-key.pem", "ca.pem"] {
-        fs::write(folder.path().join(file), "").unwrap();
+    let (cert, key) = pair();
+    for (file, text) in [("server.pem", &cert), ("server-key.pem", &key), ("ca.pem", &cert)] {
+        fs::write(folder.path().join(file), text).unwrap();
     }
     let uncommented: Vec<_> = SHIPPED
         .lines()
