@@ -420,8 +420,7 @@ mod embedded_only {
 
     use super::*;
 
-    const CONFIG: &str =
-        "[[account]]\nname = 'home'\npublish = ['home/#']\nsubscribe = ['home/#']\n[mqtt.limits]\nwill_grace_seconds = 1\n";
+    const CONFIG: &str = "[[account]]\nname = 'home'\npublish = ['home/#']\nsubscribe = ['home/#']\n";
 
     async fn connect(address: std::net::SocketAddr, token: &str) -> Result<Mqtt, String> {
         Mqtt::connect_with(address, "home", token, |options| {

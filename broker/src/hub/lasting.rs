@@ -7,13 +7,18 @@ use super::Hub;
 use super::wills::will_key;
 use crate::front::Front;
 use crate::message::Message;
-use crate::store::{Batch, Record, Restored, unix_ms};
+use crate::store::{Batch, Record, Restored, Store, unix_ms};
 
 /// Changes are on disk within a second: collected for half of one.
 const PROMPT_MS: u64 = 500;
 
 /// Samples come every few seconds from every machine, and flash memory wears out; losing a minute of them costs nothing.
 const RARE_MS: u64 = 60_000;
+
+/// How long after everything could not be written it is tried again: this at first, then twice as long each time, up to the
+/// longest. A full disk is seldom made free within a second, and everything may be many megabytes.
+const RETRY_MS: u64 = 500;
+const LONGEST_RETRY_MS: u64 = 60_000;
 
 /// Retained messages that have expired are looked for this often; nobody is sent one meanwhile.
 const EXPIRY_MS: u64 = 30_000;
@@ -26,12 +31,23 @@ pub(super) struct Schedule {
     pub(super) orphans_at: u64,
     /// Changes were lost on their way to the disk, so everything is to be written anew.
     rewrite: bool,
+    /// Not before then.
+    rewrite_at: u64,
+    retry_ms: u64,
 }
 
 impl Schedule {
     pub(super) fn new(front: &Front) -> Self {
         let orphans_at = front.clock.now_ms() + front.limits.will_grace_seconds * 1000;
-        Self { prompt_at: 0, rare_at: RARE_MS, expiry_at: EXPIRY_MS, orphans_at, rewrite: false }
+        Self {
+            prompt_at: 0,
+            rare_at: RARE_MS,
+            expiry_at: EXPIRY_MS,
+            orphans_at,
+            rewrite: false,
+            rewrite_at: 0,
+            retry_ms: RETRY_MS,
+        }
     }
 }
 
@@ -58,6 +74,10 @@ impl Hub {
             return;
         }
         self.lasting.prompt_at = now_ms + PROMPT_MS;
+        self.note_failed_write(now_ms);
+        if self.lasting.rewrite && now_ms < self.lasting.rewrite_at {
+            return self.forget_changes();
+        }
         let is_rare_due = now_ms >= self.lasting.rare_at;
         if is_rare_due {
             self.lasting.rare_at = now_ms + RARE_MS;
@@ -65,6 +85,26 @@ impl Hub {
         if let Some(batch) = self.next_batch(now_ms, is_rare_due) {
             self.hand_over(batch);
         }
+    }
+
+    /// The disk has refused something: a full one gets room again some time.
+    fn note_failed_write(&mut self, now_ms: u64) {
+        let has_failed = self.store.as_ref().is_some_and(Store::take_failed);
+        let schedule = &mut self.lasting;
+        if has_failed {
+            schedule.rewrite = true;
+            schedule.rewrite_at = now_ms + schedule.retry_ms;
+            schedule.retry_ms = (schedule.retry_ms * 2).min(LONGEST_RETRY_MS);
+        } else if !schedule.rewrite && now_ms > schedule.rewrite_at + LONGEST_RETRY_MS {
+            schedule.retry_ms = RETRY_MS;
+        }
+    }
+
+    /// Everything is to be written anew, and these changes with it.
+    fn forget_changes(&mut self) {
+        self.retained.take_changes(|_| true);
+        self.will_changes.clear();
+        self.session_changes.clear();
     }
 
     fn hand_over(&mut self, batch: Batch) {
@@ -82,14 +122,10 @@ impl Hub {
             self.store.as_ref().is_some_and(|store| store.wants_rewrite(|| self.retained.bytes() + self.kept_bytes()));
         if wants_rewrite || self.lasting.rewrite {
             self.lasting.rewrite = false;
-            self.retained.take_changes(|_| true);
+            self.forget_changes();
             return Some(Batch::Rewrite(self.everything(now_ms)));
         }
-        if !self.lasting.rewrite
-            && !self.retained.has_changes()
-            && self.will_changes.is_empty()
-            && self.session_changes.is_empty()
-        {
+        if !self.retained.has_changes() && self.will_changes.is_empty() && self.session_changes.is_empty() {
             return None;
         }
         let changes = self.retained.take_changes(|topic| rare_too || !access.is_telemetry(topic));
@@ -112,7 +148,7 @@ impl Hub {
         (!records.is_empty()).then_some(Batch::Append { records, sync })
     }
 
-    fn everything(&mut self, now_ms: u64) -> Vec<Record> {
+    fn everything(&self, now_ms: u64) -> Vec<Record> {
         let mut records: Vec<Record> = self.retained.lasting().map(|message| retain_record(message, now_ms)).collect();
         let wills = self.orphaned_wills.iter().map(|(key, will)| (key.clone(), will.clone()));
         let live = self
@@ -121,8 +157,6 @@ impl Hub {
             .flatten()
             .filter_map(|session| session.will.as_ref().map(|will| (will_key(&session.key), will.clone())));
         records.extend(wills.chain(live).map(|(key, will)| Record::SetWill(key, will)));
-        self.will_changes.clear();
-        self.session_changes.clear();
         records.extend(self.kept_sessions(now_ms));
         records
     }
@@ -136,7 +170,7 @@ impl Hub {
 
     /// What is still to be written when the broker stops.
     pub(super) fn last_batch(&mut self) -> Option<Batch> {
-        self.store.as_ref()?;
+        self.lasting.rewrite |= self.store.as_ref()?.take_failed();
         self.next_batch(self.front.clock.now_ms(), true)
     }
 }

@@ -327,3 +327,43 @@ async fn retained_messages_survive_sigkill() {
         broker.kill().await;
     }
 }
+
+/// A full disk takes half of a message. What was written before stays, and what comes later is there as soon as there is room.
+#[tokio::test]
+async fn a_full_disk_costs_nothing_that_was_written_and_nothing_that_comes_later() {
+    be_the_broker(Limits::default()).await;
+    let test = "lasting::a_full_disk_costs_nothing_that_was_written_and_nothing_that_comes_later";
+    let folder = tempfile::tempdir().unwrap();
+    let holds = |text: &str| {
+        let bytes = std::fs::read(folder.path().join("retained.log")).unwrap_or_default();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    for has_room_again in [false, true] {
+        let broker = Apart::start_on_a_small_disk(64 * 1024, test, folder.path()).await;
+        let mut client = Client::connect(broker.address, &Connect::v5("c")).await;
+        client.publish(Message::new("test/before", "was there before", 1).retained()).await;
+        eventually("what fits is on the disk", || holds("was there before")).await;
+        let large = "large".repeat(20_000);
+        client.publish(Message::new("test/large", &large, 1).retained()).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!holds("largelarge"), "half a message is not left");
+        client.publish(Message::new("test/later", "came later", 1).retained()).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!folder.path().join("retained.new").exists(), "half a file takes no room");
+        if has_room_again {
+            broker.make_room().await;
+            eventually("everything is on the disk", || holds(&large) && holds("came later")).await;
+            client.publish(Message::new("test/last", "came last", 1).retained()).await;
+            eventually("what comes later is, too", || holds("came last")).await;
+        }
+        broker.kill().await;
+        let setup = with_state(folder.path()).await;
+        let mut client = setup.v5("c").await;
+        client.subscribe(&[("test/#", 1)]).await;
+        let kept: Vec<String> = client.until_now().await.iter().map(|message| message.topic.clone()).collect();
+        let all = ["test/before", "test/large", "test/last", "test/later"];
+        assert_eq!(kept, if has_room_again { &all[..] } else { &all[..1] });
+        client.publish(Message::new("test/before", "", 1).retained()).await;
+        setup.broker.shutdown().await;
+    }
+}
