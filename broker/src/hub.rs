@@ -5,11 +5,13 @@
 //! (to connect, to subscribe) comes as commands; each takes effect at the place in the log where its client stood when it
 //! asked, so retained messages and live ones are of one order.
 
+mod changes;
 mod connect;
 mod deliver;
 mod directory;
 mod keeping;
 mod lasting;
+mod parked;
 mod subscribe;
 mod sys;
 mod wills;
@@ -33,7 +35,7 @@ use crate::packet::SubscriptionOptions;
 use crate::retained::Retained;
 use crate::session::Parked;
 use crate::spine;
-use crate::store::{KeptSubscription, Record, Store, StoredWill, WillKey};
+use crate::store::{KeptSubscription, Store, StoredWill, WillKey};
 use crate::topic_tree::{Hits, TopicTree};
 
 /// Commands that wait for the hub: one per client that is subscribing, which then waits for its answer.
@@ -170,6 +172,8 @@ struct Session {
     is_on_disk: bool,
     /// Messages that wait for it are on disk too.
     has_queue_on_disk: bool,
+    /// Bytes that wait for it while its client is away; `None` while it is not counted among those.
+    away_bytes: Option<usize>,
 }
 
 /// Whose session: the account and the client id.
@@ -181,8 +185,10 @@ pub(crate) struct Hub {
     sessions: Vec<Option<Session>>,
     free_slots: Vec<u32>,
     keys: HashMap<SessionKey, u32>,
-    /// Connected clients of each account.
-    accounts: HashMap<Arc<str>, usize>,
+    /// What each account has of it all.
+    accounts: HashMap<Arc<str>, parked::Account>,
+    /// Bytes that wait for all sessions whose clients are away.
+    away_bytes: usize,
     next_use: u32,
     tree: TopicTree,
     retained: Retained,
@@ -197,8 +203,8 @@ pub(crate) struct Hub {
     /// Wills from before an unclean stop, whose clients have not come back yet.
     orphaned_wills: HashMap<WillKey, StoredWill>,
     will_changes: HashMap<WillKey, Option<StoredWill>>,
-    /// What of sessions is to be written, in order.
-    session_changes: Vec<Record>,
+    /// What of sessions is to be written.
+    session_changes: changes::SessionChanges,
     /// Sessions whose clients came back to what waits for them on disk.
     returned: Vec<u32>,
     lasting: lasting::Schedule,
@@ -261,6 +267,7 @@ impl Hub {
         while let Some((slot, reason)) = self.overflowing.pop() {
             self.end_session(slot, reason);
         }
+        self.bound_away_bytes();
     }
 
     fn on_tick(&mut self) {

@@ -61,8 +61,13 @@ pub struct Limits {
     pub offline_bytes: usize,
     /// Messages that wait for a session without its client, whatever their size.
     pub offline_messages: usize,
+    /// Bytes that wait for all sessions without their clients together: what a small machine can spare. Beyond, the account
+    /// for which most waits loses its fullest session.
+    pub offline_bytes_in_all: usize,
     /// Sessions kept without their clients, over all accounts; the one that waits longest makes room.
     pub sessions: usize,
+    /// Of these, sessions of one account: as many as it may have clients. Beyond, its own oldest makes room.
+    pub sessions_per_account: usize,
     /// Seconds that a session is kept without its client at most; 3.1.1 has no expiry of its own.
     pub session_seconds: u32,
     /// Whether sessions that live on without their clients, and what waits for them, outlive the broker too. Each message
@@ -115,7 +120,9 @@ impl Default for Limits {
             queue_bytes: 4 * 1024 * 1024,
             offline_bytes: 4 * 1024 * 1024,
             offline_messages: 10_000,
+            offline_bytes_in_all: 64 * 1024 * 1024,
             sessions: 10_000,
+            sessions_per_account: 1_000,
             session_seconds: 7 * 24 * 3600,
             sessions_on_disk: true,
             slow_subscriber: SlowSubscriber::SlowPublishers,
@@ -141,7 +148,7 @@ impl Limits {
 
     /// What makes no sense about these bounds, each as a sentence for whoever wrote them.
     pub fn problems(&self) -> Vec<String> {
-        let least: [(&str, u64, u64); 15] = [
+        let least: [(&str, u64, u64); 16] = [
             ("connections", self.connections as u64, 1),
             ("connections_per_address", self.connections_per_address as u64, 1),
             ("handshakes_per_address", self.handshakes_per_address as u64, 1),
@@ -155,6 +162,7 @@ impl Limits {
             ("receive_maximum", self.receive_maximum.into(), 1),
             ("in_flight", self.in_flight.into(), 1),
             ("queue_bytes", self.queue_bytes as u64, 64 * 1024),
+            ("sessions_per_account", self.sessions_per_account as u64, 1),
             ("stalled_after_seconds", self.stalled_after_seconds, 1),
             ("keep_alive_seconds", self.keep_alive_seconds.into(), 10),
         ];

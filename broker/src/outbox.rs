@@ -42,8 +42,11 @@ pub(crate) struct Delivery {
 /// What a delivery costs in a queue besides its message.
 const DELIVERY_BYTES: usize = 64;
 
-fn cost(delivery: &Delivery) -> usize {
-    delivery.message.bytes() + DELIVERY_BYTES
+impl Delivery {
+    /// What it costs to keep it.
+    pub(crate) fn cost(&self) -> usize {
+        self.message.bytes() + DELIVERY_BYTES
+    }
 }
 
 #[derive(Default)]
@@ -54,17 +57,22 @@ struct Queue {
 
 impl Queue {
     fn push(&mut self, order: u64, delivery: Delivery) {
-        self.bytes += cost(&delivery);
+        self.bytes += delivery.cost();
         self.items.push_back((order, delivery));
     }
 
     fn pop(&mut self) -> Option<Delivery> {
         let (_, delivery) = self.items.pop_front()?;
-        self.bytes -= cost(&delivery);
+        self.bytes -= delivery.cost();
         if self.items.is_empty() && self.items.capacity() > 64 {
             self.items = VecDeque::new();
         }
         Some(delivery)
+    }
+
+    fn keep_reliable(&mut self) {
+        self.items.retain(|(_, delivery)| delivery.qos > 0);
+        self.bytes = self.items.iter().map(|(_, delivery)| delivery.cost()).sum();
     }
 
     fn order(&self) -> u64 {
@@ -130,6 +138,8 @@ pub(crate) struct Load {
     /// Of these, `QoS` 1 and 2.
     pub(crate) reliable_messages: usize,
     pub(crate) reliable_bytes: usize,
+    /// Bytes of all that waits but `QoS` 0, retained messages for new subscriptions among them.
+    pub(crate) waiting_bytes: usize,
     pub(crate) progress: u64,
 }
 
@@ -242,6 +252,7 @@ impl Outbox {
             messages: state.qos0.items.len() + state.reliable.items.len() + state.retained.items.len(),
             reliable_messages: state.reliable.items.len() + state.retained.items.len(),
             reliable_bytes: state.reliable.bytes,
+            waiting_bytes: state.reliable.bytes + state.retained.bytes,
             progress: state.progress,
         }
     }
@@ -346,6 +357,7 @@ impl Outbox {
     pub(crate) fn park(&self) {
         let mut state = self.lock();
         state.qos0 = Queue::default();
+        state.retained.keep_reliable();
         state.is_away = true;
         state.waker = None;
         state.held_up_by = None;

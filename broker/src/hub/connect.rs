@@ -11,7 +11,6 @@ use crate::front::Front;
 use crate::message::SessionId;
 use crate::outbox::{Bounds, End, Outbox};
 use crate::retained::Retained;
-use crate::session::Parked;
 use crate::store::{Restored, Store};
 
 const NEVER: u64 = u64::MAX;
@@ -35,6 +34,7 @@ impl Hub {
             free_slots: Vec::new(),
             keys: std::collections::HashMap::new(),
             accounts: std::collections::HashMap::new(),
+            away_bytes: 0,
             next_use: 0,
             tree: crate::topic_tree::TopicTree::default(),
             retained,
@@ -45,7 +45,7 @@ impl Hub {
             overflowing: Vec::new(),
             orphaned_wills: std::collections::HashMap::new(),
             will_changes: std::collections::HashMap::new(),
-            session_changes: Vec::new(),
+            session_changes: super::changes::SessionChanges::default(),
             returned: Vec::new(),
             sys: super::sys::Sys::default(),
             wakers: Vec::new(),
@@ -111,6 +111,7 @@ impl Hub {
             None if closed.session_expiry == 0 => self.remove_session(slot),
             None => {
                 self.note_away(slot);
+                self.count_away(slot);
                 self.make_room_for_parked(slot);
             }
         }
@@ -168,6 +169,7 @@ impl Hub {
             session.user_name.clone_from(&request.user_name);
             session.secret = request.secret.clone();
             session.expiry_seconds = request.session_expiry;
+            self.count_back(slot);
             self.attach(slot, request, true);
         } else {
             self.replace_session(slot, request);
@@ -197,7 +199,7 @@ impl Hub {
         };
         let will_key = will_key(&session.key);
         let owner = session.key.0.clone();
-        *self.accounts.entry(owner).or_default() += 1;
+        self.accounts.entry(owner).or_default().connected += 1;
         if self.orphaned_wills.remove(&will_key).is_some() {
             self.note_will(will_key, None);
         }
@@ -225,6 +227,7 @@ impl Hub {
         }
         self.set_will(slot, None);
         self.forget_session(slot);
+        self.count_back(slot);
         let Some(session) = self.sessions[slot as usize].take() else { return };
         self.free_slots.push(slot);
         self.keys.remove(&session.key);
@@ -278,37 +281,6 @@ impl Hub {
             self.front.counters.subscriptions.sub(1);
             if parsed.group.is_some() {
                 self.front.counters.subscriptions_shared.sub(1);
-            }
-        }
-    }
-
-    /// When too many sessions wait without their clients, the one that waits longest goes.
-    fn make_room_for_parked(&mut self, newest: u32) {
-        let away =
-            self.keys.len().saturating_sub(usize::try_from(self.front.counters.clients_connected.get()).unwrap_or(0));
-        if away <= self.front.limits.sessions {
-            return;
-        }
-        let oldest = (0..)
-            .zip(&self.sessions)
-            .filter_map(|(slot, s)| {
-                s.as_ref().filter(|s| s.peer.is_none() && slot != newest).map(|s| (s.away_since, slot))
-            })
-            .min();
-        if let Some((_, slot)) = oldest {
-            self.end_session(slot, "too many sessions wait without their clients");
-        }
-    }
-
-    fn account_has_room(&self, owner: &str) -> bool {
-        self.accounts.get(owner).copied().unwrap_or(0) < self.front.limits.connections_per_account
-    }
-
-    fn release_account(&mut self, owner: &str) {
-        if let Some(count) = self.accounts.get_mut(owner) {
-            *count -= 1;
-            if *count == 0 {
-                self.accounts.remove(owner);
             }
         }
     }
@@ -370,18 +342,7 @@ impl Session {
             expiry_seconds: 0,
             is_on_disk: false,
             has_queue_on_disk: false,
+            away_bytes: None,
         }
-    }
-}
-
-impl Parked {
-    /// Messages that the client has not acknowledged.
-    pub(crate) fn unfinished(&self) -> u64 {
-        self.in_flight.len() as u64
-    }
-
-    /// Those of them that it may not have.
-    pub(super) fn unacknowledged(&self) -> impl Iterator<Item = &crate::outbox::Delivery> {
-        self.in_flight.iter().filter_map(crate::session::InFlight::unacknowledged)
     }
 }

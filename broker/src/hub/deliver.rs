@@ -103,7 +103,8 @@ impl Hub {
         }
         let (qos, publisher) = (delivery.qos, delivery.message.publisher());
         let outbox = session.outbox.clone();
-        if is_away && session.is_on_disk {
+        if is_away {
+            self.count_queued(slot, delivery.cost());
             self.note_queued(slot, &delivery);
         }
         let pushed = outbox.push(delivery, self.under_way_bytes(), &mut self.wakers);

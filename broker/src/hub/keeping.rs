@@ -26,8 +26,7 @@ impl Hub {
     pub(super) fn note_session(&mut self, slot: u32) {
         let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
         if self.is_kept(session) {
-            let record = Record::SetSession(will_key(&session.key), self.kept(session));
-            self.session_changes.push(record);
+            self.session_changes.changed(&session.key);
             self.set_on_disk(slot, true);
         } else if session.is_on_disk {
             self.forget_session(slot);
@@ -38,7 +37,7 @@ impl Hub {
     pub(super) fn forget_session(&mut self, slot: u32) {
         let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
         if session.is_on_disk {
-            self.session_changes.push(Record::ClearSession(will_key(&session.key)));
+            self.session_changes.over(&session.key);
             self.set_on_disk(slot, false);
         }
     }
@@ -56,23 +55,21 @@ impl Hub {
         if !session.is_on_disk {
             return;
         }
-        let key = will_key(&session.key);
         if std::mem::take(&mut session.has_queue_on_disk) {
-            self.session_changes.push(Record::ClearQueue(key.clone()));
+            self.session_changes.queue_over(&session.key);
         }
-        let waiting = session.waiting_messages();
-        session.has_queue_on_disk = !waiting.is_empty();
-        let now_ms = self.front.clock.now_ms();
-        self.session_changes.extend(waiting.iter().map(|delivery| queue_record(&key, delivery, now_ms)));
+        for delivery in session.waiting_messages() {
+            session.has_queue_on_disk = true;
+            self.session_changes.queued(&session.key, delivery);
+        }
     }
 
     /// A message waits for a client that is away.
     pub(super) fn note_queued(&mut self, slot: u32, delivery: &Delivery) {
-        let now_ms = self.front.clock.now_ms();
         let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         if session.is_on_disk {
             session.has_queue_on_disk = true;
-            self.session_changes.push(queue_record(&will_key(&session.key), delivery, now_ms));
+            self.session_changes.queued(&session.key, delivery.clone());
         }
     }
 
@@ -85,7 +82,7 @@ impl Hub {
             let waits = session.peer.is_some() && session.has_queue_on_disk;
             if waits && session.outbox.load().reliable_messages == 0 {
                 session.has_queue_on_disk = false;
-                changes.push(Record::ClearQueue(will_key(&session.key)));
+                changes.queue_over(&session.key);
                 return false;
             }
             waits
@@ -101,6 +98,26 @@ impl Hub {
         session.away_since = now_ms;
         session.expiry_seconds = closed.session_expiry;
         self.note_away(closed.id.slot);
+    }
+
+    /// What has changed since the last batch.
+    pub(super) fn session_records(&mut self, now_ms: u64) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (key, change) in self.session_changes.take() {
+            let stored_key = will_key(&key);
+            if change.is_over {
+                records.push(Record::ClearSession(stored_key.clone()));
+            }
+            let slot = self.keys.get(&key).filter(|_| change.is_changed);
+            if let Some(session) = slot.and_then(|&slot| self.sessions.get(slot as usize)?.as_ref()) {
+                records.push(Record::SetSession(stored_key.clone(), self.kept(session)));
+            }
+            if change.is_queue_over {
+                records.push(Record::ClearQueue(stored_key.clone()));
+            }
+            records.extend(change.queue.iter().map(|delivery| queue_record(&stored_key, delivery, now_ms)));
+        }
+        records
     }
 
     /// What all kept sessions amount to, for a file that is written anew.
@@ -147,9 +164,10 @@ impl Hub {
         let (now_ms, unix_ms) = (self.front.clock.now_ms(), unix_ms());
         for (key, kept, queue) in sessions {
             if self.restore_session(&key, kept, queue, now_ms, unix_ms).is_none() {
-                self.session_changes.push(Record::ClearSession(key));
+                self.session_changes.over(&(key.0.as_ref().into(), key.1));
             }
         }
+        self.bound_away_bytes();
     }
 
     /// Brings one session back; `None` when it is over.
@@ -165,7 +183,8 @@ impl Hub {
         let is_same_owner = identity.session_owner() == *key.0;
         let away_ms = kept.away_since_unix_ms.map_or(0, |since| unix_ms.saturating_sub(since));
         let expires_at = after_seconds(now_ms, kept.expiry_seconds).saturating_sub(away_ms);
-        if !is_same_owner || expires_at <= now_ms || self.keys.len() >= self.front.limits.sessions {
+        let has_room = self.keys.len() < self.front.limits.sessions && self.account_has_room_away(&key.0);
+        if !is_same_owner || expires_at <= now_ms || !has_room {
             return None;
         }
         let outbox = Outbox::new(self.outbox_bounds(&identity));
@@ -192,6 +211,7 @@ impl Hub {
             }
         }
         outbox.park();
+        self.count_away(slot);
         Some(())
     }
 

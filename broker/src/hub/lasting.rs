@@ -144,7 +144,7 @@ impl Hub {
             Some(will) => Record::SetWill(key, will),
             None => Record::ClearWill(key),
         }));
-        records.append(&mut self.session_changes);
+        records.extend(self.session_records(now_ms));
         (!records.is_empty()).then_some(Batch::Append { records, sync })
     }
 

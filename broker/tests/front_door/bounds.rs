@@ -205,3 +205,48 @@ async fn sessions_without_clients_are_bounded() {
         assert_eq!(setup.client(Connect::v5(&format!("{number}")).kept()).await.present, present, "{number}");
     }
 }
+
+#[tokio::test]
+async fn an_account_with_too_many_sessions_loses_its_own_oldest_and_nobody_elses() {
+    let setup = Setup::with_limits(limits(|l| l.sessions_per_account = 2)).await;
+    let park = async |id: &str, user: &str| {
+        setup.client(Connect::v5(id).kept().user(user)).await.disconnect().await;
+        eventually("it is away", || setup.statistics().clients_connected == 0).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    park("first of all", "other").await;
+    for number in 0..4 {
+        park(&format!("{number}"), "home").await;
+    }
+    for (id, user, present) in
+        [("first of all", "other", true), ("0", "home", false), ("2", "home", true), ("3", "home", true)]
+    {
+        assert_eq!(setup.client(Connect::v5(id).kept().user(user)).await.present, present, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn too_much_for_all_who_are_away_costs_the_account_for_which_most_waits() {
+    let mut setup = Setup::with_limits(limits(|l| l.offline_bytes_in_all = 100_000)).await;
+    for (id, user, filter) in
+        [("modest", "other", "test/little"), ("greedy-1", "home", "test/#"), ("greedy-2", "home", "test/much")]
+    {
+        let mut client = setup.client(Connect::v5(id).kept().user(user)).await;
+        client.subscribe(&[(filter, 1)]).await;
+        client.disconnect().await;
+    }
+    eventually("they are away", || setup.statistics().clients_connected == 0).await;
+    let mut publisher = setup.client(Connect::v5("publisher").user("quiet")).await;
+    publisher.publish(Message::new("test/little", &"x".repeat(30_000), 1)).await;
+    for _ in 0..6 {
+        publisher.publish(Message::new("test/much", &"x".repeat(10_000), 1)).await;
+    }
+    publisher.until_now().await;
+    let event = setup.event(|event| matches!(event, BrokerEvent::SessionEnded { .. })).await;
+    assert!(matches!(event, BrokerEvent::SessionEnded { client_id, .. } if client_id == "greedy-1"));
+    for (id, user, waiting) in [("modest", "other", Some(1)), ("greedy-1", "home", None), ("greedy-2", "home", Some(6))] {
+        let mut client = setup.client(Connect::v5(id).kept().user(user)).await;
+        assert_eq!(client.present, waiting.is_some(), "{id}");
+        assert_eq!(client.until_now().await.len(), waiting.unwrap_or(0), "{id}");
+    }
+}

@@ -367,3 +367,33 @@ async fn a_full_disk_costs_nothing_that_was_written_and_nothing_that_comes_later
         setup.broker.shutdown().await;
     }
 }
+
+/// Each subscription of a session with hundreds must not write all of them.
+#[tokio::test]
+async fn a_session_is_written_once_however_often_it_subscribes() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.client(kept(true, "many")).await;
+    let filters: Vec<String> = (0..900).map(|number| format!("test/{number}/{}", "x".repeat(100))).collect();
+    for filter in &filters {
+        assert_eq!(client.subscribe(&[(filter, 1)]).await, [1]);
+    }
+    client.disconnect().await;
+    away(&setup).await;
+    setup.broker.shutdown().await;
+    let setup = with_state(folder.path()).await;
+    assert_eq!(setup.statistics().subscriptions, 900);
+    let mut client = setup.client(kept(true, "many")).await;
+    assert!(client.present);
+    // Nothing new, and something new again and again: a few batches, not a thousand copies.
+    for filter in &filters {
+        client.subscribe(&[(filter, 1)]).await;
+    }
+    for number in 0..900u32 {
+        client.subscribe(&[(&filters[0], u8::try_from(number % 3).unwrap())]).await;
+    }
+    let handle = setup.handle();
+    setup.broker.shutdown().await;
+    let written = handle.statistics().state_bytes_written;
+    assert!(written < 50_000_000, "{written} bytes for some batches of 100 kB");
+}
