@@ -196,8 +196,8 @@ pub(crate) struct Hub {
     directory: Arc<Directory>,
     /// Commands that wait until the hub has read up to their place in the log.
     deferred: VecDeque<Command>,
-    /// Sessions whose queue is full: their progress when it was last seen to change, and when.
-    congested: HashMap<u32, (u64, u64)>,
+    /// Sessions whose queue is full, until it is at half its bound.
+    congested: HashMap<u32, deliver::Congestion>,
     /// Sessions that have gone beyond a bound and are to be ended after this message.
     overflowing: Vec<(u32, &'static str)>,
     /// Wills from before an unclean stop, whose clients have not come back yet.

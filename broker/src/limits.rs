@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[serde(rename_all = "kebab-case")]
 pub enum SlowSubscriber {
     /// Those who publish to it are slowed down to its pace; it is ended only after [`Limits::stalled_after_seconds`]
-    /// without any progress.
+    /// without any progress, or when it has not caught up within [`Limits::catch_up_seconds`].
     SlowPublishers,
     /// It is ended as soon as its queue is full.
     EndSession,
@@ -77,6 +77,9 @@ pub struct Limits {
     pub slow_subscriber: SlowSubscriber,
     /// Seconds without any progress after which a full session is ended, whatever [`Limits::slow_subscriber`] says.
     pub stalled_after_seconds: u64,
+    /// Seconds within which a full session must have been emptied to half, at whatever pace it takes its messages: nobody
+    /// holds publishers up for longer. By default 2 MiB in a minute, which every link does that a fleet is watched over.
+    pub catch_up_seconds: u64,
     /// Retained messages.
     pub retained_messages: usize,
     /// Bytes of retained messages, topics included.
@@ -127,6 +130,7 @@ impl Default for Limits {
             sessions_on_disk: true,
             slow_subscriber: SlowSubscriber::SlowPublishers,
             stalled_after_seconds: 30,
+            catch_up_seconds: 60,
             retained_messages: 200_000,
             retained_bytes: 256 * 1024 * 1024,
             retained_message_bytes: 1024 * 1024,
@@ -148,7 +152,7 @@ impl Limits {
 
     /// What makes no sense about these bounds, each as a sentence for whoever wrote them.
     pub fn problems(&self) -> Vec<String> {
-        let least: [(&str, u64, u64); 16] = [
+        let least: [(&str, u64, u64); 17] = [
             ("connections", self.connections as u64, 1),
             ("connections_per_address", self.connections_per_address as u64, 1),
             ("handshakes_per_address", self.handshakes_per_address as u64, 1),
@@ -164,6 +168,7 @@ impl Limits {
             ("queue_bytes", self.queue_bytes as u64, 64 * 1024),
             ("sessions_per_account", self.sessions_per_account as u64, 1),
             ("stalled_after_seconds", self.stalled_after_seconds, 1),
+            ("catch_up_seconds", self.catch_up_seconds, 1),
             ("keep_alive_seconds", self.keep_alive_seconds.into(), 10),
         ];
         let too_small = least.iter().filter(|(_, value, least)| value < least);

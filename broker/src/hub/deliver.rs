@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{Hub, Session};
+use crate::access::Identity;
 use crate::events::BrokerEvent;
-use crate::limits::SlowSubscriber;
+use crate::limits::{Limits, SlowSubscriber};
 use crate::message::{Message, SessionId};
 use crate::outbox::{Delivery, Outbox, Pushed};
 use crate::retained::Kept;
@@ -17,6 +18,14 @@ const OVERRUN: usize = 8;
 /// What a publisher that is to wait has under way: one read's worth in the log, one on its way there. Small messages weigh
 /// several times as much in a queue as on the wire.
 const UNDER_WAY_BYTES: usize = 128 * 1024;
+
+/// Since when a session's queue has been full, in milliseconds of the broker's clock.
+pub(super) struct Congestion {
+    since: u64,
+    /// Its progress when it was last seen to change, and when.
+    progress: u64,
+    progressed: u64,
+}
 
 impl Hub {
     pub(super) fn deliver(&mut self, message: &Arc<Message>) {
@@ -124,10 +133,12 @@ impl Hub {
         usize::try_from(self.front.counters.clients_connected.get()).unwrap_or(0).saturating_mul(UNDER_WAY_BYTES)
     }
 
-    /// A publisher waits for somebody else's client.
+    /// A publisher waits for somebody else's client. The controller waits for nobody: what it has to say to all others must
+    /// not depend on one.
     fn slow_down(&mut self, publisher: SessionId, slot: u32, outbox: &Arc<Outbox>) {
         if publisher.slot != slot
             && let Some(session) = self.session(publisher)
+            && *session.identity != Identity::Controller
             && session.outbox.hold_up(outbox)
         {
             self.front.counters.publishers_slowed.add(1);
@@ -152,36 +163,74 @@ impl Hub {
             return;
         }
         let now_ms = self.front.clock.now_ms();
-        self.congested.entry(slot).or_insert_with(|| (outbox.load().progress, now_ms));
+        self.congested.entry(slot).or_insert_with(|| Congestion {
+            since: now_ms,
+            progress: outbox.load().progress,
+            progressed: now_ms,
+        });
         self.slow_down(publisher, slot, outbox);
     }
 
-    /// Ends the sessions whose queue is full and of which nothing was taken for too long.
+    /// Ends the sessions whose queue is full and of which nothing was taken for too long, or not enough.
     pub(super) fn end_stalled_sessions(&mut self, now_ms: u64) {
         if self.congested.is_empty() {
             return;
         }
-        let patience_ms = self.front.limits.stalled_after_seconds * 1000;
-        let half = self.front.limits.queue_bytes / 2;
+        let limits = &self.front.limits;
+        let half = limits.queue_bytes / 2;
         let mut stalled = Vec::new();
         let sessions = &self.sessions;
-        self.congested.retain(|&slot, (progress, since)| {
+        self.congested.retain(|&slot, congestion| {
             let Some(session) = sessions.get(slot as usize).and_then(Option::as_ref) else { return false };
             let load = session.outbox.load();
-            if load.progress != *progress {
-                (*progress, *since) = (load.progress, now_ms);
-            } else if now_ms.saturating_sub(*since) > patience_ms {
-                stalled.push(slot);
+            if load.reliable_bytes <= half {
                 return false;
             }
-            load.reliable_bytes > half
+            let reason = congestion.reason_to_end(load.progress, now_ms, limits);
+            stalled.extend(reason.map(|reason| (slot, reason)));
+            reason.is_none()
         });
-        for slot in stalled {
-            self.end_session(slot, "it has not taken any message for too long");
+        for (slot, reason) in stalled {
+            self.end_session(slot, reason);
         }
     }
 
     pub(super) fn queued_messages(&self) -> u64 {
         self.sessions.iter().flatten().map(|session: &Session| session.outbox.load().messages as u64).sum()
+    }
+}
+
+impl Congestion {
+    fn reason_to_end(&mut self, progress: u64, now_ms: u64, limits: &Limits) -> Option<&'static str> {
+        if progress != self.progress {
+            (self.progress, self.progressed) = (progress, now_ms);
+        }
+        if now_ms.saturating_sub(self.progressed) > limits.stalled_after_seconds * 1000 {
+            Some("it has not taken any message for too long")
+        } else if now_ms.saturating_sub(self.since) > limits.catch_up_seconds * 1000 {
+            Some("it takes its messages too slowly")
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_session_is_ended_when_it_stands_still_or_only_trickles() {
+        let limits = Limits { stalled_after_seconds: 30, catch_up_seconds: 60, ..Limits::default() };
+        let stuck = "it has not taken any message for too long";
+        let slow = "it takes its messages too slowly";
+        // How often it takes a message, and when it is ended for what.
+        for (every_seconds, ended_at, reason) in [(1000, 31, stuck), (40, 31, stuck), (29, 61, slow), (1, 61, slow)] {
+            let mut congestion = Congestion { since: 0, progress: 0, progressed: 0 };
+            let ended = (1..).find_map(|second| {
+                congestion.reason_to_end(second / every_seconds, second * 1000, &limits).map(|reason| (second, reason))
+            });
+            assert_eq!(ended, Some((ended_at, reason)), "a message every {every_seconds} seconds");
+        }
     }
 }

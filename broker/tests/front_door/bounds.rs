@@ -250,3 +250,41 @@ async fn too_much_for_all_who_are_away_costs_the_account_for_which_most_waits() 
         assert_eq!(client.until_now().await.len(), waiting.unwrap_or(0), "{id}");
     }
 }
+
+/// It always takes something, so it never stands still; and whoever publishes waits for it no longer than it may take to catch up.
+#[tokio::test]
+async fn a_client_that_takes_one_message_now_and_then_does_not_hold_publishers_up_for_ever() {
+    let change = |l: &mut Limits| (l.queue_bytes, l.in_flight, l.catch_up_seconds) = (100_000, 10, 3);
+    let mut setup = Setup::with_limits(limits(change)).await;
+    let mut trickle = setup.client(Connect::v5("trickle").kept()).await;
+    trickle.subscribe(&[("test/#", 1)]).await;
+    trickle.acknowledges = false;
+    let trickling = tokio::spawn(async move {
+        loop {
+            match trickle.next().await {
+                Packet::Publish(message) => {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    trickle.ack(4, message.id).await;
+                }
+                Packet::Disconnect { code } => return code,
+                Packet::Closed => return 0,
+                _ => {}
+            }
+        }
+    });
+    // The controller waits for nobody, not even until then.
+    let mut controller = setup.client(Connect::v5("c").user("controller")).await;
+    for _ in 0..200 {
+        controller.publish(Message::new("test/x", &"x".repeat(1000), 1)).await;
+    }
+    assert_eq!((setup.statistics().publishers_slowed, setup.statistics().sessions_ended), (0, 0));
+    let mut publisher = setup.v5("publisher").await;
+    for _ in 0..600 {
+        publisher.publish(Message::new("test/x", &"x".repeat(1000), 1)).await;
+    }
+    assert!(setup.statistics().publishers_slowed > 0);
+    let ended = |event: &BrokerEvent| matches!(event, BrokerEvent::SessionEnded { client_id, .. } if client_id == "trickle");
+    let BrokerEvent::SessionEnded { reason, .. } = setup.event(ended).await else { unreachable!("only this was waited for") };
+    assert!(reason.contains("too slowly"), "{reason}");
+    assert_eq!(trickling.await.unwrap(), 0x97);
+}
