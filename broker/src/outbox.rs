@@ -216,6 +216,11 @@ impl Outbox {
         is_first
     }
 
+    /// The task's side: the account was removed or changed while the connection ended.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.lock().end == Some(End::Revoked)
+    }
+
     /// The hub's side: this session publishes faster than `slow` reads.
     pub(crate) fn hold_up(&self, slow: &Arc<Self>) -> bool {
         let mut state = self.lock();

@@ -55,9 +55,13 @@ impl Setup {
     }
 
     pub(crate) async fn with(limits: Limits, state: Option<PathBuf>) -> Self {
+        Self::with_directory(limits, state, directory()).await
+    }
+
+    pub(crate) async fn with_directory(limits: Limits, state: Option<PathBuf>, directory: Directory) -> Self {
         let listen = Some("127.0.0.1:0".parse().unwrap());
         let config = BrokerConfig { listen, state, limits, ..BrokerConfig::default() };
-        let (broker, events) = Broker::start(config, directory()).await.unwrap();
+        let (broker, events) = Broker::start(config, directory).await.unwrap();
         let address = broker.addresses().mqtt.unwrap();
         Self { broker, address, events }
     }
