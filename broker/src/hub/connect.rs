@@ -55,12 +55,8 @@ impl Hub {
         hub
     }
 
-    pub(super) fn on_connect(&mut self, mut request: Box<ConnectRequest>) {
-        // The account may have been changed since the credentials were checked.
-        match self.directory.identify(&request.user_name, &request.secret) {
-            Some(identity) if !request.identity.exceeds(&identity) => request.identity = Arc::new(identity),
-            _ => return refuse(*request, ConnectRefusal::Revoked),
-        }
+    pub(super) fn on_connect(&mut self, request: Box<ConnectRequest>) {
+        let Some(request) = self.still_good(request) else { return };
         let key = session_key(&request.identity, &request.client_id);
         let Some(&slot) = self.keys.get(&key) else { return self.open_session(key, *request) };
         let Some(session) = self.sessions[slot as usize].as_mut() else {
@@ -80,6 +76,20 @@ impl Hub {
                 if let Some(overtaken) = session.waiting.replace(request) {
                     refuse(*overtaken, ConnectRefusal::Overtaken);
                 }
+            }
+        }
+    }
+
+    /// The account may have been changed since the credentials were checked; then the request is refused here.
+    fn still_good(&self, mut request: Box<ConnectRequest>) -> Option<Box<ConnectRequest>> {
+        match self.directory.identify(&request.user_name, &request.secret) {
+            Some(identity) if !request.identity.exceeds(&identity) => {
+                request.identity = Arc::new(identity);
+                Some(request)
+            }
+            _ => {
+                refuse(*request, ConnectRefusal::Revoked);
+                None
             }
         }
     }
@@ -106,12 +116,14 @@ impl Hub {
         self.release_account(&owner);
         self.congested.remove(&slot);
         self.front.counters.clients_connected.sub(1);
-        match waiting {
+        match waiting.and_then(|request| self.still_good(request)) {
             Some(request) => self.reopen_session(slot, *request),
             None if closed.session_expiry == 0 => self.remove_session(slot),
             None => {
                 self.note_away(slot);
                 self.count_away(slot);
+                // The account may have been changed while the connection ended.
+                self.review(slot);
                 self.make_room_for_parked(slot);
             }
         }

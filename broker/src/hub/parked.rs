@@ -86,7 +86,7 @@ impl Hub {
     /// When too many sessions wait without their clients, the one that waits longest goes: of the account that has too many,
     /// or of all.
     pub(super) fn make_room_for_parked(&mut self, newest: u32) {
-        let Some(session) = self.sessions[newest as usize].as_ref() else { return };
+        let Some(session) = self.sessions.get(newest as usize).and_then(Option::as_ref) else { return };
         let owner = session.key.0.clone();
         if self.account(&owner).away > self.front.limits.sessions_per_account {
             self.end_oldest(newest, Some(&*owner));

@@ -3,7 +3,7 @@
 use pistat_broker::{BrokerEvent, Limits};
 use pistat_protocol::account::Role;
 
-use crate::client::{Client, Connect, Message, Properties};
+use crate::client::{Client, Connect, Message, Packet, Properties};
 use crate::setup::{Setup, directory, eventually, hash};
 
 fn both() -> [bool; 2] {
@@ -267,4 +267,26 @@ async fn a_will_from_before_a_restart_is_of_no_account_that_may_not_leave_it_now
     controller.subscribe(&[("test/will", 1), ("pistat/+/task/request", 1)]).await;
     assert_eq!(controller.message().await.text(), "gone");
     assert_eq!(controller.until_now().await, []);
+}
+
+/// The old connection is given a moment for its last words, which it does not take; meanwhile the account changes.
+#[tokio::test]
+async fn who_waits_for_a_session_while_the_account_changes_does_not_get_it() {
+    let setup = Setup::start().await;
+    let mut old = setup.client(Connect::v5("same").kept()).await;
+    old.subscribe(&[("test/#", 0)]).await;
+    let mut publisher = setup.client(Connect::v5("p").user("quiet")).await;
+    for _ in 0..40 {
+        publisher.publish(Message::new("test/x", &"x".repeat(500_000), 0)).await;
+    }
+    publisher.ping().await;
+    let mut waiting = Client::open(setup.address, &Connect::v5("same").kept()).await;
+    eventually("it waits", || setup.statistics().takeovers == 1).await;
+    let mut changed = directory();
+    changed.account("home".parse().unwrap(), Role::Viewer, hash("rotated"), vec![], vec![]);
+    setup.handle().set_directory(changed.clone());
+    assert!(matches!(waiting.next().await, Packet::ConnAck { code: 0x87, .. }));
+    let rotated = Connect { password: Some("rotated".into()), ..Connect::v5("same").kept() };
+    assert!(!setup.client(rotated).await.present);
+    drop(old);
 }
