@@ -16,7 +16,6 @@ pub(crate) use properties::{Properties, Property, property};
 /// The reason codes that the broker sends (MQTT 5, section 2.4).
 pub(crate) mod reason {
     pub(crate) const SUCCESS: u8 = 0x00;
-    pub(crate) const DISCONNECT_WITH_WILL: u8 = 0x04;
     pub(crate) const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
     pub(crate) const UNSPECIFIED: u8 = 0x80;
     pub(crate) const MALFORMED_PACKET: u8 = 0x81;

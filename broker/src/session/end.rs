@@ -121,9 +121,9 @@ impl Close {
         Self::Network("the client closed the connection".to_owned())
     }
 
-    /// A client that leaves in peace takes its will with it, and so does one whose right to say anything has ended.
+    /// A client that leaves in peace takes its will with it (section 3.1.2.5: only reason 0x00 does), and so does one whose right to say anything has ended.
     fn forgets_will(&self) -> bool {
-        matches!(self, Self::Client(code) if *code != reason::DISCONNECT_WITH_WILL) || matches!(self, Self::Hub(End::Revoked))
+        matches!(self, Self::Client(reason::SUCCESS) | Self::Hub(End::Revoked))
     }
 
     /// The code and words of a DISCONNECT from the broker's side.

@@ -70,6 +70,19 @@ async fn a_will_with_a_delay_survives_a_takeover_unless_the_session_ends() {
 }
 
 #[tokio::test]
+async fn only_a_goodbye_without_a_complaint_takes_the_will_along() {
+    let setup = Setup::start().await;
+    let mut watcher = setup.v5("watcher").await;
+    watcher.subscribe(&[("test/will", 1)]).await;
+    for reason in [0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99] {
+        let mut client = setup.client(Connect::v5("leaving").will(Message::new("test/will", "gone", 1))).await;
+        client.send(&packet(0xE0, &[&[reason]])).await;
+        eventually("it has gone", || setup.statistics().clients_connected == 1).await;
+        assert_eq!(watcher.until_now().await.len(), usize::from(reason != 0), "reason 0x{reason:02X}");
+    }
+}
+
+#[tokio::test]
 async fn the_same_client_id_under_another_account_is_another_session() {
     let setup = Setup::start().await;
     let mut home = setup.client(Connect::v5("same").kept()).await;
