@@ -80,10 +80,14 @@ pub struct Limits {
     /// Seconds within which a full session must have been emptied to half, at whatever pace it takes its messages: nobody
     /// holds publishers up for longer. By default 2 MiB in a minute, which every link does that a fleet is watched over.
     pub catch_up_seconds: u64,
-    /// Retained messages.
+    /// Retained messages. A quarter of this, and of the bytes, is left to agents and the controller.
     pub retained_messages: usize,
     /// Bytes of retained messages, topics included.
     pub retained_bytes: usize,
+    /// Retained messages that one account or agent may have published: a home automation with thousands of devices has some.
+    pub retained_messages_per_account: usize,
+    /// Bytes of these.
+    pub retained_bytes_per_account: usize,
     /// Bytes of one retained message.
     pub retained_message_bytes: usize,
     /// Messages a second that one client may publish, over ten seconds; beyond, it is slowed down. 0 is no bound.
@@ -133,6 +137,8 @@ impl Default for Limits {
             catch_up_seconds: 60,
             retained_messages: 200_000,
             retained_bytes: 256 * 1024 * 1024,
+            retained_messages_per_account: 20_000,
+            retained_bytes_per_account: 32 * 1024 * 1024,
             retained_message_bytes: 1024 * 1024,
             publish_rate: 0,
             keep_alive_seconds: u16::MAX,

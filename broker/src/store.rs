@@ -59,8 +59,8 @@ pub(crate) enum Batch {
 /// What was found at the start.
 #[derive(Debug, Default)]
 pub(crate) struct Restored {
-    /// The retained messages, newest state of each topic.
-    pub(crate) retained: Vec<(Bytes, Option<u64>)>,
+    /// The retained messages, newest state of each topic, with the time that each still has and its owner.
+    pub(crate) retained: Vec<(Bytes, Option<u64>, Arc<str>)>,
     /// The wills of clients that were connected.
     pub(crate) wills: Vec<(WillKey, record::Will)>,
     /// Sessions, and what waits for them.

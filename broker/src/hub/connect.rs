@@ -26,6 +26,8 @@ impl Hub {
             messages: front.limits.retained_messages,
             bytes: front.limits.retained_bytes,
             message_bytes: front.limits.retained_message_bytes,
+            messages_per_account: front.limits.retained_messages_per_account,
+            bytes_per_account: front.limits.retained_bytes_per_account,
         });
         let mut hub = Self {
             lasting: super::lasting::Schedule::new(&front),

@@ -43,16 +43,19 @@ impl Hub {
     }
 
     fn keep(&mut self, message: &Arc<Message>) {
-        let kept = self.retained.keep(message);
-        self.count_retained();
+        let SessionId { slot, use_count } = message.publisher();
+        let publisher = self.sessions.get(slot as usize).and_then(Option::as_ref).filter(|s| s.use_count == use_count);
+        let owner = publisher.map_or("", |session| &*session.key.0);
+        let kept = self.retained.keep(message, self.front.access.origin(owner, message.topic()));
         if kept == Kept::Refused {
             self.front.counters.retained_refused.add(1);
-            let publisher =
-                self.session(message.publisher()).map(|s| (s.identity.name().to_owned(), s.key.1.to_string()));
-            let (account, client_id) = publisher.unwrap_or_default();
-            let (topic, reason) = (message.topic().to_owned(), "the store of retained messages is full".to_owned());
+            let names = publisher.map(|session| (session.identity.name().to_owned(), session.key.1.to_string()));
+            let (account, client_id) = names.unwrap_or_default();
+            let reason = "the store of retained messages is full, or the account's share of it".to_owned();
+            let topic = message.topic().to_owned();
             self.front.events.tell(BrokerEvent::PublishRefused { account, client_id, topic, reason });
         }
+        self.count_retained();
     }
 
     pub(super) fn count_retained(&self) {

@@ -1,12 +1,11 @@
 //! What goes to disk, and when: changes twice a second in one write, telemetry once a minute, and what comes back from
 //! there at the start.
 
-use std::sync::Arc;
-
 use super::Hub;
 use super::wills::will_key;
 use crate::front::Front;
 use crate::message::Message;
+use crate::retained::Entry;
 use crate::store::{Batch, Record, Restored, Store, unix_ms};
 
 /// Changes are on disk within a second: collected for half of one.
@@ -54,9 +53,10 @@ impl Schedule {
 impl Hub {
     pub(super) fn restore(&mut self, restored: Restored) {
         let now_ms = self.front.clock.now_ms();
-        for (frame, expires_in_ms) in restored.retained {
+        for (frame, expires_in_ms, owner) in restored.retained {
             if let Some(message) = Message::reframed(&frame, expires_in_ms, now_ms) {
-                self.retained.restore(message);
+                let origin = self.front.access.origin(&owner, message.topic());
+                self.retained.restore(message.clone(), origin);
             }
         }
         self.orphaned_wills = restored.wills.into_iter().collect();
@@ -135,8 +135,8 @@ impl Hub {
         let sync = !self.will_changes.is_empty() || changes.iter().any(|(topic, _)| is_worth_it(topic));
         let mut records: Vec<Record> = changes
             .into_iter()
-            .map(|(topic, message)| match message {
-                Some(message) => retain_record(&message, now_ms),
+            .map(|(topic, entry)| match entry {
+                Some(entry) => retain_record(&entry, now_ms),
                 None => Record::Clear(topic),
             })
             .collect();
@@ -149,7 +149,7 @@ impl Hub {
     }
 
     fn everything(&self, now_ms: u64) -> Vec<Record> {
-        let mut records: Vec<Record> = self.retained.lasting().map(|message| retain_record(message, now_ms)).collect();
+        let mut records: Vec<Record> = self.retained.lasting().map(|entry| retain_record(entry, now_ms)).collect();
         let wills = self.orphaned_wills.iter().map(|(key, will)| (key.clone(), will.clone()));
         let live = self
             .sessions
@@ -175,7 +175,7 @@ impl Hub {
     }
 }
 
-fn retain_record(message: &Arc<Message>, now_ms: u64) -> Record {
-    let expires_unix_ms = message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left));
-    Record::Retain { frame: message.frame().clone(), expires_unix_ms }
+fn retain_record(entry: &Entry, now_ms: u64) -> Record {
+    let expires_unix_ms = entry.message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left));
+    Record::Retain { frame: entry.message.frame().clone(), expires_unix_ms, owner: entry.owner.clone() }
 }

@@ -149,6 +149,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             now_ms: front.clock.now_ms(),
         };
         let frame = draft.seal();
+        let is_kept = publish.retain && !publish.payload.is_empty();
+        if self.v5 && publish.qos > 0 && is_kept && frame.len() > front.limits.retained_message_bytes {
+            let topic = topic.to_owned();
+            self.refuse(&publish, &topic, reason::QUOTA_EXCEEDED, "the message is too large to be retained");
+            return Ok(());
+        }
         self.inbound.batch.push(frame);
         self.acknowledge_later(&publish, reason::SUCCESS, "");
         Ok(())

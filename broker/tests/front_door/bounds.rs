@@ -72,17 +72,38 @@ async fn subscriptions_topics_and_their_levels_are_bounded() {
 
 #[tokio::test]
 async fn the_retained_store_is_bounded_and_says_so() {
-    let mut setup = Setup::with_limits(limits(|l| (l.retained_messages, l.retained_message_bytes) = (3, 1000))).await;
-    let mut client = setup.v5("many").await;
+    let bounds = |l: &mut Limits| (l.retained_messages, l.retained_message_bytes) = (4, 1000);
+    let mut setup = Setup::with_limits(limits(bounds)).await;
+    let mut client = setup.v311("many").await;
     let mut live = setup.v5("live").await;
     live.subscribe(&[("test/#", 1)]).await;
     for number in 0..5 {
         client.publish(Message::new(&format!("test/{number}"), "x", 1).retained()).await;
     }
     client.publish(Message::new("test/0", &"x".repeat(2000), 1).retained()).await;
-    // Refused to be kept, delivered all the same.
+    // Refused to be kept, delivered all the same; and what was there before is not true any more.
     assert_eq!(live.until_now().await.len(), 6);
     assert_eq!(setup.statistics().retained_refused, 3);
+    live.unsubscribe(&["test/#"]).await;
+    live.subscribe(&[("test/#", 1)]).await;
+    let kept: Vec<String> = live.until_now().await.iter().map(|message| message.topic.clone()).collect();
+    assert_eq!(kept, ["test/1", "test/2"]);
+    // Who can be told is told, and nothing has happened.
+    let mut new = setup.v5("new").await;
+    assert_eq!(new.publish(Message::new("test/1", &"x".repeat(2000), 1).retained()).await, 0x97);
+    assert_eq!(live.until_now().await, []);
+    // A machine's states have their place whatever accounts keep.
+    client.publish(Message::new("test/3", "fills it", 1).retained()).await;
+    client.publish(Message::new("test/4", "one too many", 1).retained()).await;
+    assert_eq!(live.until_now().await.len(), 2);
+    assert_eq!(setup.statistics().retained_refused, 4);
+    let mut agent = setup.client(Connect::v5("pi-1").user("pi-1")).await;
+    for state in ["online", "offline"] {
+        agent.publish(Message::new("pistat/pi-1/status", state, 1).retained()).await;
+        let mut late = setup.client(Connect::v5("late").user("viewer")).await;
+        late.subscribe(&[("pistat/pi-1/status", 1)]).await;
+        assert_eq!(late.message().await.text(), state);
+    }
     setup.event(|event| matches!(event, BrokerEvent::PublishRefused { topic, .. } if topic == "test/3")).await;
 }
 
