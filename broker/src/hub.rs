@@ -172,6 +172,8 @@ struct Session {
     is_on_disk: bool,
     /// Messages that wait for it are on disk too.
     has_queue_on_disk: bool,
+    /// Its client is connected and something of `QoS` 2 has begun, of which the disk does not know how far it is.
+    is_unsure: bool,
     /// Bytes that wait for it while its client is away; `None` while it is not counted among those.
     away_bytes: Option<usize>,
 }

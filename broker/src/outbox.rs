@@ -270,6 +270,12 @@ impl Outbox {
         waiting.into_iter().filter(|(_, delivery)| delivery.qos > 0).map(|(_, delivery)| delivery.clone()).collect()
     }
 
+    /// Whether any message of `QoS` 2 waits.
+    pub(crate) fn has_exactly_once(&self) -> bool {
+        let state = self.lock();
+        state.retained.items.iter().chain(&state.reliable.items).any(|(_, delivery)| delivery.qos == 2)
+    }
+
     /// The task's side: whether there is something to do; registers the task if not. Messages count only if the task
     /// `has_room`, those of `QoS` 1 and 2 only if the window has.
     pub(crate) fn poll_ready(&self, has_room: bool, window_open: bool, context: &mut Context<'_>) -> Poll<Ready> {

@@ -27,7 +27,7 @@ use crate::statistics::Counters;
 mod kept;
 mod record;
 
-pub(crate) use kept::{KeptDelivery, KeptSession, KeptSubscription};
+pub(crate) use kept::{KeptDelivery, KeptExchange, KeptSession, KeptSubscription};
 pub(crate) use record::{Record, WillKey};
 
 /// Retained messages are for those who may read their topics, not for everybody on the machine.

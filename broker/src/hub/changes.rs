@@ -21,7 +21,15 @@ pub(super) struct Change {
     /// What waited for it before does not any more.
     pub(super) is_queue_over: bool,
     /// What waits for it besides.
-    pub(super) queue: Vec<Delivery>,
+    pub(super) queue: Vec<Waiting>,
+}
+
+/// A message that waits for a session's client.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    /// Under which packet id it was sent; 0 for never.
+    pub(super) packet_id: u16,
+    pub(super) delivery: Delivery,
 }
 
 impl SessionChanges {
@@ -51,8 +59,8 @@ impl SessionChanges {
         change.is_queue_over = true;
     }
 
-    pub(super) fn queued(&mut self, key: &SessionKey, delivery: Delivery) {
-        self.of(key).queue.push(delivery);
+    pub(super) fn queued(&mut self, key: &SessionKey, waiting: Waiting) {
+        self.of(key).queue.push(waiting);
     }
 
     fn of(&mut self, key: &SessionKey) -> &mut Change {
@@ -71,7 +79,7 @@ mod tests {
     use crate::message::{Draft, Message, SessionId};
     use crate::packet::MessageProperties;
 
-    fn delivery() -> Delivery {
+    fn waiting() -> Waiting {
         let draft = Draft {
             publisher: SessionId::BROKER,
             topic: "t",
@@ -83,7 +91,7 @@ mod tests {
             now_ms: 0,
         };
         let message = Arc::new(Message::open(draft.seal()).unwrap());
-        Delivery { message, qos: 1, retain: false, identifiers: None }
+        Waiting { packet_id: 0, delivery: Delivery { message, qos: 1, retain: false, identifiers: None } }
     }
 
     #[test]
@@ -92,15 +100,15 @@ mod tests {
         let key: SessionKey = ("u/home".into(), "client".into());
         for _ in 0..1000 {
             changes.changed(&key);
-            changes.queued(&key, delivery());
+            changes.queued(&key, waiting());
             changes.queue_over(&key);
         }
-        changes.queued(&key, delivery());
+        changes.queued(&key, waiting());
         let all = changes.take();
         let [change] = all.values().collect::<Vec<_>>()[..] else { panic!("one session, one change") };
         assert_eq!((change.is_changed, change.is_queue_over, change.is_over, change.queue.len()), (true, true, false, 1));
         // What a session was does not matter once it is over.
-        changes.queued(&key, delivery());
+        changes.queued(&key, waiting());
         changes.over(&key);
         changes.changed(&key);
         let all = changes.take();

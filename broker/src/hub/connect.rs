@@ -205,6 +205,7 @@ impl Hub {
         let Some(session) = self.sessions[slot as usize].as_mut() else { return };
         session.peer = Some(request.peer);
         session.expires_at = NEVER;
+        session.is_unsure = session.has_exactly_once_unfinished();
         let attached = Attached {
             id: SessionId { slot, use_count: session.use_count },
             session_present,
@@ -356,6 +357,7 @@ impl Session {
             expiry_seconds: 0,
             is_on_disk: false,
             has_queue_on_disk: false,
+            is_unsure: false,
             away_bytes: None,
         }
     }

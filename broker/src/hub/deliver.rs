@@ -33,6 +33,9 @@ impl Hub {
         if message.retain() {
             self.keep(message);
         }
+        if message.qos() == 2 {
+            self.note_exchange(message.publisher());
+        }
         let mut hits = std::mem::take(&mut self.hits);
         self.tree.hits(message.topic(), &mut hits);
         self.deliver_plain(message, &mut hits);
@@ -114,10 +117,13 @@ impl Hub {
             return;
         }
         let (qos, publisher) = (delivery.qos, delivery.message.publisher());
-        let outbox = session.outbox.clone();
+        let (outbox, id) = (session.outbox.clone(), SessionId { slot, use_count: session.use_count });
         if is_away {
             self.count_queued(slot, delivery.cost());
             self.note_queued(slot, &delivery);
+        }
+        if qos == 2 && !is_away {
+            self.note_exchange(id);
         }
         let pushed = outbox.push(delivery, self.under_way_bytes(), &mut self.wakers);
         if pushed.dropped > 0 {

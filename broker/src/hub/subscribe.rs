@@ -67,6 +67,7 @@ impl Hub {
     fn send_retained(&mut self, filter: &str, subscriber: Subscriber) {
         let Some(session) = self.sessions[subscriber.slot as usize].as_ref() else { return };
         let now_ms = self.front.clock.now_ms();
+        let most = 2 * self.front.limits.retained_messages;
         let access = &self.front.access;
         let allowed =
             self.retained.matching(filter, now_ms).filter(|m| access.may_receive(&session.identity, m.topic()));
@@ -77,8 +78,13 @@ impl Hub {
             identifiers: (subscriber.identifier != 0).then(|| Box::from([subscriber.identifier])),
         });
         session.outbox.push_retained(deliveries, &mut self.wakers);
+        let id = SessionId { slot: subscriber.slot, use_count: session.use_count };
+        if subscriber.options.qos == 2 && session.outbox.has_exactly_once() {
+            self.note_exchange(id);
+        }
+        let Some(session) = self.session(id) else { return };
         // Asking again and again for everything must not pile up more than the store itself holds, twice over.
-        if session.outbox.load().messages > 2 * self.front.limits.retained_messages {
+        if session.outbox.load().messages > most {
             self.overflowing.push((subscriber.slot, "it asks for more retained messages than it takes"));
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::client::{Client, Connect, Message, Properties};
+use crate::client::{Client, Connect, Message, Packet, Properties};
 use crate::setup::{Apart, Setup, be_the_broker, eventually};
 use pistat_broker::{BrokerEvent, Limits};
 
@@ -396,4 +396,80 @@ async fn a_session_is_written_once_however_often_it_subscribes() {
     setup.broker.shutdown().await;
     let written = handle.statistics().state_bytes_written;
     assert!(written < 50_000_000, "{written} bytes for some batches of 100 kB");
+}
+
+/// Every step of an exchange of `QoS` 2, either way, with the broker gone and back in the middle.
+#[tokio::test]
+async fn what_is_sent_exactly_once_comes_once_across_a_restart() {
+    for is_clean in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = with_state(folder.path()).await;
+        let mut client = setup.client(kept(true, "exact")).await;
+        client.subscribe(&[("test/to", 2)]).await;
+        client.acknowledges = false;
+        let mut publisher = setup.v5("publisher").await;
+        for text in ["unanswered", "received"] {
+            publisher.publish(Message::new("test/to", text, 2)).await;
+        }
+        let first = client.messages(2).await;
+        client.ack(5, first[1].id).await;
+        assert_eq!(client.next().await, Packet::Ack { kind: 6, id: first[1].id, code: 0 });
+        let from = Message { id: 7, ..Message::new("test/from", "once", 2) };
+        client.send(&from.encode(true)).await;
+        client.expect_ack(5, 7).await;
+        let mut watcher = setup.client(kept(true, "watcher")).await;
+        watcher.subscribe(&[("test/from", 1)]).await;
+        watcher.disconnect().await;
+        drop(client);
+        away_but(&setup, 1).await;
+        if is_clean {
+            setup.broker.shutdown().await;
+        } else {
+            kill(setup).await;
+        }
+
+        let setup = with_state(folder.path()).await;
+        let mut client = setup.client(kept(true, "exact")).await;
+        assert!(client.present, "clean: {is_clean}");
+        client.acknowledges = false;
+        assert_eq!(client.next().await, Packet::Ack { kind: 6, id: first[1].id, code: 0 });
+        let again = client.message().await;
+        assert_eq!((again.dup, again.id, again.text()), (true, first[0].id, "unanswered".into()));
+        client.ack(7, first[1].id).await;
+        client.ack(5, again.id).await;
+        assert_eq!(client.next().await, Packet::Ack { kind: 6, id: again.id, code: 0 });
+        client.ack(7, again.id).await;
+        client.send(&Message { dup: true, ..from }.encode(true)).await;
+        client.expect_ack(5, 7).await;
+        client.ack(6, 7).await;
+        assert_eq!(client.expect_ack(7, 7).await, 0);
+        let mut watcher = setup.client(kept(true, "watcher")).await;
+        assert!(watcher.present);
+        assert_eq!(watcher.until_now().await, [], "it was published before anybody watched");
+        setup.broker.shutdown().await;
+    }
+}
+
+/// What was under way when the broker was killed is known to nobody: the client must not take a second message for the first.
+#[tokio::test]
+async fn a_session_that_a_kill_has_caught_in_an_exchange_of_qos_2_does_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = with_state(folder.path()).await;
+    let mut clients = Vec::new();
+    for (id, qos) in [("sends", 1), ("receives", 2), ("neither", 1)] {
+        let mut client = setup.client(kept(true, id)).await;
+        client.subscribe(&[(&format!("test/{id}"), qos)]).await;
+        client.acknowledges = false;
+        clients.push(client);
+    }
+    let id = clients[0].id();
+    clients[0].send(&Message { id, ..Message::new("test/receives", "once", 2) }.encode(true)).await;
+    clients[0].expect_ack(5, id).await;
+    assert_eq!(clients[1].message().await.qos, 2);
+    clients[2].publish(Message::new("test/x", "as often as it likes", 1)).await;
+    kill(setup).await;
+    let setup = with_state(folder.path()).await;
+    for (id, present) in [("sends", false), ("receives", false), ("neither", true)] {
+        assert_eq!(setup.client(kept(true, id)).await.present, present, "{id}");
+    }
 }
