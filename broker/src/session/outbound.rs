@@ -127,7 +127,11 @@ impl Outbound {
                 State::Released => write::ack(output, 6, packet_id, self.v5, reason::SUCCESS, ""),
                 State::Sent(delivery) => {
                     let delivery = delivery.clone();
-                    self.write(&delivery, packet_id, true, output, front);
+                    if !self.write(&delivery, packet_id, true, output, front) {
+                        // The client takes less than before: as if it had been sent and acknowledged (section 3.1.2.11.4).
+                        self.resent -= 1;
+                        self.in_flight.remove(self.resent);
+                    }
                 }
             }
         }

@@ -121,6 +121,51 @@ async fn no_reply_ever_comes_twice_for_a_qos_2_message_that_is_repeated() {
 }
 
 #[tokio::test]
+async fn a_message_that_has_become_too_large_for_its_client_does_not_stay_under_way() {
+    let setup = Setup::start().await;
+    let small = || Connect::v5("small").kept().property(33, &2u16.to_be_bytes());
+    let mut client = setup.client(small()).await;
+    client.subscribe(&[("test/#", 2)]).await;
+    client.acknowledges = false;
+    for (text, qos) in [("x".repeat(500), 1), ("y".repeat(500), 2), ("short".to_owned(), 1)] {
+        client.publish(Message::new("test/x", &text, qos)).await;
+    }
+    assert_eq!(client.messages(2).await.len(), 2);
+    drop(client);
+    // Both places of its window are free again.
+    let mut client = setup.client(small().property(39, &100u32.to_be_bytes())).await;
+    assert!(client.present);
+    assert_eq!(client.message().await.text(), "short");
+    assert_eq!(client.until_now().await, []);
+    assert_eq!(setup.statistics().dropped_too_large, 2);
+}
+
+#[tokio::test]
+async fn a_repeated_message_may_give_its_topic_a_number() {
+    let setup = Setup::start().await;
+    let mut client = setup.client(Connect::v5("alias").kept()).await;
+    let aliased = |topic: &str, id: u16, dup: bool| {
+        let properties = Properties::default().with(35, &1u16.to_be_bytes());
+        Message { id, dup, ..Message::new(topic, "x", 2) }.properties(properties)
+    };
+    client.send(&aliased("test/x", 7, false).encode(true)).await;
+    client.expect_ack(5, 7).await;
+    drop(client);
+    let mut client = setup.client(Connect::v5("alias").kept()).await;
+    client.subscribe(&[("test/x", 0)]).await;
+    client.send(&aliased("test/x", 7, true).encode(true)).await;
+    client.expect_ack(5, 7).await;
+    client.send(&aliased("", 8, false).encode(true)).await;
+    client.expect_ack(5, 8).await;
+    assert_eq!(client.message().await.topic, "test/x");
+    // Numbers are of one connection: the next has none yet.
+    drop(client);
+    let mut client = setup.client(Connect::v5("alias").kept()).await;
+    client.send(&aliased("", 9, false).encode(true)).await;
+    assert_eq!(client.closed().await, Some(0x82));
+}
+
+#[tokio::test]
 async fn acknowledgements_may_come_in_any_order_and_unknown_ones_do_no_harm() {
     let setup = Setup::start().await;
     let mut client = setup.client(Connect::v311("order").kept()).await;
