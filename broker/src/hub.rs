@@ -33,7 +33,7 @@ use crate::message::{Message, SessionId};
 use crate::outbox::{End, Outbox};
 use crate::packet::SubscriptionOptions;
 use crate::retained::Retained;
-use crate::session::Parked;
+use crate::session::{Parked, Report};
 use crate::spine;
 use crate::store::{KeptSubscription, Store, StoredWill, WillKey};
 use crate::topic_tree::{Hits, TopicTree};
@@ -92,8 +92,8 @@ pub(crate) struct Attached {
     pub(crate) id: SessionId,
     pub(crate) session_present: bool,
     pub(crate) outbox: Arc<Outbox>,
-    /// What its last connection left unfinished.
-    pub(crate) parked: Option<Box<Parked>>,
+    /// Tells the hub when it ends; holds what its last connection left unfinished.
+    pub(crate) report: Report,
 }
 
 /// Filters to subscribe to; they have been checked for form and rights.

@@ -156,9 +156,9 @@ impl Limits {
         self.qos0_patience_milliseconds > 0 && self.slow_subscriber == SlowSubscriber::SlowPublishers
     }
 
-    /// What makes no sense about these bounds, each as a sentence for whoever wrote them.
-    pub fn problems(&self) -> Vec<String> {
-        let least: [(&str, u64, u64); 17] = [
+    /// What makes no sense about these bounds: the key of each, and a sentence for whoever wrote it.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let least: [(&'static str, u64, u64); 17] = [
             ("connections", self.connections as u64, 1),
             ("connections_per_address", self.connections_per_address as u64, 1),
             ("handshakes_per_address", self.handshakes_per_address as u64, 1),
@@ -178,12 +178,13 @@ impl Limits {
             ("keep_alive_seconds", self.keep_alive_seconds.into(), 10),
         ];
         let too_small = least.iter().filter(|(_, value, least)| value < least);
-        let mut problems: Vec<String> = too_small
-            .map(|(name, value, least)| format!("{name} = {value} is too small: {least} is the least"))
+        let mut problems: Vec<_> = too_small
+            .map(|&(name, value, least)| (name, format!("{name}: {value} is too small: {least} is the least")))
             .collect();
         // Matching a topic goes one call deeper with each level.
         if self.topic_levels > 256 {
-            problems.push(format!("topic_levels = {} is too large: 256 is the most", self.topic_levels));
+            let sentence = format!("topic_levels: {} is too large: 256 is the most", self.topic_levels);
+            problems.push(("topic_levels", sentence));
         }
         problems
     }
@@ -195,10 +196,11 @@ mod tests {
 
     #[test]
     fn the_defaults_make_sense_and_every_problem_is_named() {
-        assert_eq!(Limits::default().problems(), [""; 0]);
+        assert!(Limits::default().problems().is_empty());
         let limits = Limits { in_flight: 0, topic_levels: 1000, connections: 0, ..Limits::default() };
         let problems = limits.problems();
         assert_eq!(problems.len(), 3);
-        assert!(problems[0].contains("connections = 0") && problems[2].contains("256"), "{problems:?}");
+        assert_eq!(problems[0], ("connections", "connections: 0 is too small: 1 is the least".to_owned()));
+        assert!(problems[1].0 == "in_flight" && problems[2].1.contains("256 is the most"), "{problems:?}");
     }
 }

@@ -203,6 +203,13 @@ pub(crate) fn decode_connect<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Fault
     read::connect_after_version(&mut reader, v5)
 }
 
+/// The protocol level that a CONNECT packet names, whatever else is wrong with it.
+pub(crate) fn protocol_level(frame: &Frame<'_>) -> Option<u8> {
+    let mut reader = Reader::new(frame.body);
+    reader.binary().ok()?;
+    reader.u8().ok()
+}
+
 /// Reads a packet of a connected client.
 pub(crate) fn decode<'a>(frame: &Frame<'a>, v5: bool) -> Result<Packet<'a>, Fault> {
     let flags = frame.header & 0x0F;

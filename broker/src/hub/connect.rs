@@ -11,6 +11,7 @@ use crate::front::Front;
 use crate::message::SessionId;
 use crate::outbox::{Bounds, End, Outbox};
 use crate::retained::Retained;
+use crate::session::Report;
 use crate::store::{Restored, Store};
 
 const NEVER: u64 = u64::MAX;
@@ -206,12 +207,12 @@ impl Hub {
         session.peer = Some(request.peer);
         session.expires_at = NEVER;
         session.is_unsure = session.has_exactly_once_unfinished();
-        let attached = Attached {
-            id: SessionId { slot, use_count: session.use_count },
-            session_present,
-            outbox: session.outbox.clone(),
-            parked: session.parked.take(),
-        };
+        let id = SessionId { slot, use_count: session.use_count };
+        // A session that nobody was told of is not kept; one that was there before stays.
+        let session_expiry = if session_present { request.session_expiry } else { 0 };
+        let unnoticed = Closed { id, session_expiry, will: WillFate::Done, parked: session.parked.take() };
+        let report = Report::new(&self.front, unnoticed);
+        let attached = Attached { id, session_present, outbox: session.outbox.clone(), report };
         let will_key = will_key(&session.key);
         let owner = session.key.0.clone();
         self.accounts.entry(owner).or_default().connected += 1;
@@ -226,12 +227,8 @@ impl Hub {
         let counters = &self.front.counters;
         counters.clients_connected.add(1);
         counters.clients_maximum.at_least(counters.clients_connected.get());
-        if let Err(attached) = request.reply.send(Ok(attached)) {
-            // The connection went away while it waited; nobody else will report its end.
-            let parked = attached.ok().and_then(|attached| attached.parked);
-            let id = SessionId { slot, use_count: self.sessions[slot as usize].as_ref().map_or(0, |s| s.use_count) };
-            self.on_closed(Closed { id, session_expiry: 0, will: WillFate::Done, parked });
-        }
+        // If the connection went away while it waited, its end is reported like any other.
+        drop(request.reply.send(Ok(attached)));
     }
 
     /// Ends a session with everything that waits in it.

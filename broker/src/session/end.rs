@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let words = if self.outbound.takes(words) { words } else { "" };
             write::disconnect(&mut self.transport.output, code, words);
         }
-        let is_reachable = !matches!(close, Close::Network(_) | Close::KeepAlive);
+        let is_reachable = !matches!(close, Close::Network(_));
         let last = async {
             if is_reachable {
                 self.transport.flush().await?;

@@ -473,3 +473,26 @@ async fn a_session_that_a_kill_has_caught_in_an_exchange_of_qos_2_does_not_come_
         assert_eq!(setup.client(kept(true, id)).await.present, present, "{id}");
     }
 }
+
+/// However it meets the stop: a client that comes back in that moment finds its session at the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_back_while_the_broker_stops_does_not_lose_its_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.client(kept(true, "back")).await;
+    client.subscribe(&[("test/#", 1)]).await;
+    client.disconnect().await;
+    away(&setup).await;
+    setup.v5("publisher").await.publish(Message::new("test/x", "waits", 1)).await;
+    setup.broker.shutdown().await;
+    for _ in 0..10 {
+        let setup = with_state(folder.path()).await;
+        let comes = Client::open(setup.address, &kept(true, "back")).await;
+        setup.broker.shutdown().await;
+        drop(comes);
+    }
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.client(kept(true, "back")).await;
+    assert!(client.present);
+    assert_eq!(client.message().await.text(), "waits");
+}

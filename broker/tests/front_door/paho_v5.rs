@@ -119,7 +119,7 @@ async fn a_silent_client_is_disconnected_with_its_will() {
     let will = Message::new("TopicA/will", "expired", 2);
     let mut silent = setup.client(Connect::v5("silent").keep_alive(1).will(will)).await;
     assert_eq!(watcher.message().await.text(), "expired");
-    assert!(matches!(silent.closed().await, Some(0x8D) | None));
+    assert_eq!(silent.closed().await, Some(0x8D));
 }
 
 #[tokio::test]
@@ -485,4 +485,15 @@ async fn an_unknown_protocol_version_is_answered() {
         client.send(&packet(0x10, &[&string("MQTT"), &[level, 2, 0, 60], &string("")])).await;
         assert!(matches!(client.next().await, Packet::ConnAck { code: answered, .. } if answered == code));
     }
+    // However long the packet or the protocol's name is, the answer is of the version that asked.
+    for (name, level, v5, code) in [("MQIsdp", 3, false, 1), ("MQTT", 6, true, 0x84), ("MQTT", 3, false, 1)] {
+        let mut client = Client::raw(setup.address, v5).await;
+        client.send(&packet(0x10, &[&string(name), &[level, 2, 0, 60], &string(&"x".repeat(200))])).await;
+        assert!(matches!(client.next().await, Packet::ConnAck { code: answered, .. } if answered == code), "{name}");
+        assert_eq!(client.next().await, Packet::Closed);
+    }
+    // A flag that is reserved, in a long packet: MQTT 5 is told so.
+    let mut client = Client::raw(setup.address, true).await;
+    client.send(&packet(0x10, &[&string("MQTT"), &[5, 3, 0, 60, 0], &string(&"x".repeat(200))])).await;
+    assert!(matches!(client.next().await, Packet::ConnAck { code: 0x81, .. }));
 }

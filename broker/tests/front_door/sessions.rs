@@ -224,6 +224,65 @@ async fn any_byte_stream_is_a_connection() {
     assert!(rest.ends_with(b"payload"));
 }
 
+/// Nothing is read while so much waits to be sent; so its pings wait, too.
+#[tokio::test]
+async fn a_slow_link_is_not_cut_while_it_takes_what_it_is_sent_and_a_dead_one_is() {
+    let setup = Setup::start().await;
+    for is_alive in [true, false] {
+        let (mut ours, theirs) = tokio::io::duplex(1024);
+        setup.handle().serve(theirs, "192.0.2.1:1".parse().unwrap());
+        ours.write_all(&Connect::v311("slow").keep_alive(1).encode()).await.unwrap();
+        ours.write_all(&packet(0x82, &[&[0, 1], &string("test/#"), &[0]])).await.unwrap();
+        let mut answers = [0; 4 + 5];
+        ours.read_exact(&mut answers).await.unwrap();
+        let mut publisher = setup.v5("publisher").await;
+        publisher.publish(Message::new("test/x", &"x".repeat(400_000), 0)).await;
+        publisher.ping().await;
+        let mut taken = 0;
+        let mut some = [0; 1024];
+        for number in 0..40 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if is_alive {
+                taken += ours.read(&mut some).await.unwrap();
+            }
+            if number % 10 == 0 {
+                ours.write_all(&[0xC0, 0]).await.unwrap_or_default();
+            }
+        }
+        let mut rest = Vec::new();
+        if is_alive {
+            rest = vec![0; 1 + 3 + 8 + 400_000 - taken + 2];
+            ours.read_exact(&mut rest).await.unwrap();
+            assert!(rest.ends_with(&[0xD0, 0]), "its ping is answered");
+        } else {
+            ours.read_to_end(&mut rest).await.unwrap();
+            assert!(rest.len() < 400_000, "{} bytes of a message that nobody took", rest.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_goes_before_the_answer_to_connect_leaves_the_session_as_it_was() {
+    let setup = Setup::start().await;
+    for v5 in [false, true] {
+        let connect = || Connect::of(v5, "hasty").kept();
+        let mut client = setup.client(connect()).await;
+        client.subscribe(&[("test/#", 1)]).await;
+        client.disconnect().await;
+        let mut publisher = setup.client(Connect::v5("publisher").user("quiet")).await;
+        publisher.publish(Message::new("test/x", "waits", 1)).await;
+        for _ in 0..50 {
+            // Gone again in the moment in which it has asked.
+            drop(Client::open(setup.address, &connect()).await);
+        }
+        eventually("nobody is here", || setup.statistics().clients_connected == 1).await;
+        let mut client = setup.client(connect()).await;
+        assert!(client.present);
+        assert_eq!(client.message().await.text(), "waits");
+        client.disconnect().await;
+    }
+}
+
 #[tokio::test]
 async fn a_port_that_is_taken_is_named_with_what_to_do() {
     let setup = Setup::start().await;
