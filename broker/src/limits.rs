@@ -92,8 +92,9 @@ pub struct Limits {
     pub retained_message_bytes: usize,
     /// Messages a second that one client may publish, over ten seconds; beyond, it is slowed down. 0 is no bound.
     pub publish_rate: u32,
-    /// The longest keep alive in seconds; an MQTT 5 client that asks for more is told this one. 0, no keep alive, is
-    /// always allowed: dead peers are then found by TCP's own probes.
+    /// The longest keep alive in seconds; an MQTT 5 client that asks for more is told this one. A minute is what the usual
+    /// clients ask for themselves, and finds a dead one within a minute and a half. 0, no keep alive, is always allowed: dead
+    /// peers are then found by TCP's own probes.
     pub keep_alive_seconds: u16,
     /// Seconds after an unclean stop during which clients may return before their last wills are published.
     pub will_grace_seconds: u64,
@@ -141,7 +142,7 @@ impl Default for Limits {
             retained_bytes_per_account: 32 * 1024 * 1024,
             retained_message_bytes: 1024 * 1024,
             publish_rate: 0,
-            keep_alive_seconds: u16::MAX,
+            keep_alive_seconds: 60,
             will_grace_seconds: 30,
             sys_interval_seconds: 10,
             refusal_delay_milliseconds: 250,
