@@ -17,35 +17,38 @@ async fn kill(setup: Setup) {
     drop(setup);
 }
 
+/// The real thing: a process of its own, and SIGKILL; published and read at every `QoS`, in every mix.
 #[tokio::test]
 async fn ten_thousand_retained_messages_reach_a_new_subscriber_at_every_qos_before_and_after_a_kill() {
+    be_the_broker(Limits::default()).await;
+    let test = "lasting::ten_thousand_retained_messages_reach_a_new_subscriber_at_every_qos_before_and_after_a_kill";
     let folder = tempfile::tempdir().unwrap();
-    let mut setup = with_state(folder.path()).await;
-    let mut controller = setup.client(Connect::v5("c").user("controller")).await;
-    for number in 0..10_000u32 {
-        let message = Message::new(&format!("pistat/pi-{number}/status"), &format!("{number}"), 0).retained();
-        controller.send(&Message { qos: u8::from(number % 2 == 1), id: 1, ..message }.encode(true)).await;
-        if number % 2 == 1 {
-            controller.expect_ack(4, 1).await;
-        }
-    }
-    controller.publish(Message::new("pistat/last/status", "", 2)).await;
     for round in 0..2 {
+        let broker = Apart::start(test, folder.path()).await;
+        if round == 0 {
+            let mut controller = Client::connect(broker.address, &Connect::v5("c").user("controller")).await;
+            for number in 0..10_000u32 {
+                let qos = u8::try_from(number % 3).unwrap();
+                let message = Message::new(&format!("pistat/pi-{number}/status"), &format!("{number}"), qos);
+                controller.publish(message.retained()).await;
+            }
+            controller.ping().await;
+        }
         for qos in 0..3 {
             for v5 in [false, true] {
-                let mut client = setup.client(Connect::of(v5, "late").user("viewer")).await;
+                let mut client = Client::connect(broker.address, &Connect::of(v5, "late").user("viewer")).await;
                 client.subscribe(&[("pistat/#", qos)]).await;
-                let messages = client.messages(10_000).await;
-                let mut numbers: Vec<u32> = messages.iter().map(|m| m.text().parse().unwrap()).collect();
-                numbers.sort_unstable();
-                assert!(numbers.into_iter().eq(0..10_000));
-                assert!(messages.iter().all(|m| m.retain && m.qos <= qos));
+                let mut messages = client.messages(10_000).await;
+                messages.sort_by_key(|message| message.text().parse::<u32>().unwrap());
+                for (number, message) in (0..10_000u32).zip(&messages) {
+                    let published = u8::try_from(number % 3).unwrap();
+                    assert_eq!((message.text(), message.qos), (number.to_string(), qos.min(published)));
+                    assert!(message.retain && message.topic == format!("pistat/pi-{number}/status"));
+                }
             }
         }
-        if round == 0 {
-            kill(setup).await;
-            setup = with_state(folder.path()).await;
-        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        broker.kill().await;
     }
 }
 
