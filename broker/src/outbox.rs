@@ -101,6 +101,8 @@ struct State {
     is_away: bool,
     /// Reliable messages taken out so far: how the hub tells slow from stalled.
     progress: u64,
+    /// How often that has brought what waits down to half of its bound.
+    caught_up: u64,
 }
 
 /// The outbox; see the module.
@@ -141,6 +143,7 @@ pub(crate) struct Load {
     /// Bytes of all that waits but `QoS` 0, retained messages for new subscriptions among them.
     pub(crate) waiting_bytes: usize,
     pub(crate) progress: u64,
+    pub(crate) caught_up: u64,
 }
 
 impl Outbox {
@@ -259,6 +262,7 @@ impl Outbox {
             reliable_bytes: state.reliable.bytes,
             waiting_bytes: state.reliable.bytes + state.retained.bytes,
             progress: state.progress,
+            caught_up: state.caught_up,
         }
     }
 
@@ -302,6 +306,7 @@ impl Outbox {
     /// `take` says how many `QoS` 1 and 2 messages still fit and whether it wants more.
     pub(crate) fn drain(&self, mut window: usize, mut take: impl FnMut(Delivery) -> bool) {
         let mut state = self.lock();
+        let was_low = state.reliable.bytes <= self.low_water();
         while let Some(delivery) = state.pop(window > 0) {
             if delivery.qos > 0 {
                 window -= 1;
@@ -312,6 +317,9 @@ impl Outbox {
         }
         if state.qos0.bytes <= self.qos0_low_water() {
             state.is_slow = false;
+        }
+        if !was_low && state.reliable.bytes <= self.low_water() {
+            state.caught_up += 1;
         }
         if self.has_room(&state) {
             let waiting = std::mem::take(&mut state.waiting_publishers);

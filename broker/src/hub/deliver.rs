@@ -22,6 +22,8 @@ const UNDER_WAY_BYTES: usize = 128 * 1024;
 /// Since when a session's queue has been full, in milliseconds of the broker's clock.
 pub(super) struct Congestion {
     since: u64,
+    /// How often it had caught up by then.
+    caught_up: u64,
     /// Its progress when it was last seen to change, and when.
     progress: u64,
     progressed: u64,
@@ -172,10 +174,9 @@ impl Hub {
             return;
         }
         let now_ms = self.front.clock.now_ms();
-        self.congested.entry(slot).or_insert_with(|| Congestion {
-            since: now_ms,
-            progress: outbox.load().progress,
-            progressed: now_ms,
+        self.congested.entry(slot).or_insert_with(|| {
+            let load = outbox.load();
+            Congestion { since: now_ms, caught_up: load.caught_up, progress: load.progress, progressed: now_ms }
         });
         self.slow_down(publisher, slot, outbox);
     }
@@ -192,7 +193,8 @@ impl Hub {
         self.congested.retain(|&slot, congestion| {
             let Some(session) = sessions.get(slot as usize).and_then(Option::as_ref) else { return false };
             let load = session.outbox.load();
-            if load.reliable_bytes <= half {
+            // One that keeps up with all that it can be sent is at half again and again, if not just now.
+            if load.reliable_bytes <= half || load.caught_up != congestion.caught_up {
                 return false;
             }
             let reason = congestion.reason_to_end(load.progress, now_ms, limits);
@@ -235,7 +237,7 @@ mod tests {
         let slow = "it takes its messages too slowly";
         // How often it takes a message, and when it is ended for what.
         for (every_seconds, ended_at, reason) in [(1000, 31, stuck), (40, 31, stuck), (29, 61, slow), (1, 61, slow)] {
-            let mut congestion = Congestion { since: 0, progress: 0, progressed: 0 };
+            let mut congestion = Congestion { since: 0, caught_up: 0, progress: 0, progressed: 0 };
             let ended = (1..).find_map(|second| {
                 congestion.reason_to_end(second / every_seconds, second * 1000, &limits).map(|reason| (second, reason))
             });
