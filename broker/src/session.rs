@@ -134,12 +134,14 @@ struct Turn {
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Serves the client until the connection ends.
     async fn run(mut self) {
-        let close = loop {
-            if let Err(close) = self.turn().await {
-                break close;
-            }
-        };
-        self.finish(close).await;
+        // A client need not wait for the answer to CONNECT: what came with it is there already.
+        let mut done = self.process_input().await;
+        while done.is_ok() {
+            done = self.turn().await;
+        }
+        if let Err(close) = done {
+            self.finish(close).await;
+        }
     }
 
     async fn turn(&mut self) -> Result<(), Close> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, Limits, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, Connect, Message, Properties, packet, string};
+use crate::client::{Client, Connect, Message, Packet, Properties, packet, string};
 use crate::setup::{Setup, directory, eventually};
 
 #[tokio::test]
@@ -202,6 +202,27 @@ async fn a_stop_is_told_and_nobody_is_left_behind() {
     assert_eq!(old.closed().await, None);
     assert_eq!(silent.closed().await, None);
     assert!(tokio::net::TcpStream::connect(setup.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_need_not_wait_for_the_answer_to_connect() {
+    let setup = Setup::start().await;
+    for v5 in [false, true] {
+        let mut client = Client::raw(setup.address, v5).await;
+        let options: &[&[u8]] = if v5 { &[&[0, 1, 0], &string("test/#"), &[0]] } else { &[&[0, 1], &string("test/#"), &[0]] };
+        let all = [
+            Connect::of(v5, "hasty").encode(),
+            packet(0x82, options),
+            Message::new("test/x", "at once", 0).encode(v5),
+            vec![0xC0, 0],
+        ];
+        client.send(&all.concat()).await;
+        assert!(matches!(client.next().await, Packet::ConnAck { code: 0, .. }));
+        assert_eq!(client.next().await, Packet::SubAck { id: 1, codes: vec![0] });
+        let (one, other) = (client.next().await, client.next().await);
+        let is_message = |packet: &Packet| matches!(packet, Packet::Publish(message) if message.text() == "at once");
+        assert!([&one, &other].into_iter().any(is_message) && [&one, &other].contains(&&Packet::Pong), "{one:?} {other:?}");
+    }
 }
 
 #[tokio::test]
