@@ -156,7 +156,7 @@ impl Message {
         if self.is_packed() { packed_length(payload).unwrap_or(0) } else { payload.len() }
     }
 
-    fn is_packed(&self) -> bool {
+    pub(crate) fn is_packed(&self) -> bool {
         self.frame[0] & PACKED != 0
     }
 

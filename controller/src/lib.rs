@@ -7,6 +7,7 @@ mod bridge;
 pub mod catalogue;
 pub mod cli;
 pub mod config;
+mod directory;
 pub mod fleet;
 pub mod history;
 mod homeassistant;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use pistat_broker::{Broker, BrokerConfig, BrokerEvent, Directory, TlsListener};
+use pistat_broker::{Broker, BrokerConfig, BrokerEvent, TlsListener};
 use pistat_protocol::order::JoinToken;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -16,13 +16,14 @@ use crate::{
     bridge::{self, BrokerAddress},
     catalogue::Catalogue,
     config::{self, Config, Problem},
+    directory::directory,
     homeassistant::birth_topics,
     hub::{ASKS, Hub, HubParts, Inputs},
     install::Downloads,
     own_address::OwnAddress,
     own_machine,
     shutdown::{Ended, Signals, Wish},
-    store::{Retention, Store, StoreError, new_secret},
+    store::{Loaded, Retention, Store, StoreError, new_secret},
     web::{self, Listener, Readers, Web},
 };
 
@@ -148,7 +149,7 @@ impl Controller {
         let (store, loaded, stored) = tokio::task::block_in_place(|| Store::open(&state, retention(&config)))?;
         let readers = Readers::open(|| store.reader())?;
         let controller_secret = new_secret()?;
-        let (broker, broker_events) = start_broker(&config, &store, &controller_secret).await?;
+        let (broker, broker_events) = start_broker(&config, &store, &loaded, &controller_secret).await?;
         let addresses = addresses(&listener, broker.as_ref())?;
         let mqtt = addresses.mqtt;
         let own_address = Arc::new(OwnAddress::new(&config, addresses.http, addresses.https));
@@ -362,7 +363,7 @@ fn retention(config: &Config) -> Retention {
 
 type Started = (Option<Broker>, Option<mpsc::Receiver<BrokerEvent>>);
 
-async fn start_broker(config: &Config, store: &Store, secret: &str) -> Result<Started, StartError> {
+async fn start_broker(config: &Config, store: &Store, loaded: &Loaded, secret: &str) -> Result<Started, StartError> {
     if config.mqtt.broker != config::Broker::Embedded {
         return Ok((None, None));
     }
@@ -376,9 +377,7 @@ async fn start_broker(config: &Config, store: &Store, secret: &str) -> Result<St
         discovery: Some(config.homeassistant.prefix.clone()),
         limits,
     };
-    // Until the hub has told who else there is, only the controller itself gets in.
-    let mut directory = Directory::new();
-    directory.controller(SecretHash::of(secret).0);
+    let directory = directory(&loaded.access, &config.accounts, &loaded.join_token, SecretHash::of(secret));
     let (broker, events) = Broker::start(broker, directory).await?;
     Ok((Some(broker), Some(events)))
 }

@@ -16,7 +16,7 @@ impl Hub {
     }
 
     /// Ends a session whose credential is gone or changed, or whose rights shrank; others get their new rights.
-    fn review(&mut self, slot: u32) {
+    pub(super) fn review(&mut self, slot: u32) {
         let Some(session) = self.sessions[slot as usize].as_mut() else { return };
         match self.directory.identify(&session.user_name, &session.secret) {
             Some(identity) if !session.identity.exceeds(&identity) => {

@@ -196,11 +196,18 @@ fn requests(mut section: Section<'_>) -> Option<Requests> {
 /// The broker's bounds are the broker's to understand: each key is shown to its type alone, so that each mistake has its line.
 fn limits(mut section: Section<'_>) -> serde_json::Map<String, serde_json::Value> {
     let mut limits = serde_json::Map::new();
-    for (key, item) in section.take_all() {
-        match limit(&key, &item) {
-            Ok(value) => drop(limits.insert(key, value)),
+    let entries = section.take_all();
+    for (key, item) in &entries {
+        match limit(key, item) {
+            Ok(value) => drop(limits.insert(key.clone(), value)),
             Err(sentence) => section.problem_at(&item.place, &sentence),
         }
+    }
+    // Each by itself is a number; whether it makes sense is the broker's to say, too.
+    let understood = serde_json::from_value::<pistat_broker::Limits>(limits.clone().into()).unwrap_or_default();
+    for (key, sentence) in understood.problems() {
+        let place = entries.iter().find(|(name, _)| name == key).map(|(_, item)| &item.place);
+        place.inspect(|place| section.problem_at(place, &sentence));
     }
     limits
 }

@@ -77,6 +77,7 @@ cert = '/nonexistent/cert'
 [mqtt.limits]
 conections = 5
 packet_bytes = 'big'
+in_flight = 0
 [runs]
 expires = '10 minutes'
 per_machine = 0
@@ -104,20 +105,21 @@ name = 'controller'
         "pistat.toml:12: cert: /nonexistent/cert cannot be read",
         "pistat.toml:14: unknown key conections in [mqtt.limits]; did you mean connections?",
         "pistat.toml:15: packet_bytes: invalid type: string",
+        "pistat.toml:16: in_flight: 0 is too small: 1 is the least",
         "pistat.toml:12: mqtt.tls needs both cert and key; key is missing",
-        "pistat.toml:17: expires: \"10 minutes\" is no duration",
-        "pistat.toml:18: per_machine: 0 is out of range: it is 1 to 64",
-        "pistat.toml:20: discovery must be true or false, not \"yes\"",
-        "pistat.toml:23: publish: \"a/#/b\" is no topic filter",
+        "pistat.toml:18: expires: \"10 minutes\" is no duration",
+        "pistat.toml:19: per_machine: 0 is out of range: it is 1 to 64",
+        "pistat.toml:21: discovery must be true or false, not \"yes\"",
+        "pistat.toml:24: publish: \"a/#/b\" is no topic filter",
         "[[account]] Zigbee2MQTT is there twice",
-        "pistat.toml:27: name: controller is Pi Stat's own name",
+        "pistat.toml:28: name: controller is Pi Stat's own name",
         "[[account]] needs a name",
         "PISTAT_RUN__KEEP: unknown key run; did you mean runs?",
         "PISTAT_RUNS__KEEP: keep: 1s is out of range: it is 1d to",
     ] {
         assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}\n{}", problems.join("\n"));
     }
-    assert_eq!(problems.len(), 20, "{}", problems.join("\n"));
+    assert_eq!(problems.len(), 21, "{}", problems.join("\n"));
     assert!(!problems.join("\n").contains("secret"));
 }
 
