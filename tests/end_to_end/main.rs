@@ -21,5 +21,6 @@ mod promises;
 mod proxies;
 mod refusals;
 mod requests;
+mod sessions;
 mod soak;
 mod survival;

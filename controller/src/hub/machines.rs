@@ -17,7 +17,9 @@ use pistat_protocol::{
 use super::{
     After, AfterAccess, Hub,
     ask::{Refused, Reply},
-    refuse, tell,
+    refuse,
+    repeats::{Line, Repeated, source},
+    tell,
 };
 use crate::{
     access::{AccessChange, Caller},
@@ -251,16 +253,19 @@ impl Hub {
                 (Severity::Info, account, format!("disconnected: {reason}"))
             }
             BrokerEvent::Refused { user_name, peer, reason, .. } => {
-                (Severity::Warning, user_name, format!("refused from {}: {reason}", peer.ip()))
+                let text = format!("refused from {}: {reason}", peer.ip());
+                return self.refused(Repeated::Connect, source(peer.ip()), &user_name, &text);
             }
             BrokerEvent::TakenOver { account, client_id, peer, previous } => {
                 return self.taken_over(&account, &client_id, peer, previous);
             }
             BrokerEvent::PublishRefused { account, topic, reason, .. } => {
-                (Severity::Warning, account, format!("may not publish to {topic}: {reason}"))
+                let text = format!("may not publish to {topic}: {reason}");
+                return self.refused(Repeated::Publish, account.clone(), &account, &text);
             }
             BrokerEvent::SubscribeRefused { account, filter, reason, .. } => {
-                (Severity::Warning, account, format!("may not subscribe to {filter}: {reason}"))
+                let text = format!("may not subscribe to {filter}: {reason}");
+                return self.refused(Repeated::Subscribe, account.clone(), &account, &text);
             }
             BrokerEvent::SessionEnded { account, reason, .. } => {
                 (Severity::Warning, account, format!("session ended: {reason}"))
@@ -275,6 +280,18 @@ impl Hub {
         if account != "controller" {
             self.event(EventKind::Mqtt, severity, None, None, Some(&clean(&account)), clean(&text));
         }
+    }
+
+    /// Somebody was refused at the broker, who may come again at once and for ever.
+    fn refused(&mut self, what: Repeated, source: String, account: &str, text: &str) {
+        let line = Line {
+            kind: EventKind::Mqtt,
+            severity: Severity::Warning,
+            pi: None,
+            account: Some(clean(account)),
+            text: clean(text),
+        };
+        self.repeated_event(what, source, line);
     }
 
     /// A machine's session taken over from another address is a cloned card until somebody says otherwise.

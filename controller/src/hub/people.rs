@@ -22,7 +22,9 @@ use pistat_protocol::{
 use super::{
     After, AfterAccess, Hub,
     ask::{Refused, Reply},
-    refuse, tell,
+    refuse,
+    repeats::{Line, Repeated, source},
+    tell,
 };
 use crate::{
     access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, SecretHash, SessionRecord},
@@ -231,8 +233,14 @@ impl Hub {
             None => 8,
         };
         if count == 3 {
-            let text = format!("refused from {address}: bad credentials, three times");
-            self.event(EventKind::Access, Severity::Warning, None, None, None, text);
+            let line = Line {
+                kind: EventKind::Access,
+                severity: Severity::Warning,
+                pi: None,
+                account: None,
+                text: format!("refused from {address}: bad credentials, three times"),
+            };
+            self.repeated_event(Repeated::Credentials, source(address), line);
         }
         tell(reply, Duration::from_millis(50).saturating_mul(1 << count.min(10)).min(MAX_DELAY));
     }
@@ -412,14 +420,14 @@ impl Hub {
                 self.store_access(vec![change], AfterAccess::Enrolled { pi: pi.clone(), nonce, secret_sha256, serial });
             }
             Err(refusal) => {
-                self.event(
-                    EventKind::Access,
-                    Severity::Warning,
-                    Some(pi),
-                    None,
-                    None,
-                    format!("enrolment refused: {refusal}"),
-                );
+                let line = Line {
+                    kind: EventKind::Access,
+                    severity: Severity::Warning,
+                    pi: Some(pi.clone()),
+                    account: None,
+                    text: format!("enrolment refused: {refusal}"),
+                };
+                self.repeated_event(Repeated::Enrolment, pi.key(), line);
                 let answer = EnrollAnswer::Refused { error: refusal.to_string(), nonce: request.nonce };
                 self.publish(&Topic::EnrollResponse(pi.clone()), encode(&answer), 1, false);
             }

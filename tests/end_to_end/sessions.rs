@@ -1,0 +1,103 @@
+//! Sessions from their first byte to their last: what opens one, what ends it, and what a flood of refusals does to everybody else. All of it is about
+//! the controller's own broker and server.
+
+use std::net::SocketAddr;
+
+use pistat_protocol::{
+    api::AcceptedRuns,
+    dashboard::{ClientMessage, MachineStatus, ServerMessage},
+    task::RunState,
+};
+use pistat_tests::{Feed, Http, Mqtt, PATIENCE, Stack, eventually, mqtt::Heard};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// Levels of the protocol.
+const V311: u8 = 4;
+const V5: u8 = 5;
+
+/// How many guess at a time.
+const STRANGERS: usize = 20;
+
+/// How many commands of one browser may be at work.
+const COMMANDS: u32 = 16;
+
+/// Guesses are answered at once, so that a test need not wait for them.
+const HASTY: &str = "[mqtt.limits]\nrefusal_delay_milliseconds = 1\nrefusal_delay_max_milliseconds = 1\n";
+
+/// A CONNECT with a clean start.
+fn connect_packet(level: u8, client_id: &str, credentials: Option<(&str, &str)>) -> Vec<u8> {
+    let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+    let (flags, fields) = match credentials {
+        Some((user, password)) => (0b1100_0010, [text(user), text(password)].concat()),
+        None => (0b0000_0010, Vec::new()),
+    };
+    let properties: &[u8] = if level == V5 { &[0] } else { &[] };
+    let body = [&text("MQTT")[..], &[level, flags, 0, 60], properties, &text(client_id), &fields].concat();
+    let mut packet = vec![0x10];
+    let length = u8::try_from(body.len() % 128).unwrap();
+    packet.extend(if body.len() < 128 {
+        vec![length]
+    } else {
+        vec![length | 128, u8::try_from(body.len() / 128).unwrap()]
+    });
+    [packet, body].concat()
+}
+
+/// Publishes where it may not, as fast as the broker reads, until it is aborted.
+async fn refused_without_end(address: SocketAddr, user: &str, token: &str) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&connect_packet(V311, "flood", Some((user, token)))).await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 0]);
+    let topic = b"pistat/pi-1/status";
+    let length = u8::try_from(topic.len()).unwrap();
+    let packet = [&[0x30, length + 3, 0, length][..], topic, b"x"].concat();
+    let flood = packet.repeat(1000);
+    while stream.write_all(&flood).await.is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_without_end_neither_fill_the_log_nor_stop_the_clock_and_are_all_counted() {
+    let stack = Stack::builder().embedded().config(HASTY).start().await;
+    let http = stack.http();
+    let (_, viewer) = stack.account("vera", "viewer").await;
+    let _away = stack.fake_agent("pi-1").await.vanish().await;
+    eventually("pi-1 is away", PATIENCE, async || {
+        let machine = http.machine("pi-1").await?;
+        if machine.status == MachineStatus::Offline { Ok(()) } else { Err(format!("{machine:?}")) }
+    })
+    .await;
+    let address = stack.said.mqtt;
+    let flood = tokio::spawn(async move { refused_without_end(address, "vera", &viewer).await });
+    http.event(&["may not publish to pistat/pi-1/status"], PATIENCE).await;
+    // The clock goes on: what waits for an absent machine expires in the midst of it.
+    let body = json!({"task": "uptime", "target": "pi-1", "expires": "1s"});
+    let accepted: AcceptedRuns = http.post("/api/runs", body).await.json();
+    assert_eq!(http.ended(accepted.runs[0], PATIENCE).await.state, RunState::Expired);
+    assert!(!flood.is_finished(), "it went on all the time");
+    flood.abort();
+    // Strangers, with a new name for each guess.
+    let guess = |number| async move { Mqtt::connect(address, &format!("guess-{number}"), "wrong").await.is_err() };
+    let guesses: Vec<_> = (0..STRANGERS).map(|number| tokio::spawn(guess(number))).collect();
+    for guess in guesses {
+        assert!(guess.await.unwrap());
+    }
+    let events = http.events().await;
+    let told = |words: &str| events.iter().filter(|event| event.text.contains(words)).count();
+    // The first of each, and one a minute at most.
+    assert!((1..=4).contains(&told("may not publish")), "{}", told("may not publish"));
+    assert!((1..=4).contains(&told("refused from 127.0.0.1")), "{}", told("refused from 127.0.0.1"));
+    assert!(counter(&http, "pistat_broker_publishes_refused_total").await > 10_000);
+    assert_eq!(counter(&http, "pistat_broker_credentials_refused_total").await, STRANGERS as u64);
+}
+
+async fn counter(http: &Http, name: &str) -> u64 {
+    let page = http.get("/metrics").await.body;
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("{name} is not on the page"))
+}
