@@ -9,7 +9,7 @@ use tokio::{
     task::JoinSet,
     time::{interval, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::SecretHash,
@@ -111,6 +111,7 @@ pub struct Controller {
     /// The parts that have ended.
     ended: HashSet<&'static str>,
     broker: Option<Broker>,
+    sockets: TaskTracker,
     stop: Stop,
 }
 
@@ -146,7 +147,7 @@ impl Controller {
         let addresses = addresses(&listener, broker.as_ref())?;
         let mqtt = addresses.mqtt;
 
-        let stop = Stop::default();
+        let (stop, sockets) = (Stop::default(), TaskTracker::new());
         let (heard_sender, heard) = mpsc::channel(bridge::INCOMING);
         let (outgoing_sender, outgoing) = mpsc::channel(bridge::OUTGOING);
         let (asks_sender, asks) = mpsc::channel(ASKS);
@@ -223,6 +224,7 @@ impl Controller {
             downloads,
             mqtt,
             stop: stop.web.clone(),
+            sockets: sockets.clone(),
         };
         spawn(&mut parts, "the web server", {
             let stop = stop.web.clone();
@@ -232,7 +234,7 @@ impl Controller {
             // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.
             let _ = timeout(GRACE, is_ready).await;
         }
-        Ok(Self { addresses, welcome, signals, reload, parts, ended: HashSet::new(), broker, stop })
+        Ok(Self { addresses, welcome, signals, reload, parts, ended: HashSet::new(), broker, sockets, stop })
     }
 
     /// Where it listens.
@@ -280,6 +282,9 @@ impl Controller {
         {
             tracing::warn!("the broker did not end in time");
         }
+        // Who does not take the last words goes without them.
+        self.sockets.close();
+        let _ = timeout(web::LAST_WORDS, self.sockets.wait()).await;
     }
 
     /// Waits until a part has ended, or the time for it is over.

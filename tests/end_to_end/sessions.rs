@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use futures_util::{SinkExt, StreamExt};
 use pistat_protocol::{
     api::AcceptedRuns,
     dashboard::{ClientMessage, MachineStatus, ServerMessage},
@@ -14,10 +15,19 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
+};
 
 /// Levels of the protocol.
 const V311: u8 = 4;
 const V5: u8 = 5;
+
+/// Reason codes of MQTT 5, and the return code of 3.1.1.
+const SHUTTING_DOWN: u8 = 0x8B;
+const NOT_AUTHORIZED: u8 = 0x87;
+const NOT_AUTHORIZED_V311: u8 = 5;
 
 /// How many guess at a time.
 const STRANGERS: usize = 20;
@@ -45,6 +55,81 @@ fn connect_packet(level: u8, client_id: &str, credentials: Option<(&str, &str)>)
         vec![length | 128, u8::try_from(body.len() / 128).unwrap()]
     });
     [packet, body].concat()
+}
+
+/// MQTT over WebSocket, byte by byte.
+struct Wire(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Wire {
+    /// Opens `/mqtt` as this client would, with its cookie or token in the handshake.
+    async fn open(http: &Http) -> Self {
+        let mut request = format!("{}/mqtt", http.base().replacen("http", "ws", 1)).into_client_request().unwrap();
+        let protocol = ("Sec-WebSocket-Protocol", "mqtt".to_owned());
+        for (name, value) in http.credential_header().into_iter().chain([protocol, ("Origin", http.base().to_owned())])
+        {
+            request.headers_mut().insert(name, HeaderValue::from_str(&value).unwrap());
+        }
+        Self(tokio_tungstenite::connect_async(request).await.expect("/mqtt opens for anybody").0)
+    }
+
+    async fn send(&mut self, packet: Vec<u8>) {
+        self.0.send(Message::binary(packet)).await.expect("the socket is open");
+    }
+
+    /// The next packet; `None` when the server has closed the socket.
+    async fn packet(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.0.next()).await.expect("something comes in time");
+            match message {
+                Some(Ok(Message::Binary(packet))) => return Some(packet.to_vec()),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// A client that has been let in.
+    async fn connected(http: &Http, user: &str, token: &str) -> Self {
+        let mut wire = Self::open(http).await;
+        wire.send(connect_packet(V5, "wire", Some((user, token)))).await;
+        let answer = wire.packet().await.expect("an answer");
+        assert_eq!((answer[0], answer[3]), (0x20, 0), "{answer:?}");
+        wire
+    }
+
+    /// The reason of a DISCONNECT, after which the socket is closed.
+    async fn farewell(&mut self) -> u8 {
+        let packet = self.packet().await.expect("a farewell comes before the end");
+        assert_eq!(packet[0], 0xE0, "{packet:?}");
+        assert_eq!(self.packet().await, None, "then the socket is closed");
+        packet[2]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_says_goodbye_over_websocket_too_and_leaves_no_agent_offline() {
+    let mut stack = Stack::builder().embedded().start().await;
+    let http = stack.http();
+    // A real agent over http://, and a program over ws://; whoever looks on over plain MQTT hears everything to the end.
+    let agent = stack.agent("pi-1").online(&http).await;
+    let mut wire = Wire::connected(&stack.anonymous(), "admin", &stack.admin_token()).await;
+    let mut onlooker = stack.mqtt("admin", &stack.admin_token()).await;
+    onlooker.granted(&["pistat/pi-1/status"]).await;
+    let (stopped, farewell) = tokio::join!(stack.stop(), wire.farewell());
+    assert_eq!((stopped, farewell), (0, SHUTTING_DOWN));
+    loop {
+        match onlooker.next(PATIENCE).await.expect("the broker ends") {
+            Heard::Message(message) => assert_eq!(&message.payload[..], b"online", "a stop is no power cut"),
+            Heard::Ended(reason) => break assert_eq!(reason, "ServerShuttingDown"),
+            _ => {}
+        }
+    }
+    stack.restart().await;
+    agent.sampled(&http).await;
+    let events = http.events().await;
+    let offline = |text: &str| text.starts_with("offline");
+    assert!(!events.iter().any(|event| offline(&event.text)), "{events:#?}");
+    assert_eq!(http.machine("pi-1").await.unwrap().status, MachineStatus::Online);
 }
 
 /// Publishes where it may not, as fast as the broker reads, until it is aborted.
