@@ -36,6 +36,8 @@ pub(super) enum Repeated {
     Credentials,
     /// An enrolment is refused.
     Enrolment,
+    /// Two machines use one name.
+    Twins,
 }
 
 /// A line of the audit log.
