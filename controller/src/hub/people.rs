@@ -140,17 +140,7 @@ impl Hub {
         match after {
             AfterAccess::Done(reply) => tell(reply, ()),
             AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
-            AfterAccess::SignedIn(reply, caller, cookie) => {
-                self.event(
-                    EventKind::Access,
-                    Severity::Info,
-                    None,
-                    None,
-                    Some(caller.account.as_str()),
-                    "signed in".into(),
-                );
-                tell(reply, (caller, cookie));
-            }
+            AfterAccess::SignedIn(reply, caller, cookie) => self.signed_in(reply, caller, cookie),
             AfterAccess::Enrolled { pi, nonce, secret_sha256, serial } => {
                 self.enrolled(&pi, nonce, secret_sha256, serial);
             }
@@ -195,7 +185,18 @@ impl Hub {
         let caller =
             Caller { account: account.name.clone(), role: account.role, credential: Credential::Session(hash) };
         let session = SessionRecord { account: account.name, created_at: self.now.wall };
-        self.store_access(vec![AccessChange::PutSession(hash, session)], AfterAccess::SignedIn(reply, caller, cookie));
+        let change = AccessChange::PutSession { cookie: hash, session, token: account.token_sha256 };
+        self.store_access(vec![change], AfterAccess::SignedIn(reply, caller, cookie));
+    }
+
+    fn signed_in(&mut self, reply: Reply<(Caller, String)>, caller: Caller, cookie: String) {
+        if !self.access.still_holds(&caller) {
+            let sentence = "the account was changed while you signed in: sign in with its new token";
+            return refuse(reply, Refused { status: 401, detail: sentence.into() });
+        }
+        let by = Some(caller.account.as_str());
+        self.event(EventKind::Access, Severity::Info, None, None, by, "signed in".into());
+        tell(reply, (caller, cookie));
     }
 
     pub(super) fn sign_out(&mut self, session: SecretHash, reply: Reply<()>) {
