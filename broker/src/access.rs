@@ -64,6 +64,11 @@ impl Access {
         topic.ends_with("/task/request") && filter::matches(&self.requests, topic)
     }
 
+    /// Whether this is a topic of enrolment.
+    pub(crate) fn is_enrolment(&self, topic: &str) -> bool {
+        topic.starts_with(&*self.own_system)
+    }
+
     /// Whether this is a machine's newest sample: it comes often and is written to disk rarely.
     pub(crate) fn is_telemetry(&self, topic: &str) -> bool {
         self.levels_of_machine(topic).is_some_and(|(_, rest)| rest == "stats")

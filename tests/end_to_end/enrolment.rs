@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pistat_protocol::{api::NewToken, order::JoinToken};
-use pistat_tests::{PATIENCE, Stack, eventually, fake_agent::Identity, steadily};
+use pistat_tests::{Mqtt, PATIENCE, Stack, eventually, fake_agent::Identity, steadily};
 use serde_json::json;
 
 const SECRET: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -105,12 +105,15 @@ mod embedded_only {
         let http = stack.http();
         let mut agent = stack.agent("pi-1").online(&http).await;
         let old = stack.join_token();
+        let mut squatter = Mqtt::connect(stack.said.mqtt, "pi-1", &old).await.expect("the token is good");
         let said = stack.cli(&["join-token", "rotate"]).await;
         let new = said.stdout.trim().to_owned();
         assert_ne!(old, new);
         assert_eq!(stack.cli(&["join-token", "show"]).await.stdout.trim(), new);
         Identity::enrol(stack.said.mqtt, "pi-2", &old).await.expect_err("the old token has ended");
         Identity::enrol(stack.said.mqtt, "pi-2", &new).await.expect("the new one works");
+        // Who came with it in time, even under the name of a machine that is enrolled, does not stay to wait for its reset.
+        assert!(squatter.ended().await.contains("NotAuthorized"), "it ends with its token");
         agent.restart();
         agent.sampled(&http).await;
     }

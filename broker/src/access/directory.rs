@@ -149,10 +149,12 @@ impl Directory {
         may_join.then_some(Identity::Joining(pi))
     }
 
-    /// Whether this joining machine is an enrolled one by now.
-    pub(crate) fn has_just_enrolled(&self, identity: &Identity) -> bool {
-        let Identity::Joining(pi) = identity else { return false };
-        matches!(self.principals.get(&pi.key()), Some(Principal { identity: Identity::Agent(_), .. }))
+    /// The secret of an enrolled machine.
+    pub(crate) fn agent_secret(&self, pi: &PiId) -> Option<&SecretHash> {
+        match self.principals.get(&pi.key())? {
+            Principal { identity: Identity::Agent(_), secret } => Some(secret),
+            _ => None,
+        }
     }
 
     fn is_join_token(&self, pi_key: &str, secret: &Secret) -> Choice {

@@ -370,6 +370,8 @@ impl Session {
             expiry_seconds: 0,
             is_on_disk: false,
             has_queue_on_disk: false,
+            asked_secret: None,
+            answer_until: None,
         }
     }
 }
