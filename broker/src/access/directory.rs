@@ -157,6 +157,16 @@ impl Directory {
         }
     }
 
+    /// Who has this name, without regard to case.
+    pub(crate) fn named(&self, user_name: &str) -> Option<&Identity> {
+        self.principals.get(&user_name.to_ascii_lowercase()).map(|principal| &principal.identity)
+    }
+
+    /// Everybody but the controller.
+    pub(crate) fn clients(&self) -> impl Iterator<Item = &Identity> {
+        self.principals.values().map(|principal| &principal.identity).filter(|who| **who != Identity::Controller)
+    }
+
     fn is_join_token(&self, pi_key: &str, secret: &Secret) -> Choice {
         let of_this_pi = self.pi_join_tokens.iter().filter(|(pi, _)| pi == pi_key).map(|(_, hash)| hash);
         let mut found = Choice::from(0);
