@@ -186,3 +186,45 @@ async fn counter(http: &Http, name: &str) -> u64 {
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     value.unwrap_or_else(|| panic!("{name} is not on the page"))
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn completions_count_among_what_one_browser_may_have_at_work() {
+    let stack = Stack::builder().embedded().start().await;
+    let mut feed = stack.feed().await;
+    feed.machines().await;
+    // Each of them waits for a yes or no.
+    for id in 0..COMMANDS {
+        feed.send(&ClientMessage::Command { id, line: "task run careful".into() }).await;
+    }
+    let mut asked = 0;
+    feed.until("every command asks", |message| {
+        asked += u32::from(matches!(message, ServerMessage::Ask { .. }));
+        (asked == COMMANDS).then_some(())
+    })
+    .await;
+    let complete = |id| ClientMessage::Complete { id, line: "task ru".into(), cursor: 7 };
+    feed.send(&complete(100)).await;
+    feed.send(&ClientMessage::Confirm { id: 0, yes: false }).await;
+    feed.until("the first command is done", |message| {
+        assert!(!matches!(message, ServerMessage::Completions { .. }), "one more than may be at work");
+        matches!(message, ServerMessage::Done { id: 0, .. }).then_some(())
+    })
+    .await;
+    // There is room again.
+    let mut id = 100;
+    eventually("a completion is answered", PATIENCE, async || {
+        id += 1;
+        feed.send(&complete(id)).await;
+        feed.send(&ClientMessage::Ping { id }).await;
+        let answered = feed
+            .until("an answer", |message| match message {
+                ServerMessage::Completions { id: answered, .. } => Some(Some(*answered)),
+                ServerMessage::Pong { .. } => Some(None),
+                _ => None,
+            })
+            .await;
+        assert_ne!(answered, Some(100), "what there was no room for is not answered later");
+        if answered.is_some() { Ok(()) } else { Err("none") }
+    })
+    .await;
+}
