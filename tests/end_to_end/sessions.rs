@@ -132,6 +132,62 @@ async fn a_clean_stop_says_goodbye_over_websocket_too_and_leaves_no_agent_offlin
     assert_eq!(http.machine("pi-1").await.unwrap().status, MachineStatus::Online);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_over_websocket_takes_the_credentials_of_connect_and_never_a_cookie_or_a_header() {
+    let stack = Stack::builder().embedded().config(HASTY).start().await;
+    let cookie = stack.anonymous().post("/api/login", json!({"token": stack.admin_token()})).await.cookie.unwrap();
+    for http in [stack.anonymous().cookie(&cookie), stack.http()] {
+        assert_eq!(http.get("/api/me").await.status, 200, "the credential itself is good");
+        for (level, code) in [(V311, NOT_AUTHORIZED_V311), (V5, NOT_AUTHORIZED)] {
+            let mut wire = Wire::open(&http).await;
+            wire.send(connect_packet(level, "x", None)).await;
+            let answer = wire.packet().await.expect("the protocol's own refusal");
+            assert_eq!((answer[0], answer[3]), (0x20, code), "{answer:?}");
+            assert_eq!(wire.packet().await, None, "then the socket is closed");
+        }
+        let mut wire = Wire::open(&http).await;
+        wire.send(connect_packet(V5, "x", Some(("admin", "wrong")))).await;
+        assert_ne!(wire.packet().await.expect("a refusal")[3], 0);
+    }
+    drop(Wire::connected(&stack.anonymous(), "admin", &stack.admin_token()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removing_rotating_or_demoting_an_account_ends_its_mqtt_over_websocket_and_its_sign_in_links() {
+    let stack = Stack::builder().embedded().start().await;
+    for verb in ["remove", "rotate", "demote"] {
+        let (boss, token) = stack.account("olga", "admin").await;
+        let link: Value = boss.send("POST", "/api/login-links", None).await.json();
+        let mut wire = Wire::connected(&stack.anonymous(), "olga", &token).await;
+        let reply = match verb {
+            "remove" => stack.http().send("DELETE", "/api/accounts/olga", None).await,
+            "rotate" => stack.http().send("POST", "/api/accounts/olga/rotate", None).await,
+            _ => stack.http().post("/api/accounts/olga/rotate", json!({"role": "viewer"})).await,
+        };
+        assert!(reply.status < 300, "{verb}: {reply:?}");
+        assert_eq!(wire.farewell().await, NOT_AUTHORIZED, "{verb}");
+        let code = json!({"code": link["code"]});
+        assert_eq!(stack.anonymous().post("/api/login", code).await.status, 401, "{verb}: its link is void");
+        if verb != "remove" {
+            let new = reply.json::<Value>()["token"].as_str().unwrap().to_owned();
+            drop(Wire::connected(&stack.anonymous(), "olga", &new).await);
+            stack.http().send("DELETE", "/api/accounts/olga", None).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_origin_or_of_none_cannot_use_a_session() {
+    let stack = Stack::builder().embedded().start().await;
+    let cookie = stack.anonymous().post("/api/login", json!({"token": stack.admin_token()})).await.cookie.unwrap();
+    let browser = stack.anonymous().cookie(&cookie);
+    let other_port = browser.base().rsplit_once(':').unwrap().0.to_owned() + ":1";
+    for origin in [None, Some("null"), Some("http://evil.example"), Some(&*other_port)] {
+        assert_eq!(Feed::connect_from(&browser, origin).await.err(), Some(403), "{origin:?}");
+    }
+    assert!(Feed::connect(&browser).await.is_ok());
+}
+
 /// Publishes where it may not, as fast as the broker reads, until it is aborted.
 async fn refused_without_end(address: SocketAddr, user: &str, token: &str) {
     let mut stream = TcpStream::connect(address).await.unwrap();
