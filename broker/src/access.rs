@@ -20,6 +20,9 @@ use pistat_protocol::topic::Topics;
 use crate::filter;
 use crate::retained::Origin;
 
+/// Where answers may go that are nobody's in particular, under the prefix.
+const REPLIES: &str = "reply/";
+
 pub(crate) use directory::Secret;
 pub use directory::{CONTROLLER_USER, Directory, Identity, SecretHash};
 use table::{
@@ -65,6 +68,11 @@ impl Access {
         topic.ends_with("/task/request") && filter::matches(&self.requests, topic)
     }
 
+    /// Whether this is a topic of enrolment.
+    pub(crate) fn is_enrolment(&self, topic: &str) -> bool {
+        topic.starts_with(&*self.own_system)
+    }
+
     /// Whether this is a machine's newest sample: it comes often and is written to disk rarely.
     pub(crate) fn is_telemetry(&self, topic: &str) -> bool {
         self.levels_of_machine(topic).is_some_and(|(_, rest)| rest == "stats")
@@ -105,6 +113,15 @@ impl Access {
                 by_role || (self.is_open_to_rules(topic, true) && publish.iter().any(|f| filter::matches(f, topic)))
             }
         }
+    }
+
+    /// Whether an answer to `account` on this topic lends it nothing: it may receive there, and it could say the same there itself, or nobody else
+    /// would hear it. Under `<prefix>/reply/` everybody hears answers and nobody obeys them.
+    pub(crate) fn may_be_answered(&self, directory: &Directory, account: &str, topic: &str) -> bool {
+        let Some(who) = directory.named(account) else { return false };
+        let is_reply = topic.strip_prefix(&*self.own).is_some_and(|rest| rest.starts_with(REPLIES));
+        let is_heard_by_others = || directory.clients().any(|other| other != who && self.may_receive(other, topic));
+        self.may_receive(who, topic) && (is_reply || self.may_publish(who, topic) || !is_heard_by_others())
     }
 
     /// Whether `who` may receive messages on this topic.

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::BrokerError;
-use crate::access::{Directory, Identity, Secret};
+use crate::access::{Directory, Identity, Secret, SecretHash};
 use crate::front::Front;
 use crate::message::{Message, SessionId};
 use crate::outbox::{End, Outbox};
@@ -176,6 +176,10 @@ struct Session {
     is_unsure: bool,
     /// Bytes that wait for it while its client is away; `None` while it is not counted among those.
     away_bytes: Option<usize>,
+    /// The hash of the secret with which a joining machine asked to be enrolled.
+    asked_secret: Option<SecretHash>,
+    /// Until when it may wait for the answer, once that secret is in force.
+    answer_until: Option<u64>,
 }
 
 /// Whose session: the account and the client id.
@@ -262,6 +266,7 @@ impl Hub {
 
     fn on_frame(&mut self, frame: Bytes) {
         if let Some(message) = Message::open(frame) {
+            self.note_enrolment(&message);
             self.deliver(&Arc::new(message));
         } else {
             tracing::error!("an envelope of the log cannot be read");
@@ -275,6 +280,7 @@ impl Hub {
     fn on_tick(&mut self) {
         let now_ms = self.front.clock.now_ms();
         self.expire_sessions(now_ms);
+        self.review_enrolled(now_ms);
         self.publish_due_wills(now_ms);
         self.end_stalled_sessions(now_ms);
         self.note_caught_up();

@@ -316,6 +316,11 @@ impl BrokerHandle {
         self.front.directory.send_replace(Arc::new(directory));
     }
 
+    /// Whether the owner, who may publish everywhere, may answer an account's request on this topic without lending it that right.
+    pub fn may_answer(&self, account: &str, topic: &str) -> bool {
+        self.front.access.may_be_answered(&self.front.directory.borrow(), account, topic)
+    }
+
     /// Every counter, now.
     pub fn statistics(&self) -> Statistics {
         self.front.counters.read()

@@ -2,6 +2,8 @@
 //!
 //! A machine exists when it enrolled, when somebody gave it something, when it has an open run, or when it was heard. The label in force is a person's, else the agent's, else the pi-id.
 
+mod boots;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -15,6 +17,7 @@ use pistat_protocol::{
     time::Timestamp,
 };
 
+use self::boots::Boots;
 use crate::{
     history::History,
     store::{Given, GivenChange},
@@ -60,6 +63,7 @@ struct State {
     offline_since: Option<Instant>,
     status: MachineStatus,
     history: History,
+    boots: Boots,
 }
 
 impl State {
@@ -73,6 +77,7 @@ impl State {
             offline_since: Some(now.monotonic),
             status: MachineStatus::Offline,
             history: History::default(),
+            boots: Boots::default(),
         }
     }
 
@@ -178,6 +183,12 @@ impl Fleet {
     /// An agent told what its machine is.
     pub fn info(&mut self, pi: &PiId, info: Info, now: Now) -> Heard {
         self.change(pi, now, |state| state.info = Some(info))
+    }
+
+    /// What an agent told was live: both machines, in words, if two are alive under this pi-id.
+    pub fn twins(&mut self, pi: &PiId) -> Option<String> {
+        let State { info, boots, .. } = self.machines.get_mut(pi)?;
+        boots.heard(info.as_ref()?)
     }
 
     /// An agent sent a sample. A live one is proof that it is connected.

@@ -10,6 +10,7 @@ pub mod histogram;
 mod homeassistant;
 mod machines;
 mod people;
+mod repeats;
 mod schedule;
 mod tasks;
 
@@ -207,6 +208,7 @@ pub(crate) struct Hub {
     watches: HashMap<PiId, Instant>,
     codes: people::Codes,
     bad_credentials: HashMap<IpAddr, (u32, Instant)>,
+    repeats: repeats::Repeats,
     enrolling: std::collections::HashSet<PiId>,
     pulse: Pulse,
     accepted_messages: u64,
@@ -277,6 +279,7 @@ impl Hub {
             watches: HashMap::new(),
             codes: people::Codes::default(),
             bad_credentials: HashMap::new(),
+            repeats: repeats::Repeats::default(),
             enrolling: std::collections::HashSet::new(),
             pulse: Pulse::default(),
             accepted_messages: 0,
@@ -323,6 +326,8 @@ impl Hub {
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                // Before all that others decide the rate of, which may always have more.
+                _ = tick.tick() => Event::Tick,
                 Ok(permit) = inputs.outgoing.reserve(), if !self.outbox.is_empty() => {
                     self.publish_next(permit);
                     continue;
@@ -333,7 +338,6 @@ impl Hub {
                 _ = inputs.heard.recv_many(&mut batch, TURN) => Event::Heard(std::mem::take(&mut batch)),
                 Some(event) = receive(&mut inputs.broker) => Event::Broker(event),
                 Some(catalogue) = inputs.catalogue.recv() => Event::Catalogue(catalogue),
-                _ = tick.tick() => Event::Tick,
             };
             self.now = Now::get();
             self.handle(event);
@@ -364,6 +368,8 @@ impl Hub {
 
     fn say_goodbye(&mut self) {
         self.now = Now::get();
+        let repeats = self.repeats.rest(self.now.monotonic);
+        repeats.into_iter().for_each(|line| self.line(line));
         self.event(EventKind::System, Severity::Info, None, None, None, "controller stopped".into());
         self.commit_turn();
     }
@@ -533,6 +539,17 @@ impl Hub {
         self.writes.push(RegisterWrite::Event(event));
     }
 
+    fn line(&mut self, line: repeats::Line) {
+        self.event(line.kind, line.severity, line.pi.as_ref(), None, line.account.as_deref(), line.text);
+    }
+
+    /// As [`Hub::event`], for what somebody else can make happen as often as they like.
+    fn repeated_event(&mut self, what: repeats::Repeated, source: String, line: repeats::Line) {
+        if let Some(line) = self.repeats.first(what, source, line, self.now.monotonic) {
+            self.line(line);
+        }
+    }
+
     fn catalogue_changed(&mut self, result: Result<Catalogue, Vec<Problem>>) {
         match result {
             Ok(catalogue) => {
@@ -563,6 +580,8 @@ impl Hub {
     }
 
     fn tick(&mut self) {
+        let repeats = self.repeats.due(self.now.monotonic);
+        repeats.into_iter().for_each(|line| self.line(line));
         for (pi, _) in self.fleet.tick(self.now) {
             self.push_machine(&pi);
         }

@@ -9,7 +9,7 @@ use tokio::{
     task::JoinSet,
     time::{interval, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::SecretHash,
@@ -118,6 +118,7 @@ pub struct Controller {
     /// The parts that have ended.
     ended: HashSet<&'static str>,
     broker: Option<Broker>,
+    sockets: TaskTracker,
     stop: Stop,
 }
 
@@ -154,7 +155,7 @@ impl Controller {
         let mqtt = addresses.mqtt;
         let own_address = Arc::new(OwnAddress::new(&config, addresses.http, addresses.https));
 
-        let stop = Stop::default();
+        let (stop, sockets) = (Stop::default(), TaskTracker::new());
         let (heard_sender, heard) = mpsc::channel(bridge::INCOMING);
         let (outgoing_sender, outgoing) = mpsc::channel(bridge::OUTGOING);
         let (asks_sender, asks) = mpsc::channel(ASKS);
@@ -233,6 +234,7 @@ impl Controller {
             mqtt,
             own_address: Arc::clone(&own_address),
             stop: stop.web.clone(),
+            sockets: sockets.clone(),
         };
         spawn(&mut parts, "the web server", {
             let (limits, stop) = (web.config.http.limits, stop.web.clone());
@@ -245,7 +247,7 @@ impl Controller {
             // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.
             let _ = timeout(GRACE, is_ready).await;
         }
-        Ok(Self { addresses, own_address, welcome, signals, reload, parts, ended: HashSet::new(), broker, stop })
+        Ok(Self { addresses, own_address, welcome, signals, reload, parts, ended: HashSet::new(), broker, sockets, stop })
     }
 
     /// Where it listens.
@@ -298,6 +300,9 @@ impl Controller {
         {
             tracing::warn!("the broker did not end in time");
         }
+        // Who does not take the last words goes without them.
+        self.sockets.close();
+        let _ = timeout(web::LAST_WORDS, self.sockets.wait()).await;
     }
 
     /// Waits until a part has ended, or the time for it is over.

@@ -34,7 +34,7 @@ use axum::{
 use pistat_broker::BrokerHandle;
 use pistat_protocol::account::Role;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::openapi::Description;
@@ -46,6 +46,7 @@ use crate::{
     own_address::OwnAddress,
     store::Reader,
 };
+pub(crate) use mqtt::LAST_WORDS;
 pub(crate) use server::{Listener, serve};
 
 /// The largest body that is read; the largest real one, an account with many rules, has a few kilobytes.
@@ -68,6 +69,8 @@ pub(crate) struct Web {
     pub(crate) mqtt: Option<SocketAddr>,
     pub(crate) own_address: Arc<OwnAddress>,
     pub(crate) stop: CancellationToken,
+    /// MQTT over WebSocket: these outlive the web server, and end with the broker.
+    pub(crate) sockets: TaskTracker,
 }
 
 impl Web {

@@ -314,3 +314,40 @@ fn rights_that_shrink_are_told_from_rights_that_grow() {
     assert!(Identity::Joining(pi("a")).exceeds(&Identity::Joining(pi("b"))));
     assert!(Identity::Controller.exceeds(&large) && small.exceeds(&Identity::Controller));
 }
+
+#[test]
+fn an_answer_goes_only_where_the_asker_could_speak_itself_or_nobody_else_listens() {
+    let access = Access::new(&Topics::default(), None);
+    let rules = |rules: &[&str]| rules.iter().map(|&rule| rule.to_owned()).collect::<Vec<_>>();
+    let mut directory = directory();
+    for (account, publish, subscribe) in [
+        ("script", &["script/#"][..], &["script/#", "reply/#"][..]),
+        ("lamps", &["zigbee2mqtt/#"], &["zigbee2mqtt/#"]),
+        ("onlooker", &[], &["zigbee2mqtt/#", "onlooker/#"]),
+        ("deaf", &["zigbee2mqtt/#"], &[]),
+    ] {
+        directory.account(name(account), Role::Operator, hash(account), rules(publish), rules(subscribe));
+    }
+    directory.account(name("bare"), Role::Admin, hash("bare"), vec![], vec![]);
+    for (account, topic, may) in [
+        // Answers that everybody may see.
+        ("bare", "pistat/reply/me", true),
+        ("onlooker", "pistat/reply/me", true),
+        // Its own topics, or those that nobody else hears.
+        ("script", "script/answer", true),
+        ("SCRIPT", "script/answer", true),
+        ("script", "reply/xyz", true),
+        ("onlooker", "onlooker/answer", true),
+        // A command for somebody else's lamp: for who may command it anyway.
+        ("lamps", "zigbee2mqtt/lamp/set", true),
+        ("onlooker", "zigbee2mqtt/lamp/set", false),
+        ("bare", "zigbee2mqtt/lamp/set", false),
+        ("script", "zigbee2mqtt/lamp/set", false),
+        // What the asker cannot hear is no answer.
+        ("deaf", "zigbee2mqtt/lamp/set", false),
+        ("bare", "nowhere/at/all", false),
+        ("nobody", "pistat/reply/me", false),
+    ] {
+        assert_eq!(access.may_be_answered(&directory, account, topic), may, "{account} {topic}");
+    }
+}

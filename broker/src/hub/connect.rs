@@ -356,6 +356,8 @@ impl Session {
             has_queue_on_disk: false,
             is_unsure: false,
             away_bytes: None,
+            asked_secret: None,
+            answer_until: None,
         }
     }
 }

@@ -210,12 +210,6 @@ async fn a_joining_machine_can_enroll_and_nothing_else() {
     assert_eq!(joining.publish(Message::new("pistat/pi-1/status", "online", 1)).await, 0x87);
     assert_eq!(controller.message().await.topic, "$pistat/enroll/pi-1/request");
     controller.publish(Message::new("$pistat/enroll/pi-1/response", "welcome", 1)).await;
-    // Its token is used up the moment it is enrolled; the answer reaches it all the same.
-    setup.handle().set_directory({
-        let mut directory = pistat_broker::Directory::new();
-        directory.agent("pi-1".parse().unwrap(), hash("pi-1"));
-        directory
-    });
     assert_eq!(joining.message().await.text(), "welcome");
 }
 
@@ -289,4 +283,48 @@ async fn who_waits_for_a_session_while_the_account_changes_does_not_get_it() {
     let rotated = Connect { password: Some("rotated".into()), ..Connect::v5("same").kept() };
     assert!(!setup.client(rotated).await.present);
     drop(old);
+}
+
+#[tokio::test]
+async fn a_token_that_has_ended_ends_its_connections_but_the_one_that_waits_for_the_answer_to_its_enrolment() {
+    let setup = Setup::with_limits(Limits { connect_seconds: 1, ..Limits::default() }).await;
+    let mut controller = setup.client(Connect::v5("c").user("controller")).await;
+    controller.subscribe(&[("$pistat/enroll/+/request", 1)]).await;
+    let join = |client_id: &str, user: &str, token: &str| Connect {
+        password: Some(token.into()),
+        ..Connect::v5(client_id).user(user)
+    };
+    let request = |secret: &str| {
+        let hash: String = hash(secret).iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = format!(r#"{{"secret_sha256":"{hash}","nonce":"n"}}"#);
+        Message::new("$pistat/enroll/pi-9/request", &text, 1)
+    };
+    let mut joining = setup.client(join("own", "pi-9", "only-nine")).await;
+    joining.subscribe(&[("$pistat/enroll/pi-9/response", 1)]).await;
+    // Others that came with the same token, or with the token of everybody under the name of a machine that is enrolled.
+    let mut others = [
+        setup.client(join("other", "pi-9", "only-nine")).await,
+        setup.client(join("silent", "pi-9", "only-nine")).await,
+        setup.client(join("enrolled", "pi-1", "join")).await,
+    ];
+    assert_eq!(joining.publish(request("of-nine")).await, 0);
+    assert_eq!(others[0].publish(request("of-another")).await, 0);
+    for _ in 0..2 {
+        controller.message().await;
+    }
+    let enrolled = || {
+        let mut directory = pistat_broker::Directory::new();
+        directory.controller(hash("controller"));
+        directory.agent("pi-1".parse().unwrap(), hash("pi-1"));
+        directory.agent("pi-9".parse().unwrap(), hash("of-nine"));
+        directory
+    };
+    setup.handle().set_directory(enrolled());
+    for other in &mut others {
+        assert_eq!(other.closed().await, Some(0x87));
+    }
+    controller.publish(Message::new("$pistat/enroll/pi-9/response", "welcome", 1)).await;
+    assert_eq!(joining.message().await.text(), "welcome");
+    // With the answer it comes back as what it is now; whoever stays is ended too.
+    assert_eq!(joining.closed().await, Some(0x87));
 }

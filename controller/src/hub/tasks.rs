@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use pistat_broker::BrokerHandle;
 use pistat_protocol::{
     account::Role,
     api::{AcceptedRuns, GroupOptions, NewRun},
@@ -79,7 +80,7 @@ impl Hub {
         if payload.is_empty() {
             return;
         }
-        let response = response.filter(|response| self.may_answer_on(&response.topic));
+        let response = response.filter(|response| self.may_answer(account, &response.topic));
         let pi = if let Target::Pi(pi) = target { Some(pi.clone()) } else { None };
         if retain {
             self.publish(&Topic::Request(target.clone()), Vec::new(), 1, true);
@@ -102,7 +103,7 @@ impl Hub {
         account: Option<&str>,
         response: Option<ResponseTo>,
     ) {
-        let response = response.filter(|response| self.may_answer_on(&response.topic));
+        let response = response.filter(|response| self.may_answer(account, &response.topic));
         if retain {
             self.send(Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None });
         }
@@ -192,8 +193,15 @@ impl Hub {
         }
     }
 
-    /// The controller may publish everywhere, so it does not let a requester choose where it speaks with its own authority.
-    fn may_answer_on(&self, topic: &str) -> bool {
+    /// The controller may publish everywhere, so it does not let a requester choose where it speaks with its own authority. Our own broker knows what the
+    /// requester may do itself; on another, what the controller may publish is that broker's to say.
+    fn may_answer(&self, account: Option<&str>, topic: &str) -> bool {
+        let lends_nothing = |broker: &BrokerHandle| account.is_some_and(|account| broker.may_answer(account, topic));
+        self.is_free_topic(topic) && self.broker.as_ref().is_none_or(lends_nothing)
+    }
+
+    /// Whether a topic is neither ours nor Home Assistant's, or one for answers.
+    fn is_free_topic(&self, topic: &str) -> bool {
         let prefix = self.topics.prefix();
         let own = topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
         let reply = topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("/reply/"));

@@ -45,7 +45,7 @@ const OUTBOX: usize = 4;
 /// How many runs a browser follows at a time; the oldest goes when another begins.
 const MAX_FOLLOWED: usize = 16;
 
-/// How many commands of a browser are at work at a time.
+/// How many commands and completions of a browser are at work at a time.
 const MAX_COMMANDS: usize = 16;
 
 /// How often a browser is asked whether it is still there, and a watch is renewed.
@@ -278,6 +278,9 @@ impl Connection {
     }
 
     fn complete(&mut self, id: u32, line: String, cursor: u32) {
+        if self.work.len() >= MAX_COMMANDS + self.followed.len() {
+            return;
+        }
         let (web, role, outbox) = (self.web.clone(), self.caller.role, self.outbox.clone());
         self.work.spawn(async move {
             if let Ok(names) = web.ask(Ask::Names).await {
