@@ -52,9 +52,9 @@ impl PowerHealth {
 
     /// What is known now; `None` when nothing is.
     pub(crate) fn read(&mut self) -> Option<Power> {
-        let bits = self.throttled.as_mut().and_then(|file| parse_bits(file.read()?));
+        let bits = self.throttled.as_mut().and_then(|file| file.read(parse_bits)?);
         let bits = bits.filter(|bits| *bits != 0).or_else(|| self.ask_tool()).or(bits);
-        let alarm = self.alarm.as_mut().and_then(|file| parse_alarm(file.read()?));
+        let alarm = self.alarm.as_mut().and_then(|file| file.read(parse_alarm)?);
         let mut power = match (bits, alarm) {
             (None, None) => return None,
             (bits, _) => bits.map(Power::from_throttled).unwrap_or_default(),
