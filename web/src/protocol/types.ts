@@ -183,7 +183,7 @@ frequency_capped_since_boot?: boolean,
  */
 temperature_limited_since_boot?: boolean, 
 /**
- * The bits as the firmware gave them, in hexadecimal.
+ * The bits as the firmware gave them to `vcgencmd`, in hexadecimal.
  */
 raw?: string, };
 
