@@ -259,7 +259,7 @@ storage_wear_percent?: number,
  */
 updates_pending?: number, 
 /**
- * Whether the system asks to be restarted (`/run/reboot-required`).
+ * Whether the system asks to be restarted (`/run/reboot-required`), or runs another kernel than the newest installed.
  */
 reboot_required?: boolean, 
 /**
