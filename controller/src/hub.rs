@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pistat_agent::notify::Notify;
 use pistat_broker::{BrokerEvent, BrokerHandle};
 use pistat_protocol::{
     api::AcceptedRuns,
@@ -321,6 +322,7 @@ impl Hub {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut batch, mut stored) = (Vec::with_capacity(TURN), Vec::new());
+        let mut notify = Notify::from_environment();
         loop {
             let frame = self.feed.deadline().map(tokio::time::Instant::from_std);
             let event = tokio::select! {
@@ -340,6 +342,8 @@ impl Hub {
                 Some(catalogue) = inputs.catalogue.recv() => Event::Catalogue(catalogue),
             };
             self.now = Now::get();
+            // Each turn shows that the loop goes round, and the tick makes one at least every second: a hub that hangs is noticed.
+            notify.alive(self.now.monotonic);
             self.handle(event);
             self.commit_turn();
         }

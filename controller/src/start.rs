@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use pistat_agent::notify::Notify;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, TlsListener};
 use pistat_protocol::order::JoinToken;
 use tokio::{
@@ -120,6 +121,7 @@ pub struct Controller {
     broker: Option<Broker>,
     sockets: TaskTracker,
     stop: Stop,
+    notify: Notify,
 }
 
 /// How a part of the controller ended.
@@ -247,7 +249,9 @@ impl Controller {
             // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.
             let _ = timeout(GRACE, is_ready).await;
         }
-        Ok(Self { addresses, own_address, welcome, signals, reload, parts, ended: HashSet::new(), broker, sockets, stop })
+        let notify = Notify::from_environment();
+        notify.ready();
+        Ok(Self { addresses, own_address, welcome, signals, reload, parts, ended: HashSet::new(), broker, sockets, stop, notify })
     }
 
     /// Where it listens.
@@ -287,6 +291,7 @@ impl Controller {
 
     async fn shutdown(mut self) {
         tracing::info!("stopping");
+        self.notify.stopping();
         self.stop.web.cancel();
         self.stop.agent.cancel();
         self.wait_for("the web server").await;

@@ -7,7 +7,10 @@ use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
 /// Reports this machine to a Pi Stat controller and runs the tasks that the controller signed.
 #[derive(Clone, clap::Parser)]
 #[command(name = "pistat-agent", version, max_term_width = 100, args_override_self = true)]
-#[command(after_help = "pistat-agent runner --help tells of the part that runs tasks as root")]
+#[command(
+    after_help = "pistat-agent enroll, with the same options, ends as soon as the controller has let this machine in.
+pistat-agent runner --help tells of the part that runs tasks as root."
+)]
 pub struct Flags {
     /// Where the controller is: http(s)://host:8000, or `mqtt(s)://[user:password@]host:1883`
     #[arg(long, value_name = "URL", env = "PISTAT_AGENT_CONTROLLER_URL", hide_env_values = true)]

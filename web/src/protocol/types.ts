@@ -183,7 +183,7 @@ frequency_capped_since_boot?: boolean,
  */
 temperature_limited_since_boot?: boolean, 
 /**
- * The bits as the firmware gave them, in hexadecimal.
+ * The bits as the firmware gave them to `vcgencmd`, in hexadecimal.
  */
 raw?: string, };
 
@@ -259,7 +259,7 @@ storage_wear_percent?: number,
  */
 updates_pending?: number, 
 /**
- * Whether the system asks to be restarted (`/run/reboot-required`).
+ * Whether the system asks to be restarted (`/run/reboot-required`), or runs another kernel than the newest installed.
  */
 reboot_required?: boolean, 
 /**
