@@ -201,7 +201,7 @@ class Face {
       case "GET runs":
         return this.runs(id, verb, url);
       case "GET events":
-        return controller.events.filter((event) => event.seq < Number(url.searchParams.get("before") ?? Infinity)).slice(0, Number(url.searchParams.get("limit") ?? 100));
+        return controller.events.filter((event) => event.seq < Number(url.searchParams.get("before") ?? Infinity)).slice(0, this.limit(url));
       default:
         return this.admin(route, id, verb, account, request);
     }
@@ -265,8 +265,13 @@ class Face {
     return controller
       .newest(controller.runs, 10_000)
       .filter((run) => (!wanted("pi") || run.pi === wanted("pi")) && (!wanted("task") || run.task === wanted("task")) && (!wanted("state") || run.state === wanted("state")))
+      .filter((run) => !wanted("group") || run.group === wanted("group"))
       .filter((run) => !wanted("before") || run.id < (wanted("before") ?? ""))
-      .slice(0, Number(wanted("limit") ?? 100));
+      .slice(0, this.limit(url));
+  }
+
+  limit(url: URL): number {
+    return Math.min(Number(url.searchParams.get("limit") ?? 100), this.controller.longestPage);
   }
 
   patch(id: string, patch: Record<string, unknown>, account: string): unknown {

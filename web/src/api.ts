@@ -88,6 +88,7 @@ export interface RunFilter {
   pi?: string;
   task?: string;
   state?: string;
+  group?: RunId;
   limit?: number;
   before?: RunId;
 }

@@ -78,6 +78,8 @@ class Live {
   readonly events = new Signal();
   readonly tasks = new Signal();
   readonly pulse = new Signal();
+  /** A snapshot came: whatever was fetched besides may have missed changes. */
+  readonly snapshots = new Signal();
 
   ready = $state(false);
   /** Kept when the first snapshot is shown. */
@@ -242,6 +244,7 @@ class Live {
     if (dirty.pulse) this.pulse.raise();
     if (dirty.samples) this.#raiseSamples();
     if (dirty.session) {
+      this.snapshots.raise();
       this.me = this.state.me;
       this.ready = true;
       this.#kept();

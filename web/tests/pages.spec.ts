@@ -136,6 +136,21 @@ test("a run on many machines is a matrix that fills", async ({ page, enter, mock
   await expect(page.getByRole("button", { name: "25/25 ended" })).toBeVisible();
 });
 
+test("an older group's runs are asked for once, page by page", async ({ page, enter, mock }) => {
+  const { group } = mock.controller.request({ task: "uptime", target: "@all", args: {}, confirmed: false }, "admin");
+  for (let run = 0; run < 12; run += 1) mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, "admin");
+  await expect.poll(() => [...mock.controller.runs.values()].filter((run) => run.state === "succeeded" && run.group === group).length).toBe(24);
+  mock.controller.snapshotRuns = 3;
+  mock.controller.longestPage = 10;
+  const asked: string[] = [];
+  page.on("request", (request) => request.url().includes("/api/runs?") && asked.push(request.url()));
+  await enter(`#/runs/${group}`);
+  await expect(page.getByRole("list", { name: "Runs" }).getByRole("listitem")).toHaveCount(25);
+  await page.waitForTimeout(300);
+  expect(asked).toHaveLength(3);
+  for (const url of asked) expect(url).toContain(`group=${group}`);
+});
+
 test("a task is run on a group from anywhere, one machine first", async ({ page, enter, mock }) => {
   await enter();
   await page.keyboard.press("r");
