@@ -37,6 +37,8 @@ const TYPES: Record<string, string> = {
 export interface Mock {
   url: string;
   controller: MockController;
+  /** How many snapshots were sent. */
+  readonly snapshots: number;
   /** Ends every session, as removing the account would. */
   expire(): void;
   /** Cuts every link. */
@@ -68,6 +70,9 @@ export async function startMock(options: ServeOptions = {}): Promise<Mock> {
   return {
     url: `http://${options.host ?? "127.0.0.1"}:${port}`,
     controller,
+    get snapshots() {
+      return face.snapshots;
+    },
     expire: () => face.expire(),
     cut: () => face.cut(),
     refuse: (refusing) => {
@@ -98,6 +103,7 @@ class Face {
   readonly sessions = new Map<string, string>();
   readonly clients = new Set<WebSocket>();
   refusing = false;
+  snapshots = 0;
 
   constructor(controller: MockController) {
     this.controller = controller;
@@ -303,6 +309,7 @@ class Face {
         }),
     };
     this.clients.add(client);
+    this.snapshots += 1;
     send(client, controller.snapshot(account));
     controller.subscribers.add(subscriber);
     client.on("message", (data) => {
