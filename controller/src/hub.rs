@@ -15,7 +15,7 @@ mod tasks;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,6 +40,7 @@ use crate::{
     config::{Config, Problem},
     fleet::{Fleet, Now},
     homeassistant::{Announcer, Say},
+    own_address::OwnAddress,
     runs::{KeptRuns, Runs},
     store::{Demand, Loaded, Store, Stored, Ticket, Write, record::RunRecord, register::RegisterWrite},
 };
@@ -165,7 +166,8 @@ pub(crate) struct HubParts {
     pub(crate) broker: Option<BrokerHandle>,
     pub(crate) controller_secret: SecretHash,
     pub(crate) access: watch::Sender<Arc<Access>>,
-    pub(crate) mqtt_port: Option<u16>,
+    pub(crate) mqtt: Option<SocketAddr>,
+    pub(crate) own_address: Arc<OwnAddress>,
 }
 
 /// The hub.
@@ -181,7 +183,9 @@ pub(crate) struct Hub {
     key: ControllerKey,
     join_token: JoinToken,
     broker: Option<BrokerHandle>,
-    mqtt_port: Option<u16>,
+    /// Where the embedded broker listens.
+    mqtt: Option<SocketAddr>,
+    own_address: Arc<OwnAddress>,
     store: Store,
     after: HashMap<Ticket, After>,
     /// Writes of this turn: one commit holds them all.
@@ -226,7 +230,7 @@ struct Counted {
 impl Hub {
     /// The hub at the start, with everything that the state folder held.
     pub(crate) fn new(parts: HubParts) -> Self {
-        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt_port } = parts;
+        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt, own_address } = parts;
         let now = Now::get();
         let repairs = loaded.retained_runs.iter().map(|record| record.run.clone()).collect();
         let kept = KeptRuns {
@@ -255,7 +259,8 @@ impl Hub {
             key: loaded.key,
             join_token: loaded.join_token,
             broker,
-            mqtt_port,
+            mqtt,
+            own_address,
             store,
             after: HashMap::new(),
             writes: Vec::new(),

@@ -212,6 +212,8 @@ pub struct ControllerView {
     pub mqtt_port: Option<u16>,
     /// The external broker, without its password.
     pub external_broker: Option<String>,
+    /// Where a client of the broker connects, ours or another, without credentials: `mqtt://host:1883`.
+    pub mqtt_url: Option<String>,
 }
 
 /// Numbers of the broker and the feed, once a second.

@@ -236,14 +236,14 @@ class Face {
         controller.joinToken = `${randomBytes(12).toString("base64url")}.c0ffee5ca1ab1e`;
         return { token: controller.joinToken };
       case "GET installation":
-        return { script_sha256: controller.installScript, architectures: controller.architectures };
+        return { script_sha256: controller.installScript, architectures: controller.architectures, controller_url: controller.url };
       case "GET enrolments":
         return [...controller.enrolments.values()];
       case "POST enrolments": {
         const pi = verb === "reset" ? id : String((await body(request)).pi);
         const known = controller.enrolments.get(pi);
         controller.enrolments.set(pi, { pi, serial: known?.serial ?? null, enrolled_at: known?.enrolled_at ?? null, open: true });
-        return { name: pi, token: randomBytes(32).toString("base64url"), controller_url: `http://${request.headers.host}` };
+        return { name: pi, token: randomBytes(32).toString("base64url"), controller_url: controller.url };
       }
       case "DELETE enrolments":
         controller.enrolments.delete(id);

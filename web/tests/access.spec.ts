@@ -90,8 +90,8 @@ test("adding a Pi shows the one command and turns green when the machine appears
   const dialog = page.getByRole("dialog");
   await dialog.getByLabel("pi-id").fill("pi-77");
   await dialog.getByLabel("label").fill("Tom's Shed $1");
-  const [sha, token] = [mock.controller.installScript, mock.controller.joinToken];
-  const command = `f=$(mktemp) && curl -fsS ${mock.url}/install.sh -o "$f" && echo "${sha} $f" | sha256sum -c - && printf %s ${token} | sudo sh "$f" --controller-url ${mock.url} --pi-id pi-77 --label 'Tom'\\''s Shed $1'`;
+  const [sha, token, url] = [mock.controller.installScript, mock.controller.joinToken, mock.controller.url];
+  const command = `f=$(mktemp) && curl -fsS ${url}/install.sh -o "$f" && echo "${sha} $f" | sha256sum -c - && printf %s ${token} | sudo sh "$f" --controller-url ${url} --pi-id pi-77 --label 'Tom'\\''s Shed $1'`;
   await expect(dialog.locator("code")).toHaveText(command);
   await dialog.getByLabel("tasks that need root").check();
   await expect(dialog.locator("code")).toHaveText(`${command} --with-root-tasks`);
@@ -109,7 +109,7 @@ test("a controller without agents says how one that is there already is started"
   await page.getByRole("button", { name: "Add a Pi" }).click();
   const dialog = page.getByRole("dialog");
   await expect(dialog.getByText("This controller has no agent to hand out")).toBeVisible();
-  await expect(dialog.locator("code")).toHaveText(new RegExp(`^pistat-agent --controller-url ${mock.url} .* --token ${mock.controller.joinToken}$`));
+  await expect(dialog.locator("code")).toHaveText(new RegExp(`^pistat-agent --controller-url ${mock.controller.url} .* --token ${mock.controller.joinToken}$`));
 });
 
 test("a pi-id that cannot be is explained", async ({ page, enter }) => {

@@ -5,7 +5,7 @@ test("a machine's page has charts, facts, and the line that listens to it", asyn
   await expect(page.getByRole("heading", { name: "Garage Door" })).toBeVisible();
   await expect(page.locator(".uplot canvas")).toHaveCount(6);
   for (const text of ["Raspberry Pi 4 Model B Rev 1.4", "6.6.31+rpt-rpi-v8", "14 pending", "since boot: under-voltage, throttled"]) await expect(page.getByText(text).first()).toBeVisible();
-  await expect(page.getByText("mosquitto_sub -h 127.0.0.1 -p 1883 -u admin -P '…' -v -t 'pistat/pi-4/#'")).toBeVisible();
+  await expect(page.getByText("mosquitto_sub -h 10.0.0.2 -p 1883 -u admin -P '…' -v -t 'pistat/pi-4/#'")).toBeVisible();
   await page.getByRole("button", { name: "24 h" }).click();
   await expect(page.getByRole("button", { name: "24 h" })).toHaveAttribute("aria-pressed", "true");
   await expect(page.locator(".uplot canvas")).toHaveCount(6);

@@ -203,8 +203,9 @@ impl Hub {
             controller: ControllerView {
                 version: env!("CARGO_PKG_VERSION").into(),
                 prefix: self.topics.prefix().into(),
-                mqtt_port: self.mqtt_port,
+                mqtt_port: self.mqtt.map(|address| address.port()),
                 external_broker: external,
+                mqtt_url: self.own_address.of_broker(self.mqtt),
             },
             machines: self.fleet.machines(self.now),
             runs: self.runs.newest(),

@@ -585,7 +585,11 @@ mqtt_port: number | null,
 /**
  * The external broker, without its password.
  */
-external_broker: string | null, };
+external_broker: string | null, 
+/**
+ * Where a client of the broker connects, ours or another, without credentials: `mqtt://host:1883`.
+ */
+mqtt_url: string | null, };
 
 export type Pulse = { 
 /**
@@ -993,7 +997,11 @@ script_sha256: string,
 /**
  * The processors for which `/download/…` has an agent. None where machines connect to another's broker: a command cannot know its credentials.
  */
-architectures: Array<string>, };
+architectures: Array<string>, 
+/**
+ * The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+ */
+controller_url: string, };
 
 export type NewEnrolment = { 
 /**
