@@ -151,10 +151,11 @@ class Live {
     }
   }
 
-  /** Somebody signed in. */
+  /** Somebody signed in; a link that is open may be another's. */
   entered(me: Me): void {
     this.me = me;
     this.signedIn = true;
+    this.connection.stop();
     this.connection.start();
   }
 

@@ -17,6 +17,23 @@ test("a used link says so, and a token signs in instead", async ({ page, mock })
   await expect(page.locator("[data-pi]").first()).toBeVisible();
 });
 
+test("a sign-in link that is pasted into an open tab signs in there, and leaves no code behind", async ({ page, mock }) => {
+  await page.goto(mock.url);
+  await page.getByLabel("Token or sign-in link").fill("viewer-token");
+  await page.getByRole("button", { name: "sign in" }).click();
+  await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
+  await page.goto(`${mock.url}/#/runs`);
+  await page.goto(`${mock.url}/#login=mock-code`);
+  await expect(page).toHaveURL(`${mock.url}/#/`);
+  await expect(page.getByRole("button", { name: "Add a Pi" })).toBeVisible();
+  await page.goBack();
+  await expect(page).toHaveURL(`${mock.url}/#/runs`);
+  mock.expire();
+  await expect(page.getByText("The session ended.")).toBeVisible();
+  await page.goto(`${mock.url}/#login=mock-code`);
+  await expect(page.getByText("The session ended.")).toHaveCount(0);
+});
+
 test("a pasted sign-in link is as good as a token", async ({ page, mock }) => {
   await page.goto(mock.url);
   await page.getByLabel("Token or sign-in link").fill(`${mock.url}/#login=mock-code`);
