@@ -4,7 +4,7 @@
 //!
 //! Exit codes: 0 asked to stop, or let in; 64 wrong usage or configuration, 75 not let in in time, 78 not enrolled and no token, 1 a crash.
 
-use std::{ffi::OsString, io::Write, os::unix::fs::DirBuilderExt, path::Path, process::ExitCode, time::Duration};
+use std::{io::Write, os::unix::fs::DirBuilderExt, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use pistat_agent::{

@@ -16,7 +16,7 @@ mod tasks;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,6 +42,7 @@ use crate::{
     config::{Config, Problem},
     fleet::{Fleet, Now},
     homeassistant::{Announcer, Say},
+    own_address::OwnAddress,
     runs::{KeptRuns, Runs},
     store::{Demand, Loaded, NotStored, Store, Stored, Ticket, Write, record::RunRecord, register::RegisterWrite},
 };
@@ -176,7 +177,8 @@ pub(crate) struct HubParts {
     pub(crate) broker: Option<BrokerHandle>,
     pub(crate) controller_secret: SecretHash,
     pub(crate) access: watch::Sender<Arc<Access>>,
-    pub(crate) mqtt_port: Option<u16>,
+    pub(crate) mqtt: Option<SocketAddr>,
+    pub(crate) own_address: Arc<OwnAddress>,
 }
 
 /// The hub.
@@ -192,7 +194,9 @@ pub(crate) struct Hub {
     key: ControllerKey,
     join_token: JoinToken,
     broker: Option<BrokerHandle>,
-    mqtt_port: Option<u16>,
+    /// Where the embedded broker listens.
+    mqtt: Option<SocketAddr>,
+    own_address: Arc<OwnAddress>,
     store: Store,
     after: HashMap<Ticket, After>,
     /// Writes of this turn: one commit holds them all.
@@ -238,7 +242,7 @@ struct Counted {
 impl Hub {
     /// The hub at the start, with everything that the state folder held.
     pub(crate) fn new(parts: HubParts) -> Self {
-        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt_port } = parts;
+        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt, own_address } = parts;
         let now = Now::get();
         // Whoever has an open run is known, whatever else was lost: what is not known is neither offline nor silent, and its runs would never end.
         let busy = loaded.open_runs.iter().map(|(record, _)| record.run.pi.clone());
@@ -265,7 +269,8 @@ impl Hub {
             key: loaded.key,
             join_token: loaded.join_token,
             broker,
-            mqtt_port,
+            mqtt,
+            own_address,
             store,
             after: HashMap::new(),
             writes: Vec::new(),
@@ -469,7 +474,8 @@ impl Hub {
 
     fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Join(caller, reply) => self.join(&caller, reply),
+            Ask::Join(caller, hidden, reply) => self.join(&caller, hidden, reply),
+            Ask::Hide(reply) => tell(reply, self.feed.join(self.now.wall, true)),
             Ask::Machines(reply) => tell(reply, self.fleet.machines(self.now)),
             Ask::Machine(pi, reply) => self.tell_machine(&pi, reply),
             Ask::History(pi, seconds, reply) => self.tell_history(&pi, seconds, reply),

@@ -178,7 +178,8 @@ impl Controller {
             broker: handle.clone(),
             controller_secret: SecretHash::of(&controller_secret),
             access: access_sender,
-            mqtt_port: mqtt.map(|address| address.port()),
+            mqtt,
+            own_address: Arc::clone(&own_address),
         });
         let downloads = Arc::new(Downloads::new(&config));
         let install_sha256 = downloads.script_sha256().await;

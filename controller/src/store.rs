@@ -906,6 +906,32 @@ mod tests {
     }
 
     #[test]
+    fn the_runs_of_a_group_are_found_page_by_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.sqlite");
+        let mut register = Register::open(&path).unwrap();
+        let id = |n: u8| pistat_protocol::id::RunId::from_parts(u64::from(n), [n; 10]);
+        let group = Some(id(200));
+        let records: Vec<_> = (0..10u8)
+            .map(|n| {
+                let mut record = record::tests::record(100);
+                record.run.id = id(n);
+                record.run.group = group.filter(|_| n % 2 == 0);
+                RegisterWrite::Run(Box::new(record))
+            })
+            .collect();
+        register.commit(records.iter()).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let page = |before| {
+            let runs = reader.runs(&RunQuery { group, before, limit: 3, ..RunQuery::default() }).unwrap();
+            runs.iter().map(|record| record.run.id).collect::<Vec<_>>()
+        };
+        assert_eq!(page(None), [id(8), id(6), id(4)]);
+        assert_eq!(page(Some(id(4))), [id(2), id(0)]);
+        assert_eq!(page(Some(id(0))), []);
+    }
+
+    #[test]
     fn old_runs_go_and_open_ones_stay() {
         let folder = tempfile::tempdir().unwrap();
         let mut register = Register::open(&folder.path().join("r.sqlite")).unwrap();

@@ -100,6 +100,7 @@ async fn the_script_is_vouched_for_and_vouches_for_every_agent() {
     assert_eq!((script.status, &*script.content_type), (200, "text/x-shellscript; charset=utf-8"));
     let told: Installation = stack.http().get("/api/installation").await.json();
     assert_eq!(told.script_sha256, hex(&sha256(script.body.as_bytes())));
+    assert_eq!(told.controller_url, stack.said.http, "it listens there alone");
     for target in &TARGETS[..3] {
         assert!(told.architectures.iter().any(|name| name == target), "{told:?}");
         let sum = hex(&sha256(format!("an agent for {target}\n").as_bytes()));

@@ -65,6 +65,8 @@ pub struct RunQuery {
     pub task: Option<String>,
     /// Only runs in this state.
     pub state: Option<String>,
+    /// Only runs of this group.
+    pub group: Option<RunId>,
     /// Only runs that were accepted before this one.
     pub before: Option<RunId>,
     /// At most so many.
@@ -335,8 +337,16 @@ impl Reader {
         query_records(
             &self.connection,
             "SELECT record FROM runs WHERE (?1 IS NULL OR pi = ?1 COLLATE NOCASE) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR state = ?3)
-             AND (?4 IS NULL OR seq < (SELECT seq FROM runs WHERE id = ?4)) ORDER BY seq DESC LIMIT ?5",
-            params![query.pi, query.task, query.state, query.before.map(|id| id.to_string()), query.limit],
+             AND (?4 IS NULL OR seq < (SELECT seq FROM runs WHERE id = ?4)) AND (?6 IS NULL OR json_extract(record, '$.run.group') = ?6)
+             ORDER BY seq DESC LIMIT ?5",
+            params![
+                query.pi,
+                query.task,
+                query.state,
+                query.before.map(|id| id.to_string()),
+                query.limit,
+                query.group.map(|id| id.to_string())
+            ],
         )
     }
 

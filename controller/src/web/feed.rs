@@ -15,11 +15,14 @@ use axum::{
     response::Response,
 };
 use pistat_protocol::{
-    dashboard::{ClientMessage, ServerMessage},
+    dashboard::{ClientMessage, MAX_FOLLOWED, ServerMessage},
     id::{PiId, RunId},
 };
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{
+        broadcast::{self, error::TryRecvError},
+        mpsc, oneshot,
+    },
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
@@ -41,9 +44,6 @@ const READ_BYTES: usize = 4 * 1024;
 
 /// How many messages of its own wait for a browser: pages of output of 256 kB and answers.
 const OUTBOX: usize = 4;
-
-/// How many runs a browser follows at a time; the oldest goes when another begins.
-const MAX_FOLLOWED: usize = 16;
 
 /// How many commands and completions of a browser are at work at a time.
 const MAX_COMMANDS: usize = 16;
@@ -100,6 +100,7 @@ async fn serve(web: Web, caller: Caller, mut socket: WebSocket) {
         outbox,
         followed: Vec::new(),
         watched: Vec::new(),
+        hidden: false,
         questions: HashMap::new(),
         work: JoinSet::new(),
         silent: 0,
@@ -143,6 +144,8 @@ struct Connection {
     outbox: mpsc::Sender<ServerMessage>,
     followed: Vec<(RunId, AbortHandle)>,
     watched: Vec<PiId>,
+    /// Whether nobody looks.
+    hidden: bool,
     /// Commands that wait for a yes or no.
     questions: HashMap<u32, oneshot::Sender<bool>>,
     work: JoinSet<()>,
@@ -171,8 +174,8 @@ impl Connection {
             match next {
                 Next::Frame(Ok(frame)) => self.send(socket, Message::Text(frame)).await?,
                 Next::Frame(Err(_)) => frames = self.join(socket).await?,
-                Next::Own(message) => self.tell(socket, &message).await?,
-                Next::Received(Some(Ok(message))) => self.received(socket, message).await?,
+                Next::Own(message) => self.own(socket, &message).await?,
+                Next::Received(Some(Ok(message))) => self.received(socket, &mut frames, message).await?,
                 Next::Received(_) => return Err(End::Over),
                 Next::Heartbeat => self.heartbeat(socket).await?,
             }
@@ -196,10 +199,47 @@ impl Connection {
 
     /// A snapshot, and every frame from exactly then on.
     async fn join(&mut self, socket: &mut WebSocket) -> Result<broadcast::Receiver<Frame>, End> {
-        let caller = self.caller.clone();
-        let (snapshot, frames) = self.web.ask(|reply| Ask::Join(caller, reply)).await.map_err(|_| End::Over)?;
+        let (caller, hidden) = (self.caller.clone(), self.hidden);
+        let joined = self.web.ask(|reply| Ask::Join(caller, hidden, reply)).await;
+        let (snapshot, frames) = joined.map_err(|_| End::Over)?;
         self.tell(socket, &snapshot).await?;
         Ok(frames)
+    }
+
+    /// A hidden tab is told less, and everything anew when somebody looks again.
+    async fn shown(
+        &mut self,
+        socket: &mut WebSocket,
+        frames: &mut broadcast::Receiver<Frame>,
+        visible: bool,
+    ) -> Result<(), End> {
+        if self.hidden != visible {
+            return Ok(());
+        }
+        self.hidden = !visible;
+        if visible {
+            *frames = self.join(socket).await?;
+            self.renew_watch().await;
+            return Ok(());
+        }
+        let fewer = self.web.ask(Ask::Hide).await.map_err(|_| End::Over)?;
+        // What was on its way is told before; what is in both is told twice, in its order.
+        loop {
+            match frames.try_recv() {
+                Ok(frame) => self.send(socket, Message::Text(frame)).await?,
+                Err(TryRecvError::Lagged(_)) => break *frames = self.join(socket).await?,
+                Err(_) => break *frames = fewer,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the browser asked for. A run that was followed to its end has left its place before the browser can know, and ask for another.
+    async fn own(&mut self, socket: &mut WebSocket, message: &ServerMessage) -> Result<(), End> {
+        if let ServerMessage::Output { run, done: true, .. } | ServerMessage::Unfollowed { run, .. } = message {
+            self.followed.retain(|(followed, _)| followed != run);
+        }
+        self.tell(socket, message).await
     }
 
     async fn heartbeat(&mut self, socket: &mut WebSocket) -> Result<(), End> {
@@ -207,19 +247,29 @@ impl Connection {
         if self.silent > MISSED_HEARTBEATS {
             return Err(End::Over);
         }
-        if !self.watched.is_empty() {
-            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
-        }
+        self.renew_watch().await;
         self.send(socket, Message::Ping(axum::body::Bytes::new())).await
     }
 
-    async fn received(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), End> {
+    async fn renew_watch(&self) {
+        if !self.watched.is_empty() && !self.hidden {
+            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
+        }
+    }
+
+    async fn received(
+        &mut self,
+        socket: &mut WebSocket,
+        frames: &mut broadcast::Receiver<Frame>,
+        message: Message,
+    ) -> Result<(), End> {
         self.silent = 0;
         let Message::Text(text) = message else { return Ok(()) };
         match serde_json::from_str(&text) {
             Ok(ClientMessage::Ping { id }) => return self.tell(socket, &ServerMessage::Pong { id }).await,
+            Ok(ClientMessage::Visible { visible }) => return self.shown(socket, frames, visible).await,
             Ok(ClientMessage::Watch { pis }) => self.watch(pis).await,
-            Ok(ClientMessage::Follow { run, from }) => self.follow(run, from),
+            Ok(ClientMessage::Follow { run, from }) => return self.follow(socket, run, from).await,
             Ok(ClientMessage::Unfollow { run }) => self.unfollow(run),
             Ok(ClientMessage::Command { id, line }) => self.command(id, line),
             Ok(ClientMessage::Confirm { id, yes }) => self.confirm(id, yes),
@@ -232,21 +282,25 @@ impl Connection {
     async fn watch(&mut self, mut pis: Vec<PiId>) {
         pis.truncate(MAX_FOLLOWED);
         self.watched = pis;
-        if !self.watched.is_empty() {
-            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
-        }
+        self.renew_watch().await;
     }
 
-    fn follow(&mut self, run: RunId, from: u64) {
+    async fn follow(&mut self, socket: &mut WebSocket, run: RunId, from: u64) -> Result<(), End> {
         self.unfollow(run);
-        if self.followed.len() >= MAX_FOLLOWED {
-            self.followed.remove(0).1.abort();
-        }
         let (web, outbox) = (self.web.clone(), self.outbox.clone());
         let handle = self.work.spawn(async move {
-            let _ = follow(&web, run, from, &outbox).await;
+            if let Err(refused) = follow(&web, run, from, &outbox).await {
+                let _ = outbox.send(ServerMessage::Unfollowed { run, reason: refused.detail }).await;
+            }
         });
         self.followed.push((run, handle));
+        if self.followed.len() <= MAX_FOLLOWED {
+            return Ok(());
+        }
+        let (run, oldest) = self.followed.remove(0);
+        oldest.abort();
+        let reason = format!("{MAX_FOLLOWED} other runs are followed since");
+        self.tell(socket, &ServerMessage::Unfollowed { run, reason }).await
     }
 
     fn unfollow(&mut self, run: RunId) {
