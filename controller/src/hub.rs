@@ -114,6 +114,8 @@ struct AfterRuns {
     cancel: Vec<RunId>,
     clear: Vec<(PiId, RunId)>,
     accepted: Option<Accepting>,
+    /// Who asked to cancel something.
+    cancelled: Vec<Cancelling>,
 }
 
 impl AfterRuns {
@@ -125,6 +127,7 @@ impl AfterRuns {
             self.execute.is_empty(),
             self.cancel.is_empty(),
             self.clear.is_empty(),
+            self.cancelled.is_empty(),
         ];
         self.accepted.is_none() && lists.into_iter().all(|empty| empty)
     }
@@ -137,7 +140,8 @@ struct Accepting {
     sentence: String,
     requested_by: String,
     pi: Option<PiId>,
-    answer: Answer,
+    /// More than one if somebody repeats the request meanwhile.
+    answers: Vec<Answer>,
 }
 
 /// The way back to whoever asked for a run.
@@ -145,6 +149,12 @@ enum Answer {
     Web(Reply<AcceptedRuns>),
     Mqtt(Option<crate::bridge::ResponseTo>),
     Nobody,
+}
+
+/// The way back to whoever asked to cancel a run.
+enum Cancelling {
+    Web(Reply<()>),
+    Mqtt(RunId, Option<crate::bridge::ResponseTo>),
 }
 
 /// What follows from a stored change of access.
@@ -242,6 +252,7 @@ impl Hub {
             .filter(|agent| agent.secret_sha256.is_some())
             .map(|agent| agent.pi.clone())
             .collect();
+        let newest_id = kept.recent.iter().map(|record| record.run.id.unix_milliseconds()).max();
         let mut hub = Self {
             topics: config.mqtt.topics.clone(),
             runs: Runs::new(kept, config.runs.per_machine as usize, config.runs.lost_after, now.monotonic),
@@ -275,7 +286,7 @@ impl Hub {
             accepted_messages: 0,
             power: HashMap::new(),
             numbers: Counted::default(),
-            last_id_milliseconds: 0,
+            last_id_milliseconds: newest_id.unwrap_or(0),
             repairs,
             strays: VecDeque::new(),
             started: now.monotonic,
@@ -555,3 +566,6 @@ fn tell<T>(reply: Reply<T>, answer: T) {
 fn refuse<T>(reply: Reply<T>, refused: Refused) {
     let _ = reply.send(Err(refused));
 }
+
+#[cfg(test)]
+mod tests;

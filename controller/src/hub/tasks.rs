@@ -19,7 +19,7 @@ use pistat_protocol::{
 use tokio::sync::watch;
 
 use super::{
-    Accepting, AfterRuns, Answer, Hub,
+    Accepting, After, AfterRuns, Answer, Cancelling, Hub,
     ask::{Progress, Refused, Reply},
     refuse, tell,
 };
@@ -159,7 +159,7 @@ impl Hub {
                     self.may_be_asked_for(&task)?;
                 }
                 self.cancel(id, by)?;
-                self.answer_request(response, &RequestAnswer::Accepted { runs: vec![id] });
+                self.turn.cancelled.push(Cancelling::Mqtt(id, response));
                 Ok(())
             }
         }
@@ -249,7 +249,11 @@ impl Hub {
     pub(super) fn accept(&mut self, wish: Wish, answer: Answer) -> Result<(), (Refused, Answer)> {
         let earlier = wish.request_id.as_ref().and_then(|id| self.runs.earlier(&wish.requested_by, id));
         if let Some(earlier) = earlier {
-            self.tell_accepted(answer, &earlier);
+            match self.accepting(&earlier) {
+                // It is on its way to the disk: this answer waits for it as the first one does.
+                Some(accepting) => accepting.answers.push(answer),
+                None => self.tell_accepted(answer, &earlier),
+            }
             return Ok(());
         }
         let approved = match self.approve(&wish) {
@@ -266,10 +270,26 @@ impl Hub {
         self.writes.extend(group.iter().cloned().map(|group| RegisterWrite::Group(Box::new(group))));
         let group_id = group.as_ref().map(|group| group.id);
         self.runs.add(records, group, self.now.monotonic);
-        self.turn.accepted =
-            Some(Accepting { runs, group: group_id, sentence, requested_by: wish.requested_by, pi, answer });
+        self.turn.accepted = Some(Accepting {
+            runs,
+            group: group_id,
+            sentence,
+            requested_by: wish.requested_by,
+            pi,
+            answers: vec![answer],
+        });
         self.commit_turn();
         Ok(())
+    }
+
+    /// The request that made these runs, if it is not yet on the disk.
+    fn accepting(&mut self, accepted: &Accepted) -> Option<&mut Accepting> {
+        self.after.values_mut().find_map(|after| match after {
+            After::Runs(AfterRuns { accepted: Some(accepting), .. }) => {
+                Some(accepting).filter(|it| it.runs == accepted.runs)
+            }
+            _ => None,
+        })
     }
 
     /// The catalogue's word for each machine that is meant. In a group, machines on which the task may not run are passed over.
@@ -412,21 +432,25 @@ impl Hub {
     pub(super) fn not_accepted(&mut self, after: AfterRuns, sentence: &str) {
         let Some(accepting) = after.accepted else { return };
         self.runs.withdraw(&accepting.runs);
-        let refused = Refused::unavailable(sentence);
-        match accepting.answer {
-            Answer::Web(reply) => refuse(reply, refused),
-            Answer::Mqtt(response) => {
-                self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response);
+        for answer in accepting.answers {
+            match answer {
+                Answer::Web(reply) => refuse(reply, Refused::unavailable(sentence)),
+                Answer::Mqtt(response) => {
+                    self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response);
+                }
+                Answer::Nobody => {}
             }
-            Answer::Nobody => {}
         }
     }
 
     pub(super) fn cancel_for(&mut self, caller: &Caller, id: RunId, reply: Reply<()>) {
-        let _ = reply.send(self.cancel(id, caller.account.as_str()));
+        match self.cancel(id, caller.account.as_str()) {
+            Ok(()) => self.turn.cancelled.push(Cancelling::Web(reply)),
+            Err(refused) => refuse(reply, refused),
+        }
     }
 
-    /// Cancels a run, or every run of a group.
+    /// Cancels a run, or every run of a group. Whoever asked is told when that is on the disk: `turn.cancelled` is for them.
     fn cancel(&mut self, id: RunId, by: &str) -> Result<(), Refused> {
         let targets = self.runs.group_record(id).map_or_else(|| vec![id], |group| group.runs);
         let mut steps = Vec::new();
@@ -542,10 +566,18 @@ impl Hub {
         for (pi, run) in after.clear {
             self.clear_run(&pi, run);
         }
+        for answer in after.cancelled {
+            match answer {
+                Cancelling::Web(reply) => tell(reply, ()),
+                Cancelling::Mqtt(run, response) => {
+                    self.answer_request(response, &RequestAnswer::Accepted { runs: vec![run] });
+                }
+            }
+        }
     }
 
     fn accepted(&mut self, accepting: Accepting) {
-        let Accepting { runs, group, sentence, requested_by, pi, answer } = accepting;
+        let Accepting { runs, group, sentence, requested_by, pi, answers } = accepting;
         let run = if let [only] = &runs[..] { Some(*only) } else { None };
         self.event(EventKind::Task, Severity::Info, pi.as_ref(), run, Some(&requested_by), sentence);
         for id in &runs {
@@ -557,7 +589,8 @@ impl Hub {
             self.feed.push(Change::Group { group });
         }
         let steps = self.runs.accepted(&runs);
-        self.tell_accepted(answer, &Accepted { group, runs });
+        let accepted = Accepted { group, runs };
+        answers.into_iter().for_each(|answer| self.tell_accepted(answer, &accepted));
         self.perform(steps);
     }
 
