@@ -21,7 +21,7 @@ use pistat_sim::{Churn, Counts, Dice, Fleet, Plan, Roll};
 use pistat_tests::{Clock, Http, PATIENCE, Stack, eventually};
 use serde_json::json;
 
-use crate::chaos::retained;
+use crate::chaos::{RETAINED_RUNS, retained};
 
 const DAYS: u64 = 7;
 
@@ -29,9 +29,6 @@ const DAY_SECONDS: i64 = 86_400;
 
 /// How long everything may take to settle at the end.
 const SETTLE: Duration = Duration::from_secs(120);
-
-/// The newest runs of a machine whose status and output stay retained (the contract's section 3).
-const RETAINED_RUNS: usize = 20;
 
 /// Old runs are deleted by the hour, and after so many changes of the register: that many runs may be there besides.
 const RUNS_BESIDES: usize = 5_000;
