@@ -159,6 +159,12 @@ enum Answer {
     Nobody,
 }
 
+/// The way back to whoever asked to cancel a run.
+enum Cancelling {
+    Web(Reply<()>),
+    Mqtt(RunId, Option<crate::bridge::ResponseTo>),
+}
+
 /// What follows from a stored change of access.
 enum AfterAccess {
     Done(Reply<()>),
@@ -256,6 +262,7 @@ impl Hub {
             requested: loaded.requested_runs,
             groups: loaded.groups,
         };
+        let newest_id = kept.recent.iter().map(|record| record.run.id.unix_milliseconds()).max();
         let mut hub = Self {
             topics: config.mqtt.topics.clone(),
             runs: Runs::new(kept, config.runs.per_machine as usize, config.runs.lost_after, now.monotonic),
@@ -291,7 +298,7 @@ impl Hub {
             accepted_messages: 0,
             power: HashMap::new(),
             numbers: Counted::default(),
-            last_id_milliseconds: 0,
+            last_id_milliseconds: newest_id.unwrap_or(0),
             repairs,
             strays: VecDeque::new(),
             started: now.monotonic,

@@ -281,9 +281,7 @@ impl Store {
             open_runs: load_open_runs(&register, &reader).map_err(register_error)?,
             retained_runs: register.retained_runs().map_err(register_error)?,
             recent_runs: register.newest_runs(RECENT).map_err(register_error)?,
-            requested_runs: register
-                .requested_runs(now().unix_milliseconds() - DAY_MILLISECONDS)
-                .map_err(register_error)?,
+            requested_runs: load_requested_runs(&register).map_err(register_error)?,
             groups: register.groups(RECENT).map_err(register_error)?,
             events: register.newest_events(RECENT).map_err(register_error)?,
             announced: load_json(&folder.join(name::ANNOUNCED), &mut damaged).map_err(in_folder)?,
@@ -404,6 +402,13 @@ fn set_aside_register(file: &Path) -> io::Result<PathBuf> {
         }
     }
     set_aside(file)
+}
+
+/// The requests of a day. A clock that was turned forward must not make two runs of one: the day ends with the newest run, if that is earlier.
+fn load_requested_runs(register: &Register) -> rusqlite::Result<Vec<RunRecord>> {
+    let newest = register.newest_runs(1)?.first().map(|record| record.run.created_at);
+    let end = newest.map_or(now(), |newest| newest.min(now()));
+    register.requested_runs(end.unix_milliseconds() - DAY_MILLISECONDS)
 }
 
 fn load_open_runs(register: &Register, reader: &Reader) -> rusqlite::Result<Vec<(RunRecord, OutputState)>> {

@@ -21,7 +21,11 @@ struct Driven {
     hub: Hub,
     stored: mpsc::UnboundedReceiver<Stored>,
     folder: tempfile::TempDir,
+    /// By how much its wall clock is wrong.
+    wrong_milliseconds: i64,
 }
+
+const DAY_MILLISECONDS: i64 = 86_400_000;
 
 impl Driven {
     /// A hub that is connected, with one enrolled machine, `pi-1`.
@@ -46,11 +50,13 @@ impl Driven {
             mqtt_port: None,
             loaded,
         });
-        Self { hub, stored, folder }
+        Self { hub, stored, folder, wrong_milliseconds: 0 }
     }
 
     fn event(&mut self, event: Event) {
         self.hub.now = Now::get();
+        let wrong = self.hub.now.wall.unix_milliseconds() + self.wrong_milliseconds;
+        self.hub.now.wall = pistat_protocol::time::Timestamp::from_unix_milliseconds(wrong);
         self.hub.handle(event);
         self.hub.commit_turn();
     }
@@ -304,4 +310,32 @@ fn what_is_due_when_the_catalogue_is_read_again_is_not_lost() {
     driven.hub.commit_turn();
     driven.disk();
     assert_eq!(driven.hub.runs.newest().len(), 1);
+}
+
+/// What was asked for first, after a restart again, and by what ids, when the clock is wrong by so much at first and right afterwards.
+fn asked_twice(wrong_milliseconds: i64, request_ids: [&str; 2]) -> [RunId; 2] {
+    let mut driven = Driven::new();
+    driven.wrong_milliseconds = wrong_milliseconds;
+    let ask = |driven: &mut Driven, id: &str| {
+        let mut answer = driven.ask(|reply| Ask::Run(anna(), new_run(Some(id)), reply));
+        driven.disk();
+        answer.try_recv().unwrap().unwrap().runs[0]
+    };
+    let first = ask(&mut driven, request_ids[0]);
+    let Driven { hub, folder, .. } = driven;
+    hub.store.close();
+    let mut driven = Driven::on(folder, |loaded| loaded.access.apply(&AccessChange::PutAgent(enrolled("pi-1"))));
+    [first, ask(&mut driven, request_ids[1])]
+}
+
+#[test]
+fn ids_never_go_back_not_even_over_a_restart_with_a_clock_that_was_turned_back() {
+    let [ahead, right] = asked_twice(DAY_MILLISECONDS, ["a", "b"]);
+    assert!(right > ahead, "{right} was accepted after {ahead}");
+}
+
+#[test]
+fn a_request_is_remembered_over_a_restart_with_a_clock_that_was_turned_forward() {
+    let [before, after] = asked_twice(-2 * DAY_MILLISECONDS, ["k", "k"]);
+    assert_eq!(after, before);
 }
