@@ -159,12 +159,6 @@ enum Answer {
     Nobody,
 }
 
-/// The way back to whoever asked to cancel a run.
-enum Cancelling {
-    Web(Reply<()>),
-    Mqtt(RunId, Option<crate::bridge::ResponseTo>),
-}
-
 /// What follows from a stored change of access.
 enum AfterAccess {
     Done(Reply<()>),
