@@ -167,8 +167,7 @@ fn mqtt_tls(mut section: Section<'_>) -> Option<MqttTls> {
 /// A certificate and its key: both or none, and such that they can be used together.
 fn certificate(mut section: Section<'_>) -> (Option<Tls>, Section<'_>) {
     let place = section.place_of("cert");
-    let (cert, key) =
-        (section.parsed("cert", certificates::certificate), section.parsed("key", certificates::key));
+    let (cert, key) = (section.parsed("cert", certificates::certificate), section.parsed("key", certificates::key));
     for key in ["cert", "key"] {
         if !section.was_given(key) {
             section.problem(format!("{} needs both cert and key; {key} is missing", section.name()));
