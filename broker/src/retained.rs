@@ -236,10 +236,7 @@ impl Retained {
     }
 
     /// The topics that have changed and are wanted now; the others wait for another time.
-    pub(crate) fn take_changes(
-        &mut self,
-        mut wanted: impl FnMut(&str) -> bool,
-    ) -> Vec<(Box<str>, Option<Entry>)> {
+    pub(crate) fn take_changes(&mut self, mut wanted: impl FnMut(&str) -> bool) -> Vec<(Box<str>, Option<Entry>)> {
         let topics: Vec<Box<str>> = self.changed.extract_if(|topic| wanted(topic)).collect();
         if self.changed.is_empty() {
             self.changed = HashSet::new();

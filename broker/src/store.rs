@@ -191,7 +191,8 @@ impl Writer {
         for record in records {
             record.encode(&mut bytes);
         }
-        let file = write_whole(&temporary, &bytes).and_then(|file| std::fs::rename(&temporary, &self.path).map(|()| file));
+        let file =
+            write_whole(&temporary, &bytes).and_then(|file| std::fs::rename(&temporary, &self.path).map(|()| file));
         // Half a file that takes room on a full disk helps nobody.
         self.file = file.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
         self.count(bytes.len(), bytes.len() as u64);

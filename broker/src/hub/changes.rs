@@ -106,14 +106,20 @@ mod tests {
         changes.queued(&key, waiting());
         let all = changes.take();
         let [change] = all.values().collect::<Vec<_>>()[..] else { panic!("one session, one change") };
-        assert_eq!((change.is_changed, change.is_queue_over, change.is_over, change.queue.len()), (true, true, false, 1));
+        assert_eq!(
+            (change.is_changed, change.is_queue_over, change.is_over, change.queue.len()),
+            (true, true, false, 1)
+        );
         // What a session was does not matter once it is over.
         changes.queued(&key, waiting());
         changes.over(&key);
         changes.changed(&key);
         let all = changes.take();
         let change = &all[&key];
-        assert_eq!((change.is_changed, change.is_queue_over, change.is_over, change.queue.len()), (true, false, true, 0));
+        assert_eq!(
+            (change.is_changed, change.is_queue_over, change.is_over, change.queue.len()),
+            (true, false, true, 0)
+        );
         assert!(changes.is_empty());
     }
 }

@@ -246,18 +246,18 @@ impl Hub {
 impl Session {
     /// What the client has not acknowledged, in the order in which it was or would be sent.
     fn waiting_messages(&self) -> Vec<Waiting> {
-        let sent = self.parked.iter().flat_map(|parked| &parked.in_flight).filter_map(|sent| {
-            Some(Waiting { packet_id: sent.packet_id(), delivery: sent.unacknowledged()?.clone() })
-        });
+        let sent =
+            self.parked.iter().flat_map(|parked| &parked.in_flight).filter_map(|sent| {
+                Some(Waiting { packet_id: sent.packet_id(), delivery: sent.unacknowledged()?.clone() })
+            });
         let unsent = self.outbox.reliable().into_iter().map(|delivery| Waiting { packet_id: 0, delivery });
         sent.chain(unsent).collect()
     }
 
     /// Whether anything of `QoS` 2 goes on when its client comes back.
     pub(super) fn has_exactly_once_unfinished(&self) -> bool {
-        let goes_on = |parked: &Parked| {
-            !parked.receiving.is_empty() || parked.in_flight.iter().any(InFlight::is_exactly_once)
-        };
+        let goes_on =
+            |parked: &Parked| !parked.receiving.is_empty() || parked.in_flight.iter().any(InFlight::is_exactly_once);
         self.parked.as_ref().is_some_and(|parked| goes_on(parked)) || self.outbox.has_exactly_once()
     }
 

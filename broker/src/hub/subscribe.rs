@@ -58,9 +58,9 @@ impl Hub {
 
     /// Whether the subscription is another than before. Clients repeat theirs at each connection.
     fn change_subscription(&mut self, id: SessionId, subscription: KeptSubscription) -> bool {
-        let known = self.session(id).and_then(|session| {
-            session.subscriptions.iter_mut().find(|known| known.filter == subscription.filter)
-        });
+        let known = self
+            .session(id)
+            .and_then(|session| session.subscriptions.iter_mut().find(|known| known.filter == subscription.filter));
         known.is_some_and(|known| std::mem::replace(known, subscription.clone()) != subscription)
     }
 

@@ -267,7 +267,8 @@ async fn too_much_for_all_who_are_away_costs_the_account_for_which_most_waits() 
     publisher.until_now().await;
     let event = setup.event(|event| matches!(event, BrokerEvent::SessionEnded { .. })).await;
     assert!(matches!(event, BrokerEvent::SessionEnded { client_id, .. } if client_id == "greedy-1"));
-    for (id, user, waiting) in [("modest", "other", Some(1)), ("greedy-1", "home", None), ("greedy-2", "home", Some(6))] {
+    for (id, user, waiting) in [("modest", "other", Some(1)), ("greedy-1", "home", None), ("greedy-2", "home", Some(6))]
+    {
         let mut client = setup.client(Connect::v5(id).kept().user(user)).await;
         assert_eq!(client.present, waiting.is_some(), "{id}");
         assert_eq!(client.until_now().await.len(), waiting.unwrap_or(0), "{id}");
@@ -306,8 +307,11 @@ async fn a_client_that_takes_one_message_now_and_then_does_not_hold_publishers_u
         publisher.publish(Message::new("test/x", &"x".repeat(1000), 1)).await;
     }
     assert!(setup.statistics().publishers_slowed > 0);
-    let ended = |event: &BrokerEvent| matches!(event, BrokerEvent::SessionEnded { client_id, .. } if client_id == "trickle");
-    let BrokerEvent::SessionEnded { reason, .. } = setup.event(ended).await else { unreachable!("only this was waited for") };
+    let ended =
+        |event: &BrokerEvent| matches!(event, BrokerEvent::SessionEnded { client_id, .. } if client_id == "trickle");
+    let BrokerEvent::SessionEnded { reason, .. } = setup.event(ended).await else {
+        unreachable!("only this was waited for")
+    };
     assert!(reason.contains("too slowly"), "{reason}");
     assert_eq!(trickling.await.unwrap(), 0x97);
 }

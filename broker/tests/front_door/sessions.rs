@@ -209,7 +209,8 @@ async fn a_client_need_not_wait_for_the_answer_to_connect() {
     let setup = Setup::start().await;
     for v5 in [false, true] {
         let mut client = Client::raw(setup.address, v5).await;
-        let options: &[&[u8]] = if v5 { &[&[0, 1, 0], &string("test/#"), &[0]] } else { &[&[0, 1], &string("test/#"), &[0]] };
+        let options: &[&[u8]] =
+            if v5 { &[&[0, 1, 0], &string("test/#"), &[0]] } else { &[&[0, 1], &string("test/#"), &[0]] };
         let all = [
             Connect::of(v5, "hasty").encode(),
             packet(0x82, options),
@@ -221,7 +222,10 @@ async fn a_client_need_not_wait_for_the_answer_to_connect() {
         assert_eq!(client.next().await, Packet::SubAck { id: 1, codes: vec![0] });
         let (one, other) = (client.next().await, client.next().await);
         let is_message = |packet: &Packet| matches!(packet, Packet::Publish(message) if message.text() == "at once");
-        assert!([&one, &other].into_iter().any(is_message) && [&one, &other].contains(&&Packet::Pong), "{one:?} {other:?}");
+        assert!(
+            [&one, &other].into_iter().any(is_message) && [&one, &other].contains(&&Packet::Pong),
+            "{one:?} {other:?}"
+        );
     }
 }
 
