@@ -414,7 +414,12 @@ mod tests {
 
     #[test]
     fn large_messages_are_packed_and_stay_what_they_were() {
-        let mut store = Retained::new(Bounds { bytes: 100_000, bytes_per_account: 50_000, message_bytes: 50_000, ..bounded(10, 10).bounds });
+        let mut store = Retained::new(Bounds {
+            bytes: 100_000,
+            bytes_per_account: 50_000,
+            message_bytes: 50_000,
+            ..bounded(10, 10).bounds
+        });
         let text = "what is said again and again ".repeat(500);
         store.keep(&message("a", &text, None), ACCOUNT);
         store.keep(&message("b", "small", None), ACCOUNT);

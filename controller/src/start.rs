@@ -233,7 +233,6 @@ impl Controller {
             broker: handle,
             config,
             downloads,
-            http: addresses.http,
             mqtt,
             own_address: Arc::clone(&own_address),
             stop: stop.web.clone(),
@@ -252,7 +251,19 @@ impl Controller {
         }
         let notify = Notify::from_environment();
         notify.ready();
-        Ok(Self { addresses, own_address, welcome, signals, reload, parts, ended: HashSet::new(), broker, sockets, stop, notify })
+        Ok(Self {
+            addresses,
+            own_address,
+            welcome,
+            signals,
+            reload,
+            parts,
+            ended: HashSet::new(),
+            broker,
+            sockets,
+            stop,
+            notify,
+        })
     }
 
     /// Where it listens.

@@ -64,8 +64,6 @@ pub(crate) struct Web {
     pub(crate) broker: Option<BrokerHandle>,
     pub(crate) config: Arc<Config>,
     pub(crate) downloads: Arc<Downloads>,
-    /// Where it listens, and where plain MQTT does with our own broker.
-    pub(crate) http: SocketAddr,
     pub(crate) mqtt: Option<SocketAddr>,
     pub(crate) own_address: Arc<OwnAddress>,
     pub(crate) stop: CancellationToken,

@@ -1,6 +1,6 @@
 //! The catalogue decides what may run, whatever the way in.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use pistat_protocol::{
     dashboard::Run,

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use pistat_protocol::{
-    api::{EnrolmentToken, NewToken},
-    order::JoinToken,
-};
+use pistat_protocol::{api::EnrolmentToken, order::JoinToken};
 use pistat_tests::{Mqtt, PATIENCE, Stack, eventually, fake_agent::Identity, steadily};
 use serde_json::json;
 

@@ -505,8 +505,9 @@ impl Documented {
 
     /// The broker as the page sets it up; where it listens, with which certificate and as whom is everybody's own.
     async fn start_broker(&self) -> Process {
-        let users: String =
-            ["pistat-controller", "homeassistant", "grafana", "pi-1"].map(|user| format!("{user}:its-password\n")).concat();
+        let users: String = ["pistat-controller", "homeassistant", "grafana", "pi-1"]
+            .map(|user| format!("{user}:its-password\n"))
+            .concat();
         std::fs::write(self.folder.join("passwd"), users).unwrap();
         let mut hash = Command::new("mosquitto_passwd");
         hash.arg("-U").arg(self.folder.join("passwd"));
@@ -515,7 +516,9 @@ impl Documented {
         let said = run("pistat broker-acl", &mut self.bash(&rules), PATIENCE).await;
         assert_eq!(said.code, 0, "{said:?}");
         let (port, folder) = (self.broker.port(), self.folder.display());
-        let own = format!("listener {port} 127.0.0.1\ncertfile {folder}/server.pem\nkeyfile {folder}/server-key.pem\nuser root\n");
+        let own = format!(
+            "listener {port} 127.0.0.1\ncertfile {folder}/server.pem\nkeyfile {folder}/server-key.pem\nuser root\n"
+        );
         std::fs::write(self.folder.join("mosquitto.conf"), own + &self.text("conf", "acl_file")).unwrap();
         let mut command = Command::new("mosquitto");
         command.env("PATH", format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap()));
@@ -534,7 +537,8 @@ async fn everything_that_the_documentation_says_of_another_broker_works_on_a_mos
     let stack = Stack::builder().config(&page.text("toml", "[mqtt")).start().await;
     let http = stack.http();
     let agent = page.text("sh", "pistat-agent ").replace("--token TOKEN", &format!("--token {}", stack.join_token()));
-    let _agent = Process::start("the page's agent", page.bash(&agent).env("PISTAT_AGENT_STATE", folder.path().join("agent")));
+    let _agent =
+        Process::start("the page's agent", page.bash(&agent).env("PISTAT_AGENT_STATE", folder.path().join("agent")));
     eventually("the page's machine is online", PATIENCE, async || {
         let machine = http.machine("pi-1").await?;
         if machine.status == MachineStatus::Online { Ok(()) } else { Err(format!("{machine:?}")) }
@@ -543,7 +547,14 @@ async fn everything_that_the_documentation_says_of_another_broker_works_on_a_mos
     succeeds(&http, "pi-1").await;
     let mut ask = Command::new("mosquitto_pub");
     ask.args(["-h", "127.0.0.1", "-p", &page.broker.port().to_string(), "-u", "homeassistant", "-P", "its-password"]);
-    ask.arg("--cafile").arg(folder.path().join("ca.pem")).args(["-t", "pistat/pi-1/task/request", "-q", "1", "-m", "uptime"]);
+    ask.arg("--cafile").arg(folder.path().join("ca.pem")).args([
+        "-t",
+        "pistat/pi-1/task/request",
+        "-q",
+        "1",
+        "-m",
+        "uptime",
+    ]);
     assert_eq!(run("mosquitto_pub", &mut ask, PATIENCE).await.code, 0);
     eventually("a request over MQTT runs as the page says", PATIENCE, async || {
         let runs: Vec<Run> = http.get("/api/runs").await.json();

@@ -50,12 +50,20 @@ async fn a_fleet_goes_on_after_a_restore_as_documented() {
     std::fs::copy(state.join("tls/ca.pem"), &ca).unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let tls = state.join("tls");
-    let config = format!("[mqtt.tls]\nlisten = \"127.0.0.1:{port}\"\ncert = {:?}\nkey = {:?}\n", tls.join("server.pem"), tls.join("server-key.pem"));
+    let config = format!(
+        "[mqtt.tls]\nlisten = \"127.0.0.1:{port}\"\ncert = {:?}\nkey = {:?}\n",
+        tls.join("server.pem"),
+        tls.join("server-key.pem")
+    );
     let mut stack = Stack::builder().embedded().state(&state).config(&config).start().await;
     let (http, join_token) = (stack.http(), stack.join_token());
     let url = format!("mqtts://127.0.0.1:{port}");
     let agent = stack.agent("pi-1").url(&url).flag("--ca", ca.to_str().unwrap()).online(&http).await;
-    for words in [&["assign", "name", "pi-1", "Camera"][..], &["tag", "add", "pi-1", "garden"], &["task", "assign", "pi-1", "birds"]] {
+    for words in [
+        &["assign", "name", "pi-1", "Camera"][..],
+        &["tag", "add", "pi-1", "garden"],
+        &["task", "assign", "pi-1", "birds"],
+    ] {
         assert_eq!(stack.cli(words).await.code, 0, "{words:?}");
     }
     let old = http.start_run("uptime", "pi-1", json!({})).await;
@@ -84,5 +92,9 @@ async fn a_fleet_goes_on_after_a_restore_as_documented() {
     assert_eq!(stack.join_token(), join_token);
     assert!(http.output(old).await.contains("load average"), "runs of before are there");
     let new = http.start_run("uptime", "pi-1", json!({})).await;
-    assert_eq!(http.ended(new, PATIENCE).await.state, RunState::Succeeded, "the agent believes the controller's orders");
+    assert_eq!(
+        http.ended(new, PATIENCE).await.state,
+        RunState::Succeeded,
+        "the agent believes the controller's orders"
+    );
 }

@@ -458,9 +458,8 @@ mod embedded_only {
                 .await;
                 stack.kill();
             }
-            let knocking = tokio::spawn(knock(stack.said.mqtt, token.clone()));
-            stack.restart().await;
-            let mut home = knocking.await.unwrap();
+            let knocking = knock(stack.said.mqtt, token.clone());
+            let (mut home, ()) = tokio::join!(knocking, stack.restart());
             let heard = home.message(&text, |topic, publish| (topic == "home/light").then(|| publish.payload.clone()));
             assert_eq!(heard.await, text);
         }

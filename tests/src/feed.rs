@@ -57,7 +57,8 @@ impl Feed {
     /// # Errors
     /// As [`Feed::connect`].
     pub async fn connect_narrow(http: &Http) -> Result<Self, u16> {
-        let address = http.base().rsplit('/').next().and_then(|host| host.parse().ok()).expect("the base has an address");
+        let address =
+            http.base().rsplit('/').next().and_then(|host| host.parse().ok()).expect("the base has an address");
         let socket = TcpSocket::new_v4().expect("there are sockets");
         socket.set_recv_buffer_size(4096).expect("buffers may be small");
         let stream = MaybeTlsStream::Plain(socket.connect(address).await.map_err(|_| 0_u16)?);

@@ -29,7 +29,7 @@ impl Hub {
         }
         let joining = |session: &&mut Session| matches!(*session.identity, Identity::Joining(_));
         if let Some(session) = self.session(message.publisher()).filter(joining) {
-            let request: Option<EnrollRequest> = decode(message.payload()).ok();
+            let request: Option<EnrollRequest> = decode(&message.payload()).ok();
             session.asked_secret = request.and_then(|request| parse_sha256(&request.secret_sha256));
         }
     }

@@ -31,11 +31,11 @@ const EMQX_END: &str = "
 pub(super) fn print(console: &mut Console<'_>, command: &args::BrokerAcl, config: &Config) -> Result<(), Failure> {
     let users = Users::of(command, config);
     let rules = Rules { users: &users, topics: &config.mqtt.topics, discovery: &config.homeassistant.prefix };
-    let (everybody, text): (_, fn(&Rules<'_>) -> String) = match command.broker {
-        args::OtherBroker::Mosquitto => (USER_MOSQUITTO, Rules::mosquitto),
-        args::OtherBroker::Emqx => (USER_EMQX, Rules::emqx),
+    let (everybody, text) = match command.broker {
+        args::OtherBroker::Mosquitto => (USER_MOSQUITTO, rules.mosquitto()),
+        args::OtherBroker::Emqx => (USER_EMQX, rules.emqx()),
     };
-    console.show(&rules.rows(everybody), |_, _| text(&rules))
+    console.show(&rules.rows(everybody), |_, _| text)
 }
 
 /// Who is who on the broker.
@@ -247,7 +247,8 @@ mod tests {
             let (head, filters) = rule.split_once(", [").unwrap_or((rule, ""));
             let of_user = !head.contains("{user, ") || head.contains(&format!("{{user, \"{user}\"}}"));
             let of_action = filters.is_empty() || head.ends_with(", all") || head.ends_with(&format!(", {action}"));
-            let mut filters = filters.split('"').skip(1).step_by(2).map(|filter| filter.replace(USER_EMQX, user)).peekable();
+            let mut filters =
+                filters.split('"').skip(1).step_by(2).map(|filter| filter.replace(USER_EMQX, user)).peekable();
             if of_user && of_action && (filters.peek().is_none() || filters.any(|filter| fits(topic, &filter))) {
                 return head.starts_with("{allow");
             }
@@ -308,9 +309,10 @@ mod tests {
 
     #[test]
     fn programs_are_given_every_row_once() {
-        for (agents, expected) in
-            [(&[][..], &["controller", "operator", "viewer", "agent"][..]), (&["pi-1"], &["controller", "agent", "operator", "viewer"])]
-        {
+        for (agents, expected) in [
+            (&[][..], &["controller", "operator", "viewer", "agent"][..]),
+            (&["pi-1"], &["controller", "agent", "operator", "viewer"]),
+        ] {
             let (users, topics) = rules(agents);
             let rules = Rules { users: &users, topics: &topics, discovery: "homeassistant" };
             let rows = rules.rows(USER_EMQX);

@@ -241,13 +241,7 @@ impl Default for Config {
 
 impl Default for Http {
     fn default() -> Self {
-        Self {
-            listen: any_address(8000),
-            tls: None,
-            public_url: None,
-            downloads: None,
-            limits: HttpLimits::default(),
-        }
+        Self { listen: any_address(8000), tls: None, public_url: None, downloads: None, limits: HttpLimits::default() }
     }
 }
 

@@ -1,7 +1,6 @@
 //! What is published when: documents on change only, each at most every two seconds, a few at a time, and nothing before the state folder holds it.
 
 use std::{
-    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     time::{Duration, Instant},
@@ -276,7 +275,7 @@ impl Turn<'_> {
         let Announcer { announced, shapes, machines, .. } = &mut *self.announcer;
         let told = machines.entry(pi.clone()).or_default();
         let topic = place.topic(pi);
-        let before = announced.get(&topic).map(Borrow::<Components>::borrow);
+        let before = announced.get(&topic).map(|components| &**components);
         let components = place.components(pi, facts, &told.known, before);
         let missing: Components =
             before.into_iter().flatten().filter(|(key, _)| !components.contains_key(*key)).map(owned).collect();

@@ -4,7 +4,7 @@
 //! device without identifiers or an origin without a name. Names are short, since Home Assistant puts the device's in front.
 //! The whole device is available while both the controller and its agent are; what must be told of a machine that is away asks for the controller only.
 
-use std::{borrow::Borrow, collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use pistat_protocol::{
     id::{PiId, TaskId},
@@ -49,8 +49,10 @@ impl Serialize for Shared {
     }
 }
 
-impl Borrow<Components> for Shared {
-    fn borrow(&self) -> &Components {
+impl Deref for Shared {
+    type Target = Components;
+
+    fn deref(&self) -> &Components {
         &self.0
     }
 }

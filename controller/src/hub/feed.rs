@@ -56,8 +56,7 @@ pub struct FeedCounts {
 impl Feed {
     pub(crate) fn new() -> Self {
         let (sender, now) = (broadcast::Sender::new(FRAMES), Instant::now());
-        let hidden =
-            Hidden { sender: broadcast::Sender::new(FRAMES), samples: BTreeMap::new(), sampled_at: now };
+        let hidden = Hidden { sender: broadcast::Sender::new(FRAMES), samples: BTreeMap::new(), sampled_at: now };
         Self { pending: Vec::new(), flushed_at: now, sender, hidden, counts: FeedCounts::default() }
     }
 
@@ -185,7 +184,10 @@ mod tests {
         let mut hidden = Feed::new().hidden;
         let start = hidden.sampled_at;
         let soon = start + Duration::from_secs(1);
-        assert_eq!(hidden.conflate(vec![stats("pi-1", 1), forgotten("pi-9"), stats("pi-1", 2)], soon), [forgotten("pi-9")]);
+        assert_eq!(
+            hidden.conflate(vec![stats("pi-1", 1), forgotten("pi-9"), stats("pi-1", 2)], soon),
+            [forgotten("pi-9")]
+        );
         assert_eq!(hidden.conflate(vec![stats("pi-2", 7)], soon), []);
         // A sample that is older than the news of its machine is not told after it.
         assert_eq!(hidden.conflate(vec![stats("pi-3", 4), offline("pi-3")], soon), [offline("pi-3")]);

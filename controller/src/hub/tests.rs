@@ -34,14 +34,16 @@ impl Driven {
         let retention = Retention { days: 30, runs: 1000, events: 1000 };
         let (store, mut loaded, stored) = Store::open(folder.path(), retention).unwrap();
         prepare(&mut loaded);
+        let config = Arc::new(Config::default());
         let hub = Hub::new(HubParts {
-            config: Arc::new(Config::default()),
+            config: Arc::clone(&config),
             catalogue: Catalogue::parse(CATALOGUE, "tasks.toml").unwrap(),
             store,
             broker: None,
             controller_secret: SecretHash::of("secret"),
             access: watch::Sender::new(Arc::new(loaded.access.clone())),
-            mqtt_port: None,
+            mqtt: None,
+            own_address: Arc::new(OwnAddress::new(&config, ([127, 0, 0, 1], 8000).into(), false)),
             loaded,
         });
         Self { hub, stored, folder, wrong_milliseconds: 0 }

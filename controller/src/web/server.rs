@@ -141,7 +141,9 @@ impl Port {
     fn receive(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>) {
         match self.admission.admit(peer.ip()) {
             Some(place) => drop(connections.spawn(Arc::clone(self).connection(stream, peer, place))),
-            None => tracing::debug!(%peer, "closed at once: there are as many connections as http.limits.connections says"),
+            None => {
+                tracing::debug!(%peer, "closed at once: there are as many connections as http.limits.connections says")
+            }
         }
     }
 

@@ -189,7 +189,8 @@ async fn whoever_is_slow_is_ended_in_time_while_others_are_served() {
 #[tokio::test]
 async fn a_body_and_an_answer_may_come_in_pieces() {
     let port = Port::open(false, LIMITS).await;
-    let mut slow = port.said("POST /body HTTP/1.1\r\nHost: pi\r\nConnection: close\r\nContent-Length: 10\r\n\r\n").await;
+    let mut slow =
+        port.said("POST /body HTTP/1.1\r\nHost: pi\r\nConnection: close\r\nContent-Length: 10\r\n\r\n").await;
     for byte in b"0123456789" {
         slow.write_all(&[*byte]).await.unwrap();
         tokio::task::yield_now().await;
