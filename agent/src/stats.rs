@@ -64,7 +64,7 @@ pub(crate) struct Sampler {
     file_systems: FileSystems,
     temperature: Option<Guarded<Option<f32>>>,
     power: Option<Slowly<Guarded<Option<Power>>, Option<Power>>>,
-    wifi: Slowly<Guarded<Option<i16>>, Option<i16>>,
+    wifi: Option<Slowly<Guarded<Option<i16>>, Option<i16>>>,
     /// Where the sensors are asked.
     sensors: SideThread,
     processes: Slowly<PathBuf, Option<u32>>,
@@ -77,7 +77,9 @@ impl Sampler {
         let temperature = temperature::Thermometer::find(root)
             .map(|mut thermometer| Guarded::new("temperature", move || thermometer.read()));
         let power = power::PowerHealth::find(root).map(|mut power| Guarded::new("power", move || power.read()));
-        let mut wireless = Source::new(of("proc/net/wireless"));
+        // A kernel that knows of radios has the file before there is one.
+        let wireless = Some(of("proc/net/wireless")).filter(|path| path.exists()).map(Source::new);
+        let wifi = wireless.map(|mut wireless| Guarded::new("wifi", move || wifi_signal(&mut wireless)));
         let mut sampler = Self {
             seq: 0,
             cpu: Cpu::new(root),
@@ -89,7 +91,7 @@ impl Sampler {
             file_systems: FileSystems::new(root),
             temperature,
             power: power.map(|power| Slowly::new(power, SLOW)),
-            wifi: Slowly::new(Guarded::new("wifi", move || wifi_signal(&mut wireless)), SLOW),
+            wifi: wifi.map(|wifi| Slowly::new(wifi, SLOW)),
             sensors: SideThread::default(),
             processes: Slowly::new(of("proc"), COUNT),
         };
@@ -122,7 +124,9 @@ impl Sampler {
         if let Some(temperature) = &mut self.temperature {
             sample.temperature_celsius = temperature.ask(thread, SENSOR_DEADLINE).await.flatten();
         }
-        sample.wifi_signal_dbm = self.wifi.ask(thread, now).await;
+        if let Some(wifi) = &mut self.wifi {
+            sample.wifi_signal_dbm = wifi.ask(thread, now).await;
+        }
         if let Some(power) = &mut self.power {
             sample.power = power.ask(thread, now).await;
         }

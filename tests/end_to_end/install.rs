@@ -198,14 +198,15 @@ async fn the_agent_is_one_for_the_programs_of_a_machine_and_not_for_its_kernel()
 async fn what_was_not_written_whole_is_not_put_in_place() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("target"), "old").unwrap();
+    std::fs::write(folder.path().join("fetched"), "the whole program").unwrap();
     for full_disk in ["cp() { head -c 3 \"$1\" >\"$2\"; }", "cat() { head -c 3; false; }", "mv() { false; }"] {
-        let put = format!("{full_disk}\nprintf 'the whole program' | put \"$PWD/target\" 755 || true");
+        let put = format!("{full_disk}\nput \"$PWD/target\" 755 <fetched || true");
         let told = with_the_functions(folder.path(), &put).await;
         assert!(told.code == 73 && told.stderr.contains("cannot be written"), "{full_disk}: {told:?}");
         assert_eq!(std::fs::read_to_string(folder.path().join("target")).unwrap(), "old", "{full_disk}");
         assert!(!folder.path().join("target.new").exists(), "{full_disk}");
     }
-    let told = with_the_functions(folder.path(), "printf 'the whole program' | put \"$PWD/target\" 755 || true").await;
+    let told = with_the_functions(folder.path(), "put \"$PWD/target\" 755 <fetched || true").await;
     assert_eq!((told.code, &*told.stderr), (0, ""));
     assert_eq!(std::fs::read_to_string(folder.path().join("target")).unwrap(), "the whole program");
 }
