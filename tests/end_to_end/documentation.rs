@@ -1,7 +1,7 @@
 //! Every command of the documentation is run as it stands, on a controller with the configuration that ships and one Pi.
 //!
-//! Only what differs from a real house is replaced: the ports, the host's name, `ACCOUNT` (admin), `TOKEN` (the join token), and what cargo would build once
-//! more.
+//! Only what differs from a real house is replaced: the ports, the host's name, `ACCOUNT` (admin), `TOKEN` (the join token), what cargo would build once
+//! more, and the size of the simulated fleet.
 
 use std::{
     collections::BTreeSet,
@@ -161,7 +161,7 @@ impl House {
         }
         if text.contains(SIMULATOR) {
             let built = format!("{} --mqtt {}", program("pistat-sim").display(), self.stack.said.mqtt);
-            text = text.replace(SIMULATOR, &built);
+            text = text.replace(SIMULATOR, &built).replace("--machines 1000", "--machines 25");
         }
         text.replace("controller-host", "127.0.0.1")
     }

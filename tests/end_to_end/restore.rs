@@ -4,7 +4,7 @@ use std::{net::TcpListener, path::Path, process::Command};
 
 use pistat_protocol::task::RunState;
 use pistat_tests::{
-    PATIENCE, Stack,
+    PATIENCE, Stack, eventually,
     pages::{blocks, section},
     process::run,
     programs::program,
@@ -68,6 +68,12 @@ async fn a_fleet_goes_on_after_a_restore_as_documented() {
     }
     let old = http.start_run("uptime", "pi-1", json!({})).await;
     http.ended(old, PATIENCE).await;
+
+    eventually("Home Assistant is told of the machine", PATIENCE, async || {
+        let told = std::fs::read_to_string(state.join("homeassistant.json")).map_err(|error| error.to_string())?;
+        if told.contains("pi-1") { Ok(()) } else { Err(told) }
+    })
+    .await;
 
     let mut backup = commands();
     let restore = backup.pop().unwrap();
