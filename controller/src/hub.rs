@@ -410,9 +410,9 @@ impl Hub {
             Some(After::Access(_, after)) => self.access_stored(after),
             Some(After::JoinToken(token, by, reply)) => self.join_token_stored(token, &by, reply),
             Some(After::Announced(say)) => self.announced(say),
-            Some(After::AdminToken(token, reply)) => reply.into_iter().for_each(|reply| tell(reply, token.clone())),
+            Some(After::AdminToken(token, Some(reply))) => tell(reply, token),
             Some(After::Forgotten(pi, by, promise)) => self.forgotten(&pi, &by, promise),
-            None => {}
+            Some(After::AdminToken(_, None)) | None => {}
         }
     }
 
@@ -602,7 +602,9 @@ fn refuse_token(reply: Option<Reply<String>>, sentence: &str) {
     let sentence = format!(
         "the account admin has a new token, and its file admin.token gets it as soon as that can be written: {sentence}"
     );
-    reply.into_iter().for_each(|reply| refuse(reply, Refused::unavailable(&sentence)));
+    if let Some(reply) = reply {
+        refuse(reply, Refused::unavailable(&sentence));
+    }
 }
 
 async fn receive(events: &mut Option<mpsc::Receiver<BrokerEvent>>) -> Option<BrokerEvent> {

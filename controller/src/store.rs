@@ -891,8 +891,7 @@ mod tests {
         let bad = record::NewPiece { seq: 1, start: u64::MAX, ..good.clone() };
         let run = record.run.id;
         let asked = store.commit(Demand::Ask, Write::Register(vec![RegisterWrite::Piece(bad.clone())]));
-        let writes =
-            vec![RegisterWrite::Piece(bad), RegisterWrite::Run(Box::new(record)), RegisterWrite::Piece(good)];
+        let writes = vec![RegisterWrite::Piece(bad), RegisterWrite::Run(Box::new(record)), RegisterWrite::Piece(good)];
         let must = store.commit(Demand::Must, Write::Register(writes));
         let NotStored::Refused(sentence) = wait(&mut stored, asked).unwrap_err() else { panic!("it was asked for") };
         assert!(sentence.contains("cannot be stored"), "{sentence}");

@@ -143,7 +143,9 @@ async fn the_explained_command_lines_really_work() {
     let stack = Stack::start().await;
     let http = stack.http();
     let mut feed = stack.feed().await;
-    for (task, line) in [("echo", "task run echo controller text=explained"), ("careful", "task run careful controller")] {
+    for (task, line) in
+        [("echo", "task run echo controller text=explained"), ("careful", "task run careful controller")]
+    {
         let answer = feed.command(&format!("{line} --explain")).await;
         assert!(answer.ok && answer.runs.is_empty(), "{answer:?}");
         let lines: Vec<_> = answer.text.lines().map(str::trim_end).filter(|line| !line.contains('#')).collect();

@@ -1,8 +1,6 @@
 //! What goes wrong gets one sentence that says what is wrong and what to do, and the right exit code. Nothing is lost.
 
-use std::{
-    ffi::OsStr, net::TcpListener, os::unix::ffi::OsStrExt, path::Path, process::Command, time::Duration,
-};
+use std::{ffi::OsStr, net::TcpListener, os::unix::ffi::OsStrExt, path::Path, process::Command};
 
 use pistat_protocol::{api::AcceptedRuns, dashboard::Run, task::RunState};
 use pistat_tests::{
@@ -225,11 +223,12 @@ async fn a_full_state_disk_refuses_new_runs_still_cancels_and_loses_nothing() {
     let kept = http.start_run("echo", "controller", json!({"text": "kept"})).await;
     assert_eq!(http.ended(kept, PATIENCE).await.state, RunState::Succeeded);
     // Nobody else sleeps for so long.
-    let seconds = format!("3000.{}", 1 + std::process::id());
+    let seconds = format!("3000.{}1", std::process::id());
     let runaway = http.start_run("pause", "controller", json!({"seconds": seconds.parse::<f64>().unwrap()})).await;
     eventually("the runaway task runs", PATIENCE, async || {
         let run = http.run(runaway).await?;
-        if run.state == RunState::Running { Ok(()) } else { Err(format!("{run:?}")) }
+        let runs = run.state == RunState::Running && runs_somewhere(&["sleep", &seconds]);
+        if runs { Ok(()) } else { Err(format!("{run:?}")) }
     })
     .await;
     let mut accepted = Vec::new();

@@ -277,7 +277,8 @@ fn explain_prints_the_same_for_a_shell_and_runs_nothing() {
     assert!(!ran.out.contains("mosquitto_pub"), "where another's broker listens is not known here: {}", ran.out);
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("pistat.toml");
-    std::fs::write(&config, format!("[http]\nlisten = '{}'\n[mqtt]\nlisten = '0.0.0.0:1884'\n", server.address)).unwrap();
+    std::fs::write(&config, format!("[http]\nlisten = '{}'\n[mqtt]\nlisten = '0.0.0.0:1884'\n", server.address))
+        .unwrap();
     let args = ["--config", config.to_str().unwrap(), "task", "run", "uptime", "pi-1", "--explain"];
     let ran = pistat(&args, &[("PISTAT_TOKEN", "secret")], None);
     assert!(ran.out.contains("mosquitto_pub -h 127.0.0.1 -p 1884") && ran.out.contains("curl"), "{}", ran.out);

@@ -39,9 +39,9 @@ pub(super) fn check_pair(tls: &Tls) -> Result<(), String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
-    config.map(drop).map_err(|error| {
-        format!("{} cannot be used with the key {}: {error}", tls.cert.display(), tls.key.display())
-    })
+    config
+        .map(drop)
+        .map_err(|error| format!("{} cannot be used with the key {}: {error}", tls.cert.display(), tls.key.display()))
 }
 
 fn readable(text: &str) -> Result<PathBuf, String> {

@@ -5,7 +5,8 @@ use std::{fs, io, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 use pistat_protocol::topic::Topics;
 
 use super::{
-    AccountRules, Broker, Config, Flags, HomeAssistant, Http, Mqtt, MqttTls, Problem, Requests, Runs, Tls, certificates,
+    AccountRules, Broker, Config, Flags, HomeAssistant, Http, Mqtt, MqttTls, Problem, Requests, Runs, Tls,
+    certificates,
     item::{Item, Kind, Place, parse_toml},
     layers,
     reader::{Problems, Section, near},
@@ -144,8 +145,7 @@ fn mqtt_tls(mut section: Section<'_>) -> Option<MqttTls> {
 /// A certificate and its key: both or none, and such that they can be used together.
 fn certificate(mut section: Section<'_>) -> (Option<Tls>, Section<'_>) {
     let place = section.place_of("cert");
-    let (cert, key) =
-        (section.parsed("cert", certificates::certificate), section.parsed("key", certificates::key));
+    let (cert, key) = (section.parsed("cert", certificates::certificate), section.parsed("key", certificates::key));
     for key in ["cert", "key"] {
         if !section.was_given(key) {
             section.problem(format!("{} needs both cert and key; {key} is missing", section.name()));

@@ -269,8 +269,14 @@ impl Hub {
         self.writes.extend(group.iter().cloned().map(|group| RegisterWrite::Group(Box::new(group))));
         let group_id = group.as_ref().map(|group| group.id);
         self.runs.add(records, group, self.now.monotonic);
-        self.turn.accepted =
-            Some(Accepting { runs, group: group_id, sentence, requested_by: wish.requested_by, pi, answers: vec![answer] });
+        self.turn.accepted = Some(Accepting {
+            runs,
+            group: group_id,
+            sentence,
+            requested_by: wish.requested_by,
+            pi,
+            answers: vec![answer],
+        });
         self.commit_turn();
         Ok(())
     }

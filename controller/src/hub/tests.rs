@@ -1,12 +1,6 @@
 //! The hub, driven by hand: each event comes when the test says so, and what is on the disk is told when the test says so.
 
-use pistat_protocol::{
-    account::Role,
-    api::NewRun,
-    id::AccountName,
-    order::hex,
-    task::Arguments,
-};
+use pistat_protocol::{account::Role, api::NewRun, id::AccountName, order::hex, task::Arguments};
 use tokio::sync::oneshot;
 
 use super::*;

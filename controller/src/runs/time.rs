@@ -46,7 +46,8 @@ impl Active {
     /// Why it is not started any more, if it has waited too long for its machine.
     pub(super) fn expiry(&self, now: Instant) -> Option<String> {
         let allowed = Duration::from_millis(self.record.expires_milliseconds);
-        (self.waited_until(now) > allowed).then(|| format!("the machine was offline for longer than {}", words(allowed)))
+        (self.waited_until(now) > allowed)
+            .then(|| format!("the machine was offline for longer than {}", words(allowed)))
     }
 
     fn verdict_of_time(

@@ -128,7 +128,8 @@ mod tests {
             config.mqtt.broker = Broker::External(broker.parse().unwrap());
             config.mqtt.ca = ca.map(Into::into);
             let tasks = tasks.iter().map(|task| task.parse().unwrap()).collect();
-            config.mqtt.requests = Some(crate::config::Requests { role: pistat_protocol::account::Role::Operator, tasks });
+            config.mqtt.requests =
+                Some(crate::config::Requests { role: pistat_protocol::account::Role::Operator, tasks });
             let found = AskedBroker::of(&config, &"uptime".parse().unwrap(), "http://controller:8000", 1);
             found.map(|found| format!("{} {}{}", found.host, found.port, found.options))
         };

@@ -171,8 +171,7 @@ fn certificates_and_keys_that_cannot_be_used_are_mistakes() {
         for section in ["http.tls", "mqtt.tls"] {
             let file = format!("[{section}]\ncert = '{}'\nkey = '{}'\n", path("cert.pem"), path("key.pem"));
             let problems: Vec<_> = load(&file, &[], Flags::default()).err().unwrap_or_default();
-            let problems: Vec<_> =
-                problems.iter().map(|problem| problem.to_string().replace(&path(""), "")).collect();
+            let problems: Vec<_> = problems.iter().map(|problem| problem.to_string().replace(&path(""), "")).collect();
             assert_eq!(problems.len(), usize::from(expected.is_some()), "{problems:?}");
             assert!(problems.iter().all(|problem| problem.contains(expected.unwrap())), "{expected:?}: {problems:?}");
         }
