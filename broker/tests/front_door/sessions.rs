@@ -257,7 +257,7 @@ async fn a_slow_link_is_not_cut_while_it_takes_what_it_is_sent_and_a_dead_one_is
     let setup = Setup::start().await;
     for is_alive in [true, false] {
         let (mut ours, theirs) = tokio::io::duplex(1024);
-        setup.handle().serve(theirs, "192.0.2.1:1".parse().unwrap());
+        setup.handle().serve(theirs, "192.0.2.1:1".parse().unwrap(), || ());
         ours.write_all(&Connect::v311("slow").keep_alive(1).encode()).await.unwrap();
         ours.write_all(&packet(0x82, &[&[0, 1], &string("test/#"), &[0]])).await.unwrap();
         let mut answers = [0; 4 + 5];
