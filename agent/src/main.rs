@@ -159,7 +159,7 @@ async fn serve(config: Config, endpoint: Endpoint, only_enrolls: bool) -> anyhow
     };
     let not_in_time = async {
         if !only_enrolls {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         tokio::time::sleep(ENROLL_LIMIT).await;
     };
