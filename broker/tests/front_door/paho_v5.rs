@@ -199,7 +199,7 @@ async fn sessions_expire_when_they_should() {
     assert!(!client.present);
     client.disconnect().await;
     eventually("the session has expired", || setup.statistics().clients_expired == 1).await;
-    let mut client = setup.client(expiring(0)).await;
+    let client = setup.client(expiring(0)).await;
     assert!(!client.present);
     client.disconnect().await;
     // Longer at the goodbye than it was.
