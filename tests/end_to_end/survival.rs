@@ -430,8 +430,8 @@ mod embedded_only {
     }
 
     /// Asks until it is let in; nobody who knocks while the controller starts is told that he is unknown.
-    async fn knock(address: std::net::SocketAddr, token: String) -> Mqtt {
-        eventually("it is let in", PATIENCE, async || match connect(address, &token).await {
+    async fn knock(address: std::net::SocketAddr, token: &str) -> Mqtt {
+        eventually("it is let in", PATIENCE, async || match connect(address, token).await {
             Err(code) if code.contains("BadUserNamePassword") => panic!("a good account was refused: {code}"),
             result => result,
         })
@@ -458,8 +458,8 @@ mod embedded_only {
                 .await;
                 stack.kill();
             }
-            let knocking = knock(stack.said.mqtt, token.clone());
-            let (mut home, ()) = tokio::join!(knocking, stack.restart());
+            let (address, token) = (stack.said.mqtt, token.as_str());
+            let ((), mut home) = tokio::join!(stack.restart(), knock(address, token));
             let heard = home.message(&text, |topic, publish| (topic == "home/light").then(|| publish.payload.clone()));
             assert_eq!(heard.await, text);
         }

@@ -7,7 +7,7 @@ use crate::access::Identity;
 use crate::events::BrokerEvent;
 use crate::limits::{Limits, SlowSubscriber};
 use crate::message::{Message, SessionId};
-use crate::outbox::{Delivery, Outbox, Pushed};
+use crate::outbox::{Delivery, Load, Outbox, Pushed};
 use crate::retained::Kept;
 use crate::topic_tree::{Hits, Subscriber};
 
@@ -193,11 +193,10 @@ impl Hub {
         self.congested.retain(|&slot, congestion| {
             let Some(session) = sessions.get(slot as usize).and_then(Option::as_ref) else { return false };
             let load = session.outbox.load();
-            // One that keeps up with all that it can be sent is at half again and again, if not just now.
-            if load.reliable_bytes <= half || load.caught_up != congestion.caught_up {
+            if load.reliable_bytes <= half {
                 return false;
             }
-            let reason = congestion.reason_to_end(load.progress, now_ms, limits);
+            let reason = congestion.reason_to_end(load, now_ms, limits);
             stalled.extend(reason.map(|reason| (slot, reason)));
             reason.is_none()
         });
@@ -212,9 +211,13 @@ impl Hub {
 }
 
 impl Congestion {
-    fn reason_to_end(&mut self, progress: u64, now_ms: u64, limits: &Limits) -> Option<&'static str> {
-        if progress != self.progress {
-            (self.progress, self.progressed) = (progress, now_ms);
+    fn reason_to_end(&mut self, load: Load, now_ms: u64, limits: &Limits) -> Option<&'static str> {
+        if load.progress != self.progress {
+            (self.progress, self.progressed) = (load.progress, now_ms);
+        }
+        // One that keeps up with all that it can be sent is at half again and again, if not just now.
+        if load.caught_up != self.caught_up {
+            (self.caught_up, self.since) = (load.caught_up, now_ms);
         }
         if now_ms.saturating_sub(self.progressed) > limits.stalled_after_seconds * 1000 {
             Some("it has not taken any message for too long")
@@ -235,13 +238,21 @@ mod tests {
         let limits = Limits { stalled_after_seconds: 30, catch_up_seconds: 60, ..Limits::default() };
         let stuck = "it has not taken any message for too long";
         let slow = "it takes its messages too slowly";
-        // How often it takes a message, and when it is ended for what.
-        for (every_seconds, ended_at, reason) in [(1000, 31, stuck), (40, 31, stuck), (29, 61, slow), (1, 61, slow)] {
+        // How often it takes a message, how often it has caught up, and when it is ended for what.
+        for (takes, catches_up, expected) in [
+            (1000, 1000, Some((31, stuck))),
+            (40, 1000, Some((31, stuck))),
+            (29, 1000, Some((61, slow))),
+            (1, 1000, Some((61, slow))),
+            (1, 50, None),
+            (1, 150, Some((61, slow))),
+        ] {
             let mut congestion = Congestion { since: 0, caught_up: 0, progress: 0, progressed: 0 };
-            let ended = (1..).find_map(|second| {
-                congestion.reason_to_end(second / every_seconds, second * 1000, &limits).map(|reason| (second, reason))
+            let ended = (1..500u64).find_map(|second| {
+                let load = Load { progress: second / takes, caught_up: second / catches_up, ..Load::default() };
+                congestion.reason_to_end(load, second * 1000, &limits).map(|reason| (second, reason))
             });
-            assert_eq!(ended, Some((ended_at, reason)), "a message every {every_seconds} seconds");
+            assert_eq!(ended, expected, "a message every {takes} seconds, caught up every {catches_up}");
         }
     }
 }

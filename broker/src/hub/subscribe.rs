@@ -34,7 +34,7 @@ impl Hub {
             self.note_subscription(id.slot, subscription, parsed.group.is_some());
             true
         } else {
-            self.change_subscription(id, subscription)
+            self.change_subscription(id, &subscription)
         };
         if has_changed {
             self.note_session(id.slot);
@@ -57,11 +57,12 @@ impl Hub {
     }
 
     /// Whether the subscription is another than before. Clients repeat theirs at each connection.
-    fn change_subscription(&mut self, id: SessionId, subscription: KeptSubscription) -> bool {
-        let known = self
-            .session(id)
-            .and_then(|session| session.subscriptions.iter_mut().find(|known| known.filter == subscription.filter));
-        known.is_some_and(|known| std::mem::replace(known, subscription.clone()) != subscription)
+    fn change_subscription(&mut self, id: SessionId, subscription: &KeptSubscription) -> bool {
+        let Some(session) = self.session(id) else { return false };
+        let known = session.subscriptions.iter_mut().find(|known| known.filter == subscription.filter);
+        let Some(known) = known.filter(|known| *known != subscription) else { return false };
+        known.clone_from(subscription);
+        true
     }
 
     fn send_retained(&mut self, filter: &str, subscriber: Subscriber) {

@@ -155,7 +155,11 @@ fn publishers_wait_for_qos_0_until_their_patience_ends_and_again_once_it_has_cau
 fn a_client_that_has_caught_up_is_known_to_have_whatever_came_since() {
     let one = delivery("1", 1).cost();
     let outbox = outbox(10_000, 4 * one);
-    let fill = || (0..5).for_each(|_| drop(outbox.push(delivery("1", 1), 0, &mut Vec::new())));
+    let fill = || {
+        for _ in 0..5 {
+            outbox.push(delivery("1", 1), 0, &mut Vec::new());
+        }
+    };
     fill();
     drained(&outbox, 2);
     assert_eq!(outbox.load().caught_up, 0);

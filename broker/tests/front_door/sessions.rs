@@ -146,7 +146,7 @@ async fn a_repeated_message_may_give_its_topic_a_number() {
     let mut client = setup.client(Connect::v5("alias").kept()).await;
     let aliased = |topic: &str, id: u16, dup: bool| {
         let properties = Properties::default().with(35, &1u16.to_be_bytes());
-        Message { id, dup, ..Message::new(topic, "x", 2) }.properties(properties)
+        Message { dup, id, ..Message::new(topic, "x", 2) }.properties(properties)
     };
     client.send(&aliased("test/x", 7, false).encode(true)).await;
     client.expect_ack(5, 7).await;
