@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use pistat_agent::notify::Notify;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, TlsListener};
 use pistat_protocol::order::JoinToken;
@@ -147,7 +148,7 @@ impl Controller {
         // Looked at before it is read: a change in between is then seen as one.
         let seen = fingerprint(&config.tasks);
         let catalogue = Catalogue::read(&config.tasks).map_err(StartError::Catalogue)?;
-        let listener = Listener::bind(config.http.listen, config.http.tls.as_ref()).await.map_err(StartError::Http)?;
+        let listener = Listener::bind(&config.http).await.map_err(StartError::Http)?;
         let state = config.state.clone();
         let (store, loaded, stored) = tokio::task::block_in_place(|| Store::open(&state, retention(&config)))?;
         let readers = Readers::open(|| store.reader())?;
@@ -238,13 +239,7 @@ impl Controller {
             stop: stop.web.clone(),
             sockets: sockets.clone(),
         };
-        spawn(&mut parts, "the web server", {
-            let (limits, stop) = (web.config.http.limits, stop.web.clone());
-            async move {
-                web::serve(listener, web::router(web), limits, stop).await;
-                Ok(())
-            }
-        });
+        spawn(&mut parts, "the web server", web::serve(listener, web::router(web), stop.web.clone()).map(Ok));
         if embedded {
             // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.
             let _ = timeout(GRACE, is_ready).await;

@@ -85,7 +85,7 @@ impl Web {
         let revoked = self.access.clone().wait_for(|access| !access.still_holds(caller)).await.is_ok();
         if !revoked {
             // There is no hub any more, so the controller is stopping, which ends everything in its own way.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -38,7 +38,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 
 use self::{body::TimelyBody, wire::Wire};
 use super::admission::{Admission, Place, Visitor};
-use crate::config::{HttpLimits, Tls};
+use crate::config::{Http, HttpLimits};
 
 /// How long open requests may take to end when the server stops; feeds and followers end at once.
 const GRACE: Duration = Duration::from_secs(2);
@@ -50,15 +50,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Listener {
     tcp: TcpListener,
     certificate: Option<Certificate>,
+    limits: HttpLimits,
 }
 
 impl Listener {
     /// Binds, and reads the certificate if there is one.
-    pub(crate) async fn bind(address: SocketAddr, tls: Option<&Tls>) -> Result<Self, String> {
-        let certificate = tls.map(|tls| Certificate::load(&tls.cert, &tls.key)).transpose();
+    pub(crate) async fn bind(http: &Http) -> Result<Self, String> {
+        let certificate = http.tls.as_ref().map(|tls| Certificate::load(&tls.cert, &tls.key)).transpose();
         let certificate = certificate.map_err(|error| format!("[http.tls] {error}"))?;
-        let tcp = TcpListener::bind(address).await.map_err(|error| explain(address, &error))?;
-        Ok(Self { tcp, certificate })
+        let tcp = TcpListener::bind(http.listen).await.map_err(|error| explain(http.listen, &error))?;
+        Ok(Self { tcp, certificate, limits: http.limits })
     }
 
     /// Where it listens.
@@ -85,8 +86,8 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// Serves until `stop` is cancelled, then gives open requests a moment.
-pub(crate) async fn serve(listener: Listener, router: Router, limits: HttpLimits, stop: CancellationToken) {
-    let Listener { tcp, certificate } = listener;
+pub(crate) async fn serve(listener: Listener, router: Router, stop: CancellationToken) {
+    let Listener { tcp, certificate, limits } = listener;
     let renewal = renew(certificate.clone());
     let port = Arc::new(Port {
         certificate,
@@ -142,7 +143,7 @@ impl Port {
         match self.admission.admit(peer.ip()) {
             Some(place) => drop(connections.spawn(Arc::clone(self).connection(stream, peer, place))),
             None => {
-                tracing::debug!(%peer, "closed at once: there are as many connections as http.limits.connections says")
+                tracing::debug!(%peer, "closed at once: there are as many connections as http.limits.connections says");
             }
         }
     }

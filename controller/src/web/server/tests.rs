@@ -17,6 +17,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client};
 
 use super::*;
+use crate::config::Tls;
 
 /// How long a test waits for what should take a moment.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,11 +50,12 @@ impl Port {
         let files = tempfile::tempdir().unwrap();
         write_certificate(files.path());
         let tls = Tls { cert: files.path().join("cert.pem"), key: files.path().join("key.pem") };
-        let tls = has_tls.then_some(&tls);
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), tls).await.unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let http = Http { listen, tls: has_tls.then_some(tls), limits, ..Http::default() };
+        let listener = Listener::bind(&http).await.unwrap();
         let (address, stop, large_ended) =
             (listener.address().unwrap(), CancellationToken::new(), CancellationToken::new());
-        let serving = tokio::spawn(serve(listener, routes(large_ended.clone()), limits, stop.clone()));
+        let serving = tokio::spawn(serve(listener, routes(large_ended.clone()), stop.clone()));
         Self { address, files, large_ended, stop, serving }
     }
 
@@ -208,11 +210,9 @@ async fn hundreds_of_silent_connections_keep_nobody_out_and_end_nobody_who_is_kn
         let port = Port::open(has_tls, HttpLimits { patience: Duration::from_secs(600), ..LIMITS }).await;
         let mut known = Vec::new();
         for _ in 0..6 {
-            let known_one: Box<dyn Socket> = match has_tls {
-                true => Box::new(port.tls(port.files.path()).await.unwrap()),
-                false => Box::new(port.tcp().await),
-            };
-            known.push(become_known(known_one).await);
+            let stream: Box<dyn Socket> =
+                if has_tls { Box::new(port.tls(port.files.path()).await.unwrap()) } else { Box::new(port.tcp().await) };
+            known.push(become_known(stream).await);
         }
         let mut silent = Vec::new();
         for number in 0..300 {
@@ -221,8 +221,8 @@ async fn hundreds_of_silent_connections_keep_nobody_out_and_end_nobody_who_is_kn
                 assert!(if has_tls { port.answers_over_tls().await } else { port.answers().await }, "after {number}");
             }
         }
-        for known_one in known {
-            assert!(ask(known_one).await.ends_with("here"), "whoever is known stays");
+        for stream in known {
+            assert!(ask(stream).await.ends_with("here"), "whoever is known stays");
         }
         for (number, stream) in silent.into_iter().enumerate().take(290) {
             assert_eq!(end(stream).await, "", "{number} made room");
