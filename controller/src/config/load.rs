@@ -34,11 +34,19 @@ impl Config {
             Ok(text) => parse_toml(&text, &file_name(flags)),
             Err(problem) => (empty(), vec![problem]),
         };
+        Self::of(file, problems, layers::environment(environment), layers::flags(flags))
+    }
+
+    /// Reads a file's text alone, as [`Self::load`] does: the reader's door for fuzzing.
+    #[doc(hidden)]
+    pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Problem>> {
+        let (file, problems) = parse_toml(text, file);
+        Self::of(file, problems, layers::environment([]), layers::flags(&Flags::default()))
+    }
+
+    fn of(file: Item, problems: Vec<Problem>, environment: Item, flags: Item) -> Result<Self, Vec<Problem>> {
         let problems = Problems::from(problems);
-        let merged = match layers::merge(file, layers::environment(environment), layers::flags(flags)) {
-            Ok(merged) => merged,
-            Err(problem) => return Err(vec![problem]),
-        };
+        let merged = layers::merge(file, environment, flags).map_err(|problem| vec![problem])?;
         let config = Section::new("", merged, &problems).map(read);
         problems.into_result(config)
     }
