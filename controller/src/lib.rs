@@ -25,3 +25,5 @@ mod web;
 
 pub use shutdown::Ended;
 pub use start::{Addresses, Controller, StartError};
+#[doc(hidden)]
+pub use web::{read_query, read_rotation};

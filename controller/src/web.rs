@@ -49,6 +49,20 @@ use crate::{
 pub(crate) use mqtt::LAST_WORDS;
 pub(crate) use server::{Listener, serve};
 
+/// Whether one of the routes that take a query understands this one: the readers' door for fuzzing.
+#[doc(hidden)]
+pub fn read_query(query: &str) -> bool {
+    let Ok(uri) = format!("/?{query}").parse() else { return false };
+    let known = [api::reads_query(&uri), output::reads_query(&uri)];
+    known.contains(&true)
+}
+
+/// Whether the body of `POST /api/accounts/{name}/rotate` is understood: the reader's door for fuzzing.
+#[doc(hidden)]
+pub fn read_rotation(body: &[u8]) -> bool {
+    accounts::reads_rotation(body)
+}
+
 /// The largest body that is read; the largest real one, an account with many rules, has a few kilobytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 

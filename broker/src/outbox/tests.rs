@@ -28,7 +28,7 @@ fn outbox(qos0_bytes: usize, reliable_bytes: usize) -> Arc<Outbox> {
 fn drained(outbox: &Outbox, window: usize) -> Vec<String> {
     let mut texts = Vec::new();
     outbox.drain(window, |delivery| {
-        texts.push(String::from_utf8_lossy(delivery.message.payload()).into_owned());
+        texts.push(String::from_utf8_lossy(&delivery.message.payload()).into_owned());
         true
     });
     texts

@@ -42,7 +42,7 @@ fn write(folder: &Path, records: Vec<Record>) {
 
 fn topics(restored: &Restored) -> Vec<(String, String)> {
     let text =
-        |message: &Message| (message.topic().to_owned(), String::from_utf8_lossy(message.payload()).into_owned());
+        |message: &Message| (message.topic().to_owned(), String::from_utf8_lossy(&message.payload()).into_owned());
     restored.retained.iter().map(|(frame, ..)| text(&Message::open(frame.clone()).unwrap())).collect()
 }
 

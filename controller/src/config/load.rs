@@ -31,10 +31,7 @@ impl Config {
     /// # Errors
     /// Every problem, with its place.
     pub fn load(flags: &Flags, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Vec<Problem>> {
-        match Self::load_in_spite(flags, environment) {
-            (Some(config), problems) if problems.is_empty() => Ok(config),
-            (_, problems) => Err(problems),
-        }
+        without_problems(Self::load_in_spite(flags, environment))
     }
 
     /// The same, with what could be read in spite of the problems; what is wrong is at its default.
@@ -46,13 +43,31 @@ impl Config {
             Ok(text) => parse_toml(&text, &file_name(flags)),
             Err(problem) => (empty(), vec![problem]),
         };
+        Self::of(file, problems, layers::environment(environment), layers::flags(flags))
+    }
+
+    /// Reads a file's text alone, as [`Self::load`] does: the reader's door for fuzzing.
+    #[doc(hidden)]
+    pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Problem>> {
+        let (file, problems) = parse_toml(text, file);
+        without_problems(Self::of(file, problems, layers::environment([]), layers::flags(&Flags::default())))
+    }
+
+    fn of(file: Item, problems: Vec<Problem>, environment: Item, flags: Item) -> (Option<Self>, Vec<Problem>) {
         let problems = Problems::from(problems);
-        let merged = match layers::merge(file, layers::environment(environment), layers::flags(flags)) {
+        let merged = match layers::merge(file, environment, flags) {
             Ok(merged) => merged,
             Err(problem) => return (None, vec![problem]),
         };
         let config = Section::new("", merged, &problems).map(read);
         (config, problems.into_list())
+    }
+}
+
+fn without_problems((config, problems): (Option<Config>, Vec<Problem>)) -> Result<Config, Vec<Problem>> {
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::{
     Extension, Json,
     extract::State,
-    http::{StatusCode, header},
+    http::{StatusCode, Uri, header},
     response::IntoResponse,
 };
 use pistat_protocol::{
@@ -285,6 +285,16 @@ pub(super) struct EventsQuery {
     limit: Option<u32>,
     /// Only those before this sequence number.
     before: Option<u64>,
+}
+
+/// Whether one of the queries of this file can be read.
+pub(super) fn reads_query(uri: &Uri) -> bool {
+    let known = [
+        Query::<HistoryQuery>::read(uri).is_ok(),
+        Query::<RunsQuery>::read(uri).is_ok(),
+        Query::<EventsQuery>::read(uri).is_ok(),
+    ];
+    known.contains(&true)
 }
 
 /// `GET /api/events?limit=&before=`, newest first.

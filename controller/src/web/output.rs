@@ -6,7 +6,7 @@ use axum::{
     Extension,
     body::{Body, Bytes},
     extract::State,
-    http::header,
+    http::{Uri, header},
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
@@ -85,6 +85,11 @@ pub(super) struct OutputQuery {
     /// Wait for more until the run ends.
     #[serde(default)]
     follow: bool,
+}
+
+/// Whether the query of this file can be read.
+pub(super) fn reads_query(uri: &Uri) -> bool {
+    Query::<OutputQuery>::read(uri).is_ok()
 }
 
 /// `GET /api/runs/{run}/output?follow=`: text, with a mark where bytes are missing.
