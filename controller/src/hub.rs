@@ -407,7 +407,8 @@ impl Hub {
 
     fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Join(caller, reply) => self.join(&caller, reply),
+            Ask::Join(caller, hidden, reply) => self.join(&caller, hidden, reply),
+            Ask::Hide(reply) => tell(reply, self.feed.join(self.now.wall, true)),
             Ask::Machines(reply) => tell(reply, self.fleet.machines(self.now)),
             Ask::Machine(pi, reply) => self.tell_machine(&pi, reply),
             Ask::History(pi, seconds, reply) => self.tell_history(&pi, seconds, reply),

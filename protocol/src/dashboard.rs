@@ -429,6 +429,11 @@ pub enum ClientMessage {
         /// Which machines.
         pis: Vec<PiId>,
     },
+    /// Whether somebody sees the dashboard. One in a hidden tab is told less: samples now and then only; everything anew when it is seen again.
+    Visible {
+        /// Yes or no.
+        visible: bool,
+    },
     /// Send a run's output from chunk `from` on, and what follows.
     Follow {
         /// Which run.

@@ -40,6 +40,8 @@ export class Refused extends Error {
 
 export interface Subscriber {
   send(message: ServerMessage): void;
+  /** Nobody looks: samples are left out. */
+  hidden?: boolean;
 }
 
 interface Output {
@@ -357,9 +359,10 @@ export class MockController {
       }
     }
     if (this.#pending.length > 0) {
-      const message: ServerMessage = { type: "changes", now: this.iso(), changes: this.#pending };
+      const message = { type: "changes" as const, now: this.iso(), changes: this.#pending };
       this.#pending = [];
-      for (const subscriber of this.subscribers) subscriber.send(message);
+      const fewer: ServerMessage = { ...message, changes: message.changes.filter((change) => change.kind !== "stats") };
+      for (const subscriber of this.subscribers) subscriber.send(subscriber.hidden ? fewer : message);
     }
   }
 

@@ -332,6 +332,13 @@ class Face {
         controller.watched.clear();
         for (const pi of message.pis) controller.watched.add(pi);
         return;
+      case "visible":
+        subscriber.hidden = !message.visible;
+        if (message.visible) {
+          this.snapshots += 1;
+          talk.send(controller.snapshot(talk.account));
+        }
+        return;
       case "follow":
         return controller.follow(message.run, message.from, subscriber);
       case "unfollow":

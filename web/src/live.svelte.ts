@@ -14,6 +14,9 @@ import { commands } from "./terminal/commands";
 /** How often what depends on all samples (counters, sorting, filters by number) may be worked out anew, in milliseconds. */
 const FLEET_EVERY = 1_000;
 
+/** How often a hidden page is brought up to date, in milliseconds: its title and icon are still seen, and there are no frames. */
+const HIDDEN_EVERY = 1_000;
+
 /** One machine, as views see it: reading a property subscribes to the machine, and to nothing else. */
 export class Cell {
   readonly id: PiId;
@@ -97,7 +100,9 @@ class Live {
   /** The browser's clock at the newest frame. */
   #receivedAt = 0;
   #dirty = clean();
+  /** What draws next: a frame, or a timer in a hidden page. */
   #frame = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   #fleetDue = 0;
   #fleetTimer: ReturnType<typeof setTimeout> | undefined;
   #watched: PiId[] = [];
@@ -170,11 +175,15 @@ class Live {
     this.signedIn = false;
   }
 
+  /** The page was hidden, or is seen again. */
   #shown(): void {
-    if (!document.hidden) {
-      this.connection.hurry();
-      this.#schedule();
-    }
+    cancelAnimationFrame(this.#frame);
+    clearTimeout(this.#timer);
+    this.#frame = 0;
+    this.#timer = undefined;
+    this.#schedule();
+    this.send({ type: "visible", visible: !document.hidden });
+    if (!document.hidden) this.connection.hurry();
   }
 
   #linked(link: Link, wait: number): void {
@@ -209,7 +218,7 @@ class Live {
       const fresh = new Map(message.changes.flatMap((change) => (change.kind === "run" && !this.state.runs.has(change.run.id) ? [[change.run.id, change.run] as const] : [])));
       for (const run of fresh.values()) commands.began(run);
     }
-    // Applied at once and drawn with the next frame: a hidden page gathers names of what changed, never messages.
+    // Applied at once and drawn with the next frame: until then names of what changed are gathered, never messages.
     apply(this.state, message, this.#dirty);
     this.#schedule();
   }
@@ -222,15 +231,20 @@ class Live {
     if (this.#watched.length > 0) {
       this.send({ type: "watch", pis: this.#watched });
     }
+    if (document.hidden) this.send({ type: "visible", visible: false });
   }
 
   #schedule(): void {
-    if (this.#frame === 0) {
-      this.#frame = requestAnimationFrame(() => {
-        this.#frame = 0;
-        this.#flush();
-      });
+    if (this.#frame !== 0 || this.#timer !== undefined) {
+      return;
     }
+    const draw = (): void => {
+      this.#frame = 0;
+      this.#timer = undefined;
+      this.#flush();
+    };
+    if (document.hidden) this.#timer = setTimeout(draw, HIDDEN_EVERY);
+    else this.#frame = requestAnimationFrame(draw);
   }
 
   #flush(): void {

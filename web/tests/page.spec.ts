@@ -1,3 +1,4 @@
+import type { Page } from "@playwright/test";
 import { expect, remember, terminal, test } from "./fixture";
 
 test("the palette finds commands, machines and pages", async ({ page, enter, mock }) => {
@@ -129,6 +130,40 @@ test("a lost link is shown with its age, what was known stays, and the page resu
   await expect(page.locator('[data-pi="pi-2"]')).toContainText("offline");
   // The same element: nothing was made anew, so nothing flickered.
   expect(await card.evaluate((node) => node.dataset.same)).toBe("yes");
+});
+
+/** Hides or shows the page as another tab would; a hidden page has no frames. */
+async function hide(page: Page, hidden: boolean): Promise<void> {
+  await page.evaluate((value) => {
+    const held = window as unknown as { real?: typeof requestAnimationFrame };
+    held.real ??= window.requestAnimationFrame;
+    window.requestAnimationFrame = value ? () => 1 : held.real;
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => value });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, hidden);
+}
+
+test.describe("with samples twice a second", () => {
+  test.use({ serve: { interval: 0.5 } });
+  test("title and icon go on in a hidden tab, which is sent no samples", async ({ page, enter, mock }) => {
+    const frames: string[] = [];
+    page.on("websocket", (socket) => socket.on("framereceived", (frame) => frames.push(String(frame.payload))));
+    await enter();
+    await hide(page, true);
+    await expect.poll(() => [...mock.controller.subscribers].every((subscriber) => subscriber.hidden)).toBe(true);
+    mock.controller.setOffline("pi-1", true);
+    await expect(page).toHaveTitle(/^2 offline · /);
+    // What was on its way has come before that.
+    frames.length = 0;
+    mock.controller.setOffline("pi-1", false);
+    mock.controller.setOffline("pi-12", false);
+    await expect(page.locator('link[rel="icon"]')).toHaveAttribute("href", "./icon-warning.svg");
+    expect(frames.filter((frame) => frame.includes('"kind":"stats"'))).toHaveLength(0);
+    const before = mock.snapshots;
+    await hide(page, false);
+    await expect.poll(() => mock.snapshots).toBe(before + 1);
+    await expect.poll(() => frames.some((frame) => frame.includes('"kind":"stats"'))).toBe(true);
+  });
 });
 
 test("a hidden page keeps names of what changed, not messages, and is current when shown again", async ({ page, enter, mock }) => {

@@ -191,8 +191,8 @@ impl Hub {
     }
 
     /// A dashboard joins: a snapshot, and every change from exactly then on.
-    pub(super) fn join(&mut self, caller: &Caller, reply: Reply<Joined>) {
-        let changes = self.feed.join(self.now.wall);
+    pub(super) fn join(&mut self, caller: &Caller, hidden: bool, reply: Reply<Joined>) {
+        let changes = self.feed.join(self.now.wall, hidden);
         let external = match &self.config.mqtt.broker {
             Broker::Embedded => None,
             Broker::External(url) => Some(url.to_string()),

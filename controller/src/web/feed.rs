@@ -19,7 +19,10 @@ use pistat_protocol::{
     id::{PiId, RunId},
 };
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{
+        broadcast::{self, error::TryRecvError},
+        mpsc, oneshot,
+    },
     task::{AbortHandle, JoinSet},
 };
 
@@ -93,6 +96,7 @@ async fn serve(web: Web, caller: Caller, socket: WebSocket) {
         outbox,
         followed: Vec::new(),
         watched: Vec::new(),
+        hidden: false,
         questions: HashMap::new(),
         work: JoinSet::new(),
         silent: 0,
@@ -117,6 +121,8 @@ struct Connection {
     outbox: mpsc::Sender<ServerMessage>,
     followed: Vec<(RunId, AbortHandle)>,
     watched: Vec<PiId>,
+    /// Whether nobody looks.
+    hidden: bool,
     /// Commands that wait for a yes or no.
     questions: HashMap<u32, oneshot::Sender<bool>>,
     work: JoinSet<()>,
@@ -147,7 +153,7 @@ impl Connection {
                 Next::Frame(Ok(frame)) => socket.send(Message::Text(frame)).await?,
                 Next::Frame(Err(_)) => frames = self.join(&mut socket).await?,
                 Next::Own(message) => send(&mut socket, &message).await?,
-                Next::Received(Some(Ok(message))) => self.received(&mut socket, message).await?,
+                Next::Received(Some(Ok(message))) => self.received(&mut socket, &mut frames, message).await?,
                 Next::Heartbeat => self.heartbeat(&mut socket).await?,
                 Next::Access if access.borrow_and_update().still_holds(&self.caller) => {}
                 Next::Access => return send(&mut socket, &ServerMessage::Expired).await,
@@ -159,10 +165,39 @@ impl Connection {
 
     /// A snapshot, and every frame from exactly then on.
     async fn join(&mut self, socket: &mut WebSocket) -> Result<broadcast::Receiver<Frame>, axum::Error> {
-        let caller = self.caller.clone();
-        let (snapshot, frames) = self.web.ask(|reply| Ask::Join(caller, reply)).await.map_err(axum::Error::new)?;
+        let (caller, hidden) = (self.caller.clone(), self.hidden);
+        let joined = self.web.ask(|reply| Ask::Join(caller, hidden, reply)).await;
+        let (snapshot, frames) = joined.map_err(axum::Error::new)?;
         send(socket, &snapshot).await?;
         Ok(frames)
+    }
+
+    /// A hidden tab is told less, and everything anew when somebody looks again.
+    async fn shown(
+        &mut self,
+        socket: &mut WebSocket,
+        frames: &mut broadcast::Receiver<Frame>,
+        visible: bool,
+    ) -> Result<(), axum::Error> {
+        if self.hidden != visible {
+            return Ok(());
+        }
+        self.hidden = !visible;
+        if visible {
+            *frames = self.join(socket).await?;
+            self.renew_watch().await;
+            return Ok(());
+        }
+        let fewer = self.web.ask(Ask::Hide).await.map_err(axum::Error::new)?;
+        // What was on its way is told before; what is in both is told twice, in its order.
+        loop {
+            match frames.try_recv() {
+                Ok(frame) => socket.send(Message::Text(frame)).await?,
+                Err(TryRecvError::Lagged(_)) => break *frames = self.join(socket).await?,
+                Err(_) => break *frames = fewer,
+            }
+        }
+        Ok(())
     }
 
     async fn heartbeat(&mut self, socket: &mut WebSocket) -> Result<(), axum::Error> {
@@ -170,17 +205,27 @@ impl Connection {
         if self.silent > MISSED_HEARTBEATS {
             return Err(axum::Error::new(Refused::unavailable("the browser is gone")));
         }
-        if !self.watched.is_empty() {
-            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
-        }
+        self.renew_watch().await;
         socket.send(Message::Ping(axum::body::Bytes::new())).await
     }
 
-    async fn received(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), axum::Error> {
+    async fn renew_watch(&self) {
+        if !self.watched.is_empty() && !self.hidden {
+            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
+        }
+    }
+
+    async fn received(
+        &mut self,
+        socket: &mut WebSocket,
+        frames: &mut broadcast::Receiver<Frame>,
+        message: Message,
+    ) -> Result<(), axum::Error> {
         self.silent = 0;
         let Message::Text(text) = message else { return Ok(()) };
         match serde_json::from_str(&text) {
             Ok(ClientMessage::Ping { id }) => return send(socket, &ServerMessage::Pong { id }).await,
+            Ok(ClientMessage::Visible { visible }) => return self.shown(socket, frames, visible).await,
             Ok(ClientMessage::Watch { pis }) => self.watch(pis).await,
             Ok(ClientMessage::Follow { run, from }) => self.follow(run, from),
             Ok(ClientMessage::Unfollow { run }) => self.unfollow(run),
@@ -195,9 +240,7 @@ impl Connection {
     async fn watch(&mut self, mut pis: Vec<PiId>) {
         pis.truncate(MAX_FOLLOWED);
         self.watched = pis;
-        if !self.watched.is_empty() {
-            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
-        }
+        self.renew_watch().await;
     }
 
     fn follow(&mut self, run: RunId, from: u64) {

@@ -803,7 +803,11 @@ id: number, } | { "type": "watch",
 /**
  * Which machines.
  */
-pis: Array<PiId>, } | { "type": "follow", 
+pis: Array<PiId>, } | { "type": "visible", 
+/**
+ * Yes or no.
+ */
+visible: boolean, } | { "type": "follow", 
 /**
  * Which run.
  */
