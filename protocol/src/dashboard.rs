@@ -13,6 +13,9 @@ use crate::{
     time::Timestamp,
 };
 
+/// How many runs a browser follows at a time: it keeps to that, and of more the controller lets go of the oldest.
+pub const MAX_FOLLOWED: usize = 16;
+
 /// How a machine stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
@@ -349,6 +352,13 @@ pub enum ServerMessage {
         pieces: Vec<OutputPiece>,
         /// Whether the run is final and this was the end.
         done: bool,
+    },
+    /// A run is not followed, or no longer: nothing of its output comes until it is asked for again.
+    Unfollowed {
+        /// Which run.
+        run: RunId,
+        /// Why, in one sentence.
+        reason: String,
     },
     /// Text for the terminal: UTF-8 with ANSI colours (SGR) and `\n` only.
     Text {

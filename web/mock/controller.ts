@@ -16,6 +16,7 @@ import type {
   ServerMessage,
   Severity,
 } from "../src/protocol/types";
+import { MAX_FOLLOWED } from "../src/protocol/types";
 import { duration } from "../src/lib/format";
 import { character, sample, simulate, type Simulated } from "./fleet";
 import { script, TASKS } from "./tasks";
@@ -42,6 +43,8 @@ export interface Subscriber {
   send(message: ServerMessage): void;
   /** Nobody looks: samples are left out. */
   hidden?: boolean;
+  /** The runs that are followed, oldest first. */
+  followed: Set<string>;
 }
 
 interface Output {
@@ -73,6 +76,8 @@ export class MockController {
   url = "http://10.0.0.2:8000";
   /** How many runs a snapshot has. */
   snapshotRuns = 500;
+  /** How many runs were let go of, since a browser followed too many. */
+  unfollowed = 0;
   /** How many runs or events one answer has at most. */
   longestPage = 1000;
   #pending: Change[] = [];
@@ -233,11 +238,20 @@ export class MockController {
   follow(id: string, from: number, subscriber: Subscriber): void {
     const output = this.outputs.get(id) ?? { pieces: [], done: true, followers: new Set() };
     subscriber.send({ type: "output", run: id, pieces: output.pieces.filter((piece) => piece.seq >= from), done: output.done });
-    if (!output.done) output.followers.add(subscriber);
+    if (output.done) return;
+    output.followers.add(subscriber);
+    subscriber.followed.add(id);
+    const [oldest] = subscriber.followed;
+    if (subscriber.followed.size > MAX_FOLLOWED && oldest) {
+      this.unfollow(oldest, subscriber);
+      this.unfollowed += 1;
+      subscriber.send({ type: "unfollowed", run: oldest, reason: `${MAX_FOLLOWED} other runs are followed since` });
+    }
   }
 
   unfollow(id: string, subscriber: Subscriber): void {
     this.outputs.get(id)?.followers.delete(subscriber);
+    subscriber.followed.delete(id);
   }
 
   /** Adds output to a run, as its agent would. */
@@ -302,8 +316,10 @@ export class MockController {
       const output = this.outputs.get(id);
       if (output) {
         output.done = true;
-        for (const follower of output.followers) follower.send({ type: "output", run: id, pieces: [], done: true });
-        output.followers.clear();
+        for (const follower of output.followers) {
+          this.unfollow(id, follower);
+          follower.send({ type: "output", run: id, pieces: [], done: true });
+        }
       }
     }
   }

@@ -297,7 +297,7 @@ class Face {
 
   connected(client: WebSocket, account: string): void {
     const { controller } = this;
-    const subscriber: Subscriber = { send: (message) => send(client, message) };
+    const subscriber: Subscriber = { send: (message) => send(client, message), followed: new Set() };
     const questions = new Map<number, (yes: boolean) => void>();
     const talk: Conversation = {
       account,

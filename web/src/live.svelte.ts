@@ -209,6 +209,8 @@ class Live {
         break;
       case "output":
         return this.outputs.received(message);
+      case "unfollowed":
+        return this.outputs.unfollowed(message);
       default:
         return commands.received(message);
     }

@@ -59,7 +59,7 @@ test("a task that asks is asked about, and no is no", async ({ page, enter, mock
   expect(mock.controller.runs.size).toBe(before);
 });
 
-test("a run on all machines shows one bar and what went wrong", async ({ page, enter }) => {
+test("a run on all machines shows one bar and what went wrong, and follows no more runs than it may", async ({ page, enter, mock }) => {
   await enter();
   const shell = terminal(page);
   await shell.run("task run apt-upgrade @all");
@@ -68,6 +68,33 @@ test("a run on all machines shows one bar and what went wrong", async ({ page, e
   await shell.shows("┌ apt-upgrade · 25 machines");
   await shell.shows(/Attic Cam\s+E: dpkg was interrupted/);
   await shell.shows(/1[67]\/25 {2}1[56] ✔ 1 ✖/);
+  expect(mock.controller.unfollowed).toBe(0);
+});
+
+test("a machine that failed before it was listened to still shows its line", async ({ page, enter, mock }) => {
+  // The last of more than a page may follow.
+  for (const [id, { machine }] of mock.controller.machines) {
+    if (machine.label === "Attic Cam") machine.label = "Attic";
+    if (id === "pi-24") machine.label = "Attic Cam";
+    if (machine.status === "offline") machine.status = "online";
+  }
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run apt-upgrade @all");
+  await page.keyboard.press("y");
+  await shell.shows(/Attic Cam\s+E: dpkg was interrupted/);
+  expect(mock.controller.unfollowed).toBe(0);
+});
+
+test("a run that is not followed any more says so, and how it ended all the same", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run count pi-1 lines=12");
+  await shell.shows("line 2 of 12");
+  const run = [...mock.controller.runs.values()].pop()?.id ?? "";
+  for (const subscriber of mock.controller.subscribers) subscriber.send({ type: "unfollowed", run, reason: "the register cannot be read" });
+  await shell.shows("not followed any more: the register cannot be read");
+  await shell.shows("└ ✔ finished exit 0");
 });
 
 test("Ctrl-C looks away from a run, and a second one cancels it", async ({ page, enter, mock }) => {

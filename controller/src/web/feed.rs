@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use pistat_protocol::{
-    dashboard::{ClientMessage, ServerMessage},
+    dashboard::{ClientMessage, MAX_FOLLOWED, ServerMessage},
     id::{PiId, RunId},
 };
 use tokio::{
@@ -44,8 +44,7 @@ const READ_BYTES: usize = 4 * 1024;
 /// How many messages of its own wait for a browser: pages of output of 256 kB and answers.
 const OUTBOX: usize = 4;
 
-/// How many runs a browser follows at a time; the oldest goes when another begins.
-const MAX_FOLLOWED: usize = 16;
+
 
 /// How many commands of a browser are at work at a time.
 const MAX_COMMANDS: usize = 16;
@@ -152,7 +151,7 @@ impl Connection {
             match next {
                 Next::Frame(Ok(frame)) => socket.send(Message::Text(frame)).await?,
                 Next::Frame(Err(_)) => frames = self.join(&mut socket).await?,
-                Next::Own(message) => send(&mut socket, &message).await?,
+                Next::Own(message) => self.own(&mut socket, &message).await?,
                 Next::Received(Some(Ok(message))) => self.received(&mut socket, &mut frames, message).await?,
                 Next::Heartbeat => self.heartbeat(&mut socket).await?,
                 Next::Access if access.borrow_and_update().still_holds(&self.caller) => {}
@@ -200,6 +199,14 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends what the browser asked for. A run that was followed to its end has left its place before the browser can know, and ask for another.
+    async fn own(&mut self, socket: &mut WebSocket, message: &ServerMessage) -> Result<(), axum::Error> {
+        if let ServerMessage::Output { run, done: true, .. } | ServerMessage::Unfollowed { run, .. } = message {
+            self.followed.retain(|(followed, _)| followed != run);
+        }
+        send(socket, message).await
+    }
+
     async fn heartbeat(&mut self, socket: &mut WebSocket) -> Result<(), axum::Error> {
         self.silent += 1;
         if self.silent > MISSED_HEARTBEATS {
@@ -227,7 +234,7 @@ impl Connection {
             Ok(ClientMessage::Ping { id }) => return send(socket, &ServerMessage::Pong { id }).await,
             Ok(ClientMessage::Visible { visible }) => return self.shown(socket, frames, visible).await,
             Ok(ClientMessage::Watch { pis }) => self.watch(pis).await,
-            Ok(ClientMessage::Follow { run, from }) => self.follow(run, from),
+            Ok(ClientMessage::Follow { run, from }) => return self.follow(socket, run, from).await,
             Ok(ClientMessage::Unfollow { run }) => self.unfollow(run),
             Ok(ClientMessage::Command { id, line }) => self.command(id, line),
             Ok(ClientMessage::Confirm { id, yes }) => self.confirm(id, yes),
@@ -243,16 +250,22 @@ impl Connection {
         self.renew_watch().await;
     }
 
-    fn follow(&mut self, run: RunId, from: u64) {
+    async fn follow(&mut self, socket: &mut WebSocket, run: RunId, from: u64) -> Result<(), axum::Error> {
         self.unfollow(run);
-        if self.followed.len() >= MAX_FOLLOWED {
-            self.followed.remove(0).1.abort();
-        }
         let (web, outbox) = (self.web.clone(), self.outbox.clone());
         let handle = self.work.spawn(async move {
-            let _ = follow(&web, run, from, &outbox).await;
+            if let Err(refused) = follow(&web, run, from, &outbox).await {
+                let _ = outbox.send(ServerMessage::Unfollowed { run, reason: refused.detail }).await;
+            }
         });
         self.followed.push((run, handle));
+        if self.followed.len() <= MAX_FOLLOWED {
+            return Ok(());
+        }
+        let (run, oldest) = self.followed.remove(0);
+        oldest.abort();
+        let reason = format!("{MAX_FOLLOWED} other runs are followed since");
+        send(socket, &ServerMessage::Unfollowed { run, reason }).await
     }
 
     fn unfollow(&mut self, run: RunId) {

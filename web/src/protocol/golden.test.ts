@@ -17,6 +17,7 @@ const SERVER: Record<Exclude<ServerMessage["type"], "pong" | "done">, string> = 
   snapshot: "server-snapshot",
   changes: "server-changes",
   output: "server-output",
+  unfollowed: "server-unfollowed",
   text: "server-text",
   ask: "server-ask",
   started: "server-started",

@@ -9,6 +9,8 @@ export type Target = string;
 export type Session = string;
 export type Timestamp = string;
 
+export const MAX_FOLLOWED = 16;
+
 export type Role = "viewer" | "operator" | "admin";
 
 export type Account = { 
@@ -737,7 +739,15 @@ pieces: Array<OutputPiece>,
 /**
  * Whether the run is final and this was the end.
  */
-done: boolean, } | { "type": "text", 
+done: boolean, } | { "type": "unfollowed", 
+/**
+ * Which run.
+ */
+run: RunId, 
+/**
+ * Why, in one sentence.
+ */
+reason: string, } | { "type": "text", 
 /**
  * The command's number.
  */
