@@ -74,8 +74,9 @@ export class MockController {
   architectures = ["aarch64", "armv7", "armv6"];
   /** What it says of its address in its network. */
   url = "http://10.0.0.2:8000";
-  /** How many runs a snapshot has. */
+  /** How many runs and events a snapshot has. */
   snapshotRuns = 500;
+  snapshotEvents = 500;
   /** How many runs were let go of, since a browser followed too many. */
   unfollowed = 0;
   /** How many runs or events one answer has at most. */
@@ -142,7 +143,7 @@ export class MockController {
       machines: [...this.machines.values()].map((each) => each.machine),
       runs: this.newest(this.runs, this.snapshotRuns),
       groups: this.newest(this.groups, 50),
-      events: this.events.slice(0, 500),
+      events: this.events.slice(0, this.snapshotEvents),
       tasks: TASKS,
       pulse: this.pulse(),
     };

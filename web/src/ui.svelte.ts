@@ -5,7 +5,7 @@ import type { PiId, TaskId } from "./protocol/types";
 export type Route =
   | { view: "dashboard" }
   | { view: "machine"; pi: PiId }
-  | { view: "runs" }
+  | { view: "runs"; pi?: PiId }
   | { view: "run"; run: string }
   | { view: "settings" };
 
@@ -35,22 +35,33 @@ interface Toast {
 /** How long a passing message stays, in milliseconds. */
 const TOAST_STAYS = 6_000;
 
+const EVERY_RUN = { text: "", task: "", state: "", pi: "" };
+
 class Ui {
   route = $state.raw<Route>(parse(location.hash));
   dialog = $state.raw<Dialog | null>(null);
   question = $state.raw<Question | null>(null);
   tab = $state<Tab>("stats");
   filter = $state("");
+  /** What RUNS and LOGS are filtered by: it stays while somebody looks at something else. */
+  runs = $state({ ...EVERY_RUN });
+  logs = $state({ text: "", kind: "all", pi: "" });
   /** The machine that the arrows have reached. */
   selected = $state<PiId | null>(null);
   toasts = $state.raw<Toast[]>([]);
   #lastToast = 0;
 
   start(): void {
-    addEventListener("hashchange", () => {
-      this.route = parse(location.hash);
-      this.dialog = null;
-    });
+    this.#arrived();
+    addEventListener("hashchange", () => this.#arrived());
+  }
+
+  #arrived(): void {
+    this.route = parse(location.hash);
+    this.dialog = null;
+    if (this.route.view === "runs" && this.route.pi !== undefined) {
+      this.runs = { ...EVERY_RUN, pi: this.route.pi };
+    }
   }
 
   toast(text: string, bad = false): void {
@@ -78,20 +89,22 @@ class Ui {
 }
 
 function parse(hash: string): Route {
-  const [first = "", second = ""] = hash.replace(/^#\/?/, "").split("/");
+  const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?");
+  const [first = "", second = ""] = path.split("/");
   const argument = decode(second);
   if (first === "pi" && argument) {
     return { view: "machine", pi: argument };
   }
   if (first === "runs") {
-    return argument ? { view: "run", run: argument } : { view: "runs" };
+    const pi = new URLSearchParams(query).get("pi");
+    return argument ? { view: "run", run: argument } : pi ? { view: "runs", pi } : { view: "runs" };
   }
   return first === "settings" ? { view: "settings" } : { view: "dashboard" };
 }
 
 function decode(part: string): string {
   try {
-    return decodeURIComponent(part.split("?")[0] ?? "");
+    return decodeURIComponent(part);
   } catch {
     return "";
   }
@@ -104,4 +117,5 @@ export function go(hash: string): void {
 }
 
 export const toMachine = (pi: PiId): string => `#/pi/${encodeURIComponent(pi)}`;
+export const toRuns = (pi: PiId): string => `#/runs?pi=${encodeURIComponent(pi)}`;
 export const toRun = (run: string): string => `#/runs/${encodeURIComponent(run)}`;

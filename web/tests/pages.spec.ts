@@ -98,6 +98,19 @@ test("forgetting a machine is asked about, and its page says that it is gone", a
   await expect(page.getByText("There is no such machine")).toBeVisible();
 });
 
+test("a machine's page finds its runs although they are not among the fleet's newest, and leads to all of them", async ({ page, enter, mock }) => {
+  mock.controller.snapshotRuns = 0;
+  await enter("#/pi/pi-4");
+  const runs = page.locator(".runs");
+  await expect(runs.getByText("apt-upgrade")).toBeVisible();
+  await expect(runs).not.toContainText("Nothing was run here yet.");
+  await page.getByRole("link", { name: "all", exact: true }).click();
+  await expect(page).toHaveURL(`${mock.url}/#/runs?pi=pi-4`);
+  await expect(page.getByLabel("Machine", { exact: true })).toHaveValue("pi-4");
+  await page.goto(`${mock.url}/#/pi/pi-1`);
+  await expect(page.getByText("Nothing was run here yet.")).toBeVisible();
+});
+
 test("runs are listed, found, and shown with their output", async ({ page, enter }) => {
   await enter("#/runs");
   const list = page.getByRole("list", { name: "Runs" });
@@ -113,6 +126,29 @@ test("runs are listed, found, and shown with their output", async ({ page, enter
   await expect(page.getByRole("list", { name: "Output" })).toContainText("Server listening on 0.0.0.0 port 22.");
   await page.keyboard.press("Escape");
   await expect(page.getByRole("heading", { name: "Runs" })).toBeVisible();
+});
+
+test("a filter finds what is older than everything that is here", async ({ page, enter, mock }) => {
+  for (let run = 0; run < 40; run += 1) mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, "admin");
+  await expect.poll(() => [...mock.controller.runs.values()].filter((run) => run.state === "succeeded").length).toBeGreaterThan(40);
+  mock.controller.snapshotRuns = 3;
+  mock.controller.longestPage = 7;
+  await enter("#/runs");
+  const list = page.getByRole("list", { name: "Runs" });
+  // The page is full by itself, also where the whole list is shorter than the screen.
+  await expect(page.getByText("45 shown, newest first")).toBeVisible();
+  await page.getByLabel("State").selectOption("failed");
+  await expect(list).toContainText("exit 100");
+  await page.getByLabel("State").selectOption("");
+  await page.getByLabel("Search runs").fill("ha-livingroom");
+  await expect(list.getByRole("listitem")).toHaveCount(1);
+  // Runs that nobody here has heard of come between when the link is back.
+  await page.getByLabel("Search runs").fill("");
+  mock.refuse(true);
+  await expect(page.getByText("link down")).toBeVisible();
+  for (let run = 0; run < 20; run += 1) mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, "admin");
+  mock.refuse(false);
+  await expect(page.getByText("65 shown, newest first")).toBeVisible({ timeout: 15_000 });
 });
 
 test("a run's page shows live output, is cancelled, and run again", async ({ page, enter, mock }) => {
