@@ -11,6 +11,22 @@ test("a machine's page has charts, facts, and the line that listens to it", asyn
   await expect(page.locator(".uplot canvas")).toHaveCount(6);
 });
 
+test("charts are fetched anew after a lost link, and a sample's age is shown while there is none", async ({ page, enter, mock }) => {
+  let asked = 0;
+  page.on("request", (request) => request.url().includes("/history?") && (asked += 1));
+  await enter("#/pi/pi-4");
+  await expect(page.locator(".uplot canvas")).toHaveCount(6);
+  expect(asked).toBe(1);
+  mock.refuse(true);
+  await expect(page.getByText(/^not live: from \d+s ago$/)).toBeVisible();
+  mock.refuse(false);
+  await expect(page.getByText(/^not live/)).toHaveCount(0, { timeout: 15_000 });
+  await expect.poll(() => asked).toBe(2);
+  mock.controller.setOffline("pi-4", true);
+  mock.controller.setOffline("pi-4", false);
+  await expect(page.locator(".uplot canvas")).toHaveCount(6);
+});
+
 test("somebody who looks at a machine makes it sample every second, until they leave", async ({ page, enter, mock }) => {
   await enter("#/pi/pi-4");
   await expect.poll(() => [...mock.controller.watched]).toEqual(["pi-4"]);
