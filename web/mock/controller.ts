@@ -72,6 +72,7 @@ export class MockController {
   joinToken = "7Qm2xT9vB4kLr8Wd.c0ffee5ca1ab1e";
   installScript = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
   architectures = ["aarch64", "armv7", "armv6"];
+  version = "0.1.0";
   /** What it says of its address in its network. */
   url = "http://10.0.0.2:8000";
   /** How many runs and events a snapshot has. */
@@ -139,7 +140,7 @@ export class MockController {
       type: "snapshot",
       now: this.iso(),
       me: { account, role },
-      controller: { version: "0.1.0", prefix: "pistat", mqtt_port: 1883, external_broker: null, mqtt_url: "mqtt://10.0.0.2:1883" },
+      controller: { version: this.version, prefix: "pistat", mqtt_port: 1883, external_broker: null, mqtt_url: "mqtt://10.0.0.2:1883" },
       machines: [...this.machines.values()].map((each) => each.machine),
       runs: this.newest(this.runs, this.snapshotRuns),
       groups: this.newest(this.groups, 50),

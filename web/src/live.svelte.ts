@@ -95,6 +95,9 @@ class Live {
   downSince = $state<number | null>(null);
   /** When the next try comes, by `performance.now()`. */
   nextTry = $state<number | null>(null);
+  /** The controller's version, once it is another than the page began with. */
+  newVersion = $state("");
+  #version = "";
   /** Null until it is known. */
   signedIn = $state<boolean | null>(null);
   /** The browser's clock at the newest frame. */
@@ -203,7 +206,7 @@ class Live {
   #received(message: ServerMessage): void {
     switch (message.type) {
       case "snapshot":
-        this.#fresh();
+        this.#fresh(message.controller.version);
         break;
       case "changes":
         break;
@@ -226,7 +229,9 @@ class Live {
   }
 
   /** A new link: whatever the controller should know of this browser is said again. */
-  #fresh(): void {
+  #fresh(version: string): void {
+    this.#version ||= version;
+    this.newVersion = version === this.#version ? "" : version;
     this.downSince = null;
     this.signedIn = true;
     this.outputs.again();

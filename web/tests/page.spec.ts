@@ -95,6 +95,46 @@ test("the first page does not wait for the terminal, the charts or the palette",
   expect(html).not.toContain("TerminalPanel");
 });
 
+test("what is needed later is fetched ahead while nothing else is done", async ({ page, enter, mock }) => {
+  await enter();
+  await page.waitForResponse((response) => response.url().includes("/RunDialog-") && response.ok());
+  mock.refuse(true);
+  await expect(page.getByText("link down")).toBeVisible();
+  await page.getByRole("link", { name: "settings" }).click();
+  await expect(page.getByRole("heading", { name: "This browser" })).toBeVisible();
+});
+
+test("a view that cannot be loaded says so and offers to reload", async ({ page, enter, mock }) => {
+  await page.route("**/assets/Settings-*.js", (route) => route.abort());
+  await page.route("**/assets/Palette-*.js", (route) => route.abort());
+  await page.route("**/assets/TerminalPanel-*.js", (route) => route.abort());
+  await enter();
+  const alert = page.getByRole("alert").filter({ hasText: "This part of the page could not be loaded" });
+  await expect(alert).toBeVisible();
+  await page.keyboard.press("`");
+  await page.goto(`${mock.url}/#/settings`);
+  await expect(alert).toBeVisible();
+  await page.keyboard.press("Control+k");
+  await expect(page.getByRole("dialog")).toContainText("could not be loaded");
+  await page.unrouteAll();
+  await page.getByRole("dialog").getByRole("button", { name: "reload the page" }).click();
+  await expect(page.getByRole("heading", { name: "This browser" })).toBeVisible();
+});
+
+test("a controller that was replaced by another version asks for a reload", async ({ page, enter, mock }) => {
+  await enter();
+  const before = mock.snapshots;
+  mock.cut();
+  await expect.poll(() => mock.snapshots).toBeGreaterThan(before);
+  await expect(page.getByText("link down")).toHaveCount(0);
+  await expect(page.getByText("Reload the page")).toHaveCount(0);
+  mock.controller.version = "0.2.0";
+  mock.cut();
+  await page.getByRole("button", { name: "The controller is version 0.2.0 now. Reload the page." }).click();
+  await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
+  await expect(page.getByText("Reload the page")).toHaveCount(0);
+});
+
 test("scan lines lie below the letters, and go away when asked", async ({ page, enter }) => {
   await enter();
   const image = () => page.locator('[data-panel="stats"]').evaluate((node) => getComputedStyle(node).backgroundImage);
