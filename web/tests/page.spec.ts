@@ -44,6 +44,19 @@ test("single keys go to the terminal, the filter, a run and the help", async ({ 
   await expect(page.getByRole("dialog")).toHaveCount(0);
 });
 
+test("the keys of the terminal and the filter unfold their panels, on any keyboard", async ({ page, mock }) => {
+  await remember(page, { folded: ["terminal", "stats"] });
+  await page.goto(`${mock.url}/#login=mock-code`);
+  await expect(page.getByRole("button", { name: "Unfold Stats" })).toBeVisible();
+  await page.keyboard.press("/");
+  await expect(page.getByRole("searchbox", { name: /Filter machines/ })).toBeFocused();
+  await page.keyboard.press("Escape");
+  await page.evaluate(() => document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "Dead", code: "Backquote", bubbles: true, cancelable: true })));
+  await expect(page.locator(".terminal-host textarea")).toBeFocused();
+  await terminal(page).run("task list");
+  await terminal(page).shows("8 tasks");
+});
+
 test("Tab reaches every part and Shift-Tab leaves the terminal", async ({ page, enter }) => {
   await enter();
   await terminal(page).ready();
