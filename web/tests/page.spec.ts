@@ -158,6 +158,38 @@ test("scan lines lie below the letters, and go away when asked", async ({ page, 
   expect(await image()).toBe("none");
 });
 
+for (const width of [800, 1024, 1280]) {
+  test.describe(`in a window of ${width} pixels`, () => {
+    test.use({ viewport: { width, height: 800 } });
+    test("no control is cut off, with the wall, the terminal and without a link", async ({ page, enter, mock }) => {
+      await remember(page, { density: "wall" });
+      await enter();
+      await terminal(page).ready();
+      /** What does not lie within each of its frames, and within the window. */
+      const cut = () =>
+        page.locator("header.top :is(a, button), [data-panel] header :is(button, input, select), footer button, [data-panel] .kinds button").evaluateAll((nodes) =>
+          nodes.flatMap((node) => {
+            const own = node.getBoundingClientRect();
+            if (own.width === 0) return [];
+            const frames = [node.closest("[data-panel]"), node.closest("header, footer"), document.querySelector(".page")].filter((frame): frame is Element => frame !== null);
+            const outside = frames.some((frame) => {
+              const { left, right, top, bottom } = frame.getBoundingClientRect();
+              return own.left < left - 1 || own.right > right + 1 || own.top < top - 1 || own.bottom > bottom + 1;
+            });
+            return outside ? [`${node.getAttribute("aria-label") ?? node.textContent} at ${Math.round(own.left)}…${Math.round(own.right)}`] : [];
+          }),
+        );
+      expect(await cut()).toEqual([]);
+      await expect(page.getByLabel("Machine", { exact: true })).toBeVisible();
+      await expect(page.getByLabel("Colour by")).toBeVisible();
+      mock.refuse(true);
+      await expect(page.getByText(/link down · \d+s old · next try/)).toBeVisible();
+      expect(await cut()).toEqual([]);
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
+    });
+  });
+}
+
 test("title and icon tell the fleet's state", async ({ page, enter, mock }) => {
   await enter();
   await expect(page).toHaveTitle("1 offline · 2 warning · 22 ok — Pi Stat");
