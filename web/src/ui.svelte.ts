@@ -50,6 +50,7 @@ class Ui {
   selected = $state<PiId | null>(null);
   toasts = $state.raw<Toast[]>([]);
   #lastToast = 0;
+  #dialogs: Array<(text: string) => void> = [];
 
   start(): void {
     this.#arrived();
@@ -64,11 +65,22 @@ class Ui {
     }
   }
 
+  /** Says something for a while; what was refused, in the dialog that lies over everything, if there is one. */
   toast(text: string, bad = false): void {
+    const dialog = this.#dialogs[this.#dialogs.length - 1];
+    if (bad && dialog) {
+      return dialog(text);
+    }
     this.#lastToast += 1;
     const id = this.#lastToast;
     this.toasts = [...this.toasts.slice(-3), { id, text, bad }];
     setTimeout(() => this.dismiss(id), TOAST_STAYS);
+  }
+
+  /** A dialog lies over everything from now on, and shows what is refused; the answer ends that. */
+  over(refused: (text: string) => void): () => void {
+    this.#dialogs.push(refused);
+    return () => void (this.#dialogs = this.#dialogs.filter((each) => each !== refused));
   }
 
   dismiss(id: number): void {

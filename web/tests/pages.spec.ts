@@ -236,6 +236,23 @@ test("a task is run on a group from anywhere, one machine first", async ({ page,
   expect(mock.controller.groups.size).toBe(1);
 });
 
+test("a refusal is shown in the dialog that asked, until something else is tried", async ({ page, enter }) => {
+  await enter();
+  await page.keyboard.press("r");
+  const dialog = page.getByRole("dialog");
+  await dialog.locator("[name=target]").selectOption("pi-15");
+  await dialog.getByRole("button", { name: "run", exact: true }).click();
+  await expect(dialog.getByRole("alert")).toHaveText("Weather only registers: its agent was started with --register-only.");
+  await dialog.locator("[name=target]").selectOption("pi-1");
+  await expect(dialog.getByRole("alert")).toHaveCount(0);
+  await dialog.locator("[name=target]").selectOption("pi-15");
+  await dialog.locator("[name=task]").selectOption("reboot");
+  await dialog.getByRole("button", { name: "run", exact: true }).click();
+  await page.getByRole("button", { name: "run it" }).click();
+  await expect(page.getByRole("dialog")).toHaveCount(1);
+  await expect(dialog.getByRole("alert")).toContainText("only registers");
+});
+
 test("a refusal of the controller is shown as it said it", async ({ page, enter }) => {
   await enter("#/pi/pi-15");
   await page.getByRole("button", { name: "Uptime" }).click();
