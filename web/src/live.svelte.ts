@@ -10,6 +10,7 @@ import type { ClientMessage, Me, PiId, ServerMessage } from "./protocol/types";
 import { health, type Health } from "./lib/health";
 import { activeRun, apply, clean, emptyState, type Held, type State } from "./store";
 import { commands } from "./terminal/commands";
+import { History } from "./terminal/history";
 
 /** How often what depends on all samples (counters, sorting, filters by number) may be worked out anew, in milliseconds. */
 const FLEET_EVERY = 1_000;
@@ -167,10 +168,18 @@ class Live {
     this.connection.start();
   }
 
+  /** Signs out for good: the page is loaded anew, so that nothing of what it showed stays readable. */
   async leave(): Promise<void> {
-    await api.logout();
+    try {
+      await api.logout();
+    } catch (error) {
+      // A session that has ended already is as good.
+      if (!(error instanceof Refusal && error.status === 401)) throw error;
+    }
     this.connection.stop();
-    this.signedIn = false;
+    History.forget();
+    location.replace(`${location.pathname}${location.search}#/`);
+    location.reload();
   }
 
   #expired(): void {

@@ -8,7 +8,7 @@ test("a sign-in link signs in and its code leaves the address", async ({ page, e
 
 test("a used link says so, and a token signs in instead", async ({ page, mock }) => {
   await page.goto(`${mock.url}/#login=used-up`);
-  await expect(page.getByText("This sign-in link was used or is too old")).toBeVisible();
+  await expect(page.getByRole("dialog").getByRole("alert")).toContainText("This sign-in link was used or is too old");
   await page.getByLabel("Token or sign-in link").fill("wrong");
   await page.getByRole("button", { name: "sign in" }).click();
   await expect(page.getByRole("alert")).toHaveText("This token is not known here.");
@@ -68,12 +68,28 @@ test("an expired session asks again and what was typed is still there", async ({
   await shell.shows("finished exit 0");
 });
 
-test("signing out ends the session on the server", async ({ page, enter, mock }) => {
-  await enter("#/settings");
+test("signing out ends the session on the server, and nothing of it stays readable", async ({ page, enter, mock }) => {
+  await enter();
+  await terminal(page).run("task run uptime pi-1");
+  await terminal(page).shows("load average");
+  await page.goto(`${mock.url}/#/settings`);
   await page.getByRole("button", { name: "sign out" }).click();
   await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
+  await expect(page.getByText("The controller printed a sign-in link")).toBeVisible();
+  await expect(page).toHaveURL(`${mock.url}/#/`);
+  expect(await page.locator("body").textContent()).not.toMatch(/load average|Rack Pi 1|accounts/i);
+  expect(await page.evaluate(() => JSON.stringify(localStorage))).not.toContain("uptime");
   const answer = await page.request.get(`${mock.url}/api/me`);
   expect(answer.status()).toBe(401);
+});
+
+test("a sign-out that does not reach the controller says so", async ({ page, enter, mock }) => {
+  await enter("#/settings");
+  await expect(page.getByRole("button", { name: "sign out" })).toBeVisible();
+  mock.refuse(true);
+  await page.getByRole("button", { name: "sign out" }).click();
+  await expect(page.getByText("The controller does not answer.").first()).toBeVisible();
+  await expect(page.getByRole("button", { name: "sign out" })).toBeVisible();
 });
 
 test("accounts are added, shown their token once, and removed", async ({ page, enter }) => {
