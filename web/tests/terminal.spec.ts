@@ -112,6 +112,37 @@ test("Ctrl-C looks away from a run, and a second one cancels it", async ({ page,
   await shell.shows("Roof Mast");
 });
 
+test("what is typed and pasted while a run is watched waits for the prompt whole, and Ctrl-C takes it back", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  const paste = (text: string) =>
+    page.locator(".terminal-host textarea").evaluate((area, value) => {
+      const data = new DataTransfer();
+      data.setData("text/plain", value);
+      area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+    }, text);
+  await shell.run("task run count pi-1 lines=12");
+  await shell.shows("line 2 of 12");
+  await page.keyboard.type("tsk ");
+  for (let step = 0; step < 3; step += 1) await page.keyboard.press("ArrowLeft");
+  await page.keyboard.type("a");
+  await page.keyboard.press("End");
+  await paste("list");
+  await shell.shows(/finished exit 0[\s\S]*pistat> task list/);
+  await page.keyboard.press("Enter");
+  await shell.shows("8 tasks");
+  await page.keyboard.type("task run count pi-1 lines=100");
+  await page.keyboard.press("Enter");
+  await shell.shows("line 2 of 100");
+  await page.keyboard.type("taken back");
+  await page.keyboard.press("Control+c");
+  await shell.shows("Cancel it too? [y/N]");
+  await page.keyboard.press("n");
+  await expect(shell.rows).toContainText(/\[y\/N\] n\s*pistat>\s*$/);
+  await page.keyboard.type("theme");
+  await expect(shell.rows).toContainText(/pistat> theme\s*$/);
+});
+
 test("Ctrl-C and no leaves the run running", async ({ page, enter, mock }) => {
   await enter();
   const shell = terminal(page);
