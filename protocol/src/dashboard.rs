@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     account::Role,
+    api::GroupOptions,
     id::{AccountName, PiId, RunId, Tag, Target, TaskId},
     stats::Sample,
     status::Info,
@@ -108,6 +109,11 @@ pub struct Group {
     pub task: TaskId,
     /// What it was aimed at.
     pub target: Target,
+    /// Its runs' arguments, defaults filled in.
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, crate::task::ArgumentValue>))]
+    pub args: Arguments,
+    /// How it goes about it.
+    pub options: GroupOptions,
     /// Who asked.
     pub requested_by: String,
     /// When it was accepted.

@@ -127,6 +127,7 @@ async fn a_rolling_group_stops_after_failures_and_a_canary_goes_first() {
     })
     .await;
     assert_eq!(stopped.states.get(&RunState::Failed), Some(&1), "{stopped:?}");
+    assert!(stopped.options.canary && stopped.options.stop_after == Some(1), "{stopped:?}");
     for run in &accepted.runs[1..] {
         let run = http.ended(*run, PATIENCE).await;
         assert!(run.started_at.is_none(), "{run:?}");

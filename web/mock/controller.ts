@@ -220,7 +220,7 @@ export class MockController {
     }
     const never = targets.length === 1 && targets[0]?.machine.info?.execution_policy === "never";
     if (never) throw new Refused(409, `${targets[0]?.machine.label} only registers: its agent was started with --register-only.`);
-    const group = request.target.startsWith("@") ? this.#group(request, targets.length, by) : null;
+    const group = request.target.startsWith("@") ? this.#group(request, args, targets.length, by) : null;
     const runs = targets.map((machine, index) => this.#run(task.id, args, machine, index, by, group, request.request_id ?? null));
     this.event("task", "info", `requested ${task.id} on ${targets.length === 1 ? targets[0]?.machine.label : `${targets.length} machines`}`, { account: by });
     return { group, runs };
@@ -277,9 +277,9 @@ export class MockController {
     this.event("task", exitCode === 0 ? "info" : "error", `${run.task} ${how}`, { pi: run.pi, run: id });
   }
 
-  #group(request: NewRun, total: number, by: string): string {
+  #group(request: NewRun, args: Record<string, ArgumentValue>, total: number, by: string): string {
     const id = this.#id();
-    const group: Group = { id, task: request.task, target: request.target, requested_by: by, created_at: this.iso(), total, states: { queued: total }, stopped: null };
+    const group: Group = { id, task: request.task, target: request.target, args, options: request.group ?? { canary: false }, requested_by: by, created_at: this.iso(), total, states: { queued: total }, stopped: null };
     this.groups.set(id, group);
     this.push({ kind: "group", group });
     return id;

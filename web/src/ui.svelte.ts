@@ -1,6 +1,6 @@
 // What the page itself is doing: the route, the open dialog, the tab on a phone, messages that pass. None of it is the fleet's state.
 
-import type { PiId, TaskId } from "./protocol/types";
+import type { ArgumentValue, GroupOptions, PiId, TaskId } from "./protocol/types";
 
 export type Route =
   | { view: "dashboard" }
@@ -13,7 +13,7 @@ export type Dialog =
   | { kind: "palette" }
   | { kind: "help" }
   | { kind: "add-pi" }
-  | { kind: "run"; target: string; task?: TaskId };
+  | { kind: "run"; target: string; task?: TaskId; args?: Record<string, ArgumentValue>; options?: GroupOptions };
 
 /** A yes or no that something waits for. It lies over an open dialog and takes nothing from it. */
 export interface Question {

@@ -236,6 +236,21 @@ test("a task is run on a group from anywhere, one machine first", async ({ page,
   expect(mock.controller.groups.size).toBe(1);
 });
 
+test("a group that is run again goes as it went, and may be changed before", async ({ page, enter, mock }) => {
+  await enter();
+  const { group } = mock.controller.request({ task: "service-log", target: "@camera", args: { unit: "cron", lines: 7 }, confirmed: false, group: { at_once: 2, stop_after: 1, canary: true } }, "admin");
+
+  mock.controller.cancel(group ?? "");
+  await page.goto(`${mock.url}/#/runs/${group}`);
+  await page.getByRole("button", { name: "run again…" }).click();
+  const dialog = page.getByRole("dialog");
+  await expect(dialog.locator("[name=target]")).toHaveValue("@camera");
+  await expect(dialog.getByLabel("unit")).toHaveValue("cron");
+  const asked = page.waitForRequest((request) => request.url().endsWith("/api/runs"));
+  await dialog.getByRole("button", { name: "run", exact: true }).click();
+  expect((await asked).postDataJSON()).toEqual({ task: "service-log", target: "@camera", args: { unit: "cron", lines: 7 }, confirmed: false, group: { canary: true, at_once: 2, stop_after: 1 } });
+});
+
 test("a refusal is shown in the dialog that asked, until something else is tried", async ({ page, enter }) => {
   await enter();
   await page.keyboard.press("r");

@@ -252,6 +252,8 @@ fn a_group_exits_1_unless_all_succeeded() {
                 id: runs[0].id,
                 task: "uptime".parse().unwrap(),
                 target: "@all".parse().unwrap(),
+                args: pistat_protocol::task::Arguments::new(),
+                options: pistat_protocol::api::GroupOptions::default(),
                 requested_by: "admin".into(),
                 created_at: runs[0].created_at,
                 total,

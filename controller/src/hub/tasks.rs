@@ -377,6 +377,7 @@ impl Hub {
             id,
             task: wish.task.clone(),
             target: wish.target.clone(),
+            args: approved.first().map(|task| task.args().clone()).unwrap_or_default(),
             requested_by: wish.requested_by.clone(),
             created_at: self.now.wall,
             runs: records.iter().map(|record| record.run.id).collect(),

@@ -435,6 +435,7 @@ fn group(options: GroupOptions) -> (Runs, Vec<RunId>, RunId) {
         id,
         task: "uptime".parse().unwrap(),
         target: pistat_protocol::id::Target::All,
+        args: [("lines".to_owned(), pistat_protocol::task::ArgumentValue::Integer(20))].into(),
         requested_by: "anna".into(),
         created_at: now().wall,
         runs: ids.clone(),
@@ -495,4 +496,7 @@ fn a_group_stops_after_so_many_failures_and_closes_when_all_are_done() {
     let view = runs.group(id).unwrap();
     assert_eq!(view.states, [(RunState::Failed, 1), (RunState::TimedOut, 1), (RunState::Cancelled, 2)].into());
     assert_eq!(view.total, 4);
+    // Whoever wants it again knows how it was.
+    assert_eq!(view.options, GroupOptions { stop_after: Some(2), ..GroupOptions::default() });
+    assert_eq!(view.args["lines"], pistat_protocol::task::ArgumentValue::Integer(20));
 }

@@ -55,6 +55,9 @@ pub struct GroupRecord {
     pub created_at: Timestamp,
     /// Its runs, in the order in which they are started.
     pub runs: Vec<RunId>,
+    /// The arguments of its runs; none in records of versions that did not keep them.
+    #[serde(default)]
+    pub args: pistat_protocol::task::Arguments,
     /// How it goes about it.
     pub options: pistat_protocol::api::GroupOptions,
     /// Why the rest was not started.

@@ -503,6 +503,14 @@ task: TaskId,
  */
 target: Target, 
 /**
+ * Its runs' arguments, defaults filled in.
+ */
+args: { [key in string]: ArgumentValue }, 
+/**
+ * How it goes about it.
+ */
+options: GroupOptions, 
+/**
  * Who asked.
  */
 requested_by: string, 
