@@ -49,12 +49,17 @@ class Ui {
   /** The machine that the arrows have reached. */
   selected = $state<PiId | null>(null);
   toasts = $state.raw<Toast[]>([]);
+  /** How often somebody went to another view. */
+  moves = 0;
   #lastToast = 0;
   #dialogs: Array<(text: string) => void> = [];
 
   start(): void {
     this.#arrived();
-    addEventListener("hashchange", () => this.#arrived());
+    addEventListener("hashchange", () => {
+      this.moves += 1;
+      this.#arrived();
+    });
   }
 
   #arrived(): void {

@@ -147,6 +147,28 @@ test("arrows go from machine to machine and Enter opens one", async ({ page, ent
   await expect(page).toHaveURL(`${mock.url}/#/pi/controller`);
 });
 
+test("going back leads to where one was: the machine, and what runs and logs were filtered by", async ({ page, enter, mock }) => {
+  await enter();
+  await page.getByLabel("Search the logs").fill("garage");
+  await page.locator('[data-pi="controller"]').focus();
+  await page.keyboard.press("End");
+  await expect(page.locator('[data-pi="zero-1"]')).toBeFocused();
+  await page.keyboard.press("Enter");
+  await expect(page.getByRole("heading", { name: "Lab Zero" })).toBeFocused();
+  await page.keyboard.press("Escape");
+  await expect(page.locator('[data-pi="zero-1"]')).toBeFocused();
+  await expect(page.locator('[data-pi="zero-1"]')).toBeInViewport();
+  await expect(page.getByLabel("Search the logs")).toHaveValue("garage");
+  await page.goto(`${mock.url}/#/runs`);
+  await expect(page.getByRole("heading", { name: "Runs" })).toBeFocused();
+  await page.getByLabel("State").selectOption("failed");
+  await page.getByRole("list", { name: "Runs" }).getByRole("link").first().click();
+  await expect(page.getByRole("heading", { name: "apt-upgrade" })).toBeFocused();
+  await page.keyboard.press("Escape");
+  await expect(page.getByLabel("State")).toHaveValue("failed");
+  await expect(page.getByRole("list", { name: "Runs" }).getByRole("listitem")).toHaveCount(1);
+});
+
 test.describe("with one machine", () => {
   test.use({ serve: { machines: 1 } });
   test("the page teaches how to add the next", async ({ page, enter }) => {
