@@ -234,7 +234,9 @@ async fn any_byte_stream_is_a_connection() {
     let setup = Setup::start().await;
     let (mut ours, theirs) = tokio::io::duplex(64);
     let (let_in, is_let_in) = tokio::sync::oneshot::channel();
-    setup.handle().serve(theirs, "192.0.2.1:1".parse().unwrap(), || let_in.send(()).unwrap());
+    setup.handle().serve(theirs, "192.0.2.1:1".parse().unwrap(), || {
+        let _ = let_in.send(());
+    });
     ours.write_all(&Connect::v311("duplex").encode()).await.unwrap();
     let mut connack = [0; 4];
     ours.read_exact(&mut connack).await.unwrap();
