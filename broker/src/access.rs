@@ -18,6 +18,10 @@ use pistat_protocol::id::PiId;
 use pistat_protocol::topic::Topics;
 
 use crate::filter;
+use crate::retained::Origin;
+
+/// Where answers may go that are nobody's in particular, under the prefix.
+const REPLIES: &str = "reply/";
 
 pub(crate) use directory::Secret;
 pub use directory::{CONTROLLER_USER, Directory, Identity, SecretHash};
@@ -64,6 +68,11 @@ impl Access {
         topic.ends_with("/task/request") && filter::matches(&self.requests, topic)
     }
 
+    /// Whether this is a topic of enrolment.
+    pub(crate) fn is_enrolment(&self, topic: &str) -> bool {
+        topic.starts_with(&*self.own_system)
+    }
+
     /// Whether this is a machine's newest sample: it comes often and is written to disk rarely.
     pub(crate) fn is_telemetry(&self, topic: &str) -> bool {
         self.levels_of_machine(topic).is_some_and(|(_, rest)| rest == "stats")
@@ -72,6 +81,16 @@ impl Access {
     /// Whether this is one of our own topics.
     pub(crate) fn is_own(&self, topic: &str) -> bool {
         topic.starts_with(&*self.own)
+    }
+
+    /// To whom a retained message counts, by its publisher's [`Identity::session_owner`]; that is empty when the publisher is
+    /// not known any more.
+    pub(crate) fn origin<'a>(&self, owner: &'a str, topic: &str) -> Origin<'a> {
+        let is_fleets = match owner.split_once('/') {
+            Some((kind, _)) => matches!(kind, "c" | "a"),
+            None => self.is_own(topic),
+        };
+        Origin { owner, is_fleets, is_unbounded: owner == "c/" || (owner.is_empty() && is_fleets) }
     }
 
     /// Whether `who` may leave a last will on this topic.
@@ -94,6 +113,15 @@ impl Access {
                 by_role || (self.is_open_to_rules(topic, true) && publish.iter().any(|f| filter::matches(f, topic)))
             }
         }
+    }
+
+    /// Whether an answer to `account` on this topic lends it nothing: it may receive there, and it could say the same there itself, or nobody else
+    /// would hear it. Under `<prefix>/reply/` everybody hears answers and nobody obeys them.
+    pub(crate) fn may_be_answered(&self, directory: &Directory, account: &str, topic: &str) -> bool {
+        let Some(who) = directory.named(account) else { return false };
+        let is_reply = topic.strip_prefix(&*self.own).is_some_and(|rest| rest.starts_with(REPLIES));
+        let is_heard_by_others = || directory.clients().any(|other| other != who && self.may_receive(other, topic));
+        self.may_receive(who, topic) && (is_reply || self.may_publish(who, topic) || !is_heard_by_others())
     }
 
     /// Whether `who` may receive messages on this topic.

@@ -155,8 +155,15 @@ pub enum AccessChange {
     PutAgent(AgentRecord),
     /// A machine is forgotten.
     RemoveAgent(PiId),
-    /// A browser signed in.
-    PutSession(SecretHash, SessionRecord),
+    /// A browser signed in, while its account had a token of this hash: with another in force since, nobody has signed in.
+    PutSession {
+        /// The hash of the session's cookie.
+        cookie: SecretHash,
+        /// The session.
+        session: SessionRecord,
+        /// The hash of the account's token.
+        token: SecretHash,
+    },
     /// A browser signed out.
     RemoveSession(SecretHash),
 }
@@ -239,7 +246,11 @@ impl Access {
             AccessChange::RemoveAgent(pi) => {
                 self.agents.remove(&pi.key());
             }
-            AccessChange::PutSession(hash, session) => self.put_session(*hash, session.clone()),
+            AccessChange::PutSession { cookie, session, token } => {
+                if self.account(session.account.as_str()).is_some_and(|account| account.token_sha256 == *token) {
+                    self.put_session(*cookie, session.clone());
+                }
+            }
             AccessChange::RemoveSession(hash) => {
                 self.sessions.remove(hash);
             }
@@ -418,6 +429,11 @@ mod tests {
         access
     }
 
+    fn sign_in(cookie: &str, token: &str, at: i64) -> AccessChange {
+        let session = SessionRecord { account: "Anna".parse().unwrap(), created_at: time(at) };
+        AccessChange::PutSession { cookie: SecretHash::of(cookie), session, token: SecretHash::of(token) }
+    }
+
     fn request(secret: &str) -> EnrollRequest {
         EnrollRequest {
             secret_sha256: String::from(SecretHash::of(secret)),
@@ -451,13 +467,28 @@ mod tests {
             AccessChange::RemoveSession(SecretHash::of("cookie")),
         ] {
             let mut access = with_account(Role::Operator);
-            let session = SessionRecord { account: "Anna".parse().unwrap(), created_at: time(5) };
-            access.apply(&AccessChange::PutSession(SecretHash::of("cookie"), session));
+            access.apply(&sign_in("cookie", "token", 5));
             let caller = access.caller_by_session("cookie", time(6)).unwrap();
             assert!(access.still_holds(&caller));
             access.apply(&change);
             assert_eq!(access.caller_by_session("cookie", time(6)), None, "{change:?}");
             assert!(!access.still_holds(&caller), "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_sign_in_that_was_decided_before_its_account_changed_is_none() {
+        for change in [
+            AccessChange::PutAccount(account("Anna", Role::Operator, "other")),
+            AccessChange::RemoveAccount("anna".parse().unwrap()),
+        ] {
+            let mut access = with_account(Role::Operator);
+            // Decided on what is in force, while the change is on its way to the disk before it.
+            let decided = sign_in("cookie", "token", 5);
+            access.apply(&change);
+            access.apply(&decided);
+            assert_eq!(access.caller_by_session("cookie", time(6)), None, "{change:?}");
+            assert!(access.sessions.is_empty(), "{change:?}");
         }
     }
 
@@ -474,8 +505,7 @@ mod tests {
     fn sessions_run_out_and_are_bounded() {
         let mut access = with_account(Role::Viewer);
         for n in 0..100 {
-            let session = SessionRecord { account: "Anna".parse().unwrap(), created_at: time(n) };
-            access.apply(&AccessChange::PutSession(SecretHash::of(&n.to_string()), session));
+            access.apply(&sign_in(&n.to_string(), "token", n));
         }
         assert_eq!(access.sessions.len(), MAX_SESSIONS_PER_ACCOUNT);
         assert!(access.caller_by_session("99", time(100)).is_some());

@@ -1,6 +1,8 @@
 //! The fleet: what is known of each machine. Pure, no I/O; the hub owns it.
 //!
-//! A machine exists when it enrolled, when somebody gave it something, or when it was heard. The label in force is a person's, else the agent's, else the pi-id.
+//! A machine exists when it enrolled, when somebody gave it something, when it has an open run, or when it was heard. The label in force is a person's, else the agent's, else the pi-id.
+
+mod boots;
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +17,7 @@ use pistat_protocol::{
     time::Timestamp,
 };
 
+use self::boots::Boots;
 use crate::{
     history::History,
     store::{Given, GivenChange},
@@ -60,6 +63,7 @@ struct State {
     offline_since: Option<Instant>,
     status: MachineStatus,
     history: History,
+    boots: Boots,
 }
 
 impl State {
@@ -73,6 +77,7 @@ impl State {
             offline_since: Some(now.monotonic),
             status: MachineStatus::Offline,
             history: History::default(),
+            boots: Boots::default(),
         }
     }
 
@@ -131,10 +136,10 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// The fleet at the start: whoever enrolled or was given something.
-    pub fn new(given: Given, enrolled: impl Iterator<Item = PiId>, now: Now) -> Self {
+    /// The fleet at the start: whoever was given something, and who else is known.
+    pub fn new(given: Given, known: impl Iterator<Item = PiId>, now: Now) -> Self {
         let named = given.labels.keys().chain(given.assignments.keys()).chain(given.settings.keys()).cloned();
-        let machines = named.chain(enrolled).chain([PiId::controller()]).map(|pi| (pi, State::new(now))).collect();
+        let machines = named.chain(known).chain([PiId::controller()]).map(|pi| (pi, State::new(now))).collect();
         Self { machines, given }
     }
 
@@ -178,6 +183,12 @@ impl Fleet {
     /// An agent told what its machine is.
     pub fn info(&mut self, pi: &PiId, info: Info, now: Now) -> Heard {
         self.change(pi, now, |state| state.info = Some(info))
+    }
+
+    /// What an agent told was live: both machines, in words, if two are alive under this pi-id.
+    pub fn twins(&mut self, pi: &PiId) -> Option<String> {
+        let State { info, boots, .. } = self.machines.get_mut(pi)?;
+        boots.heard(info.as_ref()?)
     }
 
     /// An agent sent a sample. A live one is proof that it is connected.

@@ -7,6 +7,7 @@ mod bridge;
 pub mod catalogue;
 pub mod cli;
 pub mod config;
+mod directory;
 pub mod fleet;
 pub mod history;
 mod homeassistant;
@@ -24,3 +25,5 @@ mod web;
 
 pub use shutdown::Ended;
 pub use start::{Addresses, Controller, StartError};
+#[doc(hidden)]
+pub use web::{read_query, read_rotation};

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, process::ExitCode};
 use pistat::{
     Controller,
     cli::{self, Entry},
-    config::{Broker, Config, Flags},
+    config::{Broker, Config, Flags, environment},
     install,
     own_address::{self, OwnAddress},
     start::Welcome,
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(flags: &Flags) -> ExitCode {
-    let config = match Config::load(flags, std::env::vars()) {
+    let config = match Config::load(flags, environment()) {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {

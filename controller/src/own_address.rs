@@ -42,6 +42,14 @@ impl OwnAddress {
         self.broker.as_ref().map_or_else(|| self.elsewhere(), |broker| of_user(broker, pi))
     }
 
+    /// Where any client of the broker connects, without credentials: `mqtt://host:1883`. `embedded` is where ours listens.
+    pub fn of_broker(&self, embedded: Option<SocketAddr>) -> Option<String> {
+        match &self.broker {
+            Some(broker) => Some(format!("{}://{}", broker.scheme.as_str(), place(broker, lan_address))),
+            None => embedded.map(|address| format!("mqtt://{}:{}", host(address, lan_address), address.port())),
+        }
+    }
+
     /// Whether agents connect to a broker that is not this controller's.
     pub fn is_of_another_broker(&self) -> bool {
         self.broker.is_some()
@@ -54,10 +62,19 @@ impl OwnAddress {
 }
 
 fn of_user(broker: &BrokerUrl, user: &str) -> String {
-    let shown = broker.to_string();
-    let host =
-        shown.rsplit_once('@').map_or_else(|| shown.split_once("://").map_or("", |(_, host)| host), |(_, host)| host);
-    format!("{}://{user}:PASSWORD@{host}", broker.scheme.as_str())
+    format!("{}://{user}:PASSWORD@{}", broker.scheme.as_str(), place(broker, lan_address))
+}
+
+/// Host, port and path of another's broker. One on this machine is reached by this machine's address.
+fn place(broker: &BrokerUrl, here: impl FnOnce() -> String) -> String {
+    let ip: Option<IpAddr> = broker.host.parse().ok();
+    let host = match ip {
+        Some(ip) if ip.is_loopback() => here(),
+        Some(IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ if broker.host.eq_ignore_ascii_case("localhost") => here(),
+        _ => broker.host.clone(),
+    };
+    format!("{host}:{}{}", broker.port, broker.path)
 }
 
 /// What stands for an address in a URL: itself, or a name for "every address of this machine".
@@ -123,5 +140,24 @@ mod tests {
             assert_eq!(own.of_agent("pi-7"), told);
             assert!(own.is_of_another_broker() && own.here() == "http://localhost:8000");
         }
+    }
+
+    #[test]
+    fn a_broker_is_named_as_other_machines_reach_it_and_without_credentials() {
+        for (broker, told) in [
+            ("mqtts://controller:secret@broker.lan", "broker.lan:8883"),
+            ("mqtt://c:s@localhost", "lan:1883"),
+            ("mqtt://c:s@127.0.0.1:1884", "lan:1884"),
+            ("ws://c:s@[::1]:9001", "lan:9001/mqtt"),
+            ("mqtt://[fd00::1]", "[fd00::1]:1883"),
+        ] {
+            assert_eq!(place(&broker.parse().unwrap(), || "lan".into()), told, "{broker}");
+        }
+        let listens = |address: &str| Some(address.parse().unwrap());
+        let embedded = own_address("0.0.0.0:8000", false, None, None);
+        assert_eq!(embedded.of_broker(listens("10.0.0.7:1884")).as_deref(), Some("mqtt://10.0.0.7:1884"));
+        assert_eq!(embedded.of_broker(listens("0.0.0.0:1883")), Some(format!("mqtt://{}:1883", lan_address())));
+        let other = own_address("0.0.0.0:8000", false, None, Some("mqtts://c:s@broker.lan"));
+        assert_eq!(other.of_broker(None).as_deref(), Some("mqtts://broker.lan:8883"));
     }
 }

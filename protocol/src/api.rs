@@ -192,6 +192,8 @@ pub struct Installation {
     pub script_sha256: String,
     /// The processors for which `/download/…` has an agent. None where machines connect to another's broker: a command cannot know its credentials.
     pub architectures: Vec<String>,
+    /// The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+    pub controller_url: String,
 }
 
 /// `POST /api/enrolments`: a single-use token for one pi-id.

@@ -22,5 +22,7 @@ mod proxies;
 mod refusals;
 mod requests;
 mod restore;
+mod sessions;
 mod soak;
+mod strangers;
 mod survival;

@@ -253,3 +253,52 @@ async fn requests_that_are_no_requests_run_nothing_and_are_told() {
         .await;
     }
 }
+
+/// Only the controller's own broker knows who asks, and what they may do themselves.
+mod embedded_only {
+    use super::*;
+    use pistat_tests::{Mqtt, mqtt::Heard};
+    use rumqttc::v5::mqttbytes::v5::PublishProperties;
+
+    async fn account(stack: &Stack, name: &str, rules: Value) -> String {
+        let mut account = json!({"name": name, "role": "operator"});
+        account.as_object_mut().unwrap().extend(rules.as_object().unwrap().clone());
+        let token: Value = stack.http().post("/api/accounts", account).await.json();
+        token["token"].as_str().unwrap().to_owned()
+    }
+
+    async fn asks(client: &mut Mqtt, answer: &str) {
+        let properties = PublishProperties { response_topic: Some(answer.into()), ..PublishProperties::default() };
+        client.publish_with("pistat/controller/task/request", "no-such-task", false, properties).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_controller_lends_its_right_to_publish_to_nobody_who_asks() {
+        let stack = Stack::start().await;
+        let lamps = json!({"publish": ["zigbee2mqtt/#"], "subscribe": ["zigbee2mqtt/#"]});
+        let lamps = account(&stack, "lamps", lamps).await;
+        let script = account(&stack, "script", json!({"subscribe": ["zigbee2mqtt/#", "reply/#"]})).await;
+        let mut lamps = stack.mqtt("lamps", &lamps).await;
+        lamps.granted(&["zigbee2mqtt/+/set"]).await;
+        let mut script = stack.mqtt("script", &script).await;
+        script.granted(&["pistat/reply/me", "reply/#"]).await;
+        // It may look at the lamps and command none of them, by itself or by way of an answer.
+        asks(&mut script, "zigbee2mqtt/lamp/set").await;
+        for answer in ["pistat/reply/me", "reply/xyz"] {
+            asks(&mut script, answer).await;
+            let refusal =
+                script.message("the answer", |topic, message| (topic == answer).then(|| message.payload.clone()));
+            let refusal: Value = serde_json::from_slice(&refusal.await).unwrap();
+            assert!(refusal["error"].as_str().unwrap().contains("no-such-task"), "{refusal}");
+        }
+        // Whoever may command them may have answers there.
+        asks(&mut lamps, "zigbee2mqtt/own/set").await;
+        loop {
+            match lamps.next(PATIENCE).await.expect("the answer comes") {
+                Heard::Message(message) => break assert_eq!(&message.topic[..], b"zigbee2mqtt/own/set"),
+                Heard::Ended(reason) => panic!("{reason}"),
+                _ => {}
+            }
+        }
+    }
+}

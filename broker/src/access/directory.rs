@@ -149,10 +149,29 @@ impl Directory {
         may_join.then_some(Identity::Joining(pi))
     }
 
-    /// Whether this joining machine is an enrolled one by now.
-    pub(crate) fn has_just_enrolled(&self, identity: &Identity) -> bool {
-        let Identity::Joining(pi) = identity else { return false };
-        matches!(self.principals.get(&pi.key()), Some(Principal { identity: Identity::Agent(_), .. }))
+    /// Who keeps sessions under this [`Identity::session_owner`], if it exists still.
+    pub(crate) fn by_owner(&self, owner: &str) -> Option<Identity> {
+        let (_, key) = owner.split_once('/')?;
+        let principal = self.principals.get(if key.is_empty() { CONTROLLER_USER } else { key })?;
+        (principal.identity.session_owner() == owner).then(|| principal.identity.clone())
+    }
+
+    /// The secret of an enrolled machine.
+    pub(crate) fn agent_secret(&self, pi: &PiId) -> Option<&SecretHash> {
+        match self.principals.get(&pi.key())? {
+            Principal { identity: Identity::Agent(_), secret } => Some(secret),
+            _ => None,
+        }
+    }
+
+    /// Who has this name, without regard to case.
+    pub(crate) fn named(&self, user_name: &str) -> Option<&Identity> {
+        self.principals.get(&user_name.to_ascii_lowercase()).map(|principal| &principal.identity)
+    }
+
+    /// Everybody but the controller.
+    pub(crate) fn clients(&self) -> impl Iterator<Item = &Identity> {
+        self.principals.values().map(|principal| &principal.identity).filter(|who| **who != Identity::Controller)
     }
 
     fn is_join_token(&self, pi_key: &str, secret: &Secret) -> Choice {

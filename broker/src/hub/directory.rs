@@ -2,21 +2,62 @@
 
 use std::sync::Arc;
 
-use super::Hub;
-use crate::access::Directory;
+use pistat_protocol::{
+    codec::decode,
+    order::{EnrollRequest, parse_sha256},
+};
+
+use super::{Hub, Session};
+use crate::access::{Directory, Identity};
 use crate::events::BrokerEvent;
+use crate::message::Message;
 use crate::outbox::End;
 
 impl Hub {
     pub(super) fn on_directory(&mut self, directory: Arc<Directory>) {
-        self.directory = directory;
+        let before = std::mem::replace(&mut self.directory, directory);
         for slot in self.slots_where(|_| true) {
+            self.note_enrolled(slot, &before);
+            self.review(slot);
+        }
+    }
+
+    /// Remembers with which secret a joining machine asks to be enrolled.
+    pub(super) fn note_enrolment(&mut self, message: &Message) {
+        if !self.front.access.is_enrolment(message.topic()) {
+            return;
+        }
+        let joining = |session: &&mut Session| matches!(*session.identity, Identity::Joining(_));
+        if let Some(session) = self.session(message.publisher()).filter(joining) {
+            let request: Option<EnrollRequest> = decode(&message.payload()).ok();
+            session.asked_secret = request.and_then(|request| parse_sha256(&request.secret_sha256));
+        }
+    }
+
+    /// Whoever came with a token that was for this once may wait for the answer, if it is its own secret that is in force now, and was not before: as
+    /// long as anybody may take to be let in.
+    fn note_enrolled(&mut self, slot: u32, before: &Directory) {
+        let answer_until = self.front.clock.now_ms() + self.front.limits.connect_seconds * 1000;
+        let Some(session) = self.sessions[slot as usize].as_mut() else { return };
+        let Identity::Joining(pi) = &*session.identity else { return };
+        let (was, is) = (before.agent_secret(pi), self.directory.agent_secret(pi));
+        if is.is_some() && is != was && is == session.asked_secret.as_ref() {
+            session.answer_until = Some(answer_until);
+        }
+    }
+
+    /// Ends those that have waited long enough with a token that is no more.
+    pub(super) fn review_enrolled(&mut self, now_ms: u64) {
+        for slot in self.slots_where(|session| session.answer_until.is_some_and(|until| until <= now_ms)) {
+            if let Some(session) = self.sessions[slot as usize].as_mut() {
+                session.answer_until = None;
+            }
             self.review(slot);
         }
     }
 
     /// Ends a session whose credential is gone or changed, or whose rights shrank; others get their new rights.
-    fn review(&mut self, slot: u32) {
+    pub(super) fn review(&mut self, slot: u32) {
         let Some(session) = self.sessions[slot as usize].as_mut() else { return };
         match self.directory.identify(&session.user_name, &session.secret) {
             Some(identity) if !session.identity.exceeds(&identity) => {
@@ -27,8 +68,7 @@ impl Hub {
                     session.outbox.set_identity(session.identity.clone());
                 }
             }
-            // The same machine waits for the answer to its enrolment with a token that was for this once.
-            _ if self.directory.has_just_enrolled(&session.identity) => {}
+            _ if session.answer_until.is_some() => {}
             _ => self.revoke(slot),
         }
     }

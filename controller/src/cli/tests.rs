@@ -252,6 +252,8 @@ fn a_group_exits_1_unless_all_succeeded() {
                 id: runs[0].id,
                 task: "uptime".parse().unwrap(),
                 target: "@all".parse().unwrap(),
+                args: pistat_protocol::task::Arguments::new(),
+                options: pistat_protocol::api::GroupOptions::default(),
                 requested_by: "admin".into(),
                 created_at: runs[0].created_at,
                 total,
@@ -271,8 +273,17 @@ fn a_group_exits_1_unless_all_succeeded() {
 #[test]
 fn explain_prints_the_same_for_a_shell_and_runs_nothing() {
     let server = Server::start(fleet_answers());
-    let ran = ask(&server, &["task", "run", "uptime", "pi-1", "--explain"]);
-    assert!(ran.out.contains("mosquitto_pub -h 127.0.0.1 -p 1883") && ran.out.contains("curl"));
+    let ran = ask(&server, &["task", "run", "apt-upgrade", "pi-1", "--explain"]);
+    assert!(ran.out.contains("curl") && ran.out.contains(&server.url()), "{}", ran.out);
+    assert!(ran.out.contains("\"confirmed\":true"), "{}", ran.out);
+    assert!(!ran.out.contains("mosquitto_pub"), "where another's broker listens is not known here: {}", ran.out);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("pistat.toml");
+    std::fs::write(&config, format!("[http]\nlisten = '{}'\n[mqtt]\nlisten = '0.0.0.0:1884'\n", server.address))
+        .unwrap();
+    let args = ["--config", config.to_str().unwrap(), "task", "run", "uptime", "pi-1", "--explain"];
+    let ran = pistat(&args, &[("PISTAT_TOKEN", "secret")], None);
+    assert!(ran.out.contains("mosquitto_pub -h 127.0.0.1 -p 1884") && ran.out.contains("curl"), "{}", ran.out);
     assert!(!server.asked().iter().any(|asked| asked.line.starts_with("POST")));
 }
 
@@ -474,6 +485,9 @@ fn check_names_every_problem_and_exits_64() {
     {
         assert!(bad.out.contains(expected), "{}", bad.out);
     }
+    std::fs::write(path("pistat.toml"), format!("tasks = {:?}\ncolour = 1\n", path("tasks.toml"))).unwrap();
+    let bad = pistat(&["check", "--config", &path("pistat.toml")], &[], None);
+    assert!(bad.out.contains("pistat.toml:2: ") && bad.out.contains("tasks.toml:2: "), "{}", bad.out);
     std::fs::write(path("pistat.toml"), "").unwrap();
     let good = pistat(&["check", "--config", &path("pistat.toml")], &[], None);
     assert_eq!((good.code, good.out.as_str()), (0, "✔ Configuration and catalogue are good: 14 tasks\n"));

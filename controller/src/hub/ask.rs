@@ -116,8 +116,10 @@ pub type Joined = (ServerMessage, broadcast::Receiver<Frame>);
 
 /// A question to the hub.
 pub(crate) enum Ask {
-    /// A dashboard joins, or had fallen behind.
-    Join(Caller, Reply<Joined>),
+    /// A dashboard joins, or had fallen behind; and whether nobody looks at it.
+    Join(Caller, bool, Reply<Joined>),
+    /// Nobody looks at a dashboard any more: what it is to hear from now on.
+    Hide(Reply<broadcast::Receiver<Frame>>),
     /// The fleet.
     Machines(Reply<Vec<Machine>>),
     /// One machine.

@@ -15,9 +15,10 @@ use pistat_protocol::{
 };
 
 use super::{
-    After, AfterAccess, Hub,
+    After, AfterAccess, Hub, Promise,
     ask::{Refused, Reply},
-    refuse, tell,
+    refuse,
+    repeats::{Line, Repeated, source},
 };
 use crate::{
     access::{AccessChange, Caller},
@@ -177,10 +178,24 @@ impl Hub {
         }
         // What is retained may be of an earlier session: only a live word settles anything.
         if !retain {
-            self.sessions.insert(pi.clone(), session);
-            let steps = self.runs.settle(pi, &known, &boot_id, self.now);
+            self.twin_alert(pi);
+            self.sessions.insert(pi.clone(), session.clone());
+            let steps = self.runs.settle(pi, &session, &known, &boot_id, self.now);
             self.perform(steps);
         }
+    }
+
+    /// Tells when two machines take the connection from each other: a copied card, until somebody says otherwise.
+    fn twin_alert(&mut self, pi: &PiId) {
+        let Some(twins) = self.fleet.twins(pi) else { return };
+        let line = Line {
+            kind: EventKind::Alert,
+            severity: Severity::Error,
+            pi: Some(pi.clone()),
+            account: None,
+            text: format!("two machines use this pi-id: {twins}; give one its own --pi-id and enrol it anew"),
+        };
+        self.repeated_event(Repeated::Twins, pi.key(), line);
     }
 
     /// Tells when an agent has refused orders: somebody on the broker tried to make it run something.
@@ -251,16 +266,19 @@ impl Hub {
                 (Severity::Info, account, format!("disconnected: {reason}"))
             }
             BrokerEvent::Refused { user_name, peer, reason, .. } => {
-                (Severity::Warning, user_name, format!("refused from {}: {reason}", peer.ip()))
+                let text = format!("refused from {}: {reason}", peer.ip());
+                return self.refused(Repeated::Connect, source(peer.ip()), &user_name, &text);
             }
-            BrokerEvent::TakenOver { account, client_id, peer, previous } => {
-                return self.taken_over(&account, &client_id, peer, previous);
+            BrokerEvent::TakenOver { account, client_id, peer, .. } => {
+                (Severity::Info, account, format!("session of client {client_id} taken over from {}", peer.ip()))
             }
             BrokerEvent::PublishRefused { account, topic, reason, .. } => {
-                (Severity::Warning, account, format!("may not publish to {topic}: {reason}"))
+                let text = format!("may not publish to {topic}: {reason}");
+                return self.refused(Repeated::Publish, account.clone(), &account, &text);
             }
             BrokerEvent::SubscribeRefused { account, filter, reason, .. } => {
-                (Severity::Warning, account, format!("may not subscribe to {filter}: {reason}"))
+                let text = format!("may not subscribe to {filter}: {reason}");
+                return self.refused(Repeated::Subscribe, account.clone(), &account, &text);
             }
             BrokerEvent::SessionEnded { account, reason, .. } => {
                 (Severity::Warning, account, format!("session ended: {reason}"))
@@ -277,25 +295,16 @@ impl Hub {
         }
     }
 
-    /// A machine's session taken over from another address is a cloned card until somebody says otherwise.
-    fn taken_over(
-        &mut self,
-        account: &str,
-        client_id: &str,
-        peer: std::net::SocketAddr,
-        previous: std::net::SocketAddr,
-    ) {
-        let pi = account.parse().ok().filter(|pi| self.fleet.contains(pi));
-        if let (Some(pi), true) = (&pi, peer.ip() != previous.ip()) {
-            let text = format!(
-                "two machines use this pi-id: {} and {}; give one its own --pi-id and enrol it anew",
-                previous.ip(),
-                peer.ip()
-            );
-            return self.event(EventKind::Alert, Severity::Error, Some(pi), None, None, text);
-        }
-        let text = clean(&format!("session of client {client_id} taken over from {}", peer.ip()));
-        self.event(EventKind::Mqtt, Severity::Info, None, None, Some(account), text);
+    /// Somebody was refused at the broker, who may come again at once and for ever.
+    fn refused(&mut self, what: Repeated, source: String, account: &str, text: &str) {
+        let line = Line {
+            kind: EventKind::Mqtt,
+            severity: Severity::Warning,
+            pi: None,
+            account: Some(clean(account)),
+            text: clean(text),
+        };
+        self.repeated_event(what, source, line);
     }
 
     pub(super) fn tell_machine(&self, pi: &PiId, reply: Reply<Machine>) {
@@ -383,8 +392,8 @@ impl Hub {
         );
     }
 
-    /// A machine is revoked, and that is on the disk.
-    pub(super) fn forgotten(&mut self, pi: &PiId, by: &str, reply: Reply<()>) {
+    /// A machine is revoked and has nothing any more, and that is on the disk. The answer follows when the end of its runs is there, too.
+    pub(super) fn forgotten(&mut self, pi: &PiId, by: &str, promise: Option<Promise>) {
         let steps = self.runs.forget(pi, self.now);
         self.perform(steps);
         self.fleet.forget(pi);
@@ -392,8 +401,6 @@ impl Hub {
         self.power.remove(pi);
         self.announcer.forgotten(pi);
         self.clear_machine(pi);
-        let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
-        self.after.insert(ticket, After::Nothing);
         self.feed.push(Change::Forgotten { pi: pi.clone() });
         self.event(
             EventKind::Access,
@@ -403,7 +410,7 @@ impl Hub {
             Some(by),
             "was forgotten: revoked, disconnected, its topics cleared".into(),
         );
-        tell(reply, ());
+        self.turn.promises.extend(promise);
     }
 
     pub(super) fn watch(&mut self, pis: Vec<PiId>) {

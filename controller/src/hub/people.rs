@@ -20,15 +20,17 @@ use pistat_protocol::{
 };
 
 use super::{
-    After, AfterAccess, Hub,
+    After, AfterAccess, Hub, Promise,
     ask::{Refused, Reply},
-    refuse, tell,
+    refuse,
+    repeats::{Line, Repeated, source},
+    tell,
 };
 use crate::{
     access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, SecretHash, SessionRecord},
     config::check_publish_rule,
     fleet::Now,
-    store::{Demand, Stored, Write, new_secret},
+    store::{Demand, GivenChange, Stored, Write, new_secret},
 };
 
 /// How long a sign-in link works.
@@ -131,32 +133,22 @@ impl Hub {
         }
     }
 
-    pub(super) fn access_stored(&mut self, after: AfterAccess, result: Result<(), String>) {
-        if let Err(sentence) = result {
-            return self.access_not_stored(after, sentence);
-        }
+    pub(super) fn access_stored(&mut self, after: AfterAccess) {
         match after {
             AfterAccess::Done(reply) => tell(reply, ()),
             AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
-            AfterAccess::SignedIn(reply, caller, cookie) => {
-                self.event(
-                    EventKind::Access,
-                    Severity::Info,
-                    None,
-                    None,
-                    Some(caller.account.as_str()),
-                    "signed in".into(),
-                );
-                tell(reply, (caller, cookie));
-            }
+            AfterAccess::SignedIn(reply, caller, cookie) => self.signed_in(reply, caller, cookie),
             AfterAccess::Enrolled { pi, nonce, secret_sha256, serial } => {
                 self.enrolled(&pi, nonce, secret_sha256, serial);
             }
-            AfterAccess::Forgotten(pi, by, reply) => self.forgotten(&pi, &by, reply),
+            AfterAccess::Forgotten(pi, by, reply) => {
+                let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
+                self.after.insert(ticket, After::Forgotten(pi, by, Some(Promise::Web(reply))));
+            }
         }
     }
 
-    fn access_not_stored(&mut self, after: AfterAccess, sentence: String) {
+    pub(super) fn access_not_stored(&mut self, after: AfterAccess, sentence: &str) {
         let refused = Refused::unavailable(sentence);
         match after {
             AfterAccess::Done(reply) | AfterAccess::Forgotten(_, _, reply) => refuse(reply, refused),
@@ -170,11 +162,12 @@ impl Hub {
     }
 
     fn token_stored(&mut self, reply: Reply<String>, token: String, admin: bool) {
-        if admin {
-            let ticket = self.store.commit(Demand::Must, Write::AdminToken(token.clone()));
-            self.after.insert(ticket, After::Nothing);
+        if !admin {
+            return tell(reply, token);
         }
-        tell(reply, token);
+        // Without its file the next start would make another one.
+        let ticket = self.store.commit(Demand::Must, Write::AdminToken(token.clone()));
+        self.after.insert(ticket, After::AdminToken(token, Some(reply)));
     }
 
     pub(super) fn sign_in(&mut self, login: Login, reply: Reply<(Caller, String)>) {
@@ -193,7 +186,18 @@ impl Hub {
         let caller =
             Caller { account: account.name.clone(), role: account.role, credential: Credential::Session(hash) };
         let session = SessionRecord { account: account.name, created_at: self.now.wall };
-        self.store_access(vec![AccessChange::PutSession(hash, session)], AfterAccess::SignedIn(reply, caller, cookie));
+        let change = AccessChange::PutSession { cookie: hash, session, token: account.token_sha256 };
+        self.store_access(vec![change], AfterAccess::SignedIn(reply, caller, cookie));
+    }
+
+    fn signed_in(&mut self, reply: Reply<(Caller, String)>, caller: Caller, cookie: String) {
+        if !self.access.still_holds(&caller) {
+            let sentence = "the account was changed while you signed in: sign in with its new token";
+            return refuse(reply, Refused { status: 401, detail: sentence.into() });
+        }
+        let by = Some(caller.account.as_str());
+        self.event(EventKind::Access, Severity::Info, None, None, by, "signed in".into());
+        tell(reply, (caller, cookie));
     }
 
     pub(super) fn sign_out(&mut self, session: SecretHash, reply: Reply<()>) {
@@ -231,8 +235,14 @@ impl Hub {
             None => 8,
         };
         if count == 3 {
-            let text = format!("refused from {address}: bad credentials, three times");
-            self.event(EventKind::Access, Severity::Warning, None, None, None, text);
+            let line = Line {
+                kind: EventKind::Access,
+                severity: Severity::Warning,
+                pi: None,
+                account: None,
+                text: format!("refused from {address}: bad credentials, three times"),
+            };
+            self.repeated_event(Repeated::Credentials, source(address), line);
         }
         tell(reply, Duration::from_millis(50).saturating_mul(1 << count.min(10)).min(MAX_DELAY));
     }
@@ -412,14 +422,14 @@ impl Hub {
                 self.store_access(vec![change], AfterAccess::Enrolled { pi: pi.clone(), nonce, secret_sha256, serial });
             }
             Err(refusal) => {
-                self.event(
-                    EventKind::Access,
-                    Severity::Warning,
-                    Some(pi),
-                    None,
-                    None,
-                    format!("enrolment refused: {refusal}"),
-                );
+                let line = Line {
+                    kind: EventKind::Access,
+                    severity: Severity::Warning,
+                    pi: Some(pi.clone()),
+                    account: None,
+                    text: format!("enrolment refused: {refusal}"),
+                };
+                self.repeated_event(Repeated::Enrolment, pi.key(), line);
                 let answer = EnrollAnswer::Refused { error: refusal.to_string(), nonce: request.nonce };
                 self.publish(&Topic::EnrollResponse(pi.clone()), encode(&answer), 1, false);
             }

@@ -77,6 +77,17 @@ struct Rotate {
     role: Option<Role>,
 }
 
+impl Rotate {
+    fn read(body: &[u8]) -> Result<Self, Refused> {
+        if body.is_empty() { Ok(Self::default()) } else { serde_json::from_slice(body).map_err(Refused::bad) }
+    }
+}
+
+/// Whether the body of a rotation can be read.
+pub(super) fn reads_rotation(body: &[u8]) -> bool {
+    Rotate::read(body).is_ok()
+}
+
 /// `POST /api/accounts/{name}/rotate`: a new token, and another role if the body names one.
 #[utoipa::path(
     post, path = "/api/accounts/{name}/rotate", operation_id = "rotateAccount", tag = "accounts",
@@ -96,8 +107,7 @@ pub(super) async fn rotate(
 ) -> Result<Json<NewToken>, Refused> {
     let body =
         body.map_err(|rejection| Refused { status: rejection.status().as_u16(), detail: rejection.body_text() })?;
-    let Rotate { role } =
-        if body.is_empty() { Rotate::default() } else { serde_json::from_slice(&body).map_err(Refused::bad)? };
+    let Rotate { role } = Rotate::read(&body)?;
     let account = name.to_string();
     let token = web.ask(|reply| Ask::RotateAccount(caller, name, role, reply)).await?;
     Ok(Json(NewToken { name: account, token }))

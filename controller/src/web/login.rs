@@ -17,7 +17,7 @@ use pistat_protocol::{
     time::Timestamp,
 };
 
-use super::{Web, problem::Body};
+use super::{Web, admission::Visitor, problem::Body};
 use crate::{
     access::Caller,
     hub::ask::{Ask, Refused},
@@ -53,6 +53,9 @@ pub(super) async fn require(web: Web, role: Role, mut request: Request<RawBody>,
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         return unknown(&web, tried, peer).await.into_response();
     };
+    if let Some(visitor) = request.extensions().get::<Visitor>() {
+        visitor.let_in();
+    }
     if caller.role < role {
         let detail = format!("this needs the role {role}; {} has the role {}", caller.account, caller.role);
         return Refused::forbidden(detail).into_response();

@@ -1,8 +1,11 @@
 //! MQTT over WebSocket (sub-protocol `mqtt`): the same broker, by the HTTP port. Only CONNECT credentials count here, never a cookie.
+//!
+//! A connection ends with its client or with the broker, never with the web server before it: to the broker that would look like a fleet whose power failed.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
+    Extension,
     body::Bytes,
     extract::{
         ConnectInfo, State,
@@ -11,9 +14,13 @@ use axum::{
     response::Response,
 };
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use pistat_broker::BrokerHandle;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    time::timeout,
+};
 
-use super::{Web, problem::Handshake};
+use super::{Web, admission::Visitor, problem::Handshake};
 use crate::hub::ask::Refused;
 
 /// The largest WebSocket message: MQTT packets may be larger, they then come in several messages.
@@ -21,6 +28,9 @@ const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// How many bytes wait between socket and broker: an idle agent should cost little.
 const BUFFER_BYTES: usize = 16 * 1024;
+
+/// How long a client may take for the broker's last words.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// `GET /mqtt`.
 #[utoipa::path(
@@ -35,6 +45,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 pub(super) async fn connect(
     State(web): State<Web>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(visitor): Extension<Visitor>,
     Handshake(upgrade): Handshake,
 ) -> Result<Response, Refused> {
     let Some(broker) = web.broker.clone() else {
@@ -45,18 +56,26 @@ pub(super) async fn connect(
         .max_message_size(MAX_MESSAGE_BYTES)
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(0);
-    Ok(upgrade.on_upgrade(move |socket| async move {
-        let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
-        broker.serve(theirs, peer);
-        let (from_broker, to_broker) = tokio::io::split(ours);
-        let (sink, stream) = socket.split();
-        // Whichever side ends first ends the other.
-        tokio::select! {
-            () = web.stop.cancelled() => {}
-            () = to_client(from_broker, sink) => {}
-            () = to_server(stream, to_broker) => {}
+    let sockets = web.sockets.clone();
+    Ok(upgrade.on_upgrade(move |socket| sockets.track_future(carry(broker, socket, peer, visitor))))
+}
+
+async fn carry(broker: BrokerHandle, socket: WebSocket, peer: SocketAddr, visitor: Visitor) {
+    let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
+    let known = visitor.clone();
+    broker.serve(theirs, peer, move || known.let_in());
+    let (from_broker, to_broker) = tokio::io::split(ours);
+    let (sink, stream) = socket.split();
+    let to_client = to_client(from_broker, sink);
+    tokio::pin!(to_client);
+    // Whichever side ends first ends the other; what the broker said last is still taken along.
+    tokio::select! {
+        () = &mut to_client => {}
+        () = visitor.turned_out() => {}
+        () = to_server(stream, to_broker) => {
+            let _ = timeout(LAST_WORDS, to_client).await;
         }
-    }))
+    }
 }
 
 async fn to_server(mut stream: SplitStream<WebSocket>, mut broker: WriteHalf<tokio::io::DuplexStream>) {
@@ -64,14 +83,15 @@ async fn to_server(mut stream: SplitStream<WebSocket>, mut broker: WriteHalf<tok
         match message {
             Message::Binary(bytes) => {
                 if broker.write_all(&bytes).await.is_err() {
-                    return;
+                    break;
                 }
             }
             // MQTT is binary (MQTT 5, section 6): anything else ends the connection.
-            Message::Text(_) | Message::Close(_) => return,
+            Message::Text(_) | Message::Close(_) => break,
             Message::Ping(_) | Message::Pong(_) => {}
         }
     }
+    let _ = broker.shutdown().await;
 }
 
 async fn to_client(mut broker: ReadHalf<tokio::io::DuplexStream>, mut sink: SplitSink<WebSocket, Message>) {

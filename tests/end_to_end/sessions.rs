@@ -1,0 +1,286 @@
+//! Sessions from their first byte to their last: what opens one, what ends it, and what a flood of refusals does to everybody else. All of it is about
+//! the controller's own broker and server.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt, StreamExt};
+use pistat_protocol::{
+    api::AcceptedRuns,
+    dashboard::{ClientMessage, MachineStatus, ServerMessage},
+    task::RunState,
+};
+use pistat_tests::{Feed, Http, Mqtt, PATIENCE, Stack, eventually, mqtt::Heard};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
+};
+
+/// Levels of the protocol.
+const V311: u8 = 4;
+const V5: u8 = 5;
+
+/// Reason codes of MQTT 5, and the return code of 3.1.1.
+const SHUTTING_DOWN: u8 = 0x8B;
+const NOT_AUTHORIZED: u8 = 0x87;
+const NOT_AUTHORIZED_V311: u8 = 5;
+
+/// How many guess at a time.
+const STRANGERS: usize = 20;
+
+/// How many commands of one browser may be at work.
+const COMMANDS: u32 = 16;
+
+/// Guesses are answered at once, so that a test need not wait for them.
+const HASTY: &str = "[mqtt.limits]\nrefusal_delay_milliseconds = 1\nrefusal_delay_max_milliseconds = 1\n";
+
+/// A CONNECT with a clean start.
+fn connect_packet(level: u8, client_id: &str, credentials: Option<(&str, &str)>) -> Vec<u8> {
+    let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+    let (flags, fields) = match credentials {
+        Some((user, password)) => (0b1100_0010, [text(user), text(password)].concat()),
+        None => (0b0000_0010, Vec::new()),
+    };
+    let properties: &[u8] = if level == V5 { &[0] } else { &[] };
+    let body = [&text("MQTT")[..], &[level, flags, 0, 60], properties, &text(client_id), &fields].concat();
+    let mut packet = vec![0x10];
+    let length = u8::try_from(body.len() % 128).unwrap();
+    packet.extend(if body.len() < 128 {
+        vec![length]
+    } else {
+        vec![length | 128, u8::try_from(body.len() / 128).unwrap()]
+    });
+    [packet, body].concat()
+}
+
+/// MQTT over WebSocket, byte by byte.
+struct Wire(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Wire {
+    /// Opens `/mqtt` as this client would, with its cookie or token in the handshake.
+    async fn open(http: &Http) -> Self {
+        let mut request = format!("{}/mqtt", http.base().replacen("http", "ws", 1)).into_client_request().unwrap();
+        let protocol = ("Sec-WebSocket-Protocol", "mqtt".to_owned());
+        for (name, value) in http.credential_header().into_iter().chain([protocol, ("Origin", http.base().to_owned())])
+        {
+            request.headers_mut().insert(name, HeaderValue::from_str(&value).unwrap());
+        }
+        Self(tokio_tungstenite::connect_async(request).await.expect("/mqtt opens for anybody").0)
+    }
+
+    async fn send(&mut self, packet: Vec<u8>) {
+        self.0.send(Message::binary(packet)).await.expect("the socket is open");
+    }
+
+    /// The next packet; `None` when the server has closed the socket.
+    async fn packet(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.0.next()).await.expect("something comes in time");
+            match message {
+                Some(Ok(Message::Binary(packet))) => return Some(packet.to_vec()),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// A client that has been let in.
+    async fn connected(http: &Http, user: &str, token: &str) -> Self {
+        let mut wire = Self::open(http).await;
+        wire.send(connect_packet(V5, "wire", Some((user, token)))).await;
+        let answer = wire.packet().await.expect("an answer");
+        assert_eq!((answer[0], answer[3]), (0x20, 0), "{answer:?}");
+        wire
+    }
+
+    /// The reason of a DISCONNECT, after which the socket is closed.
+    async fn farewell(&mut self) -> u8 {
+        let packet = self.packet().await.expect("a farewell comes before the end");
+        assert_eq!(packet[0], 0xE0, "{packet:?}");
+        assert_eq!(self.packet().await, None, "then the socket is closed");
+        packet[2]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_says_goodbye_over_websocket_too_and_leaves_no_agent_offline() {
+    let mut stack = Stack::builder().embedded().start().await;
+    let http = stack.http();
+    // A real agent over http://, and a program over ws://; whoever looks on over plain MQTT hears everything to the end.
+    let agent = stack.agent("pi-1").online(&http).await;
+    let mut wire = Wire::connected(&stack.anonymous(), "admin", &stack.admin_token()).await;
+    let mut onlooker = stack.mqtt("admin", &stack.admin_token()).await;
+    onlooker.granted(&["pistat/pi-1/status"]).await;
+    let (stopped, farewell) = tokio::join!(stack.stop(), wire.farewell());
+    assert_eq!((stopped, farewell), (0, SHUTTING_DOWN));
+    loop {
+        match onlooker.next(PATIENCE).await.expect("the broker ends") {
+            Heard::Message(message) => assert_eq!(&message.payload[..], b"online", "a stop is no power cut"),
+            Heard::Ended(reason) => break assert_eq!(reason, "ServerShuttingDown"),
+            _ => {}
+        }
+    }
+    stack.restart().await;
+    agent.sampled(&http).await;
+    let events = http.events().await;
+    let offline = |text: &str| text.starts_with("offline");
+    assert!(!events.iter().any(|event| offline(&event.text)), "{events:#?}");
+    assert_eq!(http.machine("pi-1").await.unwrap().status, MachineStatus::Online);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_over_websocket_takes_the_credentials_of_connect_and_never_a_cookie_or_a_header() {
+    let stack = Stack::builder().embedded().config(HASTY).start().await;
+    let cookie = stack.anonymous().post("/api/login", json!({"token": stack.admin_token()})).await.cookie.unwrap();
+    for http in [stack.anonymous().cookie(&cookie), stack.http()] {
+        assert_eq!(http.get("/api/me").await.status, 200, "the credential itself is good");
+        for (level, code) in [(V311, NOT_AUTHORIZED_V311), (V5, NOT_AUTHORIZED)] {
+            let mut wire = Wire::open(&http).await;
+            wire.send(connect_packet(level, "x", None)).await;
+            let answer = wire.packet().await.expect("the protocol's own refusal");
+            assert_eq!((answer[0], answer[3]), (0x20, code), "{answer:?}");
+            assert_eq!(wire.packet().await, None, "then the socket is closed");
+        }
+        let mut wire = Wire::open(&http).await;
+        wire.send(connect_packet(V5, "x", Some(("admin", "wrong")))).await;
+        assert_ne!(wire.packet().await.expect("a refusal")[3], 0);
+    }
+    drop(Wire::connected(&stack.anonymous(), "admin", &stack.admin_token()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removing_rotating_or_demoting_an_account_ends_its_mqtt_over_websocket_and_its_sign_in_links() {
+    let stack = Stack::builder().embedded().start().await;
+    for verb in ["remove", "rotate", "demote"] {
+        let (boss, token) = stack.account("olga", "admin").await;
+        let link: Value = boss.send("POST", "/api/login-links", None).await.json();
+        let mut wire = Wire::connected(&stack.anonymous(), "olga", &token).await;
+        let reply = match verb {
+            "remove" => stack.http().send("DELETE", "/api/accounts/olga", None).await,
+            "rotate" => stack.http().send("POST", "/api/accounts/olga/rotate", None).await,
+            _ => stack.http().post("/api/accounts/olga/rotate", json!({"role": "viewer"})).await,
+        };
+        assert!(reply.status < 300, "{verb}: {reply:?}");
+        assert_eq!(wire.farewell().await, NOT_AUTHORIZED, "{verb}");
+        let code = json!({"code": link["code"]});
+        assert_eq!(stack.anonymous().post("/api/login", code).await.status, 401, "{verb}: its link is void");
+        if verb != "remove" {
+            let new = reply.json::<Value>()["token"].as_str().unwrap().to_owned();
+            drop(Wire::connected(&stack.anonymous(), "olga", &new).await);
+            stack.http().send("DELETE", "/api/accounts/olga", None).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_origin_or_of_none_cannot_use_a_session() {
+    let stack = Stack::builder().embedded().start().await;
+    let cookie = stack.anonymous().post("/api/login", json!({"token": stack.admin_token()})).await.cookie.unwrap();
+    let browser = stack.anonymous().cookie(&cookie);
+    let other_port = browser.base().rsplit_once(':').unwrap().0.to_owned() + ":1";
+    for origin in [None, Some("null"), Some("http://evil.example"), Some(&*other_port)] {
+        assert_eq!(Feed::connect_from(&browser, origin).await.err(), Some(403), "{origin:?}");
+    }
+    assert!(Feed::connect(&browser).await.is_ok());
+}
+
+/// Publishes where it may not, as fast as the broker reads, until it is aborted.
+async fn refused_without_end(address: SocketAddr, user: &str, token: &str) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&connect_packet(V311, "flood", Some((user, token)))).await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 0]);
+    let topic = b"pistat/pi-1/status";
+    let length = u8::try_from(topic.len()).unwrap();
+    let packet = [&[0x30, length + 3, 0, length][..], topic, b"x"].concat();
+    let flood = packet.repeat(1000);
+    while stream.write_all(&flood).await.is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_without_end_neither_fill_the_log_nor_stop_the_clock_and_are_all_counted() {
+    let stack = Stack::builder().embedded().config(HASTY).start().await;
+    let http = stack.http();
+    let (_, viewer) = stack.account("vera", "viewer").await;
+    let _away = stack.fake_agent("pi-1").await.vanish().await;
+    eventually("pi-1 is away", PATIENCE, async || {
+        let machine = http.machine("pi-1").await?;
+        if machine.status == MachineStatus::Offline { Ok(()) } else { Err(format!("{machine:?}")) }
+    })
+    .await;
+    let address = stack.said.mqtt;
+    let flood = tokio::spawn(async move { refused_without_end(address, "vera", &viewer).await });
+    http.event(&["may not publish to pistat/pi-1/status"], PATIENCE).await;
+    // The clock goes on: what waits for an absent machine expires in the midst of it.
+    let body = json!({"task": "uptime", "target": "pi-1", "expires": "1s"});
+    let accepted: AcceptedRuns = http.post("/api/runs", body).await.json();
+    assert_eq!(http.ended(accepted.runs[0], PATIENCE).await.state, RunState::Expired);
+    assert!(!flood.is_finished(), "it went on all the time");
+    flood.abort();
+    // Strangers, with a new name for each guess.
+    let guess = |number| async move { Mqtt::connect(address, &format!("guess-{number}"), "wrong").await.is_err() };
+    let guesses: Vec<_> = (0..STRANGERS).map(|number| tokio::spawn(guess(number))).collect();
+    for guess in guesses {
+        assert!(guess.await.unwrap());
+    }
+    let events = http.events().await;
+    let told = |words: &str| events.iter().filter(|event| event.text.contains(words)).count();
+    // The first of each, and one a minute at most.
+    assert!((1..=4).contains(&told("may not publish")), "{}", told("may not publish"));
+    assert!((1..=4).contains(&told("refused from 127.0.0.1")), "{}", told("refused from 127.0.0.1"));
+    assert!(counter(&http, "pistat_broker_publishes_refused_total").await > 10_000);
+    assert_eq!(counter(&http, "pistat_broker_credentials_refused_total").await, STRANGERS as u64);
+}
+
+async fn counter(http: &Http, name: &str) -> u64 {
+    let page = http.get("/metrics").await.body;
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("{name} is not on the page"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn completions_count_among_what_one_browser_may_have_at_work() {
+    let stack = Stack::builder().embedded().start().await;
+    let mut feed = stack.feed().await;
+    feed.machines().await;
+    // Each of them waits for a yes or no.
+    for id in 0..COMMANDS {
+        feed.send(&ClientMessage::Command { id, line: "task run careful".into() }).await;
+    }
+    let mut asked = 0;
+    feed.until("every command asks", |message| {
+        asked += u32::from(matches!(message, ServerMessage::Ask { .. }));
+        (asked == COMMANDS).then_some(())
+    })
+    .await;
+    let complete = |id| ClientMessage::Complete { id, line: "task ru".into(), cursor: 7 };
+    feed.send(&complete(100)).await;
+    feed.send(&ClientMessage::Confirm { id: 0, yes: false }).await;
+    feed.until("the first command is done", |message| {
+        assert!(!matches!(message, ServerMessage::Completions { .. }), "one more than may be at work");
+        matches!(message, ServerMessage::Done { id: 0, .. }).then_some(())
+    })
+    .await;
+    // There is room again.
+    let mut id = 100;
+    eventually("a completion is answered", PATIENCE, async || {
+        id += 1;
+        feed.send(&complete(id)).await;
+        feed.send(&ClientMessage::Ping { id }).await;
+        let answered = feed
+            .until("an answer", |message| match message {
+                ServerMessage::Completions { id: answered, .. } => Some(Some(*answered)),
+                ServerMessage::Pong { .. } => Some(None),
+                _ => None,
+            })
+            .await;
+        assert_ne!(answered, Some(100), "what there was no room for is not answered later");
+        if answered.is_some() { Ok(()) } else { Err("none") }
+    })
+    .await;
+}
