@@ -73,6 +73,8 @@ program=/usr/local/bin/pistat-agent
 units=/etc/systemd/system
 config=/etc/pistat/agent.toml
 state=/var/lib/pistat-agent
+runner_state=/var/lib/pistat-runner
+runner_sockets=/run/pistat-runner
 url='' pi='' label='' ca='' root_tasks=no uninstall=no token='' temporary='' agent=''
 
 read_arguments() {
@@ -125,12 +127,25 @@ read_token() {
 has_systemd() { [ -d /run/systemd/system ] && have systemctl; }
 is_packaged() { have dpkg-query && dpkg-query -S /usr/bin/pistat-agent >/dev/null 2>&1; }
 
+# Of the programs here; the kernel may have more, as that of a 32-bit Raspberry Pi OS on a Pi 4 has.
+bits() {
+  if have getconf; then
+    getconf LONG_BIT
+  else
+    case $(dpkg --print-architecture 2>/dev/null || true) in
+      armhf | armel | i386) echo 32 ;;
+      *) echo 64 ;;
+    esac
+  fi
+}
+
 # Names of programs that run here, the best first.
 architectures() {
   machine=$(uname -m)
-  case $machine in
-    x86_64 | amd64) echo x86_64 ;;
-    aarch64 | arm64) echo aarch64 ;;
+  case $machine:$(bits) in
+    aarch64:32 | arm64:32) echo 'armv7 armv6' ;; # every such processor has what was built for ARMv7
+    x86_64:64 | amd64:64) echo x86_64 ;;
+    aarch64:* | arm64:*) echo aarch64 ;;
     armv7* | armv8*)
       # What was built for ARMv7 uses floating point of version 3; what was built for the first Pi runs on every later one.
       if grep -Eqw 'vfpv3|vfpv3d16|vfpv4|asimd' /proc/cpuinfo; then echo 'armv7 armv6'; else echo armv6; fi
@@ -168,11 +183,14 @@ make_user() {
 }
 
 # Puts standard input where it belongs, if it is not there already. Says whether it changed.
+# A shell does not stop at mistakes in what it is asked for the success of: each step is looked at, and the result too.
 put() { # file, mode
-  cat >"$temporary/put"
+  cat >"$temporary/put" || fail 73 "$temporary/put cannot be written"
   if [ -f "$1" ] && cmp -s "$temporary/put" "$1"; then return 1; fi
-  mkdir -p "$(dirname "$1")"
-  if ! { cp "$temporary/put" "$1.new" && chmod "$2" "$1.new" && mv -f "$1.new" "$1"; }; then fail 73 "$1 cannot be written"; fi
+  if ! { mkdir -p "$(dirname "$1")" && cp "$temporary/put" "$1.new" && cmp -s "$temporary/put" "$1.new" && chmod "$2" "$1.new" && mv -f "$1.new" "$1"; }; then
+    rm -f "$1.new"
+    fail 73 "$1 cannot be written"
+  fi
 }
 
 install_program() {
@@ -199,6 +217,7 @@ install_program() {
   found=$(sha256sum "$temporary/pistat-agent" | cut -d' ' -f1)
   [ "$found" = "$wanted" ] || fail 69 "$url/download/$offered is not what the controller promised (SHA-256 $found, not $wanted): nothing was installed. If it was updated just now, ask the dashboard for the command again"
   put "$program" 755 <"$temporary/pistat-agent" || true
+  [ "$(sha256sum "$program" | cut -d' ' -f1)" = "$wanted" ] || fail 73 "$program cannot be written whole: it is not what was fetched. Is the disk full?"
   say "installed $program ($offered, checksum verified)"
 }
 
@@ -223,7 +242,7 @@ write_config() {
     else
       printf '\n# Everything else that can stand here is in docs/configuration.md. Run the install command again to change what stands above.\n'
     fi
-  } >"$temporary/agent.toml"
+  } >"$temporary/agent.toml" || fail 73 "$temporary/agent.toml cannot be written"
   if put "$config" 640 <"$temporary/agent.toml"; then say "wrote $config"; fi
   chgrp "$(id -gn "$user")" "$config"
 }
@@ -251,7 +270,7 @@ as_agent() { # file of what it says, words…
   su -s /bin/sh "$user" -c 'exec "$0" "$@"' -- "$agent" "$@" >"$said" 2>&1
 }
 
-# Starts the agent as its own user until the controller has let it in, so that the token need not stay here.
+# Lets the agent see to it, as its own user, that the controller lets it in, so that the token need not stay here. It ends by itself.
 enroll() {
   mkdir -p "$state"
   chown "$user" "$state"
@@ -265,36 +284,12 @@ enroll() {
   chmod 711 "$temporary"
   chown "$user" "$temporary/token"
   chmod 400 "$temporary/token"
-  : >"$temporary/said"
-  as_agent "$temporary/said" --state "$state" --log-level info --token-file "$temporary/token" &
-  child=$!
-  waited=0
-  until grep -q ' connected ' "$temporary/said"; do
-    if ! kill -0 "$child" 2>/dev/null || [ "$waited" -ge 30 ]; then
-      stop_agent "$child"
-      sed 's/^/  /' "$temporary/said" >&2
-      fail 75 "the controller has not let this machine in; the agent is installed, but not started. Run the command again when what it said above is cured"
-    fi
-    sleep 1
-    waited=$((waited + 1))
-  done
-  stop_agent "$child"
+  if ! as_agent "$temporary/said" enroll --state "$state" --log-level info --token-file "$temporary/token"; then
+    sed 's/^/  /' "$temporary/said" >&2
+    fail 75 "the controller has not let this machine in; the agent is installed, but not started. Run the command again when what it said above is cured"
+  fi
   say "enrolled as $pi at $url"
 }
-
-# Whoever stands between us and the agent (su) need not pass a signal on: the agent itself is asked.
-stop_agent() { # process
-  for process in $(descendants "$1"); do kill "$process" 2>/dev/null || true; done
-  wait "$1" 2>/dev/null || true
-}
-
-# The deepest first.
-descendants() ( # process
-  for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null || true); do
-    descendants "$child"
-    printf '%s\n' "$child"
-  done
-)
 
 pin_runner() {
   if [ "$root_tasks" = no ] || ! has_systemd; then return; fi
@@ -327,10 +322,11 @@ remove() {
   if has_systemd; then
     systemctl disable --quiet --now pistat-agent.service pistat-runner.socket 2>/dev/null || true
   fi
-  rm -f "$units/pistat-agent.service" "$units/pistat-runner.socket" "$units/pistat-runner@.service" "$program" "$config" /etc/pistat/ca.pem
+  for unit in pistat-agent.service pistat-runner.socket pistat-runner@.service; do rm -rf "${units:?}/$unit" "$units/$unit.d"; done
+  rm -f "$program" "$config" "${config%/*}/ca.pem" "${config%/*}/join.token" "${config%/*}/runner.toml"
   if has_systemd; then systemctl daemon-reload; fi
-  rm -rf "$state" /var/lib/pistat-runner /run/pistat-runner
-  rmdir /etc/pistat 2>/dev/null || true
+  rm -rf "$state" "$runner_state" "$runner_sockets"
+  rmdir "${config%/*}" 2>/dev/null || true
   if id "$user" >/dev/null 2>&1; then
     if have userdel; then userdel "$user"; else deluser "$user"; fi || fail 73 "the user $user could not be removed: does a process of it still run?"
   fi
@@ -351,7 +347,7 @@ main() {
   fi
   temporary=$(mktemp -d) || fail 73 'no temporary folder can be made'
   trap 'rm -rf "$temporary"' EXIT
-  trap 'exit 130' INT TERM
+  trap 'exit 130' HUP INT TERM
   install_program
   make_user
   write_config

@@ -1,6 +1,7 @@
 //! Samples that were missed while disconnected, kept in bounded memory and sent in batches afterwards. Pure.
 //!
-//! One a minute at most; when the memory is full the oldest go. A batch counts as sent only after the connection has lasted a while longer.
+//! One a minute at most; when the memory is full the oldest go. A batch counts as arrived only after the connection has lasted a while longer:
+//! until then its samples are kept, however many batches follow it.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -26,15 +27,15 @@ pub(crate) struct Backlog {
     samples: VecDeque<Box<[u8]>>,
     capacity: usize,
     kept_at: Option<Instant>,
-    /// The batch under way: how many of the oldest samples it holds.
-    batch: Option<(usize, Instant)>,
+    /// The batches under way, the oldest first: how many samples each holds. Together they are the oldest that are kept.
+    batches: VecDeque<(usize, Instant)>,
     next_batch_at: Option<Instant>,
 }
 
 impl Backlog {
     /// Keeps so many samples.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { samples: VecDeque::new(), capacity, kept_at: None, batch: None, next_batch_at: None }
+        Self { samples: VecDeque::new(), capacity, kept_at: None, batches: VecDeque::new(), next_batch_at: None }
     }
 
     /// Keeps a sample that could not be sent, unless the last was less than a minute before.
@@ -47,6 +48,10 @@ impl Backlog {
         self.kept_at = Some(now);
         if self.samples.len() >= self.capacity {
             self.samples.pop_front();
+            // It may have been under way.
+            if let Some((count, _)) = self.batches.front_mut() {
+                *count = count.saturating_sub(1);
+            }
         }
         self.samples.push_back(encode(sample).into_boxed_slice());
     }
@@ -57,9 +62,9 @@ impl Backlog {
         self.next_batch_at = (!self.samples.is_empty()).then(|| now + delay);
     }
 
-    /// The connection is gone, and with it perhaps the last batch.
+    /// The connection is gone, and with it perhaps the batches that were under way.
     pub(crate) fn disconnected(&mut self) {
-        self.batch = None;
+        self.batches.clear();
         self.next_batch_at = None;
     }
 
@@ -73,32 +78,38 @@ impl Backlog {
         if self.next_batch_at.is_none_or(|at| now < at) {
             return None;
         }
-        if let Some((count, sent_at)) = self.batch.take() {
-            let arrived = now.duration_since(sent_at) >= ARRIVED || count < self.samples.len();
-            if !arrived {
-                self.batch = Some((count, sent_at));
-                self.next_batch_at = Some(sent_at + ARRIVED);
-                return None;
-            }
-            self.samples.drain(..count);
-            if self.samples.is_empty() {
-                self.samples.shrink_to_fit();
-            }
+        self.forget_arrived(now);
+        let under_way = self.batches.iter().map(|(count, _)| count).sum();
+        let batch = self.collect(under_way);
+        if let Some((count, _)) = &batch {
+            self.batches.push_back((*count, now));
         }
-        let (count, json) = self.collect()?;
-        self.batch = Some((count, now));
-        self.next_batch_at = Some(now + if count < self.samples.len() { PACE } else { ARRIVED });
-        Some(json)
+        let arrives_at = self.batches.front().map(|(_, sent_at)| *sent_at + ARRIVED);
+        let is_next = |(count, _): &(usize, Vec<u8>)| under_way + count < self.samples.len();
+        self.next_batch_at = if batch.as_ref().is_some_and(is_next) { Some(now + PACE) } else { arrives_at };
+        batch.map(|(_, json)| json)
     }
 
-    fn collect(&mut self) -> Option<(usize, Vec<u8>)> {
+    fn forget_arrived(&mut self, now: Instant) {
+        while let Some((count, sent_at)) = self.batches.front().copied()
+            && now.duration_since(sent_at) >= ARRIVED
+        {
+            self.batches.pop_front();
+            self.samples.drain(..count);
+        }
         if self.samples.is_empty() {
-            self.next_batch_at = None;
+            self.samples.shrink_to_fit();
+        }
+    }
+
+    /// What fits into a batch behind the samples that are under way.
+    fn collect(&self, under_way: usize) -> Option<(usize, Vec<u8>)> {
+        if under_way >= self.samples.len() {
             return None;
         }
         let mut json = vec![b'['];
         let mut count = 0;
-        for sample in &self.samples {
+        for sample in self.samples.iter().skip(under_way) {
             if count > 0 && json.len() + sample.len() + 2 > BATCH_BYTES {
                 break;
             }
@@ -175,5 +186,26 @@ mod tests {
         backlog.keep(&sample(2), now + SPACING);
         backlog.connected(now, Duration::ZERO);
         assert_eq!(numbers(&backlog.next(now).unwrap()), [1, 2]);
+    }
+
+    #[test]
+    fn no_batch_has_arrived_because_another_followed_it() {
+        let start = Instant::now();
+        let mut backlog = Backlog::new(1440);
+        for n in 0..1440 {
+            backlog.keep(&sample(n), start + Duration::from_secs(60 * n));
+        }
+        backlog.connected(start, Duration::ZERO);
+        let first = numbers(&backlog.next(start).unwrap());
+        let second = numbers(&backlog.next(start + PACE).unwrap());
+        assert_eq!(second[0], first[first.len() - 1] + 1);
+        backlog.disconnected();
+        backlog.connected(start, Duration::ZERO);
+        assert_eq!(numbers(&backlog.next(start).unwrap()), first, "both may have been lost");
+        backlog.next(start + PACE).unwrap();
+        backlog.next(start + ARRIVED).unwrap();
+        backlog.disconnected();
+        backlog.connected(start, Duration::ZERO);
+        assert_eq!(numbers(&backlog.next(start).unwrap()), second, "the first one has arrived");
     }
 }

@@ -345,6 +345,32 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_names_every_key_flag_and_variable() {
+        let page = include_str!("../../docs/configuration.md");
+        let (_, section) = page.split_once("\n## The agent\n").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        // Serde names the keys that it knows when it is asked for another.
+        let known = |file: &str| File::parse(file).unwrap_err();
+        let (keys, of_task) = (known("'?' = 1"), known("[task.a]\n'?' = 1"));
+        let keys: Vec<_> = keys.split('`').skip(3).step_by(2).filter(|key| *key != "task").collect();
+        assert!(keys.len() > 10, "{keys:?}");
+        for key in keys {
+            assert!(section.contains(&format!("\n| `{key}` |")), "docs/configuration.md does not name {key}");
+        }
+        for key in of_task.split('`').skip(3).step_by(2) {
+            assert!(section.contains(&format!("`task.<id>.{key}`")), "docs/configuration.md does not name {key}");
+        }
+        let flags = <Flags as clap::CommandFactory>::command();
+        let flags: Vec<_> = flags.get_arguments().collect();
+        assert!(flags.len() > 10);
+        for flag in flags {
+            let (name, variable) = (flag.get_long().unwrap(), flag.get_env().unwrap().to_str().unwrap());
+            assert!(section.contains(&format!("`--{name}")), "docs/configuration.md does not name --{name}");
+            assert!(section.contains(&format!("`{variable}`")), "docs/configuration.md does not name {variable}");
+        }
+    }
+
+    #[test]
     fn a_token_file_is_needed_until_the_machine_is_enrolled() {
         let state = tempfile::tempdir().unwrap();
         let line = format!("{ORIGINAL} --token-file /nonexistent/join.token --state {}", state.path().display());

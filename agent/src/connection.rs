@@ -46,6 +46,9 @@ const LAST_ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
 /// Larger than any payload of ours: the protocol's limit with room for the packet's head.
 const MAX_PACKET_BYTES: usize = pistat_protocol::codec::MAX_PAYLOAD_BYTES + 4096;
 
+/// How many messages may be on their way to the broker: what waits beyond them waits here. Room is kept for each.
+const INFLIGHT: u16 = 32;
+
 /// Where and how to connect.
 #[derive(Clone)]
 pub struct Endpoint {
@@ -87,6 +90,7 @@ impl Endpoint {
         options.set_keep_alive(KEEP_ALIVE);
         options.set_clean_session(true);
         options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
+        options.set_inflight(INFLIGHT);
         match &self.address.login {
             Some(login) => options.set_credentials(&login.user, &login.password),
             None => options.set_credentials(user, password),

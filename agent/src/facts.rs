@@ -4,6 +4,8 @@
 //! that are not at hand can be tested. The hourly facts may start processes; they run in the background at the lowest priority with a
 //! deadline, and package updates are counted again only when the package lists or the installed packages have changed.
 
+mod reboot;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -95,8 +97,13 @@ pub fn serial(root: &Path) -> Option<String> {
     let from_cpuinfo = || cpuinfo(&fs::read_to_string(root.join("proc/cpuinfo")).ok()?, "Serial");
     let from_dmi = || read_text(&root.join("sys/class/dmi/id/product_serial"));
     let serial = from_tree.or_else(from_cpuinfo).or_else(from_dmi)?;
-    // A board without one shows zeros, a virtual machine a word.
-    serial.bytes().any(|byte| (b'1'..=b'9').contains(&byte)).then_some(serial)
+    is_serial(&serial).then_some(serial)
+}
+
+/// A board without a serial number shows zeros, a virtual machine a word. A board's is hexadecimal, and may have letters only.
+fn is_serial(text: &str) -> bool {
+    let has_digit = text.bytes().any(|byte| (b'1'..=b'9').contains(&byte));
+    has_digit || text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.bytes().any(|byte| byte != b'0')
 }
 
 fn cpuinfo(text: &str, field: &str) -> Option<String> {
@@ -123,7 +130,8 @@ impl Slow {
             move || before.read_files(&root)
         });
         let Some(mut found) = found.await else { return before };
-        if found.packages.is_empty() || found.packages != before.packages {
+        // What could not be counted is tried again.
+        if found.packages.is_empty() || found.packages != before.packages || before.updates_pending.is_none() {
             found.updates_pending = count_updates(&root).await;
         }
         found.failed_units = failed_units(&root).await;
@@ -133,7 +141,7 @@ impl Slow {
     fn read_files(self, root: &Path) -> Self {
         Self {
             storage_wear_percent: storage_wear(root),
-            reboot_required: root.join("var/lib/dpkg").exists().then(|| root.join("run/reboot-required").exists()),
+            reboot_required: reboot::is_required(root),
             packages: package_times(root),
             ..self
         }
@@ -153,7 +161,9 @@ fn package_times(root: &Path) -> Vec<SystemTime> {
 async fn count_updates(root: &Path) -> Option<u32> {
     // Its caches stay in memory: an idle agent writes nothing to the card.
     let caches = ["-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="];
-    let words = [&["--simulate", "--quiet=2", "-o", "Debug::NoLocking=1"], &caches[..], &["upgrade"]].concat();
+    // As the task that installs them: a new kernel is a new package, which a plain upgrade keeps back.
+    let upgrade = ["--with-new-pkgs", "upgrade"];
+    let words = [&["--simulate", "--quiet=2", "-o", "Debug::NoLocking=1"], &caches[..], &upgrade].concat();
     let text = Question::new(&root.join("usr/bin/apt-get"), &words).ask().await?;
     u32::try_from(text.lines().filter(|line| line.starts_with("Inst ")).count()).ok()
 }
@@ -270,8 +280,12 @@ mod tests {
         write(root, "run/reboot-required", "");
         write(root, "run/systemd/system/marker", "");
         write_program(root, "usr/bin/systemctl", "echo 'nginx.service loaded failed failed A web server'");
-        let count = "echo x >> \"$(dirname \"$0\")/asked\"; echo 'Inst one'; echo 'Conf one'; echo 'Inst two'";
+        write(root, "usr/share/update-notifier/notify-reboot-required", "");
+        let count = "echo x >> \"$(dirname \"$0\")/asked\"; echo 'Inst one'; echo 'Conf one'
+            case $* in *--with-new-pkgs*) echo 'Inst two' ;; esac";
         write_program(root, "usr/bin/apt-get", count);
+        let shipped = include_str!("../../config/tasks.toml");
+        assert!(shipped.contains("\"--with-new-pkgs\", \"upgrade\""), "what is counted is what the task installs");
         let first = Slow::look_up(root.to_owned(), Slow::default()).await;
         assert_eq!((first.storage_wear_percent, first.reboot_required), (Some(30), Some(true)));
         assert_eq!(first.updates_pending, Some(2));
@@ -283,9 +297,37 @@ mod tests {
         assert_eq!((second.updates_pending, second.reboot_required), (Some(2), Some(false)));
         assert_eq!(second.failed_units, None, "what cannot be told is unknown");
         fs::remove_dir_all(root.join("var/lib/dpkg")).unwrap();
+        fs::remove_dir_all(root.join("usr/share")).unwrap();
         fs::remove_file(root.join("usr/bin/apt-get")).unwrap();
         let third = Slow::look_up(root.to_owned(), second).await;
         assert_eq!((third.updates_pending, third.reboot_required), (None, None));
+    }
+
+    #[tokio::test]
+    async fn a_count_that_failed_is_tried_again_though_no_package_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        write(root, "var/lib/dpkg/status", "");
+        write_program(root, "usr/bin/apt-get", "exit 100");
+        let failed = Slow::look_up(root.to_owned(), Slow::default()).await;
+        assert_eq!(failed.updates_pending, None);
+        write_program(root, "usr/bin/apt-get", "echo 'Inst one'");
+        let again = Slow::look_up(root.to_owned(), failed).await;
+        assert_eq!(again.updates_pending, Some(1));
+    }
+
+    #[test]
+    fn a_serial_number_is_hexadecimal_or_has_digits_and_is_not_nothing() {
+        for (text, expected) in [
+            ("000000001a2b3c4d", true),
+            ("00000000abcdefab", true),
+            ("4716BBBK0BC1", true),
+            ("0000000000000000", false),
+            ("None", false),
+            ("Default string", false),
+        ] {
+            assert_eq!(is_serial(text), expected, "{text}");
+        }
     }
 
     #[test]

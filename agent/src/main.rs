@@ -1,13 +1,14 @@
 //! `pistat-agent`: reads its configuration, enrols, connects, and runs the agent until it is asked to stop.
 //!
-//! Exit codes: 0 asked to stop, 64 wrong usage or configuration, 78 not enrolled and no token, 1 a crash.
+//! `pistat-agent enroll`, with the same flags, only sees to it that the controller lets this machine in, and ends.
+//!
+//! Exit codes: 0 asked to stop, or let in; 64 wrong usage or configuration, 75 not let in in time, 78 not enrolled and no token, 1 a crash.
 
 use std::{io::Write, os::unix::fs::DirBuilderExt, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::Parser;
 use pistat_agent::{
-    AgentOptions,
+    AgentOptions, Incoming, Outgoing,
     config::{Config, Flags},
     connection::{self, Endpoint},
     credential::CredentialError,
@@ -16,6 +17,7 @@ use pistat_agent::{
     notify::Notify,
     runner,
 };
+use pistat_protocol::order::PublicKey;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -24,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
+
+/// `EX_TEMPFAIL` of sysexits.h.
+const NOT_LET_IN: u8 = 75;
 
 /// `EX_CONFIG` of sysexits.h: the service's unit does not restart after it.
 const NOT_ENROLLED: u8 = 78;
@@ -34,21 +39,29 @@ const INCOMING: usize = 64;
 /// How many messages may wait for the connection. Each may be a chunk of output, so this is at most half a megabyte.
 const OUTGOING: usize = 32;
 
+/// How long `enroll` waits for the controller.
+const ENROLL_LIMIT: Duration = Duration::from_secs(30);
+
+/// The command line and the file are read on a stack of their own, which is given back: they take more of it than all that comes later.
+const CONFIGURATION_STACK: usize = 512 * 1024;
+
 /// After being asked to stop: for tasks to end, the last messages to be acknowledged, and DISCONNECT.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
     // Root's part, which systemd starts: it shares the binary's pages and none of its configuration.
-    if std::env::args_os().nth(1).is_some_and(|word| word == "runner") {
+    let first = std::env::args_os().nth(1);
+    if first.as_ref().is_some_and(|word| word == "runner") {
         start_logging(tracing::Level::INFO);
         return runner::main();
     }
-    let config = match configuration() {
+    let only_enrolls = first.is_some_and(|word| word == "enroll");
+    let config = match aside(move || configuration(only_enrolls)) {
         Ok(config) => config,
         Err(code) => return code,
     };
     start_logging(config.log_level);
-    match run(&config) {
+    match run(&config, only_enrolls) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -57,8 +70,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn configuration() -> Result<Config, ExitCode> {
-    let flags = Flags::try_parse().map_err(|error| {
+fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, ExitCode> + Send + 'static) -> Result<T, ExitCode> {
+    let thread = std::thread::Builder::new().stack_size(CONFIGURATION_STACK).spawn(work);
+    let thread = thread.map_err(|error| {
+        complain(&format!("a thread cannot be started: {error}"));
+        ExitCode::FAILURE
+    })?;
+    // It has complained itself.
+    thread.join().unwrap_or(Err(ExitCode::FAILURE))
+}
+
+fn configuration(only_enrolls: bool) -> Result<Config, ExitCode> {
+    let words = std::env::args_os().enumerate().filter(|(at, _)| !(only_enrolls && *at == 1)).map(|(_, word)| word);
+    let flags = Flags::read(words).map_err(|error| {
         let _ = error.print();
         if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
     })?;
@@ -88,7 +112,7 @@ fn start_logging(level: tracing::Level) {
     }
 }
 
-fn run(config: &Config) -> anyhow::Result<ExitCode> {
+fn run(config: &Config, only_enrolls: bool) -> anyhow::Result<ExitCode> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.state);
     if let Err(error) = made {
         complain(&format!(
@@ -113,14 +137,14 @@ fn run(config: &Config) -> anyhow::Result<ExitCode> {
         .build()
         .context("the runtime cannot be started")?;
     // As a task of the runtime, which is woken without a system call; what `block_on` runs itself is not.
-    let served = runtime.spawn(serve(config.clone(), endpoint));
+    let served = runtime.spawn(serve(config.clone(), endpoint, only_enrolls));
     let code = runtime.block_on(served).context("the agent failed")?;
     // A thread that hangs on a disk must not hold up the end.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(config: Config, endpoint: Endpoint) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, endpoint: Endpoint, only_enrolls: bool) -> anyhow::Result<ExitCode> {
     let notify = Notify::from_environment();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
@@ -133,9 +157,19 @@ async fn serve(config: Config, endpoint: Endpoint) -> anyhow::Result<ExitCode> {
         tokio::time::sleep(STOP_LIMIT).await;
         tracing::warn!("something did not end in time");
     };
+    let not_in_time = async {
+        if !only_enrolls {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(ENROLL_LIMIT).await;
+    };
     tokio::select! {
         biased;
-        code = enroll_and_run(&config, endpoint, &notify, stop.clone()) => code,
+        code = enroll_and_run(&config, endpoint, &notify, stop.clone(), only_enrolls) => code,
+        () = not_in_time => {
+            complain(&format!("the controller has not let this machine in within {} seconds", ENROLL_LIMIT.as_secs()));
+            Ok(ExitCode::from(NOT_LET_IN))
+        }
         () = asked => Ok(ExitCode::SUCCESS),
         () = notify.watchdog() => unreachable!("the watchdog is told for ever"),
     }
@@ -146,6 +180,7 @@ async fn enroll_and_run(
     endpoint: Endpoint,
     notify: &Notify,
     stop: CancellationToken,
+    only_enrolls: bool,
 ) -> anyhow::Result<ExitCode> {
     let enrolment = Enrolment {
         endpoint: &endpoint,
@@ -159,19 +194,12 @@ async fn enroll_and_run(
     notify.ready();
     let enrolled = tokio::select! {
         enrolled = enroll(&enrolment) => enrolled,
-        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+        () = stop.cancelled() => return Ok(ExitCode::from(if only_enrolls { NOT_LET_IN } else { 0 })),
     };
     let (credential, key) = match enrolled {
         Ok(enrolled) => enrolled,
         Err(error) => return refuse(&error),
     };
-    let mut options = AgentOptions::new(config.pi.clone(), config.state.join("runs"), key);
-    options.label.clone_from(&config.label);
-    options.interval = config.interval;
-    options.policy = config.policy.clone();
-    options.nice = config.nice;
-    options.backlog_samples = config.backlog_samples;
-    options.runner_socket.clone_from(&config.runner_socket);
     let (hear, heard) = mpsc::channel(INCOMING);
     let (say, said) = mpsc::channel(OUTGOING);
     let rejoin = config.token.clone().filter(|_| config.address.login.is_none()).map(|token| Rejoin {
@@ -180,10 +208,38 @@ async fn enroll_and_run(
         label: config.label.clone(),
     });
     let connection = connection::keep(endpoint, config.pi.clone(), credential.secret, rejoin, hear, said);
-    // The agent closes its side when it ends; the connection then says goodbye.
-    let (ended, ()) = tokio::join!(pistat_agent::run(options, heard, say, stop), connection);
+    // Who speaks over it closes its side at the end; the connection then says goodbye.
+    if only_enrolls {
+        let (is_let_in, ()) = tokio::join!(knock(heard, say, &stop), connection);
+        return Ok(ExitCode::from(if is_let_in { 0 } else { NOT_LET_IN }));
+    }
+    let (ended, ()) = tokio::join!(pistat_agent::run(options(config, key), heard, say, stop), connection);
     ended?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn options(config: &Config, key: PublicKey) -> AgentOptions {
+    let mut options = AgentOptions::new(config.pi.clone(), config.state.join("runs"), key);
+    options.label.clone_from(&config.label);
+    options.interval = config.interval;
+    options.policy = config.policy.clone();
+    options.nice = config.nice;
+    options.backlog_samples = config.backlog_samples;
+    options.runner_socket.clone_from(&config.runner_socket);
+    options
+}
+
+/// Whether the controller took the credential before this was stopped: an earlier enrolment may have been revoked meanwhile. Leaves at once.
+async fn knock(mut heard: mpsc::Receiver<Incoming>, say: mpsc::Sender<Outgoing>, stop: &CancellationToken) -> bool {
+    let connected = async { while heard.recv().await.is_some_and(|heard| !matches!(heard, Incoming::Connected)) {} };
+    let is_let_in = tokio::select! {
+        () = connected => true,
+        () = stop.cancelled() => false,
+    };
+    drop(say);
+    // What comes until then is for the agent, which is not here.
+    while heard.recv().await.is_some() {}
+    is_let_in
 }
 
 fn refuse(error: &EnrollError) -> anyhow::Result<ExitCode> {

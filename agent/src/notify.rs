@@ -5,7 +5,7 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixDatagram},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Systemd's socket for this service.
@@ -13,6 +13,7 @@ use std::{
 pub struct Notify {
     socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
+    told_at: Option<Instant>,
 }
 
 impl Notify {
@@ -23,6 +24,7 @@ impl Notify {
         Self {
             socket,
             watchdog: watchdog_period(variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"), std::process::id()),
+            told_at: None,
         }
     }
 
@@ -45,9 +47,18 @@ impl Notify {
         }
     }
 
+    /// Tells systemd that its caller is alive, unless it was told less than half of what it allows before: for a loop that says so at each turn.
+    pub fn alive(&mut self, now: Instant) {
+        let Some(period) = self.watchdog else { return };
+        if self.told_at.is_none_or(|at| now.duration_since(at) >= period / 2) {
+            self.told_at = Some(now);
+            self.send("WATCHDOG=1");
+        }
+    }
+
     fn send(&self, text: &str) {
         if let Some((socket, address)) = &self.socket {
-            // Systemd not listening is no reason to stop.
+            // Systemd not listening is no reason to stop, nor to wait.
             let _ = socket.send_to_addr(text.as_bytes(), address);
         }
     }
@@ -58,7 +69,9 @@ fn open(name: &str) -> Option<(UnixDatagram, SocketAddr)> {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(name),
     };
-    UnixDatagram::unbound().ok().zip(address.ok())
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.set_nonblocking(true).ok()?;
+    Some((socket, address.ok()?))
 }
 
 fn watchdog_period(microseconds: Option<String>, pid: Option<String>, own: u32) -> Option<Duration> {
@@ -78,11 +91,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let systemd = UnixDatagram::bind(&path).unwrap();
-        let notify = Notify { socket: open(path.to_str().unwrap()), watchdog: None };
+        let notify = Notify { socket: open(path.to_str().unwrap()), watchdog: None, told_at: None };
         notify.ready();
         let mut buffer = [0; 32];
         let length = systemd.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"READY=1");
+    }
+
+    #[test]
+    fn a_loop_that_goes_round_is_told_at_half_of_what_systemd_allows_and_one_that_does_not_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        systemd.set_nonblocking(true).unwrap();
+        let period = Duration::from_secs(10);
+        let mut notify = Notify { socket: open(path.to_str().unwrap()), watchdog: Some(period), told_at: None };
+        let start = Instant::now();
+        for (seconds, told) in [(0, true), (1, false), (4, false), (5, true), (6, false), (30, true)] {
+            notify.alive(start + Duration::from_secs(seconds));
+            assert_eq!(systemd.recv(&mut [0; 32]).is_ok(), told, "after {seconds} s");
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! `/proc` is read by hand: on the same x86-64 machine reading `stat` and `meminfo` from files kept open takes 0.014 ms, where sysinfo takes
 //! 0.02 ms for memory, 0.07 ms for disks, 0.37 ms for networks, and 9 ms for the process list; and only files under a given root can
-//! be tested with the shapes of other boards. sysinfo answers for the facts of the system ([`crate::facts`]). What asks a device (disk, sensor, firmware) may hang: it runs in a
-//! thread of its own and has a deadline. Rates come from monotonic time; a counter that went back yields nothing; what cannot be read
+//! be tested with the shapes of other boards. sysinfo answers for the facts of the system ([`crate::facts`]). What asks a device (disk, sensor, radio,
+//! firmware) may hang: it runs in another thread and has a deadline. Rates come from monotonic time; a counter that went back yields nothing; what cannot be read
 //! is left out.
 
 #[cfg(test)]
@@ -33,10 +33,11 @@ use pistat_protocol::{
 };
 use serde::de::IgnoredAny;
 
-pub(crate) use self::{clock::Clock, guarded::Guarded};
+pub(crate) use self::clock::Clock;
 use self::{
     cpu::Cpu,
     disk::{DiskActivity, FileSystems},
+    guarded::{Guarded, SideThread},
     memory::Memory,
     network::{Network, wifi_signal},
     source::Source,
@@ -63,7 +64,9 @@ pub(crate) struct Sampler {
     file_systems: FileSystems,
     temperature: Option<Guarded<Option<f32>>>,
     power: Option<Slowly<Guarded<Option<Power>>, Option<Power>>>,
-    wifi: Slowly<Source, Option<i16>>,
+    wifi: Option<Slowly<Guarded<Option<i16>>, Option<i16>>>,
+    /// Where the sensors are asked.
+    sensors: SideThread,
     processes: Slowly<PathBuf, Option<u32>>,
 }
 
@@ -74,6 +77,9 @@ impl Sampler {
         let temperature = temperature::Thermometer::find(root)
             .map(|mut thermometer| Guarded::new("temperature", move || thermometer.read()));
         let power = power::PowerHealth::find(root).map(|mut power| Guarded::new("power", move || power.read()));
+        // A kernel that knows of radios has the file before there is one.
+        let wireless = Some(of("proc/net/wireless")).filter(|path| path.exists()).map(Source::new);
+        let wifi = wireless.map(|mut wireless| Guarded::new("wifi", move || wifi_signal(&mut wireless)));
         let mut sampler = Self {
             seq: 0,
             cpu: Cpu::new(root),
@@ -85,7 +91,8 @@ impl Sampler {
             file_systems: FileSystems::new(root),
             temperature,
             power: power.map(|power| Slowly::new(power, SLOW)),
-            wifi: Slowly::new(Source::new(of("proc/net/wireless")), SLOW),
+            wifi: wifi.map(|wifi| Slowly::new(wifi, SLOW)),
+            sensors: SideThread::default(),
             processes: Slowly::new(of("proc"), COUNT),
         };
         sampler.cpu.prime();
@@ -107,29 +114,29 @@ impl Sampler {
         self.network.fill(&mut sample, now);
         self.activity.fill(&mut sample, now);
         sample.disks = self.file_systems.read(now).await;
-        sample.wifi_signal_dbm = self.wifi.get(now, wifi_signal);
         sample.processes = self.processes.get(now, |path| count_processes(path));
         self.ask_sensors(&mut sample, now).await;
         sample
     }
 
     async fn ask_sensors(&mut self, sample: &mut Sample, now: Instant) {
+        let thread = &mut self.sensors;
         if let Some(temperature) = &mut self.temperature {
-            sample.temperature_celsius = temperature.ask(SENSOR_DEADLINE).await.flatten();
+            sample.temperature_celsius = temperature.ask(thread, SENSOR_DEADLINE).await.flatten();
         }
-        let Some(power) = &mut self.power else { return };
-        if power.is_due(now) {
-            let value = power.source.ask(SENSOR_DEADLINE).await.flatten();
-            power.keep(now, value);
+        if let Some(wifi) = &mut self.wifi {
+            sample.wifi_signal_dbm = wifi.ask(thread, now).await;
         }
-        sample.power.clone_from(&power.value);
+        if let Some(power) = &mut self.power {
+            sample.power = power.ask(thread, now).await;
+        }
     }
 
     fn fill_system(&mut self, sample: &mut Sample) {
-        if let Some(load) = self.load.read().and_then(parse_load) {
+        if let Some(load) = self.load.read(parse_load).flatten() {
             (sample.load1, sample.load5, sample.load15) = (Some(load[0]), Some(load[1]), Some(load[2]));
         }
-        sample.uptime_seconds = self.uptime.read().and_then(parse_uptime);
+        sample.uptime_seconds = self.uptime.read(parse_uptime).flatten();
     }
 
     /// What this machine can measure, by the fields' names.
@@ -170,6 +177,17 @@ impl<S, T: Default + Clone> Slowly<S, T> {
     fn get(&mut self, now: Instant, read: impl FnOnce(&mut S) -> T) -> T {
         if self.is_due(now) {
             let value = read(&mut self.source);
+            self.keep(now, value);
+        }
+        self.value.clone()
+    }
+}
+
+impl<T: Clone + Send + 'static> Slowly<Guarded<Option<T>>, Option<T>> {
+    /// Of a sensor that may hang.
+    async fn ask(&mut self, thread: &mut SideThread, now: Instant) -> Option<T> {
+        if self.is_due(now) {
+            let value = self.source.ask(thread, SENSOR_DEADLINE).await.flatten();
             self.keep(now, value);
         }
         self.value.clone()

@@ -18,6 +18,7 @@ use pistat_protocol::id::PiId;
 use pistat_protocol::topic::Topics;
 
 use crate::filter;
+use crate::retained::Origin;
 
 /// Where answers may go that are nobody's in particular, under the prefix.
 const REPLIES: &str = "reply/";
@@ -80,6 +81,16 @@ impl Access {
     /// Whether this is one of our own topics.
     pub(crate) fn is_own(&self, topic: &str) -> bool {
         topic.starts_with(&*self.own)
+    }
+
+    /// To whom a retained message counts, by its publisher's [`Identity::session_owner`]; that is empty when the publisher is
+    /// not known any more.
+    pub(crate) fn origin<'a>(&self, owner: &'a str, topic: &str) -> Origin<'a> {
+        let is_fleets = match owner.split_once('/') {
+            Some((kind, _)) => matches!(kind, "c" | "a"),
+            None => self.is_own(topic),
+        };
+        Origin { owner, is_fleets, is_unbounded: owner == "c/" || (owner.is_empty() && is_fleets) }
     }
 
     /// Whether `who` may leave a last will on this topic.

@@ -5,11 +5,13 @@
 //! (to connect, to subscribe) comes as commands; each takes effect at the place in the log where its client stood when it
 //! asked, so retained messages and live ones are of one order.
 
+mod changes;
 mod connect;
 mod deliver;
 mod directory;
 mod keeping;
 mod lasting;
+mod parked;
 mod subscribe;
 mod sys;
 mod wills;
@@ -31,9 +33,9 @@ use crate::message::{Message, SessionId};
 use crate::outbox::{End, Outbox};
 use crate::packet::SubscriptionOptions;
 use crate::retained::Retained;
-use crate::session::Parked;
+use crate::session::{Parked, Report};
 use crate::spine;
-use crate::store::{KeptSubscription, Record, Store, StoredWill, WillKey};
+use crate::store::{KeptSubscription, Store, StoredWill, WillKey};
 use crate::topic_tree::{Hits, TopicTree};
 
 /// Commands that wait for the hub: one per client that is subscribing, which then waits for its answer.
@@ -90,8 +92,8 @@ pub(crate) struct Attached {
     pub(crate) id: SessionId,
     pub(crate) session_present: bool,
     pub(crate) outbox: Arc<Outbox>,
-    /// What its last connection left unfinished.
-    pub(crate) parked: Option<Box<Parked>>,
+    /// Tells the hub when it ends; holds what its last connection left unfinished.
+    pub(crate) report: Report,
 }
 
 /// Filters to subscribe to; they have been checked for form and rights.
@@ -170,6 +172,10 @@ struct Session {
     is_on_disk: bool,
     /// Messages that wait for it are on disk too.
     has_queue_on_disk: bool,
+    /// Its client is connected and something of `QoS` 2 has begun, of which the disk does not know how far it is.
+    is_unsure: bool,
+    /// Bytes that wait for it while its client is away; `None` while it is not counted among those.
+    away_bytes: Option<usize>,
     /// The hash of the secret with which a joining machine asked to be enrolled.
     asked_secret: Option<SecretHash>,
     /// Until when it may wait for the answer, once that secret is in force.
@@ -185,8 +191,10 @@ pub(crate) struct Hub {
     sessions: Vec<Option<Session>>,
     free_slots: Vec<u32>,
     keys: HashMap<SessionKey, u32>,
-    /// Connected clients of each account.
-    accounts: HashMap<Arc<str>, usize>,
+    /// What each account has of it all.
+    accounts: HashMap<Arc<str>, parked::Account>,
+    /// Bytes that wait for all sessions whose clients are away.
+    away_bytes: usize,
     next_use: u32,
     tree: TopicTree,
     retained: Retained,
@@ -194,15 +202,15 @@ pub(crate) struct Hub {
     directory: Arc<Directory>,
     /// Commands that wait until the hub has read up to their place in the log.
     deferred: VecDeque<Command>,
-    /// Sessions whose queue is full: their progress when it was last seen to change, and when.
-    congested: HashMap<u32, (u64, u64)>,
+    /// Sessions whose queue is full, until it is at half its bound.
+    congested: HashMap<u32, deliver::Congestion>,
     /// Sessions that have gone beyond a bound and are to be ended after this message.
     overflowing: Vec<(u32, &'static str)>,
     /// Wills from before an unclean stop, whose clients have not come back yet.
     orphaned_wills: HashMap<WillKey, StoredWill>,
     will_changes: HashMap<WillKey, Option<StoredWill>>,
-    /// What of sessions is to be written, in order.
-    session_changes: Vec<Record>,
+    /// What of sessions is to be written.
+    session_changes: changes::SessionChanges,
     /// Sessions whose clients came back to what waits for them on disk.
     returned: Vec<u32>,
     lasting: lasting::Schedule,
@@ -266,6 +274,7 @@ impl Hub {
         while let Some((slot, reason)) = self.overflowing.pop() {
             self.end_session(slot, reason);
         }
+        self.bound_away_bytes();
     }
 
     fn on_tick(&mut self) {

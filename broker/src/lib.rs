@@ -43,13 +43,13 @@ use hub::Hub;
 use message::Clock;
 use statistics::Counters;
 use store::{Restored, Store};
-use tls::Certificate;
 
 pub use access::table::{Grants, Party, births};
 pub use access::{CONTROLLER_USER, Directory, Identity, SecretHash};
 pub use events::{BrokerEvent, Protocol};
 pub use limits::{Limits, SlowSubscriber};
 pub use statistics::Statistics;
+pub use tls::Certificate;
 
 /// Reads the first packet of a stream as a session does, and says how many bytes it took if it was understood: the reader's door for fuzzing.
 #[doc(hidden)]
@@ -177,7 +177,7 @@ impl Broker {
         config: BrokerConfig,
         directory: Directory,
     ) -> Result<(Self, mpsc::Receiver<BrokerEvent>), StartError> {
-        let certificate = config.tls.as_ref().map(Certificate::load).transpose()?;
+        let certificate = config.tls.as_ref().map(|tls| Certificate::load(&tls.cert, &tls.key)).transpose()?;
         let plain = config.listen.map(|address| listener::open("MQTT", address)).transpose()?;
         let tls = config.tls.as_ref().map(|tls| listener::open("MQTT over TLS", tls.listen)).transpose()?;
         let addresses = Addresses { mqtt: plain.as_ref().map(|(_, at)| *at), mqtts: tls.as_ref().map(|(_, at)| *at) };
@@ -219,8 +219,8 @@ impl Broker {
         if let Some((listener, _)) = plain {
             ports.spawn(listener::serve_plain(front.clone(), listener));
         }
-        if let (Some((listener, _)), Some(certificate), Some(files)) = (tls, certificate, config.tls) {
-            let (watching, stop) = (certificate.clone().watch(files), stop.clone());
+        if let (Some((listener, _)), Some(certificate)) = (tls, certificate) {
+            let (watching, stop) = (certificate.clone().watch(), stop.clone());
             ports.spawn(async move { stop.run_until_cancelled(watching).await.unwrap_or_default() });
             ports.spawn(listener::serve_tls(front.clone(), listener, certificate));
         }
@@ -300,13 +300,14 @@ pub struct BrokerHandle {
 }
 
 impl BrokerHandle {
-    /// Serves MQTT on any byte stream, as if it had come through a port. Needs a tokio runtime around it.
-    pub fn serve<S>(&self, stream: S, peer: SocketAddr)
+    /// Serves MQTT on any byte stream, as if it had come through a port. Needs a tokio runtime around it. `let_in` is called when the client has
+    /// proved who it is.
+    pub fn serve<S>(&self, stream: S, peer: SocketAddr, let_in: impl FnOnce() + Send + 'static)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if !self.front.stop.is_cancelled() {
-            self.front.tasks.spawn(session::serve(self.front.clone(), stream, peer));
+            self.front.tasks.spawn(session::serve(self.front.clone(), stream, peer, let_in));
         }
     }
 

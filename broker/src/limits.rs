@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[serde(rename_all = "kebab-case")]
 pub enum SlowSubscriber {
     /// Those who publish to it are slowed down to its pace; it is ended only after [`Limits::stalled_after_seconds`]
-    /// without any progress.
+    /// without any progress, or when it has not caught up within [`Limits::catch_up_seconds`].
     SlowPublishers,
     /// It is ended as soon as its queue is full.
     EndSession,
@@ -61,8 +61,13 @@ pub struct Limits {
     pub offline_bytes: usize,
     /// Messages that wait for a session without its client, whatever their size.
     pub offline_messages: usize,
+    /// Bytes that wait for all sessions without their clients together: what a small machine can spare. Beyond, the account
+    /// for which most waits loses its fullest session.
+    pub offline_bytes_in_all: usize,
     /// Sessions kept without their clients, over all accounts; the one that waits longest makes room.
     pub sessions: usize,
+    /// Of these, sessions of one account: as many as it may have clients. Beyond, its own oldest makes room.
+    pub sessions_per_account: usize,
     /// Seconds that a session is kept without its client at most; 3.1.1 has no expiry of its own.
     pub session_seconds: u32,
     /// Whether sessions that live on without their clients, and what waits for them, outlive the broker too. Each message
@@ -72,16 +77,24 @@ pub struct Limits {
     pub slow_subscriber: SlowSubscriber,
     /// Seconds without any progress after which a full session is ended, whatever [`Limits::slow_subscriber`] says.
     pub stalled_after_seconds: u64,
-    /// Retained messages.
+    /// Seconds within which a full session must have been emptied to half, at whatever pace it takes its messages: nobody
+    /// holds publishers up for longer. By default 2 MiB in a minute, which every link does that a fleet is watched over.
+    pub catch_up_seconds: u64,
+    /// Retained messages. A quarter of this, and of the bytes, is left to agents and the controller.
     pub retained_messages: usize,
     /// Bytes of retained messages, topics included.
     pub retained_bytes: usize,
+    /// Retained messages that one account or agent may have published: a home automation with thousands of devices has some.
+    pub retained_messages_per_account: usize,
+    /// Bytes of these.
+    pub retained_bytes_per_account: usize,
     /// Bytes of one retained message.
     pub retained_message_bytes: usize,
     /// Messages a second that one client may publish, over ten seconds; beyond, it is slowed down. 0 is no bound.
     pub publish_rate: u32,
-    /// The longest keep alive in seconds; an MQTT 5 client that asks for more is told this one. 0, no keep alive, is
-    /// always allowed: dead peers are then found by TCP's own probes.
+    /// The longest keep alive in seconds; an MQTT 5 client that asks for more is told this one. A minute is what the usual
+    /// clients ask for themselves, and finds a dead one within a minute and a half. 0, no keep alive, is always allowed: dead
+    /// peers are then found by TCP's own probes.
     pub keep_alive_seconds: u16,
     /// Seconds after an unclean stop during which clients may return before their last wills are published.
     pub will_grace_seconds: u64,
@@ -115,16 +128,21 @@ impl Default for Limits {
             queue_bytes: 4 * 1024 * 1024,
             offline_bytes: 4 * 1024 * 1024,
             offline_messages: 10_000,
+            offline_bytes_in_all: 64 * 1024 * 1024,
             sessions: 10_000,
+            sessions_per_account: 1_000,
             session_seconds: 7 * 24 * 3600,
             sessions_on_disk: true,
             slow_subscriber: SlowSubscriber::SlowPublishers,
             stalled_after_seconds: 30,
+            catch_up_seconds: 60,
             retained_messages: 200_000,
             retained_bytes: 256 * 1024 * 1024,
+            retained_messages_per_account: 20_000,
+            retained_bytes_per_account: 32 * 1024 * 1024,
             retained_message_bytes: 1024 * 1024,
             publish_rate: 0,
-            keep_alive_seconds: u16::MAX,
+            keep_alive_seconds: 60,
             will_grace_seconds: 30,
             sys_interval_seconds: 10,
             refusal_delay_milliseconds: 250,
@@ -139,9 +157,9 @@ impl Limits {
         self.qos0_patience_milliseconds > 0 && self.slow_subscriber == SlowSubscriber::SlowPublishers
     }
 
-    /// What makes no sense about these bounds, each as a sentence for whoever wrote them.
-    pub fn problems(&self) -> Vec<String> {
-        let least: [(&str, u64, u64); 15] = [
+    /// What makes no sense about these bounds: the key of each, and a sentence for whoever wrote it.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let least: [(&'static str, u64, u64); 17] = [
             ("connections", self.connections as u64, 1),
             ("connections_per_address", self.connections_per_address as u64, 1),
             ("handshakes_per_address", self.handshakes_per_address as u64, 1),
@@ -155,16 +173,19 @@ impl Limits {
             ("receive_maximum", self.receive_maximum.into(), 1),
             ("in_flight", self.in_flight.into(), 1),
             ("queue_bytes", self.queue_bytes as u64, 64 * 1024),
+            ("sessions_per_account", self.sessions_per_account as u64, 1),
             ("stalled_after_seconds", self.stalled_after_seconds, 1),
+            ("catch_up_seconds", self.catch_up_seconds, 1),
             ("keep_alive_seconds", self.keep_alive_seconds.into(), 10),
         ];
         let too_small = least.iter().filter(|(_, value, least)| value < least);
-        let mut problems: Vec<String> = too_small
-            .map(|(name, value, least)| format!("{name} = {value} is too small: {least} is the least"))
+        let mut problems: Vec<_> = too_small
+            .map(|&(name, value, least)| (name, format!("{name}: {value} is too small: {least} is the least")))
             .collect();
         // Matching a topic goes one call deeper with each level.
         if self.topic_levels > 256 {
-            problems.push(format!("topic_levels = {} is too large: 256 is the most", self.topic_levels));
+            let sentence = format!("topic_levels: {} is too large: 256 is the most", self.topic_levels);
+            problems.push(("topic_levels", sentence));
         }
         problems
     }
@@ -176,10 +197,11 @@ mod tests {
 
     #[test]
     fn the_defaults_make_sense_and_every_problem_is_named() {
-        assert_eq!(Limits::default().problems(), [""; 0]);
+        assert!(Limits::default().problems().is_empty());
         let limits = Limits { in_flight: 0, topic_levels: 1000, connections: 0, ..Limits::default() };
         let problems = limits.problems();
         assert_eq!(problems.len(), 3);
-        assert!(problems[0].contains("connections = 0") && problems[2].contains("256"), "{problems:?}");
+        assert_eq!(problems[0], ("connections", "connections: 0 is too small: 1 is the least".to_owned()));
+        assert!(problems[1].0 == "in_flight" && problems[2].1.contains("256 is the most"), "{problems:?}");
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn open(what: &'static str, address: SocketAddr) -> Result<(TcpListen
 pub(crate) async fn serve_plain(front: Arc<Front>, listener: TcpListener) {
     while let Some((stream, peer)) = accept(&front, &listener).await {
         let for_task = front.clone();
-        front.tasks.spawn(async move { session::serve(for_task, stream, peer).await });
+        front.tasks.spawn(async move { session::serve(for_task, stream, peer, || {}).await });
     }
 }
 
@@ -70,7 +70,7 @@ async fn shake_hands(front: Arc<Front>, acceptor: TlsAcceptor, stream: TcpStream
         handshake = tokio::time::timeout(patience, acceptor.accept(stream)) => handshake,
     };
     match handshake {
-        Ok(Ok(stream)) => session::serve_admitted(front, stream, peer, place).await,
+        Ok(Ok(stream)) => session::serve_admitted(front, stream, peer, place, || {}).await,
         Ok(Err(error)) => {
             front.counters.connections_refused.add(1);
             tracing::debug!(%peer, %error, "no TLS connection came about");

@@ -3,8 +3,9 @@
 //! The layout is the broker's own and never leaves the process, except into the retained store, which checks it:
 //! `flags, publisher, expires_at, topic length, property length, topic, properties, payload`. Properties are the MQTT 5
 //! bytes as they came, without those that belong to one hop (alias, subscription ids, expiry) and without any
-//! `pistat-account` but the broker's own.
+//! `pistat-account` but the broker's own. A payload that only lies there can be packed: its length, then an LZ4 block.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,6 +45,8 @@ impl SessionId {
 const HEADER_BYTES: usize = 1 + 8 + 8 + 2 + 4;
 const NEVER: u64 = u64::MAX;
 const RETAIN: u8 = 4;
+const PACKED: u8 = 8;
+const PACKED_LENGTH_BYTES: usize = 4;
 
 /// What a new message is made of.
 #[derive(Debug, Clone, Copy)]
@@ -142,8 +145,37 @@ impl Message {
         &self.frame[self.topic_end as usize..self.properties_end as usize]
     }
 
-    pub(crate) fn payload(&self) -> &[u8] {
-        &self.frame[self.properties_end as usize..]
+    pub(crate) fn payload(&self) -> Cow<'_, [u8]> {
+        let payload = &self.frame[self.properties_end as usize..];
+        if self.is_packed() { Cow::Owned(unpack(payload).unwrap_or_default()) } else { Cow::Borrowed(payload) }
+    }
+
+    /// The bytes of the payload, as a receiver gets it.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        let payload = &self.frame[self.properties_end as usize..];
+        if self.is_packed() { packed_length(payload).unwrap_or(0) } else { payload.len() }
+    }
+
+    pub(crate) fn is_packed(&self) -> bool {
+        self.frame[0] & PACKED != 0
+    }
+
+    /// The same message in less memory; `None` when that would not save at least a quarter.
+    pub(crate) fn packed(&self) -> Option<Self> {
+        if self.is_packed() {
+            return None;
+        }
+        let (head, payload) = self.frame.split_at(self.properties_end as usize);
+        let block = lz4_flex::block::compress(payload);
+        if head.len() + PACKED_LENGTH_BYTES + block.len() > self.bytes() - self.bytes() / 4 {
+            return None;
+        }
+        let mut frame = Vec::with_capacity(head.len() + PACKED_LENGTH_BYTES + block.len());
+        frame.extend_from_slice(head);
+        frame.extend_from_slice(&u32::try_from(payload.len()).ok()?.to_le_bytes());
+        frame.extend_from_slice(&block);
+        frame[0] |= PACKED;
+        Self::open(Bytes::from(frame))
     }
 
     pub(crate) fn qos(&self) -> u8 {
@@ -191,6 +223,16 @@ impl Message {
     }
 }
 
+fn packed_length(payload: &[u8]) -> Option<usize> {
+    let length = u32::from_le_bytes(payload.get(..PACKED_LENGTH_BYTES)?.try_into().ok()?);
+    usize::try_from(length).ok()
+}
+
+/// `None` is for what was not packed here: on its way through the disk it had a checksum.
+fn unpack(payload: &[u8]) -> Option<Vec<u8>> {
+    lz4_flex::block::decompress(payload.get(PACKED_LENGTH_BYTES..)?, packed_length(payload)?).ok()
+}
+
 /// An envelope with another life time and no publisher.
 pub(crate) fn resealed(frame: &[u8], expires_in_ms: Option<u64>, now_ms: u64) -> Option<Bytes> {
     let mut frame = frame.to_vec();
@@ -217,12 +259,28 @@ mod tests {
     fn what_is_sealed_can_be_opened() {
         let raw = write::user_property("k", "v");
         let message = Message::open(draft(&raw, None).seal()).unwrap();
-        assert_eq!((message.topic(), message.payload(), message.properties()), ("a/é", &b"payload"[..], &raw[..]));
+        assert_eq!((message.topic(), &message.payload()[..], message.properties()), ("a/é", &b"payload"[..], &raw[..]));
         assert_eq!(
             (message.qos(), message.retain(), message.publisher()),
             (2, true, SessionId { slot: 7, use_count: 9 })
         );
         assert_eq!((message.expiry_seconds(u64::MAX - 1), message.is_expired(u64::MAX - 1)), (None, false));
+    }
+
+    #[test]
+    fn what_is_packed_is_smaller_and_the_same_to_receivers() {
+        let payload = br#"{"name":"CPU","unit_of_measurement":"%"},"#.repeat(100);
+        let raw = write::user_property("k", "v");
+        let plain = Message::open(Draft { payload: &payload, ..draft(&raw, None) }.seal()).unwrap();
+        let packed = plain.packed().unwrap();
+        assert!(packed.bytes() < plain.bytes() / 4);
+        let reopened = Message::open(packed.frame().clone()).unwrap();
+        for message in [&plain, &packed, &reopened] {
+            assert_eq!((message.topic(), message.properties(), message.qos()), ("a/é", &raw[..], 2));
+            assert_eq!((&message.payload()[..], message.payload_bytes()), (&payload[..], payload.len()));
+        }
+        assert!(packed.packed().is_none());
+        assert!(Message::open(draft(&raw, None).seal()).unwrap().packed().is_none(), "nothing would be saved");
     }
 
     #[test]

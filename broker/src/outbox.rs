@@ -42,8 +42,11 @@ pub(crate) struct Delivery {
 /// What a delivery costs in a queue besides its message.
 const DELIVERY_BYTES: usize = 64;
 
-fn cost(delivery: &Delivery) -> usize {
-    delivery.message.bytes() + DELIVERY_BYTES
+impl Delivery {
+    /// What it costs to keep it.
+    pub(crate) fn cost(&self) -> usize {
+        self.message.bytes() + DELIVERY_BYTES
+    }
 }
 
 #[derive(Default)]
@@ -54,17 +57,22 @@ struct Queue {
 
 impl Queue {
     fn push(&mut self, order: u64, delivery: Delivery) {
-        self.bytes += cost(&delivery);
+        self.bytes += delivery.cost();
         self.items.push_back((order, delivery));
     }
 
     fn pop(&mut self) -> Option<Delivery> {
         let (_, delivery) = self.items.pop_front()?;
-        self.bytes -= cost(&delivery);
+        self.bytes -= delivery.cost();
         if self.items.is_empty() && self.items.capacity() > 64 {
             self.items = VecDeque::new();
         }
         Some(delivery)
+    }
+
+    fn keep_reliable(&mut self) {
+        self.items.retain(|(_, delivery)| delivery.qos > 0);
+        self.bytes = self.items.iter().map(|(_, delivery)| delivery.cost()).sum();
     }
 
     fn order(&self) -> u64 {
@@ -93,6 +101,8 @@ struct State {
     is_away: bool,
     /// Reliable messages taken out so far: how the hub tells slow from stalled.
     progress: u64,
+    /// How often that has brought what waits down to half of its bound.
+    caught_up: u64,
 }
 
 /// The outbox; see the module.
@@ -130,7 +140,10 @@ pub(crate) struct Load {
     /// Of these, `QoS` 1 and 2.
     pub(crate) reliable_messages: usize,
     pub(crate) reliable_bytes: usize,
+    /// Bytes of all that waits but `QoS` 0, retained messages for new subscriptions among them.
+    pub(crate) waiting_bytes: usize,
     pub(crate) progress: u64,
+    pub(crate) caught_up: u64,
 }
 
 impl Outbox {
@@ -206,6 +219,11 @@ impl Outbox {
         is_first
     }
 
+    /// The task's side: the account was removed or changed while the connection ended.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.lock().end == Some(End::Revoked)
+    }
+
     /// The hub's side: this session publishes faster than `slow` reads.
     pub(crate) fn hold_up(&self, slow: &Arc<Self>) -> bool {
         let mut state = self.lock();
@@ -242,7 +260,9 @@ impl Outbox {
             messages: state.qos0.items.len() + state.reliable.items.len() + state.retained.items.len(),
             reliable_messages: state.reliable.items.len() + state.retained.items.len(),
             reliable_bytes: state.reliable.bytes,
+            waiting_bytes: state.reliable.bytes + state.retained.bytes,
             progress: state.progress,
+            caught_up: state.caught_up,
         }
     }
 
@@ -252,6 +272,12 @@ impl Outbox {
         let mut waiting: Vec<&(u64, Delivery)> = state.retained.items.iter().chain(&state.reliable.items).collect();
         waiting.sort_unstable_by_key(|(order, _)| *order);
         waiting.into_iter().filter(|(_, delivery)| delivery.qos > 0).map(|(_, delivery)| delivery.clone()).collect()
+    }
+
+    /// Whether any message of `QoS` 2 waits.
+    pub(crate) fn has_exactly_once(&self) -> bool {
+        let state = self.lock();
+        state.retained.items.iter().chain(&state.reliable.items).any(|(_, delivery)| delivery.qos == 2)
     }
 
     /// The task's side: whether there is something to do; registers the task if not. Messages count only if the task
@@ -280,6 +306,7 @@ impl Outbox {
     /// `take` says how many `QoS` 1 and 2 messages still fit and whether it wants more.
     pub(crate) fn drain(&self, mut window: usize, mut take: impl FnMut(Delivery) -> bool) {
         let mut state = self.lock();
+        let was_low = state.reliable.bytes <= self.low_water();
         while let Some(delivery) = state.pop(window > 0) {
             if delivery.qos > 0 {
                 window -= 1;
@@ -290,6 +317,9 @@ impl Outbox {
         }
         if state.qos0.bytes <= self.qos0_low_water() {
             state.is_slow = false;
+        }
+        if !was_low && state.reliable.bytes <= self.low_water() {
+            state.caught_up += 1;
         }
         if self.has_room(&state) {
             let waiting = std::mem::take(&mut state.waiting_publishers);
@@ -346,6 +376,7 @@ impl Outbox {
     pub(crate) fn park(&self) {
         let mut state = self.lock();
         state.qos0 = Queue::default();
+        state.retained.keep_reliable();
         state.is_away = true;
         state.waker = None;
         state.held_up_by = None;

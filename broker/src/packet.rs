@@ -16,7 +16,6 @@ pub(crate) use properties::{Properties, Property, property};
 /// The reason codes that the broker sends (MQTT 5, section 2.4).
 pub(crate) mod reason {
     pub(crate) const SUCCESS: u8 = 0x00;
-    pub(crate) const DISCONNECT_WITH_WILL: u8 = 0x04;
     pub(crate) const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
     pub(crate) const UNSPECIFIED: u8 = 0x80;
     pub(crate) const MALFORMED_PACKET: u8 = 0x81;
@@ -202,6 +201,13 @@ pub(crate) fn decode_connect<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Fault
         _ => return Err(malformed("the protocol is not MQTT")),
     };
     read::connect_after_version(&mut reader, v5)
+}
+
+/// The protocol level that a CONNECT packet names, whatever else is wrong with it.
+pub(crate) fn protocol_level(frame: &Frame<'_>) -> Option<u8> {
+    let mut reader = Reader::new(frame.body);
+    reader.binary().ok()?;
+    reader.u8().ok()
 }
 
 /// Reads a packet of a connected client.

@@ -1,23 +1,36 @@
 //! The retained messages, in memory: the newest of each topic, found by topic or by filter.
 //!
-//! Kept in the order of their topics, so that a filter is looked for only below its fixed beginning. It notes what has
+//! Kept in the order of their topics, so that a filter is looked for only below its fixed beginning. Large ones are packed
+//! soon, since they are asked for rarely: a fleet's documents for Home Assistant are most of what is retained. It notes what has
 //! changed, for [`crate::store`] to write; messages of the broker's own topics (`$SYS`) are never written.
+//!
+//! Bounds are for everybody: an account has its share, and all that is not the fleet's own leaves a part to the fleet. A
+//! message that finds no room takes the topic's old one along, since that is not true any more.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::filter;
 use crate::message::Message;
 
+/// The part of the store that only agents and the controller fill: one in so many.
+const FLEETS_PART: usize = 4;
+
 /// What became of a message with the retain flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kept {
     /// It is the topic's retained message now, or has removed it.
     Yes,
-    /// The store is full, or the message too large.
+    /// The store or the account's share of it is full, or the message too large. The topic has no retained message now.
     Refused,
 }
+
+/// Smaller messages are not worth packing: what is said of a machine every few seconds is below this.
+const PACK_ABOVE_BYTES: usize = 4096;
+
+/// So many are packed in one turn: a few milliseconds of the hub's time.
+const PACK_IN_ONE_TURN: usize = 200;
 
 /// The bounds of the store.
 #[derive(Debug, Clone, Copy)]
@@ -25,54 +38,175 @@ pub(crate) struct Bounds {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
     pub(crate) message_bytes: usize,
+    /// What one account, or one agent, may have of it.
+    pub(crate) messages_per_account: usize,
+    pub(crate) bytes_per_account: usize,
+}
+
+/// Who has published a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    /// Under whose name sessions are kept; empty when it is not known any more, as with a last will.
+    pub(crate) owner: &'a str,
+    /// An agent or the controller has, or it is on one of their topics.
+    pub(crate) is_fleets: bool,
+    /// It has no share but all of it.
+    pub(crate) is_unbounded: bool,
+}
+
+/// How much of something there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tally {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Tally {
+    fn add(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes;
+    }
+
+    fn sub(&mut self, bytes: usize) {
+        self.messages -= 1;
+        self.bytes -= bytes;
+    }
+
+    /// Whether it is within these bounds, or at least no larger than before.
+    fn fits(&self, messages: usize, bytes: usize, before: Self) -> bool {
+        (self.messages <= messages || self.messages <= before.messages)
+            && (self.bytes <= bytes || self.bytes <= before.bytes)
+    }
+}
+
+/// A retained message.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) message: Arc<Message>,
+    pub(crate) owner: Arc<str>,
+    is_fleets: bool,
 }
 
 /// The retained messages.
 #[derive(Debug)]
 pub(crate) struct Retained {
-    messages: BTreeMap<Box<str>, Arc<Message>>,
-    bytes: usize,
-    /// How many of them are the broker's own numbers, which have no bound.
-    passing: usize,
+    messages: BTreeMap<Box<str>, Entry>,
+    /// All that lasts.
+    all: Tally,
+    /// Of these, what is not the fleet's.
+    others: Tally,
+    owners: HashMap<Arc<str>, Tally>,
+    /// The broker's own numbers, which have no bound.
+    passing_bytes: usize,
     bounds: Bounds,
     /// Topics whose message has changed since the last look.
     changed: HashSet<Box<str>>,
+    /// Topics whose message is large, and not packed yet.
+    large: HashSet<Box<str>>,
 }
 
 impl Retained {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { messages: BTreeMap::new(), bytes: 0, passing: 0, bounds, changed: HashSet::new() }
+        Self {
+            messages: BTreeMap::new(),
+            all: Tally::default(),
+            others: Tally::default(),
+            owners: HashMap::new(),
+            passing_bytes: 0,
+            bounds,
+            changed: HashSet::new(),
+            large: HashSet::new(),
+        }
     }
 
     /// Takes a message with the retain flag: an empty one removes the topic's.
-    pub(crate) fn keep(&mut self, message: &Arc<Message>) -> Kept {
+    pub(crate) fn keep(&mut self, message: &Arc<Message>, origin: Origin<'_>) -> Kept {
         let topic = message.topic();
-        if message.payload().is_empty() {
+        if message.payload_bytes() == 0 {
             self.remove(topic);
             return Kept::Yes;
         }
-        let previous = self.messages.get(topic).map(|known| known.bytes());
-        let bytes = self.bytes - previous.unwrap_or(0) + message.bytes();
-        let is_full = previous.is_none() && self.messages.len() >= self.bounds.messages + self.passing;
-        if is_lasting(topic) && (is_full || bytes > self.bounds.bytes || message.bytes() > self.bounds.message_bytes) {
+        if is_lasting(topic) && !self.has_room(message, origin) {
+            self.remove(topic);
             return Kept::Refused;
         }
-        self.bytes = bytes;
         self.note(topic);
-        if let Some(known) = self.messages.get_mut(topic) {
-            *known = message.clone();
-        } else {
-            self.passing += usize::from(!is_lasting(topic));
-            self.messages.insert(topic.into(), message.clone());
-        }
+        self.note_large(message);
+        self.put(message.clone(), origin);
         Kept::Yes
     }
 
     /// Takes a message that was read from disk.
-    pub(crate) fn restore(&mut self, message: Arc<Message>) {
-        self.bytes += message.bytes();
-        if let Some(previous) = self.messages.insert(message.topic().into(), message) {
-            self.bytes -= previous.bytes();
+    pub(crate) fn restore(&mut self, message: Arc<Message>, origin: Origin<'_>) {
+        self.note_large(&message);
+        self.put(message, origin);
+    }
+
+    fn has_room(&self, message: &Message, origin: Origin<'_>) -> bool {
+        let bounds = &self.bounds;
+        let bytes = message.bytes();
+        if bytes > bounds.message_bytes {
+            return false;
+        }
+        let known = self.messages.get(message.topic());
+        let with = |tally: Tally, has_known: bool| {
+            let mut with = tally;
+            if let Some(known) = known.filter(|_| has_known) {
+                with.sub(known.message.bytes());
+            }
+            with.add(bytes);
+            with
+        };
+        let others = with(self.others, known.is_some_and(|known| !known.is_fleets));
+        let (part, part_bytes) = (share(bounds.messages), share(bounds.bytes));
+        let own = self.owners.get(origin.owner).copied().unwrap_or_default();
+        let own_with = with(own, known.is_some_and(|known| *known.owner == *origin.owner));
+        with(self.all, true).fits(bounds.messages, bounds.bytes, self.all)
+            && (origin.is_fleets || others.fits(part, part_bytes, self.others))
+            && (origin.is_unbounded || own_with.fits(bounds.messages_per_account, bounds.bytes_per_account, own))
+    }
+
+    fn put(&mut self, message: Arc<Message>, origin: Origin<'_>) {
+        self.uncount(message.topic());
+        let bytes = message.bytes();
+        let owner = match self.owners.get_key_value(origin.owner) {
+            Some((known, _)) => known.clone(),
+            None => origin.owner.into(),
+        };
+        if is_lasting(message.topic()) {
+            self.all.add(bytes);
+            self.owners.entry(owner.clone()).or_default().add(bytes);
+            if !origin.is_fleets {
+                self.others.add(bytes);
+            }
+        } else {
+            self.passing_bytes += bytes;
+        }
+        let entry = Entry { message, owner, is_fleets: origin.is_fleets };
+        if let Some(known) = self.messages.get_mut(entry.message.topic()) {
+            *known = entry;
+        } else {
+            self.messages.insert(entry.message.topic().into(), entry);
+        }
+    }
+
+    /// Takes a topic's message out of the sums.
+    fn uncount(&mut self, topic: &str) {
+        let Some(known) = self.messages.get(topic) else { return };
+        let bytes = known.message.bytes();
+        if !is_lasting(topic) {
+            self.passing_bytes -= bytes;
+            return;
+        }
+        self.all.sub(bytes);
+        if !known.is_fleets {
+            self.others.sub(bytes);
+        }
+        if let Some(tally) = self.owners.get_mut(&known.owner) {
+            tally.sub(bytes);
+            if tally.messages == 0 {
+                self.owners.remove(&known.owner);
+            }
         }
     }
 
@@ -83,8 +217,8 @@ impl Retained {
         self.messages
             .range::<str, _>(range)
             .take_while(move |(topic, _)| topic.starts_with(beginning))
-            .filter(move |(topic, message)| filter::matches(filter, topic) && !message.is_expired(now_ms))
-            .map(|(_, message)| message)
+            .filter(move |(topic, entry)| filter::matches(filter, topic) && !entry.message.is_expired(now_ms))
+            .map(|(_, entry)| &entry.message)
     }
 
     /// Removes the messages that have expired; says how many.
@@ -92,7 +226,7 @@ impl Retained {
         let expired: Vec<Box<str>> = self
             .messages
             .iter()
-            .filter(|(_, message)| message.is_expired(now_ms))
+            .filter(|(_, entry)| entry.message.is_expired(now_ms))
             .map(|(topic, _)| topic.clone())
             .collect();
         for topic in &expired {
@@ -102,10 +236,7 @@ impl Retained {
     }
 
     /// The topics that have changed and are wanted now; the others wait for another time.
-    pub(crate) fn take_changes(
-        &mut self,
-        mut wanted: impl FnMut(&str) -> bool,
-    ) -> Vec<(Box<str>, Option<Arc<Message>>)> {
+    pub(crate) fn take_changes(&mut self, mut wanted: impl FnMut(&str) -> bool) -> Vec<(Box<str>, Option<Entry>)> {
         let topics: Vec<Box<str>> = self.changed.extract_if(|topic| wanted(topic)).collect();
         if self.changed.is_empty() {
             self.changed = HashSet::new();
@@ -113,10 +244,29 @@ impl Retained {
         topics
             .into_iter()
             .map(|topic| {
-                let message = self.messages.get(&topic).cloned();
-                (topic, message)
+                let entry = self.messages.get(&topic).cloned();
+                (topic, entry)
             })
             .collect()
+    }
+
+    /// Packs some of the large messages; whoever is just getting one keeps it as it is.
+    pub(crate) fn pack(&mut self) {
+        let topics: Vec<Box<str>> = self.large.iter().take(PACK_IN_ONE_TURN).cloned().collect();
+        for topic in topics {
+            self.large.remove(&topic);
+            let Some(entry) = self.messages.get(&topic) else { continue };
+            if let Some(packed) = entry.message.packed() {
+                let (owner, is_fleets) = (entry.owner.clone(), entry.is_fleets);
+                self.put(Arc::new(packed), Origin { owner: &owner, is_fleets, is_unbounded: false });
+            }
+        }
+    }
+
+    fn note_large(&mut self, message: &Message) {
+        if message.bytes() > PACK_ABOVE_BYTES && !message.is_packed() && !self.large.contains(message.topic()) {
+            self.large.insert(message.topic().into());
+        }
     }
 
     /// Whether any topic has changed since the last look.
@@ -125,8 +275,8 @@ impl Retained {
     }
 
     /// Everything that belongs on disk.
-    pub(crate) fn lasting(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.messages.values().filter(|message| is_lasting(message.topic()))
+    pub(crate) fn lasting(&self) -> impl Iterator<Item = &Entry> {
+        self.messages.values().filter(|entry| is_lasting(entry.message.topic()))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -134,13 +284,12 @@ impl Retained {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.all.bytes + self.passing_bytes
     }
 
     fn remove(&mut self, topic: &str) {
-        if let Some(previous) = self.messages.remove(topic) {
-            self.bytes -= previous.bytes();
-            self.passing -= usize::from(!is_lasting(topic));
+        self.uncount(topic);
+        if self.messages.remove(topic).is_some() {
             self.note(topic);
         }
     }
@@ -150,6 +299,11 @@ impl Retained {
             self.changed.insert(topic.into());
         }
     }
+}
+
+/// What is left of a bound when the fleet's part is taken off.
+fn share(bound: usize) -> usize {
+    bound - bound / FLEETS_PART
 }
 
 /// The broker's own numbers are of this run only.
@@ -185,8 +339,18 @@ mod tests {
     }
 
     fn store() -> Retained {
-        Retained::new(Bounds { messages: 100, bytes: 10_000, message_bytes: 1_000 })
+        bounded(100, 100)
     }
+
+    fn bounded(messages: usize, messages_per_account: usize) -> Retained {
+        let (bytes, bytes_per_account) = (100 * messages, 100 * messages_per_account);
+        Retained::new(Bounds { messages, bytes, message_bytes: 100, messages_per_account, bytes_per_account })
+    }
+
+    const ACCOUNT: Origin<'_> = Origin { owner: "u/home", is_fleets: false, is_unbounded: false };
+    const OTHER: Origin<'_> = Origin { owner: "u/other", ..ACCOUNT };
+    const AGENT: Origin<'_> = Origin { owner: "a/pi-1", is_fleets: true, is_unbounded: false };
+    const CONTROLLER: Origin<'_> = Origin { owner: "c/", is_fleets: true, is_unbounded: true };
 
     fn topics(store: &Retained, filter: &str) -> Vec<String> {
         store.matching(filter, 0).map(|m| m.topic().to_owned()).collect()
@@ -197,7 +361,7 @@ mod tests {
         let mut store = store();
         let all = ["a", "a/b", "a/b/c", "a-b", "ab", "b/b", "$SYS/x", "/"];
         for topic in all {
-            assert_eq!(store.keep(&message(topic, "x", None)), Kept::Yes);
+            assert_eq!(store.keep(&message(topic, "x", None), ACCOUNT), Kept::Yes);
         }
         for filter in ["#", "a/#", "a/b/#", "a", "+", "+/b", "a/+", "a/+/c", "$SYS/#", "/", "+/+", "c/#", "a/b/c"] {
             let mut expected: Vec<&str> = all.into_iter().filter(|t| filter::matches(filter, t)).collect();
@@ -209,28 +373,74 @@ mod tests {
     #[test]
     fn an_empty_message_removes_and_an_expired_one_is_gone() {
         let mut store = store();
-        store.keep(&message("a", "x", Some(2)));
-        store.keep(&message("b", "x", None));
+        store.keep(&message("a", "x", Some(2)), ACCOUNT);
+        store.keep(&message("b", "x", None), ACCOUNT);
         assert_eq!(store.matching("#", 2000).count(), 1);
         assert_eq!(store.expire(2000), 1);
-        store.keep(&message("b", "", None));
-        assert_eq!((store.len(), store.bytes()), (0, 0));
+        store.keep(&message("b", "", None), ACCOUNT);
+        assert_eq!((store.len(), store.bytes(), store.owners.len()), (0, 0, 0));
+        assert_eq!((store.all, store.others), (Tally::default(), Tally::default()));
     }
 
     #[test]
-    fn bounds_refuse_new_topics_and_never_the_old_ones() {
-        let mut store = Retained::new(Bounds { messages: 1, bytes: 200, message_bytes: 100 });
-        assert_eq!(store.keep(&message("a", "x", None)), Kept::Yes);
-        assert_eq!(store.keep(&message("b", "x", None)), Kept::Refused);
-        assert_eq!(store.keep(&message("a", "yy", None)), Kept::Yes);
-        assert_eq!(store.keep(&message("a", &"y".repeat(100), None)), Kept::Refused);
+    fn a_refused_message_takes_the_topics_old_one_along() {
+        let mut store = bounded(100, 1);
+        assert_eq!(store.keep(&message("a", "x", None), ACCOUNT), Kept::Yes);
+        assert_eq!(store.keep(&message("b", "x", None), ACCOUNT), Kept::Refused);
+        assert_eq!(store.keep(&message("a", "yy", None), ACCOUNT), Kept::Yes);
+        assert_eq!(store.keep(&message("a", &"y".repeat(100), None), ACCOUNT), Kept::Refused);
+        assert_eq!((store.len(), store.all), (0, Tally::default()));
+        assert!(store.changed.contains("a"), "the disk must know");
+    }
+
+    #[test]
+    fn accounts_have_their_share_and_leave_the_fleet_its_part() {
+        let mut store = bounded(8, 4);
+        let mut keep = |topic: &str, origin| store.keep(&message(topic, "x", None), origin) == Kept::Yes;
+        // An account fills its share, another what is left of theirs together.
+        let home: Vec<bool> = ["h1", "h2", "h3", "h4", "h5"].into_iter().map(|topic| keep(topic, ACCOUNT)).collect();
+        assert_eq!(home, [true, true, true, true, false]);
+        let other: Vec<bool> = ["o1", "o2", "o3"].into_iter().map(|topic| keep(topic, OTHER)).collect();
+        assert_eq!(other, [true, true, false]);
+        // The fleet has its part, and everybody may go on with what is there.
+        let fleet: Vec<bool> = ["f1", "f2", "f3"].into_iter().map(|topic| keep(topic, CONTROLLER)).collect();
+        assert_eq!(fleet, [true, true, false]);
+        assert!(keep("h1", ACCOUNT) && keep("o1", OTHER) && keep("f1", AGENT) && keep("f1", CONTROLLER));
+        // Who takes a topic over has it from then on, and the place that it left is somebody's in the whole store only.
+        assert!(keep("h1", OTHER) && !keep("h5", ACCOUNT));
+        assert_eq!(store.all.messages, store.owners.values().map(|tally| tally.messages).sum::<usize>());
+        assert_eq!(store.all.bytes, store.owners.values().map(|tally| tally.bytes).sum::<usize>());
+    }
+
+    #[test]
+    fn large_messages_are_packed_and_stay_what_they_were() {
+        let mut store = Retained::new(Bounds {
+            bytes: 100_000,
+            bytes_per_account: 50_000,
+            message_bytes: 50_000,
+            ..bounded(10, 10).bounds
+        });
+        let text = "what is said again and again ".repeat(500);
+        store.keep(&message("a", &text, None), ACCOUNT);
+        store.keep(&message("b", "small", None), ACCOUNT);
+        let before = store.bytes();
+        store.pack();
+        assert!(store.bytes() < before / 4, "{} of {before}", store.bytes());
+        assert_eq!(&store.matching("a", 0).next().unwrap().payload()[..], text.as_bytes());
+        // Another message in its place is counted as what it is, and so is none.
+        store.keep(&message("a", &text, None), ACCOUNT);
+        assert_eq!(store.bytes(), before);
+        store.pack();
+        store.keep(&message("a", "", None), ACCOUNT);
+        store.keep(&message("b", "", None), ACCOUNT);
+        assert_eq!((store.len(), store.bytes(), store.owners.len()), (0, 0, 0));
     }
 
     #[test]
     fn changes_are_told_once_and_only_those_that_last() {
         let mut store = store();
         for topic in ["a/stats", "a/status", "$SYS/x"] {
-            store.keep(&message(topic, "x", None));
+            store.keep(&message(topic, "x", None), AGENT);
         }
         let changed: Vec<Box<str>> =
             store.take_changes(|t| !t.ends_with("stats")).into_iter().map(|(t, _)| t).collect();

@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::access::Identity;
 use crate::front::Front;
-use crate::hub::Closed;
+use crate::hub::{Closed, WillFate};
 use crate::message::SessionId;
 use crate::outbox::{Delivery, Outbox, Ready};
 use crate::packet::{self, Packet, reason, write};
@@ -92,10 +92,25 @@ struct Will {
     delay_seconds: u32,
 }
 
-/// Reports the session's end exactly once, even if its task fails.
-struct Report {
+/// Reports the session's end exactly once, even if its connection goes before it was told, or its task fails.
+pub(crate) struct Report {
     front: Arc<Front>,
     closed: Option<Closed>,
+}
+
+impl Report {
+    /// Until the client is told that it is let in, its end leaves everything as it was.
+    pub(crate) fn new(front: &Arc<Front>, unnoticed: Closed) -> Self {
+        Self { front: front.clone(), closed: Some(unnoticed) }
+    }
+
+    /// It is told; what its last connection left unfinished is its own now. Until the session says better, its end is a
+    /// failure: its will is due, and nothing else is left of it.
+    fn begin(&mut self) -> Parked {
+        let Some(closed) = &mut self.closed else { return Parked::default() };
+        (closed.session_expiry, closed.will) = (0, WillFate::Delayed(0));
+        closed.parked.take().map(|parked| *parked).unwrap_or_default()
+    }
 }
 
 impl Drop for Report {
@@ -119,12 +134,14 @@ struct Turn {
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Serves the client until the connection ends.
     async fn run(mut self) {
-        let close = loop {
-            if let Err(close) = self.turn().await {
-                break close;
-            }
-        };
-        self.finish(close).await;
+        // A client need not wait for the answer to CONNECT: what came with it is there already.
+        let mut done = self.process_input().await;
+        while done.is_ok() {
+            done = self.turn().await;
+        }
+        if let Err(close) = done {
+            self.finish(close).await;
+        }
     }
 
     async fn turn(&mut self) -> Result<(), Close> {
@@ -181,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn poll_input(&mut self, turn: &mut Turn, context: &mut Context<'_>) {
-        if self.paused_until.is_some() || self.transport.pending_output() > 2 * OUTPUT_HIGH {
+        if self.paused_until.is_some() || self.is_choked() {
             return;
         }
         self.held.poll_release(context);
@@ -224,16 +241,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.held.until.is_some_and(|until| until <= now) {
             self.held.lose_patience();
         }
-        // A client that is not read is not blamed for its silence.
-        let is_read = !self.held.is_held() && self.paused_until.is_none();
-        match self.patience {
-            Some(patience) if is_read && now >= self.last_heard + patience => Err(Close::KeepAlive),
-            Some(patience) if now >= self.last_heard + patience => {
-                self.last_heard = now;
-                Ok(())
-            }
-            _ => Ok(()),
+        if self.patience.is_none_or(|patience| now < self.last_heard + patience) {
+            return Ok(());
         }
+        if !self.is_excused() {
+            return Err(Close::KeepAlive);
+        }
+        self.last_heard = now;
+        Ok(())
+    }
+
+    /// So much waits to be sent that nothing is read.
+    fn is_choked(&self) -> bool {
+        self.transport.pending_output() > 2 * OUTPUT_HIGH
+    }
+
+    /// A client that is not read is not blamed for its silence; on a slow link as long as it takes what it is sent.
+    fn is_excused(&mut self) -> bool {
+        let has_taken = std::mem::take(&mut self.transport.has_written);
+        self.held.is_held() || self.paused_until.is_some() || (self.is_choked() && has_taken)
     }
 
     /// Takes what fits from the outbox and writes it into the output buffer.
@@ -246,7 +272,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut room = OUTPUT_HIGH.saturating_sub(output.len());
         let mut messages: Vec<Delivery> = Vec::new();
         self.outbox.drain(self.outbound.room(), |delivery| {
-            room = room.saturating_sub(delivery.message.bytes());
+            let message = &delivery.message;
+            room = room.saturating_sub(message.bytes().max(message.payload_bytes()));
             messages.push(delivery);
             room > 0
         });

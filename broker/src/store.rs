@@ -5,6 +5,9 @@
 //! is mostly history it is written anew beside and renamed. A tail that a power cut has torn is cut off; a file that is
 //! damaged elsewhere is copied aside before. Neither ever stops the start.
 //!
+//! What cannot be written (the disk is full) leaves the file as it was: its beginning is taken back, and nothing more is
+//! appended until the hub has had everything written anew, so that the file never has a gap.
+//!
 //! Format of `retained.log`: the magic line, then records `length: u32, crc32 of the rest: u32, kind: u8, body`.
 
 use std::fs::{File, OpenOptions};
@@ -12,6 +15,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,7 +27,7 @@ use crate::statistics::Counters;
 mod kept;
 mod record;
 
-pub(crate) use kept::{KeptDelivery, KeptSession, KeptSubscription};
+pub(crate) use kept::{KeptDelivery, KeptExchange, KeptSession, KeptSubscription};
 pub(crate) use record::{Record, WillKey};
 
 /// Retained messages are for those who may read their topics, not for everybody on the machine.
@@ -55,8 +59,8 @@ pub(crate) enum Batch {
 /// What was found at the start.
 #[derive(Debug, Default)]
 pub(crate) struct Restored {
-    /// The retained messages, newest state of each topic.
-    pub(crate) retained: Vec<(Bytes, Option<u64>)>,
+    /// The retained messages, newest state of each topic, with the time that each still has and its owner.
+    pub(crate) retained: Vec<(Bytes, Option<u64>, Arc<str>)>,
     /// The wills of clients that were connected.
     pub(crate) wills: Vec<(WillKey, record::Will)>,
     /// Sessions, and what waits for them.
@@ -72,7 +76,9 @@ pub(crate) struct Store {
     batches: mpsc::SyncSender<Batch>,
     thread: Option<JoinHandle<()>>,
     /// How large the file is, for the hub to decide when to write it anew.
-    file_bytes: Arc<std::sync::atomic::AtomicU64>,
+    file_bytes: Arc<AtomicU64>,
+    /// Something could not be written.
+    has_failed: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -82,11 +88,14 @@ impl Store {
         let path = folder.join(FILE);
         let restored = load(&path)?;
         let file = open_for_appending(&path)?;
-        let file_bytes = Arc::new(std::sync::atomic::AtomicU64::new(file.metadata()?.len()));
+        let file_bytes = Arc::new(AtomicU64::new(file.metadata()?.len()));
+        let has_failed = Arc::new(AtomicBool::new(false));
         let (batches, receiver) = mpsc::sync_channel(BATCHES);
-        let writer = Writer { path, file, counters, file_bytes: file_bytes.clone() };
+        let (shared_bytes, shared_failed) = (file_bytes.clone(), has_failed.clone());
+        let writer =
+            Writer { path, file, counters, file_bytes: shared_bytes, has_failed: shared_failed, is_behind: false };
         let thread = std::thread::Builder::new().name("pistat-retained".into()).spawn(move || writer.run(&receiver))?;
-        Ok((Self { batches, thread: Some(thread), file_bytes }, restored))
+        Ok((Self { batches, thread: Some(thread), file_bytes, has_failed }, restored))
     }
 
     /// Hands a batch to the writer; gives it back when the disk is too far behind.
@@ -96,9 +105,15 @@ impl Store {
         })
     }
 
+    /// Whether something could not be written since this was asked last: then everything is to be written anew, since
+    /// nothing else is written any more.
+    pub(crate) fn take_failed(&self) -> bool {
+        self.has_failed.swap(false, Ordering::Relaxed)
+    }
+
     /// Whether the file is mostly history, when what is alive takes so many bytes.
     pub(crate) fn wants_rewrite(&self, live_bytes: impl FnOnce() -> usize) -> bool {
-        let file_bytes = self.file_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let file_bytes = self.file_bytes.load(Ordering::Relaxed);
         file_bytes > COMPACT_ABOVE_BYTES && file_bytes > 2 * live_bytes() as u64 + COMPACT_ABOVE_BYTES
     }
 
@@ -121,24 +136,43 @@ struct Writer {
     path: PathBuf,
     file: File,
     counters: Arc<Counters>,
-    file_bytes: Arc<std::sync::atomic::AtomicU64>,
+    file_bytes: Arc<AtomicU64>,
+    has_failed: Arc<AtomicBool>,
+    /// Something is missing in the file: what is appended would come after a gap.
+    is_behind: bool,
 }
 
 impl Writer {
     fn run(mut self, batches: &mpsc::Receiver<Batch>) {
         while let Ok(batch) = batches.recv() {
             if let Err(error) = self.write(&batch) {
-                self.counters.state_write_errors.add(1);
-                tracing::error!(path = %self.path.display(), %error, "cannot write retained messages");
+                self.failed(&error);
             }
         }
     }
 
     fn write(&mut self, batch: &Batch) -> io::Result<()> {
         match batch {
+            // Whoever writes everything anew has this in it.
+            Batch::Append { .. } if self.is_behind => Ok(()),
             Batch::Append { records, sync } => self.append(records, *sync),
-            Batch::Rewrite(records) => self.rewrite(records),
+            Batch::Rewrite(records) => {
+                self.rewrite(records)?;
+                self.is_behind = false;
+                Ok(())
+            }
         }
+    }
+
+    /// The file keeps what was whole; half a record in its middle would hide all that comes after it.
+    fn failed(&mut self, error: &io::Error) {
+        self.counters.state_write_errors.add(1);
+        tracing::error!(path = %self.path.display(), %error, "cannot write retained messages");
+        self.is_behind = true;
+        if let Err(error) = self.file.set_len(self.file_bytes.load(Ordering::Relaxed)) {
+            tracing::error!(path = %self.path.display(), %error, "cannot take back what was written in part");
+        }
+        self.has_failed.store(true, Ordering::Relaxed);
     }
 
     fn append(&mut self, records: &[Record], sync: bool) -> io::Result<()> {
@@ -147,7 +181,7 @@ impl Writer {
             record.encode(&mut bytes);
         }
         self.file.write_all(&bytes)?;
-        self.count(bytes.len(), self.file_bytes.load(std::sync::atomic::Ordering::Relaxed) + bytes.len() as u64);
+        self.count(bytes.len(), self.file_bytes.load(Ordering::Relaxed) + bytes.len() as u64);
         if sync { self.file.sync_data() } else { Ok(()) }
     }
 
@@ -157,20 +191,30 @@ impl Writer {
         for record in records {
             record.encode(&mut bytes);
         }
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &self.path)?;
-        sync_folder(&self.path)?;
-        self.file = open_for_appending(&self.path)?;
+        let file =
+            write_whole(&temporary, &bytes).and_then(|file| std::fs::rename(&temporary, &self.path).map(|()| file));
+        // Half a file that takes room on a full disk helps nobody.
+        self.file = file.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
         self.count(bytes.len(), bytes.len() as u64);
-        Ok(())
+        sync_folder(&self.path)
     }
 
     fn count(&self, written: usize, file_bytes: u64) {
         self.counters.state_bytes_written.add(written as u64);
-        self.file_bytes.store(file_bytes, std::sync::atomic::Ordering::Relaxed);
+        self.file_bytes.store(file_bytes, Ordering::Relaxed);
     }
+}
+
+/// Writes a file that was not there, and leaves it open for appending.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().append(true).create_new(true).mode(PRIVATE).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(file)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

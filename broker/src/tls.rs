@@ -1,8 +1,8 @@
-//! The certificate of the TLS port, read again when its files change.
+//! A certificate and its key, read again when their files change: the broker's TLS port has one, and so may any other port.
 //!
 //! A pair that cannot be used leaves the old one in force, and says so.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -11,54 +11,64 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use crate::{StartError, TlsListener};
+use crate::StartError;
 
 /// How often the files are looked at: certificates are renewed days before they expire.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The certificate in force.
+/// The certificate in force. Clones share it: what one of them reads anew, all of them show.
 #[derive(Clone)]
-pub(crate) struct Certificate {
+pub struct Certificate {
+    cert: PathBuf,
+    key: PathBuf,
+    /// How the files were when they were read for the first time.
+    loaded: ChangedAt,
     current: Arc<RwLock<Arc<ServerConfig>>>,
 }
 
 impl Certificate {
-    /// Reads the pair for the first time.
-    pub(crate) fn load(files: &TlsListener) -> Result<Self, StartError> {
-        let config = read(&files.cert, &files.key).map_err(|reason| StartError::Certificate {
-            cert: files.cert.clone(),
-            key: files.key.clone(),
-            reason,
-        })?;
-        Ok(Self { current: Arc::new(RwLock::new(Arc::new(config))) })
+    /// Reads a certificate chain and its private key, both PEM, for the first time.
+    ///
+    /// # Errors
+    /// [`StartError::Certificate`]: a file cannot be read, or the two do not fit.
+    pub fn load(cert: &Path, key: &Path) -> Result<Self, StartError> {
+        // Looked at before they are read: a change in between is then seen as one.
+        let loaded = changed_at(cert, key);
+        let (cert, key) = (cert.to_owned(), key.to_owned());
+        match read(&cert, &key) {
+            Ok(config) => Ok(Self { cert, key, loaded, current: Arc::new(RwLock::new(Arc::new(config))) }),
+            Err(reason) => Err(StartError::Certificate { cert, key, reason }),
+        }
     }
 
     /// What the next connection is received with.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+    pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    /// Looks at the files from time to time, for ever.
-    pub(crate) async fn watch(self, files: TlsListener) {
-        let mut known = changed_at(&files);
-        let mut refused = None;
+    /// Looks at the files from time to time, for ever. Without it, nothing is read again.
+    pub async fn watch(self) {
+        let mut seen = self.loaded;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let now = changed_at(&files);
-            // A pair is replaced file by file: what does not fit is tried again when either changes once more.
-            if now == known || Some(now) == refused {
-                continue;
+            self.look(&mut seen);
+        }
+    }
+
+    /// Reads the files if they are not as they were seen last. A pair is replaced file by file: what does not fit is tried again when either changes
+    /// once more.
+    fn look(&self, seen: &mut ChangedAt) {
+        let now = changed_at(&self.cert, &self.key);
+        if now == std::mem::replace(seen, now) {
+            return;
+        }
+        match read(&self.cert, &self.key) {
+            Ok(config) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+                tracing::info!(cert = %self.cert.display(), "the new certificate is in force");
             }
-            match read(&files.cert, &files.key) {
-                Ok(config) => {
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-                    (known, refused) = (now, None);
-                    tracing::info!(cert = %files.cert.display(), "the new certificate is in force");
-                }
-                Err(reason) => {
-                    refused = Some(now);
-                    tracing::error!(cert = %files.cert.display(), %reason, "the new certificate cannot be used; the old one stays");
-                }
+            Err(reason) => {
+                tracing::error!(cert = %self.cert.display(), %reason, "the new certificate cannot be used; the old one stays");
             }
         }
     }
@@ -66,9 +76,9 @@ impl Certificate {
 
 type ChangedAt = (Option<SystemTime>, Option<SystemTime>);
 
-fn changed_at(files: &TlsListener) -> ChangedAt {
+fn changed_at(cert: &Path, key: &Path) -> ChangedAt {
     let of = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    (of(&files.cert), of(&files.key))
+    (of(cert), of(key))
 }
 
 fn read(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
@@ -85,4 +95,77 @@ fn read(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| format!("certificate and key do not fit: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder for a pair; each file's time of change is told, since two writes may come within one tick of the system's.
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str, at: u64) {
+            std::fs::write(self.path(name), text).unwrap();
+            let file = std::fs::File::options().write(true).open(self.path(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(at)).unwrap();
+        }
+    }
+
+    fn pair() -> [String; 2] {
+        let pair = rcgen::generate_simple_self_signed(vec!["pis.lan".to_owned()]).unwrap();
+        [pair.cert.pem(), pair.signing_key.serialize_pem()]
+    }
+
+    #[test]
+    fn a_new_pair_comes_into_force_when_it_fits_and_a_broken_one_leaves_the_old_in_force() {
+        let files = Files(tempfile::tempdir().unwrap());
+        let ([cert, key], [new_cert, new_key]) = (pair(), pair());
+        files.write("cert.pem", &cert, 1);
+        files.write("key.pem", &key, 1);
+        let certificate = Certificate::load(&files.path("cert.pem"), &files.path("key.pem")).unwrap();
+        let shown = || Arc::as_ptr(&certificate.current.read().unwrap());
+        let mut seen = certificate.loaded;
+        let mut was = shown();
+        // What is written, and whether another pair is in force afterwards.
+        let steps = [
+            ("key.pem", key.as_str(), 1, false),
+            ("cert.pem", "no certificate", 2, false),
+            ("cert.pem", new_cert.as_str(), 3, false),
+            ("key.pem", "no key", 4, false),
+            ("key.pem", new_key.as_str(), 5, true),
+            ("cert.pem", cert.as_str(), 6, false),
+            ("key.pem", key.as_str(), 7, true),
+        ];
+        for (name, text, at, is_new) in steps {
+            files.write(name, text, at);
+            let kept = certificate.current.read().unwrap().clone();
+            certificate.look(&mut seen);
+            assert_eq!(shown() != was, is_new, "{name} at {at}");
+            (was, _) = (shown(), kept);
+        }
+        std::fs::remove_file(files.path("key.pem")).unwrap();
+        certificate.look(&mut seen);
+        assert_eq!(shown(), was, "a file that is gone takes no certificate away");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_at_the_start() {
+        let files = Files(tempfile::tempdir().unwrap());
+        let ([cert, key], [_, other]) = (pair(), pair());
+        for (cert, key, reason) in [
+            (cert.as_str(), other.as_str(), "do not fit"),
+            (cert.as_str(), "", "the key cannot be read"),
+            ("", key.as_str(), "no certificate in the file"),
+        ] {
+            files.write("cert.pem", cert, 1);
+            files.write("key.pem", key, 1);
+            let error = Certificate::load(&files.path("cert.pem"), &files.path("key.pem")).err().unwrap().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
 }

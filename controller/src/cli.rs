@@ -136,11 +136,16 @@ fn dispatch(command: Sub, setting: &Setting, console: &mut Console<'_>) -> Resul
             tls::init(console, names, &folder)
         }
         Sub::BrokerAcl(command) => broker_acl::print(console, &command, &setting.config),
-        command => ask_controller(command, &setting.client()?, &setting.config, console),
+        command => ask_controller(command, &setting.client()?, setting.own_config(), console),
     }
 }
 
-fn ask_controller(command: Sub, client: &Client, config: &Config, console: &mut Console<'_>) -> Result<(), Failure> {
+fn ask_controller(
+    command: Sub,
+    client: &Client,
+    config: Option<&Config>,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
     match command {
         Sub::Login => admin::login(client, console),
         Sub::Pis => machines::list(client, console),
@@ -179,6 +184,8 @@ fn completions(shell: clap_complete::Shell, console: &mut Console<'_>) -> Result
 /// Where the controller is and with which token it is asked, before anything is opened.
 struct Setting {
     config: Config,
+    /// Whether the controller is this machine's: nobody named another.
+    is_own: bool,
     url: String,
     token_file: Option<std::path::PathBuf>,
     token: Option<String>,
@@ -195,12 +202,18 @@ impl Setting {
         });
         let url = client.controller_url.clone().or_else(|| surroundings.variable("PISTAT_CONTROLLER_URL"));
         Self {
+            is_own: url.is_none(),
             url: url.unwrap_or_else(|| own_url(&config)),
             config,
             token_file: client.token_file.clone(),
             token: surroundings.variable("PISTAT_TOKEN"),
             ca: client.ca.clone().or_else(|| surroundings.variable("PISTAT_CA").map(Into::into)),
         }
+    }
+
+    /// What the controller that is asked was configured with, where that is known here.
+    fn own_config(&self) -> Option<&Config> {
+        self.is_own.then_some(&self.config)
     }
 
     fn client(&self) -> Result<Client, Failure> {

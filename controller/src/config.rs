@@ -4,6 +4,7 @@
 //! Nothing here opens a socket or makes a folder. Secrets print as `***`.
 
 mod broker_url;
+mod certificates;
 pub(crate) mod item;
 mod layers;
 mod load;
@@ -16,7 +17,7 @@ mod value;
 pub use broker_url::{BrokerUrl, Scheme};
 pub use problem::Problem;
 pub use sections::{
-    AccountRules, Broker, Config, Flags, HomeAssistant, Http, LogLevel, Mqtt, MqttTls, Requests, Runs, Tls,
+    AccountRules, Broker, Config, Flags, HomeAssistant, Http, HttpLimits, LogLevel, Mqtt, MqttTls, Requests, Runs, Tls,
 };
 pub use units::{parse_duration, parse_size};
 pub(crate) use value::check_publish_rule;

@@ -1,6 +1,6 @@
 //! The fleet: what is known of each machine. Pure, no I/O; the hub owns it.
 //!
-//! A machine exists when it enrolled, when somebody gave it something, or when it was heard. The label in force is a person's, else the agent's, else the pi-id.
+//! A machine exists when it enrolled, when somebody gave it something, when it has an open run, or when it was heard. The label in force is a person's, else the agent's, else the pi-id.
 
 mod boots;
 
@@ -136,10 +136,10 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// The fleet at the start: whoever enrolled or was given something.
-    pub fn new(given: Given, enrolled: impl Iterator<Item = PiId>, now: Now) -> Self {
+    /// The fleet at the start: whoever was given something, and who else is known.
+    pub fn new(given: Given, known: impl Iterator<Item = PiId>, now: Now) -> Self {
         let named = given.labels.keys().chain(given.assignments.keys()).chain(given.settings.keys()).cloned();
-        let machines = named.chain(enrolled).chain([PiId::controller()]).map(|pi| (pi, State::new(now))).collect();
+        let machines = named.chain(known).chain([PiId::controller()]).map(|pi| (pi, State::new(now))).collect();
         Self { machines, given }
     }
 

@@ -16,11 +16,12 @@ mod tasks;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use pistat_agent::notify::Notify;
 use pistat_broker::{BrokerEvent, BrokerHandle};
 use pistat_protocol::{
     api::AcceptedRuns,
@@ -28,7 +29,7 @@ use pistat_protocol::{
     id::{PiId, RunId},
     order::{ControllerKey, JoinToken},
     status::Session,
-    task::RunState,
+    task::{RequestAnswer, RunState},
     topic::{Topic, Topics},
 };
 use tokio::sync::{mpsc, watch};
@@ -41,8 +42,9 @@ use crate::{
     config::{Config, Problem},
     fleet::{Fleet, Now},
     homeassistant::{Announcer, Say},
+    own_address::OwnAddress,
     runs::{KeptRuns, Runs},
-    store::{Demand, Loaded, Store, Stored, Ticket, Write, record::RunRecord, register::RegisterWrite},
+    store::{Demand, Loaded, NotStored, Store, Stored, Ticket, Write, record::RunRecord, register::RegisterWrite},
 };
 use ask::{Ask, Progress, Refused, Reply};
 use feed::Feed;
@@ -99,8 +101,10 @@ enum After {
     JoinToken(JoinToken, String, Reply<JoinToken>),
     /// What Home Assistant may be told.
     Announced(Vec<Say>),
-    /// A token's file, after its account.
-    Nothing,
+    /// The file of the token of `admin`, after its account.
+    AdminToken(String, Option<Reply<String>>),
+    /// What a machine had been given, after it was revoked; then its runs.
+    Forgotten(PiId, String, Option<Promise>),
 }
 
 /// What is done once runs, groups, output and events are on the disk.
@@ -112,9 +116,9 @@ struct AfterRuns {
     /// Output that is to be acknowledged.
     pieces: Vec<(RunId, u64)>,
     execute: Vec<RunId>,
-    cancel: Vec<RunId>,
     clear: Vec<(PiId, RunId)>,
     accepted: Option<Accepting>,
+    promises: Vec<Promise>,
 }
 
 impl AfterRuns {
@@ -124,8 +128,8 @@ impl AfterRuns {
             self.groups.is_empty(),
             self.pieces.is_empty(),
             self.execute.is_empty(),
-            self.cancel.is_empty(),
             self.clear.is_empty(),
+            self.promises.is_empty(),
         ];
         self.accepted.is_none() && lists.into_iter().all(|empty| empty)
     }
@@ -138,7 +142,14 @@ struct Accepting {
     sentence: String,
     requested_by: String,
     pi: Option<PiId>,
-    answer: Answer,
+    /// Of whoever asked, and of whoever repeated it meanwhile.
+    answers: Vec<Answer>,
+}
+
+/// An answer about something that happens in any case, which is given when it is on the disk.
+enum Promise {
+    Web(Reply<()>),
+    Mqtt(Option<crate::bridge::ResponseTo>, RunId),
 }
 
 /// The way back to whoever asked for a run.
@@ -166,7 +177,8 @@ pub(crate) struct HubParts {
     pub(crate) broker: Option<BrokerHandle>,
     pub(crate) controller_secret: SecretHash,
     pub(crate) access: watch::Sender<Arc<Access>>,
-    pub(crate) mqtt_port: Option<u16>,
+    pub(crate) mqtt: Option<SocketAddr>,
+    pub(crate) own_address: Arc<OwnAddress>,
 }
 
 /// The hub.
@@ -182,7 +194,9 @@ pub(crate) struct Hub {
     key: ControllerKey,
     join_token: JoinToken,
     broker: Option<BrokerHandle>,
-    mqtt_port: Option<u16>,
+    /// Where the embedded broker listens.
+    mqtt: Option<SocketAddr>,
+    own_address: Arc<OwnAddress>,
     store: Store,
     after: HashMap<Ticket, After>,
     /// Writes of this turn: one commit holds them all.
@@ -228,8 +242,12 @@ struct Counted {
 impl Hub {
     /// The hub at the start, with everything that the state folder held.
     pub(crate) fn new(parts: HubParts) -> Self {
-        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt_port } = parts;
+        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt, own_address } = parts;
         let now = Now::get();
+        // Whoever has an open run is known, whatever else was lost: what is not known is neither offline nor silent, and its runs would never end.
+        let busy = loaded.open_runs.iter().map(|(record, _)| record.run.pi.clone());
+        let enrolled = loaded.access.agents().filter(|agent| agent.secret_sha256.is_some());
+        let known: Vec<_> = enrolled.map(|agent| agent.pi.clone()).chain(busy).collect();
         let repairs = loaded.retained_runs.iter().map(|record| record.run.clone()).collect();
         let kept = KeptRuns {
             open: loaded.open_runs,
@@ -238,16 +256,11 @@ impl Hub {
             requested: loaded.requested_runs,
             groups: loaded.groups,
         };
-        let enrolled: Vec<_> = loaded
-            .access
-            .agents()
-            .filter(|agent| agent.secret_sha256.is_some())
-            .map(|agent| agent.pi.clone())
-            .collect();
+        let newest_id = kept.recent.iter().map(|record| record.run.id.unix_milliseconds()).max();
         let mut hub = Self {
             topics: config.mqtt.topics.clone(),
             runs: Runs::new(kept, config.runs.per_machine as usize, config.runs.lost_after, now.monotonic),
-            fleet: Fleet::new(loaded.given, enrolled.into_iter(), now),
+            fleet: Fleet::new(loaded.given, known.into_iter(), now),
             schedules: schedule::Schedules::new(&catalogue, now.wall),
             announcer: homeassistant::announcer(&config, loaded.announced),
             catalogue,
@@ -257,7 +270,8 @@ impl Hub {
             key: loaded.key,
             join_token: loaded.join_token,
             broker,
-            mqtt_port,
+            mqtt,
+            own_address,
             store,
             after: HashMap::new(),
             writes: Vec::new(),
@@ -278,7 +292,7 @@ impl Hub {
             accepted_messages: 0,
             power: HashMap::new(),
             numbers: Counted::default(),
-            last_id_milliseconds: 0,
+            last_id_milliseconds: newest_id.unwrap_or(0),
             repairs,
             strays: VecDeque::new(),
             started: now.monotonic,
@@ -314,6 +328,7 @@ impl Hub {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut batch, mut stored, mut told) = (Vec::with_capacity(TURN), Vec::new(), Vec::new());
+        let mut notify = Notify::from_environment();
         loop {
             let frame = self.feed.deadline().map(tokio::time::Instant::from_std);
             let event = tokio::select! {
@@ -333,6 +348,8 @@ impl Hub {
                 Some(catalogue) = inputs.catalogue.recv() => Event::Catalogue(catalogue),
             };
             self.now = Now::get();
+            // Each turn shows that the loop goes round, and the tick makes one at least every second: a hub that hangs is noticed.
+            notify.alive(self.now.monotonic);
             self.handle(event);
             self.commit_turn();
         }
@@ -393,23 +410,74 @@ impl Hub {
     }
 
     fn stored(&mut self, stored: Stored) {
-        let Some(after) = self.after.remove(&stored.ticket) else { return };
-        match (after, stored.result) {
-            (After::Runs(after), Ok(())) => self.after_runs(after),
-            (After::Runs(after), Err(sentence)) => self.not_accepted(after, &sentence),
-            (After::Given(pi, change, by, reply), Ok(())) => self.given(&pi, &change, &by, reply),
-            (After::Given(_, _, _, reply), Err(sentence)) => refuse(reply, Refused::unavailable(sentence)),
-            (After::Access(_, after), result) => self.access_stored(after, result),
-            (After::JoinToken(token, by, reply), Ok(())) => self.join_token_stored(token, &by, reply),
-            (After::JoinToken(_, _, reply), Err(sentence)) => refuse(reply, Refused::unavailable(sentence)),
-            (After::Announced(say), _) => self.announced(say),
-            (After::Nothing, _) => {}
+        for sentence in stored.left_out {
+            self.event(EventKind::System, Severity::Error, None, None, None, sentence);
+        }
+        match stored.result {
+            Ok(()) => self.is_stored(stored.ticket),
+            Err(NotStored::Refused(sentence)) => self.is_refused(stored.ticket, &sentence),
+            Err(NotStored::Waits(sentence)) => self.waits(stored.ticket, &sentence),
+        }
+    }
+
+    fn is_stored(&mut self, ticket: Ticket) {
+        match self.after.remove(&ticket) {
+            Some(After::Runs(after)) => self.after_runs(after),
+            Some(After::Given(pi, change, by, reply)) => self.given(&pi, &change, &by, reply),
+            Some(After::Access(_, after)) => self.access_stored(after),
+            Some(After::JoinToken(token, by, reply)) => self.join_token_stored(token, &by, reply),
+            Some(After::Announced(say)) => self.announced(say),
+            Some(After::AdminToken(token, Some(reply))) => tell(reply, token),
+            Some(After::Forgotten(pi, by, promise)) => self.forgotten(&pi, &by, promise),
+            Some(After::AdminToken(_, None)) | None => {}
+        }
+    }
+
+    fn is_refused(&mut self, ticket: Ticket, sentence: &str) {
+        match self.after.remove(&ticket) {
+            Some(After::Runs(after)) => self.not_accepted(after, sentence),
+            Some(After::Given(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
+            Some(After::Access(_, after)) => self.access_not_stored(after, sentence),
+            Some(After::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
+            // These are never refused: they wait.
+            Some(After::Announced(_) | After::AdminToken(..) | After::Forgotten(..)) | None => {}
+        }
+    }
+
+    /// Nobody is kept waiting for a disk that may stay full: who asked is told how it stands. What else was promised goes on waiting.
+    fn waits(&mut self, ticket: Ticket, sentence: &str) {
+        let promises = match self.after.get_mut(&ticket) {
+            Some(After::Runs(after)) => std::mem::take(&mut after.promises),
+            Some(After::Forgotten(_, _, promise)) => promise.take().into_iter().collect(),
+            Some(After::AdminToken(_, reply)) => return refuse_token(reply.take(), sentence),
+            _ => Vec::new(),
+        };
+        let sentence = format!(
+            "this is in force, but not on the disk yet, and would be forgotten if the controller ended now: {sentence}"
+        );
+        for promise in promises {
+            match promise {
+                Promise::Web(reply) => refuse(reply, Refused::unavailable(&sentence)),
+                Promise::Mqtt(response, _) => {
+                    self.answer_request(response, &RequestAnswer::Refused { error: sentence.clone() });
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, promise: Promise) {
+        match promise {
+            Promise::Web(reply) => tell(reply, ()),
+            Promise::Mqtt(response, run) => {
+                self.answer_request(response, &RequestAnswer::Accepted { runs: vec![run] });
+            }
         }
     }
 
     fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Join(caller, reply) => self.join(&caller, reply),
+            Ask::Join(caller, hidden, reply) => self.join(&caller, hidden, reply),
+            Ask::Hide(reply) => tell(reply, self.feed.join(self.now.wall, true)),
             Ask::Machines(reply) => tell(reply, self.fleet.machines(self.now)),
             Ask::Machine(pi, reply) => self.tell_machine(&pi, reply),
             Ask::History(pi, seconds, reply) => self.tell_history(&pi, seconds, reply),
@@ -497,6 +565,8 @@ impl Hub {
     fn catalogue_changed(&mut self, result: Result<Catalogue, Vec<Problem>>) {
         match result {
             Ok(catalogue) => {
+                // What was due until now was due by the old one.
+                self.run_schedules();
                 self.catalogue = catalogue;
                 self.schedules = schedule::Schedules::new(&self.catalogue, self.now.wall);
                 self.announce_tasks();
@@ -560,6 +630,15 @@ impl Hub {
     }
 }
 
+fn refuse_token(reply: Option<Reply<String>>, sentence: &str) {
+    let sentence = format!(
+        "the account admin has a new token, and its file admin.token gets it as soon as that can be written: {sentence}"
+    );
+    if let Some(reply) = reply {
+        refuse(reply, Refused::unavailable(&sentence));
+    }
+}
+
 async fn receive(events: &mut Option<mpsc::Receiver<BrokerEvent>>, batch: &mut Vec<BrokerEvent>) -> usize {
     match events {
         Some(events) => events.recv_many(batch, TURN).await,
@@ -576,3 +655,6 @@ fn tell<T>(reply: Reply<T>, answer: T) {
 fn refuse<T>(reply: Reply<T>, refused: Refused) {
     let _ = reply.send(Err(refused));
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,13 @@ mod bridge;
 pub mod catalogue;
 pub mod cli;
 pub mod config;
+mod directory;
 pub mod fleet;
 pub mod history;
 mod homeassistant;
 mod hub;
 pub mod install;
+pub mod own_address;
 mod own_machine;
 mod runs;
 pub mod schedule;
@@ -23,3 +25,5 @@ mod web;
 
 pub use shutdown::Ended;
 pub use start::{Addresses, Controller, StartError};
+#[doc(hidden)]
+pub use web::{read_query, read_rotation};

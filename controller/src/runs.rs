@@ -16,6 +16,7 @@ use std::{
 use pistat_protocol::{
     dashboard::Run,
     id::{PiId, RunId, TaskId},
+    status::Session,
     task::{Ack, Ends, Report, RunState},
 };
 
@@ -72,6 +73,8 @@ struct Active {
     held: Option<Report>,
     /// When it was sent or started, by the monotonic clock of this process.
     started: Option<Instant>,
+    /// The newest session in which its agent was sent it or named it.
+    session: Option<Session>,
 }
 
 /// Runs that were accepted together.
@@ -146,6 +149,7 @@ impl Runs {
             stored,
             held: None,
             started: None,
+            session: None,
         };
         self.active.insert(id, active);
     }
@@ -249,26 +253,27 @@ impl Runs {
         counts
     }
 
-    /// The runs of a machine that may be sent now: on disk, queued, let through by their group, oldest first, as many as the machine has room for.
-    pub(crate) fn ready(&self, pi: &PiId) -> Vec<RunId> {
-        let own = || self.of_machine(pi);
-        let busy = own().filter(|active| is_started(active.record.run.state)).count();
-        let open = own().filter(|active| active.accepted && active.record.run.state == RunState::Queued);
-        let open = open.filter(|active| self.group_lets(&active.record.run));
-        open.map(|active| active.record.run.id).take(self.per_machine.saturating_sub(busy)).collect()
+    /// The runs of a machine that may be sent now: on disk, queued, let through by their group and by the concurrency of their task, oldest first,
+    /// as many as the machine has room for. A task that has to wait for itself keeps no place from others.
+    pub(crate) fn ready(&self, pi: &PiId, concurrency: impl Fn(&TaskId) -> u32) -> Vec<RunId> {
+        let own = || self.of_machine(pi).map(|active| (active, &active.record.run));
+        let mut busy: BTreeMap<&TaskId, u32> = BTreeMap::new();
+        for (_, run) in own().filter(|(_, run)| is_started(run.state)) {
+            *busy.entry(&run.task).or_default() += 1;
+        }
+        let room = self.per_machine.saturating_sub(busy.values().sum::<u32>() as usize);
+        let open = own().filter(|(active, run)| active.accepted && run.state == RunState::Queued);
+        let free = open.filter(|(_, run)| {
+            let count = busy.entry(&run.task).or_default();
+            let may_start = *count < concurrency(&run.task) && self.group_lets(run);
+            *count += u32::from(may_start);
+            may_start
+        });
+        free.map(|(_, run)| run.id).take(room).collect()
     }
 
     fn of_machine(&self, pi: &PiId) -> impl Iterator<Item = &Active> {
         self.by_pi.get(pi).into_iter().flatten().filter_map(|id| self.active.get(id))
-    }
-
-    /// How many runs of a task a machine does now.
-    pub(crate) fn busy_with(&self, pi: &PiId, task: &TaskId) -> u32 {
-        let count = self
-            .of_machine(pi)
-            .filter(|active| is_started(active.record.run.state) && active.record.run.task == *task)
-            .count();
-        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Whether a task has a run that is not final, anywhere.
@@ -282,9 +287,18 @@ impl Runs {
         active.record.run.state = RunState::Dispatched;
         active.record.ends = ends;
         active.started = Some(now);
+        // Its machine is there: what it waits from now on, it waits because the order did not arrive.
+        active.waiting_since = None;
         let mut steps = vec![Step::Save(id)];
         steps.extend(self.group_changed(id));
         steps
+    }
+
+    /// Its order was sent.
+    pub(crate) fn sent(&mut self, id: RunId, session: Session) {
+        if let Some(active) = self.active.get_mut(&id) {
+            active.session = Some(session);
+        }
     }
 
     /// Ends a run without its agent.

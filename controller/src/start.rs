@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use pistat_broker::{Broker, BrokerConfig, BrokerEvent, Directory, TlsListener};
+use futures_util::FutureExt;
+use pistat_agent::notify::Notify;
+use pistat_broker::{Broker, BrokerConfig, BrokerEvent, TlsListener};
 use pistat_protocol::order::JoinToken;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -16,12 +18,14 @@ use crate::{
     bridge::{self, BrokerAddress},
     catalogue::Catalogue,
     config::{self, Config, Problem},
+    directory::directory,
     homeassistant::birth_topics,
     hub::{ASKS, Hub, HubParts, Inputs},
     install::Downloads,
+    own_address::OwnAddress,
     own_machine,
     shutdown::{Ended, Signals, Wish},
-    store::{Retention, Store, StoreError, new_secret},
+    store::{Loaded, Retention, Store, StoreError, new_secret},
     web::{self, Listener, Readers, Web},
 };
 
@@ -59,12 +63,16 @@ pub enum StartError {
 
 impl StartError {
     /// An exit code of sysexits.h: 64 for what an operator wrote, 69 for a port, 74 for the state folder, 71 for the system.
+    /// A certificate is what an operator wrote; one that was good a moment ago fails here.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Catalogue(_) | Self::Limits(_) | Self::Authorities(_) => 64,
-            Self::Broker(_) | Self::Http(_) => 69,
-            Self::Store(_) => 74,
-            Self::System(_) => 71,
+            Self::Catalogue(_)
+            | Self::Limits(_)
+            | Self::Authorities(_)
+            | Self::Broker(pistat_broker::StartError::Certificate { .. }) => 64,
+            Self::Broker(pistat_broker::StartError::Listen { .. }) | Self::Http(_) => 69,
+            Self::Store(_) | Self::Broker(pistat_broker::StartError::State { .. }) => 74,
+            Self::System(_) | Self::Broker(pistat_broker::StartError::Engine(_)) => 71,
         }
     }
 }
@@ -104,6 +112,7 @@ pub struct Welcome {
 /// A running controller.
 pub struct Controller {
     addresses: Addresses,
+    own_address: Arc<OwnAddress>,
     welcome: Welcome,
     signals: Signals,
     reload: mpsc::Sender<()>,
@@ -113,6 +122,7 @@ pub struct Controller {
     broker: Option<Broker>,
     sockets: TaskTracker,
     stop: Stop,
+    notify: Notify,
 }
 
 /// How a part of the controller ended.
@@ -138,14 +148,15 @@ impl Controller {
         // Looked at before it is read: a change in between is then seen as one.
         let seen = fingerprint(&config.tasks);
         let catalogue = Catalogue::read(&config.tasks).map_err(StartError::Catalogue)?;
-        let listener = Listener::bind(config.http.listen, config.http.tls.as_ref()).await.map_err(StartError::Http)?;
+        let listener = Listener::bind(&config.http).await.map_err(StartError::Http)?;
         let state = config.state.clone();
         let (store, loaded, stored) = tokio::task::block_in_place(|| Store::open(&state, retention(&config)))?;
         let readers = Readers::open(|| store.reader())?;
         let controller_secret = new_secret()?;
-        let (broker, broker_events) = start_broker(&config, &store, &controller_secret).await?;
+        let (broker, broker_events) = start_broker(&config, &store, &loaded, &controller_secret).await?;
         let addresses = addresses(&listener, broker.as_ref())?;
         let mqtt = addresses.mqtt;
+        let own_address = Arc::new(OwnAddress::new(&config, addresses.http, addresses.https));
 
         let (stop, sockets) = (Stop::default(), TaskTracker::new());
         let (heard_sender, heard) = mpsc::channel(bridge::INCOMING);
@@ -168,7 +179,8 @@ impl Controller {
             broker: handle.clone(),
             controller_secret: SecretHash::of(&controller_secret),
             access: access_sender,
-            mqtt_port: mqtt.map(|address| address.port()),
+            mqtt,
+            own_address: Arc::clone(&own_address),
         });
         let downloads = Arc::new(Downloads::new(&config));
         let install_sha256 = downloads.script_sha256().await;
@@ -223,23 +235,40 @@ impl Controller {
             config,
             downloads,
             mqtt,
+            own_address: Arc::clone(&own_address),
             stop: stop.web.clone(),
             sockets: sockets.clone(),
         };
-        spawn(&mut parts, "the web server", {
-            let stop = stop.web.clone();
-            async move { web::serve(listener, web::router(web), stop).await.map_err(|error| error.to_string()) }
-        });
+        spawn(&mut parts, "the web server", web::serve(listener, web::router(web), stop.web.clone()).map(Ok));
         if embedded {
             // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.
             let _ = timeout(GRACE, is_ready).await;
         }
-        Ok(Self { addresses, welcome, signals, reload, parts, ended: HashSet::new(), broker, sockets, stop })
+        let notify = Notify::from_environment();
+        notify.ready();
+        Ok(Self {
+            addresses,
+            own_address,
+            welcome,
+            signals,
+            reload,
+            parts,
+            ended: HashSet::new(),
+            broker,
+            sockets,
+            stop,
+            notify,
+        })
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// By which address it is reached.
+    pub fn own_address(&self) -> &OwnAddress {
+        &self.own_address
     }
 
     /// What a person needs first.
@@ -269,6 +298,7 @@ impl Controller {
 
     async fn shutdown(mut self) {
         tracing::info!("stopping");
+        self.notify.stopping();
         self.stop.web.cancel();
         self.stop.agent.cancel();
         self.wait_for("the web server").await;
@@ -350,7 +380,7 @@ fn retention(config: &Config) -> Retention {
 
 type Started = (Option<Broker>, Option<mpsc::Receiver<BrokerEvent>>);
 
-async fn start_broker(config: &Config, store: &Store, secret: &str) -> Result<Started, StartError> {
+async fn start_broker(config: &Config, store: &Store, loaded: &Loaded, secret: &str) -> Result<Started, StartError> {
     if config.mqtt.broker != config::Broker::Embedded {
         return Ok((None, None));
     }
@@ -364,9 +394,7 @@ async fn start_broker(config: &Config, store: &Store, secret: &str) -> Result<St
         discovery: Some(config.homeassistant.prefix.clone()),
         limits,
     };
-    // Until the hub has told who else there is, only the controller itself gets in.
-    let mut directory = Directory::new();
-    directory.controller(SecretHash::of(secret).0);
+    let directory = directory(&loaded.access, &config.accounts, &loaded.join_token, SecretHash::of(secret));
     let (broker, events) = Broker::start(broker, directory).await?;
     Ok((Some(broker), Some(events)))
 }

@@ -31,10 +31,10 @@ use crate::{
     access::{Access, AccessChange, AccountRecord},
     homeassistant::Announced,
 };
-use files::{Readable, load_json, replace, replace_json, set_aside};
+use files::{Readable, load_json, read, replace, replace_json, set_aside};
 use record::{GroupRecord, OutputState, RunRecord};
 pub use register::{Cursor, Reader, Retention, RunQuery};
-use register::{Register, RegisterWrite};
+use register::{Register, RegisterWrite, is_of_the_write};
 
 /// What people set for a machine, besides its label and its responsibility.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -143,6 +143,17 @@ struct Commit {
     ticket: Ticket,
     demand: Demand,
     write: Write,
+    /// Whether it was told that it waits.
+    told: bool,
+}
+
+/// Why something is not on the disk: a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotStored {
+    /// It was asked for, and nothing was changed.
+    Refused(String),
+    /// It has happened and waits for the disk. Told once; what becomes of it follows.
+    Waits(String),
 }
 
 /// What became of a ticket.
@@ -150,8 +161,10 @@ struct Commit {
 pub struct Stored {
     /// The ticket.
     pub ticket: Ticket,
-    /// Done, or the sentence that says why not.
-    pub result: Result<(), String>,
+    /// Done, or why not.
+    pub result: Result<(), NotStored>,
+    /// What of it can never be stored and was left out: a sentence for each.
+    pub left_out: Vec<String>,
 }
 
 /// Why the state folder cannot be used at all.
@@ -159,7 +172,7 @@ pub struct Stored {
 pub enum StoreError {
     /// It cannot be made, read or written.
     #[error(
-        "the state folder {folder} cannot be used: {error}; name another with --state, or give this user the right to write there"
+        "the state folder {folder} cannot be used: {error}; name another with --state, or give this user the right to read and write there"
     )]
     Folder {
         /// Which.
@@ -268,9 +281,7 @@ impl Store {
             open_runs: load_open_runs(&register, &reader).map_err(register_error)?,
             retained_runs: register.retained_runs().map_err(register_error)?,
             recent_runs: register.newest_runs(RECENT).map_err(register_error)?,
-            requested_runs: register
-                .requested_runs(now().unix_milliseconds() - DAY_MILLISECONDS)
-                .map_err(register_error)?,
+            requested_runs: load_requested_runs(&register).map_err(register_error)?,
             groups: register.groups(RECENT).map_err(register_error)?,
             events: register.newest_events(RECENT).map_err(register_error)?,
             announced: load_json(&folder.join(name::ANNOUNCED), &mut damaged).map_err(in_folder)?,
@@ -295,7 +306,7 @@ impl Store {
         self.next_ticket += 1;
         if let Some(sender) = &self.sender {
             // The thread ends only when the sender is dropped, or by a panic that ends the process.
-            let _ = sender.send(Commit { ticket, demand, write });
+            let _ = sender.send(Commit { ticket, demand, write, told: false });
         }
         ticket
     }
@@ -393,6 +404,13 @@ fn set_aside_register(file: &Path) -> io::Result<PathBuf> {
     set_aside(file)
 }
 
+/// The requests of a day. A clock that was turned forward must not make two runs of one: the day ends with the newest run, if that is earlier.
+fn load_requested_runs(register: &Register) -> rusqlite::Result<Vec<RunRecord>> {
+    let newest = register.newest_runs(1)?.first().map(|record| record.run.created_at);
+    let end = newest.map_or(now(), |newest| newest.min(now()));
+    register.requested_runs(end.unix_milliseconds() - DAY_MILLISECONDS)
+}
+
 fn load_open_runs(register: &Register, reader: &Reader) -> rusqlite::Result<Vec<(RunRecord, OutputState)>> {
     let runs = register.open_runs()?;
     runs.into_iter().map(|mut run| OutputState::reload(&mut run, reader).map(|output| (run, output))).collect()
@@ -437,7 +455,7 @@ fn load_key(file: &Path, damaged: &mut Vec<String>) -> io::Result<ControllerKey>
 fn load_join_token(folder: &Path, key: &ControllerKey, damaged: &mut Vec<String>) -> io::Result<JoinToken> {
     let file = folder.join(name::JOIN_TOKEN);
     let fingerprint = key.public().fingerprint();
-    if let Ok(text) = fs::read(&file) {
+    if let Some(text) = read(&file, damaged)? {
         match String::from_utf8_lossy(&text).parse::<JoinToken>() {
             Ok(token) if token.fingerprint == fingerprint => return Ok(token),
             // The key is another one than when the token was made: agents must not believe the old fingerprint.
@@ -480,7 +498,7 @@ impl Files {
     /// Makes the account `admin` and its token file, when either is missing or they do not belong together.
     fn ensure_admin(&mut self, damaged: &mut Vec<String>) -> io::Result<bool> {
         let file = self.folder.join(name::ADMIN_TOKEN);
-        let content = fs::read(&file).unwrap_or_default();
+        let content = read(&file, damaged)?.unwrap_or_default();
         let known = self.access.caller_by_token(String::from_utf8_lossy(&content).trim());
         if known.is_some_and(|caller| caller.account.as_str() == "admin") {
             return Ok(false);
@@ -541,7 +559,7 @@ struct Writer {
     register: Register,
     files: Files,
     retention: Retention,
-    /// In order; what is left after a failure is all `Must`.
+    /// In order.
     waiting: VecDeque<Commit>,
     outcomes: mpsc::UnboundedSender<Stored>,
     last_error: Option<String>,
@@ -594,9 +612,46 @@ impl Writer {
             return;
         }
         let count = writes.clone().map(Vec::len).sum::<usize>();
-        let result = self.register.commit(writes.flatten()).map_err(|error| self.sentence(&error));
+        let result = self.register.commit(writes.flatten());
+        if result.as_ref().is_err_and(is_of_the_write) {
+            return self.store_one_by_one();
+        }
+        let result = result.map_err(|error| self.sentence(&error));
         self.writes += if result.is_ok() { count } else { 0 };
         self.settle(&result, |write| matches!(write, Write::Register(_)));
+    }
+
+    /// Something that waits can never be stored, and must not stand in the way of the rest: who asks for it is refused, and what has
+    /// happened is stored without it. A disk that fails meanwhile leaves the rest as it was, in order.
+    fn store_one_by_one(&mut self) {
+        let mut commits = std::mem::take(&mut self.waiting).into_iter();
+        for commit in commits.by_ref() {
+            let Write::Register(writes) = &commit.write else {
+                self.waiting.push_back(commit);
+                continue;
+            };
+            let stored = match commit.demand {
+                Demand::Ask => self.register.commit(writes.iter()).map(|()| Vec::new()),
+                Demand::Must => self.register.commit_what_fits(writes),
+            };
+            match stored {
+                Ok(left_out) => {
+                    let left_out = left_out.iter().filter_map(|(write, error)| tell_left_out(write, error)).collect();
+                    self.writes += writes.len();
+                    self.tell(commit.ticket, Ok(()), left_out);
+                }
+                Err(error) if commit.demand == Demand::Ask && is_of_the_write(&error) => {
+                    let sentence = format!("this cannot be stored ({error}): nothing was changed");
+                    self.tell(commit.ticket, Err(NotStored::Refused(sentence)), Vec::new());
+                }
+                Err(error) => {
+                    let sentence = self.sentence(&error);
+                    self.finish(commit, &Err(sentence));
+                    break;
+                }
+            }
+        }
+        self.waiting.extend(commits);
     }
 
     fn store_files(&mut self) {
@@ -655,17 +710,29 @@ impl Writer {
         }
     }
 
-    fn finish(&mut self, commit: Commit, result: &Result<(), String>) {
-        if result.is_err() && commit.demand == Demand::Must {
-            self.waiting.push_back(commit);
-        } else {
-            let _ = self.outcomes.send(Stored { ticket: commit.ticket, result: result.clone() });
+    fn finish(&mut self, mut commit: Commit, result: &Result<(), String>) {
+        match (result, commit.demand) {
+            (Ok(()), _) => self.tell(commit.ticket, Ok(()), Vec::new()),
+            (Err(sentence), Demand::Ask) => {
+                let sentence = format!("{sentence}, then try again: nothing was changed");
+                self.tell(commit.ticket, Err(NotStored::Refused(sentence)), Vec::new());
+            }
+            (Err(sentence), Demand::Must) => {
+                if !std::mem::replace(&mut commit.told, true) {
+                    self.tell(commit.ticket, Err(NotStored::Waits(sentence.clone())), Vec::new());
+                }
+                self.waiting.push_back(commit);
+            }
         }
+    }
+
+    fn tell(&self, ticket: Ticket, result: Result<(), NotStored>, left_out: Vec<String>) {
+        let _ = self.outcomes.send(Stored { ticket, result, left_out });
     }
 
     fn sentence(&mut self, error: &dyn std::error::Error) -> String {
         let sentence = format!(
-            "the state folder {} cannot be written ({error}); free space there or mend the disk, then try again: nothing was changed",
+            "the state folder {} cannot be written ({error}); free space there or mend the disk",
             self.files.folder.display()
         );
         if self.last_error.as_ref() != Some(&sentence) {
@@ -674,6 +741,13 @@ impl Writer {
         }
         sentence
     }
+}
+
+/// The sentence that the hub makes an event of; an event that cannot be stored is only logged, or telling it would never end.
+fn tell_left_out(write: &RegisterWrite, error: &rusqlite::Error) -> Option<String> {
+    let sentence = format!("{} cannot be stored and was left out: {error}", write.what());
+    tracing::error!("{sentence}");
+    (!matches!(write, RegisterWrite::Event(_))).then_some(sentence)
 }
 
 #[cfg(test)]
@@ -690,7 +764,7 @@ mod tests {
         Write::Given(pi(), GivenChange { label: Some(Some(text.into())), ..GivenChange::default() })
     }
 
-    fn wait(stored: &mut mpsc::UnboundedReceiver<Stored>, ticket: Ticket) -> Result<(), String> {
+    fn wait(stored: &mut mpsc::UnboundedReceiver<Stored>, ticket: Ticket) -> Result<(), NotStored> {
         loop {
             let outcome = stored.blocking_recv().expect("the store lives");
             if outcome.ticket == ticket {
@@ -767,6 +841,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_there_and_cannot_be_read_is_set_aside_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["labels.json", "tasks.json", "accounts.json", "controller.key", "admin.token", "join.token"];
+        for file in files {
+            fs::create_dir(folder.path().join(file)).unwrap();
+        }
+        let (_store, loaded, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+        for file in files {
+            assert!(loaded.damaged.iter().any(|told| told.contains(file)), "{file}: {:?}", loaded.damaged);
+            let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let aside = names.filter(|name| name.to_string_lossy().starts_with(&format!("{file}.damaged-")));
+            assert_eq!(aside.count(), 1, "{file} is kept aside");
+        }
+        assert!(loaded.new_admin);
+    }
+
+    #[test]
     fn a_lost_admin_token_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let (store, first, _stored) = Store::open(folder.path(), RETENTION).unwrap();
@@ -786,12 +877,62 @@ mod tests {
         let labels_in_the_way = folder.path().join("labels.new");
         fs::create_dir(&labels_in_the_way).unwrap();
         let asked = store.commit(Demand::Ask, label("A"));
-        assert!(wait(&mut stored, asked).unwrap_err().contains("free space"));
+        let NotStored::Refused(sentence) = wait(&mut stored, asked).unwrap_err() else { panic!("it was asked for") };
+        assert!(sentence.contains("free space") && sentence.contains("nothing was changed"), "{sentence}");
         let must = store.commit(Demand::Must, label("B"));
-        assert!(stored.try_recv().is_err());
+        let NotStored::Waits(sentence) = wait(&mut stored, must).unwrap_err() else { panic!("it has happened") };
+        assert!(sentence.contains("free space") && !sentence.contains("nothing was changed"), "{sentence}");
         fs::remove_dir(&labels_in_the_way).unwrap();
         wait(&mut stored, must).unwrap();
         assert!(fs::read_to_string(folder.path().join("labels.json")).unwrap().contains('B'));
+    }
+
+    #[test]
+    fn what_can_never_be_stored_is_left_out_and_told_and_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _loaded, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
+        let mut record = record::tests::record(100);
+        let good = OutputState::new(100).take(&mut record, record::tests::chunk(0, "hello", None));
+        let bad = record::NewPiece { seq: 1, start: u64::MAX, ..good.clone() };
+        let run = record.run.id;
+        let asked = store.commit(Demand::Ask, Write::Register(vec![RegisterWrite::Piece(bad.clone())]));
+        let writes = vec![RegisterWrite::Piece(bad), RegisterWrite::Run(Box::new(record)), RegisterWrite::Piece(good)];
+        let must = store.commit(Demand::Must, Write::Register(writes));
+        let NotStored::Refused(sentence) = wait(&mut stored, asked).unwrap_err() else { panic!("it was asked for") };
+        assert!(sentence.contains("cannot be stored"), "{sentence}");
+        let outcome = stored.blocking_recv().unwrap();
+        assert_eq!((outcome.ticket, outcome.result), (must, Ok(())));
+        assert!(outcome.left_out.len() == 1 && outcome.left_out[0].contains("chunk 1"), "{:?}", outcome.left_out);
+        let (pieces, _) = store.reader().unwrap().output(run, Cursor::default()).unwrap();
+        assert_eq!(pieces[0].data, "hello");
+        let after = store.commit(Demand::Must, Write::Register(vec![RegisterWrite::Cleared(run)]));
+        wait(&mut stored, after).unwrap();
+    }
+
+    #[test]
+    fn the_runs_of_a_group_are_found_page_by_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.sqlite");
+        let mut register = Register::open(&path).unwrap();
+        let id = |n: u8| pistat_protocol::id::RunId::from_parts(u64::from(n), [n; 10]);
+        let group = Some(id(200));
+        let records: Vec<_> = (0..10u8)
+            .map(|n| {
+                let mut record = record::tests::record(100);
+                record.run.id = id(n);
+                record.run.group = group.filter(|_| n % 2 == 0);
+                RegisterWrite::Run(Box::new(record))
+            })
+            .collect();
+        register.commit(records.iter()).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let page = |before| {
+            let runs = reader.runs(&RunQuery { group, before, limit: 3, ..RunQuery::default() }).unwrap();
+            runs.iter().map(|record| record.run.id).collect::<Vec<_>>()
+        };
+        assert_eq!(page(None), [id(8), id(6), id(4)]);
+        assert_eq!(page(Some(id(4))), [id(2), id(0)]);
+        assert_eq!(page(Some(id(0))), []);
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod style;
 mod words;
 
 pub use complete::complete;
-pub use explain::explain;
+pub use explain::{AskedBroker, explain};
 pub use help::help;
 pub use names::View;
 pub use output_filter::OutputFilter;

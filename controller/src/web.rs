@@ -5,6 +5,7 @@
 //! ([`login::authenticate`]), and whether they may in one place ([`login::require`]).
 
 mod accounts;
+mod admission;
 mod api;
 mod assets;
 mod console;
@@ -38,14 +39,29 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::openapi::Description;
 use crate::{
-    access::Access,
+    access::{Access, Caller},
     config::Config,
     hub::ask::{Ask, Refused, Reply},
     install::Downloads,
+    own_address::OwnAddress,
     store::Reader,
 };
 pub(crate) use mqtt::LAST_WORDS;
 pub(crate) use server::{Listener, serve};
+
+/// Whether one of the routes that take a query understands this one: the readers' door for fuzzing.
+#[doc(hidden)]
+pub fn read_query(query: &str) -> bool {
+    let Ok(uri) = format!("/?{query}").parse() else { return false };
+    let known = [api::reads_query(&uri), output::reads_query(&uri)];
+    known.contains(&true)
+}
+
+/// Whether the body of `POST /api/accounts/{name}/rotate` is understood: the reader's door for fuzzing.
+#[doc(hidden)]
+pub fn read_rotation(body: &[u8]) -> bool {
+    accounts::reads_rotation(body)
+}
 
 /// The largest body that is read; the largest real one, an account with many rules, has a few kilobytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -63,6 +79,7 @@ pub(crate) struct Web {
     pub(crate) config: Arc<Config>,
     pub(crate) downloads: Arc<Downloads>,
     pub(crate) mqtt: Option<SocketAddr>,
+    pub(crate) own_address: Arc<OwnAddress>,
     pub(crate) stop: CancellationToken,
     /// MQTT over WebSocket: these outlive the web server, and end with the broker.
     pub(crate) sockets: TaskTracker,
@@ -75,6 +92,15 @@ impl Web {
         let gone = || Refused::unavailable("the controller is stopping");
         self.asks.send(ask(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// Resolves when a caller is not who it was any more: removed, rotated, demoted, signed out. What it has opened ends then.
+    pub(crate) async fn revoked(&self, caller: &Caller) {
+        let revoked = self.access.clone().wait_for(|access| !access.still_holds(caller)).await.is_ok();
+        if !revoked {
+            // There is no hub any more, so the controller is stopping, which ends everything in its own way.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Reads from the register, on a thread that may wait for the disk.

@@ -53,6 +53,7 @@ fn types() -> String {
         api::PatchMachine,
         api::NewAccount,
         api::NewToken,
+        api::EnrolmentToken,
         api::JoinTokenView,
         api::Installation,
         api::NewEnrolment,
@@ -63,8 +64,9 @@ fn types() -> String {
     // Identifiers and times are texts there; Rust checks them, the browser repeats what it was given.
     let texts = ["PiId", "AccountName", "TaskId", "Tag", "RunId", "Target", "Session", "Timestamp"];
     let texts = texts.map(|name| format!("export type {name} = string;")).join("\n");
+    let constants = format!("export const MAX_FOLLOWED = {};", dashboard::MAX_FOLLOWED);
     format!(
-        "// Generated from protocol/src by protocol/examples/typescript.rs; never edited.\n\n{texts}\n\n{}\n",
+        "// Generated from protocol/src by protocol/examples/typescript.rs; never edited.\n\n{texts}\n\n{constants}\n\n{}\n",
         declarations.join("\n\n")
     )
 }

@@ -32,8 +32,10 @@ pub enum Login {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LoginLink {
-    /// The code; it belongs into the fragment: `http://host:8000/#login=<code>`.
+    /// The code; it belongs into the fragment: `<controller_url>/#login=<code>`.
     pub code: String,
+    /// The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+    pub controller_url: String,
     /// When it stops working.
     pub expires_at: Timestamp,
 }
@@ -148,7 +150,7 @@ fn viewer() -> Role {
     Role::Viewer
 }
 
-/// A new token, shown once: answer to `POST /api/accounts`, `POST /api/accounts/{name}/rotate` and `POST /api/enrolments`.
+/// A new token, shown once: answer to `POST /api/accounts` and `POST /api/accounts/{name}/rotate`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -157,6 +159,19 @@ pub struct NewToken {
     pub name: String,
     /// The token.
     pub token: String,
+}
+
+/// The token of one machine, shown once: answer to `POST /api/enrolments`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EnrolmentToken {
+    /// Whose.
+    pub name: String,
+    /// The token.
+    pub token: String,
+    /// What that machine's agent is given as `--controller-url`. On another's broker, the word `PASSWORD` stands for what only that broker knows.
+    pub controller_url: String,
 }
 
 /// `GET /api/join-token`, `POST /api/join-token/rotate`.
@@ -177,6 +192,8 @@ pub struct Installation {
     pub script_sha256: String,
     /// The processors for which `/download/…` has an agent. None where machines connect to another's broker: a command cannot know its credentials.
     pub architectures: Vec<String>,
+    /// The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+    pub controller_url: String,
 }
 
 /// `POST /api/enrolments`: a single-use token for one pi-id.

@@ -6,12 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     account::Role,
+    api::GroupOptions,
     id::{AccountName, PiId, RunId, Tag, Target, TaskId},
     stats::Sample,
     status::Info,
     task::{Arguments, RunState, Stream, TaskView},
     time::Timestamp,
 };
+
+/// How many runs a browser follows at a time: it keeps to that, and of more the controller lets go of the oldest.
+pub const MAX_FOLLOWED: usize = 16;
 
 /// How a machine stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -105,6 +109,11 @@ pub struct Group {
     pub task: TaskId,
     /// What it was aimed at.
     pub target: Target,
+    /// Its runs' arguments, defaults filled in.
+    #[cfg_attr(feature = "openapi", schema(value_type = std::collections::BTreeMap<String, crate::task::ArgumentValue>))]
+    pub args: Arguments,
+    /// How it goes about it.
+    pub options: GroupOptions,
     /// Who asked.
     pub requested_by: String,
     /// When it was accepted.
@@ -212,6 +221,8 @@ pub struct ControllerView {
     pub mqtt_port: Option<u16>,
     /// The external broker, without its password.
     pub external_broker: Option<String>,
+    /// Where a client of the broker connects, ours or another, without credentials: `mqtt://host:1883`.
+    pub mqtt_url: Option<String>,
 }
 
 /// Numbers of the broker and the feed, once a second.
@@ -348,6 +359,13 @@ pub enum ServerMessage {
         /// Whether the run is final and this was the end.
         done: bool,
     },
+    /// A run is not followed, or no longer: nothing of its output comes until it is asked for again.
+    Unfollowed {
+        /// Which run.
+        run: RunId,
+        /// Why, in one sentence.
+        reason: String,
+    },
     /// Text for the terminal: UTF-8 with ANSI colours (SGR) and `\n` only.
     Text {
         /// The command's number.
@@ -426,6 +444,11 @@ pub enum ClientMessage {
     Watch {
         /// Which machines.
         pis: Vec<PiId>,
+    },
+    /// Whether somebody sees the dashboard. One in a hidden tab is told less: samples now and then only; everything anew when it is seen again.
+    Visible {
+        /// Yes or no.
+        visible: bool,
     },
     /// Send a run's output from chunk `from` on, and what follows.
     Follow {

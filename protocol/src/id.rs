@@ -161,6 +161,11 @@ impl RunId {
         Self(uuid::Builder::from_unix_timestamp_millis(unix_milliseconds, &random).into_uuid())
     }
 
+    /// The time in it.
+    pub fn unix_milliseconds(&self) -> u64 {
+        self.0.as_bytes()[..6].iter().fold(0, |time, byte| time << 8 | u64::from(*byte))
+    }
+
     /// The sixteen bytes, in the order of creation.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

@@ -141,7 +141,8 @@ pub struct Disk {
     pub used_percent: f32,
 }
 
-/// Power health, from the firmware's throttle bits or the kernel's undervoltage alarm. An absent field is unknown.
+/// Power health, from the firmware's throttle bits or the kernel's undervoltage alarm. An absent field is unknown: what was since boot is denied only
+/// by the firmware itself, which not every system can ask.
 ///
 /// Bits of `vcgencmd get_throttled`: 0 undervoltage, 1 frequency capped, 2 throttled, 3 soft temperature limit; 16 to 19 the same since boot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,13 +173,13 @@ pub struct Power {
     /// The soft temperature limit has been in force since boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_limited_since_boot: Option<bool>,
-    /// The bits as the firmware gave them, in hexadecimal.
+    /// The bits as the firmware gave them to `vcgencmd`, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<String>,
 }
 
 impl Power {
-    /// From the firmware's throttle bits.
+    /// From the firmware's throttle bits, as `vcgencmd` tells them.
     pub fn from_throttled(bits: u32) -> Self {
         let bit = |n: u32| Some(bits & (1 << n) != 0);
         Self {

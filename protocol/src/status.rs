@@ -134,7 +134,7 @@ pub struct Info {
     /// Package updates that wait to be installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updates_pending: Option<u32>,
-    /// Whether the system asks to be restarted (`/run/reboot-required`).
+    /// Whether the system asks to be restarted (`/run/reboot-required`), or runs another kernel than the newest installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot_required: Option<bool>,
     /// Systemd units in state `failed`.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::id::{InvalidId, PiId, RunId, Target};
+use crate::id::{InvalidId, PiId, RunId, Tag, Target};
 
 /// The prefix used when nothing else is configured.
 pub const DEFAULT_PREFIX: &str = "pistat";
@@ -55,6 +55,49 @@ pub enum Topic {
     EnrollRequest(PiId),
     /// `$pistat/enroll/<pi>/response`.
     EnrollResponse(PiId),
+}
+
+/// Topics by their kinds. A kind that is not listed does not compile.
+macro_rules! of_each_kind {
+    ($($kind:pat => $topic:expr,)+) => {{
+        let _is_listed = |topic: &Topic| match topic { $($kind => (),)+ };
+        vec![$({
+            let topic = $topic;
+            debug_assert!(matches!(&topic, $kind), "{topic:?} is listed as another kind");
+            topic
+        }),+]
+    }};
+}
+
+impl Topic {
+    /// One topic of each kind there is, and one request for each kind of target: for tests that must not overlook a new one.
+    pub fn of_each_kind(pi: &PiId, run: RunId, tag: &Tag) -> Vec<Self> {
+        let p = || pi.clone();
+        of_each_kind! {
+            Self::Status(_) => Self::Status(p()),
+            Self::Info(_) => Self::Info(p()),
+            Self::Stats(_) => Self::Stats(p()),
+            Self::Backfill(_) => Self::Backfill(p()),
+            Self::Meta(_) => Self::Meta(p()),
+            Self::Settings(_) => Self::Settings(p()),
+            Self::Watch(_) => Self::Watch(p()),
+            Self::Request(Target::Pi(_)) => Self::Request(Target::Pi(p())),
+            Self::Request(Target::Tag(_)) => Self::Request(Target::Tag(tag.clone())),
+            Self::Request(Target::All) => Self::Request(Target::All),
+            Self::Result(_) => Self::Result(p()),
+            Self::Execute(..) => Self::Execute(p(), run),
+            Self::Cancel(..) => Self::Cancel(p(), run),
+            Self::Report(..) => Self::Report(p(), run),
+            Self::Output(..) => Self::Output(p(), run),
+            Self::Ack(..) => Self::Ack(p(), run),
+            Self::RunStatus(..) => Self::RunStatus(p(), run),
+            Self::ControllerKey => Self::ControllerKey,
+            Self::ControllerTasks => Self::ControllerTasks,
+            Self::ControllerEvent => Self::ControllerEvent,
+            Self::EnrollRequest(_) => Self::EnrollRequest(p()),
+            Self::EnrollResponse(_) => Self::EnrollResponse(p()),
+        }
+    }
 }
 
 /// Why a prefix cannot be used.
@@ -245,33 +288,7 @@ mod tests {
     use super::*;
 
     fn every_topic() -> Vec<Topic> {
-        let pi: PiId = "pi-1".parse().unwrap();
-        let run = RunId::from_parts(1, [1; 10]);
-        let p = || pi.clone();
-        vec![
-            Topic::Status(p()),
-            Topic::Info(p()),
-            Topic::Stats(p()),
-            Topic::Backfill(p()),
-            Topic::Meta(p()),
-            Topic::Settings(p()),
-            Topic::Watch(p()),
-            Topic::Request(Target::Pi(p())),
-            Topic::Request(Target::All),
-            Topic::Request(Target::Tag("camera".parse().unwrap())),
-            Topic::Result(p()),
-            Topic::Execute(p(), run),
-            Topic::Cancel(p(), run),
-            Topic::Report(p(), run),
-            Topic::Output(p(), run),
-            Topic::Ack(p(), run),
-            Topic::RunStatus(p(), run),
-            Topic::ControllerKey,
-            Topic::ControllerTasks,
-            Topic::ControllerEvent,
-            Topic::EnrollRequest(p()),
-            Topic::EnrollResponse(p()),
-        ]
+        Topic::of_each_kind(&"pi-1".parse().unwrap(), RunId::from_parts(1, [1; 10]), &"camera".parse().unwrap())
     }
 
     #[test]

@@ -53,6 +53,7 @@ fn every_golden_message_is_decoded_and_written_again_without_a_difference() {
         ("server-snapshot", round_trip::<ServerMessage>),
         ("server-changes", round_trip::<ServerMessage>),
         ("server-output", round_trip::<ServerMessage>),
+        ("server-unfollowed", round_trip::<ServerMessage>),
         ("server-text", round_trip::<ServerMessage>),
         ("server-ask", round_trip::<ServerMessage>),
         ("server-started", round_trip::<ServerMessage>),
@@ -62,6 +63,7 @@ fn every_golden_message_is_decoded_and_written_again_without_a_difference() {
         ("client-command", round_trip::<ClientMessage>),
         ("client-follow", round_trip::<ClientMessage>),
         ("client-watch", round_trip::<ClientMessage>),
+        ("client-visible", round_trip::<ClientMessage>),
     ];
     for (name, check) in table {
         check(name);

@@ -1,9 +1,15 @@
 //! Who may do what: roles on HTTP and MQTT, sign-in, and the end of sessions.
 
-use std::time::Duration;
+use std::{net::TcpListener, process::Command, time::Duration};
 
-use pistat_protocol::{api::LoginLink, dashboard::Me, task::RunState};
-use pistat_tests::{Feed, Http, Mqtt, PATIENCE, Stack, eventually, mqtt::will};
+use pistat_protocol::{
+    api::LoginLink,
+    dashboard::{ClientMessage, Me},
+    task::RunState,
+};
+use pistat_tests::{
+    Feed, Http, Mqtt, PATIENCE, Process, Stack, eventually, http::rest, mqtt::will, process::run, programs::program,
+};
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties, SubscribeReasonCode};
 use serde_json::{Value, json};
 
@@ -140,9 +146,33 @@ async fn a_sign_in_code_works_once_and_its_session_ends_with_the_logout() {
     let link: LoginLink = stack.http().send("POST", "/api/login-links", None).await.json();
     assert_eq!(anonymous.post("/api/login", json!({"code": link.code})).await.status, 200);
     let said = stack.cli(&["login"]).await;
+    assert!(said.stdout.starts_with(&stack.said.http), "it listens there alone: {said:?}");
     let code = said.stdout.trim().split_once("#login=").expect("a link has a code").1.to_owned();
     assert_eq!(anonymous.post("/api/login", json!({"code": code})).await.status, 200);
     assert_eq!(anonymous.post("/api/login", json!({"code": "guess"})).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_and_commands_that_were_asked_for_on_this_machine_name_the_address_that_others_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, public_url) = (folder.path().join("state"), "https://pis.example.org");
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = Command::new(program("pistat"));
+    command.args(["serve", "--http", &address, "--mqtt", "127.0.0.1:0", "--state"]).arg(&state);
+    command.env_clear().env("PISTAT_HTTP__PUBLIC_URL", public_url).current_dir(folder.path());
+    let mut controller = Process::start("pistat", &mut command);
+    controller.line("how a Pi is added", PATIENCE, |line| line.contains("add a Pi").then_some(())).await;
+    let cli = async |words: &[&str]| {
+        let mut command = Command::new(program("pistat"));
+        command.args(words).args(["--controller-url", &format!("http://{address}"), "--token-file"]);
+        let said = run("pistat", command.arg(state.join("admin.token")).env_clear(), PATIENCE).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        said
+    };
+    let link = cli(&["login"]).await.stdout;
+    assert!(link.starts_with(&format!("{public_url}/#login=")), "{link}");
+    let added = cli(&["agent", "add", "pi-7"]).await.stderr;
+    assert!(added.contains(&format!("pistat-agent --controller-url {public_url} --pi-id pi-7")), "{added}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,6 +184,37 @@ async fn the_feed_checks_who_comes_from_where() {
     assert_eq!(Feed::connect(&stack.anonymous()).await.err(), Some(401));
     assert!(Feed::connect(&browser).await.is_ok());
     assert!(Feed::connect_from(&stack.http(), None).await.is_ok(), "a program has no origin");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_nobody_reads_ends_with_its_account() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let (olga, _) = stack.account("olga", "viewer").await;
+    // More than all buffers on the way take.
+    let run = http.start_run("count", "controller", json!({"last": 1_000_000})).await;
+    http.ended(run, Duration::from_secs(240)).await;
+    let mut feed = Feed::connect_narrow(&olga).await.unwrap();
+    feed.send(&ClientMessage::Follow { run, from: 0 }).await;
+    let mut unread = Vec::new();
+    eventually("nothing more gets through to it", PATIENCE, async || {
+        unread.push(feed.unread_bytes());
+        let last = unread.iter().rev().take(20);
+        let is_stuck = unread.len() >= 20 && last.clone().all(|&bytes| bytes > 0 && Some(&bytes) == unread.last());
+        if is_stuck { Ok(()) } else { Err(format!("{unread:?}")) }
+    })
+    .await;
+    let dashboards = async || {
+        let numbers = http.get("/metrics").await.body;
+        numbers.lines().find_map(|line| line.strip_prefix("pistat_dashboards ").map(str::to_owned))
+    };
+    assert_eq!(dashboards().await.as_deref(), Some("1"));
+    assert!(http.send("DELETE", "/api/accounts/olga", None).await.status < 300);
+    eventually("it has ended", PATIENCE, async || match dashboards().await {
+        Some(number) if number == "0" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,18 +297,26 @@ mod embedded_only {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn removing_or_rotating_an_account_ends_its_sessions_at_once() {
+    async fn removing_rotating_or_demoting_an_account_ends_its_sessions_at_once() {
         let stack = Stack::start().await;
-        for verb in ["remove", "rotate"] {
+        for verb in ["remove", "rotate", "demote"] {
+            let run = stack.http().start_run("drip", "controller", json!({"lines": 10_000})).await;
             let (http, token) = stack.account("olga", "operator").await;
             let cookie = stack.anonymous().post("/api/login", json!({"token": token})).await.cookie.expect("a cookie");
             let browser = stack.anonymous().cookie(&cookie);
             let (mut by_token, mut by_cookie) =
                 (Feed::connect(&http).await.unwrap(), Feed::connect(&browser).await.unwrap());
             let mut mqtt = stack.mqtt("olga", &token).await;
+            let mut followers = Vec::new();
+            for client in [&http, &browser] {
+                let mut pieces = client.follow(run);
+                assert!(pieces.recv().await.is_some(), "the output is followed");
+                followers.push(pieces);
+            }
             let reply = match verb {
                 "remove" => stack.http().send("DELETE", "/api/accounts/olga", None).await,
-                _ => stack.http().send("POST", "/api/accounts/olga/rotate", None).await,
+                "rotate" => stack.http().send("POST", "/api/accounts/olga/rotate", None).await,
+                _ => stack.http().post("/api/accounts/olga/rotate", json!({"role": "viewer"})).await,
             };
             assert!(reply.status < 300, "{verb}: {reply:?}");
             for feed in [&mut by_token, &mut by_cookie] {
@@ -258,15 +327,21 @@ mod embedded_only {
                 .await;
             }
             mqtt.ended().await;
+            for follower in followers {
+                let ended = tokio::time::timeout(PATIENCE, rest(follower)).await;
+                ended.unwrap_or_else(|_| panic!("{verb}: the follower ends"));
+            }
+            assert!(!stack.http().run(run).await.unwrap().state.is_final(), "it was not the run that ended");
             for client in [&http, &browser] {
                 assert_eq!(client.get("/api/me").await.status, 401, "{verb}");
             }
             assert!(Mqtt::connect(stack.said.mqtt, "olga", &token).await.is_err(), "{verb}");
-            if verb == "rotate" {
+            if verb != "remove" {
                 let new = reply.json::<Value>()["token"].as_str().unwrap().to_owned();
                 assert_eq!(stack.anonymous().bearer(&new).get("/api/me").await.status, 200);
             }
             stack.http().send("DELETE", "/api/accounts/olga", None).await;
+            stack.http().send("POST", &format!("/api/runs/{run}/cancel"), None).await;
         }
     }
 

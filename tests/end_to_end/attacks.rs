@@ -11,7 +11,7 @@ use pistat_protocol::{
     status::{Info, Session},
     task::{Ends, Report, RunState},
 };
-use pistat_tests::{Agent, Mosquitto, Mqtt, Stack, agent, catalogue::starts, random::Dice, steadily};
+use pistat_tests::{Agent, Mosquitto, Mqtt, PATIENCE, Stack, agent, catalogue::starts, random::Dice, steadily};
 use tempfile::TempDir;
 
 /// A broker that lets everybody do everything, and an agent that is connected to it.
@@ -283,20 +283,37 @@ async fn a_broker_that_shows_another_key_is_not_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_sees_offline_on_its_own_status_says_online_again() {
+async fn an_agent_that_sees_offline_on_its_own_status_tells_its_session_and_says_online_again() {
     let mut hostile = Hostile::start().await;
     hostile.client.publish("pistat/pi-1/status", "offline", true).await;
-    let mut offline = false;
-    hostile
+    let (mut offline, mut told) = (false, None);
+    let info = hostile
         .client
-        .message("online after offline", |topic, message| {
-            if topic != "pistat/pi-1/status" {
-                return None;
+        .message("its session and online after offline", |topic, message| {
+            if offline && topic == "pistat/pi-1/info" {
+                told = info_of(topic, &message.payload);
             }
-            offline |= &message.payload[..] == b"offline";
-            (offline && &message.payload[..] == b"online").then_some(())
+            let status = (topic == "pistat/pi-1/status").then_some(&message.payload[..]);
+            offline |= status == Some(b"offline");
+            (offline && status == Some(b"online")).then(|| told.take()).flatten()
         })
         .await;
+    assert_eq!(info.session, hostile.info.session);
+    hostile.still_works("after").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_will_that_comes_late_keeps_no_run_from_its_machine() {
+    let broker = Mosquitto::open().await;
+    let url = format!("mqtt://anybody:anything@{}", broker.address());
+    let stack = Stack::builder().broker(&url).start().await;
+    let http = stack.http();
+    let _agent = stack.agent("pi-1").url(&url).online(&http).await;
+    let mut client = Mqtt::connect(broker.address(), "anybody", "anything").await.unwrap();
+    client.publish("pistat/pi-1/status", "offline", true).await;
+    http.event(&["offline"], PATIENCE).await;
+    let run = http.start_run("uptime", "pi-1", serde_json::json!({})).await;
+    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
 }
 
 /// The embedded broker's own rules; those of another are in `external.rs`.

@@ -1,6 +1,7 @@
 //! Every command of the documentation is run as it stands, on a controller with the configuration that ships and one Pi.
 //!
-//! Only what differs from a real house is replaced: the ports, the host's name, `ACCOUNT` (admin) and `TOKEN` (the join token).
+//! Only what differs from a real house is replaced: the ports, the host's name, `ACCOUNT` (admin), `TOKEN` (the join token), what cargo would build once
+//! more, and the size of the simulated fleet.
 
 use std::{
     collections::BTreeSet,
@@ -13,11 +14,14 @@ use std::{
 use pistat_protocol::dashboard::MachineStatus;
 use pistat_tests::{
     Agent, PATIENCE, Process, Stack, eventually,
-    pages::{Block, blocks},
+    pages::{Block, blocks, section},
     process::run,
     programs::program,
 };
 use rustix::process::{Pid, Signal, kill_process_group};
+
+/// How the simulated fleet is started from source.
+const SIMULATOR: &str = "cargo run --release -p pistat-sim --";
 
 /// How long a command that ends may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -64,6 +68,17 @@ async fn the_commands_of_every_other_page() {
     for page in found.iter().filter(|page| !PAGES.contains(&page.as_str())) {
         try_page(page).await;
     }
+}
+
+/// Another place than that would keep the new program, and the old one would come back.
+#[test]
+fn the_upgrade_from_source_replaces_the_program_that_the_unit_starts() {
+    let read = |file: &str| std::fs::read_to_string(repository().join(file)).unwrap();
+    let unit = read("packaging/systemd/pistat.service");
+    let started = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")?.split(' ').next()).unwrap();
+    let page = read("docs/operations.md");
+    let installing = section(&page, "Upgrade").lines().filter(|line| line.starts_with("sudo install "));
+    assert_eq!(installing.collect::<Vec<_>>(), [format!("sudo install target/release/pistat {started}")]);
 }
 
 fn repository() -> PathBuf {
@@ -143,6 +158,10 @@ impl House {
         for host in ["controller-host", "localhost", "127.0.0.1"] {
             text = text.replace(&format!("{host}:8000"), &http);
             text = text.replace(&format!("{host}:1883"), &self.stack.said.mqtt.to_string());
+        }
+        if text.contains(SIMULATOR) {
+            let built = format!("{} --mqtt {}", program("pistat-sim").display(), self.stack.said.mqtt);
+            text = text.replace(SIMULATOR, &built).replace("--machines 1000", "--machines 25");
         }
         text.replace("controller-host", "127.0.0.1")
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pistat_protocol::{api::NewToken, order::JoinToken};
+use pistat_protocol::{api::EnrolmentToken, order::JoinToken};
 use pistat_tests::{Mqtt, PATIENCE, Stack, eventually, fake_agent::Identity, steadily};
 use serde_json::json;
 
@@ -121,7 +121,7 @@ mod embedded_only {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_token_for_one_machine_works_once_and_for_that_machine_only() {
         let stack = Stack::start().await;
-        let token: NewToken = stack.http().post("/api/enrolments", json!({"pi": "pi-7"})).await.json();
+        let token: EnrolmentToken = stack.http().post("/api/enrolments", json!({"pi": "pi-7"})).await.json();
         Identity::enrol(stack.said.mqtt, "pi-8", &token.token).await.expect_err("it is for another");
         Identity::enrol_with(stack.said.mqtt, "pi-7", &token.token, SECRET, None).await.expect("it is for this one");
         Identity::enrol_with(stack.said.mqtt, "pi-7", &token.token, OTHER_SECRET, None).await.expect_err("once");

@@ -1,6 +1,11 @@
 //! Another's broker: a real mosquitto, of which controller and agents are clients. These tests bring their own, whatever the run is about.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use pistat_protocol::{
     api::AcceptedRuns,
@@ -8,9 +13,10 @@ use pistat_protocol::{
     task::RunState,
 };
 use pistat_tests::{
-    Http, Mosquitto, PATIENCE, Stack, agent,
+    Http, Mosquitto, PATIENCE, Process, Stack, agent,
     broker::{CONTROLLER, acl, acl_in, password},
     eventually,
+    pages::{Block, blocks, section},
     process::run,
     programs::program,
     stack::Builder,
@@ -54,7 +60,7 @@ async fn succeeds(http: &Http, pi: &str) {
 
 /// A certificate for this machine, and the authority that signed it.
 async fn certificates(folder: &Path) {
-    let mut command = std::process::Command::new(program("pistat"));
+    let mut command = Command::new(program("pistat"));
     command.args(["tls", "init", "--name", "127.0.0.1", "--name", "localhost", "--dir"]).arg(folder).env_clear();
     let said = run("pistat", &mut command, PATIENCE).await;
     assert_eq!(said.code, 0, "{said:?}");
@@ -461,6 +467,100 @@ async fn home_assistant_with_another_discovery_prefix_is_at_home_on_a_mosquitto(
         ha.message("a birth is answered", |topic, said| (topic == document && !said.retain).then_some(())).await;
     }
     drop(stack);
+}
+
+/// The part of the page, with this broker's address and this folder in the place of its own.
+struct Documented {
+    blocks: Vec<Block>,
+    folder: PathBuf,
+    broker: SocketAddr,
+}
+
+impl Documented {
+    fn read(folder: &Path) -> Self {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/mqtt.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        Self { blocks: blocks(section(&page, "Another broker")), folder: folder.to_owned(), broker: free.unwrap() }
+    }
+
+    /// The blocks of a language that contain this, one after the other.
+    fn text(&self, language: &str, part: &str) -> String {
+        let fitting = self.blocks.iter().filter(|block| block.language == language && block.text.contains(part));
+        let text: String = fitting.map(|block| block.text.as_str()).collect();
+        assert!(!text.is_empty(), "the page has no {language} with {part}");
+        let folder = self.folder.display().to_string();
+        let text = text.replace("broker.lan:8883", &self.broker.to_string());
+        text.replace("/etc/pistat", &folder).replace("/etc/mosquitto", &folder)
+    }
+
+    fn bash(&self, text: &str) -> Command {
+        let programs = ["pistat", "pistat-agent"].map(program);
+        let path = programs.map(|program| program.parent().unwrap().display().to_string()).join(":");
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", text]).current_dir(&self.folder).env_clear();
+        command.env("PATH", format!("{path}:{}", std::env::var("PATH").unwrap())).env("HOME", &self.folder);
+        command
+    }
+
+    /// The broker as the page sets it up; where it listens, with which certificate and as whom is everybody's own.
+    async fn start_broker(&self) -> Process {
+        let users: String = ["pistat-controller", "homeassistant", "grafana", "pi-1"]
+            .map(|user| format!("{user}:its-password\n"))
+            .concat();
+        std::fs::write(self.folder.join("passwd"), users).unwrap();
+        let mut hash = Command::new("mosquitto_passwd");
+        hash.arg("-U").arg(self.folder.join("passwd"));
+        assert_eq!(run("mosquitto_passwd", &mut hash, PATIENCE).await.code, 0);
+        let rules = self.text("sh", "broker-acl");
+        let said = run("pistat broker-acl", &mut self.bash(&rules), PATIENCE).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        let (port, folder) = (self.broker.port(), self.folder.display());
+        let own = format!(
+            "listener {port} 127.0.0.1\ncertfile {folder}/server.pem\nkeyfile {folder}/server-key.pem\nuser root\n"
+        );
+        std::fs::write(self.folder.join("mosquitto.conf"), own + &self.text("conf", "acl_file")).unwrap();
+        let mut command = Command::new("mosquitto");
+        command.env("PATH", format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap()));
+        let process = Process::start("mosquitto", command.arg("-c").arg(self.folder.join("mosquitto.conf")));
+        eventually("mosquitto listens", PATIENCE, async || TcpStream::connect(self.broker).await.map(drop)).await;
+        process
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_the_documentation_says_of_another_broker_works_on_a_mosquitto() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path()).await;
+    let page = Documented::read(folder.path());
+    let _mosquitto = page.start_broker().await;
+    let stack = Stack::builder().config(&page.text("toml", "[mqtt")).start().await;
+    let http = stack.http();
+    let agent = page.text("sh", "pistat-agent ").replace("--token TOKEN", &format!("--token {}", stack.join_token()));
+    let _agent =
+        Process::start("the page's agent", page.bash(&agent).env("PISTAT_AGENT_STATE", folder.path().join("agent")));
+    eventually("the page's machine is online", PATIENCE, async || {
+        let machine = http.machine("pi-1").await?;
+        if machine.status == MachineStatus::Online { Ok(()) } else { Err(format!("{machine:?}")) }
+    })
+    .await;
+    succeeds(&http, "pi-1").await;
+    let mut ask = Command::new("mosquitto_pub");
+    ask.args(["-h", "127.0.0.1", "-p", &page.broker.port().to_string(), "-u", "homeassistant", "-P", "its-password"]);
+    ask.arg("--cafile").arg(folder.path().join("ca.pem")).args([
+        "-t",
+        "pistat/pi-1/task/request",
+        "-q",
+        "1",
+        "-m",
+        "uptime",
+    ]);
+    assert_eq!(run("mosquitto_pub", &mut ask, PATIENCE).await.code, 0);
+    eventually("a request over MQTT runs as the page says", PATIENCE, async || {
+        let runs: Vec<Run> = http.get("/api/runs").await.json();
+        if runs.iter().any(|run| run.requested_by == "mqtt") { Ok(()) } else { Err(format!("{runs:?}")) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

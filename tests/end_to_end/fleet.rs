@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use pistat_protocol::{
     api::AcceptedRuns,
-    dashboard::{Change, Group, Run, ServerMessage},
+    dashboard::{Change, ClientMessage, Group, Run, ServerMessage},
     task::RunState,
 };
 use pistat_tests::{PATIENCE, Stack, eventually};
@@ -127,6 +127,7 @@ async fn a_rolling_group_stops_after_failures_and_a_canary_goes_first() {
     })
     .await;
     assert_eq!(stopped.states.get(&RunState::Failed), Some(&1), "{stopped:?}");
+    assert!(stopped.options.canary && stopped.options.stop_after == Some(1), "{stopped:?}");
     for run in &accepted.runs[1..] {
         let run = http.ended(*run, PATIENCE).await;
         assert!(run.started_at.is_none(), "{run:?}");
@@ -181,4 +182,37 @@ async fn a_dashboard_opened_late_gets_a_snapshot_of_everything() {
     };
     assert_eq!((machines.len(), groups.len()), (31, 1));
     assert!(runs.len() >= 31 && !events.is_empty() && !tasks.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dashboard_in_a_hidden_tab_is_told_less_and_everything_anew_when_it_is_seen_again() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let (mut seen, mut hidden) = (stack.feed().await, stack.feed().await);
+    hidden.send(&ClientMessage::Visible { visible: false }).await;
+    hidden.send(&ClientMessage::Ping { id: 7 }).await;
+    hidden.until("it is hidden", |message| matches!(message, ServerMessage::Pong { id: 7 }).then_some(())).await;
+    let often = http.send("PATCH", "/api/pis/controller", Some(json!({"interval": 0.2}))).await;
+    assert_eq!(often.status, 200, "{}", often.body);
+    let is_sample = |change: &Change| matches!(change, Change::Stats { .. });
+    for _ in 0..10 {
+        seen.change("a sample", |change| is_sample(change).then_some(())).await;
+    }
+    http.send("PATCH", "/api/pis/controller", Some(json!({"label": "Attic"}))).await;
+    let mut samples = 0;
+    hidden
+        .change("the new label", |change| {
+            samples += usize::from(is_sample(change));
+            matches!(change, Change::Machine { machine } if machine.label == "Attic").then_some(())
+        })
+        .await;
+    // One may have been due.
+    assert!(samples <= 2, "{samples}");
+    hidden.send(&ClientMessage::Visible { visible: true }).await;
+    let label = hidden.until("a snapshot", |message| match message {
+        ServerMessage::Snapshot { machines, .. } => Some(machines[0].label.clone()),
+        _ => None,
+    });
+    assert_eq!(label.await, "Attic");
+    hidden.change("a sample", |change| is_sample(change).then_some(())).await;
 }

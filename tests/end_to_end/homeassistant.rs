@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pistat_protocol::status::ExecutionPolicy;
+use pistat_protocol::{stats::Power, status::ExecutionPolicy};
 use pistat_tests::{
     FakeAgent, PATIENCE, Process, Stack, eventually,
     mosquitto::Login,
@@ -135,6 +135,42 @@ async fn tasks_without_arguments_are_buttons_where_they_may_run() {
     stack.http().send("PATCH", "/api/pis/pi-1", Some(json!({"tags": ["camera"]}))).await;
     newest(&subscriber, DOCUMENT, "a tag brings its buttons", |document| has(document, "task_cameras_only")).await;
     serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_problems_are_announced_once_and_stay_whatever_the_power_does() {
+    let stack = Stack::start().await;
+    let login = operator(&stack).await;
+    let (subscriber, samples) = (login.subscribe("homeassistant/#"), login.subscribe("pistat/pi-1/stats"));
+    let mut agent = machine(&stack, "pi-1", &["cpu_percent", "power"]).await;
+    let announced = |document: &Value| has(document, "undervoltage");
+    newest(&subscriber, DOCUMENT, "a machine that knows of its power is announced so", announced).await;
+    agent.sample_with_power(1.0, Some(Power::from_throttled(0x50005))).await;
+    let all = |document: &Value| has(document, "throttled") && has(document, "throttled_since_boot");
+    let document = newest(&subscriber, DOCUMENT, "what its samples tell is announced, too", all).await;
+    for key in ["undervoltage", "throttled", "frequency_capped", "temperature_limited", "undervoltage_since_boot"] {
+        let problem = &document["cmps"][key];
+        let (kind, class) = (&problem["p"], &problem["device_class"]);
+        assert_eq!((kind, class), (&json!("binary_sensor"), &json!("problem")), "{key}: {problem}");
+        // What a sample leaves out is unknown: neither good nor bad.
+        let template = problem["value_template"].as_str();
+        assert!(template.is_some_and(|text| text.contains("'None' if v is not defined")), "{problem}");
+    }
+    assert_eq!(document["state_topic"], "pistat/pi-1/stats");
+    stack.http().event(&["under-voltage detected", "0x50005"], PATIENCE).await;
+    agent.sample_with_power(2.0, Some(Power::from_throttled(0x50000))).await;
+    stack.http().event(&["under-voltage is over"], PATIENCE).await;
+    agent.sample_with_power(3.0, None).await;
+    let flags = async |cpu: f64| {
+        let sample = newest(&samples, "pistat/pi-1/stats", "the sample", |sample| sample["cpu_percent"] == cpu).await;
+        sample["power"]["undervoltage"].clone()
+    };
+    assert_eq!(flags(3.0).await, Value::Null);
+    let heard = heard(&samples, "pistat/pi-1/stats");
+    let told: Vec<_> = heard.iter().map(|sample| &sample["power"]["undervoltage"]).collect();
+    assert!(told.ends_with(&[&json!(true), &json!(false), &Value::Null]), "{told:?}");
+    let after = newest(&subscriber, DOCUMENT, "it is still announced", announced).await;
+    assert_eq!(after["cmps"], document["cmps"], "nothing is taken back when a sample is silent");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,11 @@
 //!
 //! `packaging/test-install` runs the whole command as root in a system made for it; here it goes as far as it can without being root.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+    path::Path,
+    process::Command,
+};
 
 use pistat_protocol::{
     api::Installation,
@@ -96,6 +100,7 @@ async fn the_script_is_vouched_for_and_vouches_for_every_agent() {
     assert_eq!((script.status, &*script.content_type), (200, "text/x-shellscript; charset=utf-8"));
     let told: Installation = stack.http().get("/api/installation").await.json();
     assert_eq!(told.script_sha256, hex(&sha256(script.body.as_bytes())));
+    assert_eq!(told.controller_url, stack.said.http, "it listens there alone");
     for target in &TARGETS[..3] {
         assert!(told.architectures.iter().any(|name| name == target), "{told:?}");
         let sum = hex(&sha256(format!("an agent for {target}\n").as_bytes()));
@@ -155,4 +160,118 @@ async fn the_script_says_what_it_needs_before_it_changes_anything() {
         let told = shell(folder.path(), &format!("sh install.sh --controller-url {url} --pi-id pi-1 </dev/null")).await;
         assert!(told.code == 77 && told.stderr.contains("sudo"), "{told:?}");
     }
+}
+
+/// The functions of the script, with these lines after them.
+async fn with_the_functions(folder: &Path, lines: &str) -> Finished {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/install.sh");
+    let script = std::fs::read_to_string(script).unwrap();
+    let functions = script.trim_end().strip_suffix("\nmain \"$@\"").expect("the script ends with its call");
+    std::fs::write(folder.join("functions.sh"), functions).unwrap();
+    shell(folder, &format!(". ./functions.sh\ntemporary=$PWD\n{lines}")).await
+}
+
+#[tokio::test]
+async fn the_agent_is_one_for_the_programs_of_a_machine_and_not_for_its_kernel() {
+    let folder = tempfile::tempdir().unwrap();
+    for (kernel, bits, expected) in [
+        ("aarch64", "64", "aarch64"),
+        ("aarch64", "32", "armv7 armv6"),
+        ("armv6l", "32", "armv6"),
+        ("x86_64", "64", "x86_64"),
+        ("x86_64", "32", ""),
+        ("riscv64", "64", ""),
+    ] {
+        let told = format!("uname() {{ echo {kernel}; }}\ngetconf() {{ echo {bits}; }}\narchitectures");
+        let told = with_the_functions(folder.path(), &told).await;
+        assert_eq!((&*told.stdout, told.code), (expected, if expected.is_empty() { 69 } else { 0 }), "{told:?}");
+        // Where getconf is missing, dpkg knows.
+        let architecture = if bits == "32" { "armhf" } else { "arm64" };
+        let stubs = format!(
+            "uname() {{ echo {kernel}; }}\nhave() {{ false; }}\ndpkg() {{ echo {architecture}; }}\narchitectures"
+        );
+        assert_eq!(with_the_functions(folder.path(), &stubs).await.stdout, expected, "{kernel} {bits}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_written_whole_is_not_put_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("target"), "old").unwrap();
+    std::fs::write(folder.path().join("fetched"), "the whole program").unwrap();
+    for full_disk in ["cp() { head -c 3 \"$1\" >\"$2\"; }", "cat() { head -c 3; false; }", "mv() { false; }"] {
+        let put = format!("{full_disk}\nput \"$PWD/target\" 755 <fetched || true");
+        let told = with_the_functions(folder.path(), &put).await;
+        assert!(told.code == 73 && told.stderr.contains("cannot be written"), "{full_disk}: {told:?}");
+        assert_eq!(std::fs::read_to_string(folder.path().join("target")).unwrap(), "old", "{full_disk}");
+        assert!(!folder.path().join("target.new").exists(), "{full_disk}");
+    }
+    let told = with_the_functions(folder.path(), "put \"$PWD/target\" 755 <fetched || true").await;
+    assert_eq!((told.code, &*told.stderr), (0, ""));
+    assert_eq!(std::fs::read_to_string(folder.path().join("target")).unwrap(), "the whole program");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_let_in_is_told_and_nothing_of_the_token_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = "has_systemd() { false; }\nchown() { :; }\nstate=$PWD/state token=secret\n\
+        as_agent() { said=$1; shift; echo \"no connection: $*\" >\"$said\"; return 75; }\nenroll";
+    let told = with_the_functions(folder.path(), lines).await;
+    assert_eq!(told.code, 75, "{told:?}");
+    assert!(told.stderr.contains("no connection: enroll --state"), "the agent is asked to enrol and to end: {told:?}");
+}
+
+#[tokio::test]
+async fn removing_leaves_nothing_of_the_agent_and_the_rest_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |path: &str| folder.path().join("machine").join(path);
+    for path in [
+        "etc/pistat/agent.toml",
+        "etc/pistat/ca.pem",
+        "etc/pistat/join.token",
+        "etc/pistat/runner.toml",
+        "units/pistat-agent.service",
+        "units/pistat-agent.service.d/override.conf",
+        "units/pistat-runner.socket.d/override.conf",
+        "units/pistat-runner@.service",
+        "units/others.service",
+        "state/credential.json",
+        "runner/controller.json",
+        "run/socket",
+        "bin/pistat-agent",
+    ] {
+        std::fs::create_dir_all(of(path).parent().unwrap()).unwrap();
+        std::fs::write(of(path), "x").unwrap();
+    }
+    let lines = "has_systemd() { false; }\nis_packaged() { false; }\nid() { false; }\ncd machine\n\
+        config=$PWD/etc/pistat/agent.toml units=$PWD/units state=$PWD/state program=$PWD/bin/pistat-agent\n\
+        runner_state=$PWD/runner runner_sockets=$PWD/run\nremove >&2\nfind . -type f; find etc";
+    let told = with_the_functions(folder.path(), lines).await;
+    assert_eq!((&*told.stdout, told.code), ("./units/others.service\netc", 0), "{told:?}");
+}
+
+/// What systemd hears until this word.
+fn hear_until(systemd: &UnixDatagram, word: &str) {
+    let mut buffer = [0; 512];
+    loop {
+        let length = systemd.recv(&mut buffer).unwrap_or_else(|error| panic!("{word}: {error}"));
+        if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == word) {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_hears_that_the_controller_is_ready_that_its_hub_lives_and_that_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&socket).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let builder = Stack::builder().environment("NOTIFY_SOCKET", socket.to_str().unwrap());
+    let mut stack = builder.environment("WATCHDOG_USEC", "400000").start().await;
+    for word in ["READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"] {
+        hear_until(&systemd, word);
+    }
+    assert_eq!(stack.stop().await, 0);
+    hear_until(&systemd, "STOPPING=1");
 }

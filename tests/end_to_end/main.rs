@@ -21,6 +21,8 @@ mod promises;
 mod proxies;
 mod refusals;
 mod requests;
+mod restore;
 mod sessions;
 mod soak;
+mod strangers;
 mod survival;

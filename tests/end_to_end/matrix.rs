@@ -80,7 +80,7 @@ const COMMANDS: [(&str, &str, usize); 16] = [
 ];
 
 /// The browser's messages; all but commands only look.
-const LOOKING: [&str; 7] = ["Ping", "Watch", "Follow", "Unfollow", "Command", "Confirm", "Complete"];
+const LOOKING: [&str; 8] = ["Ping", "Watch", "Visible", "Follow", "Unfollow", "Command", "Confirm", "Complete"];
 
 /// The routes that the controller describes, which are those that it has: both come from one table.
 fn described(document: &Value) -> BTreeMap<(String, String), usize> {

@@ -235,3 +235,38 @@ async fn a_follower_that_does_not_read_slows_nothing() {
     let run = http.ended(run, LONG).await;
     assert_eq!((run.state, run.dropped_bytes), (RunState::Succeeded, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_follows_too_many_runs_is_told_which_it_follows_no_longer() {
+    use pistat_protocol::dashboard::{ClientMessage, MAX_FOLLOWED, ServerMessage};
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut feed = stack.feed().await;
+    let ended = http.start_run("uptime", "controller", json!({})).await;
+    http.ended(ended, PATIENCE).await;
+    // To its end: it takes no place from those that are open.
+    assert!(!feed.output(ended).await.is_empty());
+    // These wait for a machine that is not there.
+    let mut agent = stack.agent("pi-1").online(&http).await;
+    agent.stop().await;
+    agent.offline(&http).await;
+    let mut open = Vec::new();
+    for _ in 0..=MAX_FOLLOWED {
+        open.push(http.start_run("uptime", "pi-1", json!({})).await);
+    }
+    for run in &open {
+        feed.send(&ClientMessage::Follow { run: *run, from: 0 }).await;
+    }
+    feed.send(&ClientMessage::Ping { id: 7 }).await;
+    let mut dropped = Vec::new();
+    feed.until("all of it was read", |message| match message {
+        ServerMessage::Unfollowed { run, reason } => {
+            dropped.push((*run, reason.clone()));
+            None
+        }
+        ServerMessage::Pong { id: 7 } => Some(()),
+        _ => None,
+    })
+    .await;
+    assert_eq!(dropped, [(open[0], format!("{MAX_FOLLOWED} other runs are followed since"))]);
+}

@@ -204,6 +204,8 @@ async fn the_interval_flag_sets_the_cadence_and_the_controller_can_change_it() {
     let _agent = stack.agent("pi-1").flag("--interval", "0.2").online(&http).await;
     let interval = || async { http.machine("pi-1").await.unwrap().info.unwrap().interval_seconds };
     assert!((interval().await - 0.2).abs() < 1e-9);
+    let mut feed = stack.feed().await;
+    spaced(&mut feed, 0.1..1.0).await;
     let changed = http.send("PATCH", "/api/pis/pi-1", Some(json!({"interval": 2.5}))).await;
     assert_eq!(changed.status, 200, "{changed:?}");
     eventually("the agent measures every 2.5 s", PATIENCE, async || {
@@ -211,10 +213,31 @@ async fn the_interval_flag_sets_the_cadence_and_the_controller_can_change_it() {
         if (now - 2.5).abs() < 1e-9 { Ok(()) } else { Err(format!("{now}")) }
     })
     .await;
+    spaced(&mut feed, 2.0..4.0).await;
     http.send("PATCH", "/api/pis/pi-1", Some(json!({"interval": null}))).await;
     eventually("the agent measures at its own cadence again", PATIENCE, async || {
         let now = interval().await;
         if (now - 0.2).abs() < 1e-9 { Ok(()) } else { Err(format!("{now}")) }
+    })
+    .await;
+    spaced(&mut feed, 0.1..1.0).await;
+}
+
+/// Waits for three samples in a row of pi-1 that are so many seconds apart, by the times that they carry.
+async fn spaced(feed: &mut pistat_tests::Feed, seconds: std::ops::Range<f64>) {
+    let mut row: Vec<(u64, f64)> = Vec::new();
+    feed.change(&format!("samples {seconds:?} seconds apart"), |change| {
+        let Change::Stats { pi, stats } = change else { return None };
+        if pi.as_str() != "pi-1" {
+            return None;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of this century fit")]
+        let next = (stats.seq, stats.time.unix_milliseconds() as f64 / 1000.0);
+        if row.last().is_some_and(|last| next.0 != last.0 + 1 || !seconds.contains(&(next.1 - last.1))) {
+            row.clear();
+        }
+        row.push(next);
+        (row.len() == 3).then_some(())
     })
     .await;
 }

@@ -1,10 +1,10 @@
 //! What goes wrong gets one sentence that says what is wrong and what to do, and the right exit code. Nothing is lost.
 
-use std::{net::TcpListener, path::Path, process::Command, time::Duration};
+use std::{ffi::OsStr, net::TcpListener, os::unix::ffi::OsStrExt, path::Path, process::Command};
 
-use pistat_protocol::{dashboard::Run, task::RunState};
+use pistat_protocol::{api::AcceptedRuns, dashboard::Run, task::RunState};
 use pistat_tests::{
-    PATIENCE, Stack,
+    PATIENCE, Stack, eventually,
     process::{Finished, run},
     programs::program,
 };
@@ -95,7 +95,7 @@ async fn an_offline_agent_gets_its_run_when_it_is_back_or_the_run_expires_or_is_
     assert_eq!(refused.status, 409);
     assert!(refused.detail.contains("offline"), "{}", refused.detail);
     let body = json!({"task": "mark", "target": "pi-1", "expires": "1s", "args": {"key": "expired"}});
-    let expires: pistat_protocol::api::AcceptedRuns = http.post("/api/runs", body).await.json();
+    let expires: AcceptedRuns = http.post("/api/runs", body).await.json();
     let expired = http.ended(expires.runs[0], PATIENCE).await;
     assert_eq!(expired.state, RunState::Expired);
     agent.restart();
@@ -162,6 +162,14 @@ async fn an_unreadable_configuration_is_refused_with_every_problem_at_its_line()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_is_no_text_is_nobodys_business() {
+    let mut command = Command::new(program("pistat"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("ODD", OsStr::from_bytes(b"\xff"));
+    command.args(["serve", "--config", "/nonexistent/pistat.toml"]);
+    is_told(&run("pistat", &mut command, PATIENCE).await, USAGE, &["/nonexistent/pistat.toml"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_state_folder_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = folder.path().join("tasks.toml");
@@ -174,43 +182,89 @@ async fn a_state_folder_that_cannot_be_used_is_named() {
     is_told(&said, IO_ERROR, &["file/state"]);
 }
 
-/// `RLIMIT_FSIZE` stands for the full disk: writes beyond it fail (and the signal that comes with them is ignored by the shell's children).
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_state_disk_refuses_new_runs_with_a_sentence_and_loses_nothing() {
-    let script = "trap '' XFSZ; ulimit -f 400; exec \"$@\"";
+async fn a_certificate_that_cannot_be_used_is_a_mistake_of_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let init = ["tls", "init", "--name", "localhost", "--dir"];
+    for pair in ["one", "other"] {
+        assert_eq!(controller(folder.path(), &[&init[..], &[pair]].concat()).await.code, 0);
+    }
+    for section in ["http.tls", "mqtt.tls"] {
+        let text = format!("[{section}]\ncert = \"one/server.pem\"\nkey = \"other/server-key.pem\"\n");
+        std::fs::write(path("pistat.toml"), text).unwrap();
+        for verb in ["serve", "check"] {
+            let said = controller(folder.path(), &[verb, "--config", "pistat.toml", "--state", "state"]).await;
+            assert_eq!(said.code, USAGE, "{verb}: {said:?}");
+            let all = format!("{}{}", said.stdout, said.stderr);
+            assert!(all.contains("pistat.toml:2") && all.contains("server-key.pem"), "{verb}: {all}");
+        }
+    }
+    std::fs::create_dir(path("state")).unwrap();
+    std::fs::write(path("state/broker"), "").unwrap();
+    let words = ["serve", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--state", "state"];
+    is_told(&controller(folder.path(), &words).await, IO_ERROR, &["state/broker"]);
+}
+
+/// Whether a process with exactly these words runs.
+fn runs_somewhere(words: &[&str]) -> bool {
+    let cmdline = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read(entry.ok()?.path().join("cmdline")).ok();
+    let sought: Vec<u8> = words.iter().flat_map(|word| word.bytes().chain([0])).collect();
+    std::fs::read_dir("/proc").unwrap().filter_map(cmdline).any(|cmdline| cmdline == sought)
+}
+
+/// A soft `RLIMIT_FSIZE` stands for the full disk: writes beyond it fail (and the signal that comes with them is ignored by the shell's children).
+/// Lifting it makes room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_state_disk_refuses_new_runs_still_cancels_and_loses_nothing() {
+    let script = "trap '' XFSZ; ulimit -S -f 400; exec \"$@\"";
     let mut stack = Stack::builder().wrapped_in(&["bash", "-c", script, "limited"]).start().await;
     let http = stack.http();
     let kept = http.start_run("echo", "controller", json!({"text": "kept"})).await;
     assert_eq!(http.ended(kept, PATIENCE).await.state, RunState::Succeeded);
-    let mut accepted = vec![kept];
-    let mut refusal = None;
-    for _ in 0..400 {
+    // Nobody else sleeps for so long.
+    let seconds = format!("3000.{}1", std::process::id());
+    let runaway = http.start_run("pause", "controller", json!({"seconds": seconds.parse::<f64>().unwrap()})).await;
+    eventually("the runaway task runs", PATIENCE, async || {
+        let run = http.run(runaway).await?;
+        let runs = run.state == RunState::Running && runs_somewhere(&["sleep", &seconds]);
+        if runs { Ok(()) } else { Err(format!("{run:?}")) }
+    })
+    .await;
+    let mut accepted = Vec::new();
+    let refusal = eventually("a full disk refuses new runs", PATIENCE, async || {
         let reply = http.ask_run("flood", "controller", json!({"mebibytes": 1})).await;
-        if reply.status == 202 {
-            accepted.push(reply.json::<pistat_protocol::api::AcceptedRuns>().runs[0])
-        } else {
-            refusal = Some(reply);
-            break;
+        if reply.status != 202 {
+            return Ok(reply.problem());
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        if stack.process().ended().is_some() {
-            break;
-        }
+        accepted.extend(reply.json::<AcceptedRuns>().runs);
+        Err(format!("{} accepted", accepted.len()))
+    })
+    .await;
+    assert!(refusal.status == 503 && refusal.detail.contains("free space"), "{refusal:?}");
+    assert!(!accepted.is_empty(), "some were accepted before");
+    // It is told as what it is, and it works.
+    let told = http.post(&format!("/api/runs/{runaway}/cancel"), json!({})).await.problem();
+    assert!(told.status == 503 && told.detail.contains("in force") && told.detail.contains("free space"), "{told:?}");
+    eventually("the runaway task is gone", PATIENCE, async || {
+        if runs_somewhere(&["sleep", &seconds]) { Err("it sleeps on") } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(http.get("/healthz").await.status, 200);
+    assert!(stack.process().ended().is_none(), "the controller stays");
+    let pid = rustix::process::Pid::from_raw(stack.process().id().cast_signed());
+    let room = rustix::process::Rlimit { current: None, maximum: None };
+    rustix::process::prlimit(pid, rustix::process::Resource::Fsize, room).unwrap();
+    assert_eq!(http.ended(runaway, PATIENCE).await.state, RunState::Cancelled);
+    for run in &accepted {
+        let run = http.ended(*run, PATIENCE).await;
+        assert_eq!(run.state, RunState::Succeeded, "{run:?}");
     }
-    if let Some(code) = stack.process().ended() {
-        // Ending is honest too, if it says why.
-        let said = stack.process().stderr().join("\n");
-        assert!(code.code().is_some_and(|code| code != 0) && !said.contains("panicked"), "{code:?}: {said}");
-    } else {
-        let problem = refusal.expect("a full disk refuses new runs").problem();
-        assert!(problem.status >= 500, "{problem:?}");
-        stack.stop().await;
-    }
-    // With room again, everything that was accepted is there.
+    http.start_run("echo", "controller", json!({"text": "there is room"})).await;
+    stack.stop().await;
     let mut again = Stack::builder().state(&stack.state()).start().await;
-    for run in accepted {
-        let run = again.http().run(run).await.unwrap();
-        assert!(run.id == kept || !run.requested_by.is_empty(), "{run:?}");
+    for run in accepted.into_iter().chain([runaway]) {
+        assert!(again.http().run(run).await.unwrap().state.is_final());
     }
     assert_eq!(again.http().output(kept).await, "kept\n");
     again.stop().await;
@@ -271,6 +325,21 @@ async fn an_agent_with_a_wrong_command_line_exits_64() {
     }
     let mut agent = stack.agent("not a pi").start();
     assert_eq!(agent.process().exit_code(PATIENCE).await, USAGE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_flags_win_over_its_environment_for_the_token_and_its_file_too() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let file = stack.folder().join("a.token");
+    std::fs::write(&file, stack.join_token()).unwrap();
+    let with_file = |pi: &str| stack.agent(pi).flag("--token-file", file.to_str().unwrap());
+    let variable = ["env", "PISTAT_AGENT_TOKEN=nonsense"];
+    let _one = with_file("pi-1").token(None).wrapped_in(&variable).online(&http).await;
+    let variable = ["env", "PISTAT_AGENT_TOKEN_FILE=/nonexistent"];
+    let _two = stack.agent("pi-2").wrapped_in(&variable).online(&http).await;
+    let mut both = with_file("pi-3").start();
+    assert_eq!(both.process().exit_code(PATIENCE).await, USAGE);
 }
 
 #[tokio::test(flavor = "multi_thread")]

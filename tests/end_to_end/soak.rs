@@ -21,7 +21,7 @@ use pistat_sim::{Churn, Counts, Dice, Fleet, Plan, Roll};
 use pistat_tests::{Clock, Http, PATIENCE, Stack, eventually};
 use serde_json::json;
 
-use crate::chaos::retained;
+use crate::chaos::{RETAINED_RUNS, retained};
 
 const DAYS: u64 = 7;
 
@@ -30,14 +30,12 @@ const DAY_SECONDS: i64 = 86_400;
 /// How long everything may take to settle at the end.
 const SETTLE: Duration = Duration::from_secs(120);
 
-/// The newest runs of a machine whose status and output stay retained (the contract's section 3).
-const RETAINED_RUNS: usize = 20;
-
 /// Old runs are deleted by the hour, and after so many changes of the register: that many runs may be there besides.
 const RUNS_BESIDES: usize = 5_000;
 
 /// What a form of the soak is made of.
 struct Form {
+    is_full: bool,
     machines: usize,
     interval: Duration,
     runs: u64,
@@ -53,6 +51,7 @@ impl Form {
     fn chosen() -> Self {
         if std::env::var("PISTAT_SOAK").is_ok_and(|form| form == "full") {
             return Self {
+                is_full: true,
                 machines: 200,
                 interval: Duration::from_millis(100),
                 runs: 100_000,
@@ -64,6 +63,7 @@ impl Form {
             };
         }
         Self {
+            is_full: false,
             machines: 10,
             interval: Duration::from_millis(100),
             runs: 210,
@@ -94,6 +94,7 @@ async fn a_week_leaves_nothing_behind() {
     let form = Form::chosen();
     let mut dice = Dice::new();
     let clock = Clock::find();
+    assert!(clock.is_there() || !form.is_full, "without a clock that jumps there is no week: libfaketime is missing");
     let mut stack = clock.wrap(Stack::builder().embedded()).start().await;
     let http = stack.http();
     let token = stack.join_token().parse().unwrap();
@@ -119,7 +120,10 @@ async fn a_week_leaves_nothing_behind() {
 
     flat("memory", &form, &days, |day| day.memory);
     flat("the state folder", &form, &days, |day| day.files);
-    kept_as_configured(&http).await;
+    let newest = kept_as_configured(&http).await;
+    // The last day's runs were accepted six days ahead.
+    let ahead = DAY_SECONDS * i64::try_from(DAYS - 1).unwrap();
+    assert!(!clock.is_there() || clock.told(newest.created_at, ahead), "the clock has not jumped: {newest:?}");
     only_the_newest_is_retained(&stack, &form).await;
     browser.abort();
     let ledger = fleet.stop().await;
@@ -266,18 +270,20 @@ fn flat(what: &str, form: &Form, days: &[Day], of: impl Fn(&Day) -> u64) {
     assert!(early > 0 && late <= limit, "{what} grew from {early} to {late} bytes: {days:?}");
 }
 
-/// The register holds what its configuration lets it keep, and a little besides.
-async fn kept_as_configured(http: &Http) {
+/// The register holds what its configuration lets it keep, and a little besides; the newest of it.
+async fn kept_as_configured(http: &Http) -> Run {
     const KEPT: usize = 10_000;
-    let (mut count, mut path) = (0, "/api/runs?limit=500".to_owned());
+    let (mut newest, mut count, mut path) = (None, 0, "/api/runs?limit=500".to_owned());
     loop {
         let page: Vec<Run> = http.get(&path).await.json();
         let Some(last) = page.last() else { break };
         path = format!("/api/runs?limit=500&before={}", last.id);
         count += page.len();
+        newest = newest.or(page.into_iter().next());
     }
     assert!(count > 0 && count <= KEPT + RUNS_BESIDES, "{count} runs are kept");
     println!("{count} runs are kept");
+    newest.expect("runs are kept")
 }
 
 async fn only_the_newest_is_retained(stack: &Stack, form: &Form) {

@@ -413,3 +413,55 @@ async fn a_run_is_lost_only_when_its_agent_came_back_without_it() {
     let _agent = identity.connect().await;
     assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Lost);
 }
+
+/// Accounts are the embedded broker's, and so are the sessions that it keeps: another is not restarted with the controller.
+mod embedded_only {
+    use pistat_tests::Mqtt;
+
+    use super::*;
+
+    const CONFIG: &str = "[[account]]\nname = 'home'\npublish = ['home/#']\nsubscribe = ['home/#']\n";
+
+    async fn connect(address: std::net::SocketAddr, token: &str) -> Result<Mqtt, String> {
+        Mqtt::connect_with(address, "home", token, |options| {
+            options.set_client_id("home".into()).set_clean_start(false).set_session_expiry_interval(Some(3600));
+        })
+        .await
+    }
+
+    /// Asks until it is let in; nobody who knocks while the controller starts is told that he is unknown.
+    async fn knock(address: std::net::SocketAddr, token: &str) -> Mqtt {
+        eventually("it is let in", PATIENCE, async || match connect(address, token).await {
+            Err(code) if code.contains("BadUserNamePassword") => panic!("a good account was refused: {code}"),
+            result => result,
+        })
+        .await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_accounts_session_and_what_waits_for_it_outlive_the_controller() {
+        let mut stack = Stack::builder().config(CONFIG).start().await;
+        let (_, token) = stack.account("home", "viewer").await;
+        connect(stack.said.mqtt, &token).await.unwrap().granted(&["home/#"]).await;
+        for round in 0..2 {
+            let text = format!("said while it was away {round}");
+            stack.mqtt("home", &token).await.publish("home/light", text.clone(), false).await;
+            if round == 0 {
+                assert_eq!(stack.stop().await, 0);
+            } else {
+                let file = stack.state().join("broker").join("retained.log");
+                eventually("it is on the disk", PATIENCE, async || {
+                    let bytes = std::fs::read(&file).unwrap_or_default();
+                    let is_there = bytes.windows(text.len()).any(|window| window == text.as_bytes());
+                    if is_there { Ok(()) } else { Err("it is not") }
+                })
+                .await;
+                stack.kill();
+            }
+            let (address, token) = (stack.said.mqtt, token.as_str());
+            let ((), mut home) = tokio::join!(stack.restart(), knock(address, token));
+            let heard = home.message(&text, |topic, publish| (topic == "home/light").then(|| publish.payload.clone()));
+            assert_eq!(heard.await, text);
+        }
+    }
+}

@@ -4,6 +4,7 @@ Started by `run`, which gives the path of `hass`. Everything is real: programs, 
 Each check waits for what must come, with a deadline; the first that does not come ends the run with exit code 1.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -244,6 +245,66 @@ def button(fleet, ha):
     eventually("its end is an event", told)
 
 
+class Board:
+    """A simulated machine whose power the test decides: it enrols as any other, says what it is once, and then only samples."""
+
+    PI = "pi-2"
+
+    def __init__(self, fleet):
+        self.fleet, self.secret, self.seq = fleet, "a-secret-of-the-test", 0
+        # Home Assistant installed this client for its own MQTT integration.
+        from paho.mqtt import MQTTException, publish
+
+        self.publish, self.refused = publish, MQTTException
+        self.join()
+        info = {"label": "Power Pi", "agent_version": "test", "boot_id": "boot-1", "session": "0" * 32, "execution_policy": "never",
+                "runner": False, "interval_seconds": 3600, "capabilities": ["cpu_percent", "power"], "known_runs": []}
+        eventually("a simulated machine is enrolled", lambda: self.say(("info", json.dumps(info), True), ("status", "online", True)))
+
+    def send(self, messages, client, password):
+        """Gives whether the broker let it in."""
+        try:
+            self.publish.multiple(messages, hostname="127.0.0.1", port=self.fleet.mqtt_port, client_id=client,
+                                  auth={"username": self.PI, "password": password})
+            return True
+        except self.refused as error:
+            raise Problem(f"the broker says {error}") from error
+
+    def join(self):
+        request = {"secret_sha256": hashlib.sha256(self.secret.encode()).hexdigest(), "nonce": "a-nonce-of-the-test"}
+        message = {"topic": f"$pistat/enroll/{self.PI}/request", "payload": json.dumps(request), "qos": 1}
+        eventually("a simulated machine may ask to join", lambda: self.send([message], f"join-{self.PI}", self.fleet.join))
+
+    def say(self, *words):
+        messages = [{"topic": f"pistat/{self.PI}/{topic}", "payload": payload, "qos": 1, "retain": retain} for topic, payload, retain in words]
+        return self.send(messages, self.PI, self.secret)
+
+    def sample(self, power):
+        self.seq += 1
+        sample = {"time": "2026-11-22T12:00:00.000Z", "clock_synchronized": True, "seq": self.seq, "cpu_percent": 5.0}
+        if power is not None:
+            sample["power"] = power
+        self.say(("stats", json.dumps(sample), True))
+
+
+def power_problems(fleet, ha):
+    board = Board(fleet)
+    low, slow = "binary_sensor.power_pi_undervoltage", "binary_sensor.power_pi_throttled"
+    for power, states, what in [
+        ({"undervoltage": True, "throttled": True}, ("on", "on"), "a power problem is on"),
+        ({"undervoltage": False, "throttled": False}, ("off", "off"), "a power problem that is over is off"),
+        ({"throttled": True}, ("unknown", "on"), "what a sample leaves out is unknown, the rest is not"),
+        ({"undervoltage": True, "throttled": False}, ("on", "off"), "it is known again"),
+        (None, ("unknown", "unknown"), "without a word of its power everything about it is unknown"),
+    ]:
+        board.sample(power)
+        eventually(what, lambda: (ha.state(low), ha.state(slow)) == states)
+    if ha.states()[low]["attributes"].get("device_class") != "problem":
+        raise Problem(f"{low} is no problem: {ha.states()[low]}")
+    fleet.call(f"/api/pis/{Board.PI}", "DELETE")
+    eventually("it is gone when it is forgotten", lambda: low not in ha.states())
+
+
 def killed_agent(fleet, ha):
     fleet.agent.end(signal.SIGKILL)
     eventually("a machine that is gone is off, not unavailable", lambda: ha.state(f"binary_sensor.{PI}_online") == "off")
@@ -297,7 +358,7 @@ def main():
         ha = HomeAssistant(folder)
         print("Home Assistant", ha.call("/api/config")["version"], "with Python", sys.version.split()[0], flush=True)
         ha.add_mqtt(fleet)
-        for check in (entities, button, killed_agent, killed_controller, restarted_home_assistant, renamed, task_that_is_gone, forgotten):
+        for check in (entities, button, power_problems, killed_agent, killed_controller, restarted_home_assistant, renamed, task_that_is_gone, forgotten):
             check(fleet, ha)
         if complaints := ha.complaints():
             raise Problem("Home Assistant complains:\n" + "\n".join(complaints))

@@ -1,10 +1,14 @@
 //! A controller's wall clock that can be turned.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::SystemTime};
 
+use pistat_protocol::time::Timestamp;
 use tempfile::TempDir;
 
 use crate::stack;
+
+/// How much older than the comparison what was told may be.
+const SLACK_SECONDS: i64 = 3600;
 
 /// A wall clock that jumps; it goes right where libfaketime is missing (Debian: `libfaketime`).
 pub struct Clock {
@@ -13,14 +17,14 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that goes right so far. Without libfaketime it says loudly that it will not jump.
+    /// A clock that goes right so far. Without libfaketime it says loudly that it will not jump, and fails where everything has to be tested (`CI`).
     ///
     /// # Panics
-    /// A temporary folder cannot be made.
+    /// A temporary folder cannot be made, or libfaketime is missing and `CI` is set.
     pub fn find() -> Self {
-        let library = std::fs::read_dir("/usr/lib").ok().into_iter().flatten().flatten();
-        let library = library.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+        let library = library();
         if library.is_none() {
+            assert!(std::env::var_os("CI").is_none(), "libfaketime is not installed (Debian: libfaketime)");
             eprintln!("NOT TESTED HERE: a clock that jumps, since libfaketime is not installed (Debian: libfaketime)");
         }
         let clock = Self { library, folder: tempfile::tempdir().expect("a temporary folder can be made") };
@@ -48,6 +52,13 @@ impl Clock {
         std::fs::rename(new, file).expect("the folder is ours");
     }
 
+    /// Whether a time that the controller told within the last hour comes from a clock that was wrong by so many seconds.
+    pub fn told(&self, time: Timestamp, seconds: i64) -> bool {
+        let right = Timestamp::from(SystemTime::now());
+        let wrong = (time.unix_milliseconds() - right.unix_milliseconds()) / 1000;
+        (wrong - seconds).abs() < SLACK_SECONDS
+    }
+
     /// Gives a controller this clock. Its monotonic clock stays right.
     #[must_use]
     pub fn wrap(&self, builder: stack::Builder) -> stack::Builder {
@@ -60,4 +71,11 @@ impl Clock {
             .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .environment("DONT_FAKE_MONOTONIC", "1")
     }
+}
+
+/// `/usr/lib/<architecture>/faketime/…` on Debian, `/usr/lib64/faketime/…` elsewhere.
+fn library() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok().into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut folders = folders.chain(["/usr/lib64".into()]);
+    folders.find_map(|folder| Some(folder.join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists()))
 }

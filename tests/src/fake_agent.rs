@@ -11,7 +11,7 @@ use pistat_protocol::{
         EnrollAnswer, EnrollRequest, ExecuteOrder, JoinToken, KeyView, PublicKey, SignedOrder, VerifiedOrder,
         secret_sha256, secret_text,
     },
-    stats::Sample,
+    stats::{Power, Sample},
     status::{ExecutionPolicy, Info, Session},
     task::{Ack, OutputChunk, Report, RunState, Stream},
     time::Timestamp,
@@ -184,10 +184,16 @@ impl FakeAgent {
 
     /// Publishes a sample.
     pub async fn sample(&mut self, cpu_percent: f32) {
+        self.sample_with_power(cpu_percent, None).await;
+    }
+
+    /// Publishes a sample of a machine that may tell of its power.
+    pub async fn sample_with_power(&mut self, cpu_percent: f32, power: Option<Power>) {
         let mut sample = Sample::new(Timestamp::from(std::time::SystemTime::now()), true, self.samples);
         self.samples += 1;
         sample.cpu_percent = Some(cpu_percent);
         sample.memory_percent = Some(50.0);
+        sample.power = power;
         let topic = self.topics.format(&Topic::Stats(self.pi().clone()));
         self.client.publish(topic, QoS::AtMostOnce, true, encode(&sample)).await.expect("the agent is connected");
     }

@@ -7,10 +7,10 @@ use pistat_protocol::{
     dashboard::{Change, ClientMessage, Machine, ServerMessage},
     id::RunId,
 };
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
-    tungstenite::{self, Message, client::IntoClientRequest, http::HeaderValue},
+    tungstenite::{self, Message, client::IntoClientRequest, handshake::client::Request, http::HeaderValue},
 };
 
 use crate::{http::Http, wait::PATIENCE};
@@ -48,17 +48,31 @@ impl Feed {
     /// # Errors
     /// As [`Feed::connect`].
     pub async fn connect_from(http: &Http, origin: Option<&str>) -> Result<Self, u16> {
-        let url = format!("{}/api/ws", http.base().replacen("http", "ws", 1));
-        let mut request = url.into_client_request().expect("the address is a URL");
-        let headers = http.credential_header().into_iter().chain(origin.map(|origin| ("Origin", origin.to_owned())));
-        for (name, value) in headers {
-            request.headers_mut().insert(name, HeaderValue::from_str(&value).expect("tokens are plain text"));
-        }
-        match tokio_tungstenite::connect_async(request).await {
-            Ok((socket, _)) => Ok(Self { socket, next_id: 1 }),
-            Err(tungstenite::Error::Http(reply)) => Err(reply.status().as_u16()),
-            Err(_) => Err(0),
-        }
+        let connected = tokio_tungstenite::connect_async(request(http, origin)).await;
+        connected.map(|(socket, _)| Self { socket, next_id: 1 }).map_err(|error| status(&error))
+    }
+
+    /// Connects with a receive buffer that is soon full when nobody reads.
+    ///
+    /// # Errors
+    /// As [`Feed::connect`].
+    pub async fn connect_narrow(http: &Http) -> Result<Self, u16> {
+        let address =
+            http.base().rsplit('/').next().and_then(|host| host.parse().ok()).expect("the base has an address");
+        let socket = TcpSocket::new_v4().expect("there are sockets");
+        socket.set_recv_buffer_size(4096).expect("buffers may be small");
+        let stream = MaybeTlsStream::Plain(socket.connect(address).await.map_err(|_| 0_u16)?);
+        let connected = tokio_tungstenite::client_async(request(http, Some(http.base())), stream).await;
+        connected.map(|(socket, _)| Self { socket, next_id: 1 }).map_err(|error| status(&error))
+    }
+
+    /// How many bytes have come that nobody has read.
+    ///
+    /// # Panics
+    /// The feed is over TLS.
+    pub fn unread_bytes(&self) -> u64 {
+        let MaybeTlsStream::Plain(stream) = self.socket.get_ref() else { panic!("the feed is over TLS") };
+        rustix::io::ioctl_fionread(stream).expect("a socket knows what has come")
     }
 
     /// The next message; `None` when the controller closed the feed.
@@ -178,6 +192,23 @@ impl Feed {
         })
         .await;
         text
+    }
+}
+
+fn request(http: &Http, origin: Option<&str>) -> Request {
+    let url = format!("{}/api/ws", http.base().replacen("http", "ws", 1));
+    let mut request = url.into_client_request().expect("the address is a URL");
+    let headers = http.credential_header().into_iter().chain(origin.map(|origin| ("Origin", origin.to_owned())));
+    for (name, value) in headers {
+        request.headers_mut().insert(name, HeaderValue::from_str(&value).expect("tokens are plain text"));
+    }
+    request
+}
+
+fn status(error: &tungstenite::Error) -> u16 {
+    match error {
+        tungstenite::Error::Http(reply) => reply.status().as_u16(),
+        _ => 0,
     }
 }
 

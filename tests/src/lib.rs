@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod random;
 pub mod stack;
 pub mod statistics;
+mod stutter;
 pub mod wait;
 
 pub use agent::Agent;

@@ -19,6 +19,16 @@ pub struct Block {
     pub text: String,
 }
 
+/// What stands under a page's heading of the second level.
+///
+/// # Panics
+/// There is no such heading.
+pub fn section<'p>(page: &'p str, heading: &str) -> &'p str {
+    let mut sections = page.split("\n## ").skip(1);
+    let found = sections.find_map(|section| section.strip_prefix(heading)?.strip_prefix('\n'));
+    found.unwrap_or_else(|| panic!("the page has no heading {heading:?}"))
+}
+
 /// The blocks of a page.
 ///
 /// # Panics
@@ -74,6 +84,13 @@ mod tests {
         assert_eq!((found[0].line, &found[0].text[..]), (2, "one\ntwo\n"));
         assert_eq!((found[1].until.as_deref(), found[1].skip.as_deref()), (Some("x y"), Some("why")));
         assert_eq!(found[2].language, "");
+    }
+
+    #[test]
+    fn a_section_ends_where_the_next_begins() {
+        let page = "# T\n\n## One\n\na\n### deeper\nb\n\n## One more\nc\n";
+        assert_eq!(section(page, "One"), "\na\n### deeper\nb\n");
+        assert_eq!(section(page, "One more"), "c\n");
     }
 
     #[test]

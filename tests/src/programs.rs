@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Names the folder with `pistat` and `pistat-agent`.
+/// Names the folder with `pistat`, `pistat-agent` and `pistat-sim`.
 const VARIABLE: &str = "PISTAT_TEST_PROGRAMS";
 
 /// One of our programs.
@@ -14,7 +14,7 @@ pub fn program(name: &str) -> PathBuf {
     let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
     found.unwrap_or_else(|| {
         panic!(
-            "{name} is not built (looked in {folders:?}): run ./test, or `cargo build --release -p pistat -p pistat-agent`, \
+            "{name} is not built (looked in {folders:?}): run ./test, or `cargo build --release -p pistat -p pistat-agent -p pistat-sim`, \
              or name the folder in {VARIABLE}"
         )
     })

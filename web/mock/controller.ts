@@ -16,6 +16,7 @@ import type {
   ServerMessage,
   Severity,
 } from "../src/protocol/types";
+import { MAX_FOLLOWED } from "../src/protocol/types";
 import { duration } from "../src/lib/format";
 import { character, sample, simulate, type Simulated } from "./fleet";
 import { script, TASKS } from "./tasks";
@@ -40,6 +41,10 @@ export class Refused extends Error {
 
 export interface Subscriber {
   send(message: ServerMessage): void;
+  /** Nobody looks: samples are left out. */
+  hidden?: boolean;
+  /** The runs that are followed, oldest first. */
+  followed: Set<string>;
 }
 
 interface Output {
@@ -67,6 +72,16 @@ export class MockController {
   joinToken = "7Qm2xT9vB4kLr8Wd.c0ffee5ca1ab1e";
   installScript = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
   architectures = ["aarch64", "armv7", "armv6"];
+  version = "0.1.0";
+  /** What it says of its address in its network. */
+  url = "http://10.0.0.2:8000";
+  /** How many runs and events a snapshot has. */
+  snapshotRuns = 500;
+  snapshotEvents = 500;
+  /** How many runs were let go of, since a browser followed too many. */
+  unfollowed = 0;
+  /** How many runs or events one answer has at most. */
+  longestPage = 1000;
   #pending: Change[] = [];
   #seq = 0;
   #runs = 0;
@@ -125,11 +140,11 @@ export class MockController {
       type: "snapshot",
       now: this.iso(),
       me: { account, role },
-      controller: { version: "0.1.0", prefix: "pistat", mqtt_port: 1883, external_broker: null },
+      controller: { version: this.version, prefix: "pistat", mqtt_port: 1883, external_broker: null, mqtt_url: "mqtt://10.0.0.2:1883" },
       machines: [...this.machines.values()].map((each) => each.machine),
-      runs: this.newest(this.runs, 500),
+      runs: this.newest(this.runs, this.snapshotRuns),
       groups: this.newest(this.groups, 50),
-      events: this.events.slice(0, 500),
+      events: this.events.slice(0, this.snapshotEvents),
       tasks: TASKS,
       pulse: this.pulse(),
     };
@@ -205,7 +220,7 @@ export class MockController {
     }
     const never = targets.length === 1 && targets[0]?.machine.info?.execution_policy === "never";
     if (never) throw new Refused(409, `${targets[0]?.machine.label} only registers: its agent was started with --register-only.`);
-    const group = request.target.startsWith("@") ? this.#group(request, targets.length, by) : null;
+    const group = request.target.startsWith("@") ? this.#group(request, args, targets.length, by) : null;
     const runs = targets.map((machine, index) => this.#run(task.id, args, machine, index, by, group, request.request_id ?? null));
     this.event("task", "info", `requested ${task.id} on ${targets.length === 1 ? targets[0]?.machine.label : `${targets.length} machines`}`, { account: by });
     return { group, runs };
@@ -225,11 +240,20 @@ export class MockController {
   follow(id: string, from: number, subscriber: Subscriber): void {
     const output = this.outputs.get(id) ?? { pieces: [], done: true, followers: new Set() };
     subscriber.send({ type: "output", run: id, pieces: output.pieces.filter((piece) => piece.seq >= from), done: output.done });
-    if (!output.done) output.followers.add(subscriber);
+    if (output.done) return;
+    output.followers.add(subscriber);
+    subscriber.followed.add(id);
+    const [oldest] = subscriber.followed;
+    if (subscriber.followed.size > MAX_FOLLOWED && oldest) {
+      this.unfollow(oldest, subscriber);
+      this.unfollowed += 1;
+      subscriber.send({ type: "unfollowed", run: oldest, reason: `${MAX_FOLLOWED} other runs are followed since` });
+    }
   }
 
   unfollow(id: string, subscriber: Subscriber): void {
     this.outputs.get(id)?.followers.delete(subscriber);
+    subscriber.followed.delete(id);
   }
 
   /** Adds output to a run, as its agent would. */
@@ -253,9 +277,9 @@ export class MockController {
     this.event("task", exitCode === 0 ? "info" : "error", `${run.task} ${how}`, { pi: run.pi, run: id });
   }
 
-  #group(request: NewRun, total: number, by: string): string {
+  #group(request: NewRun, args: Record<string, ArgumentValue>, total: number, by: string): string {
     const id = this.#id();
-    const group: Group = { id, task: request.task, target: request.target, requested_by: by, created_at: this.iso(), total, states: { queued: total }, stopped: null };
+    const group: Group = { id, task: request.task, target: request.target, args, options: request.group ?? { canary: false }, requested_by: by, created_at: this.iso(), total, states: { queued: total }, stopped: null };
     this.groups.set(id, group);
     this.push({ kind: "group", group });
     return id;
@@ -294,8 +318,10 @@ export class MockController {
       const output = this.outputs.get(id);
       if (output) {
         output.done = true;
-        for (const follower of output.followers) follower.send({ type: "output", run: id, pieces: [], done: true });
-        output.followers.clear();
+        for (const follower of output.followers) {
+          this.unfollow(id, follower);
+          follower.send({ type: "output", run: id, pieces: [], done: true });
+        }
       }
     }
   }
@@ -351,9 +377,10 @@ export class MockController {
       }
     }
     if (this.#pending.length > 0) {
-      const message: ServerMessage = { type: "changes", now: this.iso(), changes: this.#pending };
+      const message = { type: "changes" as const, now: this.iso(), changes: this.#pending };
       this.#pending = [];
-      for (const subscriber of this.subscribers) subscriber.send(message);
+      const fewer: ServerMessage = { ...message, changes: message.changes.filter((change) => change.kind !== "stats") };
+      for (const subscriber of this.subscribers) subscriber.send(subscriber.hidden ? fewer : message);
     }
   }
 

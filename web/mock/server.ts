@@ -37,6 +37,8 @@ const TYPES: Record<string, string> = {
 export interface Mock {
   url: string;
   controller: MockController;
+  /** How many snapshots were sent. */
+  readonly snapshots: number;
   /** Ends every session, as removing the account would. */
   expire(): void;
   /** Cuts every link. */
@@ -68,6 +70,9 @@ export async function startMock(options: ServeOptions = {}): Promise<Mock> {
   return {
     url: `http://${options.host ?? "127.0.0.1"}:${port}`,
     controller,
+    get snapshots() {
+      return face.snapshots;
+    },
     expire: () => face.expire(),
     cut: () => face.cut(),
     refuse: (refusing) => {
@@ -98,6 +103,7 @@ class Face {
   readonly sessions = new Map<string, string>();
   readonly clients = new Set<WebSocket>();
   refusing = false;
+  snapshots = 0;
 
   constructor(controller: MockController) {
     this.controller = controller;
@@ -201,7 +207,7 @@ class Face {
       case "GET runs":
         return this.runs(id, verb, url);
       case "GET events":
-        return controller.events.filter((event) => event.seq < Number(url.searchParams.get("before") ?? Infinity)).slice(0, Number(url.searchParams.get("limit") ?? 100));
+        return controller.events.filter((event) => event.seq < Number(url.searchParams.get("before") ?? Infinity)).slice(0, this.limit(url));
       default:
         return this.admin(route, id, verb, account, request);
     }
@@ -230,14 +236,14 @@ class Face {
         controller.joinToken = `${randomBytes(12).toString("base64url")}.c0ffee5ca1ab1e`;
         return { token: controller.joinToken };
       case "GET installation":
-        return { script_sha256: controller.installScript, architectures: controller.architectures };
+        return { script_sha256: controller.installScript, architectures: controller.architectures, controller_url: controller.url };
       case "GET enrolments":
         return [...controller.enrolments.values()];
       case "POST enrolments": {
         const pi = verb === "reset" ? id : String((await body(request)).pi);
         const known = controller.enrolments.get(pi);
         controller.enrolments.set(pi, { pi, serial: known?.serial ?? null, enrolled_at: known?.enrolled_at ?? null, open: true });
-        return { name: pi, token: randomBytes(32).toString("base64url") };
+        return { name: pi, token: randomBytes(32).toString("base64url"), controller_url: controller.url };
       }
       case "DELETE enrolments":
         controller.enrolments.delete(id);
@@ -265,8 +271,13 @@ class Face {
     return controller
       .newest(controller.runs, 10_000)
       .filter((run) => (!wanted("pi") || run.pi === wanted("pi")) && (!wanted("task") || run.task === wanted("task")) && (!wanted("state") || run.state === wanted("state")))
+      .filter((run) => !wanted("group") || run.group === wanted("group"))
       .filter((run) => !wanted("before") || run.id < (wanted("before") ?? ""))
-      .slice(0, Number(wanted("limit") ?? 100));
+      .slice(0, this.limit(url));
+  }
+
+  limit(url: URL): number {
+    return Math.min(Number(url.searchParams.get("limit") ?? 100), this.controller.longestPage);
   }
 
   patch(id: string, patch: Record<string, unknown>, account: string): unknown {
@@ -286,7 +297,7 @@ class Face {
 
   connected(client: WebSocket, account: string): void {
     const { controller } = this;
-    const subscriber: Subscriber = { send: (message) => send(client, message) };
+    const subscriber: Subscriber = { send: (message) => send(client, message), followed: new Set() };
     const questions = new Map<number, (yes: boolean) => void>();
     const talk: Conversation = {
       account,
@@ -298,6 +309,7 @@ class Face {
         }),
     };
     this.clients.add(client);
+    this.snapshots += 1;
     send(client, controller.snapshot(account));
     controller.subscribers.add(subscriber);
     client.on("message", (data) => {
@@ -319,6 +331,13 @@ class Face {
       case "watch":
         controller.watched.clear();
         for (const pi of message.pis) controller.watched.add(pi);
+        return;
+      case "visible":
+        subscriber.hidden = !message.visible;
+        if (message.visible) {
+          this.snapshots += 1;
+          talk.send(controller.snapshot(talk.account));
+        }
         return;
       case "follow":
         return controller.follow(message.run, message.from, subscriber);

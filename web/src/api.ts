@@ -4,6 +4,7 @@ import type {
   AcceptedRuns,
   Account,
   Enrolment,
+  EnrolmentToken,
   Event,
   History,
   Installation,
@@ -29,6 +30,14 @@ export class Refusal extends Error {
   }
 }
 
+/** How long an answer may take, in milliseconds: bad credentials are answered after ten seconds at the latest. */
+const ANSWERED_WITHIN = 20_000;
+
+/** The same for a question that only asks whether somebody is there. */
+const SOON = 5_000;
+
+const NO_ANSWER = "The controller does not answer. Is it running, and is this machine on its network?";
+
 /** Called whenever an answer says that the session is gone. */
 let expired: () => void = () => undefined;
 
@@ -41,18 +50,13 @@ export function address(path: string): string {
   return new URL(path, document.baseURI).href;
 }
 
-async function call(method: string, path: string, body?: unknown): Promise<Response> {
-  const init: RequestInit = { method, credentials: "same-origin", headers: { accept: "application/json" } };
+async function call(method: string, path: string, body: unknown, signal: AbortSignal): Promise<Response> {
+  const init: RequestInit = { method, credentials: "same-origin", headers: { accept: "application/json" }, signal };
   if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers = { ...init.headers, "content-type": "application/json" };
   }
-  let response: Response;
-  try {
-    response = await fetch(address(path), init);
-  } catch {
-    throw new Refusal(0, "The controller does not answer. Is it running, and is this machine on its network?");
-  }
+  const response = await fetch(address(path), init);
   if (!response.ok) {
     throw await refusal(response);
   }
@@ -64,15 +68,23 @@ async function refusal(response: Response): Promise<Refusal> {
   return new Refusal(response.status, problem?.detail || problem?.title || `The controller answered ${response.status}.`);
 }
 
-async function json<T>(method: string, path: string, body?: unknown): Promise<T> {
+async function json<T>(method: string, path: string, body?: unknown, limit = ANSWERED_WITHIN): Promise<T> {
+  const control = new AbortController();
+  const late = setTimeout(() => control.abort(), limit);
   try {
-    const response = await call(method, path, body);
-    return (response.status === 204 ? undefined : await response.json().catch(() => undefined)) as T;
+    const response = await call(method, path, body, control.signal);
+    const text = await response.text();
+    return (text === "" ? undefined : JSON.parse(text)) as T;
   } catch (error) {
-    if (error instanceof Refusal && error.status === 401 && path !== "api/login" && path !== "api/me") {
+    if (!(error instanceof Refusal)) {
+      throw new Refusal(0, NO_ANSWER);
+    }
+    if (error.status === 401 && path !== "api/login" && path !== "api/me") {
       expired();
     }
     throw error;
+  } finally {
+    clearTimeout(late);
   }
 }
 
@@ -87,12 +99,13 @@ export interface RunFilter {
   pi?: string;
   task?: string;
   state?: string;
+  group?: RunId;
   limit?: number;
   before?: RunId;
 }
 
 export const api = {
-  me: () => json<Me>("GET", "api/me"),
+  me: () => json<Me>("GET", "api/me", undefined, SOON),
   login: (login: Login) => json<Me>("POST", "api/login", login),
   logout: () => json<void>("POST", "api/logout"),
   patchMachine: (pi: PiId, patch: PatchMachine) => json<unknown>("PATCH", `api/pis/${id(pi)}`, patch),
@@ -111,7 +124,7 @@ export const api = {
   rotateJoinToken: () => json<JoinTokenView>("POST", "api/join-token/rotate"),
   installation: () => json<Installation>("GET", "api/installation"),
   enrolments: () => json<Enrolment[]>("GET", "api/enrolments"),
-  addEnrolment: (pi: PiId) => json<NewToken>("POST", "api/enrolments", { pi }),
+  addEnrolment: (pi: PiId) => json<EnrolmentToken>("POST", "api/enrolments", { pi }),
   resetEnrolment: (pi: PiId) => json<unknown>("POST", `api/enrolments/${id(pi)}/reset`),
   removeEnrolment: (pi: PiId) => json<unknown>("DELETE", `api/enrolments/${id(pi)}`),
 };

@@ -75,7 +75,7 @@ describe("a connection", () => {
     make().start();
     for (let tries = 0; tries < 8; tries += 1) {
       newest().fail();
-      await vi.advanceTimersByTimeAsync(10_000);
+      await vi.advanceTimersByTimeAsync(waits[waits.length - 1] ?? 0);
     }
     expect(waits).toEqual([400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000]);
     expect(FakeSocket.made).toHaveLength(9);
@@ -118,6 +118,28 @@ describe("a connection", () => {
     now = 16_000;
     await vi.advanceTimersByTimeAsync(5_000);
     expect(links).toEqual(["connecting", "open", "down"]);
+  });
+
+  test("that does not open within five seconds is given up and tried again", async () => {
+    make().start();
+    const first = newest();
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect([links, first.readyState]).toEqual([["connecting", "down"], 3]);
+    await vi.advanceTimersByTimeAsync(400);
+    newest().open();
+    await vi.advanceTimersByTimeAsync(6_000);
+    expect([links, FakeSocket.made.length]).toEqual([["connecting", "down", "connecting", "open"], 2]);
+  });
+
+  test("that is asked to hurry tries anew instead of waiting for a try that may be lost, and leaves an open link alone", () => {
+    const connection = make();
+    connection.start();
+    const first = newest();
+    connection.hurry();
+    expect([first.readyState, first.onopen, FakeSocket.made.length]).toEqual([3, null, 2]);
+    newest().open();
+    connection.hurry();
+    expect([links, FakeSocket.made.length]).toEqual([["connecting", "connecting", "open"], 2]);
   });
 
   test("measures the round trip", async () => {

@@ -19,6 +19,9 @@ const FIRST_PING = 800;
 /** A link on which nothing came for so long is taken for dead, in milliseconds. */
 const SILENCE = 15_000;
 
+/** A socket that is not open after so long is given up, in milliseconds: a network that swallows everything says nothing for minutes. */
+const OPEN_WITHIN = 5_000;
+
 export type Link = "connecting" | "open" | "down";
 
 export interface Handlers {
@@ -46,6 +49,7 @@ export class Connection {
   #retry: ReturnType<typeof setTimeout> | undefined;
   #pings: ReturnType<typeof setInterval> | undefined;
   #first: ReturnType<typeof setTimeout> | undefined;
+  #opening: ReturnType<typeof setTimeout> | undefined;
   #pinged = new Map<number, number>();
   #lastPing = 0;
   #heard = 0;
@@ -71,10 +75,11 @@ export class Connection {
     this.#drop();
   }
 
-  /** Tries at once, for example because the network came back. */
+  /** Tries at once, for example because the network came back; a try that was begun before may be lost in the old one. */
   hurry(): void {
-    if (!this.#stopped && this.#socket === null) {
+    if (!this.#stopped && this.#socket?.readyState !== 1) {
       clearTimeout(this.#retry);
+      this.#drop();
       this.#connect();
     }
   }
@@ -95,9 +100,11 @@ export class Connection {
     socket.onopen = () => this.#opened();
     socket.onmessage = (event) => this.#received(String(event.data));
     socket.onclose = () => this.#closed(socket);
+    this.#opening = setTimeout(() => this.#closed(socket), OPEN_WITHIN);
   }
 
   #opened(): void {
+    clearTimeout(this.#opening);
     this.#heard = this.#environment.clock();
     this.#handlers.link("open", 0);
     // The first moments are the page's own work: measured then, the round trip would tell of that.
@@ -121,9 +128,7 @@ export class Connection {
 
   #watch(): void {
     if (this.#environment.clock() - this.#heard > SILENCE) {
-      const socket = this.#socket;
-      this.#drop();
-      this.#closed(socket);
+      this.#closed(this.#socket);
     } else {
       this.#ping();
     }
@@ -184,6 +189,7 @@ export class Connection {
   #drop(): void {
     clearInterval(this.#pings);
     clearTimeout(this.#first);
+    clearTimeout(this.#opening);
     const socket = this.#socket;
     this.#socket = null;
     if (socket) {

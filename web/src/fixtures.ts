@@ -29,7 +29,7 @@ export function event(seq: number, more: Partial<Event> = {}): Event {
 export function snapshot(more: Partial<Extract<ServerMessage, { type: "snapshot" }>> = {}): Extract<ServerMessage, { type: "snapshot" }> {
   return {
     type: "snapshot", now: NOW, me: { account: "admin", role: "admin" },
-    controller: { version: "0.1.0", prefix: "pistat", mqtt_port: 1883, external_broker: null },
+    controller: { version: "0.1.0", prefix: "pistat", mqtt_port: 1883, external_broker: null, mqtt_url: "mqtt://10.0.0.2:1883" },
     machines: [], runs: [], groups: [], events: [], tasks: [], pulse: { mqtt_clients: 0, mqtt_messages_per_second: 0, dashboards: 1 }, ...more,
   };
 }

@@ -10,9 +10,13 @@ import type { ClientMessage, Me, PiId, ServerMessage } from "./protocol/types";
 import { health, type Health } from "./lib/health";
 import { activeRun, apply, clean, emptyState, type Held, type State } from "./store";
 import { commands } from "./terminal/commands";
+import { History } from "./terminal/history";
 
 /** How often what depends on all samples (counters, sorting, filters by number) may be worked out anew, in milliseconds. */
 const FLEET_EVERY = 1_000;
+
+/** How often a hidden page is brought up to date, in milliseconds: its title and icon are still seen, and there are no frames. */
+const HIDDEN_EVERY = 1_000;
 
 /** One machine, as views see it: reading a property subscribes to the machine, and to nothing else. */
 export class Cell {
@@ -78,6 +82,8 @@ class Live {
   readonly events = new Signal();
   readonly tasks = new Signal();
   readonly pulse = new Signal();
+  /** A snapshot came: whatever was fetched besides may have missed changes. */
+  readonly snapshots = new Signal();
 
   ready = $state(false);
   /** Kept when the first snapshot is shown. */
@@ -90,12 +96,17 @@ class Live {
   downSince = $state<number | null>(null);
   /** When the next try comes, by `performance.now()`. */
   nextTry = $state<number | null>(null);
+  /** The controller's version, once it is another than the page began with. */
+  newVersion = $state("");
+  #version = "";
   /** Null until it is known. */
   signedIn = $state<boolean | null>(null);
   /** The browser's clock at the newest frame. */
   #receivedAt = 0;
   #dirty = clean();
+  /** What draws next: a frame, or a timer in a hidden page. */
   #frame = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   #fleetDue = 0;
   #fleetTimer: ReturnType<typeof setTimeout> | undefined;
   #watched: PiId[] = [];
@@ -149,17 +160,26 @@ class Live {
     }
   }
 
-  /** Somebody signed in. */
+  /** Somebody signed in; a link that is open may be another's. */
   entered(me: Me): void {
     this.me = me;
     this.signedIn = true;
+    this.connection.stop();
     this.connection.start();
   }
 
+  /** Signs out for good: the page is loaded anew, so that nothing of what it showed stays readable. */
   async leave(): Promise<void> {
-    await api.logout();
+    try {
+      await api.logout();
+    } catch (error) {
+      // A session that has ended already is as good.
+      if (!(error instanceof Refusal && error.status === 401)) throw error;
+    }
     this.connection.stop();
-    this.signedIn = false;
+    History.forget();
+    location.replace(`${location.pathname}${location.search}#/`);
+    location.reload();
   }
 
   #expired(): void {
@@ -167,11 +187,15 @@ class Live {
     this.signedIn = false;
   }
 
+  /** The page was hidden, or is seen again. */
   #shown(): void {
-    if (!document.hidden) {
-      this.connection.hurry();
-      this.#schedule();
-    }
+    cancelAnimationFrame(this.#frame);
+    clearTimeout(this.#timer);
+    this.#frame = 0;
+    this.#timer = undefined;
+    this.#schedule();
+    this.send({ type: "visible", visible: !document.hidden });
+    if (!document.hidden) this.connection.hurry();
   }
 
   #linked(link: Link, wait: number): void {
@@ -191,12 +215,14 @@ class Live {
   #received(message: ServerMessage): void {
     switch (message.type) {
       case "snapshot":
-        this.#fresh();
+        this.#fresh(message.controller.version);
         break;
       case "changes":
         break;
       case "output":
         return this.outputs.received(message);
+      case "unfollowed":
+        return this.outputs.unfollowed(message);
       default:
         return commands.received(message);
     }
@@ -206,28 +232,35 @@ class Live {
       const fresh = new Map(message.changes.flatMap((change) => (change.kind === "run" && !this.state.runs.has(change.run.id) ? [[change.run.id, change.run] as const] : [])));
       for (const run of fresh.values()) commands.began(run);
     }
-    // Applied at once and drawn with the next frame: a hidden page gathers names of what changed, never messages.
+    // Applied at once and drawn with the next frame: until then names of what changed are gathered, never messages.
     apply(this.state, message, this.#dirty);
     this.#schedule();
   }
 
   /** A new link: whatever the controller should know of this browser is said again. */
-  #fresh(): void {
+  #fresh(version: string): void {
+    this.#version ||= version;
+    this.newVersion = version === this.#version ? "" : version;
     this.downSince = null;
     this.signedIn = true;
     this.outputs.again();
     if (this.#watched.length > 0) {
       this.send({ type: "watch", pis: this.#watched });
     }
+    if (document.hidden) this.send({ type: "visible", visible: false });
   }
 
   #schedule(): void {
-    if (this.#frame === 0) {
-      this.#frame = requestAnimationFrame(() => {
-        this.#frame = 0;
-        this.#flush();
-      });
+    if (this.#frame !== 0 || this.#timer !== undefined) {
+      return;
     }
+    const draw = (): void => {
+      this.#frame = 0;
+      this.#timer = undefined;
+      this.#flush();
+    };
+    if (document.hidden) this.#timer = setTimeout(draw, HIDDEN_EVERY);
+    else this.#frame = requestAnimationFrame(draw);
   }
 
   #flush(): void {
@@ -242,6 +275,7 @@ class Live {
     if (dirty.pulse) this.pulse.raise();
     if (dirty.samples) this.#raiseSamples();
     if (dirty.session) {
+      this.snapshots.raise();
       this.me = this.state.me;
       this.ready = true;
       this.#kept();

@@ -1,20 +1,26 @@
 // The output of the runs that somebody looks at: one stream for each run, shared by everything on the page that shows it.
 //
 // What came is kept while somebody looks, so that a second view begins at the beginning; after a lost link the stream goes on where it stopped.
+// No more runs are followed at a time than the controller allows: the others wait until one has ended or is left.
 
-import type { ClientMessage, OutputPiece, RunId } from "./protocol/types";
+import { MAX_FOLLOWED, type ClientMessage, type OutputPiece, type RunId } from "./protocol/types";
 
 export interface Watcher {
   /** Pieces in order, each once. */
   pieces(pieces: OutputPiece[]): void;
   /** The run is final and everything was given. */
   done(): void;
+  /** Nothing more comes, and why; `done` follows. */
+  problem?(reason: string): void;
 }
 
 interface Stream {
   pieces: OutputPiece[];
   next: number;
+  /** Whether the controller was asked for it and sends it. */
+  open: boolean;
   done: boolean;
+  problem: string | null;
   watchers: Set<Watcher>;
 }
 
@@ -28,18 +34,16 @@ export class Outputs {
 
   /** Follows a run; the answer ends it. */
   follow(run: RunId, watcher: Watcher): () => void {
-    let stream = this.#streams.get(run);
-    if (!stream) {
-      stream = { pieces: [], next: 0, done: false, watchers: new Set() };
-      this.#streams.set(run, stream);
-      this.#send({ type: "follow", run, from: 0 });
-    } else {
-      watcher.pieces(stream.pieces);
-      if (stream.done) {
-        watcher.done();
-      }
-    }
+    const known = this.#streams.get(run);
+    const stream = known ?? { pieces: [], next: 0, open: false, done: false, problem: null, watchers: new Set() };
     stream.watchers.add(watcher);
+    if (known) {
+      watcher.pieces(stream.pieces);
+      if (stream.done) this.#end(stream, [watcher]);
+    } else {
+      this.#streams.set(run, stream);
+      this.#openNext();
+    }
     return () => this.#leave(run, watcher);
   }
 
@@ -53,20 +57,49 @@ export class Outputs {
     if (last) {
       stream.pieces.push(...fresh);
       stream.next = last.seq + 1;
+      for (const watcher of [...stream.watchers]) watcher.pieces(fresh);
     }
-    stream.done = message.done;
-    for (const watcher of [...stream.watchers]) {
-      if (fresh.length > 0) watcher.pieces(fresh);
-      if (message.done) watcher.done();
+    if (message.done) this.#ended(stream);
+  }
+
+  /** The controller does not send a run's output, or no longer. */
+  unfollowed(message: { run: RunId; reason: string }): void {
+    const stream = this.#streams.get(message.run);
+    if (stream && !stream.done) {
+      stream.problem = message.reason;
+      this.#ended(stream);
     }
   }
 
   /** The link is new: asks for the rest of everything. */
   again(): void {
+    for (const stream of this.#streams.values()) stream.open = false;
+    this.#openNext();
+  }
+
+  #ended(stream: Stream): void {
+    stream.done = true;
+    stream.open = false;
+    this.#end(stream, [...stream.watchers]);
+    this.#openNext();
+  }
+
+  #end(stream: Stream, watchers: Watcher[]): void {
+    for (const watcher of watchers) {
+      if (stream.problem !== null) watcher.problem?.(stream.problem);
+      watcher.done();
+    }
+  }
+
+  /** Asks for as many as there is room for, in the order in which they were wanted. */
+  #openNext(): void {
+    let open = [...this.#streams.values()].filter((stream) => stream.open).length;
     for (const [run, stream] of this.#streams) {
-      if (!stream.done) {
-        this.#send({ type: "follow", run, from: stream.next });
-      }
+      if (open >= MAX_FOLLOWED) return;
+      if (stream.open || stream.done) continue;
+      stream.open = true;
+      open += 1;
+      this.#send({ type: "follow", run, from: stream.next });
     }
   }
 
@@ -74,8 +107,9 @@ export class Outputs {
     const stream = this.#streams.get(run);
     if (stream?.watchers.delete(watcher) && stream.watchers.size === 0) {
       this.#streams.delete(run);
-      if (!stream.done) {
+      if (stream.open) {
         this.#send({ type: "unfollow", run });
+        this.#openNext();
       }
     }
   }

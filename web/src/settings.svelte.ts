@@ -82,6 +82,10 @@ export function isTheme(name: string): name is Theme {
   return (THEMES as readonly string[]).includes(name);
 }
 
+export function unfold(panel: string): void {
+  settings.folded = settings.folded.filter((name) => name !== panel);
+}
+
 export function fold(panel: string): void {
   settings.folded = settings.folded.includes(panel) ? settings.folded.filter((name) => name !== panel) : [...settings.folded, panel];
 }

@@ -8,13 +8,30 @@ test("a sign-in link signs in and its code leaves the address", async ({ page, e
 
 test("a used link says so, and a token signs in instead", async ({ page, mock }) => {
   await page.goto(`${mock.url}/#login=used-up`);
-  await expect(page.getByText("This sign-in link was used or is too old")).toBeVisible();
+  await expect(page.getByRole("dialog").getByRole("alert")).toContainText("This sign-in link was used or is too old");
   await page.getByLabel("Token or sign-in link").fill("wrong");
   await page.getByRole("button", { name: "sign in" }).click();
   await expect(page.getByRole("alert")).toHaveText("This token is not known here.");
   await page.getByLabel("Token or sign-in link").fill("admin-token");
   await page.getByRole("button", { name: "sign in" }).click();
   await expect(page.locator("[data-pi]").first()).toBeVisible();
+});
+
+test("a sign-in link that is pasted into an open tab signs in there, and leaves no code behind", async ({ page, mock }) => {
+  await page.goto(mock.url);
+  await page.getByLabel("Token or sign-in link").fill("viewer-token");
+  await page.getByRole("button", { name: "sign in" }).click();
+  await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
+  await page.goto(`${mock.url}/#/runs`);
+  await page.goto(`${mock.url}/#login=mock-code`);
+  await expect(page).toHaveURL(`${mock.url}/#/`);
+  await expect(page.getByRole("button", { name: "Add a Pi" })).toBeVisible();
+  await page.goBack();
+  await expect(page).toHaveURL(`${mock.url}/#/runs`);
+  mock.expire();
+  await expect(page.getByText("The session ended.")).toBeVisible();
+  await page.goto(`${mock.url}/#login=mock-code`);
+  await expect(page.getByText("The session ended.")).toHaveCount(0);
 });
 
 test("a pasted sign-in link is as good as a token", async ({ page, mock }) => {
@@ -51,12 +68,28 @@ test("an expired session asks again and what was typed is still there", async ({
   await shell.shows("finished exit 0");
 });
 
-test("signing out ends the session on the server", async ({ page, enter, mock }) => {
-  await enter("#/settings");
+test("signing out ends the session on the server, and nothing of it stays readable", async ({ page, enter, mock }) => {
+  await enter();
+  await terminal(page).run("task run uptime pi-1");
+  await terminal(page).shows("load average");
+  await page.goto(`${mock.url}/#/settings`);
   await page.getByRole("button", { name: "sign out" }).click();
   await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
+  await expect(page.getByText("The controller printed a sign-in link")).toBeVisible();
+  await expect(page).toHaveURL(`${mock.url}/#/`);
+  expect(await page.locator("body").textContent()).not.toMatch(/load average|Rack Pi 1|accounts/i);
+  expect(await page.evaluate(() => JSON.stringify(localStorage))).not.toContain("uptime");
   const answer = await page.request.get(`${mock.url}/api/me`);
   expect(answer.status()).toBe(401);
+});
+
+test("a sign-out that does not reach the controller says so", async ({ page, enter, mock }) => {
+  await enter("#/settings");
+  await expect(page.getByRole("button", { name: "sign out" })).toBeVisible();
+  mock.refuse(true);
+  await page.getByRole("button", { name: "sign out" }).click();
+  await expect(page.getByText("The controller does not answer.")).toBeVisible();
+  await expect(page.getByRole("button", { name: "sign out" })).toBeVisible();
 });
 
 test("accounts are added, shown their token once, and removed", async ({ page, enter }) => {
@@ -90,8 +123,8 @@ test("adding a Pi shows the one command and turns green when the machine appears
   const dialog = page.getByRole("dialog");
   await dialog.getByLabel("pi-id").fill("pi-77");
   await dialog.getByLabel("label").fill("Tom's Shed $1");
-  const [sha, token] = [mock.controller.installScript, mock.controller.joinToken];
-  const command = `f=$(mktemp) && curl -fsS ${mock.url}/install.sh -o "$f" && echo "${sha} $f" | sha256sum -c - && printf %s ${token} | sudo sh "$f" --controller-url ${mock.url} --pi-id pi-77 --label 'Tom'\\''s Shed $1'`;
+  const [sha, token, url] = [mock.controller.installScript, mock.controller.joinToken, mock.controller.url];
+  const command = `f=$(mktemp) && curl -fsS ${url}/install.sh -o "$f" && echo "${sha} $f" | sha256sum -c - && printf %s ${token} | sudo sh "$f" --controller-url ${url} --pi-id pi-77 --label 'Tom'\\''s Shed $1'`;
   await expect(dialog.locator("code")).toHaveText(command);
   await dialog.getByLabel("tasks that need root").check();
   await expect(dialog.locator("code")).toHaveText(`${command} --with-root-tasks`);
@@ -109,7 +142,7 @@ test("a controller without agents says how one that is there already is started"
   await page.getByRole("button", { name: "Add a Pi" }).click();
   const dialog = page.getByRole("dialog");
   await expect(dialog.getByText("This controller has no agent to hand out")).toBeVisible();
-  await expect(dialog.locator("code")).toHaveText(new RegExp(`^pistat-agent --controller-url ${mock.url} .* --token ${mock.controller.joinToken}$`));
+  await expect(dialog.locator("code")).toHaveText(new RegExp(`^pistat-agent --controller-url ${mock.controller.url} .* --token ${mock.controller.joinToken}$`));
 });
 
 test("a pi-id that cannot be is explained", async ({ page, enter }) => {

@@ -1,3 +1,4 @@
+import type { Page } from "@playwright/test";
 import { expect, remember, terminal, test } from "./fixture";
 
 test("the palette finds commands, machines and pages", async ({ page, enter, mock }) => {
@@ -41,6 +42,19 @@ test("single keys go to the terminal, the filter, a run and the help", async ({ 
   await expect(page.getByRole("dialog", { name: "Run a task" })).toBeVisible();
   await page.keyboard.press("Escape");
   await expect(page.getByRole("dialog")).toHaveCount(0);
+});
+
+test("the keys of the terminal and the filter unfold their panels, on any keyboard", async ({ page, mock }) => {
+  await remember(page, { folded: ["terminal", "stats"] });
+  await page.goto(`${mock.url}/#login=mock-code`);
+  await expect(page.getByRole("button", { name: "Unfold Stats" })).toBeVisible();
+  await page.keyboard.press("/");
+  await expect(page.getByRole("searchbox", { name: /Filter machines/ })).toBeFocused();
+  await page.keyboard.press("Escape");
+  await page.evaluate(() => document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "Dead", code: "Backquote", bubbles: true, cancelable: true })));
+  await expect(page.locator(".terminal-host textarea")).toBeFocused();
+  await terminal(page).run("task list");
+  await terminal(page).shows("8 tasks");
 });
 
 test("Tab reaches every part and Shift-Tab leaves the terminal", async ({ page, enter }) => {
@@ -94,6 +108,46 @@ test("the first page does not wait for the terminal, the charts or the palette",
   expect(html).not.toContain("TerminalPanel");
 });
 
+test("what is needed later is fetched ahead while nothing else is done", async ({ page, enter, mock }) => {
+  await enter();
+  await page.waitForResponse((response) => response.url().includes("/RunDialog-") && response.ok());
+  mock.refuse(true);
+  await expect(page.getByText("link down")).toBeVisible();
+  await page.getByRole("link", { name: "settings" }).click();
+  await expect(page.getByRole("heading", { name: "This browser" })).toBeVisible();
+});
+
+test("a view that cannot be loaded says so and offers to reload", async ({ page, enter, mock }) => {
+  await page.route("**/assets/Settings-*.js", (route) => route.abort());
+  await page.route("**/assets/Palette-*.js", (route) => route.abort());
+  await page.route("**/assets/TerminalPanel-*.js", (route) => route.abort());
+  await enter();
+  const alert = page.getByRole("alert").filter({ hasText: "This part of the page could not be loaded" });
+  await expect(alert).toBeVisible();
+  await page.keyboard.press("`");
+  await page.goto(`${mock.url}/#/settings`);
+  await expect(alert).toBeVisible();
+  await page.keyboard.press("Control+k");
+  await expect(page.getByRole("dialog")).toContainText("could not be loaded");
+  await page.unrouteAll();
+  await page.getByRole("dialog").getByRole("button", { name: "reload the page" }).click();
+  await expect(page.getByRole("heading", { name: "This browser" })).toBeVisible();
+});
+
+test("a controller that was replaced by another version asks for a reload", async ({ page, enter, mock }) => {
+  await enter();
+  const before = mock.snapshots;
+  mock.cut();
+  await expect.poll(() => mock.snapshots).toBeGreaterThan(before);
+  await expect(page.getByText("link down")).toHaveCount(0);
+  await expect(page.getByText("Reload the page")).toHaveCount(0);
+  mock.controller.version = "0.2.0";
+  mock.cut();
+  await page.getByRole("button", { name: "The controller is version 0.2.0 now. Reload the page." }).click();
+  await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
+  await expect(page.getByText("Reload the page")).toHaveCount(0);
+});
+
 test("scan lines lie below the letters, and go away when asked", async ({ page, enter }) => {
   await enter();
   const image = () => page.locator('[data-panel="stats"]').evaluate((node) => getComputedStyle(node).backgroundImage);
@@ -103,6 +157,38 @@ test("scan lines lie below the letters, and go away when asked", async ({ page, 
   await page.getByRole("button", { name: "scan lines" }).click();
   expect(await image()).toBe("none");
 });
+
+for (const width of [800, 1024, 1280]) {
+  test.describe(`in a window of ${width} pixels`, () => {
+    test.use({ viewport: { width, height: 800 } });
+    test("no control is cut off, with the wall, the terminal and without a link", async ({ page, enter, mock }) => {
+      await remember(page, { density: "wall" });
+      await enter();
+      await terminal(page).ready();
+      /** What does not lie within each of its frames, and within the window. */
+      const cut = () =>
+        page.locator("header.top :is(a, button), [data-panel] header :is(button, input, select), footer button, [data-panel] .kinds button").evaluateAll((nodes) =>
+          nodes.flatMap((node) => {
+            const own = node.getBoundingClientRect();
+            if (own.width === 0) return [];
+            const frames = [node.closest("[data-panel]"), node.closest("header, footer"), document.querySelector(".page")].filter((frame): frame is Element => frame !== null);
+            const outside = frames.some((frame) => {
+              const { left, right, top, bottom } = frame.getBoundingClientRect();
+              return own.left < left - 1 || own.right > right + 1 || own.top < top - 1 || own.bottom > bottom + 1;
+            });
+            return outside ? [`${node.getAttribute("aria-label") ?? node.textContent} at ${Math.round(own.left)}…${Math.round(own.right)}`] : [];
+          }),
+        );
+      expect(await cut()).toEqual([]);
+      await expect(page.getByLabel("Machine", { exact: true })).toBeVisible();
+      await expect(page.getByLabel("Colour by")).toBeVisible();
+      mock.refuse(true);
+      await expect(page.getByText(/link down · \d+s old · next try/)).toBeVisible();
+      expect(await cut()).toEqual([]);
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
+    });
+  });
+}
 
 test("title and icon tell the fleet's state", async ({ page, enter, mock }) => {
   await enter();
@@ -129,6 +215,40 @@ test("a lost link is shown with its age, what was known stays, and the page resu
   await expect(page.locator('[data-pi="pi-2"]')).toContainText("offline");
   // The same element: nothing was made anew, so nothing flickered.
   expect(await card.evaluate((node) => node.dataset.same)).toBe("yes");
+});
+
+/** Hides or shows the page as another tab would; a hidden page has no frames. */
+async function hide(page: Page, hidden: boolean): Promise<void> {
+  await page.evaluate((value) => {
+    const held = window as unknown as { real?: typeof requestAnimationFrame };
+    held.real ??= window.requestAnimationFrame;
+    window.requestAnimationFrame = value ? () => 1 : held.real;
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => value });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, hidden);
+}
+
+test.describe("with samples twice a second", () => {
+  test.use({ serve: { interval: 0.5 } });
+  test("title and icon go on in a hidden tab, which is sent no samples", async ({ page, enter, mock }) => {
+    const frames: string[] = [];
+    page.on("websocket", (socket) => socket.on("framereceived", (frame) => frames.push(String(frame.payload))));
+    await enter();
+    await hide(page, true);
+    await expect.poll(() => [...mock.controller.subscribers].every((subscriber) => subscriber.hidden)).toBe(true);
+    mock.controller.setOffline("pi-1", true);
+    await expect(page).toHaveTitle(/^2 offline · /);
+    // What was on its way has come before that.
+    frames.length = 0;
+    mock.controller.setOffline("pi-1", false);
+    mock.controller.setOffline("pi-12", false);
+    await expect(page.locator('link[rel="icon"]')).toHaveAttribute("href", "./icon-warning.svg");
+    expect(frames.filter((frame) => frame.includes('"kind":"stats"'))).toHaveLength(0);
+    const before = mock.snapshots;
+    await hide(page, false);
+    await expect.poll(() => mock.snapshots).toBe(before + 1);
+    await expect.poll(() => frames.some((frame) => frame.includes('"kind":"stats"'))).toBe(true);
+  });
 });
 
 test("a hidden page keeps names of what changed, not messages, and is current when shown again", async ({ page, enter, mock }) => {

@@ -5,9 +5,25 @@ test("a machine's page has charts, facts, and the line that listens to it", asyn
   await expect(page.getByRole("heading", { name: "Garage Door" })).toBeVisible();
   await expect(page.locator(".uplot canvas")).toHaveCount(6);
   for (const text of ["Raspberry Pi 4 Model B Rev 1.4", "6.6.31+rpt-rpi-v8", "14 pending", "since boot: under-voltage, throttled"]) await expect(page.getByText(text).first()).toBeVisible();
-  await expect(page.getByText("mosquitto_sub -h 127.0.0.1 -p 1883 -u admin -P '…' -v -t 'pistat/pi-4/#'")).toBeVisible();
+  await expect(page.getByText("mosquitto_sub -h 10.0.0.2 -p 1883 -u admin -P '…' -v -t 'pistat/pi-4/#'")).toBeVisible();
   await page.getByRole("button", { name: "24 h" }).click();
   await expect(page.getByRole("button", { name: "24 h" })).toHaveAttribute("aria-pressed", "true");
+  await expect(page.locator(".uplot canvas")).toHaveCount(6);
+});
+
+test("charts are fetched anew after a lost link, and a sample's age is shown while there is none", async ({ page, enter, mock }) => {
+  let asked = 0;
+  page.on("request", (request) => request.url().includes("/history?") && (asked += 1));
+  await enter("#/pi/pi-4");
+  await expect(page.locator(".uplot canvas")).toHaveCount(6);
+  expect(asked).toBe(1);
+  mock.refuse(true);
+  await expect(page.getByText(/^not live: from \d+s ago$/)).toBeVisible();
+  mock.refuse(false);
+  await expect(page.getByText(/^not live/)).toHaveCount(0, { timeout: 15_000 });
+  await expect.poll(() => asked).toBe(2);
+  mock.controller.setOffline("pi-4", true);
+  mock.controller.setOffline("pi-4", false);
   await expect(page.locator(".uplot canvas")).toHaveCount(6);
 });
 
@@ -28,6 +44,24 @@ test("a task is run from a form that the catalogue makes", async ({ page, enter,
   await expect(page.getByText("Accepted publickey")).toBeVisible();
   const run = [...mock.controller.runs.values()].pop();
   expect(run?.args).toEqual({ unit: "cron", lines: 20 });
+});
+
+test("what was typed into a form stays when the link comes back", async ({ page, enter, mock }) => {
+  await enter("#/pi/pi-4");
+  await page.getByRole("button", { name: "Service log" }).click();
+  await page.getByLabel("unit").selectOption("cron");
+  await page.getByLabel("lines").fill("7");
+  const before = mock.snapshots;
+  mock.cut();
+  await expect.poll(() => mock.snapshots).toBeGreaterThan(before);
+  // Behind the snapshot in the same stream: when this is shown, it was applied.
+  mock.controller.setOffline("pi-4", true);
+  await expect(page.getByText(/^offline \d+s ago/)).toBeVisible();
+  await expect(page.getByLabel("unit")).toHaveValue("cron");
+  await expect(page.getByLabel("lines")).toHaveValue("7");
+  await page.getByRole("button", { name: "Disk usage" }).click();
+  await page.getByRole("button", { name: "Service log" }).click();
+  await expect(page.getByLabel("lines")).toHaveValue("100");
 });
 
 test("a form takes numbers, patterns and switches, and does not send what cannot be", async ({ page, enter, mock }) => {
@@ -80,6 +114,19 @@ test("forgetting a machine is asked about, and its page says that it is gone", a
   await expect(page.getByText("There is no such machine")).toBeVisible();
 });
 
+test("a machine's page finds its runs although they are not among the fleet's newest, and leads to all of them", async ({ page, enter, mock }) => {
+  mock.controller.snapshotRuns = 0;
+  await enter("#/pi/pi-4");
+  const runs = page.locator(".runs");
+  await expect(runs.getByText("apt-upgrade")).toBeVisible();
+  await expect(runs).not.toContainText("Nothing was run here yet.");
+  await page.getByRole("link", { name: "all", exact: true }).click();
+  await expect(page).toHaveURL(`${mock.url}/#/runs?pi=pi-4`);
+  await expect(page.getByLabel("Machine", { exact: true })).toHaveValue("pi-4");
+  await page.goto(`${mock.url}/#/pi/pi-1`);
+  await expect(page.getByText("Nothing was run here yet.")).toBeVisible();
+});
+
 test("runs are listed, found, and shown with their output", async ({ page, enter }) => {
   await enter("#/runs");
   const list = page.getByRole("list", { name: "Runs" });
@@ -95,6 +142,29 @@ test("runs are listed, found, and shown with their output", async ({ page, enter
   await expect(page.getByRole("list", { name: "Output" })).toContainText("Server listening on 0.0.0.0 port 22.");
   await page.keyboard.press("Escape");
   await expect(page.getByRole("heading", { name: "Runs" })).toBeVisible();
+});
+
+test("a filter finds what is older than everything that is here", async ({ page, enter, mock }) => {
+  for (let run = 0; run < 40; run += 1) mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, "admin");
+  await expect.poll(() => [...mock.controller.runs.values()].filter((run) => run.state === "succeeded").length).toBeGreaterThan(40);
+  mock.controller.snapshotRuns = 3;
+  mock.controller.longestPage = 7;
+  await enter("#/runs");
+  const list = page.getByRole("list", { name: "Runs" });
+  // The page is full by itself, also where the whole list is shorter than the screen.
+  await expect(page.getByText("45 shown, newest first")).toBeVisible();
+  await page.getByLabel("State").selectOption("failed");
+  await expect(list).toContainText("exit 100");
+  await page.getByLabel("State").selectOption("");
+  await page.getByLabel("Search runs").fill("ha-livingroom");
+  await expect(list.getByRole("listitem")).toHaveCount(1);
+  // Runs that nobody here has heard of come between when the link is back.
+  await page.getByLabel("Search runs").fill("");
+  mock.refuse(true);
+  await expect(page.getByText("link down")).toBeVisible();
+  for (let run = 0; run < 20; run += 1) mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, "admin");
+  mock.refuse(false);
+  await expect(page.getByText("65 shown, newest first")).toBeVisible({ timeout: 15_000 });
 });
 
 test("a run's page shows live output, is cancelled, and run again", async ({ page, enter, mock }) => {
@@ -136,6 +206,21 @@ test("a run on many machines is a matrix that fills", async ({ page, enter, mock
   await expect(page.getByRole("button", { name: "25/25 ended" })).toBeVisible();
 });
 
+test("an older group's runs are asked for once, page by page", async ({ page, enter, mock }) => {
+  const { group } = mock.controller.request({ task: "uptime", target: "@all", args: {}, confirmed: false }, "admin");
+  for (let run = 0; run < 12; run += 1) mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, "admin");
+  await expect.poll(() => [...mock.controller.runs.values()].filter((run) => run.state === "succeeded" && run.group === group).length).toBe(24);
+  mock.controller.snapshotRuns = 3;
+  mock.controller.longestPage = 10;
+  const asked: string[] = [];
+  page.on("request", (request) => request.url().includes("/api/runs?") && asked.push(request.url()));
+  await enter(`#/runs/${group}`);
+  await expect(page.getByRole("list", { name: "Runs" }).getByRole("listitem")).toHaveCount(25);
+  await page.waitForTimeout(300);
+  expect(asked).toHaveLength(3);
+  for (const url of asked) expect(url).toContain(`group=${group}`);
+});
+
 test("a task is run on a group from anywhere, one machine first", async ({ page, enter, mock }) => {
   await enter();
   await page.keyboard.press("r");
@@ -149,6 +234,38 @@ test("a task is run on a group from anywhere, one machine first", async ({ page,
   expect((await asked).postDataJSON()).toEqual({ task: "disk-usage", target: "@camera", args: {}, confirmed: false, group: { canary: true, at_once: 2 } });
   await expect(page.getByRole("progressbar")).toHaveAttribute("aria-valuemax", "4");
   expect(mock.controller.groups.size).toBe(1);
+});
+
+test("a group that is run again goes as it went, and may be changed before", async ({ page, enter, mock }) => {
+  await enter();
+  const { group } = mock.controller.request({ task: "service-log", target: "@camera", args: { unit: "cron", lines: 7 }, confirmed: false, group: { at_once: 2, stop_after: 1, canary: true } }, "admin");
+
+  mock.controller.cancel(group ?? "");
+  await page.goto(`${mock.url}/#/runs/${group}`);
+  await page.getByRole("button", { name: "run again…" }).click();
+  const dialog = page.getByRole("dialog");
+  await expect(dialog.locator("[name=target]")).toHaveValue("@camera");
+  await expect(dialog.getByLabel("unit")).toHaveValue("cron");
+  const asked = page.waitForRequest((request) => request.url().endsWith("/api/runs"));
+  await dialog.getByRole("button", { name: "run", exact: true }).click();
+  expect((await asked).postDataJSON()).toEqual({ task: "service-log", target: "@camera", args: { unit: "cron", lines: 7 }, confirmed: false, group: { canary: true, at_once: 2, stop_after: 1 } });
+});
+
+test("a refusal is shown in the dialog that asked, until something else is tried", async ({ page, enter }) => {
+  await enter();
+  await page.keyboard.press("r");
+  const dialog = page.getByRole("dialog");
+  await dialog.locator("[name=target]").selectOption("pi-15");
+  await dialog.getByRole("button", { name: "run", exact: true }).click();
+  await expect(dialog.getByRole("alert")).toHaveText("Weather only registers: its agent was started with --register-only.");
+  await dialog.locator("[name=target]").selectOption("pi-1");
+  await expect(dialog.getByRole("alert")).toHaveCount(0);
+  await dialog.locator("[name=target]").selectOption("pi-15");
+  await dialog.locator("[name=task]").selectOption("reboot");
+  await dialog.getByRole("button", { name: "run", exact: true }).click();
+  await page.getByRole("button", { name: "run it" }).click();
+  await expect(page.getByRole("dialog")).toHaveCount(1);
+  await expect(dialog.getByRole("alert")).toContainText("only registers");
 });
 
 test("a refusal of the controller is shown as it said it", async ({ page, enter }) => {

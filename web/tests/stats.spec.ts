@@ -147,6 +147,28 @@ test("arrows go from machine to machine and Enter opens one", async ({ page, ent
   await expect(page).toHaveURL(`${mock.url}/#/pi/controller`);
 });
 
+test("going back leads to where one was: the machine, and what runs and logs were filtered by", async ({ page, enter, mock }) => {
+  await enter();
+  await page.getByLabel("Search the logs").fill("garage");
+  await page.locator('[data-pi="controller"]').focus();
+  await page.keyboard.press("End");
+  await expect(page.locator('[data-pi="zero-1"]')).toBeFocused();
+  await page.keyboard.press("Enter");
+  await expect(page.getByRole("heading", { name: "Lab Zero" })).toBeFocused();
+  await page.keyboard.press("Escape");
+  await expect(page.locator('[data-pi="zero-1"]')).toBeFocused();
+  await expect(page.locator('[data-pi="zero-1"]')).toBeInViewport();
+  await expect(page.getByLabel("Search the logs")).toHaveValue("garage");
+  await page.goto(`${mock.url}/#/runs`);
+  await expect(page.getByRole("heading", { name: "Runs" })).toBeFocused();
+  await page.getByLabel("State").selectOption("failed");
+  await page.getByRole("list", { name: "Runs" }).getByRole("link").first().click();
+  await expect(page.getByRole("heading", { name: "apt-upgrade" })).toBeFocused();
+  await page.keyboard.press("Escape");
+  await expect(page.getByLabel("State")).toHaveValue("failed");
+  await expect(page.getByRole("list", { name: "Runs" }).getByRole("listitem")).toHaveCount(1);
+});
+
 test.describe("with one machine", () => {
   test.use({ serve: { machines: 1 } });
   test("the page teaches how to add the next", async ({ page, enter }) => {
@@ -181,6 +203,28 @@ test("logs show what happened by kind and text, and stand still while somebody r
   await expect(events).not.toContainText("while reading");
   await page.getByRole("button", { name: "1 new" }).click();
   await expect(events).toContainText("while reading");
+});
+
+test("logs are searched to their end, have no hole after a lost link, and say on which day it was", async ({ page, enter, mock }) => {
+  for (let number = 0; number < 300; number += 1) mock.controller.event("system", "info", `earlier ${number}`);
+  mock.controller.snapshotEvents = 20;
+  mock.controller.longestPage = 50;
+  await enter();
+  const events = page.getByRole("list", { name: "Events" });
+  await page.getByLabel("Search the logs").fill("under-voltage");
+  await expect(events.getByRole("listitem")).toHaveCount(1);
+  await page.getByLabel("Search the logs").fill("");
+  mock.refuse(true);
+  await expect(page.getByText("link down")).toBeVisible();
+  for (let number = 0; number < 60; number += 1) mock.controller.event("system", "info", `meanwhile ${number}`);
+  mock.refuse(false);
+  await expect(page.getByText("link down")).toHaveCount(0, { timeout: 15_000 });
+  await page.getByLabel("Search the logs").fill("meanwhile 3");
+  // 3 and 30 to 39: the first of them are older than what the new link began with.
+  await expect(events.getByRole("listitem")).toHaveCount(11);
+  await page.getByLabel("Search the logs").fill("");
+  mock.controller.event("system", "info", "long ago", { time: "2026-01-05T12:00:00.000Z" });
+  await expect(events).toContainText(/Mon 5 Jan 2026\s*\d\d:\d\d:\d\d\s*system/);
 });
 
 test("panels resize by keyboard, fold, and the layout is remembered", async ({ page, enter }) => {

@@ -59,7 +59,7 @@ test("a task that asks is asked about, and no is no", async ({ page, enter, mock
   expect(mock.controller.runs.size).toBe(before);
 });
 
-test("a run on all machines shows one bar and what went wrong", async ({ page, enter }) => {
+test("a run on all machines shows one bar and what went wrong, and follows no more runs than it may", async ({ page, enter, mock }) => {
   await enter();
   const shell = terminal(page);
   await shell.run("task run apt-upgrade @all");
@@ -68,6 +68,33 @@ test("a run on all machines shows one bar and what went wrong", async ({ page, e
   await shell.shows("┌ apt-upgrade · 25 machines");
   await shell.shows(/Attic Cam\s+E: dpkg was interrupted/);
   await shell.shows(/1[67]\/25 {2}1[56] ✔ 1 ✖/);
+  expect(mock.controller.unfollowed).toBe(0);
+});
+
+test("a machine that failed before it was listened to still shows its line", async ({ page, enter, mock }) => {
+  // The last of more than a page may follow.
+  for (const [id, { machine }] of mock.controller.machines) {
+    if (machine.label === "Attic Cam") machine.label = "Attic";
+    if (id === "pi-24") machine.label = "Attic Cam";
+    if (machine.status === "offline") machine.status = "online";
+  }
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run apt-upgrade @all");
+  await page.keyboard.press("y");
+  await shell.shows(/Attic Cam\s+E: dpkg was interrupted/);
+  expect(mock.controller.unfollowed).toBe(0);
+});
+
+test("a run that is not followed any more says so, and how it ended all the same", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run count pi-1 lines=12");
+  await shell.shows("line 2 of 12");
+  const run = [...mock.controller.runs.values()].pop()?.id ?? "";
+  for (const subscriber of mock.controller.subscribers) subscriber.send({ type: "unfollowed", run, reason: "the register cannot be read" });
+  await shell.shows("not followed any more: the register cannot be read");
+  await shell.shows("└ ✔ finished exit 0");
 });
 
 test("Ctrl-C looks away from a run, and a second one cancels it", async ({ page, enter, mock }) => {
@@ -83,6 +110,37 @@ test("Ctrl-C looks away from a run, and a second one cancels it", async ({ page,
   await page.keyboard.type("pis");
   await page.keyboard.press("Enter");
   await shell.shows("Roof Mast");
+});
+
+test("what is typed and pasted while a run is watched waits for the prompt whole, and Ctrl-C takes it back", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  const paste = (text: string) =>
+    page.locator(".terminal-host textarea").evaluate((area, value) => {
+      const data = new DataTransfer();
+      data.setData("text/plain", value);
+      area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+    }, text);
+  await shell.run("task run count pi-1 lines=12");
+  await shell.shows("line 2 of 12");
+  await page.keyboard.type("tsk ");
+  for (let step = 0; step < 3; step += 1) await page.keyboard.press("ArrowLeft");
+  await page.keyboard.type("a");
+  await page.keyboard.press("End");
+  await paste("list");
+  await shell.shows(/finished exit 0[\s\S]*pistat> task list/);
+  await page.keyboard.press("Enter");
+  await shell.shows("8 tasks");
+  await page.keyboard.type("task run count pi-1 lines=100");
+  await page.keyboard.press("Enter");
+  await shell.shows("line 2 of 100");
+  await page.keyboard.type("taken back");
+  await page.keyboard.press("Control+c");
+  await shell.shows("Cancel it too? [y/N]");
+  await page.keyboard.press("n");
+  await expect(shell.rows).toContainText(/\[y\/N\] n\s*pistat>\s*$/);
+  await page.keyboard.type("theme");
+  await expect(shell.rows).toContainText(/pistat> theme\s*$/);
 });
 
 test("Ctrl-C and no leaves the run running", async ({ page, enter, mock }) => {

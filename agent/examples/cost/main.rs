@@ -37,6 +37,9 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// How many lines the throughput is measured with.
 const LINES: usize = 3_000_000;
 
+/// What the kernel shows programs of its clock (`USER_HZ`), whatever its own is.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// A process that ends with its owner.
 struct Owned(Child);
 
@@ -160,14 +163,19 @@ impl Usage {
             let value = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("a field is missing")?;
             Ok(value.trim_start_matches(':').split_whitespace().next().ok_or("a value is missing")?.parse()?)
         };
-        // Nanoseconds of each thread that lives; those that have ended are in the scheduler's sum only.
-        let tasks = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
-        let on_processor = |text: String| text.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
-        let times = tasks.filter_map(|task| on_processor(fs::read_to_string(task.path().join("schedstat")).ok()?));
+        // Of all threads, also those that have ended, and of the children that have: a short measurement sees the grain of the kernel's clock.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, after_name) = stat.rsplit_once(')').ok_or("a name is missing")?;
+        let ticks = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(4)
+            .map(str::parse::<f64>)
+            .sum::<std::result::Result<f64, _>>()?;
         Ok(Self {
             rss: field("status", "VmRSS")?,
             pss: field("smaps_rollup", "Pss")?,
-            cpu_milliseconds: times.sum::<f64>() / 1e6,
+            cpu_milliseconds: ticks * 1e3 / TICKS_PER_SECOND,
             written: field("io", "write_bytes")?,
             threads: field("status", "Threads")?,
         })

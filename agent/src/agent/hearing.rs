@@ -127,9 +127,10 @@ impl Agent {
         }
     }
 
-    /// The will of an earlier session may come after this one's birth.
+    /// The will of an earlier session may come after this one's birth. For whoever heard it this session is over, so it is told again, before `online`.
     fn own_status(&mut self, payload: &[u8]) {
         if self.session.is_some() && Availability::from_payload(payload) == Some(Availability::Offline) {
+            self.publish_info();
             self.publish_status(Availability::Online);
         }
     }

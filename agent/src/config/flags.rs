@@ -1,11 +1,16 @@
 //! The command line, with the environment behind it.
 
-use std::{fmt, path::PathBuf};
+use std::{ffi::OsString, fmt, path::PathBuf};
+
+use clap::{CommandFactory, FromArgMatches, parser::ValueSource};
 
 /// Reports this machine to a Pi Stat controller and runs the tasks that the controller signed.
 #[derive(Clone, clap::Parser)]
 #[command(name = "pistat-agent", version, max_term_width = 100, args_override_self = true)]
-#[command(after_help = "pistat-agent runner --help tells of the part that runs tasks as root")]
+#[command(
+    after_help = "pistat-agent enroll, with the same options, ends as soon as the controller has let this machine in.
+pistat-agent runner --help tells of the part that runs tasks as root."
+)]
 pub struct Flags {
     /// Where the controller is: http(s)://host:8000, or `mqtt(s)://[user:password@]host:1883`
     #[arg(long, value_name = "URL", env = "PISTAT_AGENT_CONTROLLER_URL", hide_env_values = true)]
@@ -40,6 +45,24 @@ pub struct Flags {
     /// trace, debug, info, warn or error [default: info]
     #[arg(long, value_name = "LEVEL", env = "PISTAT_AGENT_LOG_LEVEL")]
     pub log_level: Option<String>,
+}
+
+impl Flags {
+    /// Reads the command line and the environment. A flag for the token or for its file wins over a variable for the other, as everywhere.
+    ///
+    /// # Errors
+    /// It cannot be understood, or help or the version was asked for.
+    pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(line)?;
+        let mut flags = Self::from_arg_matches(&matches)?;
+        let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        match (is_flag("token"), is_flag("token_file")) {
+            (true, false) => flags.token_file = None,
+            (false, true) => flags.token = None,
+            _ => {}
+        }
+        Ok(flags)
+    }
 }
 
 impl fmt::Debug for Flags {

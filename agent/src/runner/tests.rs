@@ -212,3 +212,15 @@ fn pinning_takes_the_agents_key_if_it_is_the_right_one() {
     let pinned = Pinned::load(&folders.state).unwrap();
     assert_eq!((pinned.pi.as_str(), pinned.controller_key), ("pi-7", key));
 }
+
+#[test]
+fn the_documentation_names_every_flag_of_pinning() {
+    let page = include_str!("../../../docs/configuration.md");
+    let (_, section) = page.split_once("\n## The root runner\n").unwrap();
+    let words = <Words as clap::CommandFactory>::command();
+    let flags: Vec<_> = words.find_subcommand("pin").unwrap().get_arguments().filter_map(clap::Arg::get_long).collect();
+    assert!(flags.len() > 2, "{flags:?}");
+    for flag in flags {
+        assert!(section.contains(&format!("\n| `--{flag} ")), "docs/configuration.md does not name --{flag}");
+    }
+}

@@ -222,6 +222,19 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_names_every_key() {
+        let page = include_str!("../../../docs/configuration.md");
+        let (_, section) = page.split_once("\n## The root runner\n").unwrap();
+        // Serde names the keys that it knows when it is asked for another.
+        let unknown = toml::from_str::<SettingsFile>("'?' = 1").unwrap_err();
+        let keys: Vec<_> = unknown.message().split('`').skip(3).step_by(2).filter(|key| *key != "task").collect();
+        assert!(keys.len() > 2, "{keys:?}");
+        for key in keys.into_iter().chain(["task.<id>"]) {
+            assert!(section.contains(&format!("\n| `{key}`")), "docs/configuration.md does not name {key}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, part) in [
             ("agent_usr = 'x'", "agent_usr"),

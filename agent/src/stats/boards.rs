@@ -8,7 +8,7 @@ use std::{
 
 use pistat_protocol::stats::{Power, Sample};
 
-use super::Sampler;
+use super::{SLOW, Sampler};
 use crate::facts::Facts;
 
 pub(super) fn copy(from: &Path, to: &Path) {
@@ -23,6 +23,9 @@ pub(super) fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// How often a value that came late is asked for again.
+const PATIENCE: u32 = 100;
+
 /// A sample of a board after its counters have moved on.
 async fn sample(board: &str) -> (Sample, Facts) {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(board);
@@ -32,7 +35,14 @@ async fn sample(board: &str) -> (Sample, Facts) {
     let mut sampler = Sampler::new(root.path(), start);
     copy(&fixture.join("later"), root.path());
     let (wall, now) = (SystemTime::now(), start + Duration::from_secs(5));
-    (sampler.sample(wall, now, true).await, Facts::read(root.path()))
+    let mut sample = sampler.sample(wall, now, true).await;
+    // A board's own tool is a process, and on a busy machine it may miss its deadline for once.
+    for later in 1..=PATIENCE {
+        if sample.power.is_none() {
+            sample.power = sampler.sample(wall, now + later * SLOW, true).await.power;
+        }
+    }
+    (sample, Facts::read(root.path()))
 }
 
 struct Expected {
@@ -70,7 +80,7 @@ fn expected() -> [Expected; 4] {
         temperature: 56.9,
         memory_total: 948_304 * 1024,
         wifi: None,
-        // A kernel without the firmware's file: only the alarm is known.
+        // A kernel without the firmware's file, and without its tool: only the alarm is known.
         power: Power { undervoltage: Some(false), ..Power::default() },
         mounts: &["/"],
     };
@@ -83,7 +93,13 @@ fn expected() -> [Expected; 4] {
         temperature: 48.3,
         memory_total: 3_884_376 * 1024,
         wifi: None,
-        power: Power::from_throttled(0x50000),
+        // Without its tool, as on other distributions: what the kernel has forgotten may have been all the same.
+        power: Power {
+            frequency_capped_since_boot: None,
+            temperature_limited_since_boot: None,
+            raw: None,
+            ..Power::from_throttled(0x50000)
+        },
         mounts: &["/"],
     };
     let five = Expected {

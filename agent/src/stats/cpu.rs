@@ -72,16 +72,16 @@ impl Cpu {
 
     /// Reads the counters, so that the first sample has something to compare with.
     pub(crate) fn prime(&mut self) {
-        self.before = self.stat.read().map(parse).unwrap_or_default();
+        self.before = self.stat.read(parse).unwrap_or_default();
     }
 
     /// Adds busy time since the last reading, and the highest clock.
     pub(crate) fn fill(&mut self, sample: &mut Sample) {
-        let reading = self.stat.read().map(parse).unwrap_or_default();
+        let reading = self.stat.read(parse).unwrap_or_default();
         sample.cpu_percent = reading.all.zip(self.before.all).and_then(|(now, before)| now.busy_since(before));
         let cores: Option<Vec<f32>> = reading.cores.iter().map(|(core, now)| self.busy_core(*core, *now)).collect();
         sample.cpu_cores_percent = cores.filter(|cores| !cores.is_empty());
-        sample.cpu_mhz = self.clocks.iter_mut().filter_map(|clock| parse_megahertz(clock.read()?)).max();
+        sample.cpu_mhz = self.clocks.iter_mut().filter_map(|clock| clock.read(parse_megahertz)?).max();
         self.before = reading;
     }
 

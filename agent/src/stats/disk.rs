@@ -11,7 +11,11 @@ use std::{
 
 use pistat_protocol::stats::{Disk, Sample};
 
-use super::{guarded::Guarded, percent, rate, source::Source};
+use super::{
+    guarded::{Guarded, SideThread},
+    percent, rate,
+    source::Source,
+};
 
 /// How often space is asked for: it changes slowly.
 const SPACE_PERIOD: Duration = Duration::from_secs(30);
@@ -105,7 +109,7 @@ impl FileSystems {
     }
 
     fn look_for_mounts(&mut self) {
-        let found = self.table.read().map(parse_mounts).unwrap_or_default();
+        let found = self.table.read(parse_mounts).unwrap_or_default();
         self.mounts.retain(|mount, _| found.contains(mount));
         for mount in found {
             let path = self.root.join(mount.trim_start_matches('/'));
@@ -115,11 +119,11 @@ impl FileSystems {
 
     async fn ask_all(&mut self) -> Option<Vec<Disk>> {
         let mut disks = Vec::with_capacity(self.mounts.len());
-        // All at once, so that several that hang cost no more time than one.
-        self.mounts.values_mut().for_each(Guarded::begin);
+        // All at once, each in a thread that ends with its answer, so that several that hang cost no more time than one.
+        self.mounts.values_mut().for_each(|file_system| file_system.begin(&mut SideThread::default()));
         let deadline = tokio::time::Instant::now() + SPACE_DEADLINE;
         for (mount, file_system) in &mut self.mounts {
-            if let Some(space) = file_system.answer(deadline).await.flatten() {
+            if let Some(space) = file_system.answer(&mut SideThread::default(), deadline).await.flatten() {
                 disks.extend(disk(mount, space));
             }
         }
@@ -194,20 +198,17 @@ impl DiskActivity {
     }
 
     fn read(&mut self) -> Vec<Traffic> {
-        let Some(text) = self.diskstats.read() else { return Vec::new() };
-        let mut traffic = Vec::new();
-        for disk in parse_traffic(text) {
-            let known = self.kinds.iter().find(|(name, _)| *name == disk.name).map(|(_, whole)| *whole);
-            let whole = known.unwrap_or_else(|| {
-                let whole = is_whole_disk(&self.root, &disk.name);
-                self.kinds.push((disk.name.clone(), whole));
+        let Self { root, diskstats, kinds, .. } = self;
+        let mut is_whole = |name: &str| {
+            let known = kinds.iter().find(|(known, _)| **known == *name).map(|(_, whole)| *whole);
+            known.unwrap_or_else(|| {
+                let whole = is_whole_disk(root, name);
+                kinds.push((name.into(), whole));
                 whole
-            });
-            if whole {
-                traffic.push(disk);
-            }
-        }
-        traffic
+            })
+        };
+        let whole_disks = |text: &str| parse_traffic(text).filter(|disk| is_whole(&disk.name)).collect();
+        diskstats.read(whole_disks).unwrap_or_default()
     }
 }
 

@@ -1,8 +1,8 @@
-//! A measurement that may hang: it runs in a thread of its own and is waited for only so long.
+//! A measurement that may hang: it runs in another thread and is waited for only so long.
 //!
 //! While an earlier question is unanswered no other is asked and the value is unknown; when the answer comes at last, it is thrown away as too
-//! old. A thread that hangs for ever costs its stack and nothing else; it holds up neither samples nor the end of the process. One that is
-//! asked seldom ends in between, so that an idle agent has one thread.
+//! old. A thread that hangs for ever costs its stack and nothing else; it holds up neither samples nor the end of the process, and whoever else
+//! measured in it gets another. All sensors share one, so that an idle agent has two threads; one that nobody asks for a while ends.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -20,11 +20,51 @@ const IDLE: Duration = Duration::from_secs(12);
 /// What is measured.
 type Work<T> = Arc<Mutex<dyn FnMut() -> T + Send>>;
 
-/// A measurement in a thread of its own.
+/// One question, which finds its own way back.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Where measurements run, one after another: a thread that is started when it is needed. When its owner goes, it ends after what it was given.
+#[derive(Debug, Default)]
+pub(crate) struct SideThread {
+    jobs: Option<mpsc::SyncSender<Job>>,
+}
+
+impl SideThread {
+    /// Gives it a job; `false` when the system has no thread to spare.
+    fn run(&mut self, job: Job) -> bool {
+        let unsent = match &self.jobs {
+            Some(jobs) => jobs.try_send(job).err().map(|error| match error {
+                mpsc::TrySendError::Full(job) | mpsc::TrySendError::Disconnected(job) => job,
+            }),
+            None => Some(job),
+        };
+        unsent.is_none_or(|job| self.start(job))
+    }
+
+    fn start(&mut self, first: Job) -> bool {
+        // Whoever asks waits for the answer before it asks again.
+        let (jobs, given) = mpsc::sync_channel::<Job>(1);
+        self.jobs = Some(jobs);
+        let measure = move || {
+            first();
+            while let Ok(next) = given.recv_timeout(IDLE) {
+                next();
+            }
+        };
+        let thread = std::thread::Builder::new().name("sensors".to_owned()).stack_size(STACK_BYTES);
+        thread.spawn(measure).is_ok()
+    }
+
+    /// Leaves the thread, which hangs or has ended, to itself: the next job gets another.
+    fn leave(&mut self) {
+        self.jobs = None;
+    }
+}
+
+/// A measurement that may hang.
 pub(crate) struct Guarded<T> {
     name: &'static str,
     work: Work<T>,
-    questions: Option<mpsc::SyncSender<oneshot::Sender<T>>>,
     asked: Option<oneshot::Receiver<T>>,
     hangs: bool,
 }
@@ -32,17 +72,17 @@ pub(crate) struct Guarded<T> {
 impl<T: Send + 'static> Guarded<T> {
     /// A measurement.
     pub(crate) fn new(name: &'static str, work: impl FnMut() -> T + Send + 'static) -> Self {
-        Self { name, work: Arc::new(Mutex::new(work)), questions: None, asked: None, hangs: false }
+        Self { name, work: Arc::new(Mutex::new(work)), asked: None, hangs: false }
     }
 
     /// Measures now; `None` when it takes longer than the deadline, or still hangs from before.
-    pub(crate) async fn ask(&mut self, deadline: Duration) -> Option<T> {
-        self.begin();
-        self.answer(Instant::now() + deadline).await
+    pub(crate) async fn ask(&mut self, thread: &mut SideThread, deadline: Duration) -> Option<T> {
+        self.begin(thread);
+        self.answer(thread, Instant::now() + deadline).await
     }
 
     /// Begins to measure, unless it still hangs from before.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, thread: &mut SideThread) {
         if let Some(earlier) = &mut self.asked {
             if matches!(earlier.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
                 return;
@@ -51,11 +91,11 @@ impl<T: Send + 'static> Guarded<T> {
                 tracing::info!(probe = self.name, "answers again");
             }
         }
-        self.put();
+        self.put(thread);
     }
 
     /// The answer to what was begun; `None` when it does not come in time.
-    pub(crate) async fn answer(&mut self, deadline: Instant) -> Option<T> {
+    pub(crate) async fn answer(&mut self, thread: &mut SideThread, deadline: Instant) -> Option<T> {
         for _ in 0..2 {
             let told = self.asked.as_mut().filter(|_| !self.hangs)?;
             match tokio::time::timeout_at(deadline, told).await {
@@ -65,11 +105,12 @@ impl<T: Send + 'static> Guarded<T> {
                 }
                 // The thread was about to end when it was asked, or failed: another takes its place.
                 Ok(Err(_)) => {
-                    self.questions = None;
-                    self.put();
+                    thread.leave();
+                    self.put(thread);
                 }
                 Err(_) => {
                     tracing::warn!(probe = self.name, "does not answer; its value is unknown until it does");
+                    thread.leave();
                     self.hangs = true;
                     return None;
                 }
@@ -78,35 +119,16 @@ impl<T: Send + 'static> Guarded<T> {
         None
     }
 
-    /// Puts a question to the thread, which is started when there is none.
-    fn put(&mut self) {
+    /// Puts a question to the thread.
+    fn put(&mut self, thread: &mut SideThread) {
         let (tell, told) = oneshot::channel();
-        let unsent = match &self.questions {
-            Some(questions) => questions.try_send(tell).err().map(|error| match error {
-                mpsc::TrySendError::Full(tell) | mpsc::TrySendError::Disconnected(tell) => tell,
-            }),
-            None => Some(tell),
-        };
-        let is_put = unsent.is_none_or(|tell| self.start_thread(tell));
-        self.asked = is_put.then_some(told);
-    }
-
-    fn start_thread(&mut self, first: oneshot::Sender<T>) -> bool {
-        // One question at a time.
-        let (questions, asked) = mpsc::sync_channel(1);
-        self.questions = Some(questions);
         let work = self.work.clone();
-        let measure = move || {
-            let mut work = work.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut next = Some(first);
-            while let Some(tell) = next {
-                // Nobody listening any more is no reason to stop measuring.
-                let _ = tell.send(work());
-                next = asked.recv_timeout(IDLE).ok();
-            }
-        };
-        let thread = std::thread::Builder::new().name(self.name.to_owned()).stack_size(STACK_BYTES);
-        thread.spawn(measure).is_ok()
+        let is_put = thread.run(Box::new(move || {
+            let answer = work.lock().unwrap_or_else(PoisonError::into_inner)();
+            // Nobody listening any more is no reason to stop measuring.
+            let _ = tell.send(answer);
+        }));
+        self.asked = is_put.then_some(told);
     }
 }
 
@@ -117,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn a_hung_probe_is_unknown_and_comes_back_when_it_answers() {
         let (release, held) = mpsc::channel::<()>();
-        let mut count = 0;
+        let (mut thread, mut count) = (SideThread::default(), 0);
         let mut probe = Guarded::new("test", move || {
             count += 1;
             if count == 1 {
@@ -125,11 +147,11 @@ mod tests {
             }
             count
         });
-        assert_eq!(probe.ask(Duration::from_millis(10)).await, None);
-        assert_eq!(probe.ask(Duration::from_millis(10)).await, None, "asked once only");
+        assert_eq!(probe.ask(&mut thread, Duration::from_millis(10)).await, None);
+        assert_eq!(probe.ask(&mut thread, Duration::from_millis(10)).await, None, "asked once only");
         release.send(()).unwrap();
         let answer = loop {
-            if let Some(answer) = probe.ask(Duration::from_secs(5)).await {
+            if let Some(answer) = probe.ask(&mut thread, Duration::from_secs(5)).await {
                 break answer;
             }
             tokio::task::yield_now().await;
@@ -139,24 +161,48 @@ mod tests {
 
     #[tokio::test]
     async fn a_probe_that_fails_badly_is_asked_again() {
-        let mut count = 0;
+        let (mut thread, mut count) = (SideThread::default(), 0);
         let mut probe = Guarded::new("test", move || {
             count += 1;
             assert!(count > 1, "the first time it fails");
             count
         });
-        assert_eq!(probe.ask(Duration::from_secs(5)).await, Some(2));
+        assert_eq!(probe.ask(&mut thread, Duration::from_secs(5)).await, Some(2));
     }
 
     #[tokio::test]
     async fn a_probe_that_is_asked_again_at_once_answers_each_time() {
-        let mut count = 0;
+        let (mut thread, mut count) = (SideThread::default(), 0);
         let mut probe = Guarded::new("test", move || {
             count += 1;
             count
         });
         for n in 1..1000 {
-            assert_eq!(probe.ask(Duration::from_secs(30)).await, Some(n));
+            assert_eq!(probe.ask(&mut thread, Duration::from_secs(30)).await, Some(n));
         }
+    }
+
+    #[tokio::test]
+    async fn probes_share_a_thread_and_one_that_hangs_takes_it_from_nobody() {
+        let mut thread = SideThread::default();
+        let (release, held) = mpsc::channel::<()>();
+        let mut hangs = Guarded::new("hangs", move || held.recv().is_ok());
+        let mut others = [1, 2].map(|n| Guarded::new("answers", move || (n, std::thread::current().id())));
+        let mut ask = async |thread: &mut SideThread| {
+            let mut answers = Vec::new();
+            for probe in &mut others {
+                answers.push(probe.ask(thread, Duration::from_secs(30)).await.unwrap());
+            }
+            assert_eq!([answers[0].0, answers[1].0], [1, 2]);
+            assert_eq!(answers[0].1, answers[1].1, "the same thread");
+            answers[0].1
+        };
+        let first = ask(&mut thread).await;
+        assert_eq!(hangs.ask(&mut thread, Duration::from_millis(10)).await, None);
+        let second = ask(&mut thread).await;
+        assert_ne!(first, second);
+        assert_eq!(hangs.ask(&mut thread, Duration::from_millis(10)).await, None);
+        assert_eq!(ask(&mut thread).await, second, "nobody waits for it again");
+        drop(release);
     }
 }

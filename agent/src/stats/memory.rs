@@ -52,7 +52,7 @@ impl Memory {
 
     /// Adds memory and swap. In use is what is not available, as `free` counts.
     pub(crate) fn fill(&mut self, sample: &mut Sample) {
-        let Some(reading) = self.meminfo.read().map(parse) else { return };
+        let Some(reading) = self.meminfo.read(parse) else { return };
         let used = |total: Option<u64>, free: Option<u64>| total?.checked_sub(free?);
         sample.memory_total_bytes = reading.total;
         sample.memory_used_bytes = used(reading.total, reading.available);

@@ -74,8 +74,8 @@ impl Network {
     }
 
     fn read(&mut self) -> Vec<Counters> {
-        let Some(text) = self.dev.read() else { return Vec::new() };
-        let all: Vec<_> = parse(text).filter(|counters| &*counters.name != "lo").collect();
+        let others = |text: &str| parse(text).filter(|counters| &*counters.name != "lo").collect::<Vec<_>>();
+        let Some(all) = self.dev.read(others) else { return Vec::new() };
         if all.iter().any(|counters| !self.kinds.iter().any(|(name, _)| *name == counters.name)) {
             self.kinds = kinds(&self.root, &all);
         }
@@ -94,9 +94,9 @@ fn kinds(root: &Path, all: &[Counters]) -> Vec<(Box<str>, bool)> {
     all.iter().map(|counters| (counters.name.clone(), has_name_of_hardware(&counters.name))).collect()
 }
 
-/// The signal of the Wi-Fi interface that has one.
+/// The signal of the Wi-Fi interface that has one. The kernel asks the driver for it, and waits for whoever changes a network meanwhile: it may hang.
 pub(crate) fn wifi_signal(wireless: &mut Source) -> Option<i16> {
-    parse_wireless(wireless.read()?)
+    wireless.read(parse_wireless)?
 }
 
 fn parse_wireless(text: &str) -> Option<i16> {

@@ -1,9 +1,13 @@
-//! Power health of a Raspberry Pi: the firmware's throttle bits, or at least the kernel's undervoltage alarm.
+//! Power health of a Raspberry Pi: what the firmware tells its own tool, and what the kernel saw.
 //!
-//! In this order: the firmware driver's `get_throttled` in `/sys` (Raspberry Pi's kernel), `vcgencmd get_throttled` at most once a minute, since
-//! it starts a process, and the `rpi_volt` hardware monitor (undervoltage only). The file in `/sys` has been seen stuck at 0, so a 0 of its own
-//! needs the monitor's or the tool's word beside it where there is one. Where nothing answers, nothing is said; and a board that cannot notice
-//! undervoltage does not say that there is none.
+//! - `vcgencmd get_throttled` is the firmware's own word, also about everything since boot. It starts a process, so it is asked at most once a minute.
+//! - The `rpi_volt` hardware monitor, which the kernel renews every two seconds, says whether the supply is too low now.
+//! - The firmware driver's `get_throttled` in `/sys` is that monitor's last answer kept by the kernel, which clears the bits of "since boot" each time
+//!   it asks: a bit that is set is true, one that is not says nothing. The file is deprecated, and whoever reads it gets a complaint into the
+//!   kernel's log: it is read only where the tool is not there.
+//!
+//! What this process has seen itself since it started has been since boot too. Where nothing answers, nothing is said; and a board that cannot
+//! notice undervoltage does not say that there is none.
 
 use std::{
     fs,
@@ -25,41 +29,78 @@ const VCGENCMD: [&str; 2] = ["usr/bin/vcgencmd", "opt/vc/bin/vcgencmd"];
 /// Boards without the chip that notices undervoltage, by their model in the device tree.
 const NO_DETECTOR: [&str; 2] = ["Zero", "Compute Module"];
 
+/// The bits of what is now; the same are so much further up for since boot.
+const NOW: u32 = 0xf;
+const SINCE_BOOT: u32 = 16;
+
 /// The power health of this board.
 #[derive(Debug)]
 pub(crate) struct PowerHealth {
+    sources: Sources,
+    asked: Option<(Instant, Option<u32>)>,
+    /// What has been seen since boot, in the places of [`NOW`].
+    seen: u32,
+    notices_undervoltage: bool,
+}
+
+#[derive(Debug)]
+struct Sources {
+    vcgencmd: Option<PathBuf>,
     throttled: Option<Source>,
     alarm: Option<Source>,
-    vcgencmd: Option<PathBuf>,
-    asked: Option<(Instant, Option<u32>)>,
-    notices_undervoltage: bool,
+}
+
+/// What was answered this time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Answers {
+    tool: Option<u32>,
+    file: Option<u32>,
+    alarm: Option<bool>,
 }
 
 impl PowerHealth {
     /// Looks for its sources under `root`; `None` on a machine that has none.
     pub(crate) fn find(root: &Path) -> Option<Self> {
-        let throttled = throttled_file(root).map(Source::new);
+        let vcgencmd = VCGENCMD.iter().map(|path| root.join(path)).find(|path| path.exists());
+        let throttled = throttled_file(root).filter(|_| vcgencmd.is_none()).map(Source::new);
         let monitors = named_entries(&root.join("sys/class/hwmon"), "hwmon", "name");
-        let alarm =
-            monitors.into_iter().find(|(_, name)| name == "rpi_volt").map(|(path, _)| path.join("in0_lcrit_alarm"));
-        let tool = VCGENCMD.iter().map(|path| root.join(path)).find(|path| path.exists());
-        let vcgencmd = tool.filter(|_| throttled.is_none() || alarm.is_none());
+        let alarm = monitors.into_iter().find(|(_, name)| name == "rpi_volt");
+        let alarm = alarm.map(|(path, _)| Source::new(path.join("in0_lcrit_alarm")));
         let any = throttled.is_some() || alarm.is_some() || vcgencmd.is_some();
         let model = fs::read_to_string(root.join("proc/device-tree/model")).unwrap_or_default();
         let notices_undervoltage = !NO_DETECTOR.iter().any(|kind| model.contains(kind));
-        any.then(|| Self { throttled, alarm: alarm.map(Source::new), vcgencmd, asked: None, notices_undervoltage })
+        let sources = Sources { vcgencmd, throttled, alarm };
+        any.then(|| Self { sources, asked: None, seen: 0, notices_undervoltage })
     }
 
     /// What is known now; `None` when nothing is.
     pub(crate) fn read(&mut self) -> Option<Power> {
-        let bits = self.throttled.as_mut().and_then(|file| parse_bits(file.read()?));
-        let bits = bits.filter(|bits| *bits != 0).or_else(|| self.ask_tool()).or(bits);
-        let alarm = self.alarm.as_mut().and_then(|file| parse_alarm(file.read()?));
-        let mut power = match (bits, alarm) {
-            (None, None) => return None,
-            (bits, _) => bits.map(Power::from_throttled).unwrap_or_default(),
+        let answers = Answers {
+            tool: self.ask_tool(Instant::now()),
+            file: self.sources.throttled.as_mut().and_then(|file| file.read(parse_bits)?),
+            alarm: self.sources.alarm.as_mut().and_then(|file| file.read(parse_alarm)?),
         };
-        power.undervoltage = power.undervoltage.max(alarm);
+        self.conclude(answers)
+    }
+
+    fn conclude(&mut self, answers: Answers) -> Option<Power> {
+        let Answers { tool, file, alarm } = answers;
+        let bits = tool.or(file);
+        if bits.is_none() && alarm.is_none() {
+            return None;
+        }
+        let told = bits.unwrap_or(0) | u32::from(alarm == Some(true));
+        self.seen |= (told | told >> SINCE_BOOT) & NOW;
+        let mut power = bits.map(Power::from_throttled).unwrap_or_default();
+        // The tool's word may be a minute old, the monitor's is two seconds.
+        power.undervoltage = alarm.or(power.undervoltage);
+        // Only the firmware itself can say that something has not been.
+        let since_boot = |bit: u32| Some(self.seen & (1 << bit) != 0).filter(|seen| *seen || tool.is_some());
+        power.undervoltage_since_boot = since_boot(0);
+        power.frequency_capped_since_boot = since_boot(1);
+        power.throttled_since_boot = since_boot(2);
+        power.temperature_limited_since_boot = since_boot(3);
+        power.raw = power.raw.filter(|_| tool.is_some());
         if !self.notices_undervoltage {
             power.undervoltage = power.undervoltage.filter(|low| *low);
             power.undervoltage_since_boot = power.undervoltage_since_boot.filter(|low| *low);
@@ -67,17 +108,17 @@ impl PowerHealth {
         Some(power)
     }
 
-    fn ask_tool(&mut self) -> Option<u32> {
-        let tool = self.vcgencmd.as_ref()?;
+    fn ask_tool(&mut self, now: Instant) -> Option<u32> {
+        let tool = self.sources.vcgencmd.as_ref()?;
         if let Some((at, answer)) = self.asked
-            && at.elapsed() < PROCESS_PERIOD
+            && now.duration_since(at) < PROCESS_PERIOD
         {
             return answer;
         }
         let command =
             Command::new(tool).arg("get_throttled").env_clear().stdin(Stdio::null()).stderr(Stdio::null()).output();
         let answer = command.ok().and_then(|output| parse_bits(std::str::from_utf8(&output.stdout).ok()?));
-        self.asked = Some((Instant::now(), answer));
+        self.asked = Some((now, answer));
         answer
     }
 }
@@ -124,54 +165,125 @@ mod tests {
         }
     }
 
+    const FOUR: &str = "Raspberry Pi 4 Model B Rev 1.4\0";
+
+    /// A board with these sources, and where its files are.
+    fn board(
+        model: &str,
+        tool: Option<&str>,
+        file: Option<&str>,
+        alarm: Option<&str>,
+    ) -> (PowerHealth, tempfile::TempDir) {
+        let root = tempfile::tempdir().unwrap();
+        put(&root, "proc/device-tree/model", model);
+        if let Some(bits) = tool {
+            put(&root, "usr/bin/vcgencmd", &format!("#!/bin/sh\necho x >>\"$0.asked\"\necho throttled=0x{bits}\n"));
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(root.path().join("usr/bin/vcgencmd"), mode).unwrap();
+        }
+        if let Some(bits) = file {
+            put(&root, FILE, bits);
+        }
+        if let Some(alarm) = alarm {
+            put(&root, "sys/class/hwmon/hwmon1/name", "rpi_volt\n");
+            put(&root, ALARM, alarm);
+        }
+        (PowerHealth::find(root.path()).unwrap(), root)
+    }
+
+    const FILE: &str = "sys/devices/platform/soc/soc:firmware/get_throttled";
+    const ALARM: &str = "sys/class/hwmon/hwmon1/in0_lcrit_alarm";
+
+    fn put(root: &tempfile::TempDir, path: &str, text: &str) {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn read(model: &str, tool: Option<&str>, file: Option<&str>, alarm: Option<&str>) -> Power {
+        let (mut power, _root) = board(model, tool, file, alarm);
+        power.read().unwrap()
+    }
+
     #[test]
     fn the_kernels_alarm_tells_of_undervoltage_only() {
-        let root = tempfile::tempdir().unwrap();
-        let monitor = root.path().join("sys/class/hwmon/hwmon1");
-        fs::create_dir_all(&monitor).unwrap();
-        fs::write(monitor.join("name"), "rpi_volt\n").unwrap();
-        fs::write(monitor.join("in0_lcrit_alarm"), "1\n").unwrap();
-        let power = PowerHealth::find(root.path()).unwrap().read().unwrap();
-        assert_eq!(power, Power { undervoltage: Some(true), ..Power::default() });
-    }
-
-    fn board(model: &str, bits: &str, alarm: Option<&str>) -> Power {
-        let root = tempfile::tempdir().unwrap();
-        let put = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        put("proc/device-tree/model", model);
-        put("sys/devices/platform/soc/soc:firmware/get_throttled", bits);
-        if let Some(alarm) = alarm {
-            put("sys/class/hwmon/hwmon1/name", "rpi_volt\n");
-            put("sys/class/hwmon/hwmon1/in0_lcrit_alarm", alarm);
-        }
-        PowerHealth::find(root.path()).unwrap().read().unwrap()
+        let low = Some(true);
+        let power = read(FOUR, None, None, Some("1\n"));
+        assert_eq!(power, Power { undervoltage: low, undervoltage_since_boot: low, ..Power::default() });
+        assert_eq!(read(FOUR, None, None, Some("0")), Power { undervoltage: Some(false), ..Power::default() });
     }
 
     #[test]
-    fn what_the_firmwares_file_does_not_notice_the_alarm_does() {
-        let four = "Raspberry Pi 4 Model B Rev 1.4\0";
-        for (bits, alarm, low) in [
-            ("0", None, false),
-            ("0", Some("0"), false),
-            ("0", Some("1"), true),
-            ("50005", Some("0"), true),
-            ("1", None, true),
+    fn whether_the_supply_is_low_now_the_alarm_knows_best() {
+        for (tool, file, alarm, low) in [
+            (None, Some("0"), None, false),
+            (None, Some("1"), None, true),
+            (None, Some("0"), Some("1"), true),
+            (None, Some("50005"), Some("0"), false),
+            (Some("0"), None, Some("1"), true),
+            (Some("50005"), None, Some("0"), false),
+            (Some("50005"), None, None, true),
         ] {
-            assert_eq!(board(four, bits, alarm).undervoltage, Some(low), "{bits} {alarm:?}");
+            assert_eq!(read(FOUR, tool, file, alarm).undervoltage, Some(low), "{tool:?} {file:?} {alarm:?}");
         }
+    }
+
+    #[test]
+    fn that_something_has_not_been_since_boot_is_the_firmwares_word_alone() {
+        let since_boot = |power: &Power| {
+            [
+                power.undervoltage_since_boot,
+                power.frequency_capped_since_boot,
+                power.throttled_since_boot,
+                power.temperature_limited_since_boot,
+            ]
+        };
+        let (yes, no, unknown) = (Some(true), Some(false), None);
+        for (tool, file, alarm, expected) in [
+            (None, Some("0"), Some("0"), [unknown; 4]),
+            (None, Some("50000"), Some("0"), [yes, unknown, yes, unknown]),
+            (None, Some("2"), None, [unknown, yes, unknown, unknown]),
+            (Some("0"), None, Some("0"), [no; 4]),
+            (Some("50000"), None, Some("0"), [yes, no, yes, no]),
+            (Some("0"), None, Some("1"), [yes, no, no, no]),
+        ] {
+            let power = read(FOUR, tool, file, alarm);
+            assert_eq!(since_boot(&power), expected, "{tool:?} {file:?} {alarm:?}");
+            assert_eq!(power.raw.is_some(), tool.is_some(), "only the firmware's own word is shown raw");
+        }
+    }
+
+    #[test]
+    fn what_was_seen_once_stays_though_the_kernel_forgets_it() {
+        let (mut power, root) = board(FOUR, None, Some("50005"), Some("1"));
+        assert_eq!(power.read().unwrap().throttled, Some(true));
+        put(&root, FILE, "0");
+        put(&root, ALARM, "0");
+        let later = power.read().unwrap();
+        assert_eq!((later.undervoltage, later.throttled), (Some(false), Some(false)));
+        assert_eq!((later.undervoltage_since_boot, later.throttled_since_boot), (Some(true), Some(true)));
+        assert_eq!((later.frequency_capped_since_boot, later.temperature_limited_since_boot), (None, None));
+    }
+
+    #[test]
+    fn the_tool_is_asked_once_a_minute_and_the_deprecated_file_not_at_all() {
+        let (mut power, root) = board(FOUR, Some("0"), Some("f"), None);
+        let asked = || fs::read_to_string(root.path().join("usr/bin/vcgencmd.asked")).unwrap().lines().count();
+        for _ in 0..3 {
+            assert_eq!(power.read(), Some(Power::from_throttled(0)));
+        }
+        assert_eq!(asked(), 1);
+        power.ask_tool(Instant::now() + PROCESS_PERIOD);
+        assert_eq!(asked(), 2);
     }
 
     #[test]
     fn a_board_that_cannot_notice_undervoltage_does_not_deny_it() {
         for model in ["Raspberry Pi Zero 2 W Rev 1.0\0", "Raspberry Pi Compute Module 4 Rev 1.1\0"] {
-            let power = board(model, "0", Some("0"));
+            let power = read(model, Some("0"), None, Some("0"));
             assert_eq!((power.undervoltage, power.undervoltage_since_boot), (None, None), "{model}");
-            assert_eq!(power.throttled, Some(false), "the rest is known");
-            assert_eq!(board(model, "50005", None).undervoltage, Some(true), "what it says is believed");
+            assert_eq!((power.throttled, power.throttled_since_boot), (Some(false), Some(false)), "the rest is known");
+            assert_eq!(read(model, Some("50005"), None, None).undervoltage, Some(true), "what it says is believed");
         }
     }
 

@@ -1,4 +1,6 @@
 //! A small file of `/proc` or `/sys` that is kept open and read again from its start.
+//!
+//! Nothing of what was read is kept: it lies on the stack while it is parsed, or for a moment on the heap where it is longer.
 
 use std::{fs::File, os::unix::fs::FileExt, path::PathBuf};
 
@@ -9,6 +11,9 @@ const PAGE_BYTES: usize = 4096;
 /// and no record of most files is so long, but for those that are one record and come whole.
 const LONGEST_RECORD_BYTES: usize = 1024;
 
+/// Two pages hold most files with room for the read that finds the end.
+const STACK_BYTES: usize = 2 * PAGE_BYTES;
+
 /// More than any of the files has: what comes after it in `/proc/stat` or `diskstats` of huge machines is not needed.
 const MOST_BYTES: usize = 64 * 1024;
 
@@ -17,14 +22,13 @@ const MOST_BYTES: usize = 64 * 1024;
 pub(crate) struct Source {
     path: PathBuf,
     file: Option<File>,
-    text: Vec<u8>,
     longest_record: usize,
 }
 
 impl Source {
     /// A file that may or may not be there.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, file: None, text: Vec::new(), longest_record: LONGEST_RECORD_BYTES }
+        Self { path, file: None, longest_record: LONGEST_RECORD_BYTES }
     }
 
     /// A file whose records may be of any length, as the mounts of containers are: only an empty read is its end.
@@ -32,27 +36,42 @@ impl Source {
         Self { longest_record: PAGE_BYTES, ..Self::new(path) }
     }
 
-    /// Its present content; `None` when it is not there, cannot be read, or is not text.
-    pub(crate) fn read(&mut self) -> Option<&str> {
-        let length = self.read_open_file().or_else(|| {
-            // Its device may have vanished and come back: open it anew, once.
-            self.file = File::open(&self.path).ok();
-            self.read_open_file()
-        })?;
-        std::str::from_utf8(&self.text[..length]).ok()
+    /// Parses its present content; `None` when it is not there or cannot be read. Bytes that are no text, as a mount point's name may have, are
+    /// replaced, and the rest is there.
+    pub(crate) fn read<T>(&mut self, parse: impl FnOnce(&str) -> T) -> Option<T> {
+        let (mut page, mut longer) = ([0; STACK_BYTES], Vec::new());
+        let text = self.read_bytes(&mut page, &mut longer)?;
+        Some(parse(&String::from_utf8_lossy(text)))
     }
 
-    fn read_open_file(&mut self) -> Option<usize> {
+    fn read_bytes<'a>(&mut self, page: &'a mut [u8; STACK_BYTES], longer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+        let length = self.read_open_file(page, longer).or_else(|| {
+            // Its device may have vanished and come back: open it anew, once.
+            longer.clear();
+            self.file = File::open(&self.path).ok();
+            self.read_open_file(page, longer)
+        })?;
+        Some(if longer.is_empty() { &page[..length] } else { &longer[..length] })
+    }
+
+    fn read_open_file(&self, page: &mut [u8; STACK_BYTES], longer: &mut Vec<u8>) -> Option<usize> {
         let file = self.file.as_ref()?;
         let mut length = 0;
         loop {
-            if self.text.len() < length + PAGE_BYTES {
-                self.text.resize(length + PAGE_BYTES, 0);
+            if length + PAGE_BYTES > STACK_BYTES {
+                if longer.is_empty() {
+                    longer.extend_from_slice(&page[..length]);
+                }
+                longer.resize(length + PAGE_BYTES, 0);
             }
-            match file.read_at(&mut self.text[length..], length as u64).ok()? {
+            let room = if longer.is_empty() { &mut page[length..] } else { &mut longer[length..] };
+            match file.read_at(room, length as u64).ok()? {
                 0 => return Some(length),
                 read if read + self.longest_record <= PAGE_BYTES => return Some(length + read),
-                read if length + read >= MOST_BYTES => return Some(complete_lines(&self.text[..length + read])),
+                read if length + read >= MOST_BYTES => {
+                    let text = if longer.is_empty() { &page[..] } else { &longer[..] };
+                    return Some(complete_lines(&text[..length + read]));
+                }
                 read => length += read,
             }
         }
@@ -67,25 +86,46 @@ fn complete_lines(text: &[u8]) -> usize {
 mod tests {
     use super::*;
 
+    fn source(content: &[u8]) -> (tempfile::TempDir, Source) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("value");
+        std::fs::write(&path, content).unwrap();
+        (folder, Source::new(path))
+    }
+
     #[test]
     fn a_file_that_vanishes_and_comes_back_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("value");
         let mut source = Source::new(path.clone());
-        assert_eq!(source.read(), None);
+        assert_eq!(source.read(str::to_owned), None);
         std::fs::write(&path, "1\n").unwrap();
-        assert_eq!(source.read(), Some("1\n"));
+        assert_eq!(source.read(str::to_owned).as_deref(), Some("1\n"));
         std::fs::write(&path, "20\n").unwrap();
-        assert_eq!(source.read(), Some("20\n"));
+        assert_eq!(source.read(str::to_owned).as_deref(), Some("20\n"));
+    }
+
+    #[test]
+    fn files_of_any_length_come_whole_and_again() {
+        for lines in [1, 300, 400, 745, 1000, 5000] {
+            let text = "0123456789\n".repeat(lines);
+            let (_folder, mut source) = source(text.as_bytes());
+            for _ in 0..2 {
+                assert_eq!(source.read(str::to_owned).as_deref(), Some(&*text), "{lines} lines");
+            }
+        }
     }
 
     #[test]
     fn a_long_file_is_cut_at_a_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("long");
-        std::fs::write(&path, "0123456789\n".repeat(20_000)).unwrap();
-        let mut source = Source::new(path);
-        let text = source.read().unwrap();
-        assert!(text.len() <= MOST_BYTES + 4096 && text.ends_with("9\n"));
+        let (_folder, mut source) = source("0123456789\n".repeat(20_000).as_bytes());
+        let text = source.read(str::to_owned).unwrap();
+        assert!(text.len() >= MOST_BYTES - 4096 && text.len() <= MOST_BYTES + 4096 && text.ends_with("9\n"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_spoil_nothing_else() {
+        let (_folder, mut source) = source(b"/dev/sda1 / ext4\n/dev/sdb1 /media/caf\xe9 vfat\n");
+        assert_eq!(source.read(|text| text.lines().count()), Some(2));
     }
 }

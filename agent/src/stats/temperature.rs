@@ -1,4 +1,6 @@
-//! The processor's temperature: the board's own thermal zone, else a hardware monitor, in this order of trust.
+//! The processor's temperature: a thermal zone that is known to be the processor's, else a hardware monitor that is, in this order of trust.
+//!
+//! Only on a board with a device tree is the first zone the processor's more often than not; on a PC it is as likely the room's.
 
 use std::{
     fs,
@@ -25,28 +27,27 @@ pub(crate) struct Thermometer {
 impl Thermometer {
     /// Looks for it under `root`; `None` on a machine without one.
     pub(crate) fn find(root: &Path) -> Option<Self> {
-        let sensor = zone(&root.join("sys/class/thermal")).or_else(|| monitor(&root.join("sys/class/hwmon")));
+        let zones = named_entries(&root.join("sys/class/thermal"), "thermal_zone", "type");
+        let first =
+            || zones.iter().find(|(path, _)| path.ends_with("thermal_zone0")).map(|(path, _)| path.join("temp"));
+        let sensor = known(&zones, &ZONE_TYPES, "temp").or_else(|| {
+            let monitors = named_entries(&root.join("sys/class/hwmon"), "hwmon", "name");
+            known(&monitors, &MONITOR_NAMES, "temp1_input")
+        });
+        let sensor = sensor.or_else(|| first().filter(|_| root.join("proc/device-tree").exists()));
         sensor.map(|path| Self { sensor: Source::new(path) })
     }
 
     /// The temperature now.
     pub(crate) fn read(&mut self) -> Option<f32> {
-        self.sensor.read().and_then(parse)
+        self.sensor.read(parse)?
     }
 }
 
-fn zone(folder: &Path) -> Option<PathBuf> {
-    let zones = named_entries(folder, "thermal_zone", "type");
-    let of = |wanted: &str| zones.iter().find(|(_, kind)| kind == wanted);
-    let best = ZONE_TYPES.iter().find_map(|wanted| of(wanted));
-    // A board that we do not know: its first zone is the processor's more often than not.
-    best.or_else(|| zones.iter().find(|(path, _)| path.ends_with("thermal_zone0"))).map(|(path, _)| path.join("temp"))
-}
-
-fn monitor(folder: &Path) -> Option<PathBuf> {
-    let monitors = named_entries(folder, "hwmon", "name");
-    let best = MONITOR_NAMES.iter().find_map(|wanted| monitors.iter().find(|(_, name)| name == wanted));
-    best.map(|(path, _)| path.join("temp1_input"))
+/// The file of the first of these names that is there.
+fn known(entries: &[(PathBuf, String)], names: &[&str], file: &str) -> Option<PathBuf> {
+    let best = names.iter().find_map(|wanted| entries.iter().find(|(_, name)| name == wanted))?;
+    Some(best.0.join(file))
 }
 
 /// The entries of a folder with this prefix, with the content of their file that names them.
@@ -71,6 +72,35 @@ fn parse(text: &str) -> Option<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_known_sensor_is_believed_before_the_first_zone_and_that_only_on_a_board() {
+        let (zone, monitor, tree) = ("sys/class/thermal/thermal_zone0", "sys/class/hwmon/hwmon0", "proc/device-tree");
+        for (kind, name, board, expected) in [
+            ("acpitz", "k10temp", false, Some(monitor)),
+            ("acpitz", "coretemp", false, Some(monitor)),
+            ("cpu-thermal", "coretemp", true, Some(zone)),
+            ("x86_pkg_temp", "coretemp", false, Some(zone)),
+            ("acpitz", "nvme", false, None),
+            ("some-new-soc", "nvme", true, Some(zone)),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let put = |folder: &str, file: &str, text: &str| {
+                fs::create_dir_all(root.path().join(folder)).unwrap();
+                fs::write(root.path().join(folder).join(file), text).unwrap();
+            };
+            put(zone, "type", kind);
+            put(zone, "temp", "20000");
+            put(monitor, "name", name);
+            put(monitor, "temp1_input", "50000");
+            if board {
+                put(tree, "model", "A board");
+            }
+            let celsius = Thermometer::find(root.path()).and_then(|mut found| found.read());
+            let wanted = expected.map(|path| if path == zone { 20.0 } else { 50.0 });
+            assert_eq!(celsius, wanted, "{kind} {name} {board}");
+        }
+    }
 
     #[test]
     fn thousandths_become_degrees_and_nonsense_nothing() {

@@ -119,6 +119,17 @@ async fn a_sensor_that_hangs_is_left_out_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_radio_that_hangs_costs_its_own_value_only() {
+    let mut board = Board::new();
+    board.hang("proc/net/wireless");
+    board.start();
+    board.go_on();
+    let sample = board.after(FIVE).await;
+    assert!(sample.wifi_signal_dbm.is_none() && is_complete_otherwise(&sample), "{sample:?}");
+    assert!(sample.temperature_celsius.is_some() && sample.power.is_some(), "{sample:?}");
+}
+
+#[tokio::test]
 async fn firmware_that_hangs_leaves_power_unknown_and_nothing_else() {
     let mut board = Board::new();
     fs::remove_dir_all(board.path("sys/bus")).unwrap();

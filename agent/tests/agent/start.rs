@@ -63,6 +63,45 @@ async fn the_machine_enrols_once_and_needs_no_token_afterwards() {
     assert!(stage.agent.terminate().await.success());
 }
 
+/// An agent that only enrols.
+fn enrolling(url: &str, state: &std::path::Path, words: &[&str]) -> Agent {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pistat-agent"));
+    command.arg("enroll");
+    Agent::start_by(command, url, state, words)
+}
+
+#[tokio::test]
+async fn enrolling_alone_ends_when_the_machine_is_let_in_and_publishes_nothing() {
+    let broker = Broker::start().await;
+    let mut controller = Controller::connect(&broker);
+    let folder = tempfile::tempdir().unwrap();
+    let (url, state) = (format!("mqtt://127.0.0.1:{}", broker.port), folder.path().join("state"));
+    let token = controller.token();
+    for words in [&["--token", &token][..], &[]] {
+        let mut agent = enrolling(&url, &state, words);
+        let play = async {
+            loop {
+                let topic = controller.next().await.topic;
+                assert!(!matches!(topic, Topic::Status(_) | Topic::Info(_) | Topic::Stats(_)), "{topic:?}");
+            }
+        };
+        let status = tokio::select! { status = agent.wait() => status, () = play => unreachable!("it plays for ever") };
+        assert!(status.success() && state.join("credential.json").exists(), "{words:?}: {}", agent.log());
+    }
+}
+
+#[tokio::test]
+async fn enrolling_that_is_stopped_has_not_let_the_machine_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("mqtt://127.0.0.1:{}", crate::harness::free_port());
+    let token = format!("{}.{}", "s".repeat(43), "f".repeat(43));
+    let mut agent = enrolling(&url, &folder.path().join("state"), &["--token", &token]);
+    while !agent.log().contains("no connection") {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(agent.terminate().await.code(), Some(75), "{}", agent.log());
+}
+
 #[tokio::test]
 async fn the_token_of_another_controller_enrols_anew() {
     let mut stage = Stage::set(&[]).await;

@@ -149,6 +149,13 @@ impl Directory {
         may_join.then_some(Identity::Joining(pi))
     }
 
+    /// Who keeps sessions under this [`Identity::session_owner`], if it exists still.
+    pub(crate) fn by_owner(&self, owner: &str) -> Option<Identity> {
+        let (_, key) = owner.split_once('/')?;
+        let principal = self.principals.get(if key.is_empty() { CONTROLLER_USER } else { key })?;
+        (principal.identity.session_owner() == owner).then(|| principal.identity.clone())
+    }
+
     /// The secret of an enrolled machine.
     pub(crate) fn agent_secret(&self, pi: &PiId) -> Option<&SecretHash> {
         match self.principals.get(&pi.key())? {

@@ -1,6 +1,7 @@
 //! Every cell of the table: who × what × which kind of topic, and the filters around them.
 
-use pistat_protocol::id::AccountName;
+use pistat_protocol::id::{AccountName, RunId};
+use pistat_protocol::topic::Topic;
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -32,6 +33,18 @@ fn everybody() -> [(&'static str, Identity); 8] {
         ("admin", account(Role::Admin, &[])),
         ("ruled", account(Role::Viewer, &["#", "pistat/#", "$pistat/#", "$SYS/#", "$private/#"])),
     ]
+}
+
+/// The columns of each kind of identity. A kind or a role that has none does not compile.
+fn columns(identity: &Identity) -> &'static str {
+    match identity {
+        Identity::Controller => "c",
+        Identity::Agent(_) => "ax",
+        Identity::Joining(_) => "j",
+        Identity::Account { role: Role::Viewer, .. } => "vr",
+        Identity::Account { role: Role::Operator, .. } => "o",
+        Identity::Account { role: Role::Admin, .. } => "m",
+    }
 }
 
 /// Each topic with who may publish on it and who may receive it: c(ontroller), a(gent), x (another agent), j(oining),
@@ -77,6 +90,28 @@ const TABLE: [(&str, &str, &str); 39] = [
     ("zigbee2mqtt/lamp", "cr", "cr"),
     ("é/x", "cr", "cr"),
 ];
+
+#[test]
+fn every_kind_of_topic_has_its_row_and_every_kind_of_identity_its_column() {
+    let run: RunId = RUN.parse().unwrap();
+    let kinds = Topic::of_each_kind(&pi("pi-1"), run, &"camera".parse().unwrap());
+    assert!(kinds.len() > 20);
+    for kind in kinds {
+        let text = Topics::default().format(&kind).replace(RUN, "RUN");
+        assert!(TABLE.iter().any(|(topic, ..)| *topic == text), "the table has no row for {text}");
+    }
+    for ((who, identity), letter) in everybody().iter().zip("caxjvomr".chars()) {
+        assert!(columns(identity).contains(letter), "{who} is not {letter}");
+    }
+    let all: usize = everybody()
+        .iter()
+        .map(|(_, identity)| columns(identity))
+        .collect::<std::collections::BTreeSet<_>>()
+        .iter()
+        .map(|columns| columns.len())
+        .sum();
+    assert_eq!(all, everybody().len(), "somebody's column is not held against the table");
+}
 
 #[test]
 fn who_may_do_what_is_what_every_cell_of_the_table_says() {

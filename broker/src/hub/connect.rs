@@ -11,7 +11,7 @@ use crate::front::Front;
 use crate::message::SessionId;
 use crate::outbox::{Bounds, End, Outbox};
 use crate::retained::Retained;
-use crate::session::Parked;
+use crate::session::Report;
 use crate::store::{Restored, Store};
 
 const NEVER: u64 = u64::MAX;
@@ -27,6 +27,8 @@ impl Hub {
             messages: front.limits.retained_messages,
             bytes: front.limits.retained_bytes,
             message_bytes: front.limits.retained_message_bytes,
+            messages_per_account: front.limits.retained_messages_per_account,
+            bytes_per_account: front.limits.retained_bytes_per_account,
         });
         let mut hub = Self {
             lasting: super::lasting::Schedule::new(&front),
@@ -35,6 +37,7 @@ impl Hub {
             free_slots: Vec::new(),
             keys: std::collections::HashMap::new(),
             accounts: std::collections::HashMap::new(),
+            away_bytes: 0,
             next_use: 0,
             tree: crate::topic_tree::TopicTree::default(),
             retained,
@@ -45,7 +48,7 @@ impl Hub {
             overflowing: Vec::new(),
             orphaned_wills: std::collections::HashMap::new(),
             will_changes: std::collections::HashMap::new(),
-            session_changes: Vec::new(),
+            session_changes: super::changes::SessionChanges::default(),
             returned: Vec::new(),
             sys: super::sys::Sys::default(),
             wakers: Vec::new(),
@@ -55,12 +58,8 @@ impl Hub {
         hub
     }
 
-    pub(super) fn on_connect(&mut self, mut request: Box<ConnectRequest>) {
-        // The account may have been changed since the credentials were checked.
-        match self.directory.identify(&request.user_name, &request.secret) {
-            Some(identity) if !request.identity.exceeds(&identity) => request.identity = Arc::new(identity),
-            _ => return refuse(*request, ConnectRefusal::Revoked),
-        }
+    pub(super) fn on_connect(&mut self, request: Box<ConnectRequest>) {
+        let Some(request) = self.still_good(request) else { return };
         let key = session_key(&request.identity, &request.client_id);
         let Some(&slot) = self.keys.get(&key) else { return self.open_session(key, *request) };
         let Some(session) = self.sessions[slot as usize].as_mut() else {
@@ -80,6 +79,20 @@ impl Hub {
                 if let Some(overtaken) = session.waiting.replace(request) {
                     refuse(*overtaken, ConnectRefusal::Overtaken);
                 }
+            }
+        }
+    }
+
+    /// The account may have been changed since the credentials were checked; then the request is refused here.
+    fn still_good(&self, mut request: Box<ConnectRequest>) -> Option<Box<ConnectRequest>> {
+        match self.directory.identify(&request.user_name, &request.secret) {
+            Some(identity) if !request.identity.exceeds(&identity) => {
+                request.identity = Arc::new(identity);
+                Some(request)
+            }
+            _ => {
+                refuse(*request, ConnectRefusal::Revoked);
+                None
             }
         }
     }
@@ -106,11 +119,14 @@ impl Hub {
         self.release_account(&owner);
         self.congested.remove(&slot);
         self.front.counters.clients_connected.sub(1);
-        match waiting {
+        match waiting.and_then(|request| self.still_good(request)) {
             Some(request) => self.reopen_session(slot, *request),
             None if closed.session_expiry == 0 => self.remove_session(slot),
             None => {
                 self.note_away(slot);
+                self.count_away(slot);
+                // The account may have been changed while the connection ended.
+                self.review(slot);
                 self.make_room_for_parked(slot);
             }
         }
@@ -168,6 +184,7 @@ impl Hub {
             session.user_name.clone_from(&request.user_name);
             session.secret = request.secret.clone();
             session.expiry_seconds = request.session_expiry;
+            self.count_back(slot);
             self.attach(slot, request, true);
         } else {
             self.replace_session(slot, request);
@@ -189,15 +206,16 @@ impl Hub {
         let Some(session) = self.sessions[slot as usize].as_mut() else { return };
         session.peer = Some(request.peer);
         session.expires_at = NEVER;
-        let attached = Attached {
-            id: SessionId { slot, use_count: session.use_count },
-            session_present,
-            outbox: session.outbox.clone(),
-            parked: session.parked.take(),
-        };
+        session.is_unsure = session.has_exactly_once_unfinished();
+        let id = SessionId { slot, use_count: session.use_count };
+        // A session that nobody was told of is not kept; one that was there before stays.
+        let session_expiry = if session_present { request.session_expiry } else { 0 };
+        let unnoticed = Closed { id, session_expiry, will: WillFate::Done, parked: session.parked.take() };
+        let report = Report::new(&self.front, unnoticed);
+        let attached = Attached { id, session_present, outbox: session.outbox.clone(), report };
         let will_key = will_key(&session.key);
         let owner = session.key.0.clone();
-        *self.accounts.entry(owner).or_default() += 1;
+        self.accounts.entry(owner).or_default().connected += 1;
         if self.orphaned_wills.remove(&will_key).is_some() {
             self.note_will(will_key, None);
         }
@@ -209,12 +227,8 @@ impl Hub {
         let counters = &self.front.counters;
         counters.clients_connected.add(1);
         counters.clients_maximum.at_least(counters.clients_connected.get());
-        if let Err(attached) = request.reply.send(Ok(attached)) {
-            // The connection went away while it waited; nobody else will report its end.
-            let parked = attached.ok().and_then(|attached| attached.parked);
-            let id = SessionId { slot, use_count: self.sessions[slot as usize].as_ref().map_or(0, |s| s.use_count) };
-            self.on_closed(Closed { id, session_expiry: 0, will: WillFate::Done, parked });
-        }
+        // If the connection went away while it waited, its end is reported like any other.
+        drop(request.reply.send(Ok(attached)));
     }
 
     /// Ends a session with everything that waits in it.
@@ -225,6 +239,7 @@ impl Hub {
         }
         self.set_will(slot, None);
         self.forget_session(slot);
+        self.count_back(slot);
         let Some(session) = self.sessions[slot as usize].take() else { return };
         self.free_slots.push(slot);
         self.keys.remove(&session.key);
@@ -278,37 +293,6 @@ impl Hub {
             self.front.counters.subscriptions.sub(1);
             if parsed.group.is_some() {
                 self.front.counters.subscriptions_shared.sub(1);
-            }
-        }
-    }
-
-    /// When too many sessions wait without their clients, the one that waits longest goes.
-    fn make_room_for_parked(&mut self, newest: u32) {
-        let away =
-            self.keys.len().saturating_sub(usize::try_from(self.front.counters.clients_connected.get()).unwrap_or(0));
-        if away <= self.front.limits.sessions {
-            return;
-        }
-        let oldest = (0..)
-            .zip(&self.sessions)
-            .filter_map(|(slot, s)| {
-                s.as_ref().filter(|s| s.peer.is_none() && slot != newest).map(|s| (s.away_since, slot))
-            })
-            .min();
-        if let Some((_, slot)) = oldest {
-            self.end_session(slot, "too many sessions wait without their clients");
-        }
-    }
-
-    fn account_has_room(&self, owner: &str) -> bool {
-        self.accounts.get(owner).copied().unwrap_or(0) < self.front.limits.connections_per_account
-    }
-
-    fn release_account(&mut self, owner: &str) {
-        if let Some(count) = self.accounts.get_mut(owner) {
-            *count -= 1;
-            if *count == 0 {
-                self.accounts.remove(owner);
             }
         }
     }
@@ -370,20 +354,10 @@ impl Session {
             expiry_seconds: 0,
             is_on_disk: false,
             has_queue_on_disk: false,
+            is_unsure: false,
+            away_bytes: None,
             asked_secret: None,
             answer_until: None,
         }
-    }
-}
-
-impl Parked {
-    /// Messages that the client has not acknowledged.
-    pub(crate) fn unfinished(&self) -> u64 {
-        self.in_flight.len() as u64
-    }
-
-    /// Those of them that it may not have.
-    pub(super) fn unacknowledged(&self) -> impl Iterator<Item = &crate::outbox::Delivery> {
-        self.in_flight.iter().filter_map(crate::session::InFlight::unacknowledged)
     }
 }

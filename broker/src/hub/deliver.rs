@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{Hub, Session};
+use crate::access::Identity;
 use crate::events::BrokerEvent;
-use crate::limits::SlowSubscriber;
+use crate::limits::{Limits, SlowSubscriber};
 use crate::message::{Message, SessionId};
-use crate::outbox::{Delivery, Outbox, Pushed};
+use crate::outbox::{Delivery, Load, Outbox, Pushed};
 use crate::retained::Kept;
 use crate::topic_tree::{Hits, Subscriber};
 
@@ -18,11 +19,24 @@ const OVERRUN: usize = 8;
 /// several times as much in a queue as on the wire.
 const UNDER_WAY_BYTES: usize = 128 * 1024;
 
+/// Since when a session's queue has been full, in milliseconds of the broker's clock.
+pub(super) struct Congestion {
+    since: u64,
+    /// How often it had caught up by then.
+    caught_up: u64,
+    /// Its progress when it was last seen to change, and when.
+    progress: u64,
+    progressed: u64,
+}
+
 impl Hub {
     pub(super) fn deliver(&mut self, message: &Arc<Message>) {
         self.front.counters.messages_accepted.add(1);
         if message.retain() {
             self.keep(message);
+        }
+        if message.qos() == 2 {
+            self.note_exchange(message.publisher());
         }
         let mut hits = std::mem::take(&mut self.hits);
         self.tree.hits(message.topic(), &mut hits);
@@ -34,16 +48,19 @@ impl Hub {
     }
 
     fn keep(&mut self, message: &Arc<Message>) {
-        let kept = self.retained.keep(message);
-        self.count_retained();
+        let SessionId { slot, use_count } = message.publisher();
+        let publisher = self.sessions.get(slot as usize).and_then(Option::as_ref).filter(|s| s.use_count == use_count);
+        let owner = publisher.map_or("", |session| &*session.key.0);
+        let kept = self.retained.keep(message, self.front.access.origin(owner, message.topic()));
         if kept == Kept::Refused {
             self.front.counters.retained_refused.add(1);
-            let publisher =
-                self.session(message.publisher()).map(|s| (s.identity.name().to_owned(), s.key.1.to_string()));
-            let (account, client_id) = publisher.unwrap_or_default();
-            let (topic, reason) = (message.topic().to_owned(), "the store of retained messages is full".to_owned());
+            let names = publisher.map(|session| (session.identity.name().to_owned(), session.key.1.to_string()));
+            let (account, client_id) = names.unwrap_or_default();
+            let reason = "the store of retained messages is full, or the account's share of it".to_owned();
+            let topic = message.topic().to_owned();
             self.front.events.tell(BrokerEvent::PublishRefused { account, client_id, topic, reason });
         }
+        self.count_retained();
     }
 
     pub(super) fn count_retained(&self) {
@@ -102,9 +119,13 @@ impl Hub {
             return;
         }
         let (qos, publisher) = (delivery.qos, delivery.message.publisher());
-        let outbox = session.outbox.clone();
-        if is_away && session.is_on_disk {
+        let (outbox, id) = (session.outbox.clone(), SessionId { slot, use_count: session.use_count });
+        if is_away {
+            self.count_queued(slot, delivery.cost());
             self.note_queued(slot, &delivery);
+        }
+        if qos == 2 && !is_away {
+            self.note_exchange(id);
         }
         let pushed = outbox.push(delivery, self.under_way_bytes(), &mut self.wakers);
         if pushed.dropped > 0 {
@@ -123,10 +144,12 @@ impl Hub {
         usize::try_from(self.front.counters.clients_connected.get()).unwrap_or(0).saturating_mul(UNDER_WAY_BYTES)
     }
 
-    /// A publisher waits for somebody else's client.
+    /// A publisher waits for somebody else's client. The controller waits for nobody: what it has to say to all others must
+    /// not depend on one.
     fn slow_down(&mut self, publisher: SessionId, slot: u32, outbox: &Arc<Outbox>) {
         if publisher.slot != slot
             && let Some(session) = self.session(publisher)
+            && *session.identity != Identity::Controller
             && session.outbox.hold_up(outbox)
         {
             self.front.counters.publishers_slowed.add(1);
@@ -151,36 +174,85 @@ impl Hub {
             return;
         }
         let now_ms = self.front.clock.now_ms();
-        self.congested.entry(slot).or_insert_with(|| (outbox.load().progress, now_ms));
+        self.congested.entry(slot).or_insert_with(|| {
+            let load = outbox.load();
+            Congestion { since: now_ms, caught_up: load.caught_up, progress: load.progress, progressed: now_ms }
+        });
         self.slow_down(publisher, slot, outbox);
     }
 
-    /// Ends the sessions whose queue is full and of which nothing was taken for too long.
+    /// Ends the sessions whose queue is full and of which nothing was taken for too long, or not enough.
     pub(super) fn end_stalled_sessions(&mut self, now_ms: u64) {
         if self.congested.is_empty() {
             return;
         }
-        let patience_ms = self.front.limits.stalled_after_seconds * 1000;
-        let half = self.front.limits.queue_bytes / 2;
+        let limits = &self.front.limits;
+        let half = limits.queue_bytes / 2;
         let mut stalled = Vec::new();
         let sessions = &self.sessions;
-        self.congested.retain(|&slot, (progress, since)| {
+        self.congested.retain(|&slot, congestion| {
             let Some(session) = sessions.get(slot as usize).and_then(Option::as_ref) else { return false };
             let load = session.outbox.load();
-            if load.progress != *progress {
-                (*progress, *since) = (load.progress, now_ms);
-            } else if now_ms.saturating_sub(*since) > patience_ms {
-                stalled.push(slot);
+            if load.reliable_bytes <= half {
                 return false;
             }
-            load.reliable_bytes > half
+            let reason = congestion.reason_to_end(load, now_ms, limits);
+            stalled.extend(reason.map(|reason| (slot, reason)));
+            reason.is_none()
         });
-        for slot in stalled {
-            self.end_session(slot, "it has not taken any message for too long");
+        for (slot, reason) in stalled {
+            self.end_session(slot, reason);
         }
     }
 
     pub(super) fn queued_messages(&self) -> u64 {
         self.sessions.iter().flatten().map(|session: &Session| session.outbox.load().messages as u64).sum()
+    }
+}
+
+impl Congestion {
+    fn reason_to_end(&mut self, load: Load, now_ms: u64, limits: &Limits) -> Option<&'static str> {
+        if load.progress != self.progress {
+            (self.progress, self.progressed) = (load.progress, now_ms);
+        }
+        // One that keeps up with all that it can be sent is at half again and again, if not just now.
+        if load.caught_up != self.caught_up {
+            (self.caught_up, self.since) = (load.caught_up, now_ms);
+        }
+        if now_ms.saturating_sub(self.progressed) > limits.stalled_after_seconds * 1000 {
+            Some("it has not taken any message for too long")
+        } else if now_ms.saturating_sub(self.since) > limits.catch_up_seconds * 1000 {
+            Some("it takes its messages too slowly")
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_session_is_ended_when_it_stands_still_or_only_trickles() {
+        let limits = Limits { stalled_after_seconds: 30, catch_up_seconds: 60, ..Limits::default() };
+        let stuck = "it has not taken any message for too long";
+        let slow = "it takes its messages too slowly";
+        // How often it takes a message, how often it has caught up, and when it is ended for what.
+        for (takes, catches_up, expected) in [
+            (1000, 1000, Some((31, stuck))),
+            (40, 1000, Some((31, stuck))),
+            (29, 1000, Some((61, slow))),
+            (1, 1000, Some((61, slow))),
+            (1, 50, None),
+            (1, 150, Some((61, slow))),
+        ] {
+            let mut congestion = Congestion { since: 0, caught_up: 0, progress: 0, progressed: 0 };
+            let ended = (1..500u64).find_map(|second| {
+                let load = Load { progress: second / takes, caught_up: second / catches_up, ..Load::default() };
+                congestion.reason_to_end(load, second * 1000, &limits).map(|reason| (second, reason))
+            });
+            assert_eq!(ended, expected, "a message every {takes} seconds, caught up every {catches_up}");
+        }
     }
 }

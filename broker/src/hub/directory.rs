@@ -29,7 +29,7 @@ impl Hub {
         }
         let joining = |session: &&mut Session| matches!(*session.identity, Identity::Joining(_));
         if let Some(session) = self.session(message.publisher()).filter(joining) {
-            let request: Option<EnrollRequest> = decode(message.payload()).ok();
+            let request: Option<EnrollRequest> = decode(&message.payload()).ok();
             session.asked_secret = request.and_then(|request| parse_sha256(&request.secret_sha256));
         }
     }
@@ -57,7 +57,7 @@ impl Hub {
     }
 
     /// Ends a session whose credential is gone or changed, or whose rights shrank; others get their new rights.
-    fn review(&mut self, slot: u32) {
+    pub(super) fn review(&mut self, slot: u32) {
         let Some(session) = self.sessions[slot as usize].as_mut() else { return };
         match self.directory.identify(&session.user_name, &session.secret) {
             Some(identity) if !session.identity.exceeds(&identity) => {

@@ -2,19 +2,23 @@
 //!
 //! Kept are sessions that live on without their clients (MQTT 5: a session expiry; 3.1.1: no clean session): whose they
 //! are, their subscriptions, and the `QoS` 1 and 2 messages that wait while the client is away. What is under way to a
-//! connected client is kept when it leaves and when the broker stops; a kill may cost what was under way at that moment.
-//! Which `QoS` 2 messages a client has begun to publish is not: one that it repeats across a kill is taken in twice.
+//! connected client is kept when it leaves and when the broker stops, with its packet ids, so that what is of `QoS` 2 still
+//! comes once; a kill may cost what was under way at that moment. If that was of `QoS` 2, either way, the session does not
+//! come back, since nobody could say any more what is a repetition: its client is told so (session present is 0).
 //! When nobody may open a session any more with the credential that opened it, it does not come back.
 
 use std::sync::Arc;
 
+use super::changes::Waiting;
 use super::connect::after_seconds;
 use super::wills::will_key;
 use super::{Closed, Hub, Session};
 use crate::filter;
 use crate::message::Message;
+use crate::message::SessionId;
 use crate::outbox::{Delivery, Outbox};
-use crate::store::{KeptDelivery, KeptSession, KeptSubscription, Record, WillKey, unix_ms};
+use crate::session::{InFlight, Parked};
+use crate::store::{KeptDelivery, KeptExchange, KeptSession, KeptSubscription, Record, WillKey, unix_ms};
 use crate::topic_tree::Subscriber;
 
 impl Hub {
@@ -26,11 +30,20 @@ impl Hub {
     pub(super) fn note_session(&mut self, slot: u32) {
         let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
         if self.is_kept(session) {
-            let record = Record::SetSession(will_key(&session.key), self.kept(session));
-            self.session_changes.push(record);
+            self.session_changes.changed(&session.key);
             self.set_on_disk(slot, true);
         } else if session.is_on_disk {
             self.forget_session(slot);
+        }
+    }
+
+    /// Something of `QoS` 2 begins with a connected client: once for each connection, the disk is told.
+    pub(super) fn note_exchange(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id.slot as usize).and_then(Option::as_mut) else { return };
+        let is_new = session.use_count == id.use_count && session.peer.is_some() && !session.is_unsure;
+        if is_new && session.is_on_disk {
+            session.is_unsure = true;
+            self.session_changes.changed(&session.key);
         }
     }
 
@@ -38,7 +51,7 @@ impl Hub {
     pub(super) fn forget_session(&mut self, slot: u32) {
         let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
         if session.is_on_disk {
-            self.session_changes.push(Record::ClearSession(will_key(&session.key)));
+            self.session_changes.over(&session.key);
             self.set_on_disk(slot, false);
         }
     }
@@ -53,26 +66,25 @@ impl Hub {
     pub(super) fn note_away(&mut self, slot: u32) {
         self.note_session(slot);
         let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        session.is_unsure = false;
         if !session.is_on_disk {
             return;
         }
-        let key = will_key(&session.key);
         if std::mem::take(&mut session.has_queue_on_disk) {
-            self.session_changes.push(Record::ClearQueue(key.clone()));
+            self.session_changes.queue_over(&session.key);
         }
-        let waiting = session.waiting_messages();
-        session.has_queue_on_disk = !waiting.is_empty();
-        let now_ms = self.front.clock.now_ms();
-        self.session_changes.extend(waiting.iter().map(|delivery| queue_record(&key, delivery, now_ms)));
+        for waiting in session.waiting_messages() {
+            session.has_queue_on_disk = true;
+            self.session_changes.queued(&session.key, waiting);
+        }
     }
 
     /// A message waits for a client that is away.
     pub(super) fn note_queued(&mut self, slot: u32, delivery: &Delivery) {
-        let now_ms = self.front.clock.now_ms();
         let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         if session.is_on_disk {
             session.has_queue_on_disk = true;
-            self.session_changes.push(queue_record(&will_key(&session.key), delivery, now_ms));
+            self.session_changes.queued(&session.key, Waiting { packet_id: 0, delivery: delivery.clone() });
         }
     }
 
@@ -85,7 +97,7 @@ impl Hub {
             let waits = session.peer.is_some() && session.has_queue_on_disk;
             if waits && session.outbox.load().reliable_messages == 0 {
                 session.has_queue_on_disk = false;
-                changes.push(Record::ClearQueue(will_key(&session.key)));
+                changes.queue_over(&session.key);
                 return false;
             }
             waits
@@ -103,6 +115,26 @@ impl Hub {
         self.note_away(closed.id.slot);
     }
 
+    /// What has changed since the last batch.
+    pub(super) fn session_records(&mut self, now_ms: u64) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (key, change) in self.session_changes.take() {
+            let stored_key = will_key(&key);
+            if change.is_over {
+                records.push(Record::ClearSession(stored_key.clone()));
+            }
+            let slot = self.keys.get(&key).filter(|_| change.is_changed);
+            if let Some(session) = slot.and_then(|&slot| self.sessions.get(slot as usize)?.as_ref()) {
+                records.push(Record::SetSession(stored_key.clone(), self.kept(session)));
+            }
+            if change.is_queue_over {
+                records.push(Record::ClearQueue(stored_key.clone()));
+            }
+            records.extend(change.queue.iter().map(|waiting| queue_record(&stored_key, waiting, now_ms)));
+        }
+        records
+    }
+
     /// What all kept sessions amount to, for a file that is written anew.
     pub(super) fn kept_sessions(&self, now_ms: u64) -> Vec<Record> {
         let mut records = Vec::new();
@@ -110,7 +142,7 @@ impl Hub {
             let key = will_key(&session.key);
             records.push(Record::SetSession(key.clone(), self.kept(session)));
             let waiting = if session.has_queue_on_disk { session.waiting_messages() } else { Vec::new() };
-            records.extend(waiting.iter().map(|delivery| queue_record(&key, delivery, now_ms)));
+            records.extend(waiting.iter().map(|waiting| queue_record(&key, waiting, now_ms)));
         }
         records
     }
@@ -133,6 +165,7 @@ impl Hub {
             expiry_seconds: session.expiry_seconds,
             away_since_unix_ms: session.peer.is_none().then(|| self.away_since_unix_ms(session)),
             subscriptions: session.subscriptions.clone(),
+            exchange: session.exchange(),
         }
     }
 
@@ -147,9 +180,10 @@ impl Hub {
         let (now_ms, unix_ms) = (self.front.clock.now_ms(), unix_ms());
         for (key, kept, queue) in sessions {
             if self.restore_session(&key, kept, queue, now_ms, unix_ms).is_none() {
-                self.session_changes.push(Record::ClearSession(key));
+                self.session_changes.over(&(key.0.as_ref().into(), key.1));
             }
         }
+        self.bound_away_bytes();
     }
 
     /// Brings one session back; `None` when it is over.
@@ -165,7 +199,8 @@ impl Hub {
         let is_same_owner = identity.session_owner() == *key.0;
         let away_ms = kept.away_since_unix_ms.map_or(0, |since| unix_ms.saturating_sub(since));
         let expires_at = after_seconds(now_ms, kept.expiry_seconds).saturating_sub(away_ms);
-        if !is_same_owner || expires_at <= now_ms || self.keys.len() >= self.front.limits.sessions {
+        let has_room = self.keys.len() < self.front.limits.sessions && self.account_has_room_away(&key.0);
+        if !is_same_owner || expires_at <= now_ms || !has_room || kept.exchange.is_unsure {
             return None;
         }
         let outbox = Outbox::new(self.outbox_bounds(&identity));
@@ -182,16 +217,19 @@ impl Hub {
         for subscription in kept.subscriptions {
             self.restore_subscription(slot, subscription);
         }
-        for delivery in queue {
-            let expires_in_ms = delivery.expires_unix_ms.map(|at| at.saturating_sub(unix_ms));
-            let message = Message::reframed(&delivery.frame, expires_in_ms, now_ms);
-            let identifiers = (!delivery.identifiers.is_empty()).then(|| delivery.identifiers.into_boxed_slice());
-            if let Some(message) = message.filter(|_| expires_in_ms != Some(0)) {
-                let delivery = Delivery { message, qos: delivery.qos, retain: delivery.retain, identifiers };
-                outbox.push(delivery, 0, &mut self.wakers);
+        let mut parked = parked(kept.exchange);
+        for waiting in queue.into_iter().filter_map(|waiting| restored(waiting, now_ms, unix_ms)) {
+            if waiting.packet_id > 0 {
+                parked.in_flight.push_back(InFlight::restored(waiting.packet_id, Some(waiting.delivery)));
+            } else {
+                outbox.push(waiting.delivery, 0, &mut self.wakers);
             }
         }
+        if let Some(session) = self.sessions[slot as usize].as_mut() {
+            session.parked = Some(Box::new(parked));
+        }
         outbox.park();
+        self.count_away(slot);
         Some(())
     }
 
@@ -207,18 +245,61 @@ impl Hub {
 
 impl Session {
     /// What the client has not acknowledged, in the order in which it was or would be sent.
-    fn waiting_messages(&self) -> Vec<Delivery> {
-        let sent = self.parked.iter().flat_map(|parked| parked.unacknowledged());
-        sent.cloned().chain(self.outbox.reliable()).collect()
+    fn waiting_messages(&self) -> Vec<Waiting> {
+        let sent =
+            self.parked.iter().flat_map(|parked| &parked.in_flight).filter_map(|sent| {
+                Some(Waiting { packet_id: sent.packet_id(), delivery: sent.unacknowledged()?.clone() })
+            });
+        let unsent = self.outbox.reliable().into_iter().map(|delivery| Waiting { packet_id: 0, delivery });
+        sent.chain(unsent).collect()
+    }
+
+    /// Whether anything of `QoS` 2 goes on when its client comes back.
+    pub(super) fn has_exactly_once_unfinished(&self) -> bool {
+        let goes_on =
+            |parked: &Parked| !parked.receiving.is_empty() || parked.in_flight.iter().any(InFlight::is_exactly_once);
+        self.parked.as_ref().is_some_and(|parked| goes_on(parked)) || self.outbox.has_exactly_once()
+    }
+
+    fn exchange(&self) -> KeptExchange {
+        let Some(parked) = &self.parked else {
+            return KeptExchange { is_unsure: self.is_unsure, ..KeptExchange::default() };
+        };
+        let released = parked.in_flight.iter().filter(|sent| sent.unacknowledged().is_none());
+        KeptExchange {
+            is_unsure: self.is_unsure,
+            last_id: parked.last_id,
+            receiving: parked.receiving.clone(),
+            released: released.map(InFlight::packet_id).collect(),
+        }
     }
 }
 
-fn queue_record(key: &WillKey, delivery: &Delivery, now_ms: u64) -> Record {
+fn parked(exchange: KeptExchange) -> Parked {
+    let released = exchange.released.into_iter().map(|packet_id| InFlight::restored(packet_id, None));
+    Parked { in_flight: released.collect(), last_id: exchange.last_id, receiving: exchange.receiving }
+}
+
+/// A message as it waits again; `None` when it has expired and the client never had any of it.
+fn restored(kept: KeptDelivery, now_ms: u64, unix_ms: u64) -> Option<Waiting> {
+    let KeptDelivery { qos, retain, packet_id, .. } = kept;
+    let expires_in_ms = kept.expires_unix_ms.map(|at| at.saturating_sub(unix_ms));
+    if expires_in_ms == Some(0) && packet_id == 0 {
+        return None;
+    }
+    let message = Message::reframed(&kept.frame, expires_in_ms, now_ms)?;
+    let identifiers = (!kept.identifiers.is_empty()).then(|| kept.identifiers.into_boxed_slice());
+    Some(Waiting { packet_id, delivery: Delivery { message, qos, retain, identifiers } })
+}
+
+fn queue_record(key: &WillKey, waiting: &Waiting, now_ms: u64) -> Record {
+    let Waiting { packet_id, delivery } = waiting;
     let message: &Arc<Message> = &delivery.message;
     let kept = KeptDelivery {
         qos: delivery.qos,
         retain: delivery.retain,
         identifiers: delivery.identifiers.as_deref().unwrap_or_default().to_vec(),
+        packet_id: *packet_id,
         expires_unix_ms: message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left)),
         frame: message.frame().clone(),
     };

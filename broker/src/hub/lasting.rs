@@ -1,19 +1,23 @@
 //! What goes to disk, and when: changes twice a second in one write, telemetry once a minute, and what comes back from
 //! there at the start.
 
-use std::sync::Arc;
-
 use super::Hub;
 use super::wills::will_key;
 use crate::front::Front;
 use crate::message::Message;
-use crate::store::{Batch, Record, Restored, unix_ms};
+use crate::retained::Entry;
+use crate::store::{Batch, Record, Restored, Store, unix_ms};
 
 /// Changes are on disk within a second: collected for half of one.
 const PROMPT_MS: u64 = 500;
 
 /// Samples come every few seconds from every machine, and flash memory wears out; losing a minute of them costs nothing.
 const RARE_MS: u64 = 60_000;
+
+/// How long after everything could not be written it is tried again: this at first, then twice as long each time, up to the
+/// longest. A full disk is seldom made free within a second, and everything may be many megabytes.
+const RETRY_MS: u64 = 500;
+const LONGEST_RETRY_MS: u64 = 60_000;
 
 /// Retained messages that have expired are looked for this often; nobody is sent one meanwhile.
 const EXPIRY_MS: u64 = 30_000;
@@ -26,21 +30,33 @@ pub(super) struct Schedule {
     pub(super) orphans_at: u64,
     /// Changes were lost on their way to the disk, so everything is to be written anew.
     rewrite: bool,
+    /// Not before then.
+    rewrite_at: u64,
+    retry_ms: u64,
 }
 
 impl Schedule {
     pub(super) fn new(front: &Front) -> Self {
         let orphans_at = front.clock.now_ms() + front.limits.will_grace_seconds * 1000;
-        Self { prompt_at: 0, rare_at: RARE_MS, expiry_at: EXPIRY_MS, orphans_at, rewrite: false }
+        Self {
+            prompt_at: 0,
+            rare_at: RARE_MS,
+            expiry_at: EXPIRY_MS,
+            orphans_at,
+            rewrite: false,
+            rewrite_at: 0,
+            retry_ms: RETRY_MS,
+        }
     }
 }
 
 impl Hub {
     pub(super) fn restore(&mut self, restored: Restored) {
         let now_ms = self.front.clock.now_ms();
-        for (frame, expires_in_ms) in restored.retained {
+        for (frame, expires_in_ms, owner) in restored.retained {
             if let Some(message) = Message::reframed(&frame, expires_in_ms, now_ms) {
-                self.retained.restore(message);
+                let origin = self.front.access.origin(&owner, message.topic());
+                self.retained.restore(message.clone(), origin);
             }
         }
         self.orphaned_wills = restored.wills.into_iter().collect();
@@ -54,10 +70,18 @@ impl Hub {
             self.retained.expire(now_ms);
             self.count_retained();
         }
-        if self.store.is_none() || now_ms < self.lasting.prompt_at {
+        if now_ms < self.lasting.prompt_at {
             return;
         }
         self.lasting.prompt_at = now_ms + PROMPT_MS;
+        self.retained.pack();
+        if self.store.is_none() {
+            return;
+        }
+        self.note_failed_write(now_ms);
+        if self.lasting.rewrite && now_ms < self.lasting.rewrite_at {
+            return self.forget_changes();
+        }
         let is_rare_due = now_ms >= self.lasting.rare_at;
         if is_rare_due {
             self.lasting.rare_at = now_ms + RARE_MS;
@@ -65,6 +89,26 @@ impl Hub {
         if let Some(batch) = self.next_batch(now_ms, is_rare_due) {
             self.hand_over(batch);
         }
+    }
+
+    /// The disk has refused something: a full one gets room again some time.
+    fn note_failed_write(&mut self, now_ms: u64) {
+        let has_failed = self.store.as_ref().is_some_and(Store::take_failed);
+        let schedule = &mut self.lasting;
+        if has_failed {
+            schedule.rewrite = true;
+            schedule.rewrite_at = now_ms + schedule.retry_ms;
+            schedule.retry_ms = (schedule.retry_ms * 2).min(LONGEST_RETRY_MS);
+        } else if !schedule.rewrite && now_ms > schedule.rewrite_at + LONGEST_RETRY_MS {
+            schedule.retry_ms = RETRY_MS;
+        }
+    }
+
+    /// Everything is to be written anew, and these changes with it.
+    fn forget_changes(&mut self) {
+        self.retained.take_changes(|_| true);
+        self.will_changes.clear();
+        self.session_changes.clear();
     }
 
     fn hand_over(&mut self, batch: Batch) {
@@ -82,14 +126,10 @@ impl Hub {
             self.store.as_ref().is_some_and(|store| store.wants_rewrite(|| self.retained.bytes() + self.kept_bytes()));
         if wants_rewrite || self.lasting.rewrite {
             self.lasting.rewrite = false;
-            self.retained.take_changes(|_| true);
+            self.forget_changes();
             return Some(Batch::Rewrite(self.everything(now_ms)));
         }
-        if !self.lasting.rewrite
-            && !self.retained.has_changes()
-            && self.will_changes.is_empty()
-            && self.session_changes.is_empty()
-        {
+        if !self.retained.has_changes() && self.will_changes.is_empty() && self.session_changes.is_empty() {
             return None;
         }
         let changes = self.retained.take_changes(|topic| rare_too || !access.is_telemetry(topic));
@@ -99,8 +139,8 @@ impl Hub {
         let sync = !self.will_changes.is_empty() || changes.iter().any(|(topic, _)| is_worth_it(topic));
         let mut records: Vec<Record> = changes
             .into_iter()
-            .map(|(topic, message)| match message {
-                Some(message) => retain_record(&message, now_ms),
+            .map(|(topic, entry)| match entry {
+                Some(entry) => retain_record(&entry, now_ms),
                 None => Record::Clear(topic),
             })
             .collect();
@@ -108,12 +148,12 @@ impl Hub {
             Some(will) => Record::SetWill(key, will),
             None => Record::ClearWill(key),
         }));
-        records.append(&mut self.session_changes);
+        records.extend(self.session_records(now_ms));
         (!records.is_empty()).then_some(Batch::Append { records, sync })
     }
 
-    fn everything(&mut self, now_ms: u64) -> Vec<Record> {
-        let mut records: Vec<Record> = self.retained.lasting().map(|message| retain_record(message, now_ms)).collect();
+    fn everything(&self, now_ms: u64) -> Vec<Record> {
+        let mut records: Vec<Record> = self.retained.lasting().map(|entry| retain_record(entry, now_ms)).collect();
         let wills = self.orphaned_wills.iter().map(|(key, will)| (key.clone(), will.clone()));
         let live = self
             .sessions
@@ -121,8 +161,6 @@ impl Hub {
             .flatten()
             .filter_map(|session| session.will.as_ref().map(|will| (will_key(&session.key), will.clone())));
         records.extend(wills.chain(live).map(|(key, will)| Record::SetWill(key, will)));
-        self.will_changes.clear();
-        self.session_changes.clear();
         records.extend(self.kept_sessions(now_ms));
         records
     }
@@ -136,12 +174,12 @@ impl Hub {
 
     /// What is still to be written when the broker stops.
     pub(super) fn last_batch(&mut self) -> Option<Batch> {
-        self.store.as_ref()?;
+        self.lasting.rewrite |= self.store.as_ref()?.take_failed();
         self.next_batch(self.front.clock.now_ms(), true)
     }
 }
 
-fn retain_record(message: &Arc<Message>, now_ms: u64) -> Record {
-    let expires_unix_ms = message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left));
-    Record::Retain { frame: message.frame().clone(), expires_unix_ms }
+fn retain_record(entry: &Entry, now_ms: u64) -> Record {
+    let expires_unix_ms = entry.message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left));
+    Record::Retain { frame: entry.message.frame().clone(), expires_unix_ms, owner: entry.owner.clone() }
 }

@@ -15,7 +15,6 @@ impl Hub {
             .iter()
             .map(|(text, options)| self.subscribe(request.session, text, request.identifier, *options))
             .collect();
-        self.note_session(request.session.slot);
         // The answer first, then the retained messages: they wait in the outbox until the session has sent the answer.
         let _ = request.reply.send(codes);
     }
@@ -31,10 +30,14 @@ impl Hub {
         let subscriber = Subscriber { slot: id.slot, identifier, options };
         let is_new = self.tree.subscribe(parsed.filter, parsed.group, subscriber);
         let subscription = KeptSubscription { filter: text.into(), identifier, options };
-        if is_new {
+        let has_changed = if is_new {
             self.note_subscription(id.slot, subscription, parsed.group.is_some());
+            true
         } else {
-            self.change_subscription(id, subscription);
+            self.change_subscription(id, &subscription)
+        };
+        if has_changed {
+            self.note_session(id.slot);
         }
         let wants_retained = options.retain_handling == 0 || (options.retain_handling == 1 && is_new);
         if wants_retained && parsed.group.is_none() {
@@ -53,16 +56,19 @@ impl Hub {
         }
     }
 
-    fn change_subscription(&mut self, id: SessionId, subscription: KeptSubscription) {
-        let Some(session) = self.session(id) else { return };
-        if let Some(known) = session.subscriptions.iter_mut().find(|known| known.filter == subscription.filter) {
-            *known = subscription;
-        }
+    /// Whether the subscription is another than before. Clients repeat theirs at each connection.
+    fn change_subscription(&mut self, id: SessionId, subscription: &KeptSubscription) -> bool {
+        let Some(session) = self.session(id) else { return false };
+        let known = session.subscriptions.iter_mut().find(|known| known.filter == subscription.filter);
+        let Some(known) = known.filter(|known| *known != subscription) else { return false };
+        known.clone_from(subscription);
+        true
     }
 
     fn send_retained(&mut self, filter: &str, subscriber: Subscriber) {
         let Some(session) = self.sessions[subscriber.slot as usize].as_ref() else { return };
         let now_ms = self.front.clock.now_ms();
+        let most = 2 * self.front.limits.retained_messages;
         let access = &self.front.access;
         let allowed =
             self.retained.matching(filter, now_ms).filter(|m| access.may_receive(&session.identity, m.topic()));
@@ -73,15 +79,19 @@ impl Hub {
             identifiers: (subscriber.identifier != 0).then(|| Box::from([subscriber.identifier])),
         });
         session.outbox.push_retained(deliveries, &mut self.wakers);
+        let id = SessionId { slot: subscriber.slot, use_count: session.use_count };
+        if subscriber.options.qos == 2 && session.outbox.has_exactly_once() {
+            self.note_exchange(id);
+        }
+        let Some(session) = self.session(id) else { return };
         // Asking again and again for everything must not pile up more than the store itself holds, twice over.
-        if session.outbox.load().messages > 2 * self.front.limits.retained_messages {
+        if session.outbox.load().messages > most {
             self.overflowing.push((subscriber.slot, "it asks for more retained messages than it takes"));
         }
     }
 
     pub(super) fn on_unsubscribe(&mut self, request: UnsubscribeRequest) {
         let codes = request.filters.iter().map(|text| self.unsubscribe(request.session, text)).collect();
-        self.note_session(request.session.slot);
         let _ = request.reply.send(codes);
     }
 
@@ -92,6 +102,7 @@ impl Hub {
         };
         session.subscriptions.swap_remove(index);
         self.drop_subscription(text, id.slot);
+        self.note_session(id.slot);
         reason::SUCCESS
     }
 }

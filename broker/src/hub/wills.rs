@@ -1,9 +1,13 @@
 //! Last wills: kept beside the retained messages while their clients are connected, published when they are due.
+//!
+//! A will that waits is checked again when it is due: an account that was removed, or may not write its topic any more,
+//! says nothing after its end.
 
 use bytes::Bytes;
 
 use super::{Command, ConnectRequest, Hub, SessionKey};
-use crate::message::resealed;
+use crate::access::Identity;
+use crate::message::{Message, resealed};
 use crate::store::{StoredWill, WillKey};
 
 impl Hub {
@@ -29,11 +33,18 @@ impl Hub {
             return;
         }
         let wills = std::mem::take(&mut self.orphaned_wills);
-        let seal = |will: &StoredWill| resealed(&will.frame, will.expiry_seconds.map(|s| u64::from(s) * 1000), now_ms);
-        self.publish_later(wills.values().filter_map(seal).collect());
+        let allowed = wills.iter().filter(|((owner, _), will)| {
+            self.directory.by_owner(owner).is_some_and(|identity| self.may_still_leave(&identity, will))
+        });
+        self.publish_later(allowed.filter_map(|(_, will)| self.seal_will(will)).collect());
         for key in wills.into_keys() {
             self.note_will(key, None);
         }
+    }
+
+    fn may_still_leave(&self, identity: &Identity, will: &StoredWill) -> bool {
+        let message = Message::open(will.frame.clone());
+        message.is_some_and(|message| self.front.access.may_leave_will(identity, message.topic()))
     }
 
     pub(super) fn publish_due_wills(&mut self, now_ms: u64) {
@@ -45,13 +56,14 @@ impl Hub {
         self.publish_orphaned_wills(now_ms);
     }
 
-    /// Takes a will that waits for its delay.
+    /// Takes a will that waits for its delay; `None` when its client may not leave it any more.
     pub(super) fn take_due_will(&mut self, slot: u32) -> Option<StoredWill> {
         let session = self.sessions.get_mut(slot as usize)?.as_mut()?;
         session.will_due.take()?;
         let will = session.will.clone();
+        let identity = self.directory.identify(&session.user_name, &session.secret);
         self.set_will(slot, None);
-        will
+        will.filter(|will| identity.is_some_and(|identity| self.may_still_leave(&identity, will)))
     }
 
     pub(super) fn publish_before_connect(&self, will: &StoredWill, mut request: ConnectRequest) {

@@ -28,7 +28,7 @@ fn outbox(qos0_bytes: usize, reliable_bytes: usize) -> Arc<Outbox> {
 fn drained(outbox: &Outbox, window: usize) -> Vec<String> {
     let mut texts = Vec::new();
     outbox.drain(window, |delivery| {
-        texts.push(String::from_utf8_lossy(delivery.message.payload()).into_owned());
+        texts.push(String::from_utf8_lossy(&delivery.message.payload()).into_owned());
         true
     });
     texts
@@ -70,7 +70,7 @@ fn nothing_overtakes_the_retained_messages_of_a_subscription() {
 
 #[test]
 fn qos_0_drops_its_oldest_and_counts_and_keeps_the_newest_however_large() {
-    let one = cost(&delivery("1", 0));
+    let one = delivery("1", 0).cost();
     let outbox = outbox(2 * one, 10_000);
     let dropped: u64 = (1..=5).map(|n| outbox.push(delivery(&n.to_string(), 0), 0, &mut Vec::new()).dropped).sum();
     assert_eq!(dropped, 3);
@@ -82,7 +82,7 @@ fn qos_0_drops_its_oldest_and_counts_and_keeps_the_newest_however_large() {
 
 #[test]
 fn publishers_wait_above_half_of_the_bound_and_not_for_a_client_that_is_away() {
-    let one = cost(&delivery("1", 1));
+    let one = delivery("1", 1).cost();
     let outbox = outbox(10_000, 4 * one);
     for _ in 0..4 {
         outbox.push(delivery("1", 1), 0, &mut Vec::new());
@@ -132,7 +132,7 @@ fn a_closed_outbox_says_what_was_lost() {
 
 #[test]
 fn publishers_wait_for_qos_0_until_their_patience_ends_and_again_once_it_has_caught_up() {
-    let one = cost(&delivery("1", 0));
+    let one = delivery("1", 0).cost();
     let outbox = Outbox::new(Bounds { qos0_bytes: 4 * one, reliable_bytes: 10_000, paces_qos0: true });
     let push = || outbox.push(delivery("1", 0), 12 * one, &mut Vec::new());
     assert!(!push().is_qos0_long && !push().is_qos0_long && push().is_qos0_long);
@@ -149,4 +149,21 @@ fn publishers_wait_for_qos_0_until_their_patience_ends_and_again_once_it_has_cau
     drained(&outbox, 0);
     outbox.lose_patience();
     assert!((0..3).map(|_| push()).any(|pushed| pushed.is_qos0_long));
+}
+
+#[test]
+fn a_client_that_has_caught_up_is_known_to_have_whatever_came_since() {
+    let one = delivery("1", 1).cost();
+    let outbox = outbox(10_000, 4 * one);
+    let fill = || {
+        for _ in 0..5 {
+            outbox.push(delivery("1", 1), 0, &mut Vec::new());
+        }
+    };
+    fill();
+    drained(&outbox, 2);
+    assert_eq!(outbox.load().caught_up, 0);
+    drained(&outbox, 1);
+    fill();
+    assert_eq!((outbox.load().caught_up, outbox.load().reliable_messages), (1, 7));
 }

@@ -11,13 +11,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::end::LAST_WORDS;
-use super::{Client, Held, Inbound, Outbound, Report, Session, Transport, Will, outbound};
+use super::{Client, Held, Inbound, Outbound, Session, Transport, Will, outbound};
 use crate::access::{Identity, Secret};
 use crate::admission::Place;
 use crate::events::{BrokerEvent, Protocol};
 use crate::filter;
 use crate::front::Front;
-use crate::hub::{Attached, Closed, Command, ConnectRefusal, ConnectRequest, WillFate};
+use crate::hub::{Attached, Command, ConnectRefusal, ConnectRequest};
 use crate::message::{Draft, SessionId};
 use crate::packet::{self, Connect, Fault, reason, write};
 use crate::store::StoredWill;
@@ -25,10 +25,13 @@ use crate::store::StoredWill;
 /// The longest client id: far more than anybody uses, and short enough to be kept ten thousand times.
 const CLIENT_ID_BYTES: usize = 1024;
 
-/// Serves one byte stream as one client, from its first byte to its last.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, stream: S, peer: SocketAddr) {
+/// Serves one byte stream as one client, from its first byte to its last. `let_in` is called when the client is no stranger any more.
+pub(crate) async fn serve<S>(front: Arc<Front>, stream: S, peer: SocketAddr, let_in: impl FnOnce())
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     if let Some(place) = admit(&front, peer) {
-        serve_admitted(front, stream, peer, place).await;
+        serve_admitted(front, stream, peer, place, let_in).await;
     }
 }
 
@@ -45,8 +48,13 @@ pub(crate) fn admit(front: &Front, peer: SocketAddr) -> Option<Place> {
 }
 
 /// As [`serve`], for a stream that has a place already.
-pub(crate) async fn serve_admitted<S>(front: Arc<Front>, stream: S, peer: SocketAddr, mut place: Place)
-where
+pub(crate) async fn serve_admitted<S>(
+    front: Arc<Front>,
+    stream: S,
+    peer: SocketAddr,
+    mut place: Place,
+    let_in: impl FnOnce(),
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut door = Door { transport: Transport::new(stream, front.counters.clone()), front: front.clone(), peer };
@@ -58,6 +66,7 @@ where
     };
     if let Some(session) = session {
         place.let_in();
+        let_in();
         // On the heap for the connection's life; the handshake's larger state has gone by then.
         Box::pin(session.attach(door.transport).run()).await;
     }
@@ -111,7 +120,6 @@ struct Admitted {
     peer: SocketAddr,
     hello: Hello,
     attached: Attached,
-    report: Report,
     patience: Option<Duration>,
 }
 
@@ -164,8 +172,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
     }
 
     async fn answer(&mut self, bytes: &[u8], place: &Place) -> Option<Admitted> {
-        let speaks_v5 = bytes.get(8).is_some_and(|&level| level >= 5);
         let frame = packet::split(bytes, u32::MAX).ok().flatten()?;
+        let speaks_v5 = packet::protocol_level(&frame).is_some_and(|level| level >= 5);
         let connect = match packet::decode_connect(&frame) {
             Ok(connect) => connect,
             Err(fault) => {
@@ -283,11 +291,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             ConnectRefusal::Revoked => Refusal::new(reason::NOT_AUTHORIZED, "the account was removed or changed"),
             ConnectRefusal::Overtaken => Refusal::new(reason::SERVER_BUSY, "the same client connected again"),
         })?;
-        let report = Report::new(&self.front, attached.id);
-        Ok(self.welcome(hello, attached, report))
+        Ok(self.welcome(hello, attached))
     }
 
-    fn welcome(&mut self, hello: Hello, attached: Attached, report: Report) -> Admitted {
+    fn welcome(&mut self, hello: Hello, attached: Attached) -> Admitted {
         let limits = &self.front.limits;
         let is_too_long = hello.v5 && hello.keep_alive > limits.keep_alive_seconds;
         let keep_alive = if is_too_long { limits.keep_alive_seconds } else { hello.keep_alive };
@@ -304,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         self.front.counters.packets_in.add(1);
         self.front.counters.packets_out.add(1);
         let patience = (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500));
-        Admitted { front: self.front.clone(), peer: self.peer, hello, attached, report, patience }
+        Admitted { front: self.front.clone(), peer: self.peer, hello, attached, patience }
     }
 
     async fn refuse(
@@ -341,17 +348,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
     }
 }
 
-impl Report {
-    /// Until the session says better, its end is a failure: its will is due, and nothing else is left of it.
-    fn new(front: &Arc<Front>, id: SessionId) -> Self {
-        let closed = Closed { id, session_expiry: 0, will: WillFate::Delayed(0), parked: None };
-        Self { front: front.clone(), closed: Some(closed) }
-    }
-}
-
 impl Admitted {
     fn attach<S>(self, transport: Transport<S>) -> Session<S> {
-        let Self { front, peer, hello, attached, report, patience } = self;
+        let Self { front, peer, hello, attached, patience } = self;
+        let Attached { id, outbox, mut report, .. } = attached;
         let client = Client { account: hello.identity.name().into(), client_id: hello.client_id };
         front.events.tell(BrokerEvent::Connected {
             account: client.account.to_string(),
@@ -359,7 +359,7 @@ impl Admitted {
             peer,
             protocol: if hello.v5 { Protocol::V5 } else { Protocol::V311 },
         });
-        let parked = attached.parked.map(|parked| *parked).unwrap_or_default();
+        let parked = report.begin();
         let wishes = outbound::Wishes {
             v5: hello.v5,
             wants_problems: hello.wants_problems,
@@ -373,8 +373,8 @@ impl Admitted {
             front,
             transport,
             client,
-            id: attached.id,
-            outbox: attached.outbox,
+            id,
+            outbox,
             identity: hello.identity,
             v5: hello.v5,
             patience,

@@ -41,6 +41,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Says goodbye, leaves the will where it is due, and reports to the hub.
     pub(super) async fn finish(mut self, close: Close) {
         self.say_goodbye(&close).await;
+        // Whatever ended it: who was sent away says nothing more, nor does a will that it has left.
+        let close = if self.outbox.is_revoked() { Close::Hub(End::Revoked) } else { close };
         let session_expiry = self.expiry_after(&close);
         let fate = self.will_fate(&close, session_expiry);
         let will = self.will.take();
@@ -66,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let words = if self.outbound.takes(words) { words } else { "" };
             write::disconnect(&mut self.transport.output, code, words);
         }
-        let is_reachable = !matches!(close, Close::Network(_) | Close::KeepAlive);
+        let is_reachable = !matches!(close, Close::Network(_));
         let last = async {
             if is_reachable {
                 self.transport.flush().await?;
@@ -119,9 +121,9 @@ impl Close {
         Self::Network("the client closed the connection".to_owned())
     }
 
-    /// Only a client that leaves in peace takes its will with it.
+    /// A client that leaves in peace takes its will with it (section 3.1.2.5: only reason 0x00 does), and so does one whose right to say anything has ended.
     fn forgets_will(&self) -> bool {
-        matches!(self, Self::Client(code) if *code != reason::DISCONNECT_WITH_WILL)
+        matches!(self, Self::Client(reason::SUCCESS) | Self::Hub(End::Revoked))
     }
 
     /// The code and words of a DISCONNECT from the broker's side.

@@ -111,11 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.front.counters.publishes_in.add(1);
         let limits = &self.front.limits;
         self.check_window(&publish)?;
-        if publish.qos == 2 && self.inbound.receiving.contains(&publish.packet_id) {
-            // It came before and is in the log: only the acknowledgement was lost.
-            self.acknowledge_later(&publish, reason::SUCCESS, "");
-            return Ok(());
-        }
+        let is_repeated = publish.qos == 2 && self.inbound.receiving.contains(&publish.packet_id);
         if publish.properties.response_topic.is_some_and(|topic| topic.contains(['+', '#'])) {
             return Err(protocol_error("a wildcard in a response topic"));
         }
@@ -127,7 +123,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         let front = self.front.clone();
         let identity = self.identity.clone();
+        // A repetition may give its topic a number for this connection.
         let topic = self.inbound.topic(&publish, front.limits.topic_aliases)?;
+        if is_repeated {
+            // It came before and is in the log: only the acknowledgement was lost.
+            self.acknowledge_later(&publish, reason::SUCCESS, "");
+            return Ok(());
+        }
         if !filter::is_valid_topic(topic, front.limits.topic_bytes, front.limits.topic_levels) {
             let topic = topic.to_owned();
             self.refuse(&publish, &topic, reason::TOPIC_INVALID, "the topic is too long or too deep");
@@ -149,6 +151,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             now_ms: front.clock.now_ms(),
         };
         let frame = draft.seal();
+        let is_kept = publish.retain && !publish.payload.is_empty();
+        if self.v5 && publish.qos > 0 && is_kept && frame.len() > front.limits.retained_message_bytes {
+            let topic = topic.to_owned();
+            self.refuse(&publish, &topic, reason::QUOTA_EXCEEDED, "the message is too large to be retained");
+            return Ok(());
+        }
         self.inbound.batch.push(frame);
         self.acknowledge_later(&publish, reason::SUCCESS, "");
         Ok(())

@@ -21,6 +21,20 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
+    /// As it was before the broker was started anew: sent, or, without a message, released.
+    pub(crate) fn restored(packet_id: u16, delivery: Option<Delivery>) -> Self {
+        Self { packet_id, number: 0, state: delivery.map_or(State::Released, State::Sent) }
+    }
+
+    pub(crate) fn packet_id(&self) -> u16 {
+        self.packet_id
+    }
+
+    /// Whether it is to come to its client exactly once.
+    pub(crate) fn is_exactly_once(&self) -> bool {
+        self.unacknowledged().is_none_or(|delivery| delivery.qos == 2)
+    }
+
     /// The message, unless the client has it.
     pub(crate) fn unacknowledged(&self) -> Option<&Delivery> {
         match &self.state {
@@ -113,7 +127,11 @@ impl Outbound {
                 State::Released => write::ack(output, 6, packet_id, self.v5, reason::SUCCESS, ""),
                 State::Sent(delivery) => {
                     let delivery = delivery.clone();
-                    self.write(&delivery, packet_id, true, output, front);
+                    if !self.write(&delivery, packet_id, true, output, front) {
+                        // The client takes less than before: as if it had been sent and acknowledged (section 3.1.2.11.4).
+                        self.resent -= 1;
+                        self.in_flight.remove(self.resent);
+                    }
                 }
             }
         }
@@ -142,6 +160,7 @@ impl Outbound {
     fn write(&mut self, delivery: &Delivery, packet_id: u16, dup: bool, output: &mut Vec<u8>, front: &Front) -> bool {
         let message: &Message = &delivery.message;
         let (topic, topic_alias) = self.alias(message.topic());
+        let payload = message.payload();
         let publish = write::Publish {
             dup,
             qos: delivery.qos,
@@ -152,7 +171,7 @@ impl Outbound {
             expiry_seconds: message.expiry_seconds(front.clock.now_ms()),
             topic_alias,
             subscription_ids: delivery.identifiers.as_deref().unwrap_or_default(),
-            payload: message.payload(),
+            payload: &payload,
         };
         if self.max_packet_bytes < usize::MAX && write::publish_length(&publish, self.v5) > self.max_packet_bytes {
             // A new alias has not reached the client, so it must not be used.

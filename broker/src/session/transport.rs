@@ -23,12 +23,14 @@ pub(super) struct Transport<S> {
     /// Packets that are to be sent.
     pub(super) output: Vec<u8>,
     written: usize,
+    /// The peer has taken something since this was looked at.
+    pub(super) has_written: bool,
     counters: Arc<Counters>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     pub(super) fn new(stream: S, counters: Arc<Counters>) -> Self {
-        Self { stream, input: Vec::new(), output: Vec::new(), written: 0, counters }
+        Self { stream, input: Vec::new(), output: Vec::new(), written: 0, has_written: false, counters }
     }
 
     /// Reads what is there, at most one read's worth.
@@ -66,6 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
+            self.has_written = true;
             self.counters.bytes_out.add(count as u64);
         }
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;

@@ -18,6 +18,20 @@ pub(crate) struct KeptSession {
     /// Since when its client has been away, by the wall clock; `None` while it was connected.
     pub(crate) away_since_unix_ms: Option<u64>,
     pub(crate) subscriptions: Vec<KeptSubscription>,
+    pub(crate) exchange: KeptExchange,
+}
+
+/// Where a session stands with `QoS` 2, and with packet ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct KeptExchange {
+    /// Its client was connected and something of `QoS` 2 was under way, of which nothing else is known here.
+    pub(crate) is_unsure: bool,
+    /// The last packet id used towards the client.
+    pub(crate) last_id: u16,
+    /// Packet ids of `QoS` 2 messages that came from the client and were not released.
+    pub(crate) receiving: Vec<u16>,
+    /// Packet ids of `QoS` 2 messages that the client has, and was told that it may forget.
+    pub(crate) released: Vec<u16>,
 }
 
 /// One of its subscriptions.
@@ -35,6 +49,8 @@ pub(crate) struct KeptDelivery {
     pub(crate) qos: u8,
     pub(crate) retain: bool,
     pub(crate) identifiers: Vec<u32>,
+    /// Under which packet id it was sent; 0 for never.
+    pub(crate) packet_id: u16,
     /// The wall-clock time at which it expires.
     pub(crate) expires_unix_ms: Option<u64>,
     /// The sealed message.
@@ -56,6 +72,7 @@ impl KeptSession {
             out.extend_from_slice(&subscription.identifier.to_le_bytes());
             out.push(options_byte(subscription.options));
         }
+        self.exchange.encode(out);
     }
 
     pub(super) fn decode(rest: &mut &[u8]) -> Option<Self> {
@@ -72,13 +89,45 @@ impl KeptSession {
             subscriptions.push(KeptSubscription { filter, identifier, options: options_of(options) });
         }
         let away_since_unix_ms = (away_since != u64::MAX).then_some(away_since);
-        Some(Self { user_name, secret, expiry_seconds, away_since_unix_ms, subscriptions })
+        let exchange = KeptExchange::decode(rest)?;
+        Some(Self { user_name, secret, expiry_seconds, away_since_unix_ms, subscriptions, exchange })
     }
 }
 
+impl KeptExchange {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.is_unsure));
+        out.extend_from_slice(&self.last_id.to_le_bytes());
+        for ids in [&self.receiving, &self.released] {
+            out.extend_from_slice(&u16::try_from(ids.len()).unwrap_or(u16::MAX).to_le_bytes());
+            ids.iter().take(usize::from(u16::MAX)).for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+        }
+    }
+
+    /// What was written before there was this ends here.
+    fn decode(rest: &mut &[u8]) -> Option<Self> {
+        if rest.is_empty() {
+            return Some(Self::default());
+        }
+        let [is_unsure] = take_array(rest)?;
+        let last_id = u16::from_le_bytes(take_array(rest)?);
+        let mut ids = || -> Option<Vec<u16>> {
+            let count = u16::from_le_bytes(take_array(rest)?);
+            (0..count).map(|_| take_array(rest).map(u16::from_le_bytes)).collect()
+        };
+        Some(Self { is_unsure: is_unsure != 0, last_id, receiving: ids()?, released: ids()? })
+    }
+}
+
+/// The flag of a delivery that has a packet id.
+const HAS_ID: u8 = 8;
+
 impl KeptDelivery {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.qos | u8::from(self.retain) << 2);
+        out.push(self.qos | u8::from(self.retain) << 2 | if self.packet_id > 0 { HAS_ID } else { 0 });
+        if self.packet_id > 0 {
+            out.extend_from_slice(&self.packet_id.to_le_bytes());
+        }
         out.extend_from_slice(&self.expires_unix_ms.unwrap_or(u64::MAX).to_le_bytes());
         out.extend_from_slice(&u32::try_from(self.identifiers.len()).unwrap_or(u32::MAX).to_le_bytes());
         for identifier in &self.identifiers {
@@ -89,6 +138,7 @@ impl KeptDelivery {
 
     pub(super) fn decode(rest: &mut &[u8]) -> Option<Self> {
         let [flags] = take_array(rest)?;
+        let packet_id = if flags & HAS_ID == 0 { 0 } else { u16::from_le_bytes(take_array(rest)?) };
         let expires = u64::from_le_bytes(take_array(rest)?);
         let count = u32::from_le_bytes(take_array(rest)?);
         let mut identifiers = Vec::new();
@@ -97,7 +147,7 @@ impl KeptDelivery {
         }
         let expires_unix_ms = (expires != u64::MAX).then_some(expires);
         let frame = Bytes::copy_from_slice(std::mem::take(rest));
-        Some(Self { qos: flags & 3, retain: flags & 4 != 0, identifiers, expires_unix_ms, frame })
+        Some(Self { qos: flags & 3, retain: flags & 4 != 0, identifiers, packet_id, expires_unix_ms, frame })
     }
 }
 

@@ -1,6 +1,7 @@
 //! One record of the retained log: what it says, how it is written, and what a file of them amounts to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -23,8 +24,9 @@ pub(crate) struct Will {
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// A topic's retained message, and the wall-clock time in milliseconds at which it expires.
-    Retain { frame: Bytes, expires_unix_ms: Option<u64> },
+    /// A topic's retained message, the wall-clock time in milliseconds at which it expires, and to whom it counts; empty when
+    /// that is not known.
+    Retain { frame: Bytes, expires_unix_ms: Option<u64>, owner: Arc<str> },
     /// A topic has no retained message any more.
     Clear(Box<str>),
     /// A client is connected and has left a will.
@@ -41,6 +43,7 @@ pub(crate) enum Record {
     ClearQueue(WillKey),
 }
 
+/// As it was written before it was known to whom a message counts; read still.
 const RETAIN: u8 = 1;
 const CLEAR: u8 = 2;
 const SET_WILL: u8 = 3;
@@ -49,6 +52,7 @@ const SET_SESSION: u8 = 5;
 const CLEAR_SESSION: u8 = 6;
 const QUEUE: u8 = 7;
 const CLEAR_QUEUE: u8 = 8;
+const RETAIN_OWNED: u8 = 9;
 const HEADER_BYTES: usize = 8;
 /// No record is larger: a packet's bound is far below.
 const MAX_RECORD_BYTES: usize = 512 * 1024 * 1024;
@@ -58,8 +62,9 @@ impl Record {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_BYTES]);
         match self {
-            Self::Retain { frame, expires_unix_ms } => {
-                out.push(RETAIN);
+            Self::Retain { frame, expires_unix_ms, owner } => {
+                out.push(RETAIN_OWNED);
+                put_text(out, owner);
                 out.extend_from_slice(&expires_unix_ms.unwrap_or(u64::MAX).to_le_bytes());
                 out.extend_from_slice(frame);
             }
@@ -106,11 +111,13 @@ impl Record {
     fn decode(body: &[u8]) -> Option<Self> {
         let (&kind, mut rest) = body.split_first()?;
         Some(match kind {
-            RETAIN => {
+            RETAIN | RETAIN_OWNED => {
+                let owner = if kind == RETAIN { Box::default() } else { take_text(&mut rest)? };
                 let expires = take_u64(&mut rest)?;
                 Self::Retain {
                     frame: Bytes::copy_from_slice(rest),
                     expires_unix_ms: (expires != u64::MAX).then_some(expires),
+                    owner: owner.into(),
                 }
             }
             CLEAR => Self::Clear(std::str::from_utf8(rest).ok()?.into()),
@@ -163,7 +170,7 @@ pub(super) fn take_array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 /// What is alive after all records of a file.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    retained: BTreeMap<Box<str>, (Bytes, Option<u64>)>,
+    retained: BTreeMap<Box<str>, (Bytes, Option<u64>, Arc<str>)>,
     wills: BTreeMap<WillKey, Will>,
     sessions: BTreeMap<WillKey, (KeptSession, Vec<KeptDelivery>)>,
 }
@@ -171,9 +178,9 @@ pub(super) struct Live {
 impl Live {
     fn apply(&mut self, record: Record) -> Option<()> {
         match record {
-            Record::Retain { frame, expires_unix_ms } => {
+            Record::Retain { frame, expires_unix_ms, owner } => {
                 let topic = Message::open(frame.clone())?.topic().into();
-                self.retained.insert(topic, (frame, expires_unix_ms));
+                self.retained.insert(topic, (frame, expires_unix_ms, owner));
             }
             Record::Clear(topic) => {
                 self.retained.remove(&topic);
@@ -210,9 +217,9 @@ impl Live {
     /// What has not expired meanwhile, with the milliseconds that it still has.
     pub(super) fn into_restored(self, unix_ms: u64) -> Restored {
         let left = |expires: Option<u64>| expires.map(|expires| expires.saturating_sub(unix_ms));
-        let retained = self.retained.into_values().map(|(frame, expires)| (frame, left(expires)));
+        let retained = self.retained.into_values().map(|(frame, expires, owner)| (frame, left(expires), owner));
         Restored {
-            retained: retained.filter(|(_, left)| *left != Some(0)).collect(),
+            retained: retained.filter(|(_, left, _)| *left != Some(0)).collect(),
             wills: self.wills.into_iter().collect(),
             sessions: self.sessions.into_iter().map(|(key, (session, queue))| (key, session, queue)).collect(),
             damaged: None,

@@ -20,7 +20,7 @@ fn frame(topic: &str, payload: &str) -> Bytes {
 }
 
 fn retain(topic: &str, payload: &str) -> Record {
-    Record::Retain { frame: frame(topic, payload), expires_unix_ms: None }
+    Record::Retain { frame: frame(topic, payload), expires_unix_ms: None, owner: "u/home".into() }
 }
 
 fn key(client: &str) -> WillKey {
@@ -42,8 +42,8 @@ fn write(folder: &Path, records: Vec<Record>) {
 
 fn topics(restored: &Restored) -> Vec<(String, String)> {
     let text =
-        |message: &Message| (message.topic().to_owned(), String::from_utf8_lossy(message.payload()).into_owned());
-    restored.retained.iter().map(|(frame, _)| text(&Message::open(frame.clone()).unwrap())).collect()
+        |message: &Message| (message.topic().to_owned(), String::from_utf8_lossy(&message.payload()).into_owned());
+    restored.retained.iter().map(|(frame, ..)| text(&Message::open(frame.clone()).unwrap())).collect()
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -57,6 +57,7 @@ fn what_was_written_is_there_again() {
     write(folder.path(), vec![retain("a", "2"), Record::Clear("b".into()), Record::ClearWill(key("x"))]);
     let (store, restored) = open(folder.path());
     assert_eq!(topics(&restored), pairs(&[("a", "2")]));
+    assert_eq!(&*restored.retained[0].2, "u/home");
     assert_eq!(restored.wills.len(), 1);
     assert_eq!(restored.wills[0].0, key("y"));
     assert_eq!(restored.wills[0].1.expiry_seconds, Some(9));
@@ -132,7 +133,11 @@ fn history_is_forgotten_when_the_file_is_written_anew() {
 #[test]
 fn what_expired_while_the_broker_was_off_is_not_restored() {
     let folder = tempfile::tempdir().unwrap();
-    let record = |topic: &str, at: u64| Record::Retain { frame: frame(topic, "x"), expires_unix_ms: Some(at) };
+    let record = |topic: &str, at: u64| Record::Retain {
+        frame: frame(topic, "x"),
+        expires_unix_ms: Some(at),
+        owner: "u/home".into(),
+    };
     write(folder.path(), vec![record("gone", 1), record("here", unix_ms() + 1_000_000)]);
     let (store, restored) = open(folder.path());
     assert_eq!(topics(&restored), pairs(&[("here", "x")]));

@@ -3,7 +3,7 @@
 use pistat_broker::{BrokerEvent, Limits};
 use pistat_protocol::account::Role;
 
-use crate::client::{Client, Connect, Message, Properties};
+use crate::client::{Client, Connect, Message, Packet, Properties};
 use crate::setup::{Setup, directory, eventually, hash};
 
 fn both() -> [bool; 2] {
@@ -211,6 +211,78 @@ async fn a_joining_machine_can_enroll_and_nothing_else() {
     assert_eq!(controller.message().await.topic, "$pistat/enroll/pi-1/request");
     controller.publish(Message::new("$pistat/enroll/pi-1/response", "welcome", 1)).await;
     assert_eq!(joining.message().await.text(), "welcome");
+}
+
+/// As everybody else, but `boss` only looks from now on.
+fn without_boss() -> pistat_broker::Directory {
+    let mut changed = directory();
+    changed.account("boss".parse().unwrap(), Role::Viewer, hash("boss"), vec![], vec![]);
+    changed
+}
+
+#[tokio::test]
+async fn whoever_was_sent_away_leaves_no_will() {
+    let will = |delay: u32| {
+        let properties = Properties::default().with(24, &delay.to_be_bytes());
+        Message::new("pistat/pi-1/task/request", "reboot", 1).properties(properties)
+    };
+    for delay in [0, 3600] {
+        let setup = Setup::start().await;
+        let mut controller = setup.client(Connect::v5("c").user("controller")).await;
+        controller.subscribe(&[("pistat/+/task/request", 1)]).await;
+        let mut boss = setup.client(Connect::v5("boss").user("boss").kept().will(will(delay))).await;
+        if delay == 0 {
+            setup.handle().set_directory(without_boss());
+            assert_eq!(boss.closed().await, Some(0x87));
+        } else {
+            // Its will waits already.
+            drop(boss);
+            eventually("it is away", || setup.statistics().clients_connected == 1).await;
+            setup.handle().set_directory(without_boss());
+        }
+        eventually("its session is gone", || setup.statistics().clients_connected == 1).await;
+        let again = setup.client(Connect::v5("boss").user("boss").kept()).await;
+        assert!(!again.present);
+        assert_eq!(controller.until_now().await, [], "a delay of {delay} seconds");
+    }
+}
+
+#[tokio::test]
+async fn a_will_from_before_a_restart_is_of_no_account_that_may_not_leave_it_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = || Limits { will_grace_seconds: 1, ..Limits::default() };
+    let setup = Setup::with(limits(), Some(folder.path().to_owned())).await;
+    let request = Message::new("pistat/pi-1/task/request", "reboot", 1);
+    let _boss = setup.client(Connect::v5("boss").user("boss").will(request)).await;
+    let _home = setup.client(Connect::v5("home").will(Message::new("test/will", "gone", 1))).await;
+    setup.broker.shutdown().await;
+    let setup = Setup::with_directory(limits(), Some(folder.path().to_owned()), without_boss()).await;
+    let mut controller = setup.client(Connect::v5("c").user("controller")).await;
+    controller.subscribe(&[("test/will", 1), ("pistat/+/task/request", 1)]).await;
+    assert_eq!(controller.message().await.text(), "gone");
+    assert_eq!(controller.until_now().await, []);
+}
+
+/// The old connection is given a moment for its last words, which it does not take; meanwhile the account changes.
+#[tokio::test]
+async fn who_waits_for_a_session_while_the_account_changes_does_not_get_it() {
+    let setup = Setup::start().await;
+    let mut old = setup.client(Connect::v5("same").kept()).await;
+    old.subscribe(&[("test/#", 0)]).await;
+    let mut publisher = setup.client(Connect::v5("p").user("quiet")).await;
+    for _ in 0..40 {
+        publisher.publish(Message::new("test/x", &"x".repeat(500_000), 0)).await;
+    }
+    publisher.ping().await;
+    let mut waiting = Client::open(setup.address, &Connect::v5("same").kept()).await;
+    eventually("it waits", || setup.statistics().takeovers == 1).await;
+    let mut changed = directory();
+    changed.account("home".parse().unwrap(), Role::Viewer, hash("rotated"), vec![], vec![]);
+    setup.handle().set_directory(changed.clone());
+    assert!(matches!(waiting.next().await, Packet::ConnAck { code: 0x87, .. }));
+    let rotated = Connect { password: Some("rotated".into()), ..Connect::v5("same").kept() };
+    assert!(!setup.client(rotated).await.present);
+    drop(old);
 }
 
 #[tokio::test]

@@ -72,17 +72,38 @@ async fn subscriptions_topics_and_their_levels_are_bounded() {
 
 #[tokio::test]
 async fn the_retained_store_is_bounded_and_says_so() {
-    let mut setup = Setup::with_limits(limits(|l| (l.retained_messages, l.retained_message_bytes) = (3, 1000))).await;
-    let mut client = setup.v5("many").await;
+    let bounds = |l: &mut Limits| (l.retained_messages, l.retained_message_bytes) = (4, 1000);
+    let mut setup = Setup::with_limits(limits(bounds)).await;
+    let mut client = setup.v311("many").await;
     let mut live = setup.v5("live").await;
     live.subscribe(&[("test/#", 1)]).await;
     for number in 0..5 {
         client.publish(Message::new(&format!("test/{number}"), "x", 1).retained()).await;
     }
     client.publish(Message::new("test/0", &"x".repeat(2000), 1).retained()).await;
-    // Refused to be kept, delivered all the same.
+    // Refused to be kept, delivered all the same; and what was there before is not true any more.
     assert_eq!(live.until_now().await.len(), 6);
     assert_eq!(setup.statistics().retained_refused, 3);
+    live.unsubscribe(&["test/#"]).await;
+    live.subscribe(&[("test/#", 1)]).await;
+    let kept: Vec<String> = live.until_now().await.iter().map(|message| message.topic.clone()).collect();
+    assert_eq!(kept, ["test/1", "test/2"]);
+    // Who can be told is told, and nothing has happened.
+    let mut new = setup.v5("new").await;
+    assert_eq!(new.publish(Message::new("test/1", &"x".repeat(2000), 1).retained()).await, 0x97);
+    assert_eq!(live.until_now().await, []);
+    // A machine's states have their place whatever accounts keep.
+    client.publish(Message::new("test/3", "fills it", 1).retained()).await;
+    client.publish(Message::new("test/4", "one too many", 1).retained()).await;
+    assert_eq!(live.until_now().await.len(), 2);
+    assert_eq!(setup.statistics().retained_refused, 4);
+    let mut agent = setup.client(Connect::v5("pi-1").user("pi-1")).await;
+    for state in ["online", "offline"] {
+        agent.publish(Message::new("pistat/pi-1/status", state, 1).retained()).await;
+        let mut late = setup.client(Connect::v5("late").user("viewer")).await;
+        late.subscribe(&[("pistat/pi-1/status", 1)]).await;
+        assert_eq!(late.message().await.text(), state);
+    }
     setup.event(|event| matches!(event, BrokerEvent::PublishRefused { topic, .. } if topic == "test/3")).await;
 }
 
@@ -204,4 +225,93 @@ async fn sessions_without_clients_are_bounded() {
     for (number, present) in [(0, false), (2, true)] {
         assert_eq!(setup.client(Connect::v5(&format!("{number}")).kept()).await.present, present, "{number}");
     }
+}
+
+#[tokio::test]
+async fn an_account_with_too_many_sessions_loses_its_own_oldest_and_nobody_elses() {
+    let setup = Setup::with_limits(limits(|l| l.sessions_per_account = 2)).await;
+    let park = async |id: &str, user: &str| {
+        setup.client(Connect::v5(id).kept().user(user)).await.disconnect().await;
+        eventually("it is away", || setup.statistics().clients_connected == 0).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    park("first of all", "other").await;
+    for number in 0..4 {
+        park(&format!("{number}"), "home").await;
+    }
+    let mut back = Vec::new();
+    for (id, user, present) in
+        [("first of all", "other", true), ("2", "home", true), ("3", "home", true), ("1", "home", false)]
+    {
+        back.push(setup.client(Connect::v5(id).kept().user(user)).await);
+        assert_eq!(back.last().unwrap().present, present, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn too_much_for_all_who_are_away_costs_the_account_for_which_most_waits() {
+    let mut setup = Setup::with_limits(limits(|l| l.offline_bytes_in_all = 100_000)).await;
+    for (id, user, filter) in
+        [("modest", "other", "test/little"), ("greedy-1", "home", "test/#"), ("greedy-2", "home", "test/much")]
+    {
+        let mut client = setup.client(Connect::v5(id).kept().user(user)).await;
+        client.subscribe(&[(filter, 1)]).await;
+        client.disconnect().await;
+    }
+    eventually("they are away", || setup.statistics().clients_connected == 0).await;
+    let mut publisher = setup.client(Connect::v5("publisher").user("quiet")).await;
+    publisher.publish(Message::new("test/little", &"x".repeat(30_000), 1)).await;
+    for _ in 0..6 {
+        publisher.publish(Message::new("test/much", &"x".repeat(10_000), 1)).await;
+    }
+    publisher.until_now().await;
+    let event = setup.event(|event| matches!(event, BrokerEvent::SessionEnded { .. })).await;
+    assert!(matches!(event, BrokerEvent::SessionEnded { client_id, .. } if client_id == "greedy-1"));
+    for (id, user, waiting) in [("modest", "other", Some(1)), ("greedy-1", "home", None), ("greedy-2", "home", Some(6))]
+    {
+        let mut client = setup.client(Connect::v5(id).kept().user(user)).await;
+        assert_eq!(client.present, waiting.is_some(), "{id}");
+        assert_eq!(client.until_now().await.len(), waiting.unwrap_or(0), "{id}");
+    }
+}
+
+/// It always takes something, so it never stands still; and whoever publishes waits for it no longer than it may take to catch up.
+#[tokio::test]
+async fn a_client_that_takes_one_message_now_and_then_does_not_hold_publishers_up_for_ever() {
+    let change = |l: &mut Limits| (l.queue_bytes, l.in_flight, l.catch_up_seconds) = (100_000, 10, 3);
+    let mut setup = Setup::with_limits(limits(change)).await;
+    let mut trickle = setup.client(Connect::v5("trickle").kept()).await;
+    trickle.subscribe(&[("test/#", 1)]).await;
+    trickle.acknowledges = false;
+    let trickling = tokio::spawn(async move {
+        loop {
+            match trickle.next().await {
+                Packet::Publish(message) => {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    trickle.ack(4, message.id).await;
+                }
+                Packet::Disconnect { code } => return code,
+                Packet::Closed => return 0,
+                _ => {}
+            }
+        }
+    });
+    // The controller waits for nobody, not even until then.
+    let mut controller = setup.client(Connect::v5("c").user("controller")).await;
+    for _ in 0..200 {
+        controller.publish(Message::new("test/x", &"x".repeat(1000), 1)).await;
+    }
+    assert_eq!((setup.statistics().publishers_slowed, setup.statistics().sessions_ended), (0, 0));
+    let mut publisher = setup.v5("publisher").await;
+    for _ in 0..600 {
+        publisher.publish(Message::new("test/x", &"x".repeat(1000), 1)).await;
+    }
+    assert!(setup.statistics().publishers_slowed > 0);
+    let ended =
+        |event: &BrokerEvent| matches!(event, BrokerEvent::SessionEnded { client_id, .. } if client_id == "trickle");
+    let BrokerEvent::SessionEnded { reason, .. } = setup.event(ended).await else {
+        unreachable!("only this was waited for")
+    };
+    assert!(reason.contains("too slowly"), "{reason}");
+    assert_eq!(trickling.await.unwrap(), 0x97);
 }

@@ -1,12 +1,14 @@
 //! Every cell of who × action × kind of topic, over real connections: publish, last will, subscribe, receive live and
-//! retained, alone, under wildcards and in shared subscriptions, with 3.1.1 and 5.
+//! retained, alone, under wildcards and in shared subscriptions, with 3.1.1 and 5. Who has no name gets nothing of it.
 
 use std::collections::BTreeSet;
 
 use pistat_broker::{Directory, Limits};
 use pistat_protocol::account::Role;
+use pistat_protocol::id::RunId;
+use pistat_protocol::topic::{Topic, Topics};
 
-use crate::client::{Client, Connect, Message, Packet};
+use crate::client::{Client, Connect, Message, Packet, packet, string};
 use crate::setup::{Setup, directory, hash};
 
 /// User name, password and the letter of the table.
@@ -73,6 +75,17 @@ const TABLE: [(&str, &str, &str); 47] = [
     FENCE,
 ];
 
+#[test]
+fn every_kind_of_topic_has_its_row() {
+    let run = RunId::from_parts(1, [1; 10]);
+    let kinds = Topic::of_each_kind(&"pi-1".parse().unwrap(), run, &"camera".parse().unwrap());
+    assert!(kinds.len() > 20);
+    for kind in kinds {
+        let text = Topics::default().format(&kind).replace(&run.to_string(), "run-7");
+        assert!(TABLE.iter().any(|(topic, ..)| *topic == text), "the table has no row for {text}");
+    }
+}
+
 /// What everybody may receive: sent last, it marks the end.
 const FENCE: (&str, &str, &str) = ("pistat/controller/key", "c", "caxjvomr");
 
@@ -87,8 +100,9 @@ fn with_ruled() -> Directory {
 }
 
 async fn start() -> Setup {
-    // The broker's own numbers would come between.
-    let setup = Setup::with_limits(Limits { sys_interval_seconds: 0, ..Limits::default() }).await;
+    // The broker's own numbers would come between; and who guesses passwords waits, which is shown elsewhere.
+    let limits = Limits { sys_interval_seconds: 0, refusal_delay_milliseconds: 0, ..Limits::default() };
+    let setup = Setup::with_limits(limits).await;
     setup.handle().set_directory(with_ruled());
     setup
 }
@@ -194,6 +208,59 @@ async fn a_will_is_let_in_and_published_or_refused_by_the_table() {
     }
     watcher.publish(Message::new("test/fence", "", 1)).await;
     assert_eq!(watcher.message().await.topic, "test/fence");
+}
+
+/// The row of nobody: without a name, without a password, with a wrong one, no cell is theirs.
+fn nobodies(v5: bool) -> [Connect; 5] {
+    let nobody = Connect { user: None, password: None, ..Connect::of(v5, "nobody") };
+    let named = |user: &str, password: Option<&str>| Connect {
+        user: Some(user.into()),
+        password: password.map(Into::into),
+        ..Connect::of(v5, "nobody")
+    };
+    [nobody, named("viewer", None), named("controller", Some("")), named("boss", Some("viewer")), named("", Some(""))]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_name_may_publish_leave_hear_and_subscribe_to_nothing() {
+    let setup = start().await;
+    let mut controller = setup.client(connect(true, "controller", "controller", "watcher")).await;
+    for filter in ["#", "$pistat/#", "$SYS/#", "$private/#"] {
+        controller.subscribe(&[(filter, 2)]).await;
+    }
+    let mut cells = 0;
+    for (topic, ..) in TABLE {
+        for nobody in [nobodies(false), nobodies(true)].into_iter().flatten() {
+            // Everything at once: who does not wait for the answer gets no further than who does.
+            let mut client = Client::raw(setup.address, nobody.v5).await;
+            let will = nobody.clone().will(Message::new(topic, "will", 0));
+            let publish = Message { id: 1, ..Message::new(topic, "publish", 1).retained() };
+            client.send(&[will.encode(), publish.encode(nobody.v5), subscribe(topic, nobody.v5)].concat()).await;
+            let answer = client.next().await;
+            let refused = matches!(answer, Packet::ConnAck { present: false, code, .. } if code != 0);
+            assert!(refused, "{nobody:?} on {topic}: {answer:?}");
+            assert_eq!(client.next().await, Packet::Closed, "{nobody:?} on {topic}");
+            cells += 1;
+        }
+        for v5 in [false, true] {
+            // Nor does who does not introduce itself at all.
+            let publish = Message { id: 1, ..Message::new(topic, "publish", 1) };
+            for first in [publish.encode(v5), subscribe(topic, v5)] {
+                let mut client = Client::raw(setup.address, v5).await;
+                client.send(&first).await;
+                assert!(matches!(client.next().await, Packet::Disconnect { .. } | Packet::Closed), "{topic}");
+            }
+        }
+    }
+    controller.publish(Message::new("test/fence", "", 1)).await;
+    assert_eq!(controller.message().await.topic, "test/fence");
+    assert_eq!(cells, TABLE.len() * 10);
+}
+
+/// A subscription as its bytes.
+fn subscribe(filter: &str, v5: bool) -> Vec<u8> {
+    let properties: &[u8] = if v5 { &[0] } else { &[] };
+    packet(0x82, &[&[0, 2], properties, &string(filter), &[1]])
 }
 
 /// Granted exactly when something could come of it: then only that comes, which the next tests show.

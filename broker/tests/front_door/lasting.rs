@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::client::{Client, Connect, Message, Properties};
+use crate::client::{Client, Connect, Message, Packet, Properties};
 use crate::setup::{Apart, Setup, be_the_broker, eventually};
 use pistat_broker::{BrokerEvent, Limits};
 
@@ -17,35 +17,38 @@ async fn kill(setup: Setup) {
     drop(setup);
 }
 
+/// The real thing: a process of its own, and SIGKILL; published and read at every `QoS`, in every mix.
 #[tokio::test]
 async fn ten_thousand_retained_messages_reach_a_new_subscriber_at_every_qos_before_and_after_a_kill() {
+    be_the_broker(Limits::default()).await;
+    let test = "lasting::ten_thousand_retained_messages_reach_a_new_subscriber_at_every_qos_before_and_after_a_kill";
     let folder = tempfile::tempdir().unwrap();
-    let mut setup = with_state(folder.path()).await;
-    let mut controller = setup.client(Connect::v5("c").user("controller")).await;
-    for number in 0..10_000u32 {
-        let message = Message::new(&format!("pistat/pi-{number}/status"), &format!("{number}"), 0).retained();
-        controller.send(&Message { qos: u8::from(number % 2 == 1), id: 1, ..message }.encode(true)).await;
-        if number % 2 == 1 {
-            controller.expect_ack(4, 1).await;
-        }
-    }
-    controller.publish(Message::new("pistat/last/status", "", 2)).await;
     for round in 0..2 {
+        let broker = Apart::start(test, folder.path()).await;
+        if round == 0 {
+            let mut controller = Client::connect(broker.address, &Connect::v5("c").user("controller")).await;
+            for number in 0..10_000u32 {
+                let qos = u8::try_from(number % 3).unwrap();
+                let message = Message::new(&format!("pistat/pi-{number}/status"), &format!("{number}"), qos);
+                controller.publish(message.retained()).await;
+            }
+            controller.ping().await;
+        }
         for qos in 0..3 {
             for v5 in [false, true] {
-                let mut client = setup.client(Connect::of(v5, "late").user("viewer")).await;
+                let mut client = Client::connect(broker.address, &Connect::of(v5, "late").user("viewer")).await;
                 client.subscribe(&[("pistat/#", qos)]).await;
-                let messages = client.messages(10_000).await;
-                let mut numbers: Vec<u32> = messages.iter().map(|m| m.text().parse().unwrap()).collect();
-                numbers.sort_unstable();
-                assert!(numbers.into_iter().eq(0..10_000));
-                assert!(messages.iter().all(|m| m.retain && m.qos <= qos));
+                let mut messages = client.messages(10_000).await;
+                messages.sort_by_key(|message| message.text().parse::<u32>().unwrap());
+                for (number, message) in (0..10_000u32).zip(&messages) {
+                    let published = u8::try_from(number % 3).unwrap();
+                    assert_eq!((message.text(), message.qos), (number.to_string(), qos.min(published)));
+                    assert!(message.retain && message.topic == format!("pistat/pi-{number}/status"));
+                }
             }
         }
-        if round == 0 {
-            kill(setup).await;
-            setup = with_state(folder.path()).await;
-        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        broker.kill().await;
     }
 }
 
@@ -326,4 +329,173 @@ async fn retained_messages_survive_sigkill() {
         }
         broker.kill().await;
     }
+}
+
+/// A full disk takes half of a message. What was written before stays, and what comes later is there as soon as there is room.
+#[tokio::test]
+async fn a_full_disk_costs_nothing_that_was_written_and_nothing_that_comes_later() {
+    be_the_broker(Limits::default()).await;
+    let test = "lasting::a_full_disk_costs_nothing_that_was_written_and_nothing_that_comes_later";
+    let folder = tempfile::tempdir().unwrap();
+    let holds = |text: &str| {
+        let bytes = std::fs::read(folder.path().join("retained.log")).unwrap_or_default();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    for has_room_again in [false, true] {
+        let broker = Apart::start_on_a_small_disk(64 * 1024, test, folder.path()).await;
+        let mut client = Client::connect(broker.address, &Connect::v5("c")).await;
+        client.publish(Message::new("test/before", "was there before", 1).retained()).await;
+        eventually("what fits is on the disk", || holds("was there before")).await;
+        let large = "large".repeat(20_000);
+        client.publish(Message::new("test/large", &large, 1).retained()).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!holds("largelarge"), "half a message is not left");
+        client.publish(Message::new("test/later", "came later", 1).retained()).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!folder.path().join("retained.new").exists(), "half a file takes no room");
+        if has_room_again {
+            broker.make_room().await;
+            eventually("everything is on the disk", || holds(&large) && holds("came later")).await;
+            client.publish(Message::new("test/last", "came last", 1).retained()).await;
+            eventually("what comes later is, too", || holds("came last")).await;
+        }
+        broker.kill().await;
+        let setup = with_state(folder.path()).await;
+        let mut client = setup.v5("c").await;
+        client.subscribe(&[("test/#", 1)]).await;
+        let kept: Vec<String> = client.until_now().await.iter().map(|message| message.topic.clone()).collect();
+        let all = ["test/before", "test/large", "test/last", "test/later"];
+        assert_eq!(kept, if has_room_again { &all[..] } else { &all[..1] });
+        client.publish(Message::new("test/before", "", 1).retained()).await;
+        setup.broker.shutdown().await;
+    }
+}
+
+/// Each subscription of a session with hundreds must not write all of them.
+#[tokio::test]
+async fn a_session_is_written_once_however_often_it_subscribes() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.client(kept(true, "many")).await;
+    let filters: Vec<String> = (0..900).map(|number| format!("test/{number}/{}", "x".repeat(100))).collect();
+    for filter in &filters {
+        assert_eq!(client.subscribe(&[(filter, 1)]).await, [1]);
+    }
+    client.disconnect().await;
+    away(&setup).await;
+    setup.broker.shutdown().await;
+    let setup = with_state(folder.path()).await;
+    assert_eq!(setup.statistics().subscriptions, 900);
+    let mut client = setup.client(kept(true, "many")).await;
+    assert!(client.present);
+    // Nothing new, and something new again and again: a few batches, not a thousand copies.
+    for filter in &filters {
+        client.subscribe(&[(filter, 1)]).await;
+    }
+    for number in 0..900u32 {
+        client.subscribe(&[(&filters[0], u8::try_from(number % 3).unwrap())]).await;
+    }
+    let handle = setup.handle();
+    setup.broker.shutdown().await;
+    let written = handle.statistics().state_bytes_written;
+    assert!(written < 50_000_000, "{written} bytes for some batches of 100 kB");
+}
+
+/// Every step of an exchange of `QoS` 2, either way, with the broker gone and back in the middle.
+#[tokio::test]
+async fn what_is_sent_exactly_once_comes_once_across_a_restart() {
+    for is_clean in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = with_state(folder.path()).await;
+        let mut client = setup.client(kept(true, "exact")).await;
+        client.subscribe(&[("test/to", 2)]).await;
+        client.acknowledges = false;
+        let mut publisher = setup.v5("publisher").await;
+        for text in ["unanswered", "received"] {
+            publisher.publish(Message::new("test/to", text, 2)).await;
+        }
+        let first = client.messages(2).await;
+        client.ack(5, first[1].id).await;
+        assert_eq!(client.next().await, Packet::Ack { kind: 6, id: first[1].id, code: 0 });
+        let from = Message { id: 7, ..Message::new("test/from", "once", 2) };
+        client.send(&from.encode(true)).await;
+        client.expect_ack(5, 7).await;
+        let mut watcher = setup.client(kept(true, "watcher")).await;
+        watcher.subscribe(&[("test/from", 1)]).await;
+        watcher.disconnect().await;
+        drop(client);
+        away_but(&setup, 1).await;
+        if is_clean {
+            setup.broker.shutdown().await;
+        } else {
+            kill(setup).await;
+        }
+
+        let setup = with_state(folder.path()).await;
+        let mut client = setup.client(kept(true, "exact")).await;
+        assert!(client.present, "clean: {is_clean}");
+        client.acknowledges = false;
+        assert_eq!(client.next().await, Packet::Ack { kind: 6, id: first[1].id, code: 0 });
+        let again = client.message().await;
+        assert_eq!((again.dup, again.id, again.text()), (true, first[0].id, "unanswered".into()));
+        client.ack(7, first[1].id).await;
+        client.ack(5, again.id).await;
+        assert_eq!(client.next().await, Packet::Ack { kind: 6, id: again.id, code: 0 });
+        client.ack(7, again.id).await;
+        client.send(&Message { dup: true, ..from }.encode(true)).await;
+        client.expect_ack(5, 7).await;
+        client.ack(6, 7).await;
+        assert_eq!(client.expect_ack(7, 7).await, 0);
+        let mut watcher = setup.client(kept(true, "watcher")).await;
+        assert!(watcher.present);
+        assert_eq!(watcher.until_now().await, [], "it was published before anybody watched");
+        setup.broker.shutdown().await;
+    }
+}
+
+/// What was under way when the broker was killed is known to nobody: the client must not take a second message for the first.
+#[tokio::test]
+async fn a_session_that_a_kill_has_caught_in_an_exchange_of_qos_2_does_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = with_state(folder.path()).await;
+    let mut clients = Vec::new();
+    for (id, qos) in [("sends", 1), ("receives", 2), ("neither", 1)] {
+        let mut client = setup.client(kept(true, id)).await;
+        client.subscribe(&[(&format!("test/{id}"), qos)]).await;
+        client.acknowledges = false;
+        clients.push(client);
+    }
+    let id = clients[0].id();
+    clients[0].send(&Message { id, ..Message::new("test/receives", "once", 2) }.encode(true)).await;
+    clients[0].expect_ack(5, id).await;
+    assert_eq!(clients[1].message().await.qos, 2);
+    clients[2].publish(Message::new("test/x", "as often as it likes", 1)).await;
+    kill(setup).await;
+    let setup = with_state(folder.path()).await;
+    for (id, present) in [("sends", false), ("receives", false), ("neither", true)] {
+        assert_eq!(setup.client(kept(true, id)).await.present, present, "{id}");
+    }
+}
+
+/// However it meets the stop: a client that comes back in that moment finds its session at the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_back_while_the_broker_stops_does_not_lose_its_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.client(kept(true, "back")).await;
+    client.subscribe(&[("test/#", 1)]).await;
+    client.disconnect().await;
+    away(&setup).await;
+    setup.v5("publisher").await.publish(Message::new("test/x", "waits", 1)).await;
+    setup.broker.shutdown().await;
+    for _ in 0..10 {
+        let setup = with_state(folder.path()).await;
+        let comes = Client::open(setup.address, &kept(true, "back")).await;
+        setup.broker.shutdown().await;
+        drop(comes);
+    }
+    let setup = with_state(folder.path()).await;
+    let mut client = setup.client(kept(true, "back")).await;
+    assert!(client.present);
+    assert_eq!(client.message().await.text(), "waits");
 }

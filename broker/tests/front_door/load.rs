@@ -98,6 +98,94 @@ async fn publish_with_interruptions(address: std::net::SocketAddr, publisher: us
     }
 }
 
+/// Publishers of `QoS` 1 repeat what was not acknowledged: it may come twice then, and is never missing or out of order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishers_of_qos_1_that_are_interrupted_lose_nothing() {
+    let (publishers, messages) = (4, count(500, 20_000));
+    let setup = Setup::start().await;
+    let address = setup.address;
+    let (ready, mut is_ready) = tokio::sync::mpsc::channel(1);
+    let subscribing = tokio::spawn(subscriber(address, 0, &[("test/#", 1)], publishers * messages, ready));
+    is_ready.recv().await.unwrap();
+    let mut senders = JoinSet::new();
+    for publisher in 0..publishers {
+        senders.spawn(async move {
+            let mut random = Random(publisher as u64 + 1);
+            let v5 = publisher.is_multiple_of(2);
+            // Half of them have no session that could remember anything.
+            let connect = Connect { clean: publisher < 2, ..Connect::of(v5, &format!("publisher-{publisher}")) };
+            let mut client = Client::connect(address, &connect).await;
+            for number in 0..messages {
+                let id = u16::try_from(number % 60_000 + 1).unwrap();
+                let text = format!("{publisher} {number}");
+                let message = Message { id, ..Message::new(&format!("test/{publisher}/x"), &text, 1) };
+                client.send(&message.encode(v5)).await;
+                if random.below(20) == 0 {
+                    client = Client::connect(address, &connect).await;
+                    client.send(&Message { dup: true, ..message }.encode(v5)).await;
+                }
+                client.expect_ack(4, id).await;
+            }
+        });
+    }
+    while let Some(result) = senders.join_next().await {
+        result.unwrap();
+    }
+    check(1, &subscribing.await.unwrap(), publishers, messages);
+}
+
+/// Many publish states on the same topics at once. Everybody sees them in one order, and what is retained is the last of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_retained_is_what_everybody_has_seen_last() {
+    let (publishers, topics, messages) = (8, 5, count(200, 20_000));
+    let setup = Setup::start().await;
+    let address = setup.address;
+    let mut watchers = Vec::new();
+    for qos in 0..3 {
+        let mut watcher = setup.client(Connect::of(qos == 1, &format!("watcher-{qos}"))).await;
+        watcher.subscribe(&[("test/#", qos)]).await;
+        watchers.push(tokio::spawn(async move {
+            let mut seen: HashMap<String, Vec<String>> = HashMap::new();
+            for message in watcher.messages(publishers * messages).await {
+                seen.entry(message.topic.clone()).or_default().push(message.text());
+            }
+            seen
+        }));
+    }
+    let mut senders = JoinSet::new();
+    for publisher in 0..publishers {
+        senders.spawn(async move {
+            let mut random = Random(publisher as u64 + 1);
+            let mut client = Client::connect(address, &Connect::v5(&format!("publisher-{publisher}"))).await;
+            for number in 0..messages {
+                // QoS 0 may pass by what waits for a full window, so it has no order with the others.
+                let (topic, qos) = (random.below(topics), u8::try_from(1 + random.below(2)).unwrap());
+                let message = Message::new(&format!("test/{topic}"), &format!("{publisher} {number}"), qos);
+                client.publish(message.retained()).await;
+            }
+            client.ping().await;
+        });
+    }
+    while let Some(result) = senders.join_next().await {
+        result.unwrap();
+    }
+    let mut orders = Vec::new();
+    for watcher in watchers {
+        orders.push(watcher.await.unwrap());
+    }
+    let mut late = setup.v5("late").await;
+    late.subscribe(&[("test/#", 2)]).await;
+    let retained: HashMap<String, Vec<String>> =
+        late.until_now().await.into_iter().map(|message| (message.topic.clone(), vec![message.text()])).collect();
+    assert_eq!(retained.len() as u64, topics);
+    for order in &orders {
+        assert_eq!(order, &orders[0]);
+        let last: HashMap<String, Vec<String>> =
+            order.iter().map(|(topic, seen)| (topic.clone(), seen[seen.len() - 1..].to_vec())).collect();
+        assert_eq!(last, retained);
+    }
+}
+
 async fn subscriber(
     address: std::net::SocketAddr,
     number: usize,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::client::{Client, Connect, Message, Packet};
+use crate::client::{Client, Connect, Message, Packet, packet, string};
 use crate::setup::Setup;
 
 #[tokio::test]
@@ -23,6 +23,10 @@ async fn basic_subscribe_publish_and_a_second_connect_is_an_error() {
     let mut client = setup.v311("myclientid").await;
     client.send(&Connect::v311("myclientid").encode()).await;
     assert_eq!(client.closed().await, None);
+    // Another protocol is not let in.
+    let mut client = Client::raw(setup.address, false).await;
+    client.send(&packet(0x10, &[&string("hj"), &[4, 2, 0, 60], &string("myclientid")])).await;
+    assert_eq!(client.next().await, Packet::Closed);
 }
 
 #[tokio::test]

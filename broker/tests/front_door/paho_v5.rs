@@ -26,6 +26,11 @@ async fn basic_subscribe_publish_and_a_second_connect_is_an_error() {
     assert_eq!(texts(&client.until_now().await), ["qos 0", "qos 1", "qos 2"]);
     client.send(&Connect::v5("myclientid").encode()).await;
     assert_eq!(client.closed().await, Some(0x82));
+    // Another protocol is not let in.
+    let mut client = Client::raw(setup.address, true).await;
+    client.send(&packet(0x10, &[&string("hj"), &[5, 2, 0, 60, 0], &string("myclientid")])).await;
+    assert!(!matches!(client.next().await, Packet::ConnAck { code: 0, .. }));
+    assert_eq!(client.next().await, Packet::Closed);
 }
 
 #[tokio::test]
@@ -57,8 +62,8 @@ async fn retained_messages_come_with_their_properties() {
 #[tokio::test]
 async fn a_will_is_published_with_its_properties_and_not_after_a_goodbye() {
     let setup = Setup::start().await;
-    let will =
-        || Message::new("TopicA/will", "will message", 1).properties(none().with_pair("a", "2").with_text(3, "text"));
+    let properties = || none().with_pair("c", "3").with_text(3, "text").with_pair("a", "2");
+    let will = || Message::new("TopicA/will", "will message", 1).properties(properties());
     let mut watcher = setup.v5("watcher").await;
     watcher.subscribe(&[("TopicA/will", 2)]).await;
     setup.client(Connect::v5("polite").will(will())).await.disconnect().await;
@@ -67,7 +72,8 @@ async fn a_will_is_published_with_its_properties_and_not_after_a_goodbye() {
     let mut client = setup.client(Connect::v5("wilful").will(will())).await;
     client.send(&packet(0xE0, &[&[4]])).await;
     let message = watcher.message().await;
-    assert_eq!((message.text(), message.properties.pairs()), ("will message".into(), vec![("a".into(), "2".into())]));
+    assert_eq!(message.text(), "will message");
+    assert_eq!(message.properties.pairs(), [("c", "3"), ("a", "2")].map(|(name, value)| (name.into(), value.into())));
     assert_eq!(message.properties.text(3).unwrap(), "text");
     drop(setup.client(Connect::v5("broken").will(will())).await);
     assert_eq!(watcher.message().await.text(), "will message");
@@ -119,7 +125,7 @@ async fn a_silent_client_is_disconnected_with_its_will() {
     let will = Message::new("TopicA/will", "expired", 2);
     let mut silent = setup.client(Connect::v5("silent").keep_alive(1).will(will)).await;
     assert_eq!(watcher.message().await.text(), "expired");
-    assert!(matches!(silent.closed().await, Some(0x8D) | None));
+    assert_eq!(silent.closed().await, Some(0x8D));
 }
 
 #[tokio::test]
@@ -193,8 +199,20 @@ async fn sessions_expire_when_they_should() {
     assert!(!client.present);
     client.disconnect().await;
     eventually("the session has expired", || setup.statistics().clients_expired == 1).await;
-    let mut client = setup.client(expiring(0)).await;
+    let client = setup.client(expiring(0)).await;
     assert!(!client.present);
+    client.disconnect().await;
+    // Longer at the goodbye than it was.
+    let mut client = setup.client(expiring(1)).await;
+    assert!(!client.present);
+    client.send(&packet(0xE0, &[&[0, 5, 17, 0, 0, 0, 60]])).await;
+    client.closed().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let client = setup.client(expiring(1)).await;
+    assert!(client.present);
+    client.disconnect().await;
+    eventually("the session has expired", || setup.statistics().clients_expired == 2).await;
+    let mut client = setup.client(expiring(0)).await;
     // From nothing to something at the goodbye is an error.
     client.send(&packet(0xE0, &[&[0, 5, 17, 0, 0, 0, 9]])).await;
     assert_eq!(client.closed().await, Some(0x82));
@@ -276,6 +294,14 @@ async fn no_local_and_retain_options_are_kept() {
         client.publish(Message::new(topic, topic, 1)).await;
     }
     assert_eq!(texts(&client.until_now().await), ["TopicA/2"]);
+    // It keeps away one's own messages, and nobody else's.
+    let mut neighbour = setup.v5("neighbour").await;
+    neighbour.subscribe(&[("TopicA/1", 2 | 4)]).await;
+    client.publish(Message::new("TopicA/1", "from the one", 1)).await;
+    assert_eq!(texts(&neighbour.until_now().await), ["from the one"]);
+    neighbour.publish(Message::new("TopicA/1", "from the other", 1)).await;
+    assert_eq!(texts(&client.until_now().await), ["from the other"]);
+    assert_eq!(neighbour.until_now().await, []);
     // Retain as published.
     client.subscribe(&[("TopicA/3", 2 | 8), ("TopicA/4", 2)]).await;
     for topic in ["TopicA/3", "TopicA/4"] {
@@ -295,6 +321,27 @@ async fn no_local_and_retain_options_are_kept() {
     late.unsubscribe(&["TopicA/3"]).await;
     late.subscribe(&[("TopicA/3", 2 | 1 << 4)]).await;
     assert_eq!(late.until_now().await.len(), 1);
+}
+
+#[tokio::test]
+async fn retained_messages_are_handled_as_each_subscription_wants() {
+    let setup = Setup::start().await;
+    let mut client = setup.v5("options").await;
+    for qos in 0..3u8 {
+        client.publish(Message::new(&format!("TopicA/{qos}"), &format!("qos {qos}"), qos).retained()).await;
+    }
+    let all = ["qos 0", "qos 1", "qos 2"];
+    let (always, if_new, never) = (2, 2 | 1 << 4, 2 | 2 << 4);
+    // Each option, with what a new subscription brings and what its repetition does.
+    for (options, first, again) in [(always, &all[..], &all[..]), (if_new, &all[..], &[]), (never, &[], &[])] {
+        client.subscribe(&[("TopicA/+", options)]).await;
+        let messages = client.until_now().await;
+        assert_eq!(texts(&messages), first, "options {options}");
+        assert!(messages.iter().zip(0..).all(|(message, qos)| message.retain && message.qos == qos));
+        client.subscribe(&[("TopicA/+", options)]).await;
+        assert_eq!(texts(&client.until_now().await), again, "options {options}");
+        client.unsubscribe(&["TopicA/+"]).await;
+    }
 }
 
 #[tokio::test]
@@ -357,6 +404,14 @@ async fn a_client_may_use_topic_aliases() {
     assert!(messages.len() == 2 && messages.iter().all(|m| m.topic == "TopicA" && m.properties.number(35).is_none()));
     client.publish(Message { qos: 0, ..aliased("", 1) }).await;
     assert_eq!(client.closed().await, Some(0x82));
+    // A number is of its connection, not of the session.
+    let mut client = setup.client(Connect::v5("kept alias").kept()).await;
+    client.publish(aliased("TopicA", 1)).await;
+    client.disconnect().await;
+    let mut client = setup.client(Connect::v5("kept alias").kept()).await;
+    assert!(client.present);
+    client.publish(Message { qos: 0, ..aliased("", 1) }).await;
+    assert_eq!(client.closed().await, Some(0x82));
     for bad in [0, most + 1] {
         let mut client = setup.v5("alias").await;
         client.publish(Message { qos: 0, ..aliased("TopicA", bad) }).await;
@@ -376,6 +431,15 @@ async fn the_broker_uses_topic_aliases_where_the_client_takes_them() {
     let messages = client.messages(4).await;
     let seen: Vec<(&str, Option<u32>)> = messages.iter().map(|m| (m.topic.as_str(), m.properties.number(35))).collect();
     assert_eq!(seen, [("TopicA", Some(1)), ("", Some(1)), ("", Some(1)), ("TopicA/B", None)]);
+    // Nor does it use any where the client says that it takes none.
+    let mut client = setup.client(Connect::v5("no alias").property(34, &0u16.to_be_bytes())).await;
+    client.subscribe(&[("TopicA", 2)]).await;
+    for qos in 0..3 {
+        client.publish(Message::new("TopicA", "", qos)).await;
+    }
+    for message in client.messages(3).await {
+        assert_eq!((message.topic.as_str(), message.properties.number(35)), ("TopicA", None));
+    }
 }
 
 #[tokio::test]
@@ -400,7 +464,7 @@ async fn packets_too_large_for_either_side_are_not_sent() {
 
 #[tokio::test]
 async fn the_broker_may_shorten_the_keep_alive() {
-    let setup = Setup::with_limits(Limits { keep_alive_seconds: 60, ..Limits::default() }).await;
+    let setup = Setup::start().await;
     let asked = |seconds: u16| Connect::v5("keep").keep_alive(seconds);
     assert_eq!(setup.client(asked(120)).await.connack.number(19), Some(60));
     assert_eq!(setup.client(asked(60)).await.connack.number(19), None);
@@ -447,6 +511,14 @@ async fn a_client_that_exceeds_the_brokers_receive_maximum_is_told_so() {
     }
     client.send(&Message { id: 4, ..Message::new("TopicA", "", 2) }.encode(true)).await;
     assert_eq!(client.closed().await, Some(0x93));
+    // As it is, and without waiting for any answer.
+    let setup = Setup::start().await;
+    let mut client = setup.v5("flood").await;
+    let most = u16::try_from(client.connack.number(33).unwrap()).unwrap();
+    for id in 1..=most + 1 {
+        client.send(&Message { id, ..Message::new("TopicA", "", 2) }.encode(true)).await;
+    }
+    assert_eq!(client.closed().await, Some(0x93));
 }
 
 #[tokio::test]
@@ -478,6 +550,25 @@ async fn a_will_waits_for_its_delay_or_the_sessions_end() {
 }
 
 #[tokio::test]
+async fn a_will_does_not_wait_longer_than_its_session() {
+    let setup = Setup::start().await;
+    let mut watcher = setup.v5("watcher").await;
+    watcher.subscribe(&[("TopicA/will", 2)]).await;
+    let delayed = |expiry: u32, delay: u32| {
+        let text = format!("{expiry} {delay}");
+        let will = Message::new("TopicA/will", &text, 2).properties(none().with(24, &delay.to_be_bytes()));
+        Connect { clean: false, ..Connect::v5("delayed") }.property(17, &expiry.to_be_bytes()).will(will)
+    };
+    // Its delay is far longer than this test has patience: only the end of the session can have brought it.
+    for expiry in [0, 2] {
+        drop(setup.client(delayed(expiry, 500)).await);
+        assert_eq!(watcher.message().await.text(), format!("{expiry} 500"));
+        assert!(!setup.client(delayed(0, 0)).await.present);
+        assert_eq!(watcher.message().await.text(), "0 0");
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_protocol_version_is_answered() {
     let setup = Setup::start().await;
     for (level, v5, code) in [(3, false, 1), (6, true, 0x84)] {
@@ -485,4 +576,15 @@ async fn an_unknown_protocol_version_is_answered() {
         client.send(&packet(0x10, &[&string("MQTT"), &[level, 2, 0, 60], &string("")])).await;
         assert!(matches!(client.next().await, Packet::ConnAck { code: answered, .. } if answered == code));
     }
+    // However long the packet or the protocol's name is, the answer is of the version that asked.
+    for (name, level, v5, code) in [("MQIsdp", 3, false, 1), ("MQTT", 6, true, 0x84), ("MQTT", 3, false, 1)] {
+        let mut client = Client::raw(setup.address, v5).await;
+        client.send(&packet(0x10, &[&string(name), &[level, 2, 0, 60], &string(&"x".repeat(200))])).await;
+        assert!(matches!(client.next().await, Packet::ConnAck { code: answered, .. } if answered == code), "{name}");
+        assert_eq!(client.next().await, Packet::Closed);
+    }
+    // A flag that is reserved, in a long packet: MQTT 5 is told so.
+    let mut client = Client::raw(setup.address, true).await;
+    client.send(&packet(0x10, &[&string("MQTT"), &[5, 3, 0, 60, 0], &string(&"x".repeat(200))])).await;
+    assert!(matches!(client.next().await, Packet::ConnAck { code: 0x81, .. }));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, Limits, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, Connect, Message, Properties, packet, string};
+use crate::client::{Client, Connect, Message, Packet, Properties, packet, string};
 use crate::setup::{Setup, directory, eventually};
 
 #[tokio::test]
@@ -70,6 +70,19 @@ async fn a_will_with_a_delay_survives_a_takeover_unless_the_session_ends() {
 }
 
 #[tokio::test]
+async fn only_a_goodbye_without_a_complaint_takes_the_will_along() {
+    let setup = Setup::start().await;
+    let mut watcher = setup.v5("watcher").await;
+    watcher.subscribe(&[("test/will", 1)]).await;
+    for reason in [0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99] {
+        let mut client = setup.client(Connect::v5("leaving").will(Message::new("test/will", "gone", 1))).await;
+        client.send(&packet(0xE0, &[&[reason]])).await;
+        eventually("it has gone", || setup.statistics().clients_connected == 1).await;
+        assert_eq!(watcher.until_now().await.len(), usize::from(reason != 0), "reason 0x{reason:02X}");
+    }
+}
+
+#[tokio::test]
 async fn the_same_client_id_under_another_account_is_another_session() {
     let setup = Setup::start().await;
     let mut home = setup.client(Connect::v5("same").kept()).await;
@@ -105,6 +118,51 @@ async fn no_reply_ever_comes_twice_for_a_qos_2_message_that_is_repeated() {
     client.ack(6, 7).await;
     assert_eq!(client.expect_ack(7, 7).await, 0x92);
     assert_eq!(subscriber.until_now().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_that_has_become_too_large_for_its_client_does_not_stay_under_way() {
+    let setup = Setup::start().await;
+    let small = || Connect::v5("small").kept().property(33, &2u16.to_be_bytes());
+    let mut client = setup.client(small()).await;
+    client.subscribe(&[("test/#", 2)]).await;
+    client.acknowledges = false;
+    for (text, qos) in [("x".repeat(500), 1), ("y".repeat(500), 2), ("short".to_owned(), 1)] {
+        client.publish(Message::new("test/x", &text, qos)).await;
+    }
+    assert_eq!(client.messages(2).await.len(), 2);
+    drop(client);
+    // Both places of its window are free again.
+    let mut client = setup.client(small().property(39, &100u32.to_be_bytes())).await;
+    assert!(client.present);
+    assert_eq!(client.message().await.text(), "short");
+    assert_eq!(client.until_now().await, []);
+    assert_eq!(setup.statistics().dropped_too_large, 2);
+}
+
+#[tokio::test]
+async fn a_repeated_message_may_give_its_topic_a_number() {
+    let setup = Setup::start().await;
+    let mut client = setup.client(Connect::v5("alias").kept()).await;
+    let aliased = |topic: &str, id: u16, dup: bool| {
+        let properties = Properties::default().with(35, &1u16.to_be_bytes());
+        Message { dup, id, ..Message::new(topic, "x", 2) }.properties(properties)
+    };
+    client.send(&aliased("test/x", 7, false).encode(true)).await;
+    client.expect_ack(5, 7).await;
+    drop(client);
+    let mut client = setup.client(Connect::v5("alias").kept()).await;
+    client.subscribe(&[("test/x", 0)]).await;
+    client.send(&aliased("test/x", 7, true).encode(true)).await;
+    client.expect_ack(5, 7).await;
+    client.send(&aliased("", 8, false).encode(true)).await;
+    client.expect_ack(5, 8).await;
+    assert_eq!(client.message().await.topic, "test/x");
+    // Numbers are of one connection: the next has none yet.
+    drop(client);
+    let mut client = setup.client(Connect::v5("alias").kept()).await;
+    client.send(&aliased("", 9, false).encode(true)).await;
+    assert_eq!(client.closed().await, Some(0x82));
 }
 
 #[tokio::test]
@@ -147,14 +205,41 @@ async fn a_stop_is_told_and_nobody_is_left_behind() {
 }
 
 #[tokio::test]
+async fn a_client_need_not_wait_for_the_answer_to_connect() {
+    let setup = Setup::start().await;
+    for v5 in [false, true] {
+        let mut client = Client::raw(setup.address, v5).await;
+        let options: &[&[u8]] =
+            if v5 { &[&[0, 1, 0], &string("test/#"), &[0]] } else { &[&[0, 1], &string("test/#"), &[0]] };
+        let all = [
+            Connect::of(v5, "hasty").encode(),
+            packet(0x82, options),
+            Message::new("test/x", "at once", 0).encode(v5),
+            vec![0xC0, 0],
+        ];
+        client.send(&all.concat()).await;
+        assert!(matches!(client.next().await, Packet::ConnAck { code: 0, .. }));
+        assert_eq!(client.next().await, Packet::SubAck { id: 1, codes: vec![0] });
+        let (one, other) = (client.next().await, client.next().await);
+        let is_message = |packet: &Packet| matches!(packet, Packet::Publish(message) if message.text() == "at once");
+        assert!(
+            [&one, &other].into_iter().any(is_message) && [&one, &other].contains(&&Packet::Pong),
+            "{one:?} {other:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn any_byte_stream_is_a_connection() {
     let setup = Setup::start().await;
     let (mut ours, theirs) = tokio::io::duplex(64);
-    setup.handle().serve(theirs, "192.0.2.1:1".parse().unwrap());
+    let (let_in, is_let_in) = tokio::sync::oneshot::channel();
+    setup.handle().serve(theirs, "192.0.2.1:1".parse().unwrap(), || let_in.send(()).unwrap());
     ours.write_all(&Connect::v311("duplex").encode()).await.unwrap();
     let mut connack = [0; 4];
     ours.read_exact(&mut connack).await.unwrap();
     assert_eq!(connack, [0x20, 2, 0, 0]);
+    is_let_in.await.expect("whoever gave the stream is told");
     // Byte by byte, as a slow link brings it.
     let subscribe = packet(0x82, &[&[0, 1], &string("test/#"), &[0]]);
     for byte in subscribe.iter().chain(&packet(0x30, &[&string("test/x"), b"payload"])) {
@@ -164,6 +249,65 @@ async fn any_byte_stream_is_a_connection() {
     ours.read_exact(&mut rest).await.unwrap();
     assert_eq!(&rest[..5], [0x90, 3, 0, 1, 0]);
     assert!(rest.ends_with(b"payload"));
+}
+
+/// Nothing is read while so much waits to be sent; so its pings wait, too.
+#[tokio::test]
+async fn a_slow_link_is_not_cut_while_it_takes_what_it_is_sent_and_a_dead_one_is() {
+    let setup = Setup::start().await;
+    for is_alive in [true, false] {
+        let (mut ours, theirs) = tokio::io::duplex(1024);
+        setup.handle().serve(theirs, "192.0.2.1:1".parse().unwrap(), || ());
+        ours.write_all(&Connect::v311("slow").keep_alive(1).encode()).await.unwrap();
+        ours.write_all(&packet(0x82, &[&[0, 1], &string("test/#"), &[0]])).await.unwrap();
+        let mut answers = [0; 4 + 5];
+        ours.read_exact(&mut answers).await.unwrap();
+        let mut publisher = setup.v5("publisher").await;
+        publisher.publish(Message::new("test/x", &"x".repeat(400_000), 0)).await;
+        publisher.ping().await;
+        let mut taken = 0;
+        let mut some = [0; 1024];
+        for number in 0..40 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if is_alive {
+                taken += ours.read(&mut some).await.unwrap();
+            }
+            if number % 10 == 0 {
+                ours.write_all(&[0xC0, 0]).await.unwrap_or_default();
+            }
+        }
+        let mut rest = Vec::new();
+        if is_alive {
+            rest = vec![0; 1 + 3 + 8 + 400_000 - taken + 2];
+            ours.read_exact(&mut rest).await.unwrap();
+            assert!(rest.ends_with(&[0xD0, 0]), "its ping is answered");
+        } else {
+            ours.read_to_end(&mut rest).await.unwrap();
+            assert!(rest.len() < 400_000, "{} bytes of a message that nobody took", rest.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_goes_before_the_answer_to_connect_leaves_the_session_as_it_was() {
+    let setup = Setup::start().await;
+    for v5 in [false, true] {
+        let connect = || Connect::of(v5, "hasty").kept();
+        let mut client = setup.client(connect()).await;
+        client.subscribe(&[("test/#", 1)]).await;
+        client.disconnect().await;
+        let mut publisher = setup.client(Connect::v5("publisher").user("quiet")).await;
+        publisher.publish(Message::new("test/x", "waits", 1)).await;
+        for _ in 0..50 {
+            // Gone again in the moment in which it has asked.
+            drop(Client::open(setup.address, &connect()).await);
+        }
+        eventually("nobody is here", || setup.statistics().clients_connected == 1).await;
+        let mut client = setup.client(connect()).await;
+        assert!(client.present);
+        assert_eq!(client.message().await.text(), "waits");
+        client.disconnect().await;
+    }
 }
 
 #[tokio::test]

@@ -55,9 +55,13 @@ impl Setup {
     }
 
     pub(crate) async fn with(limits: Limits, state: Option<PathBuf>) -> Self {
+        Self::with_directory(limits, state, directory()).await
+    }
+
+    pub(crate) async fn with_directory(limits: Limits, state: Option<PathBuf>, directory: Directory) -> Self {
         let listen = Some("127.0.0.1:0".parse().unwrap());
         let config = BrokerConfig { listen, state, limits, ..BrokerConfig::default() };
-        let (broker, events) = Broker::start(config, directory()).await.unwrap();
+        let (broker, events) = Broker::start(config, directory).await.unwrap();
         let address = broker.addresses().mqtt.unwrap();
         Self { broker, address, events }
     }
@@ -119,7 +123,26 @@ const APART: &str = "BROKER_APART";
 
 impl Apart {
     pub(crate) async fn start(test: &str, state: &Path) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        Self::start_as(Command::new(std::env::current_exe().unwrap()), test, state).await
+    }
+
+    /// Its files can grow to so many bytes, as on a disk that is full then: what does not fit is written in part.
+    pub(crate) async fn start_on_a_small_disk(bytes: u64, test: &str, state: &Path) -> Self {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--fsize={bytes}:unlimited"));
+        command.args(["sh", "-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(std::env::current_exe().unwrap());
+        Self::start_as(command, test, state).await
+    }
+
+    /// There is room on its disk again.
+    pub(crate) async fn make_room(&self) {
+        let pid = self.process.id().unwrap().to_string();
+        let lifted = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:unlimited"]).status().await;
+        assert!(lifted.unwrap().success());
+    }
+
+    async fn start_as(mut command: Command, test: &str, state: &Path) -> Self {
+        let mut process = command
             .args(["--exact", test, "--nocapture"])
             .env(APART, state)
             .stdout(Stdio::piped())

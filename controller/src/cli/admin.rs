@@ -4,9 +4,8 @@
 
 use pistat_protocol::{
     account::Account,
-    api::{Enrolment, JoinTokenView, LoginLink, NewAccount, NewEnrolment, NewToken},
+    api::{Enrolment, EnrolmentToken, JoinTokenView, LoginLink, NewAccount, NewEnrolment, NewToken},
     dashboard::{Event, Machine},
-    id::PiId,
 };
 use ureq::http::Method;
 
@@ -15,7 +14,7 @@ use crate::terminal::{self, Style, clean};
 
 pub(super) fn login(client: &Client, console: &mut Console<'_>) -> Result<(), Failure> {
     let link: LoginLink = client.post_empty("/api/login-links")?;
-    let url = format!("{}/#login={}\n", client.url(), link.code);
+    let url = format!("{}/#login={}\n", client.elsewhere(&link.controller_url), link.code);
     let expires = link.expires_at;
     console.show(&link, |_, _| url)?;
     if !console.json {
@@ -81,9 +80,12 @@ pub(super) fn agent(client: &Client, console: &mut Console<'_>, command: args::A
             console.show(&enrolments, |enrolments, _| enrolments.iter().map(enrolment_line).collect())
         }
         args::Agent::Add { pi } => {
-            let token: NewToken = client.post("/api/enrolments", &NewEnrolment { pi: pi.clone() })?;
-            new_token(console, &token, "This token works once, for this machine only:")?;
-            start_line(console, client, &pi);
+            let token: EnrolmentToken = client.post("/api/enrolments", &NewEnrolment { pi })?;
+            if !console.json {
+                console.remark(&format!("This token works once, for this machine only: {}\n", token.name));
+            }
+            console.show(&token, |token, _| format!("{}\n", token.token))?;
+            start_line(console, client, &token);
             Ok(())
         }
         args::Agent::Reset { pi } => {
@@ -114,9 +116,10 @@ fn new_token(console: &mut Console<'_>, token: &NewToken, sentence: &str) -> Res
     console.show(token, |token, _| format!("{}\n", token.token))
 }
 
-fn start_line(console: &mut Console<'_>, client: &Client, pi: &PiId) {
+fn start_line(console: &mut Console<'_>, client: &Client, token: &EnrolmentToken) {
     if !console.json {
-        let line = format!("pistat-agent --controller-url {} --pi-id {pi} --token TOKEN", client.url());
+        let url = client.elsewhere(&token.controller_url);
+        let line = format!("pistat-agent --controller-url {url} --pi-id {} --token TOKEN", token.name);
         console.remark(&format!("On the machine: {line}\n"));
     }
 }

@@ -11,14 +11,9 @@ use crate::{
 };
 
 pub(super) fn run(console: &mut Console<'_>, flags: &Flags, environment: Vec<(String, String)>) -> Result<(), Failure> {
-    let (config, mut problems) = match Config::load(flags, environment) {
-        Ok(config) => (Some(config), Vec::new()),
-        Err(problems) => (None, problems),
-    };
-    // With a broken configuration the catalogue may still be where it always is.
-    let tasks = config.map(|config| config.tasks).or_else(|| flags.tasks.clone());
-    let tasks = tasks.unwrap_or_else(|| Config::default().tasks);
-    let catalogue = Catalogue::read(&tasks);
+    // Whatever else is wrong, the catalogue is looked for where it is said to be.
+    let (config, mut problems) = Config::load_in_spite(flags, environment);
+    let catalogue = Catalogue::read(&config.unwrap_or_default().tasks);
     let count = catalogue.as_ref().map_or(0, |catalogue| catalogue.tasks().count());
     problems.extend(catalogue.err().unwrap_or_default());
     report(console, &problems, count)

@@ -72,6 +72,12 @@ impl Client {
         &self.url
     }
 
+    /// The address to be used elsewhere, of which the controller says what it can. A named address that led there from another machine is better than
+    /// what a controller behind a proxy or in a container knows of itself; but it is no address of a broker.
+    pub(super) fn elsewhere<'a>(&'a self, said: &'a str) -> &'a str {
+        if is_loopback(&self.url) || !said.starts_with("http") { said } else { &self.url }
+    }
+
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.json(Method::GET, path, None)
     }
@@ -159,6 +165,16 @@ impl Client {
     }
 }
 
+fn is_loopback(url: &str) -> bool {
+    let host = url::Url::parse(url).ok().and_then(|url| url.host().map(|host| host.to_owned()));
+    match host {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
 fn encoded(body: &impl Serialize) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec(body).map_err(|error| Failure::Usage(format!("The request cannot be written: {error}")))
 }
@@ -184,4 +200,26 @@ fn tls(ca: Option<&Path>) -> Result<TlsConfig, Failure> {
 /// A query's value.
 pub(super) fn query(value: &str) -> String {
     percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loopback_address_is_of_use_on_its_own_machine_only() {
+        let (lan, broker) = ("http://192.168.1.10:8000", "mqtt://pi-7:PASSWORD@broker.lan:1883");
+        for (named, said, told) in [
+            ("http://127.0.0.1:8000", lan, lan),
+            ("http://localhost:8000/", lan, lan),
+            ("http://[::1]:8000", lan, lan),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("https://pis.example.org", "http://127.0.0.1:8000", "https://pis.example.org"),
+            ("http://10.0.0.2:8000/", "http://172.17.0.2:8000", "http://10.0.0.2:8000"),
+            ("http://10.0.0.2:8000", broker, broker),
+        ] {
+            let client = Client::new(Access { url: named.into(), ..Access::default() }).unwrap();
+            assert_eq!(client.elsewhere(said), told, "{named}");
+        }
+    }
 }

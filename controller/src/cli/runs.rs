@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    terminal::{self, RunCommand, View},
+    terminal::{self, AskedBroker, RunCommand, View},
 };
 
 pub(super) fn tasks(client: &Client, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -69,15 +69,23 @@ fn find(client: &Client, name: &str) -> Result<RunId, Failure> {
     view.run(name).map(|run| run.id).map_err(Failure::Refused)
 }
 
-pub(super) fn run(client: &Client, console: &mut Console<'_>, args: args::Run, config: &Config) -> Result<(), Failure> {
+/// `config` is the configuration of the controller that is asked, when that is this machine's.
+pub(super) fn run(
+    client: &Client,
+    console: &mut Console<'_>,
+    args: args::Run,
+    config: Option<&Config>,
+) -> Result<(), Failure> {
     let command = command(args)?;
     let machines: Vec<Machine> = client.get("/api/pis")?;
     let tasks: Vec<TaskView> = client.get("/api/tasks")?;
     let view = View { machines: &machines, tasks: &tasks, runs: &[] };
     let mut body = terminal::new_run(&command, &view).map_err(Failure::Refused)?;
     if command.explain {
-        let port = Some(config.mqtt.listen.port());
-        let text = terminal::explain(&body, config.mqtt.topics.prefix(), client.url(), port, console.style());
+        // Whoever pastes a line has read it.
+        body.confirmed |= asks(&body, &view);
+        let broker = |config: &Config| AskedBroker::of(config, &body.task, client.url(), config.mqtt.listen.port());
+        let text = terminal::explain(&body, client.url(), config.and_then(broker).as_ref(), console.style());
         return console.show(&body, |_, _| text);
     }
     confirm(console, &mut body, &view)?;
@@ -117,9 +125,13 @@ fn command(args: args::Run) -> Result<RunCommand, Failure> {
     Ok(command)
 }
 
+/// Whether people are asked first.
+fn asks(body: &NewRun, view: &View<'_>) -> bool {
+    view.tasks.iter().any(|task| task.id == body.task && task.confirm)
+}
+
 fn confirm(console: &mut Console<'_>, body: &mut NewRun, view: &View<'_>) -> Result<(), Failure> {
-    let asks = view.tasks.iter().any(|task| task.id == body.task && task.confirm);
-    if body.confirmed || !asks {
+    if body.confirmed || !asks(body, view) {
         return Ok(());
     }
     match console.ask(&format!("Run {} on {}?", body.task, whom(&body.target, view))) {

@@ -252,6 +252,8 @@ fn a_group_exits_1_unless_all_succeeded() {
                 id: runs[0].id,
                 task: "uptime".parse().unwrap(),
                 target: "@all".parse().unwrap(),
+                args: pistat_protocol::task::Arguments::new(),
+                options: pistat_protocol::api::GroupOptions::default(),
                 requested_by: "admin".into(),
                 created_at: runs[0].created_at,
                 total,
@@ -271,8 +273,17 @@ fn a_group_exits_1_unless_all_succeeded() {
 #[test]
 fn explain_prints_the_same_for_a_shell_and_runs_nothing() {
     let server = Server::start(fleet_answers());
-    let ran = ask(&server, &["task", "run", "uptime", "pi-1", "--explain"]);
-    assert!(ran.out.contains("mosquitto_pub -h 127.0.0.1 -p 1883") && ran.out.contains("curl"));
+    let ran = ask(&server, &["task", "run", "apt-upgrade", "pi-1", "--explain"]);
+    assert!(ran.out.contains("curl") && ran.out.contains(&server.url()), "{}", ran.out);
+    assert!(ran.out.contains("\"confirmed\":true"), "{}", ran.out);
+    assert!(!ran.out.contains("mosquitto_pub"), "where another's broker listens is not known here: {}", ran.out);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("pistat.toml");
+    std::fs::write(&config, format!("[http]\nlisten = '{}'\n[mqtt]\nlisten = '0.0.0.0:1884'\n", server.address))
+        .unwrap();
+    let args = ["--config", config.to_str().unwrap(), "task", "run", "uptime", "pi-1", "--explain"];
+    let ran = pistat(&args, &[("PISTAT_TOKEN", "secret")], None);
+    assert!(ran.out.contains("mosquitto_pub -h 127.0.0.1 -p 1884") && ran.out.contains("curl"), "{}", ran.out);
     assert!(!server.asked().iter().any(|asked| asked.line.starts_with("POST")));
 }
 
@@ -318,6 +329,11 @@ fn changes_are_patches_and_are_told() {
     }
 }
 
+/// What a controller answers whose address on its network is this one.
+const ENROLMENT: &str = r#"{"name":"pi-7","token":"t0ken","controller_url":"http://192.168.1.10:8000"}"#;
+const LOGIN_LINK: &str =
+    r#"{"code":"c0de","controller_url":"http://192.168.1.10:8000","expires_at":"2026-11-22T12:00:00Z"}"#;
+
 #[test]
 fn tokens_are_alone_on_standard_output() {
     let token = |name: &str| format!(r#"{{"name":"{name}","token":"t0ken"}}"#);
@@ -325,12 +341,12 @@ fn tokens_are_alone_on_standard_output() {
         ("POST /api/accounts/anna/rotate", 200, token("anna")),
         ("POST /api/accounts", 201, token("anna")),
         ("POST /api/enrolments/pi-7/reset", 204, String::new()),
-        ("POST /api/enrolments", 201, token("pi-7")),
+        ("POST /api/enrolments", 201, ENROLMENT.into()),
         ("DELETE /api/accounts/anna", 204, String::new()),
         ("DELETE /api/enrolments/pi-7", 204, String::new()),
         ("GET /api/join-token", 200, r#"{"token":"t0ken"}"#.into()),
         ("POST /api/join-token/rotate", 200, r#"{"token":"t0ken"}"#.into()),
-        ("POST /api/login-links", 200, r#"{"code":"c0de","expires_at":"2026-11-22T12:00:00Z"}"#.into()),
+        ("POST /api/login-links", 200, LOGIN_LINK.into()),
     ]);
     for args in [
         &["account", "add", "anna", "--role", "operator", "--publish", "a/#"][..],
@@ -343,7 +359,11 @@ fn tokens_are_alone_on_standard_output() {
         assert_eq!((ran.code, ran.out.as_str()), (0, "t0ken\n"), "{args:?} {}", ran.err);
     }
     assert!(server.asked()[0].body.contains(r#""role":"operator","publish":["a/#"],"subscribe":[]"#));
-    assert_eq!(ask(&server, &["login"]).out, format!("{}/#login=c0de\n", server.url()));
+    // These were asked over a loopback address: what is printed opens elsewhere too.
+    assert_eq!(ask(&server, &["login"]).out, "http://192.168.1.10:8000/#login=c0de\n");
+    let added = ask(&server, &["agent", "add", "pi-7"]).err;
+    let line = "On the machine: pistat-agent --controller-url http://192.168.1.10:8000 --pi-id pi-7 --token TOKEN\n";
+    assert!(added.ends_with(line), "{added}");
     for (args, told) in [
         (["account", "remove", "anna"], "anna is removed"),
         (["agent", "reset", "pi-7"], "pi-7 may enrol once more"),
@@ -354,7 +374,7 @@ fn tokens_are_alone_on_standard_output() {
 }
 
 #[test]
-fn every_command_that_asks_the_controller_prints_json_when_asked_and_nothing_else() {
+fn every_command_prints_json_when_asked_and_nothing_else() {
     let fleet = sample::fleet();
     let mut run = fleet.runs[1].clone();
     run.state = RunState::Succeeded;
@@ -374,12 +394,12 @@ fn every_command_that_asks_the_controller_prints_json_when_asked_and_nothing_els
         ("GET /api/accounts", 200, "[]".into()),
         ("DELETE /api/accounts/anna", 204, String::new()),
         ("POST /api/enrolments/pi-7/reset", 204, String::new()),
-        ("POST /api/enrolments", 201, token.into()),
+        ("POST /api/enrolments", 201, ENROLMENT.into()),
         ("GET /api/enrolments", 200, "[]".into()),
         ("DELETE /api/enrolments/pi-7", 204, String::new()),
         ("GET /api/join-token", 200, r#"{"token":"t0ken"}"#.into()),
         ("POST /api/join-token/rotate", 200, r#"{"token":"t0ken"}"#.into()),
-        ("POST /api/login-links", 200, r#"{"code":"c0de","expires_at":"2026-11-22T12:00:00Z"}"#.into()),
+        ("POST /api/login-links", 200, LOGIN_LINK.into()),
         ("GET /api/events", 200, "[]".into()),
     ];
     answers.extend(fleet_answers());
@@ -413,6 +433,8 @@ fn every_command_that_asks_the_controller_prints_json_when_asked_and_nothing_els
         "agent add pi-7",
         "agent reset pi-7",
         "agent remove pi-7",
+        "broker-acl emqx --viewer grafana",
+        "broker-acl mosquitto",
     ];
     for command in commands {
         let words: Vec<_> =
@@ -463,6 +485,9 @@ fn check_names_every_problem_and_exits_64() {
     {
         assert!(bad.out.contains(expected), "{}", bad.out);
     }
+    std::fs::write(path("pistat.toml"), format!("tasks = {:?}\ncolour = 1\n", path("tasks.toml"))).unwrap();
+    let bad = pistat(&["check", "--config", &path("pistat.toml")], &[], None);
+    assert!(bad.out.contains("pistat.toml:2: ") && bad.out.contains("tasks.toml:2: "), "{}", bad.out);
     std::fs::write(path("pistat.toml"), "").unwrap();
     let good = pistat(&["check", "--config", &path("pistat.toml")], &[], None);
     assert_eq!((good.code, good.out.as_str()), (0, "✔ Configuration and catalogue are good: 14 tasks\n"));

@@ -5,11 +5,12 @@ use std::{fs, io, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 use pistat_protocol::topic::Topics;
 
 use super::{
-    AccountRules, Broker, Config, Flags, HomeAssistant, Http, Mqtt, MqttTls, Problem, Requests, Runs, Tls,
+    AccountRules, Broker, Config, Flags, HomeAssistant, Http, HttpLimits, Mqtt, MqttTls, Problem, Requests, Runs, Tls,
+    certificates,
     item::{Item, Kind, Place, parse_toml},
     layers,
     reader::{Problems, Section, near},
-    value::{account_name, address, between, broker, check_publish_rule, path, public_url, readable, topic_filter},
+    value::{account_name, address, between, broker, check_publish_rule, path, public_url, topic_filter},
 };
 
 /// The file that is read when no other is named.
@@ -30,17 +31,43 @@ impl Config {
     /// # Errors
     /// Every problem, with its place.
     pub fn load(flags: &Flags, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Vec<Problem>> {
+        without_problems(Self::load_in_spite(flags, environment))
+    }
+
+    /// The same, with what could be read in spite of the problems; what is wrong is at its default.
+    pub(crate) fn load_in_spite(
+        flags: &Flags,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> (Option<Self>, Vec<Problem>) {
         let (file, problems) = match read_file(flags) {
             Ok(text) => parse_toml(&text, &file_name(flags)),
             Err(problem) => (empty(), vec![problem]),
         };
+        Self::of(file, problems, layers::environment(environment), layers::flags(flags))
+    }
+
+    /// Reads a file's text alone, as [`Self::load`] does: the reader's door for fuzzing.
+    #[doc(hidden)]
+    pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Problem>> {
+        let (file, problems) = parse_toml(text, file);
+        without_problems(Self::of(file, problems, layers::environment([]), layers::flags(&Flags::default())))
+    }
+
+    fn of(file: Item, problems: Vec<Problem>, environment: Item, flags: Item) -> (Option<Self>, Vec<Problem>) {
         let problems = Problems::from(problems);
-        let merged = match layers::merge(file, layers::environment(environment), layers::flags(flags)) {
+        let merged = match layers::merge(file, environment, flags) {
             Ok(merged) => merged,
-            Err(problem) => return Err(vec![problem]),
+            Err(problem) => return (None, vec![problem]),
         };
         let config = Section::new("", merged, &problems).map(read);
-        problems.into_result(config)
+        (config, problems.into_list())
+    }
+}
+
+fn without_problems((config, problems): (Option<Config>, Vec<Problem>)) -> Result<Config, Vec<Problem>> {
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
     }
 }
 
@@ -82,7 +109,7 @@ fn read(mut root: Section<'_>) -> Config {
 }
 
 fn http(mut section: Section<'_>) -> Http {
-    let default = Config::default().http;
+    let default = Http::default();
     let http = Http {
         listen: section.parsed("listen", address).unwrap_or(default.listen),
         tls: section.section("tls").and_then(|section| {
@@ -92,9 +119,31 @@ fn http(mut section: Section<'_>) -> Http {
         }),
         public_url: section.parsed("public_url", public_url),
         downloads: section.parsed("downloads", path),
+        limits: section.section("limits").map_or(default.limits, http_limits),
     };
     section.finish();
     http
+}
+
+/// More connections than a process may have files.
+const MOST_CONNECTIONS: i64 = 1_000_000;
+
+fn http_limits(mut section: Section<'_>) -> HttpLimits {
+    let default = HttpLimits::default();
+    let mut count = |key, default| {
+        let count = section.integer(key, 1..=MOST_CONNECTIONS).and_then(|count| usize::try_from(count).ok());
+        count.unwrap_or(default)
+    };
+    let limits = HttpLimits {
+        connections: count("connections", default.connections),
+        strangers: count("strangers", default.strangers),
+        strangers_per_address: count("strangers_per_address", default.strangers_per_address),
+        patience: section
+            .parsed("patience", between(Duration::from_secs(1)..=Duration::from_secs(600)))
+            .unwrap_or(default.patience),
+    };
+    section.finish();
+    limits
 }
 
 fn mqtt(mut section: Section<'_>) -> Mqtt {
@@ -104,7 +153,7 @@ fn mqtt(mut section: Section<'_>) -> Mqtt {
         listen: section.parsed("listen", address).unwrap_or(default.listen),
         tls: section.section("tls").and_then(mqtt_tls),
         broker: section.parsed("broker", broker).unwrap_or(default.broker),
-        ca: section.parsed("ca", readable),
+        ca: section.parsed("ca", certificates::authorities),
         topics: section.parsed("prefix", Topics::new).unwrap_or(default.topics),
         requests: section.section("requests").and_then(requests),
         limits: section.section("limits").map_or(default.limits, limits),
@@ -116,7 +165,7 @@ fn mqtt(mut section: Section<'_>) -> Mqtt {
         );
     }
     let is_tls = matches!(&mqtt.broker, Broker::External(url) if url.scheme.is_tls());
-    if mqtt.ca.is_some() && !is_tls {
+    if section.was_given("ca") && !is_tls {
         section.problem_at(&ca_place, "ca is for a broker that is reached by mqtts:// or wss://");
     }
     section.finish();
@@ -130,16 +179,20 @@ fn mqtt_tls(mut section: Section<'_>) -> Option<MqttTls> {
     tls.map(|tls| MqttTls { listen, tls })
 }
 
-/// A certificate and its key: both or none, and both readable.
+/// A certificate and its key: both or none, and such that they can be used together.
 fn certificate(mut section: Section<'_>) -> (Option<Tls>, Section<'_>) {
-    let files = ["cert", "key"].map(|key| section.parsed(key, readable));
+    let place = section.place_of("cert");
+    let (cert, key) = (section.parsed("cert", certificates::certificate), section.parsed("key", certificates::key));
     for key in ["cert", "key"] {
         if !section.was_given(key) {
             section.problem(format!("{} needs both cert and key; {key} is missing", section.name()));
         }
     }
-    let [cert, key] = files;
-    (cert.zip(key).map(|(cert, key)| Tls { cert, key }), section)
+    let tls = cert.zip(key).map(|(cert, key)| Tls { cert, key });
+    if let Some(Err(sentence)) = tls.as_ref().map(certificates::check_pair) {
+        section.problem_at(&place, &format!("cert: {sentence}"));
+    }
+    (tls, section)
 }
 
 fn requests(mut section: Section<'_>) -> Option<Requests> {
@@ -157,11 +210,18 @@ fn requests(mut section: Section<'_>) -> Option<Requests> {
 /// The broker's bounds are the broker's to understand: each key is shown to its type alone, so that each mistake has its line.
 fn limits(mut section: Section<'_>) -> serde_json::Map<String, serde_json::Value> {
     let mut limits = serde_json::Map::new();
-    for (key, item) in section.take_all() {
-        match limit(&key, &item) {
-            Ok(value) => drop(limits.insert(key, value)),
+    let entries = section.take_all();
+    for (key, item) in &entries {
+        match limit(key, item) {
+            Ok(value) => drop(limits.insert(key.clone(), value)),
             Err(sentence) => section.problem_at(&item.place, &sentence),
         }
+    }
+    // Each by itself is a number; whether it makes sense is the broker's to say, too.
+    let understood = serde_json::from_value::<pistat_broker::Limits>(limits.clone().into()).unwrap_or_default();
+    for (key, sentence) in understood.problems() {
+        let place = entries.iter().find(|(name, _)| name == key).map(|(_, item)| &item.place);
+        place.inspect(|place| section.problem_at(place, &sentence));
     }
     limits
 }

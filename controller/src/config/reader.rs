@@ -18,15 +18,16 @@ impl Problems {
 
     /// `value` when nothing is wrong; else every problem, in the order of the places.
     pub(crate) fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Problem>> {
+        let problems = self.into_list();
+        value.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+
+    /// Every problem, in the order of the places.
+    pub(crate) fn into_list(self) -> Vec<Problem> {
         let mut problems = self.0.into_inner();
-        match value {
-            Some(value) if problems.is_empty() => Ok(value),
-            _ => {
-                problems.sort();
-                problems.dedup();
-                Err(problems)
-            }
-        }
+        problems.sort();
+        problems.dedup();
+        problems
     }
 }
 

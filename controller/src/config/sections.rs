@@ -65,6 +65,21 @@ pub struct Http {
     pub public_url: Option<String>,
     /// `downloads`: the folder of the agents that are handed out; `None` is where packages and the state folder have them.
     pub downloads: Option<PathBuf>,
+    /// What its clients may take.
+    pub limits: HttpLimits,
+}
+
+/// `[http.limits]`: what clients of the HTTP port may take, so that nobody keeps others out by saying nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Connections at once. 12,000 is a fleet of 10,000 at `/mqtt`, and people.
+    pub connections: usize,
+    /// Of them, those on which nobody has proved yet who it is; beyond, the oldest of them makes room. So many cost some 50 MB with TLS.
+    pub strangers: usize,
+    /// Of those, the ones from one network address. A fleet behind one router or proxy that comes back all at once needs some.
+    pub strangers_per_address: usize,
+    /// How long a client may take for a handshake, for the head of its next request, and for a body; and how long it may take nothing of an answer.
+    pub patience: Duration,
 }
 
 /// A certificate chain and its private key, both PEM.
@@ -215,11 +230,29 @@ impl Default for Config {
             state: "state".into(),
             tasks: "config/tasks.toml".into(),
             log_level: LogLevel::Info,
-            http: Http { listen: any_address(8000), tls: None, public_url: None, downloads: None },
+            http: Http::default(),
             mqtt: Mqtt::default(),
             homeassistant: HomeAssistant { discovery: true, prefix: "homeassistant".into() },
             runs: Runs::default(),
             accounts: Vec::new(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: any_address(8000), tls: None, public_url: None, downloads: None, limits: HttpLimits::default() }
+    }
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections: 12_000,
+            strangers: 2_000,
+            strangers_per_address: 1_000,
+            // Longer than clients keep a connection for their next request, so that mostly they are who closes it.
+            patience: Duration::from_secs(30),
         }
     }
 }

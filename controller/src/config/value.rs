@@ -1,6 +1,6 @@
 //! The single values of the configuration: each from its text, or a sentence that says how it is written.
 
-use std::{fs, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use pistat_protocol::{
     id::{AccountName, is_reserved},
@@ -70,10 +70,6 @@ pub(super) fn public_url(text: &str) -> Result<String, String> {
 
 pub(super) fn path(text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() { Err("the path is empty") } else { Ok(text.into()) }
-}
-
-pub(super) fn readable(text: &str) -> Result<PathBuf, String> {
-    fs::File::open(text).map(|_| text.into()).map_err(|error| format!("{text} cannot be read: {error}"))
 }
 
 pub(super) fn between(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {

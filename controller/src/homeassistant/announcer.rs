@@ -14,7 +14,7 @@ use pistat_protocol::{
 use serde_json::Map;
 
 use super::{
-    document::{Announced, Components, Facts, Place, gone},
+    document::{Announced, Components, Facts, Place, Shared, gone},
     known::Known,
 };
 
@@ -73,6 +73,8 @@ pub(crate) struct Announcer {
     /// `None` announces nothing, and takes back whatever was announced.
     place: Option<Place>,
     announced: Announced,
+    /// Every set of components that is announced, once.
+    shapes: BTreeSet<Shared>,
     machines: BTreeMap<PiId, Told>,
     /// Machines whose documents may have changed.
     due: BTreeSet<PiId>,
@@ -87,10 +89,15 @@ pub(crate) struct Announcer {
 
 impl Announcer {
     /// Starts with what was announced before.
-    pub(crate) fn new(place: Option<Place>, announced: Announced) -> Self {
+    pub(crate) fn new(place: Option<Place>, mut announced: Announced) -> Self {
+        let mut shapes = BTreeSet::new();
+        for components in announced.values_mut() {
+            *components = shared(&mut shapes, components.clone());
+        }
         Self {
             place,
             announced,
+            shapes,
             machines: BTreeMap::new(),
             due: BTreeSet::new(),
             taken_back: BTreeMap::new(),
@@ -265,10 +272,10 @@ impl Turn<'_> {
 
     /// Says one document, unless nothing has changed; tells whether nothing more is to be said of this machine for now.
     fn announce_one(&mut self, place: &Place, pi: &PiId, facts: &Facts<'_>) -> bool {
-        let Announcer { announced, machines, .. } = &mut *self.announcer;
+        let Announcer { announced, shapes, machines, .. } = &mut *self.announcer;
         let told = machines.entry(pi.clone()).or_default();
         let topic = place.topic(pi);
-        let before = announced.get(&topic);
+        let before = announced.get(&topic).map(|components| &**components);
         let components = place.components(pi, facts, &told.known, before);
         let missing: Components =
             before.into_iter().flatten().filter(|(key, _)| !components.contains_key(*key)).map(owned).collect();
@@ -283,7 +290,8 @@ impl Turn<'_> {
         values.extend(going.iter().map(|(key, platform)| (key.clone(), gone(*platform))));
         let payload = place.text(pi, facts, &values);
         if before != Some(&now_announced) {
-            announced.insert(topic.clone(), now_announced);
+            announced.insert(topic.clone(), shared(shapes, now_announced.into()));
+            shapes.retain(Shared::is_shared);
             self.changed = true;
         }
         let hash = hash(&payload);
@@ -297,6 +305,15 @@ impl Turn<'_> {
         self.plan.say.push(Say { topic, payload, again });
         done
     }
+}
+
+/// The one copy of these components.
+fn shared(shapes: &mut BTreeSet<Shared>, components: Shared) -> Shared {
+    if let Some(known) = shapes.get(&components) {
+        return known.clone();
+    }
+    shapes.insert(components.clone());
+    components
 }
 
 fn owned((key, platform): (&String, &super::sensors::Platform)) -> (String, super::sensors::Platform) {

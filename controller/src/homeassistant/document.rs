@@ -4,7 +4,7 @@
 //! device without identifiers or an origin without a name. Names are short, since Home Assistant puts the device's in front.
 //! The whole device is available while both the controller and its agent are; what must be told of a machine that is away asks for the controller only.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use pistat_protocol::{
     id::{PiId, TaskId},
@@ -12,6 +12,7 @@ use pistat_protocol::{
     task::{Ends, RunState},
     topic::{Topic, Topics},
 };
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::config::HomeAssistant;
@@ -22,7 +23,39 @@ use super::{
 };
 
 /// What has been announced: the components of each document, by its topic. What the state folder keeps.
-pub(crate) type Announced = BTreeMap<String, Components>;
+pub(crate) type Announced = BTreeMap<String, Shared>;
+
+/// The components of one or many documents: most machines of a fleet have the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(from = "Components")]
+pub(crate) struct Shared(Arc<Components>);
+
+impl Shared {
+    /// Whether another document has them too.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+impl From<Components> for Shared {
+    fn from(components: Components) -> Self {
+        Self(Arc::new(components))
+    }
+}
+
+impl Serialize for Shared {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl Deref for Shared {
+    type Target = Components;
+
+    fn deref(&self) -> &Components {
+        &self.0
+    }
+}
 
 /// The components of a document, by their keys.
 pub(crate) type Components = BTreeMap<String, Platform>;

@@ -6,7 +6,7 @@ use pistat_protocol::{stats::Sample, status::Info};
 use serde::{Deserialize, Serialize};
 
 /// The kind of an entity: the platforms of Home Assistant that are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Platform {
     /// A value.

@@ -191,8 +191,8 @@ impl Hub {
     }
 
     /// A dashboard joins: a snapshot, and every change from exactly then on.
-    pub(super) fn join(&mut self, caller: &Caller, reply: Reply<Joined>) {
-        let changes = self.feed.join(self.now.wall);
+    pub(super) fn join(&mut self, caller: &Caller, hidden: bool, reply: Reply<Joined>) {
+        let changes = self.feed.join(self.now.wall, hidden);
         let external = match &self.config.mqtt.broker {
             Broker::Embedded => None,
             Broker::External(url) => Some(url.to_string()),
@@ -203,8 +203,9 @@ impl Hub {
             controller: ControllerView {
                 version: env!("CARGO_PKG_VERSION").into(),
                 prefix: self.topics.prefix().into(),
-                mqtt_port: self.mqtt_port,
+                mqtt_port: self.mqtt.map(|address| address.port()),
                 external_broker: external,
+                mqtt_url: self.own_address.of_broker(self.mqtt),
             },
             machines: self.fleet.machines(self.now),
             runs: self.runs.newest(),

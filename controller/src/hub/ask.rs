@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use pistat_protocol::{
     account::{Account, Role},
-    api::{AcceptedRuns, Enrolment, History, LoginLink, NewAccount, NewRun, PatchMachine},
+    api::{AcceptedRuns, Enrolment, History, NewAccount, NewRun, PatchMachine},
     dashboard::{Group, Machine, Run, ServerMessage},
     id::{AccountName, PiId, RunId},
     order::JoinToken,
     task::{RunState, TaskView},
+    time::Timestamp,
 };
 use tokio::sync::{broadcast, oneshot, watch};
 
@@ -115,8 +116,10 @@ pub type Joined = (ServerMessage, broadcast::Receiver<Frame>);
 
 /// A question to the hub.
 pub(crate) enum Ask {
-    /// A dashboard joins, or had fallen behind.
-    Join(Caller, Reply<Joined>),
+    /// A dashboard joins, or had fallen behind; and whether nobody looks at it.
+    Join(Caller, bool, Reply<Joined>),
+    /// Nobody looks at a dashboard any more: what it is to hear from now on.
+    Hide(Reply<broadcast::Receiver<Frame>>),
     /// The fleet.
     Machines(Reply<Vec<Machine>>),
     /// One machine.
@@ -147,8 +150,8 @@ pub(crate) enum Ask {
     SignIn(pistat_protocol::api::Login, Reply<(Caller, String)>),
     /// A browser signs out.
     SignOut(SecretHash, Reply<()>),
-    /// A new sign-in link for this account.
-    LoginLink(Caller, Reply<LoginLink>),
+    /// A new sign-in link for this account: its code, and when it stops working.
+    LoginLink(Caller, Reply<(String, Timestamp)>),
     /// Bad credentials came from an address: how long its answer waits.
     BadCredentials(IpAddr, Reply<Duration>),
     /// All accounts.

@@ -1,10 +1,15 @@
 //! The feed's outgoing side: changes gather for at most a frame, are written once, and are shared by every dashboard.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use axum::extract::ws::Utf8Bytes;
 use pistat_protocol::{
-    dashboard::{Change, ServerMessage},
+    dashboard::{Change, MachineStatus, ServerMessage},
+    id::PiId,
+    stats::Sample,
     time::Timestamp,
 };
 use tokio::sync::broadcast;
@@ -18,12 +23,23 @@ const FRAME: Duration = Duration::from_millis(10);
 /// How many frames wait for a slow dashboard before it is given a fresh snapshot instead: two and a half seconds' worth.
 const FRAMES: usize = 256;
 
+/// How often a dashboard in a hidden tab is given samples, each machine's newest: its title tells how the fleet stands, and nobody sees more of it.
+const HIDDEN_SAMPLES: Duration = Duration::from_secs(15);
+
 /// Changes on their way to dashboards.
 pub(crate) struct Feed {
     pending: Vec<Change>,
     flushed_at: Instant,
     sender: broadcast::Sender<Frame>,
+    hidden: Hidden,
     counts: FeedCounts,
+}
+
+/// The same for dashboards that nobody looks at: every change but samples at once, and samples conflated.
+struct Hidden {
+    sender: broadcast::Sender<Frame>,
+    samples: BTreeMap<PiId, Box<Sample>>,
+    sampled_at: Instant,
 }
 
 /// What was written for dashboards since the start; each frame counts once, however many share it.
@@ -39,13 +55,14 @@ pub struct FeedCounts {
 
 impl Feed {
     pub(crate) fn new() -> Self {
-        let (sender, counts) = (broadcast::Sender::new(FRAMES), FeedCounts::default());
-        Self { pending: Vec::new(), flushed_at: Instant::now(), sender, counts }
+        let (sender, now) = (broadcast::Sender::new(FRAMES), Instant::now());
+        let hidden = Hidden { sender: broadcast::Sender::new(FRAMES), samples: BTreeMap::new(), sampled_at: now };
+        Self { pending: Vec::new(), flushed_at: now, sender, hidden, counts: FeedCounts::default() }
     }
 
     /// How many dashboards are connected.
     pub(crate) fn dashboards(&self) -> usize {
-        self.sender.receiver_count()
+        self.sender.receiver_count() + self.hidden.sender.receiver_count()
     }
 
     /// What was written since the start.
@@ -70,22 +87,126 @@ impl Feed {
         if self.pending.is_empty() {
             return;
         }
-        let changes = std::mem::take(&mut self.pending);
-        let count = changes.len() as u64;
-        let message = ServerMessage::Changes { now, changes };
-        if let Ok(text) = serde_json::to_string(&message) {
-            self.counts.bytes += text.len() as u64;
-            // Nobody listening is no failure.
-            let _ = self.sender.send(text.into());
-            self.counts.frames += 1;
-            self.counts.changes += count;
-        }
+        let mut changes = std::mem::take(&mut self.pending);
         self.flushed_at = Instant::now();
+        if self.sender.receiver_count() > 0 {
+            changes = send(&self.sender, now, changes, &mut self.counts);
+        }
+        if self.hidden.sender.receiver_count() > 0 {
+            let changes = self.hidden.conflate(changes, self.flushed_at);
+            send(&self.hidden.sender, now, changes, &mut self.counts);
+        } else {
+            self.hidden.samples.clear();
+        }
     }
 
-    /// A dashboard joins: it hears everything that is pushed from now on.
-    pub(crate) fn join(&mut self, now: Timestamp) -> broadcast::Receiver<Frame> {
+    /// A dashboard joins: it hears everything that is pushed from now on, or what a hidden one is to hear.
+    pub(crate) fn join(&mut self, now: Timestamp, hidden: bool) -> broadcast::Receiver<Frame> {
         self.flush(now);
-        self.sender.subscribe()
+        if hidden { self.hidden.sender.subscribe() } else { self.sender.subscribe() }
+    }
+}
+
+impl Hidden {
+    /// What of these changes is told now. A sample that is kept back is older than whatever else is told of its machine meanwhile.
+    fn conflate(&mut self, changes: Vec<Change>, now: Instant) -> Vec<Change> {
+        let mut told = Vec::new();
+        for change in changes {
+            match change {
+                Change::Stats { pi, stats } => {
+                    self.samples.insert(pi, stats);
+                    continue;
+                }
+                // It would set the machine online again.
+                Change::Machine { ref machine } if machine.status != MachineStatus::Online => {
+                    self.samples.remove(&machine.id);
+                }
+                Change::Forgotten { ref pi } => {
+                    self.samples.remove(pi);
+                }
+                _ => {}
+            }
+            told.push(change);
+        }
+        if now.duration_since(self.sampled_at) >= HIDDEN_SAMPLES {
+            self.sampled_at = now;
+            let samples = std::mem::take(&mut self.samples).into_iter();
+            told.extend(samples.map(|(pi, stats)| Change::Stats { pi, stats }));
+        }
+        told
+    }
+}
+
+/// Writes changes once for everybody who listens, and gives them back.
+fn send(
+    sender: &broadcast::Sender<Frame>,
+    now: Timestamp,
+    changes: Vec<Change>,
+    counts: &mut FeedCounts,
+) -> Vec<Change> {
+    if changes.is_empty() {
+        return changes;
+    }
+    let message = ServerMessage::Changes { now, changes };
+    let text = serde_json::to_string(&message);
+    let ServerMessage::Changes { changes, .. } = message else { return Vec::new() };
+    if let Ok(text) = text {
+        counts.bytes += text.len() as u64;
+        // Nobody listening is no failure.
+        let _ = sender.send(text.into());
+        counts.frames += 1;
+        counts.changes += changes.len() as u64;
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(pi: &str, seq: u64) -> Change {
+        let stats = serde_json::json!({"time": "2026-11-22T12:00:00.123Z", "clock_synchronized": true, "seq": seq});
+        Change::Stats { pi: pi.parse().unwrap(), stats: Box::new(serde_json::from_value(stats).unwrap()) }
+    }
+
+    fn forgotten(pi: &str) -> Change {
+        Change::Forgotten { pi: pi.parse().unwrap() }
+    }
+
+    fn offline(pi: &str) -> Change {
+        let machine = serde_json::json!({"id": pi, "label": pi, "status": "offline", "last_seen": null, "assignment": null, "tags": [],
+            "interval_seconds": null, "info": null, "stats": null, "recent_cpu_percent": []});
+        Change::Machine { machine: Box::new(serde_json::from_value(machine).unwrap()) }
+    }
+
+    #[test]
+    fn a_hidden_dashboard_hears_of_changes_at_once_and_of_samples_now_and_then() {
+        let mut hidden = Feed::new().hidden;
+        let start = hidden.sampled_at;
+        let soon = start + Duration::from_secs(1);
+        assert_eq!(
+            hidden.conflate(vec![stats("pi-1", 1), forgotten("pi-9"), stats("pi-1", 2)], soon),
+            [forgotten("pi-9")]
+        );
+        assert_eq!(hidden.conflate(vec![stats("pi-2", 7)], soon), []);
+        // A sample that is older than the news of its machine is not told after it.
+        assert_eq!(hidden.conflate(vec![stats("pi-3", 4), offline("pi-3")], soon), [offline("pi-3")]);
+        let due = start + HIDDEN_SAMPLES;
+        assert_eq!(hidden.conflate(vec![stats("pi-1", 3)], due), [stats("pi-1", 3), stats("pi-2", 7)]);
+        assert_eq!(hidden.conflate(vec![stats("pi-1", 4)], due + Duration::from_secs(1)), []);
+    }
+
+    #[test]
+    fn nothing_is_written_for_nobody() {
+        let mut feed = Feed::new();
+        let mut hidden = feed.join(Timestamp::from_unix_milliseconds(0), true);
+        feed.push(stats("pi-1", 1));
+        feed.flush(Timestamp::from_unix_milliseconds(0));
+        assert_eq!((feed.counts(), feed.dashboards()), (FeedCounts::default(), 1));
+        let mut seen = feed.join(Timestamp::from_unix_milliseconds(0), false);
+        feed.push(forgotten("pi-9"));
+        feed.flush(Timestamp::from_unix_milliseconds(0));
+        assert_eq!(feed.counts().frames, 2);
+        assert_eq!(hidden.try_recv(), seen.try_recv());
     }
 }

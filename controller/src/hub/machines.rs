@@ -15,11 +15,10 @@ use pistat_protocol::{
 };
 
 use super::{
-    After, AfterAccess, Hub,
+    After, AfterAccess, Hub, Promise,
     ask::{Refused, Reply},
     refuse,
     repeats::{Line, Repeated, source},
-    tell,
 };
 use crate::{
     access::{AccessChange, Caller},
@@ -180,8 +179,8 @@ impl Hub {
         // What is retained may be of an earlier session: only a live word settles anything.
         if !retain {
             self.twin_alert(pi);
-            self.sessions.insert(pi.clone(), session);
-            let steps = self.runs.settle(pi, &known, &boot_id, self.now);
+            self.sessions.insert(pi.clone(), session.clone());
+            let steps = self.runs.settle(pi, &session, &known, &boot_id, self.now);
             self.perform(steps);
         }
     }
@@ -393,8 +392,8 @@ impl Hub {
         );
     }
 
-    /// A machine is revoked, and that is on the disk.
-    pub(super) fn forgotten(&mut self, pi: &PiId, by: &str, reply: Reply<()>) {
+    /// A machine is revoked and has nothing any more, and that is on the disk. The answer follows when the end of its runs is there, too.
+    pub(super) fn forgotten(&mut self, pi: &PiId, by: &str, promise: Option<Promise>) {
         let steps = self.runs.forget(pi, self.now);
         self.perform(steps);
         self.fleet.forget(pi);
@@ -402,8 +401,6 @@ impl Hub {
         self.power.remove(pi);
         self.announcer.forgotten(pi);
         self.clear_machine(pi);
-        let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
-        self.after.insert(ticket, After::Nothing);
         self.feed.push(Change::Forgotten { pi: pi.clone() });
         self.event(
             EventKind::Access,
@@ -413,7 +410,7 @@ impl Hub {
             Some(by),
             "was forgotten: revoked, disconnected, its topics cleared".into(),
         );
-        tell(reply, ());
+        self.turn.promises.extend(promise);
     }
 
     pub(super) fn watch(&mut self, pis: Vec<PiId>) {

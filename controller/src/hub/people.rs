@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pistat_broker::Directory;
 use pistat_protocol::{
     account::Role,
-    api::{Login, LoginLink, NewAccount},
+    api::{Login, NewAccount},
     codec::{decode, encode},
     dashboard::{Change, EventKind, Severity},
     id::{AccountName, PiId},
@@ -20,7 +20,7 @@ use pistat_protocol::{
 };
 
 use super::{
-    After, AfterAccess, Hub,
+    After, AfterAccess, Hub, Promise,
     ask::{Refused, Reply},
     refuse,
     repeats::{Line, Repeated, source},
@@ -30,7 +30,7 @@ use crate::{
     access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, SecretHash, SessionRecord},
     config::check_publish_rule,
     fleet::Now,
-    store::{Demand, Stored, Write, new_secret},
+    store::{Demand, GivenChange, Stored, Write, new_secret},
 };
 
 /// How long a sign-in link works.
@@ -133,10 +133,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn access_stored(&mut self, after: AfterAccess, result: Result<(), String>) {
-        if let Err(sentence) = result {
-            return self.access_not_stored(after, sentence);
-        }
+    pub(super) fn access_stored(&mut self, after: AfterAccess) {
         match after {
             AfterAccess::Done(reply) => tell(reply, ()),
             AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
@@ -144,11 +141,14 @@ impl Hub {
             AfterAccess::Enrolled { pi, nonce, secret_sha256, serial } => {
                 self.enrolled(&pi, nonce, secret_sha256, serial);
             }
-            AfterAccess::Forgotten(pi, by, reply) => self.forgotten(&pi, &by, reply),
+            AfterAccess::Forgotten(pi, by, reply) => {
+                let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
+                self.after.insert(ticket, After::Forgotten(pi, by, Some(Promise::Web(reply))));
+            }
         }
     }
 
-    fn access_not_stored(&mut self, after: AfterAccess, sentence: String) {
+    pub(super) fn access_not_stored(&mut self, after: AfterAccess, sentence: &str) {
         let refused = Refused::unavailable(sentence);
         match after {
             AfterAccess::Done(reply) | AfterAccess::Forgotten(_, _, reply) => refuse(reply, refused),
@@ -162,11 +162,12 @@ impl Hub {
     }
 
     fn token_stored(&mut self, reply: Reply<String>, token: String, admin: bool) {
-        if admin {
-            let ticket = self.store.commit(Demand::Must, Write::AdminToken(token.clone()));
-            self.after.insert(ticket, After::Nothing);
+        if !admin {
+            return tell(reply, token);
         }
-        tell(reply, token);
+        // Without its file the next start would make another one.
+        let ticket = self.store.commit(Demand::Must, Write::AdminToken(token.clone()));
+        self.after.insert(ticket, After::AdminToken(token, Some(reply)));
     }
 
     pub(super) fn sign_in(&mut self, login: Login, reply: Reply<(Caller, String)>) {
@@ -203,12 +204,12 @@ impl Hub {
         self.store_access(vec![AccessChange::RemoveSession(session)], AfterAccess::Done(reply));
     }
 
-    pub(super) fn login_link(&mut self, caller: &Caller, reply: Reply<LoginLink>) {
+    pub(super) fn login_link(&mut self, caller: &Caller, reply: Reply<(String, Timestamp)>) {
         match self.codes.make(caller.account.clone(), self.now) {
             Ok(code) => {
                 let lifetime = i64::try_from(CODE_LIFETIME.as_millis()).unwrap_or(0);
                 let expires_at = Timestamp::from_unix_milliseconds(self.now.wall.unix_milliseconds() + lifetime);
-                tell(reply, LoginLink { code, expires_at });
+                tell(reply, (code, expires_at));
             }
             Err(error) => refuse(reply, Refused::unavailable(format!("the system has no randomness: {error}"))),
         }

@@ -98,3 +98,46 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tasks, and how late each is.
+    type Due<'d> = &'d [(&'d str, i64)];
+
+    #[test]
+    fn each_task_is_due_once_however_the_clock_moves() {
+        let text = "[task.full]\ncommand = ['true']\nschedule = '0 * * * *'\ntimezone = 'UTC'\n
+                    [task.half]\ncommand = ['true']\nschedule = '30 * * * *'\ntimezone = 'UTC'\n
+                    [task.never]\ncommand = ['true']\n";
+        let catalogue = Catalogue::parse(text, "tasks.toml").unwrap();
+        let at = |time: &str| format!("2026-11-22T{time}Z").parse().unwrap();
+        let minutes = |minutes: i64| minutes * 60_000;
+        let mut schedules = Schedules::new(&catalogue, at("12:10:00"));
+        let story: [(&str, &str, Due<'_>); 13] = [
+            ("it is not time", "12:29:59", &[]),
+            ("in time", "12:30:00", &[("half", 0)]),
+            ("once", "12:30:01", &[]),
+            ("a little late", "13:00:00.500", &[("full", 500)]),
+            (
+                "the clock goes forward, over several times of each",
+                "15:10:00",
+                &[("full", minutes(70)), ("half", minutes(100))],
+            ),
+            ("once for all of them", "15:10:01", &[]),
+            ("on it goes", "15:30:00", &[("half", 0)]),
+            ("the clock goes far back", "12:50:00", &[]),
+            ("and its times come again", "13:00:00", &[("full", 0)]),
+            ("it goes back a little", "12:59:30", &[]),
+            ("and nothing comes again", "13:00:00", &[]),
+            ("nor a moment later", "13:00:01", &[]),
+            ("but the next time does", "13:30:00", &[("half", 0)]),
+        ];
+        for (what, now, expected) in story {
+            let due = schedules.due(&catalogue, at(now));
+            let due: Vec<_> = due.iter().map(|(task, late)| (task.as_str(), *late)).collect();
+            assert_eq!(due, expected, "{what}");
+        }
+    }
+}

@@ -20,7 +20,7 @@ use pistat_protocol::{
 use tokio::sync::watch;
 
 use super::{
-    Accepting, AfterRuns, Answer, Hub,
+    Accepting, After, AfterRuns, Answer, Hub, Promise,
     ask::{Progress, Refused, Reply},
     refuse, tell,
 };
@@ -160,7 +160,7 @@ impl Hub {
                     self.may_be_asked_for(&task)?;
                 }
                 self.cancel(id, by)?;
-                self.answer_request(response, &RequestAnswer::Accepted { runs: vec![id] });
+                self.turn.promises.push(Promise::Mqtt(response, id));
                 Ok(())
             }
         }
@@ -187,7 +187,7 @@ impl Hub {
         self.answer_request(response, &RequestAnswer::Refused { error: sentence.into() });
     }
 
-    fn answer_request(&mut self, response: Option<ResponseTo>, answer: &RequestAnswer) {
+    pub(super) fn answer_request(&mut self, response: Option<ResponseTo>, answer: &RequestAnswer) {
         if let Some(ResponseTo { topic, correlation }) = response {
             self.send(Outgoing { topic, payload: encode(answer), qos: 1, retain: false, correlation });
         }
@@ -257,7 +257,10 @@ impl Hub {
     pub(super) fn accept(&mut self, wish: Wish, answer: Answer) -> Result<(), (Refused, Answer)> {
         let earlier = wish.request_id.as_ref().and_then(|id| self.runs.earlier(&wish.requested_by, id));
         if let Some(earlier) = earlier {
-            self.tell_accepted(answer, &earlier);
+            match self.accepting(&earlier) {
+                Some(first) => first.answers.push(answer),
+                None => self.tell_accepted(answer, &earlier),
+            }
             return Ok(());
         }
         let approved = match self.approve(&wish) {
@@ -274,10 +277,25 @@ impl Hub {
         self.writes.extend(group.iter().cloned().map(|group| RegisterWrite::Group(Box::new(group))));
         let group_id = group.as_ref().map(|group| group.id);
         self.runs.add(records, group, self.now.monotonic);
-        self.turn.accepted =
-            Some(Accepting { runs, group: group_id, sentence, requested_by: wish.requested_by, pi, answer });
+        self.turn.accepted = Some(Accepting {
+            runs,
+            group: group_id,
+            sentence,
+            requested_by: wish.requested_by,
+            pi,
+            answers: vec![answer],
+        });
         self.commit_turn();
         Ok(())
+    }
+
+    /// A request that was taken and is not on the disk yet, by its runs.
+    fn accepting(&mut self, request: &Accepted) -> Option<&mut Accepting> {
+        let mut waiting = self.after.values_mut().filter_map(|after| match after {
+            After::Runs(after) => after.accepted.as_mut(),
+            _ => None,
+        });
+        waiting.find(|first| first.runs == request.runs)
     }
 
     /// The catalogue's word for each machine that is meant. In a group, machines on which the task may not run are passed over.
@@ -385,6 +403,7 @@ impl Hub {
             id,
             task: wish.task.clone(),
             target: wish.target.clone(),
+            args: approved.first().map(|task| task.args().clone()).unwrap_or_default(),
             requested_by: wish.requested_by.clone(),
             created_at: self.now.wall,
             runs: records.iter().map(|record| record.run.id).collect(),
@@ -420,21 +439,25 @@ impl Hub {
     pub(super) fn not_accepted(&mut self, after: AfterRuns, sentence: &str) {
         let Some(accepting) = after.accepted else { return };
         self.runs.withdraw(&accepting.runs);
-        let refused = Refused::unavailable(sentence);
-        match accepting.answer {
-            Answer::Web(reply) => refuse(reply, refused),
-            Answer::Mqtt(response) => {
-                self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response);
+        for answer in accepting.answers {
+            match answer {
+                Answer::Web(reply) => refuse(reply, Refused::unavailable(sentence)),
+                Answer::Mqtt(response) => {
+                    self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response);
+                }
+                Answer::Nobody => {}
             }
-            Answer::Nobody => {}
         }
     }
 
     pub(super) fn cancel_for(&mut self, caller: &Caller, id: RunId, reply: Reply<()>) {
-        let _ = reply.send(self.cancel(id, caller.account.as_str()));
+        match self.cancel(id, caller.account.as_str()) {
+            Ok(()) => self.turn.promises.push(Promise::Web(reply)),
+            Err(refused) => refuse(reply, refused),
+        }
     }
 
-    /// Cancels a run, or every run of a group.
+    /// Cancels a run, or every run of a group. Whoever asked is answered when that is on the disk.
     fn cancel(&mut self, id: RunId, by: &str) -> Result<(), Refused> {
         let targets = self.runs.group_record(id).map_or_else(|| vec![id], |group| group.runs);
         let mut steps = Vec::new();
@@ -478,7 +501,8 @@ impl Hub {
                 }
                 Step::Ack(pi, run, ack) => self.acknowledge(&pi, run, ack),
                 Step::Execute(id) => self.turn.execute.push(id),
-                Step::Cancel(id) => self.turn.cancel.push(id),
+                // It promises nothing and can be said again, so it does not wait: a full disk must not keep a task running.
+                Step::Cancel(id) => self.send_cancel(id),
                 Step::Clear(pi, run) => {
                     self.writes.push(RegisterWrite::Cleared(run));
                     self.turn.clear.push((pi, run));
@@ -511,17 +535,18 @@ impl Hub {
         if !self.sessions.contains_key(pi) {
             return Vec::new();
         }
+        // What the catalogue no longer lists waits for nothing: it is rejected below.
+        let concurrency = |task: &TaskId| self.catalogue.get(task).map_or(u32::MAX, |task| task.view().concurrency);
         let mut steps = Vec::new();
-        for id in self.runs.ready(pi) {
+        for id in self.runs.ready(pi, concurrency) {
             let Some(record) = self.runs.get(id) else { continue };
             // The catalogue may have changed since the run was accepted: what it no longer lists does not run.
             match self.approve_on(&record.run.task, &record.run.args, record.role, pi) {
                 Err(refusal) => steps.extend(self.runs.end(id, RunState::Rejected, refusal.message, self.now)),
-                Ok(task) if self.runs.busy_with(pi, task.task()) < task.concurrency() => {
+                Ok(task) => {
                     steps.extend(self.runs.dispatched(id, task.ends(), self.now.monotonic));
                     steps.push(Step::Execute(id));
                 }
-                Ok(_) => {}
             }
         }
         steps
@@ -544,16 +569,16 @@ impl Hub {
         for id in after.execute {
             self.send_execute(id);
         }
-        for id in after.cancel {
-            self.send_cancel(id);
-        }
         for (pi, run) in after.clear {
             self.clear_run(&pi, run);
+        }
+        for promise in after.promises {
+            self.keep(promise);
         }
     }
 
     fn accepted(&mut self, accepting: Accepting) {
-        let Accepting { runs, group, sentence, requested_by, pi, answer } = accepting;
+        let Accepting { runs, group, sentence, requested_by, pi, answers } = accepting;
         let run = if let [only] = &runs[..] { Some(*only) } else { None };
         self.event(EventKind::Task, Severity::Info, pi.as_ref(), run, Some(&requested_by), sentence);
         for id in &runs {
@@ -565,7 +590,10 @@ impl Hub {
             self.feed.push(Change::Group { group });
         }
         let steps = self.runs.accepted(&runs);
-        self.tell_accepted(answer, &Accepted { group, runs });
+        let accepted = Accepted { group, runs };
+        for answer in answers {
+            self.tell_accepted(answer, &accepted);
+        }
         self.perform(steps);
     }
 
@@ -598,14 +626,17 @@ impl Hub {
 
     /// Signs and sends the order to start a run, for the session that its agent has told.
     fn send_execute(&mut self, id: RunId) {
-        let Some(record) = self.runs.get(id).filter(|record| record.run.state == RunState::Dispatched) else { return };
+        // One that was cancelled meanwhile is not started for that: its agent has been told.
+        let is_wanted = |record: &&RunRecord| record.run.state == RunState::Dispatched && record.cancelled_by.is_none();
+        let Some(record) = self.runs.get(id).filter(is_wanted) else { return };
         let (pi, requested_by) = (record.run.pi.clone(), record.run.requested_by.clone());
         // Without a session it is sent once the agent has come back and has told what it knows.
-        let Some(session) = self.sessions.get(&pi) else { return };
+        let Some(session) = self.sessions.get(&pi).cloned() else { return };
         match self.approve_on(&record.run.task, &record.run.args, record.role, &pi) {
             Ok(task) => {
-                let order = task.sign(&self.key, id, session, &requested_by);
+                let order = task.sign(&self.key, id, &session, &requested_by);
                 self.publish(&Topic::Execute(pi, id), encode(&order), 1, false);
+                self.runs.sent(id, session);
             }
             Err(refusal) => {
                 let steps = self.runs.end(id, RunState::Rejected, refusal.message, self.now);

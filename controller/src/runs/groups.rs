@@ -100,6 +100,8 @@ impl Runs {
             id: record.id,
             task: record.task.clone(),
             target: record.target.clone(),
+            args: record.args.clone(),
+            options: record.options,
             requested_by: record.requested_by.clone(),
             created_at: record.created_at,
             total: u32::try_from(record.runs.len()).unwrap_or(u32::MAX),

@@ -4,6 +4,7 @@
 
 use pistat_protocol::{
     id::{PiId, RunId},
+    status::Session,
     task::{Ack, Ends, OutputChunk, Report, RunState},
     time::Timestamp,
 };
@@ -127,16 +128,32 @@ impl Runs {
     }
 
     /// An agent has told its session and which runs it knows: settle every run of its machine.
-    pub(crate) fn settle(&mut self, pi: &PiId, known: &[RunId], boot_id: &str, now: Now) -> Vec<Step> {
+    ///
+    /// What it was sent or named in this very session it still has: a list without it is older than that, and was overtaken on its way. It may be sent
+    /// again, which starts nothing twice, but neither ends.
+    pub(crate) fn settle(
+        &mut self,
+        pi: &PiId,
+        session: &Session,
+        known: &[RunId],
+        boot_id: &str,
+        now: Now,
+    ) -> Vec<Step> {
         let open: Vec<_> = self.of_machine(pi).map(|active| (active.record.run.id, active.record.run.state)).collect();
         let mut steps = Vec::new();
         for (id, state) in open {
             let is_known = known.contains(&id);
+            let is_of_session = self.active.get(&id).is_some_and(|active| active.session.as_ref() == Some(session));
+            if is_known {
+                self.sent(id, session.clone());
+            }
             let is_cancelled = self.get(id).is_some_and(|record| record.cancelled_by.is_some());
             match state {
                 // One that somebody has cancelled is not started for that: told of the cancel alone, its agent refuses it.
-                RunState::Dispatched if !is_known && !is_cancelled => steps.push(Step::Execute(id)),
-                RunState::Running if !is_known => steps.extend(self.settle_unknown(id, boot_id, now)),
+                RunState::Dispatched if is_known || is_cancelled => {}
+                RunState::Dispatched if is_of_session => steps.push(Step::Execute(id)),
+                RunState::Dispatched => steps.extend(self.send_again(id, now)),
+                RunState::Running if !is_known && !is_of_session => steps.extend(self.settle_unknown(id, boot_id, now)),
                 _ => {}
             }
             if is_cancelled && self.get(id).is_some_and(|record| is_started(record.run.state)) {
@@ -145,6 +162,14 @@ impl Runs {
         }
         steps.push(Step::Dispatch(pi.clone()));
         steps
+    }
+
+    /// An order that never arrived: that its agent does not know it proves that it never started. Nobody wants it later than it was allowed to wait.
+    fn send_again(&mut self, id: RunId, now: Now) -> Vec<Step> {
+        match self.active.get(&id).and_then(|active| active.expiry(now.monotonic)) {
+            Some(reason) => self.end(id, RunState::Expired, reason, now),
+            None => vec![Step::Execute(id)],
+        }
     }
 
     /// A run that was running and that its agent no longer knows.

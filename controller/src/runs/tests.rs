@@ -93,6 +93,10 @@ fn chunk(seq: u64) -> OutputChunk {
     }
 }
 
+fn session(n: u8) -> Session {
+    Session::from_random([n; 16])
+}
+
 fn state(runs: &Runs, id: RunId) -> RunState {
     runs.get(id).unwrap().run.state
 }
@@ -104,6 +108,10 @@ fn store(runs: &mut Runs, id: RunId) -> (Run, Ack) {
     (record.run, ack)
 }
 
+fn ready_on(runs: &Runs, machine: &str) -> Vec<RunId> {
+    runs.ready(&pi(machine), |_| u32::MAX)
+}
+
 fn saves(steps: &[Step], id: RunId) -> bool {
     steps.contains(&Step::Save(id))
 }
@@ -112,9 +120,9 @@ fn saves(steps: &[Step], id: RunId) -> bool {
 fn a_run_lives_from_queued_to_succeeded() {
     let (mut runs, ids) = with(vec![record(1, "pi-1")]);
     let id = ids[0];
-    assert_eq!(runs.ready(&pi("pi-1")), [id]);
+    assert_eq!(ready_on(&runs, "pi-1"), [id]);
     assert!(saves(&runs.dispatched(id, Ends::Exit, Instant::now()), id));
-    assert!(runs.ready(&pi("pi-1")).is_empty());
+    assert!(ready_on(&runs, "pi-1").is_empty());
     assert!(saves(&runs.report(&pi("pi-1"), id, report(RunState::Running), now()), id));
     let (_, ack) = store(&mut runs, id);
     assert_eq!(ack, Ack { seq: None, state: Some(RunState::Running) });
@@ -131,9 +139,9 @@ fn nothing_starts_before_it_is_on_disk() {
     let queued = record(1, "pi-1");
     let id = queued.run.id;
     runs.add(vec![queued], None, Instant::now());
-    assert!(runs.ready(&pi("pi-1")).is_empty());
+    assert!(ready_on(&runs, "pi-1").is_empty());
     assert_eq!(runs.accepted(&[id]), [Step::Dispatch(pi("pi-1"))]);
-    assert_eq!(runs.ready(&pi("pi-1")), [id]);
+    assert_eq!(ready_on(&runs, "pi-1"), [id]);
 }
 
 #[test]
@@ -239,9 +247,34 @@ fn after_a_reconnect_every_run_is_settled() {
             runs.report(&pi("pi-1"), ids[0], report(RunState::Running), now());
         }
         let known: Vec<_> = known.then_some(ids[0]).into_iter().collect();
-        let steps = runs.settle(&pi("pi-1"), &known, BOOT, now());
+        let steps = runs.settle(&pi("pi-1"), &session(2), &known, BOOT, now());
         assert_eq!(state(&runs, ids[0]), after, "{before}");
         assert_eq!(steps.contains(&Step::Execute(ids[0])), sent.is_some(), "{before}");
+    }
+}
+
+#[test]
+fn what_an_agent_has_in_this_session_is_not_lost_because_an_older_word_comes_late() {
+    for (before, is_sent_again) in [(RunState::Dispatched, true), (RunState::Running, false)] {
+        for is_named in [false, true] {
+            let (mut runs, ids) = with(vec![RunRecord { expires_milliseconds: 0, ..record(1, "pi-1") }]);
+            let id = ids[0];
+            runs.dispatched(id, Ends::Exit, Instant::now());
+            runs.sent(id, session(1));
+            if before == RunState::Running {
+                runs.report(&pi("pi-1"), id, report(RunState::Running), now());
+            }
+            let current = if is_named { session(2) } else { session(1) };
+            if is_named {
+                runs.settle(&pi("pi-1"), &current, &[id], BOOT, now());
+            }
+            runs.tick(now(), |_| Some(Instant::now()));
+            let steps = runs.settle(&pi("pi-1"), &current, &[], BOOT, later(now(), 10));
+            assert_eq!(state(&runs, id), before, "named: {is_named}");
+            assert_eq!(steps.contains(&Step::Execute(id)), is_sent_again, "named: {is_named}");
+            runs.settle(&pi("pi-1"), &session(3), &[], BOOT, later(now(), 10));
+            assert!(state(&runs, id).is_final(), "named: {is_named}");
+        }
     }
 }
 
@@ -251,7 +284,7 @@ fn a_reboot_that_was_asked_for_has_succeeded() {
         let (mut runs, ids) = with(vec![record(1, "pi-1")]);
         runs.dispatched(ids[0], Ends::Restart, Instant::now());
         runs.report(&pi("pi-1"), ids[0], report(RunState::Running), now());
-        runs.settle(&pi("pi-1"), &[], boot, now());
+        runs.settle(&pi("pi-1"), &session(2), &[], boot, now());
         assert_eq!(state(&runs, ids[0]), end);
     }
 }
@@ -264,7 +297,7 @@ fn a_cancel_is_kept_until_the_run_is_final() {
     assert_eq!(state(&runs, ids[1]), RunState::Cancelled);
     runs.dispatched(ids[0], Ends::Exit, Instant::now());
     assert_eq!(runs.cancel(ids[0], "berta", now()).unwrap(), [Step::Save(ids[0]), Step::Cancel(ids[0])]);
-    assert!(runs.settle(&pi("pi-1"), &[ids[0]], BOOT, now()).contains(&Step::Cancel(ids[0])));
+    assert!(runs.settle(&pi("pi-1"), &session(2), &[ids[0]], BOOT, now()).contains(&Step::Cancel(ids[0])));
     runs.report(&pi("pi-1"), ids[0], report(RunState::Cancelled), now());
     assert!(runs.cancel(ids[0], "berta", now()).is_none());
 }
@@ -274,7 +307,7 @@ fn a_run_that_was_cancelled_before_its_agent_knew_it_is_not_sent_again() {
     let (mut runs, ids) = with(vec![record(1, "pi-1")]);
     runs.dispatched(ids[0], Ends::Exit, Instant::now());
     runs.cancel(ids[0], "berta", now());
-    let steps = runs.settle(&pi("pi-1"), &[], BOOT, now());
+    let steps = runs.settle(&pi("pi-1"), &session(2), &[], BOOT, now());
     assert!(steps.contains(&Step::Cancel(ids[0])) && !steps.contains(&Step::Execute(ids[0])), "{steps:?}");
     runs.report(&pi("pi-1"), ids[0], report(RunState::Cancelled), now());
     assert_eq!(state(&runs, ids[0]), RunState::Cancelled);
@@ -295,6 +328,27 @@ fn waiting_counts_only_while_the_machine_is_offline() {
     assert_eq!(state(&runs, ids[0]), RunState::Queued);
     runs.tick(later(start, 5300), offline);
     assert_eq!(state(&runs, ids[0]), RunState::Expired);
+}
+
+#[test]
+fn an_order_that_did_not_arrive_is_sent_again_until_it_has_waited_too_long() {
+    let start = now();
+    let offline = |_: &PiId| Some(start.monotonic);
+    for (seconds, is_known, after, is_sent) in [
+        (500, false, RunState::Dispatched, true),
+        (700, false, RunState::Expired, false),
+        (700, true, RunState::Dispatched, false),
+    ] {
+        let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+        runs.dispatched(ids[0], Ends::Exit, start.monotonic);
+        runs.tick(start, |_| None);
+        runs.tick(later(start, 5000), |_| None);
+        runs.tick(later(start, 5001), offline);
+        let known: Vec<_> = is_known.then_some(ids[0]).into_iter().collect();
+        let steps = runs.settle(&pi("pi-1"), &session(2), &known, BOOT, later(start, 5001 + seconds));
+        assert_eq!(state(&runs, ids[0]), after, "{seconds} s, known: {is_known}");
+        assert_eq!(steps.contains(&Step::Execute(ids[0])), is_sent, "{seconds} s, known: {is_known}");
+    }
 }
 
 #[test]
@@ -345,11 +399,28 @@ fn a_machine_that_powered_off_has_succeeded() {
 #[test]
 fn a_machine_does_so_many_runs_at_a_time() {
     let (mut runs, ids) = with(vec![record(1, "pi-1"), record(2, "pi-1"), record(3, "pi-1"), record(4, "pi-2")]);
-    assert_eq!(runs.ready(&pi("pi-1")), ids[..2]);
+    assert_eq!(ready_on(&runs, "pi-1"), ids[..2]);
     runs.dispatched(ids[0], Ends::Exit, Instant::now());
-    assert_eq!(runs.ready(&pi("pi-1")), ids[1..2]);
-    assert_eq!(runs.ready(&pi("pi-2")), ids[3..]);
-    assert_eq!(runs.busy_with(&pi("pi-1"), &"uptime".parse().unwrap()), 1);
+    assert_eq!(ready_on(&runs, "pi-1"), ids[1..2]);
+    assert_eq!(ready_on(&runs, "pi-2"), ids[3..]);
+}
+
+#[test]
+fn a_task_that_waits_for_itself_keeps_no_place_from_others() {
+    let other = |n| {
+        let mut other = record(n, "pi-1");
+        other.run.task = "top".parse().unwrap();
+        other
+    };
+    let (mut runs, ids) = with(vec![record(1, "pi-1"), record(2, "pi-1"), record(3, "pi-1"), other(4), other(5)]);
+    let one = |runs: &Runs| runs.ready(&pi("pi-1"), |_| 1);
+    assert_eq!(one(&runs), [ids[0], ids[3]]);
+    runs.dispatched(ids[0], Ends::Exit, Instant::now());
+    assert_eq!(one(&runs), [ids[3]]);
+    runs.dispatched(ids[3], Ends::Exit, Instant::now());
+    assert!(one(&runs).is_empty());
+    runs.end(ids[0], RunState::Failed, "", now());
+    assert_eq!(one(&runs), [ids[1]]);
 }
 
 #[test]
@@ -435,6 +506,7 @@ fn group(options: GroupOptions) -> (Runs, Vec<RunId>, RunId) {
         id,
         task: "uptime".parse().unwrap(),
         target: pistat_protocol::id::Target::All,
+        args: [("lines".to_owned(), pistat_protocol::task::ArgumentValue::Integer(20))].into(),
         requested_by: "anna".into(),
         created_at: now().wall,
         runs: ids.clone(),
@@ -450,7 +522,7 @@ fn group(options: GroupOptions) -> (Runs, Vec<RunId>, RunId) {
 }
 
 fn ready(runs: &Runs) -> Vec<RunId> {
-    (1..=4).flat_map(|n| runs.ready(&pi(&format!("pi-{n}")))).collect()
+    (1..=4).flat_map(|n| ready_on(runs, &format!("pi-{n}"))).collect()
 }
 
 fn finish(runs: &mut Runs, id: RunId, state: RunState) -> Vec<Step> {
@@ -495,4 +567,7 @@ fn a_group_stops_after_so_many_failures_and_closes_when_all_are_done() {
     let view = runs.group(id).unwrap();
     assert_eq!(view.states, [(RunState::Failed, 1), (RunState::TimedOut, 1), (RunState::Cancelled, 2)].into());
     assert_eq!(view.total, 4);
+    // Whoever wants it again knows how it was.
+    assert_eq!(view.options, GroupOptions { stop_after: Some(2), ..GroupOptions::default() });
+    assert_eq!(view.args["lines"], pistat_protocol::task::ArgumentValue::Integer(20));
 }

@@ -32,13 +32,22 @@ impl Runs {
 }
 
 impl Active {
+    /// An order that is on its way waits, too: its machine may have gone before it arrived.
     fn count_waiting(&mut self, offline: bool, now: Instant) {
-        if let Some(since) = self.waiting_since.take() {
-            self.waited += now.saturating_duration_since(since);
-        }
-        if offline && self.record.run.state == RunState::Queued {
-            self.waiting_since = Some(now);
-        }
+        self.waited = self.waited_until(now);
+        let may_wait = matches!(self.record.run.state, RunState::Queued | RunState::Dispatched);
+        self.waiting_since = (offline && may_wait).then_some(now);
+    }
+
+    fn waited_until(&self, now: Instant) -> Duration {
+        self.waited + self.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// Why it is not started any more, if it has waited too long for its machine.
+    pub(super) fn expiry(&self, now: Instant) -> Option<String> {
+        let allowed = Duration::from_millis(self.record.expires_milliseconds);
+        (self.waited_until(now) > allowed)
+            .then(|| format!("the machine was offline for longer than {}", words(allowed)))
     }
 
     fn verdict_of_time(
@@ -50,9 +59,7 @@ impl Active {
         let record = &self.record;
         match record.run.state {
             RunState::Queued if self.accepted && offline.is_some() => {
-                let allowed = Duration::from_millis(record.expires_milliseconds);
-                (self.waited > allowed)
-                    .then(|| (RunState::Expired, format!("the machine was offline for longer than {}", words(allowed))))
+                self.expiry(now).map(|reason| (RunState::Expired, reason))
             }
             RunState::Dispatched | RunState::Running => {
                 let offline = offline?;

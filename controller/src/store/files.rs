@@ -64,13 +64,34 @@ pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T, readable: Reada
     replace(path, &text, readable)
 }
 
+/// A file's content, if there is one. What is there and cannot be read (a folder, a sector that is gone) is set aside, and named in `damaged`.
+///
+/// # Errors
+/// This user may not read it: nothing is damaged, and whoever took the right away can give it back. The error names the file.
+pub(crate) fn read(path: &Path, damaged: &mut Vec<String>) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(naming(path, &error)),
+        Err(error) => {
+            let kept = set_aside(path)?;
+            damaged.push(format!(
+                "{} cannot be read ({error}); it was set aside as {} and a new one begins empty",
+                path.display(),
+                kept.display()
+            ));
+            Ok(None)
+        }
+    }
+}
+
+fn naming(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 /// A JSON file's value; the default when there is none. A damaged one is set aside, and named in `damaged`.
 pub(crate) fn load_json<T: DeserializeOwned + Default>(path: &Path, damaged: &mut Vec<String>) -> io::Result<T> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
-        Err(error) => return Err(error),
-    };
+    let Some(text) = read(path, damaged)? else { return Ok(T::default()) };
     match serde_json::from_slice(&text) {
         Ok(value) => Ok(value),
         Err(error) => {
@@ -90,7 +111,7 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let kept = path.with_file_name(format!("{name}.damaged-{stamp}"));
-    fs::rename(path, &kept)?;
+    fs::rename(path, &kept).map_err(|error| naming(path, &error))?;
     Ok(kept)
 }
 
@@ -126,6 +147,20 @@ mod tests {
         let kept: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(kept.len(), 1);
         assert_eq!(fs::read_to_string(&kept[0]).unwrap(), "{\"pi-1\": \"Ra");
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_named_and_stays_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.json");
+        fs::write(&path, "{}").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        let mut damaged = Vec::new();
+        // The superuser may read everything, and has nothing to be told.
+        if let Err(error) = load_json::<Labels>(&path, &mut damaged) {
+            assert!(error.to_string().contains("labels.json"), "{error}");
+        }
+        assert!(path.exists() && damaged.is_empty());
     }
 
     #[test]

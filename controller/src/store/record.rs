@@ -55,6 +55,9 @@ pub struct GroupRecord {
     pub created_at: Timestamp,
     /// Its runs, in the order in which they are started.
     pub runs: Vec<RunId>,
+    /// The arguments of its runs; none in records of versions that did not keep them.
+    #[serde(default)]
+    pub args: pistat_protocol::task::Arguments,
     /// How it goes about it.
     pub options: pistat_protocol::api::GroupOptions,
     /// Why the rest was not started.
@@ -81,6 +84,10 @@ pub(crate) struct NewPiece {
     /// The first and last chunk that are left out from now on.
     pub(crate) left_out: Option<(u64, u64)>,
 }
+
+/// The most bytes that a run's output is said to have: what every reader of JSON can count, and far below what the register's integers hold.
+/// Agents tell of gaps in numbers of their own; nothing that one says may become a record that cannot be stored.
+const MOST_OUTPUT_BYTES: u64 = (1 << 53) - 1;
 
 /// How far a run's output has come: which chunk is next, and which make room when the limit is reached.
 #[derive(Debug, Clone)]
@@ -110,7 +117,7 @@ impl OutputState {
             // A hole in the numbers is where chunks were left out: the first half ended before it.
             state.head_open &= seq == next;
             next = seq + 1;
-            state.end = start + bytes;
+            state.end = start.saturating_add(bytes).min(MOST_OUTPUT_BYTES);
             state.place(seq, bytes);
         }
         record.next_chunk = next;
@@ -121,8 +128,8 @@ impl OutputState {
     /// Takes the next chunk: adds to the run's counts and says what to store.
     pub(crate) fn take(&mut self, record: &mut RunRecord, chunk: OutputChunk) -> NewPiece {
         let (gap, size) = (chunk.gap_bytes.unwrap_or(0), chunk.data.len() as u64);
-        let start = self.end.saturating_add(gap);
-        self.end = start.saturating_add(size);
+        let start = self.end.saturating_add(gap).min(MOST_OUTPUT_BYTES);
+        self.end = start.saturating_add(size).min(MOST_OUTPUT_BYTES);
         let left_out = self.place(chunk.seq, size);
         record.next_chunk = chunk.seq + 1;
         self.count(record);
@@ -132,7 +139,7 @@ impl OutputState {
 
     /// Counts what never arrived of all that there was: an agent that was killed had it in its memory only. An empty piece marks the place.
     pub(crate) fn miss(&mut self, record: &mut RunRecord, all_bytes: Option<u64>) -> Option<NewPiece> {
-        let end = all_bytes.filter(|bytes| *bytes > self.end)?;
+        let end = all_bytes.map(|bytes| bytes.min(MOST_OUTPUT_BYTES)).filter(|bytes| *bytes > self.end)?;
         self.end = end;
         let seq = record.next_chunk;
         record.next_chunk += 1;
@@ -149,7 +156,7 @@ impl OutputState {
 
     fn count(&self, record: &mut RunRecord) {
         record.run.output_bytes = self.end;
-        record.run.dropped_bytes = self.end - self.head_bytes - self.tail_bytes;
+        record.run.dropped_bytes = self.end.saturating_sub(self.head_bytes + self.tail_bytes);
     }
 
     fn place(&mut self, seq: u64, size: u64) -> Option<(u64, u64)> {
@@ -253,6 +260,27 @@ pub(crate) mod tests {
         let piece = state.take(&mut record, chunk(1, "xyz", Some(100)));
         assert_eq!(piece.start, 103);
         assert_eq!((record.run.output_bytes, record.run.dropped_bytes), (106, 100));
+    }
+
+    #[test]
+    fn no_number_of_an_agents_becomes_one_that_cannot_be_stored() {
+        let mut record = record(1000);
+        let mut state = OutputState::new(1000);
+        let pieces = [
+            state.take(&mut record, chunk(0, "abc", Some(u64::MAX))),
+            state.take(&mut record, chunk(1, "abc", Some(u64::MAX))),
+        ];
+        assert!(state.miss(&mut record, Some(u64::MAX)).is_none(), "there cannot be more");
+        let mut other = self::record(1000);
+        let missed = OutputState::new(1000).miss(&mut other, Some(u64::MAX)).unwrap();
+        for piece in pieces.iter().chain([&missed]) {
+            assert!(i64::try_from(piece.start).is_ok(), "{piece:?}");
+        }
+        assert_eq!((record.run.output_bytes, other.run.dropped_bytes), (MOST_OUTPUT_BYTES, MOST_OUTPUT_BYTES));
+        let stored = pieces.iter().map(|piece| (piece.seq, piece.start, 3)).collect();
+        let mut again = self::record(1000);
+        OutputState::from_stored(&mut again, stored);
+        assert_eq!(again.run, record.run);
     }
 
     #[test]

@@ -43,6 +43,19 @@ pub(crate) enum RegisterWrite {
     Event(Event),
 }
 
+impl RegisterWrite {
+    /// What it is about, for people.
+    pub(crate) fn what(&self) -> String {
+        match self {
+            Self::Run(record) => format!("run {}", record.run.id),
+            Self::Group(record) => format!("group {}", record.id),
+            Self::Piece(piece) => format!("chunk {} of the output of run {}", piece.seq, piece.run),
+            Self::Cleared(run) => format!("that the broker has cleared run {run}"),
+            Self::Event(event) => format!("event {}", event.seq),
+        }
+    }
+}
+
 /// What `GET /api/runs` asks for.
 #[derive(Debug, Clone, Default)]
 pub struct RunQuery {
@@ -52,6 +65,8 @@ pub struct RunQuery {
     pub task: Option<String>,
     /// Only runs in this state.
     pub state: Option<String>,
+    /// Only runs of this group.
+    pub group: Option<RunId>,
     /// Only runs that were accepted before this one.
     pub before: Option<RunId>,
     /// At most so many.
@@ -95,6 +110,23 @@ impl Register {
             apply(&transaction, write)?;
         }
         transaction.commit()
+    }
+
+    /// Does all writes that can be done at all, and returns the others: each is at fault itself, and no repetition would store it.
+    pub(crate) fn commit_what_fits<'a>(
+        &mut self,
+        writes: &'a [RegisterWrite],
+    ) -> rusqlite::Result<Vec<(&'a RegisterWrite, rusqlite::Error)>> {
+        let transaction = self.connection.transaction()?;
+        let mut left_out = Vec::new();
+        for write in writes {
+            match apply(&transaction, write) {
+                Err(error) if is_of_the_write(&error) => left_out.push((write, error)),
+                result => result?,
+            }
+        }
+        transaction.commit()?;
+        Ok(left_out)
     }
 
     /// The runs that are not final, in their order.
@@ -180,6 +212,13 @@ fn query_records<T: serde::de::DeserializeOwned>(
             .ok())
     })?;
     rows.filter_map(Result::transpose).collect()
+}
+
+/// Whether what is to be written is itself at fault. Everything else (no room, a disk that fails, a file that is busy) passes or is mended.
+pub(crate) fn is_of_the_write(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch, Unknown};
+    let code = error.sqlite_error_code();
+    code.is_none_or(|code| matches!(code, ConstraintViolation | TooBig | TypeMismatch | Unknown))
 }
 
 fn apply(connection: &Connection, write: &RegisterWrite) -> rusqlite::Result<()> {
@@ -298,8 +337,16 @@ impl Reader {
         query_records(
             &self.connection,
             "SELECT record FROM runs WHERE (?1 IS NULL OR pi = ?1 COLLATE NOCASE) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR state = ?3)
-             AND (?4 IS NULL OR seq < (SELECT seq FROM runs WHERE id = ?4)) ORDER BY seq DESC LIMIT ?5",
-            params![query.pi, query.task, query.state, query.before.map(|id| id.to_string()), query.limit],
+             AND (?4 IS NULL OR seq < (SELECT seq FROM runs WHERE id = ?4)) AND (?6 IS NULL OR json_extract(record, '$.run.group') = ?6)
+             ORDER BY seq DESC LIMIT ?5",
+            params![
+                query.pi,
+                query.task,
+                query.state,
+                query.before.map(|id| id.to_string()),
+                query.limit,
+                query.group.map(|id| id.to_string())
+            ],
         )
     }
 

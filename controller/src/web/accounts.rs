@@ -8,7 +8,7 @@ use axum::{
 };
 use pistat_protocol::{
     account::{Account, Role},
-    api::{Enrolment, JoinTokenView, NewAccount, NewEnrolment, NewToken},
+    api::{Enrolment, EnrolmentToken, JoinTokenView, NewAccount, NewEnrolment, NewToken},
     id::{AccountName, PiId},
 };
 use serde::Deserialize;
@@ -77,6 +77,17 @@ struct Rotate {
     role: Option<Role>,
 }
 
+impl Rotate {
+    fn read(body: &[u8]) -> Result<Self, Refused> {
+        if body.is_empty() { Ok(Self::default()) } else { serde_json::from_slice(body).map_err(Refused::bad) }
+    }
+}
+
+/// Whether the body of a rotation can be read.
+pub(super) fn reads_rotation(body: &[u8]) -> bool {
+    Rotate::read(body).is_ok()
+}
+
 /// `POST /api/accounts/{name}/rotate`: a new token, and another role if the body names one.
 #[utoipa::path(
     post, path = "/api/accounts/{name}/rotate", operation_id = "rotateAccount", tag = "accounts",
@@ -96,8 +107,7 @@ pub(super) async fn rotate(
 ) -> Result<Json<NewToken>, Refused> {
     let body =
         body.map_err(|rejection| Refused { status: rejection.status().as_u16(), detail: rejection.body_text() })?;
-    let Rotate { role } =
-        if body.is_empty() { Rotate::default() } else { serde_json::from_slice(&body).map_err(Refused::bad)? };
+    let Rotate { role } = Rotate::read(&body)?;
     let account = name.to_string();
     let token = web.ask(|reply| Ask::RotateAccount(caller, name, role, reply)).await?;
     Ok(Json(NewToken { name: account, token }))
@@ -140,7 +150,7 @@ pub(super) async fn enrolments(State(web): State<Web>) -> Result<Json<Vec<Enrolm
     post, path = "/api/enrolments", operation_id = "addAgent", tag = "enrolment",
     request_body = NewEnrolment,
     responses(
-        (status = 201, description = "A token that works once, for this machine", body = NewToken),
+        (status = 201, description = "A token that works once, for this machine", body = EnrolmentToken),
         (status = 409, description = "The name is taken"),
     )
 )]
@@ -148,10 +158,10 @@ pub(super) async fn add_agent(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
     Body(NewEnrolment { pi }): Body<NewEnrolment>,
-) -> Result<(StatusCode, Json<NewToken>), Refused> {
-    let name = pi.to_string();
+) -> Result<(StatusCode, Json<EnrolmentToken>), Refused> {
+    let (name, controller_url) = (pi.to_string(), web.own_address.of_agent(pi.as_str()));
     let token = web.ask(|reply| Ask::AddAgent(caller, pi, reply)).await?;
-    Ok((StatusCode::CREATED, Json(NewToken { name, token })))
+    Ok((StatusCode::CREATED, Json(EnrolmentToken { name, token, controller_url })))
 }
 
 /// `DELETE /api/enrolments/{pi}`: the same as forgetting the machine.

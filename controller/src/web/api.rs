@@ -3,7 +3,7 @@
 use axum::{
     Extension, Json,
     extract::State,
-    http::{StatusCode, header},
+    http::{StatusCode, Uri, header},
     response::IntoResponse,
 };
 use pistat_protocol::{
@@ -194,13 +194,15 @@ pub(super) struct RunsQuery {
     task: Option<TaskId>,
     /// Only those in this state.
     state: Option<RunState>,
+    /// Only those of this group.
+    group: Option<RunId>,
     /// How many, at most 1000.
     limit: Option<u32>,
     /// Only those before this one.
     before: Option<RunId>,
 }
 
-/// `GET /api/runs?pi=&task=&state=&limit=&before=`, newest first.
+/// `GET /api/runs?pi=&task=&state=&group=&limit=&before=`, newest first.
 #[utoipa::path(
     get, path = "/api/runs", operation_id = "runs", tag = "runs",
     params(RunsQuery),
@@ -211,6 +213,7 @@ pub(super) async fn runs(State(web): State<Web>, Query(query): Query<RunsQuery>)
         pi: query.pi.map(Into::into),
         task: query.task.map(Into::into),
         state: query.state.map(|state| state.as_str().into()),
+        group: query.group,
         before: query.before,
         limit: query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE),
     };
@@ -282,6 +285,16 @@ pub(super) struct EventsQuery {
     limit: Option<u32>,
     /// Only those before this sequence number.
     before: Option<u64>,
+}
+
+/// Whether one of the queries of this file can be read.
+pub(super) fn reads_query(uri: &Uri) -> bool {
+    let known = [
+        Query::<HistoryQuery>::read(uri).is_ok(),
+        Query::<RunsQuery>::read(uri).is_ok(),
+        Query::<EventsQuery>::read(uri).is_ok(),
+    ];
+    known.contains(&true)
 }
 
 /// `GET /api/events?limit=&before=`, newest first.

@@ -12,7 +12,7 @@ use super::{Web, api};
 use crate::{
     access::Caller,
     hub::ask::{Ask, Names, Refused},
-    terminal::{self, Command, RunCommand, Style, View},
+    terminal::{self, AskedBroker, Command, RunCommand, Style, View},
 };
 
 /// Text for a dashboard has colours; xterm.js shows them in the theme's.
@@ -202,12 +202,14 @@ impl Terminal {
     async fn task_run(&mut self, command: &RunCommand) -> Result<(), Failed> {
         let names = self.names().await?;
         let mut request = terminal::new_run(command, &names.view())?;
+        let asks = names.tasks.iter().any(|task| task.id == request.task && task.confirm);
         if command.explain {
+            // Whoever pastes a line has read it.
+            request.confirmed |= asks;
             return self.explain(&request).await;
         }
         self.require(Role::Operator)?;
-        let task = names.tasks.iter().find(|task| task.id == request.task);
-        if task.is_some_and(|task| task.confirm) && !request.confirmed {
+        if asks && !request.confirmed {
             let question = question(&request, &names);
             if !self.ask(question).await {
                 self.text(terminal::done("nothing was run", STYLE)).await;
@@ -228,10 +230,10 @@ impl Terminal {
 
     async fn explain(&self, request: &NewRun) -> Result<(), Failed> {
         let config = &self.web.config;
-        let base =
-            config.http.public_url.clone().unwrap_or_else(|| format!("http://localhost:{}", config.http.listen.port()));
-        let port = self.web.mqtt.map(|address| address.port());
-        self.text(terminal::explain(request, config.mqtt.topics.prefix(), &base, port, STYLE)).await;
+        let base = self.web.own_address.elsewhere();
+        let port = self.web.mqtt.map_or(0, |address| address.port());
+        let broker = AskedBroker::of(config, &request.task, &base, port);
+        self.text(terminal::explain(request, &base, broker.as_ref(), STYLE)).await;
         Ok(())
     }
 

@@ -1,9 +1,9 @@
 //! The dashboard's WebSocket: a snapshot, then changes; watching, following output, and the web terminal.
 //!
 //! A slow browser is never waited for: it falls behind the shared frames, and is given a fresh snapshot. What it asked for itself (output, answers)
-//! waits for it, and nothing else does.
+//! waits for it, and nothing else does: neither the stop of the controller nor the end of an account, whatever is being sent.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     Extension,
@@ -15,12 +15,16 @@ use axum::{
     response::Response,
 };
 use pistat_protocol::{
-    dashboard::{ClientMessage, ServerMessage},
+    dashboard::{ClientMessage, MAX_FOLLOWED, ServerMessage},
     id::{PiId, RunId},
 };
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{
+        broadcast::{self, error::TryRecvError},
+        mpsc, oneshot,
+    },
     task::{AbortHandle, JoinSet},
+    time::timeout,
 };
 
 use super::{Web, console, output::Follower, problem::Handshake};
@@ -41,9 +45,6 @@ const READ_BYTES: usize = 4 * 1024;
 /// How many messages of its own wait for a browser: pages of output of 256 kB and answers.
 const OUTBOX: usize = 4;
 
-/// How many runs a browser follows at a time; the oldest goes when another begins.
-const MAX_FOLLOWED: usize = 16;
-
 /// How many commands and completions of a browser are at work at a time.
 const MAX_COMMANDS: usize = 16;
 
@@ -52,6 +53,12 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// After so many heartbeats without a word the browser is gone.
 const MISSED_HEARTBEATS: u32 = 3;
+
+/// How long one message may take on its way to a browser: as long as the browser may be silent.
+const SENDING: Duration = HEARTBEAT.saturating_mul(MISSED_HEARTBEATS);
+
+/// How long a browser may take for the word that its account has ended.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// `GET /api/ws`.
 #[utoipa::path(
@@ -85,7 +92,7 @@ fn same_origin(headers: &HeaderMap, caller: &Caller) -> bool {
     }
 }
 
-async fn serve(web: Web, caller: Caller, socket: WebSocket) {
+async fn serve(web: Web, caller: Caller, mut socket: WebSocket) {
     let (outbox, messages) = mpsc::channel(OUTBOX);
     let connection = Connection {
         web,
@@ -93,12 +100,17 @@ async fn serve(web: Web, caller: Caller, socket: WebSocket) {
         outbox,
         followed: Vec::new(),
         watched: Vec::new(),
+        hidden: false,
         questions: HashMap::new(),
         work: JoinSet::new(),
         silent: 0,
     };
-    // An error here is a browser that has gone; its tasks end with the connection.
-    let _ = connection.run(socket, messages).await;
+    // Its tasks end with the connection.
+    let Err(end) = connection.run(&mut socket, messages).await;
+    if let (End::Revoked, Ok(word)) = (end, text(&ServerMessage::Expired)) {
+        // Whoever does not take it, goes without.
+        let _ = timeout(LAST_WORD, socket.send(word)).await;
+    }
 }
 
 /// What is sent next.
@@ -107,8 +119,23 @@ enum Next {
     Own(ServerMessage),
     Received(Option<Result<Message, axum::Error>>),
     Heartbeat,
-    Access,
-    Stop,
+}
+
+/// Why a feed ends.
+enum End {
+    /// The browser has gone or takes nothing any more, or the controller stops.
+    Over,
+    /// Its caller is not who it was.
+    Revoked,
+}
+
+/// Resolves when a feed has to end, whatever it is doing.
+async fn must_end(web: &Web, caller: &Caller) -> End {
+    tokio::select! {
+        biased;
+        () = web.stop.cancelled() => End::Over,
+        () = web.revoked(caller) => End::Revoked,
+    }
 }
 
 struct Connection {
@@ -117,6 +144,8 @@ struct Connection {
     outbox: mpsc::Sender<ServerMessage>,
     followed: Vec<(RunId, AbortHandle)>,
     watched: Vec<PiId>,
+    /// Whether nobody looks.
+    hidden: bool,
     /// Commands that wait for a yes or no.
     questions: HashMap<u32, oneshot::Sender<bool>>,
     work: JoinSet<()>,
@@ -124,65 +153,123 @@ struct Connection {
 }
 
 impl Connection {
+    /// Serves until something ends it.
     async fn run(
         mut self,
-        mut socket: WebSocket,
+        socket: &mut WebSocket,
         mut messages: mpsc::Receiver<ServerMessage>,
-    ) -> Result<(), axum::Error> {
-        let mut frames = self.join(&mut socket).await?;
+    ) -> Result<Infallible, End> {
+        let mut frames = self.join(socket).await?;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.reset();
-        let mut access = self.web.access.clone();
         loop {
             let next = tokio::select! {
                 biased;
-                () = self.web.stop.cancelled() => Next::Stop,
-                Ok(()) = access.changed() => Next::Access,
+                end = must_end(&self.web, &self.caller) => return Err(end),
                 frame = frames.recv() => Next::Frame(frame),
                 Some(message) = messages.recv() => Next::Own(message),
                 received = socket.recv() => Next::Received(received),
                 _ = heartbeat.tick() => Next::Heartbeat,
             };
             match next {
-                Next::Frame(Ok(frame)) => socket.send(Message::Text(frame)).await?,
-                Next::Frame(Err(_)) => frames = self.join(&mut socket).await?,
-                Next::Own(message) => send(&mut socket, &message).await?,
-                Next::Received(Some(Ok(message))) => self.received(&mut socket, message).await?,
-                Next::Heartbeat => self.heartbeat(&mut socket).await?,
-                Next::Access if access.borrow_and_update().still_holds(&self.caller) => {}
-                Next::Access => return send(&mut socket, &ServerMessage::Expired).await,
-                Next::Received(_) | Next::Stop => return Ok(()),
+                Next::Frame(Ok(frame)) => self.send(socket, Message::Text(frame)).await?,
+                Next::Frame(Err(_)) => frames = self.join(socket).await?,
+                Next::Own(message) => self.own(socket, &message).await?,
+                Next::Received(Some(Ok(message))) => self.received(socket, &mut frames, message).await?,
+                Next::Received(_) => return Err(End::Over),
+                Next::Heartbeat => self.heartbeat(socket).await?,
             }
             while self.work.try_join_next().is_some() {}
         }
     }
 
+    /// Sends, and ends the feed if it has to end first, or if the browser takes too long.
+    async fn send(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), End> {
+        let sent = tokio::select! {
+            biased;
+            end = must_end(&self.web, &self.caller) => return Err(end),
+            sent = timeout(SENDING, socket.send(message)) => sent,
+        };
+        if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(End::Over) }
+    }
+
+    async fn tell(&mut self, socket: &mut WebSocket, message: &ServerMessage) -> Result<(), End> {
+        self.send(socket, text(message).map_err(|_| End::Over)?).await
+    }
+
     /// A snapshot, and every frame from exactly then on.
-    async fn join(&mut self, socket: &mut WebSocket) -> Result<broadcast::Receiver<Frame>, axum::Error> {
-        let caller = self.caller.clone();
-        let (snapshot, frames) = self.web.ask(|reply| Ask::Join(caller, reply)).await.map_err(axum::Error::new)?;
-        send(socket, &snapshot).await?;
+    async fn join(&mut self, socket: &mut WebSocket) -> Result<broadcast::Receiver<Frame>, End> {
+        let (caller, hidden) = (self.caller.clone(), self.hidden);
+        let joined = self.web.ask(|reply| Ask::Join(caller, hidden, reply)).await;
+        let (snapshot, frames) = joined.map_err(|_| End::Over)?;
+        self.tell(socket, &snapshot).await?;
         Ok(frames)
     }
 
-    async fn heartbeat(&mut self, socket: &mut WebSocket) -> Result<(), axum::Error> {
-        self.silent += 1;
-        if self.silent > MISSED_HEARTBEATS {
-            return Err(axum::Error::new(Refused::unavailable("the browser is gone")));
+    /// A hidden tab is told less, and everything anew when somebody looks again.
+    async fn shown(
+        &mut self,
+        socket: &mut WebSocket,
+        frames: &mut broadcast::Receiver<Frame>,
+        visible: bool,
+    ) -> Result<(), End> {
+        if self.hidden != visible {
+            return Ok(());
         }
-        if !self.watched.is_empty() {
-            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
+        self.hidden = !visible;
+        if visible {
+            *frames = self.join(socket).await?;
+            self.renew_watch().await;
+            return Ok(());
         }
-        socket.send(Message::Ping(axum::body::Bytes::new())).await
+        let fewer = self.web.ask(Ask::Hide).await.map_err(|_| End::Over)?;
+        // What was on its way is told before; what is in both is told twice, in its order.
+        loop {
+            match frames.try_recv() {
+                Ok(frame) => self.send(socket, Message::Text(frame)).await?,
+                Err(TryRecvError::Lagged(_)) => break *frames = self.join(socket).await?,
+                Err(_) => break *frames = fewer,
+            }
+        }
+        Ok(())
     }
 
-    async fn received(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), axum::Error> {
+    /// Sends what the browser asked for. A run that was followed to its end has left its place before the browser can know, and ask for another.
+    async fn own(&mut self, socket: &mut WebSocket, message: &ServerMessage) -> Result<(), End> {
+        if let ServerMessage::Output { run, done: true, .. } | ServerMessage::Unfollowed { run, .. } = message {
+            self.followed.retain(|(followed, _)| followed != run);
+        }
+        self.tell(socket, message).await
+    }
+
+    async fn heartbeat(&mut self, socket: &mut WebSocket) -> Result<(), End> {
+        self.silent += 1;
+        if self.silent > MISSED_HEARTBEATS {
+            return Err(End::Over);
+        }
+        self.renew_watch().await;
+        self.send(socket, Message::Ping(axum::body::Bytes::new())).await
+    }
+
+    async fn renew_watch(&self) {
+        if !self.watched.is_empty() && !self.hidden {
+            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
+        }
+    }
+
+    async fn received(
+        &mut self,
+        socket: &mut WebSocket,
+        frames: &mut broadcast::Receiver<Frame>,
+        message: Message,
+    ) -> Result<(), End> {
         self.silent = 0;
         let Message::Text(text) = message else { return Ok(()) };
         match serde_json::from_str(&text) {
-            Ok(ClientMessage::Ping { id }) => return send(socket, &ServerMessage::Pong { id }).await,
+            Ok(ClientMessage::Ping { id }) => return self.tell(socket, &ServerMessage::Pong { id }).await,
+            Ok(ClientMessage::Visible { visible }) => return self.shown(socket, frames, visible).await,
             Ok(ClientMessage::Watch { pis }) => self.watch(pis).await,
-            Ok(ClientMessage::Follow { run, from }) => self.follow(run, from),
+            Ok(ClientMessage::Follow { run, from }) => return self.follow(socket, run, from).await,
             Ok(ClientMessage::Unfollow { run }) => self.unfollow(run),
             Ok(ClientMessage::Command { id, line }) => self.command(id, line),
             Ok(ClientMessage::Confirm { id, yes }) => self.confirm(id, yes),
@@ -195,21 +282,25 @@ impl Connection {
     async fn watch(&mut self, mut pis: Vec<PiId>) {
         pis.truncate(MAX_FOLLOWED);
         self.watched = pis;
-        if !self.watched.is_empty() {
-            let _ = self.web.asks.send(Ask::Watch(self.watched.clone())).await;
-        }
+        self.renew_watch().await;
     }
 
-    fn follow(&mut self, run: RunId, from: u64) {
+    async fn follow(&mut self, socket: &mut WebSocket, run: RunId, from: u64) -> Result<(), End> {
         self.unfollow(run);
-        if self.followed.len() >= MAX_FOLLOWED {
-            self.followed.remove(0).1.abort();
-        }
         let (web, outbox) = (self.web.clone(), self.outbox.clone());
         let handle = self.work.spawn(async move {
-            let _ = follow(&web, run, from, &outbox).await;
+            if let Err(refused) = follow(&web, run, from, &outbox).await {
+                let _ = outbox.send(ServerMessage::Unfollowed { run, reason: refused.detail }).await;
+            }
         });
         self.followed.push((run, handle));
+        if self.followed.len() <= MAX_FOLLOWED {
+            return Ok(());
+        }
+        let (run, oldest) = self.followed.remove(0);
+        oldest.abort();
+        let reason = format!("{MAX_FOLLOWED} other runs are followed since");
+        self.tell(socket, &ServerMessage::Unfollowed { run, reason }).await
     }
 
     fn unfollow(&mut self, run: RunId) {
@@ -266,9 +357,8 @@ async fn follow(web: &Web, run: RunId, from: u64, outbox: &mpsc::Sender<ServerMe
     Ok(())
 }
 
-async fn send(socket: &mut WebSocket, message: &ServerMessage) -> Result<(), axum::Error> {
-    let text = serde_json::to_string(message).map_err(axum::Error::new)?;
-    socket.send(Message::Text(Utf8Bytes::from(text))).await
+fn text(message: &ServerMessage) -> serde_json::Result<Message> {
+    serde_json::to_string(message).map(|text| Message::Text(Utf8Bytes::from(text)))
 }
 
 #[cfg(test)]

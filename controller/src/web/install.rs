@@ -36,7 +36,7 @@ pub(super) async fn installation(State(web): State<Web>) -> Json<Installation> {
     let script = web.downloads.script().await;
     let joining_here = script.architectures.into_iter().filter(|_| web.broker.is_some());
     let architectures = joining_here.map(|architecture| architecture.name().to_owned()).collect();
-    Json(Installation { script_sha256: script.sha256, architectures })
+    Json(Installation { script_sha256: script.sha256, architectures, controller_url: web.own_address.elsewhere() })
 }
 
 /// `GET /download/{target}`: the agent for a processor, or with `.sha256` behind it the checksum as `sha256sum -c` reads it.

@@ -17,7 +17,7 @@ use pistat_protocol::{
     time::Timestamp,
 };
 
-use super::{Web, problem::Body};
+use super::{Web, admission::Visitor, problem::Body};
 use crate::{
     access::Caller,
     hub::ask::{Ask, Refused},
@@ -53,6 +53,9 @@ pub(super) async fn require(web: Web, role: Role, mut request: Request<RawBody>,
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         return unknown(&web, tried, peer).await.into_response();
     };
+    if let Some(visitor) = request.extensions().get::<Visitor>() {
+        visitor.let_in();
+    }
     if caller.role < role {
         let detail = format!("this needs the role {role}; {} has the role {}", caller.account, caller.role);
         return Refused::forbidden(detail).into_response();
@@ -151,5 +154,6 @@ pub(super) async fn link(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<LoginLink>, Refused> {
-    web.ask(|reply| Ask::LoginLink(caller, reply)).await.map(Json)
+    let (code, expires_at) = web.ask(|reply| Ask::LoginLink(caller, reply)).await?;
+    Ok(Json(LoginLink { code, controller_url: web.own_address.elsewhere(), expires_at }))
 }

@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{
+    Extension,
     body::Bytes,
     extract::{
         ConnectInfo, State,
@@ -19,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Web, problem::Handshake};
+use super::{Web, admission::Visitor, problem::Handshake};
 use crate::hub::ask::Refused;
 
 /// The largest WebSocket message: MQTT packets may be larger, they then come in several messages.
@@ -44,6 +45,7 @@ pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) async fn connect(
     State(web): State<Web>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(visitor): Extension<Visitor>,
     Handshake(upgrade): Handshake,
 ) -> Result<Response, Refused> {
     let Some(broker) = web.broker.clone() else {
@@ -55,12 +57,13 @@ pub(super) async fn connect(
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(0);
     let sockets = web.sockets.clone();
-    Ok(upgrade.on_upgrade(move |socket| sockets.track_future(carry(broker, socket, peer))))
+    Ok(upgrade.on_upgrade(move |socket| sockets.track_future(carry(broker, socket, peer, visitor))))
 }
 
-async fn carry(broker: BrokerHandle, socket: WebSocket, peer: SocketAddr) {
+async fn carry(broker: BrokerHandle, socket: WebSocket, peer: SocketAddr, visitor: Visitor) {
     let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
-    broker.serve(theirs, peer);
+    let known = visitor.clone();
+    broker.serve(theirs, peer, move || known.let_in());
     let (from_broker, to_broker) = tokio::io::split(ours);
     let (sink, stream) = socket.split();
     let to_client = to_client(from_broker, sink);
@@ -68,6 +71,7 @@ async fn carry(broker: BrokerHandle, socket: WebSocket, peer: SocketAddr) {
     // Whichever side ends first ends the other; what the broker said last is still taken along.
     tokio::select! {
         () = &mut to_client => {}
+        () = visitor.turned_out() => {}
         () = to_server(stream, to_broker) => {
             let _ = timeout(LAST_WORDS, to_client).await;
         }

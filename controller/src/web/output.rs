@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::State,
-    http::header,
+    http::{Uri, header},
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
@@ -19,6 +20,7 @@ use super::{
     problem::{Path, Query},
 };
 use crate::{
+    access::Caller,
     hub::ask::{Ask, Progress, Refused},
     store::Cursor,
 };
@@ -85,6 +87,11 @@ pub(super) struct OutputQuery {
     follow: bool,
 }
 
+/// Whether the query of this file can be read.
+pub(super) fn reads_query(uri: &Uri) -> bool {
+    Query::<OutputQuery>::read(uri).is_ok()
+}
+
 /// `GET /api/runs/{run}/output?follow=`: text, with a mark where bytes are missing.
 #[utoipa::path(
     get, path = "/api/runs/{run}/output", operation_id = "output", tag = "runs",
@@ -96,22 +103,33 @@ pub(super) struct OutputQuery {
 )]
 pub(super) async fn output(
     State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<RunId>,
     Query(query): Query<OutputQuery>,
 ) -> Result<Response, Refused> {
     api::find_run(&web, id).await?;
     let follower = Follower::new(&web, id, 0).await?;
-    let pages = stream::unfold(Some(follower), move |follower| next_page(follower, query.follow));
+    let pages = stream::unfold(Some((follower, caller)), move |reader| next_page(reader, query.follow));
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(pages)).into_response())
 }
 
-/// The next page for a reader who takes it, until the run ends or (without `follow`) there are no more.
-async fn next_page(follower: Option<Follower>, follow: bool) -> Option<(Result<Bytes, Refused>, Option<Follower>)> {
-    let mut follower = follower?;
-    let stop = follower.web.stop.clone();
+/// Whose answer it is, and where in it.
+type Reader = (Follower, Caller);
+
+/// The next page for a reader who takes it, until the run ends or (without `follow`) there are no more. It ends in the middle for a reader who is not
+/// who it was any more, and the connection with it, so that nobody takes it for the whole output.
+async fn next_page(reader: Option<Reader>, follow: bool) -> Option<(Result<Bytes, Refused>, Option<Reader>)> {
+    let (mut follower, caller) = reader?;
+    let web = follower.web.clone();
     let page = async { if follow { follower.next().await } else { follower.last().await } };
-    match stop.run_until_cancelled(page).await? {
-        Ok(Some(pieces)) => Some((Ok(text(&pieces).into()), Some(follower))),
+    let page = tokio::select! {
+        biased;
+        () = web.stop.cancelled() => return None,
+        () = web.revoked(&caller) => Err(Refused::forbidden(format!("{} is not who it was", caller.account))),
+        page = page => page,
+    };
+    match page {
+        Ok(Some(pieces)) => Some((Ok(text(&pieces).into()), Some((follower, caller)))),
         Ok(None) => None,
         Err(refused) => Some((Err(refused), None)),
     }

@@ -6,10 +6,11 @@ use axum::{
         FromRequest, FromRequestParts, WebSocketUpgrade, rejection::JsonRejection,
         ws::rejection::WebSocketUpgradeRejection,
     },
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use pistat_protocol::api::Problem;
+use serde::de::DeserializeOwned;
 
 use crate::hub::ask::Refused;
 
@@ -50,6 +51,13 @@ impl From<axum::extract::rejection::PathRejection> for Refused {
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Refused))]
 pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> Query<T> {
+    /// The query of an address, as a route gets it.
+    pub(crate) fn read(uri: &Uri) -> Result<Self, Refused> {
+        Ok(axum::extract::Query::try_from_uri(uri).map(|query| Self(query.0))?)
+    }
+}
 
 impl From<axum::extract::rejection::QueryRejection> for Refused {
     fn from(rejection: axum::extract::rejection::QueryRejection) -> Self {

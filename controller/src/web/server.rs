@@ -1,36 +1,65 @@
-//! The listening socket: accepts, with TLS if so configured, and stops when told to.
+//! The listening socket: accepts, with TLS if so configured, and stops when told to. A renewed certificate needs no restart.
+//!
+//! Every connection is a task of its own from its first byte on, and everything that it waits for has its time: so a client that says nothing, or
+//! says it slowly, keeps nobody waiting. Who has a place is [`Admission`]'s to say.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+mod body;
+mod wire;
 
-use axum::{Router, serve::ListenerExt};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, extract::ConnectInfo, http::Request};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use pistat_broker::Certificate;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken};
 
-use crate::config::Tls;
-
-/// A socket that is bound and not yet served.
-pub(crate) struct Listener {
-    tcp: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
-}
+use self::{body::TimelyBody, wire::Wire};
+use super::admission::{Admission, Place, Visitor};
+use crate::config::{Http, HttpLimits};
 
 /// How long open requests may take to end when the server stops; feeds and followers end at once.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long a TLS handshake may take, and how many go on at a time.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-const HANDSHAKES: usize = 256;
+/// How long to wait after a failed accept: the cause needs time to go away.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A socket that is bound and not yet served.
+pub(crate) struct Listener {
+    tcp: TcpListener,
+    certificate: Option<Certificate>,
+    limits: HttpLimits,
+}
 
 impl Listener {
     /// Binds, and reads the certificate if there is one.
-    pub(crate) async fn bind(address: SocketAddr, tls: Option<&Tls>) -> Result<Self, String> {
-        let tls = tls.map(read_tls).transpose()?;
-        let tcp = TcpListener::bind(address).await.map_err(|error| explain(address, &error))?;
-        Ok(Self { tcp, tls })
+    pub(crate) async fn bind(http: &Http) -> Result<Self, String> {
+        let certificate = http.tls.as_ref().map(|tls| Certificate::load(&tls.cert, &tls.key)).transpose();
+        let certificate = certificate.map_err(|error| format!("[http.tls] {error}"))?;
+        let tcp = TcpListener::bind(http.listen).await.map_err(|error| explain(http.listen, &error))?;
+        Ok(Self { tcp, certificate, limits: http.limits })
     }
 
     /// Where it listens.
@@ -40,7 +69,7 @@ impl Listener {
 
     /// Whether it speaks HTTPS.
     pub(crate) fn is_tls(&self) -> bool {
-        self.tls.is_some()
+        self.certificate.is_some()
     }
 }
 
@@ -56,83 +85,113 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
     format!("cannot listen for HTTP on {address} ({error}): {hint}")
 }
 
-fn read_tls(tls: &Tls) -> Result<Arc<rustls::ServerConfig>, String> {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-    let problem = |what: &str, path: &std::path::Path, error: &dyn std::fmt::Display| {
-        format!("[http.tls] {what} {} cannot be used: {error}", path.display())
-    };
-    let certificates = CertificateDer::pem_file_iter(&tls.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = certificates.map_err(|error| problem("cert", &tls.cert, &error))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| problem("key", &tls.key, &error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = versions.and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key));
-    config.map(Arc::new).map_err(|error| problem("cert", &tls.cert, &error))
-}
-
 /// Serves until `stop` is cancelled, then gives open requests a moment.
-pub(crate) async fn serve(listener: Listener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    let acceptor = listener.tls.map(TlsAcceptor::from);
-    let accept = Accept { tcp: listener.tcp, acceptor, handshakes: JoinSet::new() };
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(accept.tap_io(|_| {}), service).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let late = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
+pub(crate) async fn serve(listener: Listener, router: Router, stop: CancellationToken) {
+    let Listener { tcp, certificate, limits } = listener;
+    let renewal = renew(certificate.clone());
+    let port = Arc::new(Port {
+        certificate,
+        routes: TowerToHyperService::new(router),
+        admission: Admission::new(limits),
+        patience: limits.patience,
+        stop: stop.clone(),
+    });
+    let mut connections = JoinSet::new();
     tokio::select! {
-        result = server.into_future() => result,
-        () = late => Ok(()),
+        biased;
+        () = stop.cancelled() => {}
+        () = port.accept(&tcp, &mut connections) => {}
+        () = renewal => {}
+    }
+    drop(tcp);
+    let all = async { while connections.join_next().await.is_some() {} };
+    let _ = timeout(GRACE, all).await;
+}
+
+/// Keeps the certificate up to date, for ever.
+async fn renew(certificate: Option<Certificate>) {
+    match certificate {
+        Some(certificate) => certificate.watch().await,
+        None => std::future::pending().await,
     }
 }
 
-type Socket = Either<TcpStream, TlsStream<TcpStream>>;
+/// What HTTP is spoken over.
+type Socket = Either<Wire, TlsStream<Wire>>;
 
-/// Accepts connections. TLS handshakes go on beside each other, so that a slow one keeps nobody waiting.
-struct Accept {
-    tcp: TcpListener,
-    acceptor: Option<TlsAcceptor>,
-    handshakes: JoinSet<Option<(Socket, SocketAddr)>>,
+/// What every connection needs.
+struct Port {
+    certificate: Option<Certificate>,
+    routes: TowerToHyperService<Router>,
+    admission: Admission,
+    patience: Duration,
+    stop: CancellationToken,
 }
 
-impl Accept {
-    fn shake_hands(&mut self, acceptor: &TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
-        let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
-        self.handshakes.spawn(async move { handshake.await.ok()?.ok().map(|stream| (Either::Right(stream), peer)) });
-    }
-}
-
-impl axum::serve::Listener for Accept {
-    type Io = Socket;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let Some(acceptor) = self.acceptor.clone() else {
-            let (stream, peer) = accept_tcp(&self.tcp).await;
-            return (Either::Left(stream), peer);
-        };
+impl Port {
+    /// Accepts for ever.
+    async fn accept(self: &Arc<Self>, tcp: &TcpListener, connections: &mut JoinSet<()>) {
         loop {
-            let full = self.handshakes.len() >= HANDSHAKES;
-            let done = async {
-                if self.handshakes.is_empty() {
-                    std::future::pending().await
-                } else {
-                    self.handshakes.join_next().await
-                }
-            };
             tokio::select! {
-                done = done => {
-                    if let Some(Ok(Some(accepted))) = done {
-                        return accepted;
-                    }
-                }
-                (stream, peer) = accept_tcp(&self.tcp), if !full => self.shake_hands(&acceptor, stream, peer),
+                (stream, peer) = accept_tcp(tcp) => self.receive(stream, peer, connections),
+                Some(_) = connections.join_next() => {}
             }
         }
     }
 
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.tcp.local_addr()
+    fn receive(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>) {
+        match self.admission.admit(peer.ip()) {
+            Some(place) => drop(connections.spawn(Arc::clone(self).connection(stream, peer, place))),
+            None => {
+                tracing::debug!(%peer, "closed at once: there are as many connections as http.limits.connections says");
+            }
+        }
+    }
+
+    /// Serves a connection for as long as HTTP is spoken on it, unless its place is needed for another.
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
+        let visitor = place.visitor();
+        let is_http = Arc::new(AtomicBool::new(true));
+        let wire = Wire::new(stream, self.patience, Arc::clone(&is_http), place);
+        tokio::select! {
+            biased;
+            () = visitor.turned_out() => tracing::debug!(%peer, "a connection on which nobody was known made room"),
+            () = self.speak(wire, peer, &visitor) => is_http.store(false, Ordering::Relaxed),
+        }
+    }
+
+    async fn speak(&self, wire: Wire, peer: SocketAddr, visitor: &Visitor) {
+        if let Some(socket) = self.shake_hands(wire).await
+            && let Err(error) = self.http(socket, peer, visitor).await
+        {
+            tracing::debug!(%peer, %error, "a connection ended badly");
+        }
+    }
+
+    async fn shake_hands(&self, wire: Wire) -> Option<Socket> {
+        let Some(certificate) = &self.certificate else { return Some(Either::Left(wire)) };
+        let handshake = timeout(self.patience, certificate.acceptor().accept(wire)).await;
+        handshake.ok()?.ok().map(Either::Right)
+    }
+
+    /// Answers requests, until the client has no more or the server stops; the request that is under way then is answered still.
+    async fn http(&self, socket: Socket, peer: SocketAddr, visitor: &Visitor) -> hyper::Result<()> {
+        let service = service_fn(|request: Request<Incoming>| {
+            let mut request = request.map(|body| TimelyBody::new(body, self.patience));
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(visitor.clone());
+            self.routes.call(request)
+        });
+        let mut http = http1::Builder::new();
+        // The head of the next request has its time too, so a connection that idles ends.
+        http.timer(TokioTimer::new()).header_read_timeout(self.patience);
+        let mut connection = pin!(http.serve_connection(TokioIo::new(socket), service).with_upgrades());
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+            ended = connection.as_mut() => return ended,
+        }
+        connection.await
     }
 }
 
@@ -147,8 +206,11 @@ async fn accept_tcp(tcp: &TcpListener) -> (TcpStream, SocketAddr) {
             // Out of file descriptors, or a client that has already gone: neither ends the server.
             Err(error) => {
                 tracing::debug!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

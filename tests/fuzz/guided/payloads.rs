@@ -3,4 +3,6 @@
 
 use pistat_fuzz::targets;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| { targets::payloads(data); });
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    targets::payloads(data);
+});

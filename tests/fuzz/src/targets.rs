@@ -1,24 +1,32 @@
 //! What is fed, and what must hold whatever it is fed.
 
+mod files;
+mod terminals;
+mod web;
+
 use std::sync::LazyLock;
 
-use pistat::{
-    catalogue::{Ask, Catalogue, MachineFacts},
-    terminal,
-};
+use pistat::catalogue::{Ask, Catalogue, MachineFacts};
 use pistat_protocol::{
     account::Role,
-    api::{Login, NewAccount, NewRun, PatchMachine},
     codec::{decode, decode_request},
     id::{PiId, RunId, TaskId},
-    order::{CancelOrder, ControllerKey, EnrollAnswer, EnrollRequest, Order, PublicKey, VerifiedOrder},
+    order::{
+        CancelOrder, ControllerKey, EnrollAnswer, EnrollOrder, EnrollRequest, ExecuteOrder, Order, PublicKey,
+        SignedOrder, VerifiedOrder,
+    },
     stats::Sample,
     status::{Info, Meta, Session, Settings, Watch},
-    task::{Ack, OutputChunk, Report, Request, RunStatus},
+    task::{Ack, Ends, OutputChunk, Report, Request, RunStatus},
     topic::Topics,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use self::{
+    files::{config_files, task_files},
+    terminals::{completions, lines},
+    web::{bodies, messages, queries},
+};
 use crate::catalogue;
 
 /// Something that reads what comes from outside.
@@ -31,14 +39,19 @@ pub struct Target {
 }
 
 /// All of them.
-pub const ALL: [Target; 7] = [
+pub const ALL: [Target; 12] = [
     Target { name: "packets", read: packets },
     Target { name: "topics", read: topics },
     Target { name: "payloads", read: payloads },
     Target { name: "orders", read: orders },
     Target { name: "catalogue", read: approvals },
+    Target { name: "task-files", read: task_files },
+    Target { name: "config-files", read: config_files },
     Target { name: "terminal", read: lines },
+    Target { name: "completions", read: completions },
     Target { name: "bodies", read: bodies },
+    Target { name: "queries", read: queries },
+    Target { name: "messages", read: messages },
 ];
 
 /// Packets, as the broker's sessions read them, of both versions.
@@ -97,27 +110,37 @@ pub fn payloads(data: &[u8]) -> bool {
     request || known.into_iter().any(|known| known)
 }
 
-/// What HTTP requests carry.
-pub fn bodies(data: &[u8]) -> bool {
-    let known =
-        [stable::<NewRun>(data), stable::<PatchMachine>(data), stable::<Login>(data), stable::<NewAccount>(data)];
-    known.into_iter().any(|known| known)
-}
-
 /// The key that signs nothing but [`signed`].
 static KEY: LazyLock<(PublicKey, Vec<String>)> = LazyLock::new(|| {
     let key = ControllerKey::from_secret(&[7; 32]);
     (key.public(), signed(&key).into_iter().map(|order| order.payload).collect())
 });
 
-/// The only orders that were ever signed; the corpus has them, so that mutations begin with what is right.
-fn signed(key: &ControllerKey) -> Vec<pistat_protocol::order::SignedOrder> {
-    let order = CancelOrder {
-        pi: "pi-1".parse().expect("it is a pi-id"),
-        run: RunId::from_parts(1, [1; 10]),
-        session: Session::from_random([1; 16]),
+/// The only orders that were ever signed, one of each kind; the corpus has them, so that mutations begin with what is right.
+fn signed(key: &ControllerKey) -> Vec<SignedOrder> {
+    let pi: PiId = "pi-1".parse().expect("it is a pi-id");
+    let (run, session) = (RunId::from_parts(1, [1; 10]), Session::from_random([1; 16]));
+    let cancel = CancelOrder { pi: pi.clone(), run, session: session.clone() };
+    let enroll = EnrollOrder { pi: pi.clone(), nonce: "nonce".into(), secret_sha256: "00".repeat(32) };
+    let execute = ExecuteOrder {
+        pi,
+        run,
+        session,
+        task: "uptime".parse().expect("it is a task id"),
+        argv: vec!["uptime".into(), "-p".into()],
+        timeout_milliseconds: 60_000,
+        grace_milliseconds: 5_000,
+        environment: [("LANG".into(), "C".into())].into(),
+        working_directory: Some("/tmp".into()),
+        root: true,
+        ends: Ends::Restart,
+        concurrency: 1,
+        requested_by: "admin".into(),
     };
-    vec![key.sign(&Order::Cancel(order))]
+    [Order::Execute(execute), Order::Cancel(cancel), Order::Enroll(enroll)]
+        .iter()
+        .map(|order| key.sign(order))
+        .collect()
 }
 
 /// The signed orders as an agent gets them.
@@ -129,9 +152,12 @@ pub fn signed_orders() -> Vec<Vec<u8>> {
 pub fn orders(data: &[u8]) -> bool {
     let (key, signed) = &*KEY;
     let Ok(order) = key.verify(data) else { return false };
-    let VerifiedOrder::Cancel(order) = order else { panic!("only a cancel was ever signed: {order:?}") };
-    let text =
-        String::from_utf8(pistat_protocol::codec::encode(&Order::Cancel(order.into_inner()))).expect("JSON is text");
+    let order = match order {
+        VerifiedOrder::Execute(order) => Order::Execute(order.into_inner()),
+        VerifiedOrder::Cancel(order) => Order::Cancel(order.into_inner()),
+        VerifiedOrder::Enroll(order) => Order::Enroll(order.into_inner()),
+    };
+    let text = String::from_utf8(pistat_protocol::codec::encode(&order)).expect("JSON is text");
     assert!(signed.contains(&text), "{text} was never signed");
     true
 }
@@ -169,28 +195,6 @@ fn split_task(data: &[u8]) -> Option<(TaskId, &[u8])> {
     Some((task, data.get(end + 1..).unwrap_or_default()))
 }
 
-/// The terminal's grammar: words lie where they say, and a quoted text is one word again.
-pub fn lines(data: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(data);
-    if let Ok(words) = terminal::split(&text) {
-        for word in &words {
-            assert!(text.get(word.start..word.end).is_some(), "{word:?} of {text:?}");
-        }
-    }
-    if !text.contains(char::is_control) {
-        let quoted = terminal::quote(&text);
-        let again = terminal::split(&quoted).unwrap_or_else(|error| panic!("{quoted}: {error}"));
-        assert_eq!(again.iter().map(|word| word.text.as_str()).collect::<Vec<_>>(), [&*text], "{quoted}");
-    }
-    match terminal::parse(&text) {
-        Ok(command) => command.is_some(),
-        Err(sentence) => {
-            assert!(!sentence.is_empty(), "a refusal says why");
-            false
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +202,20 @@ mod tests {
 
     /// How many mutations of each corpus an ordinary test run reads.
     const QUICK: usize = 5_000;
+
+    #[test]
+    fn libfuzzer_has_a_way_in_to_every_target() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+        let names: Vec<_> = ALL.iter().map(|target| target.name).collect();
+        let (run, manifest) = (read("run"), read("Cargo.toml"));
+        let listed = run.split_once("TARGETS='").unwrap().1.split_once('\'').unwrap().0;
+        assert_eq!(listed.split(' ').collect::<Vec<_>>(), names);
+        for name in names {
+            assert!(manifest.contains(&format!("name = \"fuzz-{name}\"")), "{name}");
+            assert!(read(&format!("guided/{name}.rs")).contains("targets::"), "{name}");
+        }
+    }
 
     #[test]
     fn whatever_comes_from_outside_breaks_no_promise() {

@@ -50,6 +50,25 @@ describe("a chart's series", () => {
     expect(series.column("cpu_percent")).toEqual([2, 3, 4, 5, 50]);
     expect(series.data(series.cores[1] ?? [])).toEqual([[2, 3, 4, 5, 7], [null, null, null, null, 2]]);
   });
+  test("is interrupted where no sample came for more than three intervals", () => {
+    const series = new Series(100, history(3));
+    series.push(sample({ cpu_percent: 50, cpu_cores_percent: [7] }), 16_000, 5);
+    expect([series.times, series.column("cpu_percent")]).toEqual([[0, 1, 2, 16], [0, 1, 2, 50]]);
+    series.push(sample({ cpu_percent: 60, cpu_cores_percent: [8] }), 32_000, 5);
+    expect(series.times).toEqual([0, 1, 2, 16, 21, 32]);
+    expect(series.column("cpu_percent")).toEqual([0, 1, 2, 50, null, 60]);
+    expect(series.data(series.cores[0] ?? [])[1]).toEqual([null, null, null, 7, null, 8]);
+  });
+  test("that is fetched anew keeps its cores", () => {
+    const before = new Series(100, history(3));
+    before.push(sample({ cpu_cores_percent: [7] }), 3_000);
+    before.push(sample({ cpu_cores_percent: [8] }), 4_000);
+    const series = new Series(100, history(7));
+    series.keepCores(before);
+    expect(series.cores).toEqual([[null, null, null, 7, 8, 8, null]]);
+    series.push(sample({ cpu_cores_percent: [9] }), 7_000);
+    expect(series.data(series.cores[0] ?? [])[1]).toEqual([null, null, null, 7, 8, 8, null, 9]);
+  });
   test("has columns as long as its times whatever comes", () => {
     const series = new Series(5, null);
     for (let second = 0; second < 20; second += 1) {

@@ -10,6 +10,9 @@ export const WINDOWS = [
   { name: "24 h", seconds: 86_400 },
 ] as const;
 
+/** After so many intervals without a sample a line is interrupted. */
+const STALE_INTERVALS = 3;
+
 type Reader = (sample: Sample) => number | null;
 type Column = keyof Omit<History, "start" | "step_seconds">;
 
@@ -46,10 +49,17 @@ export class Series {
     }
   }
 
-  /** Adds a sample that came at `now` (milliseconds); within a step of the history it replaces the last value. */
-  push(sample: Sample, now: number): void {
+  /**
+   * Adds a sample that came at `now` (milliseconds); within a step of the history it replaces the last value.
+   * After more than three intervals without any there is a gap, as the controller calls such a machine stale.
+   */
+  push(sample: Sample, now: number, intervalSeconds = 0): void {
     const time = now / 1000;
     const last = this.times[this.times.length - 1];
+    const step = Math.max(this.#step, intervalSeconds);
+    if (last !== undefined && time - last > STALE_INTERVALS * step) {
+      this.#gap(last + step);
+    }
     const fresh = last === undefined || time - last >= Math.max(this.#step * 0.9, 0.15);
     if (fresh) {
       this.times.push(time);
@@ -61,6 +71,19 @@ export class Series {
     this.#forget(time - this.seconds);
   }
 
+  /** Takes over the cores of what stood here before, which the history does not have. */
+  keepCores(before: Series): void {
+    let at = 0;
+    const places = this.times.map((time) => {
+      while ((before.times[at + 1] ?? Infinity) <= time + this.#step / 2) at += 1;
+      return Math.abs((before.times[at] ?? -Infinity) - time) <= this.#step ? at : -1;
+    });
+    for (const [core, column] of before.cores.entries()) {
+      const late = before.times.length - column.length;
+      this.cores[core] = places.map((place) => column[place - late] ?? null);
+    }
+  }
+
   /** Data for a chart, aligned to the times. */
   data(...columns: Array<Array<number | null>>): Columns {
     return [this.times, ...columns.map((column) => pad(column, this.times.length))];
@@ -68,6 +91,13 @@ export class Series {
 
   column(name: Column): Array<number | null> {
     return this.columns.get(name) ?? [];
+  }
+
+  #gap(time: number): void {
+    this.times.push(time);
+    for (const column of [...this.columns.values(), ...this.cores]) {
+      put(column, null, this.times.length, true);
+    }
   }
 
   #forget(before: number): void {

@@ -63,6 +63,19 @@ export function moment(time: string | number, now: number): string {
   return `${date.getDate()} ${date.toLocaleString("en", { month: "short" })} ${short}`;
 }
 
+/** `Sun 22 Nov 2026`, in the browser's time zone. */
+export function dayName(time: string | number): string {
+  const date = new Date(time);
+  const part = (options: Intl.DateTimeFormatOptions): string => date.toLocaleString("en", options);
+  return `${part({ weekday: "short" })} ${date.getDate()} ${part({ month: "short" })} ${date.getFullYear()}`;
+}
+
+/** The same number all day long. */
+export function dayNumber(time: string | number): number {
+  const date = new Date(time);
+  return date.getFullYear() * 1_000 + date.getMonth() * 50 + date.getDate();
+}
+
 /** `2026-11-22 21:04:37`, in the browser's time zone as every other time on the page. */
 export function fullTime(time: string | number): string {
   const date = new Date(time);

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { brokerUrl, installCommand, startCommand } from "./install";
+import { brokerUrl, controllerUrl, installCommand, listenCommand, startCommand } from "./install";
+import { snapshot } from "../fixtures";
 
 const joining = { url: "http://pi.example:8000", pi: "pi-1", label: "Tom's Shed $1", token: "a.b" };
 
@@ -16,6 +17,28 @@ test("an agent that is there already is only started", () => {
 });
 
 test("on another's broker a machine is its own user", () => {
-  expect(brokerUrl("mqtts://controller:***@broker.lan:8883", "pi-1")).toBe("mqtts://pi-1:PASSWORD@broker.lan:8883");
+  expect(brokerUrl("mqtts://broker.lan:8883", "pi-1")).toBe("mqtts://pi-1:PASSWORD@broker.lan:8883");
   expect(brokerUrl("ws://broker.lan:80/mqtt", "pi-1")).toBe("ws://pi-1:PASSWORD@broker.lan:80/mqtt");
+});
+
+test.each([
+  ["http://localhost:8000/#/", "http://10.0.0.2:8000"],
+  ["http://127.0.0.1:8000/", "http://10.0.0.2:8000"],
+  ["http://[::1]:8000/", "http://10.0.0.2:8000"],
+  ["http://pi.lan:8000/#/pi/pi-1", "http://pi.lan:8000"],
+  ["https://home.example/pistat/#/", "https://home.example/pistat"],
+])("looked at as %s the controller is reached by %s", (page, expected) => expect(controllerUrl(page, "http://10.0.0.2:8000")).toBe(expected));
+
+test.each([
+  ["mqtt://10.0.0.2:1884", null, "http://localhost:8000/", "-h 10.0.0.2 -p 1884 -u anna"],
+  ["mqtt://10.0.0.2:1884", null, "http://pi.lan:8000/", "-h pi.lan -p 1884 -u anna"],
+  ["mqtt://10.0.0.2:1884", null, "http://[fd00::1]:8000/", "-h fd00::1 -p 1884 -u anna"],
+  ["mqtts://broker.lan:8883", "mqtts://c:***@broker.lan:8883", "http://pi.lan:8000/", "-h broker.lan -p 8883 --tls-use-os-certs -u USER"],
+])("a broker at %s (%s), looked at as %s, is heard with %s", (mqtt_url, external_broker, page, expected) => {
+  const controller = { ...snapshot().controller, mqtt_url, external_broker };
+  expect(listenCommand(controller, page, "anna", "pistat/pi-1")).toBe(`mosquitto_sub ${expected} -P '…' -v -t 'pistat/pi-1/#'`);
+});
+
+test("no line is shown that cannot work", () => {
+  for (const mqtt_url of [null, "ws://broker.lan:80/mqtt"]) expect(listenCommand({ ...snapshot().controller, mqtt_url }, "http://pi.lan/", "anna", "pistat/pi-1")).toBeNull();
 });

@@ -1,5 +1,6 @@
 // What is typed on a new Pi. The controller prints the same line at its start (`controller/src/install.rs`).
 
+import type { ControllerView } from "../protocol/types";
 import { shellQuote } from "./text";
 
 /** Who joins, and where. */
@@ -35,8 +36,30 @@ export function startCommand(joining: Joining): string[] {
   return ["pistat-agent", ...whom(joining), `--token ${shellQuote(joining.token)}`];
 }
 
-/** Another's broker as an agent is told of it: `shown` is `mqtt://user:***@host:1883`, and each machine has a user of its own there, named as it is. */
-export function brokerUrl(shown: string, pi: string): string {
-  const [scheme = "mqtt", rest = ""] = shown.split("://");
-  return `${scheme}://${pi}:PASSWORD@${rest.slice(rest.lastIndexOf("@") + 1)}`;
+/** Another's broker as an agent is told of it: each machine has a user of its own there, named as it is. */
+export function brokerUrl(mqttUrl: string, pi: string): string {
+  return mqttUrl.replace("://", `://${pi}:PASSWORD@`);
+}
+
+/** The controller as another machine reaches it. The page's own address led here, unless it means nothing elsewhere: then what the controller says of itself. */
+export function controllerUrl(page: string, said: string): string {
+  return isLoopback(new URL(page).hostname) ? said : new URL(".", page).href.replace(/\/$/, "");
+}
+
+/** The line that hears everything below a topic, as whoever looks at this page; null where mosquitto_sub cannot connect. */
+export function listenCommand(controller: ControllerView, page: string, account: string, topic: string): string | null {
+  const [, scheme, said = "", port] = /^(mqtts?):\/\/(.+):(\d+)$/.exec(controller.mqtt_url ?? "") ?? [];
+  if (scheme === undefined) {
+    return null;
+  }
+  const own = new URL(page).hostname;
+  const host = controller.external_broker !== null || isLoopback(own) ? said : own;
+  const tls = scheme === "mqtts" ? " --tls-use-os-certs" : "";
+  // Who may connect to another's broker is not known here.
+  const user = controller.external_broker === null ? shellQuote(account) : "USER";
+  return `mosquitto_sub -h ${shellQuote(host.replace(/^\[|\]$/g, ""))} -p ${port}${tls} -u ${user} -P '…' -v -t '${topic}/#'`;
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host.endsWith(".localhost") || host.startsWith("127.") || host === "[::1]";
 }

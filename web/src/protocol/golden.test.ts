@@ -17,6 +17,7 @@ const SERVER: Record<Exclude<ServerMessage["type"], "pong" | "done">, string> = 
   snapshot: "server-snapshot",
   changes: "server-changes",
   output: "server-output",
+  unfollowed: "server-unfollowed",
   text: "server-text",
   ask: "server-ask",
   started: "server-started",
@@ -54,6 +55,7 @@ describe("golden messages", () => {
       { type: "command", id: 1, line: "task run uptime" },
       { type: "follow", run: "01938f00-0000-7000-8000-000000000000", from: 0 },
       { type: "watch", pis: ["pi-1"] },
+      { type: "visible", visible: false },
     ];
     for (const message of messages) {
       expect(message).toEqual(golden(`client-${message.type}`));

@@ -9,6 +9,8 @@ export type Target = string;
 export type Session = string;
 export type Timestamp = string;
 
+export const MAX_FOLLOWED = 16;
+
 export type Role = "viewer" | "operator" | "admin";
 
 export type Account = { 
@@ -183,7 +185,7 @@ frequency_capped_since_boot?: boolean,
  */
 temperature_limited_since_boot?: boolean, 
 /**
- * The bits as the firmware gave them, in hexadecimal.
+ * The bits as the firmware gave them to `vcgencmd`, in hexadecimal.
  */
 raw?: string, };
 
@@ -259,7 +261,7 @@ storage_wear_percent?: number,
  */
 updates_pending?: number, 
 /**
- * Whether the system asks to be restarted (`/run/reboot-required`).
+ * Whether the system asks to be restarted (`/run/reboot-required`), or runs another kernel than the newest installed.
  */
 reboot_required?: boolean, 
 /**
@@ -501,6 +503,14 @@ task: TaskId,
  */
 target: Target, 
 /**
+ * Its runs' arguments, defaults filled in.
+ */
+args: { [key in string]: ArgumentValue }, 
+/**
+ * How it goes about it.
+ */
+options: GroupOptions, 
+/**
  * Who asked.
  */
 requested_by: string, 
@@ -585,7 +595,11 @@ mqtt_port: number | null,
 /**
  * The external broker, without its password.
  */
-external_broker: string | null, };
+external_broker: string | null, 
+/**
+ * Where a client of the broker connects, ours or another, without credentials: `mqtt://host:1883`.
+ */
+mqtt_url: string | null, };
 
 export type Pulse = { 
 /**
@@ -733,7 +747,15 @@ pieces: Array<OutputPiece>,
 /**
  * Whether the run is final and this was the end.
  */
-done: boolean, } | { "type": "text", 
+done: boolean, } | { "type": "unfollowed", 
+/**
+ * Which run.
+ */
+run: RunId, 
+/**
+ * Why, in one sentence.
+ */
+reason: string, } | { "type": "text", 
 /**
  * The command's number.
  */
@@ -799,7 +821,11 @@ id: number, } | { "type": "watch",
 /**
  * Which machines.
  */
-pis: Array<PiId>, } | { "type": "follow", 
+pis: Array<PiId>, } | { "type": "visible", 
+/**
+ * Yes or no.
+ */
+visible: boolean, } | { "type": "follow", 
 /**
  * Which run.
  */
@@ -853,9 +879,13 @@ token: string, };
 
 export type LoginLink = { 
 /**
- * The code; it belongs into the fragment: `http://host:8000/#login=<code>`.
+ * The code; it belongs into the fragment: `<controller_url>/#login=<code>`.
  */
 code: string, 
+/**
+ * The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+ */
+controller_url: string, 
 /**
  * When it stops working.
  */
@@ -961,6 +991,20 @@ name: string,
  */
 token: string, };
 
+export type EnrolmentToken = { 
+/**
+ * Whose.
+ */
+name: string, 
+/**
+ * The token.
+ */
+token: string, 
+/**
+ * What that machine's agent is given as `--controller-url`. On another's broker, the word `PASSWORD` stands for what only that broker knows.
+ */
+controller_url: string, };
+
 export type JoinTokenView = { 
 /**
  * `<random>.<fingerprint of the controller's key>`.
@@ -975,7 +1019,11 @@ script_sha256: string,
 /**
  * The processors for which `/download/…` has an agent. None where machines connect to another's broker: a command cannot know its credentials.
  */
-architectures: Array<string>, };
+architectures: Array<string>, 
+/**
+ * The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+ */
+controller_url: string, };
 
 export type NewEnrolment = { 
 /**

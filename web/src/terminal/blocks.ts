@@ -36,8 +36,11 @@ const NAMED_WITHIN = 1_000;
 /** How often a group's block is drawn anew, in milliseconds. */
 const REDRAW_EVERY = 120;
 
-/** How many runs of a group are followed for their lines. */
-const FOLLOWED = 40;
+/** How many running machines of a group are listened to: their places are shared with every other view of this page. */
+const LISTENED = 8;
+
+/** How long a group that is over waits for the last lines of those that failed, in milliseconds. */
+const READ_WITHIN = 2_000;
 
 /** How many lines a group's block shows below its bar. */
 const LINES = 5;
@@ -120,7 +123,11 @@ export class RunBlock implements Block {
     this.#paper.write(`${paint.dim(`┌ ${name}${by}`)}\r\n`);
     this.#stop = [
       commands.onChange(() => this.#check()),
-      live.outputs.follow(this.target, { pieces: (pieces) => this.#print(pieces), done: () => this.#done() }),
+      live.outputs.follow(this.target, {
+        pieces: (pieces) => this.#print(pieces),
+        done: () => this.#done(),
+        problem: (reason) => this.#paper.write(`${this.#framed.end()}${this.#framed.mark("│")} ${paint.yellow(`… not followed any more: ${visible(reason)}; its output is at #/runs/${this.target} …`)}\r\n`),
+      }),
     ];
     this.#waiting = setTimeout(() => this.#explainWaiting(), 1_500);
   }
@@ -176,11 +183,16 @@ export class GroupBlock implements Block {
   readonly #runs: readonly RunId[];
   readonly #paper: Paper;
   readonly #lines = new Map<RunId, string>();
+  /** The runs that are listened to, and how that ends. */
+  readonly #heeded = new Map<RunId, () => void>();
+  /** The runs whose output was heard to its end. */
+  readonly #read = new Set<RunId>();
   readonly #began = performance.now();
   #resolve: () => void = () => undefined;
   #stop: Array<() => void> = [];
   #drawn = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #patience: ReturnType<typeof setTimeout> | undefined;
   #over = false;
 
   constructor(group: RunId, runs: readonly RunId[], paper: Paper) {
@@ -203,14 +215,27 @@ export class GroupBlock implements Block {
   #open(): void {
     const task = live.state.groups.get(this.target)?.task ?? live.state.runs.get(this.#runs[0] ?? "")?.task ?? "runs";
     this.#paper.write(`${paint.dim(`┌ ${task} · ${this.#runs.length} machines`)}\r\n`);
-    this.#stop = this.#runs.slice(0, FOLLOWED).map((run) =>
-      live.outputs.follow(run, {
-        pieces: (pieces) => this.#heard(run, pieces),
-        done: () => this.#soon(),
-      }),
-    );
-    this.#stop.push(commands.onChange(() => this.#soon()));
+    this.#stop = [commands.onChange(() => this.#soon())];
     this.#draw();
+  }
+
+  /** Listens to whatever is to be shown, and to nothing else. */
+  #heed(wanted: ReadonlySet<RunId>): void {
+    for (const [run, leave] of this.#heeded) {
+      if (!wanted.has(run)) {
+        this.#heeded.delete(run);
+        leave();
+      }
+    }
+    for (const run of wanted) {
+      if (!this.#heeded.has(run)) {
+        const done = (): void => {
+          this.#read.add(run);
+          this.#soon();
+        };
+        this.#heeded.set(run, live.outputs.follow(run, { pieces: (pieces) => this.#heard(run, pieces), done }));
+      }
+    }
   }
 
   #heard(run: RunId, pieces: OutputPiece[]): void {
@@ -238,23 +263,29 @@ export class GroupBlock implements Block {
     const runs = this.#runs.map((id) => live.state.runs.get(id)).filter((run): run is Run => run !== undefined);
     const failed = runs.filter((run) => isFinal(run.state) && run.state !== "succeeded");
     const succeeded = runs.length - failed.length - runs.filter((run) => !isFinal(run.state)).length;
-    const running = runs.filter((run) => run.state === "running").length;
+    const running = runs.filter((run) => run.state === "running");
     const done = succeeded + failed.length;
     const total = this.#runs.length;
-    const waiting = total - done - running;
+    const waiting = total - done - running.length;
     const counts = (words: boolean): string =>
       [
         `${done}/${total} `,
         paint.green(`${succeeded} ✔`),
         failed.length > 0 ? paint.red(`${failed.length} ✖`) : "",
-        running > 0 ? paint.dim(`${running} ${words ? "running" : "▶"}`) : "",
+        running.length > 0 ? paint.dim(`${running.length} ${words ? "running" : "▶"}`) : "",
         waiting > 0 ? paint.dim(`${waiting} ${words ? "waiting" : "·"}`) : "",
       ]
         .filter(Boolean)
         .join(" ");
-    this.#redraw([progress(done / Math.max(total, 1), counts, this.#paper.columns() - 3), ...this.#interesting(failed, done === total)]);
-    if (done === total && total > 0) {
+    const over = done === total && total > 0;
+    const wrong = failed.slice(-(over ? LINES * 2 : LINES - 2));
+    const unread = wrong.map((run) => run.id).filter((run) => !this.#read.has(run));
+    this.#heed(new Set([...unread, ...running.slice(0, LISTENED).map((run) => run.id)]));
+    this.#redraw([progress(done / Math.max(total, 1), counts, this.#paper.columns() - 3), ...this.#interesting(wrong, over)]);
+    if (over && unread.length === 0) {
       this.#finish(succeeded, failed.length);
+    } else if (over) {
+      this.#patience ??= setTimeout(() => this.#finish(succeeded, failed.length), READ_WITHIN);
     }
   }
 
@@ -266,7 +297,7 @@ export class GroupBlock implements Block {
       const text = this.#lines.get(run.id) ?? run.reason ?? run.state.replace("_", " ");
       return `${paintLabel(cut(label, width))}  ${cut(visible(text), Math.max(4, width - label.length - 2))}`;
     };
-    const wrong = failed.slice(-(over ? LINES * 2 : LINES - 2)).map((run) => line(run, paint.red));
+    const wrong = failed.map((run) => line(run, paint.red));
     if (over) {
       return wrong;
     }
@@ -290,6 +321,8 @@ export class GroupBlock implements Block {
   #close(): void {
     this.#over = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#patience);
+    this.#heed(new Set());
     for (const stop of this.#stop) stop();
     this.#stop = [];
     this.#resolve();

@@ -23,6 +23,15 @@ export class History {
     }
   }
 
+  /** Nobody who comes next in this browser reads what was typed. */
+  static forget(): void {
+    try {
+      localStorage.removeItem(KEY);
+    } catch {
+      // Then nothing was kept either.
+    }
+  }
+
   get atDraft(): boolean {
     return this.#at === this.#lines.length;
   }

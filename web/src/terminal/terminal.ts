@@ -34,7 +34,7 @@ type Mode =
 /** How much text of other people's runs waits for the prompt. */
 const MAX_ABOVE = 64 * 1024;
 
-/** How many keys wait for the prompt. */
+/** How many keys and pastes wait for the prompt. */
 const MAX_AHEAD = 4_096;
 
 /** One command from its line to the next prompt. */
@@ -54,8 +54,8 @@ export class WebTerminal {
   #queue: string[] = [];
   /** Lines of runs that were started elsewhere, while there is no prompt to put them above. */
   #above = "";
-  /** Keys that were pressed before the prompt was back. */
-  #ahead = "";
+  /** Keys that were pressed and lines that were pasted before the prompt was back, as they came: a key may be several characters. */
+  #ahead: Array<string | string[]> = [];
   readonly #guests = new Guests((text) => this.#writeAbove(text), { pending: () => this.#pending, columns: () => this.terminal.cols });
   /** The command that is under way. */
   #turn: Turn = { over: true };
@@ -167,21 +167,33 @@ export class WebTerminal {
       case "question":
         return this.#answering(this.#mode.answer, data);
       case "watching":
-        return data === "\u0003" ? void this.#look(this.#mode.block) : this.#keep(data);
       case "busy":
-        return data === "\u0003" ? this.#abandon(this.#mode.id) : this.#keep(data);
+        return data === "\u0003" ? this.#interrupt(this.#mode) : this.#keep(data);
     }
   }
 
-  /** What is typed before the prompt is back belongs to it. */
-  #keep(data: string): void {
-    this.#ahead = (this.#ahead + data).slice(0, MAX_AHEAD);
+  /** Ctrl-C means what runs, and takes back what was typed for later. */
+  #interrupt(mode: Extract<Mode, { kind: "watching" | "busy" }>): void {
+    this.#ahead = [];
+    if (mode.kind === "busy") this.#abandon(mode.id);
+    else void this.#look(mode.block);
+  }
+
+  /** What is typed or pasted before the prompt is back belongs to it. */
+  #keep(input: string | string[]): void {
+    if (this.#ahead.length < MAX_AHEAD) this.#ahead.push(input);
   }
 
   #typedAhead(): void {
-    const data = this.#ahead;
-    this.#ahead = "";
-    for (const key of data) this.#typed(key);
+    const waiting = this.#ahead;
+    this.#ahead = [];
+    for (let input = waiting.shift(); input !== undefined; input = waiting.shift()) {
+      if (typeof input === "string") this.#typed(input);
+      else this.#paste(input);
+      // A question is answered by who has read it.
+      if (this.#mode.kind === "question") break;
+    }
+    this.#ahead.push(...waiting);
   }
 
   #edited(act: Act | null): void {
@@ -209,8 +221,14 @@ export class WebTerminal {
     event.stopPropagation();
     const text = event.clipboardData?.getData("text") ?? "";
     const lines = text.split(/\r\n|\r|\n/).filter((line) => line.trim() !== "");
-    if (this.#mode.kind !== "prompt" || lines.length === 0) {
-      return;
+    if (lines.length > 0 && this.#mode.kind !== "question") {
+      this.#paste(lines);
+    }
+  }
+
+  #paste(lines: string[]): void {
+    if (this.#mode.kind !== "prompt") {
+      return this.#keep(lines);
     }
     if (lines.length === 1) {
       return this.#edited(this.#editor.insert(lines[0] ?? ""));
@@ -461,7 +479,7 @@ export class WebTerminal {
     this.#row = 0;
     this.#write(this.#above);
     this.#above = "";
-    if (this.#ahead !== "" && this.#queue.length === 0) queueMicrotask(() => this.#typedAhead());
+    if (this.#ahead.length > 0 && this.#queue.length === 0) queueMicrotask(() => this.#typedAhead());
     this.#redraw();
   }
 

@@ -77,6 +77,7 @@ cert = '/nonexistent/cert'
 [mqtt.limits]
 conections = 5
 packet_bytes = 'big'
+in_flight = 0
 [runs]
 expires = '10 minutes'
 per_machine = 0
@@ -104,20 +105,21 @@ name = 'controller'
         "pistat.toml:12: cert: /nonexistent/cert cannot be read",
         "pistat.toml:14: unknown key conections in [mqtt.limits]; did you mean connections?",
         "pistat.toml:15: packet_bytes: invalid type: string",
+        "pistat.toml:16: in_flight: 0 is too small: 1 is the least",
         "pistat.toml:12: mqtt.tls needs both cert and key; key is missing",
-        "pistat.toml:17: expires: \"10 minutes\" is no duration",
-        "pistat.toml:18: per_machine: 0 is out of range: it is 1 to 64",
-        "pistat.toml:20: discovery must be true or false, not \"yes\"",
-        "pistat.toml:23: publish: \"a/#/b\" is no topic filter",
+        "pistat.toml:18: expires: \"10 minutes\" is no duration",
+        "pistat.toml:19: per_machine: 0 is out of range: it is 1 to 64",
+        "pistat.toml:21: discovery must be true or false, not \"yes\"",
+        "pistat.toml:24: publish: \"a/#/b\" is no topic filter",
         "[[account]] Zigbee2MQTT is there twice",
-        "pistat.toml:27: name: controller is Pi Stat's own name",
+        "pistat.toml:28: name: controller is Pi Stat's own name",
         "[[account]] needs a name",
         "PISTAT_RUN__KEEP: unknown key run; did you mean runs?",
         "PISTAT_RUNS__KEEP: keep: 1s is out of range: it is 1d to",
     ] {
         assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}\n{}", problems.join("\n"));
     }
-    assert_eq!(problems.len(), 20, "{}", problems.join("\n"));
+    assert_eq!(problems.len(), 21, "{}", problems.join("\n"));
     assert!(!problems.join("\n").contains("secret"));
 }
 
@@ -143,6 +145,41 @@ fn requests_over_mqtt_are_for_an_external_broker() {
 fn authorities_are_for_a_broker_over_tls() {
     let problems = problems("[mqtt]\nca = '/dev/null'\nbroker = 'mqtt://broker'\n", &[]);
     assert!(problems[0].contains("pistat.toml:2") && problems[0].contains("mqtts://"), "{problems:?}");
+}
+
+/// A certificate and its key.
+fn pair() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    (cert.pem(), key.serialize_pem())
+}
+
+#[test]
+fn certificates_and_keys_that_cannot_be_used_are_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((cert, key), (_, other_key)) = (pair(), pair());
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
+    for (cert, key, expected) in [
+        (&cert, &key, None),
+        (&key, &key, Some("pistat.toml:2: cert: cert.pem has no certificate")),
+        (&String::new(), &key, Some("pistat.toml:2: cert: cert.pem has no certificate")),
+        (&cert, &cert, Some("pistat.toml:3: key: key.pem is no private key")),
+        (&cert, &other_key, Some("pistat.toml:2: cert: cert.pem cannot be used with the key key.pem")),
+        (&broken, &key, Some("pistat.toml:2: cert: cert.pem cannot be used with the key key.pem")),
+    ] {
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        fs::write(path("cert.pem"), cert).unwrap();
+        fs::write(path("key.pem"), key).unwrap();
+        for section in ["http.tls", "mqtt.tls"] {
+            let file = format!("[{section}]\ncert = '{}'\nkey = '{}'\n", path("cert.pem"), path("key.pem"));
+            let problems: Vec<_> = load(&file, &[], Flags::default()).err().unwrap_or_default();
+            let problems: Vec<_> = problems.iter().map(|problem| problem.to_string().replace(&path(""), "")).collect();
+            assert_eq!(problems.len(), usize::from(expected.is_some()), "{problems:?}");
+            assert!(problems.iter().all(|problem| problem.contains(expected.unwrap())), "{expected:?}: {problems:?}");
+        }
+    }
+    let file = |ca: &str| format!("[mqtt]\nbroker = 'mqtts://broker'\nca = '{}'\n", folder.path().join(ca).display());
+    assert!(problems(&file("key.pem"), &[])[0].contains("pistat.toml:3: ca: "));
 }
 
 #[test]
@@ -198,7 +235,8 @@ fn the_file_that_ships_names_every_key() {
     let unknown = serde_json::from_str::<pistat_broker::Limits>("{\"?\":1}").unwrap_err().to_string();
     let limits: Vec<_> = unknown.split('`').skip(3).step_by(2).collect();
     assert!(limits.len() > 25, "{unknown}");
-    let sections = "state tasks log_level [http] listen public_url downloads [http.tls] cert key [mqtt] broker ca prefix [mqtt.tls] \
+    let sections = "state tasks log_level [http] listen public_url downloads [http.limits] connections strangers \
+                    strangers_per_address patience [http.tls] cert key [mqtt] broker ca prefix [mqtt.tls] \
                     [mqtt.requests] role [mqtt.limits] [homeassistant] discovery [runs] expires lost_after keep \
                     keep_runs keep_events per_machine [[account]] name publish subscribe";
     for key in limits.into_iter().chain(sections.split_whitespace()) {
@@ -212,7 +250,7 @@ fn the_file_that_ships_names_every_key() {
 
 /// Every key that the readers know, as `section.key`: an unknown one is answered with those that are known.
 fn every_key() -> Vec<String> {
-    let sections = ["http", "http.tls", "mqtt", "mqtt.tls", "mqtt.requests", "homeassistant", "runs"];
+    let sections = ["http", "http.limits", "http.tls", "mqtt", "mqtt.tls", "mqtt.requests", "homeassistant", "runs"];
     let tables: Vec<_> = sections.iter().map(|section| format!("[{section}]\n'?' = 1\n")).collect();
     let problems = problems(&format!("'?' = 1\n{}[[account]]\n'?' = 1\n", tables.concat()), &[]);
     let known = |problem: &String| {
@@ -245,8 +283,9 @@ fn the_documentation_names_every_key() {
 #[test]
 fn the_commented_examples_of_the_file_that_ships_are_right() {
     let folder = tempfile::tempdir().unwrap();
-    for file in ["server.pem", "server-key.pem", "ca.pem"] {
-        fs::write(folder.path().join(file), "").unwrap();
+    let (cert, key) = pair();
+    for (file, text) in [("server.pem", &cert), ("server-key.pem", &key), ("ca.pem", &cert)] {
+        fs::write(folder.path().join(file), text).unwrap();
     }
     let uncommented: Vec<_> = SHIPPED
         .lines()

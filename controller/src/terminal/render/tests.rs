@@ -77,6 +77,8 @@ fn a_group_shows_how_far_it_is() {
         id: RunId::from_parts(1, [1; 10]),
         task: "apt-upgrade".parse().unwrap(),
         target: "@all".parse().unwrap(),
+        args: pistat_protocol::task::Arguments::new(),
+        options: pistat_protocol::api::GroupOptions::default(),
         requested_by: "admin".into(),
         created_at: now(),
         total: 24,

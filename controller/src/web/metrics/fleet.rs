@@ -13,7 +13,7 @@ use super::page::{Page, number};
 type Gauge<T> = (&'static str, &'static str, fn(&T) -> Option<f64>);
 
 /// What of a sample is a number.
-const OF_SAMPLES: [Gauge<Sample>; 29] = [
+const OF_SAMPLES: [Gauge<Sample>; 28] = [
     ("pistat_cpu_usage_ratio", "Busy time of all cores together.", |s| s.cpu_percent.map(ratio)),
     ("pistat_cpu_frequency_hertz", "The highest current clock of the cores.", |s| {
         s.cpu_mhz.map(|mhz| f64::from(mhz) * 1e6)
@@ -60,7 +60,6 @@ const OF_SAMPLES: [Gauge<Sample>; 29] = [
         power(s, |p| p.temperature_limited_since_boot)
     }),
     ("pistat_memory_usage_ratio", "Memory in use.", |s| s.memory_percent.map(ratio)),
-    ("pistat_samples", "Samples of this agent process so far.", |s| Some(number(s.seq + 1))),
 ];
 
 /// What of `info` is a number; it stays true while a machine is away.
@@ -126,6 +125,10 @@ pub(super) fn write(page: &mut Page, machines: &[Machine]) {
                 page.value(name, &[("pi", pi)], value);
             }
         }
+    }
+    page.family("pistat_samples_total", "counter", "Samples of this agent process so far.");
+    for (pi, sample) in &samples {
+        page.value("pistat_samples_total", &[("pi", pi)], number(sample.seq + 1));
     }
     parts(page, &samples);
 }
@@ -234,6 +237,8 @@ mod tests {
                 "pistat_machines{status=\"offline\"} 0"
             ]
         );
+        assert_eq!(of("pistat_samples_total{"), ["pistat_samples_total{pi=\"here\"} 1"]);
+        assert!(text.contains("# TYPE pistat_samples_total counter\n"), "it only grows: {text}");
         assert!(
             of("pistat_temperature_celsius").is_empty() && text.contains("# TYPE pistat_temperature_celsius gauge")
         );

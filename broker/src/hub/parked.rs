@@ -1,0 +1,139 @@
+//! Sessions that wait without their clients: how many each account has, how much waits for them, and who goes when it is
+//! too much.
+//!
+//! One account never costs another its session as long as both keep to what an account may have; when all of them
+//! together are too many, the one that has been away longest goes, and when too much waits, the account for which most
+//! waits loses its fullest.
+
+use super::Hub;
+use crate::outbox::Delivery;
+use crate::session::Parked;
+
+/// What an account has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    /// Connected clients.
+    pub(super) connected: usize,
+    /// Sessions whose clients are away.
+    pub(super) away: usize,
+    /// Bytes that wait for those.
+    pub(super) away_bytes: usize,
+}
+
+impl Hub {
+    pub(super) fn account_has_room(&self, owner: &str) -> bool {
+        self.account(owner).connected < self.front.limits.connections_per_account
+    }
+
+    pub(super) fn account_has_room_away(&self, owner: &str) -> bool {
+        self.account(owner).away < self.front.limits.sessions_per_account
+    }
+
+    fn account(&self, owner: &str) -> Account {
+        self.accounts.get(owner).copied().unwrap_or_default()
+    }
+
+    pub(super) fn release_account(&mut self, owner: &str) {
+        self.change_account(owner, |account| account.connected -= 1);
+    }
+
+    fn change_account(&mut self, owner: &str, change: impl FnOnce(&mut Account)) {
+        if let Some(account) = self.accounts.get_mut(owner) {
+            change(account);
+            if *account == Account::default() {
+                self.accounts.remove(owner);
+            }
+        }
+    }
+
+    /// A session waits without its client from now on.
+    pub(super) fn count_away(&mut self, slot: u32) {
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        if session.away_bytes.is_some() {
+            return;
+        }
+        let bytes = session.outbox.load().waiting_bytes + session.parked.as_ref().map_or(0, |parked| parked.bytes());
+        session.away_bytes = Some(bytes);
+        self.away_bytes += bytes;
+        let account = self.accounts.entry(session.key.0.clone()).or_default();
+        account.away += 1;
+        account.away_bytes += bytes;
+    }
+
+    /// A message more waits for it.
+    pub(super) fn count_queued(&mut self, slot: u32, bytes: usize) {
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let Some(waiting) = &mut session.away_bytes else { return };
+        *waiting += bytes;
+        self.away_bytes += bytes;
+        if let Some(account) = self.accounts.get_mut(&session.key.0) {
+            account.away_bytes += bytes;
+        }
+    }
+
+    /// Its client is back, or it ends.
+    pub(super) fn count_back(&mut self, slot: u32) {
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let Some(bytes) = session.away_bytes.take() else { return };
+        let owner = session.key.0.clone();
+        self.away_bytes -= bytes;
+        self.change_account(&owner, |account| {
+            account.away -= 1;
+            account.away_bytes -= bytes;
+        });
+    }
+
+    /// When too many sessions wait without their clients, the one that waits longest goes: of the account that has too many,
+    /// or of all.
+    pub(super) fn make_room_for_parked(&mut self, newest: u32) {
+        let Some(session) = self.sessions.get(newest as usize).and_then(Option::as_ref) else { return };
+        let owner = session.key.0.clone();
+        if self.account(&owner).away > self.front.limits.sessions_per_account {
+            self.end_oldest(newest, Some(&*owner));
+        }
+        let connected = usize::try_from(self.front.counters.clients_connected.get()).unwrap_or(0);
+        if self.keys.len().saturating_sub(connected) > self.front.limits.sessions {
+            self.end_oldest(newest, None);
+        }
+        self.bound_away_bytes();
+    }
+
+    fn end_oldest(&mut self, newest: u32, owner: Option<&str>) {
+        let away = (0..).zip(&self.sessions).filter_map(|(slot, s)| s.as_ref().map(|s| (slot, s)));
+        let may_go = away.filter(|(slot, session)| {
+            session.peer.is_none() && *slot != newest && owner.is_none_or(|owner| *session.key.0 == *owner)
+        });
+        if let Some((_, slot)) = may_go.map(|(slot, session)| (session.away_since, slot)).min() {
+            self.end_session(slot, "too many sessions wait without their clients");
+        }
+    }
+
+    /// When too much waits for all of them together, whoever has most of it loses most.
+    pub(super) fn bound_away_bytes(&mut self) {
+        while self.away_bytes > self.front.limits.offline_bytes_in_all {
+            let Some((owner, _)) = self.accounts.iter().max_by_key(|(_, account)| account.away_bytes) else { return };
+            let of_owner = (0..).zip(&self.sessions).filter_map(|(slot, session)| {
+                let session = session.as_ref().filter(|session| session.key.0 == *owner)?;
+                Some((session.away_bytes?, slot))
+            });
+            let Some((_, fullest)) = of_owner.max() else { return };
+            self.end_session(fullest, "too much waits for clients that are away");
+        }
+    }
+}
+
+impl Parked {
+    /// Messages that the client has not acknowledged.
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.in_flight.len() as u64
+    }
+
+    /// Those of them that it may not have.
+    pub(super) fn unacknowledged(&self) -> impl Iterator<Item = &Delivery> {
+        self.in_flight.iter().filter_map(crate::session::InFlight::unacknowledged)
+    }
+
+    fn bytes(&self) -> usize {
+        self.unacknowledged().map(Delivery::cost).sum()
+    }
+}

@@ -1,0 +1,337 @@
+//! The hub, driven by hand: each event comes when the test says so, and what is on the disk is told when the test says so.
+
+use pistat_protocol::{account::Role, api::NewRun, id::AccountName, order::hex, task::Arguments};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    access::{AccessChange, AgentRecord, Caller, Credential},
+    store::Retention,
+};
+
+const CATALOGUE: &str = "[task.uptime]\ncommand = [\"uptime\"]\n";
+
+struct Driven {
+    hub: Hub,
+    stored: mpsc::UnboundedReceiver<Stored>,
+    folder: tempfile::TempDir,
+    /// By how much its wall clock is wrong.
+    wrong_milliseconds: i64,
+}
+
+const DAY_MILLISECONDS: i64 = 86_400_000;
+
+impl Driven {
+    /// A hub that is connected, with one enrolled machine, `pi-1`.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut driven = Self::on(folder, |loaded| loaded.access.apply(&AccessChange::PutAgent(enrolled("pi-1"))));
+        driven.event(Event::Heard(vec![Heard::Connected]));
+        driven
+    }
+
+    fn on(folder: tempfile::TempDir, prepare: impl FnOnce(&mut Loaded)) -> Self {
+        let retention = Retention { days: 30, runs: 1000, events: 1000 };
+        let (store, mut loaded, stored) = Store::open(folder.path(), retention).unwrap();
+        prepare(&mut loaded);
+        let config = Arc::new(Config::default());
+        let hub = Hub::new(HubParts {
+            config: Arc::clone(&config),
+            catalogue: Catalogue::parse(CATALOGUE, "tasks.toml").unwrap(),
+            store,
+            broker: None,
+            controller_secret: SecretHash::of("secret"),
+            access: watch::Sender::new(Arc::new(loaded.access.clone())),
+            mqtt: None,
+            own_address: Arc::new(OwnAddress::new(&config, ([127, 0, 0, 1], 8000).into(), false)),
+            loaded,
+        });
+        Self { hub, stored, folder, wrong_milliseconds: 0 }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.hub.now = Now::get();
+        let wrong = self.hub.now.wall.unix_milliseconds() + self.wrong_milliseconds;
+        self.hub.now.wall = pistat_protocol::time::Timestamp::from_unix_milliseconds(wrong);
+        self.hub.handle(event);
+        self.hub.commit_turn();
+    }
+
+    fn ask<T>(&mut self, ask: impl FnOnce(Reply<T>) -> Ask) -> oneshot::Receiver<Result<T, Refused>> {
+        let (reply, answer) = oneshot::channel();
+        self.event(Event::Ask(ask(reply)));
+        answer
+    }
+
+    /// Everything gets on the disk, and what follows from that, too.
+    fn disk(&mut self) {
+        while !self.hub.after.is_empty() {
+            let stored = self.stored.blocking_recv().expect("the store lives");
+            self.event(Event::Stored(vec![stored]));
+        }
+    }
+
+    /// The disk is full: what waits is told so.
+    fn disk_is_full(&mut self) {
+        let tickets: Vec<_> = self.hub.after.keys().copied().collect();
+        let waits = |ticket| Stored { ticket, result: Err(NotStored::Waits("it is full".into())), left_out: vec![] };
+        self.event(Event::Stored(tickets.into_iter().map(waits).collect()));
+    }
+
+    fn hear(&mut self, topic: Topic, payload: impl Into<bytes::Bytes>) {
+        let message = Heard::Message { topic, payload: payload.into(), retain: false, account: None, response: None };
+        self.event(Event::Heard(vec![message]));
+    }
+
+    /// `pi-1` tells its session and that it knows no run.
+    fn greets(&mut self) {
+        let session = hex(&[7; 16]);
+        let info = format!(
+            r#"{{"agent_version":"1","boot_id":"b","session":"{session}","execution_policy":"controller","runner":false,"interval_seconds":5}}"#
+        );
+        self.hear(Topic::Info(pi()), info);
+        self.hear(Topic::Status(pi()), "online");
+    }
+
+    /// A run of `uptime` on `pi-1` that is stored, and sent where its machine has a session.
+    fn run(&mut self) -> RunId {
+        let mut answer = self.ask(|reply| Ask::Run(anna(), new_run(None), reply));
+        self.disk();
+        answer.try_recv().unwrap().unwrap().runs[0]
+    }
+
+    /// Whether something was published on this topic since the last look.
+    fn published(&mut self, topic: &Topic) -> bool {
+        let topic = self.hub.topics.format(topic);
+        let found = self.hub.outbox.iter().any(|message| message.topic == topic);
+        self.hub.outbox.clear();
+        found
+    }
+}
+
+fn pi() -> PiId {
+    "pi-1".parse().unwrap()
+}
+
+fn enrolled(name: &str) -> AgentRecord {
+    AgentRecord {
+        pi: name.parse().unwrap(),
+        secret_sha256: Some(SecretHash::of(name)),
+        serial: None,
+        enrolled_at: None,
+        open: false,
+        token_sha256: None,
+    }
+}
+
+fn anna() -> Caller {
+    let account: AccountName = "anna".parse().unwrap();
+    Caller { account, role: Role::Operator, credential: Credential::Session(SecretHash::of("cookie")) }
+}
+
+fn new_run(request_id: Option<&str>) -> NewRun {
+    NewRun {
+        task: "uptime".parse().unwrap(),
+        target: "pi-1".parse().unwrap(),
+        args: Arguments::new(),
+        request_id: request_id.map(Into::into),
+        expires: None,
+        group: None,
+        confirmed: false,
+    }
+}
+
+#[test]
+fn a_cancel_is_answered_when_it_is_on_the_disk_and_its_order_waits_for_nothing() {
+    let mut driven = Driven::new();
+    driven.greets();
+    let run = driven.run();
+    assert!(driven.published(&Topic::Execute(pi(), run)));
+    let mut answer = driven.ask(|reply| Ask::Cancel(anna(), run, reply));
+    assert!(driven.published(&Topic::Cancel(pi(), run)));
+    assert!(answer.try_recv().is_err(), "it is not on the disk");
+    driven.disk();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+}
+
+#[test]
+fn a_cancel_on_a_full_disk_works_and_is_told_as_what_it_is() {
+    let mut driven = Driven::new();
+    let queued = driven.run();
+    let mut answer = driven.ask(|reply| Ask::Cancel(anna(), queued, reply));
+    driven.disk_is_full();
+    let refused = answer.try_recv().unwrap().unwrap_err();
+    assert!(refused.status == 503 && refused.detail.contains("it is full"), "{refused}");
+    driven.greets();
+    assert!(!driven.published(&Topic::Execute(pi(), queued)), "it does not start");
+    driven.disk();
+    assert_eq!(driven.hub.runs.newest()[0].state, RunState::Cancelled);
+}
+
+#[test]
+fn a_run_that_is_cancelled_while_it_is_being_sent_is_not_started() {
+    let mut driven = Driven::new();
+    let run = driven.run();
+    driven.greets();
+    assert_eq!(driven.hub.runs.get(run).unwrap().run.state, RunState::Dispatched);
+    let _answer = driven.ask(|reply| Ask::Cancel(anna(), run, reply));
+    driven.disk();
+    let topics: Vec<_> = driven.hub.outbox.iter().map(|message| message.topic.clone()).collect();
+    assert!(topics.iter().any(|topic| topic.ends_with("/cancel")), "{topics:?}");
+    assert!(!topics.iter().any(|topic| topic.ends_with("/execute")), "{topics:?}");
+}
+
+#[test]
+fn a_repeated_request_is_answered_when_the_first_is_on_the_disk_and_with_it() {
+    for is_stored in [true, false] {
+        let mut driven = Driven::new();
+        driven.disk();
+        let ask = |driven: &mut Driven| driven.ask(|reply| Ask::Run(anna(), new_run(Some("once")), reply));
+        let (mut first, mut second) = (ask(&mut driven), ask(&mut driven));
+        assert!(second.try_recv().is_err(), "the first is not on the disk");
+        if !is_stored {
+            let refused = |ticket: &Ticket| Stored {
+                ticket: *ticket,
+                result: Err(NotStored::Refused("it is full".into())),
+                left_out: vec![],
+            };
+            let refused = driven.hub.after.keys().map(refused).collect();
+            driven.event(Event::Stored(refused));
+        }
+        driven.disk();
+        let (first, second) = (first.try_recv().unwrap(), second.try_recv().unwrap());
+        assert_eq!(first.is_ok(), is_stored);
+        assert_eq!(first.map(|accepted| accepted.runs), second.map(|accepted| accepted.runs));
+    }
+}
+
+#[test]
+fn a_machine_is_forgotten_when_its_last_trace_is_off_the_disk() {
+    let mut driven = Driven::new();
+    let run = driven.run();
+    let mut answer = driven.ask(|reply| Ask::Forget(anna(), pi(), reply));
+    while driven.hub.runs.get(run).is_some_and(|record| !record.run.state.is_final()) {
+        let stored = driven.stored.blocking_recv().unwrap();
+        driven.event(Event::Stored(vec![stored]));
+    }
+    assert!(answer.try_recv().is_err(), "the end of its run is not on the disk");
+    driven.disk();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+    assert!(!driven.hub.fleet.contains(&pi()));
+    let mut answer = driven.ask(|reply| Ask::Forget(anna(), PiId::controller(), reply));
+    assert_eq!(answer.try_recv().unwrap().unwrap_err().status, 409);
+}
+
+#[test]
+fn the_new_token_of_admin_is_told_when_its_file_has_it() {
+    let mut driven = Driven::new();
+    driven.disk();
+    let rotate = |driven: &mut Driven| {
+        let mut answer = driven.ask(|reply| Ask::RotateAccount(anna(), AccountName::admin(), None, reply));
+        while !driven.hub.after.values().any(|after| matches!(after, After::AdminToken(..))) {
+            assert!(answer.try_recv().is_err(), "only its account is on the disk");
+            let stored = driven.stored.blocking_recv().unwrap();
+            driven.event(Event::Stored(vec![stored]));
+        }
+        answer
+    };
+    let mut answer = rotate(&mut driven);
+    driven.disk();
+    let token = answer.try_recv().unwrap().unwrap();
+    assert_eq!(std::fs::read_to_string(driven.folder.path().join("admin.token")).unwrap().trim(), token);
+    let mut answer = rotate(&mut driven);
+    driven.disk_is_full();
+    let refused = answer.try_recv().unwrap().unwrap_err();
+    assert!(refused.status == 503 && refused.detail.contains("admin.token"), "{refused}");
+}
+
+#[test]
+fn a_machine_of_which_nothing_is_left_but_an_open_run_is_known_and_its_run_ends() {
+    let mut driven = Driven::new();
+    let run = driven.run();
+    let Driven { hub, folder, .. } = driven;
+    drop(hub);
+    // Its enrolment was never on this disk.
+    let mut driven = Driven::on(folder, |_| {});
+    driven.hub.now.monotonic += Duration::from_secs(3600);
+    driven.hub.tick();
+    driven.hub.commit_turn();
+    driven.disk();
+    assert_eq!(driven.hub.runs.newest()[0].id, run);
+    assert_eq!(driven.hub.runs.newest()[0].state, RunState::Expired);
+}
+
+const SCHEDULED: &str = "[task.nightly]\ncommand = ['true']\non = ['pi-1']\nschedule = '* * * * *'\ntimezone = 'UTC'\n";
+
+/// A hub whose catalogue has a task that is due each minute, at this time.
+fn scheduled(time: &str) -> Driven {
+    let mut driven = Driven::new();
+    driven.disk();
+    driven.hub.now.wall = at(time);
+    driven.hub.catalogue = Catalogue::parse(SCHEDULED, "tasks.toml").unwrap();
+    driven.hub.schedules = schedule::Schedules::new(&driven.hub.catalogue, at(time));
+    driven
+}
+
+fn at(time: &str) -> pistat_protocol::time::Timestamp {
+    format!("2026-11-22T{time}Z").parse().unwrap()
+}
+
+#[test]
+fn a_schedule_starts_its_task_unless_it_is_late_or_the_last_run_has_not_ended() {
+    let mut driven = scheduled("12:00:30");
+    for (time, runs, told) in [
+        ("12:00:59", 0, None),
+        ("12:01:00", 1, Some("requested nightly")),
+        ("12:02:00", 1, Some("its last run has not ended")),
+        ("12:10:00", 1, Some("its clock was moved")),
+    ] {
+        driven.hub.now.wall = at(time);
+        driven.hub.run_schedules();
+        driven.hub.commit_turn();
+        driven.disk();
+        assert_eq!(driven.hub.runs.newest().len(), runs, "{time}");
+        let newest = driven.hub.events.front().filter(|event| event.account.as_deref() == Some("schedule"));
+        assert_eq!(newest.is_some(), told.is_some(), "{time}");
+        assert!(newest.is_none_or(|event| told.is_some_and(|told| event.text.contains(told))), "{time}: {newest:?}");
+    }
+}
+
+#[test]
+fn what_is_due_when_the_catalogue_is_read_again_is_not_lost() {
+    let mut driven = scheduled("12:00:30");
+    driven.hub.now.wall = at("12:01:00.500");
+    let again = Catalogue::parse(SCHEDULED, "tasks.toml").unwrap();
+    driven.hub.handle(Event::Catalogue(Ok(again)));
+    driven.hub.commit_turn();
+    driven.disk();
+    assert_eq!(driven.hub.runs.newest().len(), 1);
+}
+
+/// What was asked for first, after a restart again, and by what ids, when the clock is wrong by so much at first and right afterwards.
+fn asked_twice(wrong_milliseconds: i64, request_ids: [&str; 2]) -> [RunId; 2] {
+    let mut driven = Driven::new();
+    driven.wrong_milliseconds = wrong_milliseconds;
+    let ask = |driven: &mut Driven, id: &str| {
+        let mut answer = driven.ask(|reply| Ask::Run(anna(), new_run(Some(id)), reply));
+        driven.disk();
+        answer.try_recv().unwrap().unwrap().runs[0]
+    };
+    let first = ask(&mut driven, request_ids[0]);
+    let Driven { hub, folder, .. } = driven;
+    hub.store.close();
+    let mut driven = Driven::on(folder, |loaded| loaded.access.apply(&AccessChange::PutAgent(enrolled("pi-1"))));
+    [first, ask(&mut driven, request_ids[1])]
+}
+
+#[test]
+fn ids_never_go_back_not_even_over_a_restart_with_a_clock_that_was_turned_back() {
+    let [ahead, right] = asked_twice(DAY_MILLISECONDS, ["a", "b"]);
+    assert!(right > ahead, "{right} was accepted after {ahead}");
+}
+
+#[test]
+fn a_request_is_remembered_over_a_restart_with_a_clock_that_was_turned_forward() {
+    let [before, after] = asked_twice(-2 * DAY_MILLISECONDS, ["k", "k"]);
+    assert_eq!(after, before);
+}
