@@ -119,8 +119,35 @@ impl Events {
 
     /// Tells the owner, or counts that it could not be told.
     pub(crate) fn tell(&self, event: BrokerEvent) {
-        if self.sender.try_send(event).is_err() {
+        // What a client can make happen as fast as it sends leaves half of the room to who comes, goes and knocks.
+        let is_endless = matches!(event, BrokerEvent::PublishRefused { .. } | BrokerEvent::SubscribeRefused { .. });
+        let has_room = !is_endless || self.sender.capacity() > EVENT_CAPACITY / 2;
+        if !has_room || self.sender.try_send(event).is_err() {
             self.counters.events_dropped.add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_messages_without_end_leave_room_for_other_events() {
+        let counters = std::sync::Arc::new(crate::statistics::Counters::default());
+        let (events, mut receiver) = Events::new(counters.clone());
+        let none = String::new;
+        for _ in 0..EVENT_CAPACITY {
+            events.tell(BrokerEvent::PublishRefused {
+                account: none(),
+                client_id: none(),
+                topic: none(),
+                reason: none(),
+            });
+        }
+        assert_eq!(counters.read().events_dropped, EVENT_CAPACITY as u64 / 2);
+        events.tell(BrokerEvent::SessionEnded { account: none(), client_id: none(), reason: none() });
+        let told = std::iter::from_fn(|| receiver.try_recv().ok()).last();
+        assert!(matches!(told, Some(BrokerEvent::SessionEnded { .. })), "{told:?}");
     }
 }

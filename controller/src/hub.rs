@@ -70,7 +70,7 @@ pub(crate) enum Event {
     /// Somebody asks.
     Ask(Ask),
     /// Something happened at the embedded broker's door.
-    Broker(BrokerEvent),
+    Broker(Vec<BrokerEvent>),
     /// The catalogue's file changed.
     Catalogue(Result<Catalogue, Vec<Problem>>),
     /// A frame of the feed is due.
@@ -327,7 +327,7 @@ impl Hub {
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut batch, mut stored) = (Vec::with_capacity(TURN), Vec::new());
+        let (mut batch, mut stored, mut told) = (Vec::with_capacity(TURN), Vec::new(), Vec::new());
         let mut notify = Notify::from_environment();
         loop {
             let frame = self.feed.deadline().map(tokio::time::Instant::from_std);
@@ -344,7 +344,7 @@ impl Hub {
                 () = tokio::time::sleep_until(frame.unwrap_or_else(tokio::time::Instant::now)), if frame.is_some() => Event::Frame,
                 Some(ask) = inputs.asks.recv() => Event::Ask(ask),
                 _ = inputs.heard.recv_many(&mut batch, TURN) => Event::Heard(std::mem::take(&mut batch)),
-                Some(event) = receive(&mut inputs.broker) => Event::Broker(event),
+                1.. = receive(&mut inputs.broker, &mut told) => Event::Broker(std::mem::take(&mut told)),
                 Some(catalogue) = inputs.catalogue.recv() => Event::Catalogue(catalogue),
             };
             self.now = Now::get();
@@ -362,7 +362,7 @@ impl Hub {
             Event::Heard(batch) => batch.into_iter().for_each(|heard| self.heard(heard)),
             Event::Stored(batch) => self.all_stored(batch),
             Event::Ask(ask) => self.answer(ask),
-            Event::Broker(event) => self.broker_event(event),
+            Event::Broker(batch) => batch.into_iter().for_each(|event| self.broker_event(event)),
             Event::Catalogue(result) => self.catalogue_changed(result),
             Event::Frame => self.feed.flush(self.now.wall),
             Event::Tick => self.tick(),
@@ -378,8 +378,9 @@ impl Hub {
 
     fn say_goodbye(&mut self) {
         self.now = Now::get();
-        let repeats = self.repeats.rest(self.now.monotonic);
-        repeats.into_iter().for_each(|line| self.line(line));
+        for line in self.repeats.rest(self.now.monotonic) {
+            self.line(line);
+        }
         self.event(EventKind::System, Severity::Info, None, None, None, "controller stopped".into());
         self.commit_turn();
     }
@@ -591,8 +592,9 @@ impl Hub {
     }
 
     fn tick(&mut self) {
-        let repeats = self.repeats.due(self.now.monotonic);
-        repeats.into_iter().for_each(|line| self.line(line));
+        for line in self.repeats.due(self.now.monotonic) {
+            self.line(line);
+        }
         for (pi, _) in self.fleet.tick(self.now) {
             self.push_machine(&pi);
         }
@@ -637,10 +639,10 @@ fn refuse_token(reply: Option<Reply<String>>, sentence: &str) {
     }
 }
 
-async fn receive(events: &mut Option<mpsc::Receiver<BrokerEvent>>) -> Option<BrokerEvent> {
+async fn receive(events: &mut Option<mpsc::Receiver<BrokerEvent>>, batch: &mut Vec<BrokerEvent>) -> usize {
     match events {
-        Some(events) => events.recv().await,
-        None => None,
+        Some(events) => events.recv_many(batch, TURN).await,
+        None => 0,
     }
 }
 

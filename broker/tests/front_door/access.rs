@@ -295,8 +295,7 @@ async fn a_token_that_has_ended_ends_its_connections_but_the_one_that_waits_for_
         ..Connect::v5(client_id).user(user)
     };
     let request = |secret: &str| {
-        let hash: String = hash(secret).iter().map(|byte| format!("{byte:02x}")).collect();
-        let text = format!(r#"{{"secret_sha256":"{hash}","nonce":"n"}}"#);
+        let text = format!(r#"{{"secret_sha256":"{}","nonce":"n"}}"#, pistat_protocol::order::secret_sha256(secret));
         Message::new("$pistat/enroll/pi-9/request", &text, 1)
     };
     let mut joining = setup.client(join("own", "pi-9", "only-nine")).await;
