@@ -590,7 +590,9 @@ impl Hub {
         }
         let steps = self.runs.accepted(&runs);
         let accepted = Accepted { group, runs };
-        answers.into_iter().for_each(|answer| self.tell_accepted(answer, &accepted));
+        for answer in answers {
+            self.tell_accepted(answer, &accepted);
+        }
         self.perform(steps);
     }
 
