@@ -3,6 +3,7 @@
 //! `cargo bench -p pistat-tests --bench fleet -- WHAT`, where WHAT is
 //! `feed` (a sample's way to the browser's WebSocket frame, and the controller's processor time, machines × browsers),
 //! `original` (the same of `original/main.py`; `PISTAT_ORIGINAL_PYTHON` names a Python with its requirements),
+//! `beside` (the two in turns, cell by cell, so that both meet the same disturbances, and their ratios),
 //! `start` (from the program's start until it serves) and `memory`, each with 0, 1,000 and 10,000 machines, `writes` (bytes to the disk in an hour),
 //! or `curve` (cost per sample and per browser from 10 to 10,000 machines, drawn into `docs/images/cost-per-sample.svg`).
 //!
@@ -30,11 +31,12 @@ async fn main() {
     match words.first().map(String::as_str) {
         Some("feed") => feed().await,
         Some("original") => original::measure().await,
+        Some("beside") => beside().await,
         Some("start") => start().await,
         Some("memory") => memory().await,
         Some("writes") => writes().await,
         Some("curve") => curve::measure().await,
-        _ => eprintln!("say what: feed, original, start, memory, writes or curve"),
+        _ => eprintln!("say what: feed, original, beside, start, memory, writes or curve"),
     }
 }
 
@@ -61,15 +63,33 @@ async fn feed() {
     for machines in load::list("PISTAT_BENCH_MACHINES", &[50, 200, 1000]) {
         let (mut stack, fleet) = fleet(machines, Duration::from_secs(1), epoch).await;
         for browsers in load::list("PISTAT_BENCH_BROWSERS", &[1, 10, 50]) {
-            let mut feeds = Vec::new();
-            for _ in 0..browsers {
-                feeds.push(stack.feed().await);
-            }
-            let id = stack.process().id();
-            let row = load::watch(machines, feeds, id, epoch, read_marks).await;
-            println!("{row}");
+            println!("{}", row(&mut stack, machines, browsers, epoch).await);
         }
         drop(fleet);
+    }
+}
+
+/// One cell of the table.
+async fn row(stack: &mut Stack, machines: usize, browsers: usize, epoch: Instant) -> Row {
+    let mut feeds = Vec::new();
+    for _ in 0..browsers {
+        feeds.push(stack.feed().await);
+    }
+    load::watch(machines, feeds, stack.process().id(), epoch, read_marks).await
+}
+
+/// Ours and the original's, cell by cell, neither while the other is there.
+async fn beside() {
+    let epoch = Instant::now();
+    println!("            {}", Row::HEAD);
+    for machines in load::list("PISTAT_BENCH_MACHINES", &[50, 200, 1000]) {
+        for browsers in load::list("PISTAT_BENCH_BROWSERS", &[1, 10, 50]) {
+            let (mut stack, fleet) = fleet(machines, Duration::from_secs(1), epoch).await;
+            let ours = row(&mut stack, machines, browsers, epoch).await;
+            drop((stack, fleet));
+            let theirs = original::row(machines, browsers, epoch).await;
+            println!("ours        {ours}\noriginal's  {theirs}\nratio       {}", ours.ratio(&theirs));
+        }
     }
 }
 
@@ -137,6 +157,8 @@ async fn writes() {
     tokio::time::sleep(JOINED).await;
     let id = stack.process().id();
     let (before, started) = (load::written_bytes(id), Instant::now());
+    // Where nothing is counted (a state folder in memory, such as a tmpfs on /tmp), nothing can be said.
+    assert!(before > 0, "nothing was written when ten machines joined: set TMPDIR to a folder on a disk");
     tokio::time::sleep(Duration::from_secs(seconds(240))).await;
     let bytes = load::written_bytes(id) - before;
     let hours = started.elapsed().as_secs_f64() / 3600.0;

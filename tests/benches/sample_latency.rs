@@ -1,6 +1,6 @@
 //! How long a sample takes from the agent's publish to the browser's WebSocket frame, on loopback.
 //!
-//! `cargo bench -p pistat-tests --bench sample_latency` prints one table; the goal is a p99 under 20 ms.
+//! `cargo bench -p pistat-tests --bench sample_latency` prints one table; the goal is a p99 under 20 ms. `PISTAT_BENCH_SAMPLES` asks for fewer samples.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,9 @@ use pistat_protocol::dashboard::Change;
 use pistat_tests::{FakeAgent, Feed, Stack, fake_agent::Identity, statistics::percentile};
 
 /// Samples of each measurement.
-const SAMPLES: u64 = 1_000;
+fn samples() -> u64 {
+    std::env::var("PISTAT_BENCH_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000)
+}
 
 /// The goal of the 99th percentile.
 const GOAL: Duration = Duration::from_millis(20);
@@ -41,7 +43,7 @@ async fn measure(agents: &mut [FakeAgent], feed: &mut Feed, pace: Duration) -> V
     let mut took = Vec::new();
     let mut ticks = tokio::time::interval(pace);
     let count = agents.len();
-    for number in 0..SAMPLES.min(200 * count as u64 + 200) {
+    for number in 0..samples().min(200 * count as u64 + 200) {
         ticks.tick().await;
         let agent = &mut agents[usize::try_from(number).unwrap_or(0) % count];
         // The value tells this sample from all others.

@@ -110,17 +110,24 @@ fn side_by_side(binary: &str, folder: &Path, port: u16, seconds: u64) -> Result<
     let started = Instant::now();
     std::thread::sleep(Duration::from_secs(seconds));
     println!("connected and idle, a sample every 5 s, over {seconds} s");
-    println!("{:<32} {:>8} {:>8} {:>14} {:>10} {:>8}", "", "RSS MB", "PSS MB", "CPU ms/minute", "written B", "threads");
+    println!(
+        "{:<34} {:>8} {:>8} {:>14} {:>10} {:>8} {:>24}",
+        "", "RSS MB", "PSS MB", "CPU ms/minute", "written B", "threads", "times the agent: RSS, CPU"
+    );
     let minutes = started.elapsed().as_secs_f64() / 60.0;
+    let mut agents = None;
     for ((name, process), before) in running.iter().zip(before) {
         let after = Usage::of(process.0.id())?;
+        let (rss, cpu) = (kib_as_mb(after.rss), (after.cpu_milliseconds - before.cpu_milliseconds) / minutes);
+        // The agent is the first.
+        let (own_rss, own_cpu) = *agents.get_or_insert((rss, cpu));
         println!(
-            "{name:<32} {:>8.2} {:>8.2} {:>14.1} {:>10} {:>8}",
-            kib_as_mb(after.rss),
+            "{name:<34} {rss:>8.2} {:>8.2} {cpu:>14.1} {:>10} {:>8} {:>17.2}, {:>6.2}",
             kib_as_mb(after.pss),
-            (after.cpu_milliseconds - before.cpu_milliseconds) / minutes,
             after.written - before.written,
-            after.threads
+            after.threads,
+            rss / own_rss,
+            cpu / own_cpu
         );
     }
     println!(

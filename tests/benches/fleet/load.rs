@@ -117,6 +117,23 @@ impl fmt::Display for Row {
     }
 }
 
+impl Row {
+    /// This row in parts of another.
+    pub fn ratio(&self, other: &Self) -> String {
+        let ms = |row: &Self, percent| percentile(&mut row.took.clone(), percent).as_secs_f64();
+        let part = |of: &dyn Fn(&Self) -> f64| of(self) / of(other);
+        format!(
+            "samples seen {:.2}, p50 {:.2}, p99 {:.2}, most {:.2}, processor {:.2}, resident {:.2}",
+            part(&|row| row.per_second),
+            part(&|row| ms(row, 50)),
+            part(&|row| ms(row, 99)),
+            part(&|row| ms(row, 100)),
+            part(&|row| row.cost.core_percent),
+            part(&|row| row.cost.resident_mb)
+        )
+    }
+}
+
 /// Lets browsers look for a while, and times every sample that they see, from when it was said.
 pub async fn watch<F: Send + 'static>(
     machines: usize,
@@ -173,6 +190,7 @@ pub async fn watch<F: Send + 'static>(
             tokio::join!(measuring, all)
         })
         .await;
+    assert!(!took.is_empty(), "no browser saw a sample");
     let per_second = took.len() as f64 / (end - begin).as_secs_f64();
     Row { machines, browsers, per_second, took, cost }
 }

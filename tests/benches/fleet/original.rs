@@ -46,36 +46,34 @@ impl Socket {
 }
 
 pub async fn measure() {
-    let python = std::env::var("PISTAT_ORIGINAL_PYTHON").unwrap_or_else(|_| "python3".into());
     let epoch = Instant::now();
     println!("{}", Row::HEAD);
     for machines in load::list("PISTAT_BENCH_MACHINES", &[50, 200, 1000]) {
         for browsers in load::list("PISTAT_BENCH_BROWSERS", &[1, 10, 50]) {
-            let port = TcpListener::bind("127.0.0.1:0")
-                .and_then(|socket| socket.local_addr())
-                .expect("there is a port")
-                .port();
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/original/main.py");
-            let process =
-                Process::start("the original", Command::new(&python).arg(script).args(["--port", &port.to_string()]));
-            eventually("the original serves", PATIENCE, async || {
-                Socket::connect(port).await.map(|_| ()).ok_or("not yet")
-            })
-            .await;
-            let mut agents = JoinSet::new();
-            for number in 0..machines {
-                agents.spawn(agent(port, number, machines, epoch));
-            }
-            let mut feeds = Vec::new();
-            for _ in 0..browsers {
-                let mut socket = Socket::connect(port).await.expect("a browser connects");
-                socket.say("register_browser", "{}").await;
-                feeds.push(socket);
-            }
-            let row = load::watch(machines, feeds, process.id(), epoch, read_marks).await;
-            println!("{row}");
+            println!("{}", row(machines, browsers, epoch).await);
         }
     }
+}
+
+/// One cell of the table, with a server of its own.
+pub async fn row(machines: usize, browsers: usize, epoch: Instant) -> Row {
+    let python = std::env::var("PISTAT_ORIGINAL_PYTHON").unwrap_or_else(|_| "python3".into());
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("there is a port").port();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/original/main.py");
+    let process = Process::start("the original", Command::new(&python).arg(script).args(["--port", &port.to_string()]));
+    eventually("the original serves", PATIENCE, async || Socket::connect(port).await.map(|_| ()).ok_or("not yet"))
+        .await;
+    let mut agents = JoinSet::new();
+    for number in 0..machines {
+        agents.spawn(agent(port, number, machines, epoch));
+    }
+    let mut feeds = Vec::new();
+    for _ in 0..browsers {
+        let mut socket = Socket::connect(port).await.expect("a browser connects");
+        socket.say("register_browser", "{}").await;
+        feeds.push(socket);
+    }
+    load::watch(machines, feeds, process.id(), epoch, read_marks).await
 }
 
 async fn read_marks(socket: &mut Socket, marks: &mut Vec<u64>) -> bool {

@@ -1,5 +1,7 @@
 //! What is fed, and what must hold whatever it is fed.
 
+#![expect(clippy::missing_panics_doc, reason = "that they panic when a promise is broken is what they are for")]
+
 mod files;
 mod terminals;
 mod web;

@@ -64,7 +64,8 @@ static FLEET: LazyLock<(Vec<Machine>, Vec<TaskView>, Vec<Run>)> = LazyLock::new(
 pub fn completions(data: &[u8]) -> bool {
     let line = String::from_utf8_lossy(data);
     let units = u32::try_from(line.encode_utf16().count()).unwrap_or(u32::MAX);
-    [units, u32::MAX, units / 2, 1, 0].into_iter().fold(false, |offered, cursor| complete(&line, cursor) || offered)
+    let cursors = [units, u32::MAX, units / 2, 1, 0].into_iter();
+    cursors.filter(|cursor| complete(&line, *cursor)).count() > 0
 }
 
 /// Whether something is offered.
