@@ -54,7 +54,7 @@ test("hostile labels, responsibilities and events are shown as text in every vie
   }
   for (const hash of ["#/pi/pi-1", "#/runs", `#/runs/${runs[0]}`, `#/pi/${encodeURIComponent(HOSTILE)}`]) {
     await page.goto(`${mock.url}/${hash}`);
-    await expect(page.getByText("onerror").first()).toBeVisible();
+    await expect(page.getByText("onerror").filter({ visible: true }).first()).toBeVisible();
   }
   await page.keyboard.press("Control+k");
   await expect(page.getByRole("option").filter({ hasText: "onerror" }).first()).toBeAttached();
