@@ -324,7 +324,7 @@ pub enum ServerMessage {
         /// Who is signed in.
         me: Me,
         /// The controller.
-        controller: ControllerView,
+        controller: Box<ControllerView>,
         /// All machines, by id.
         machines: Vec<Machine>,
         /// The newest runs, newest first.

@@ -200,13 +200,13 @@ impl Hub {
         let snapshot = ServerMessage::Snapshot {
             now: self.now.wall,
             me: Me { account: caller.account.clone(), role: caller.role },
-            controller: ControllerView {
+            controller: Box::new(ControllerView {
                 version: env!("CARGO_PKG_VERSION").into(),
                 prefix: self.topics.prefix().into(),
                 mqtt_port: self.mqtt.map(|address| address.port()),
                 external_broker: external,
                 mqtt_url: self.own_address.of_broker(self.mqtt),
-            },
+            }),
             machines: self.fleet.machines(self.now),
             runs: self.runs.newest(),
             groups: self.runs.all_groups(),
