@@ -1,6 +1,5 @@
 //! Behind a reverse proxy: the blocks of `docs/operations.md` as they stand, but for addresses and certificates.
-//!
-//! `./test` installs nginx, and not Caddy, which older Debians have no package of: its test is run by hand, where it is installed.
+//! `./test` installs both.
 
 use std::{net::TcpListener, path::Path, process::Command};
 
@@ -113,7 +112,6 @@ async fn nginx_as_documented_passes_pages_the_feed_and_mqtt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Caddy: cargo nextest run --config-file tests/nextest.toml -p pistat-tests --run-ignored only caddy"]
 async fn caddy_as_documented_passes_pages_the_feed_and_mqtt() {
     let house = House::build().await;
     let site =
