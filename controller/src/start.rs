@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use pistat_agent::notify::Notify;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, TlsListener};
 use pistat_protocol::order::JoinToken;
@@ -195,37 +195,15 @@ impl Controller {
             catalogue: catalogues,
             outgoing: outgoing_sender.clone(),
         };
-        spawn(&mut parts, "the hub", {
-            let stop = stop.hub.clone();
-            async move {
-                hub.run(inputs, stop).await;
-                Ok(())
-            }
-        });
+        spawn(&mut parts, "the hub", hub.run(inputs, stop.hub.clone()).map(Ok));
         let address = broker_address(&config, mqtt, &controller_secret)?.hearing(birth_topics(&config.homeassistant));
         let topics = config.mqtt.topics.clone();
-        spawn(&mut parts, "the connection to the broker", {
-            let stop = stop.bridge.clone();
-            async move {
-                bridge::run(address, heard_sender, agent_sender, outgoing, ready, stop).await;
-                Ok(())
-            }
-        });
-        spawn(&mut parts, "the agent of this machine", {
-            let stop = stop.agent.clone();
-            async move {
-                own_machine::run(own_runs, key, topics, agent_incoming, outgoing_sender, stop)
-                    .await
-                    .map_err(|error| error.to_string())
-            }
-        });
-        spawn(&mut parts, "the reader of the catalogue", {
-            let (file, stop) = (config.tasks.clone(), stop.web.clone());
-            async move {
-                watch_catalogue(file, seen, reloads, catalogue_sender, stop).await;
-                Ok(())
-            }
-        });
+        let connection = bridge::run(address, heard_sender, agent_sender, outgoing, ready, stop.bridge.clone());
+        spawn(&mut parts, "the connection to the broker", connection.map(Ok));
+        let agent = own_machine::run(own_runs, key, topics, agent_incoming, outgoing_sender, stop.agent.clone());
+        spawn(&mut parts, "the agent of this machine", agent.map_err(|error| error.to_string()));
+        let reader = watch_catalogue(config.tasks.clone(), seen, reloads, catalogue_sender, stop.web.clone());
+        spawn(&mut parts, "the reader of the catalogue", reader.map(Ok));
         let web = Web {
             asks: asks_sender,
             access,
