@@ -81,6 +81,7 @@ test("a machine that failed before it was listened to still shows its line", asy
   await enter();
   const shell = terminal(page);
   await shell.run("task run apt-upgrade @all");
+  await shell.shows("on 25 machines?");
   await page.keyboard.press("y");
   await shell.shows(/Attic Cam\s+E: dpkg was interrupted/);
   expect(mock.controller.unfollowed).toBe(0);
