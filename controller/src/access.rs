@@ -3,7 +3,7 @@
 //! Secrets are 256 random bits; what is kept of one is its SHA-256, compared in constant time. A change is decided on what is in force, stored, and
 //! only then applied, by the same [`Access::apply`] in the store and in the hub, so that both always agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pistat_protocol::{
     account::{Account, Role},
@@ -142,6 +142,9 @@ pub struct Access {
     agents: BTreeMap<String, AgentRecord>,
     #[serde(default)]
     sessions: BTreeMap<SecretHash, SessionRecord>,
+    /// Machines that were forgotten and have not been heard of since: what a broker still retains of them is old.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    forgotten: BTreeSet<String>,
 }
 
 /// A change of [`Access`].
@@ -155,6 +158,8 @@ pub enum AccessChange {
     PutAgent(AgentRecord),
     /// A machine is forgotten.
     RemoveAgent(PiId),
+    /// A machine that was forgotten is there again, on a broker that lets it in without us.
+    ReturnAgent(PiId),
     /// A browser signed in, while its account had a token of this hash: with another in force since, nobody has signed in.
     PutSession {
         /// The hash of the session's cookie.
@@ -241,10 +246,15 @@ impl Access {
                 self.accounts.remove(&name.key());
             }
             AccessChange::PutAgent(agent) => {
+                self.forgotten.remove(&agent.pi.key());
                 self.agents.insert(agent.pi.key(), agent.clone());
             }
             AccessChange::RemoveAgent(pi) => {
                 self.agents.remove(&pi.key());
+                self.forgotten.insert(pi.key());
+            }
+            AccessChange::ReturnAgent(pi) => {
+                self.forgotten.remove(&pi.key());
             }
             AccessChange::PutSession { cookie, session, token } => {
                 if self.account(session.account.as_str()).is_some_and(|account| account.token_sha256 == *token) {
@@ -296,6 +306,11 @@ impl Access {
     /// A machine, by name without regard to case.
     pub fn agent(&self, pi: &str) -> Option<&AgentRecord> {
         self.agents.get(&pi.to_ascii_lowercase())
+    }
+
+    /// Whether a machine was forgotten, and has not been heard of since.
+    pub fn is_forgotten(&self, pi: &PiId) -> bool {
+        self.forgotten.contains(&pi.key())
     }
 
     /// Who has this token. Every account is compared, so that the time tells nothing.

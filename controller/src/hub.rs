@@ -166,6 +166,7 @@ enum AfterAccess {
     SignedIn(Reply<(crate::access::Caller, String)>, crate::access::Caller, String),
     Enrolled { pi: PiId, nonce: String, secret_sha256: String, serial: Option<String> },
     Forgotten(PiId, String, Reply<()>),
+    Returned,
 }
 
 /// What the hub is made of.

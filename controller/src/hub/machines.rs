@@ -76,6 +76,12 @@ impl Hub {
     }
 
     fn message(&mut self, topic: Topic, payload: &Bytes, retain: bool) {
+        if let Topic::Status(pi) | Topic::Info(pi) | Topic::Stats(pi) = &topic
+            && !payload.is_empty()
+            && self.is_left_behind(pi, payload, retain)
+        {
+            return self.clear_machine(pi);
+        }
         match topic {
             Topic::Status(pi) => self.machine_status(&pi, payload, retain),
             Topic::Info(pi) => self.with(&pi, payload, retain, Self::machine_info),
@@ -115,7 +121,23 @@ impl Hub {
         }
     }
 
-    /// With our own broker only machines that enrolled can speak; what others left behind is old.
+    /// Whether a machine's topic is of one that was forgotten, by a controller that was ended before all of it was cleared: its own broker lets in
+    /// only who has enrolled, on another's the machine is there again as soon as it speaks. Its last will is not its own word.
+    fn is_left_behind(&mut self, pi: &PiId, payload: &Bytes, retain: bool) -> bool {
+        if !self.may_exist(pi) {
+            return true;
+        }
+        if !self.access.is_forgotten(pi) {
+            return false;
+        }
+        if retain || Availability::from_payload(payload) == Some(Availability::Offline) {
+            return true;
+        }
+        self.store_access(vec![AccessChange::ReturnAgent(pi.clone())], AfterAccess::Returned);
+        false
+    }
+
+    /// With our own broker only machines that enrolled can speak.
     fn may_exist(&self, pi: &PiId) -> bool {
         let enrolled =
             || self.access.agent(pi.as_str()).is_some_and(|agent| agent.pi == *pi && agent.secret_sha256.is_some());
@@ -125,10 +147,6 @@ impl Hub {
     fn machine_status(&mut self, pi: &PiId, payload: &Bytes, retain: bool) {
         if payload.is_empty() {
             return;
-        }
-        if !self.may_exist(pi) {
-            // A machine that was forgotten: its last will came after its topics were cleared.
-            return self.publish(&Topic::Status(pi.clone()), Vec::new(), 1, true);
         }
         let Some(availability) = Availability::from_payload(payload) else {
             self.numbers.refused_messages += 1;

@@ -145,6 +145,7 @@ impl Hub {
                 let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
                 self.after.insert(ticket, After::Forgotten(pi, by, Some(Promise::Web(reply))));
             }
+            AfterAccess::Returned => {}
         }
     }
 
@@ -158,6 +159,8 @@ impl Hub {
             AfterAccess::Enrolled { pi, .. } => {
                 self.enrolling.remove(&pi);
             }
+            // Its next word tells it again.
+            AfterAccess::Returned => {}
         }
     }
 

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     access::{AccessChange, AgentRecord, Caller, Credential},
+    config::Broker,
     store::Retention,
 };
 
@@ -31,10 +32,28 @@ impl Driven {
     }
 
     fn on(folder: tempfile::TempDir, prepare: impl FnOnce(&mut Loaded)) -> Self {
+        Self::configured(Config::default(), folder, prepare)
+    }
+
+    /// A hub that is connected to another's broker, with what an earlier one left in its folder.
+    fn on_anothers_broker(folder: tempfile::TempDir) -> Self {
+        let mut config = Config::default();
+        config.mqtt.broker = Broker::External("mqtt://broker.example:1883".parse().unwrap());
+        let mut driven = Self::configured(config, folder, |_| {});
+        driven.event(Event::Heard(vec![Heard::Connected]));
+        driven
+    }
+
+    /// It is gone, and so is what it had not stored yet.
+    fn killed(self) -> tempfile::TempDir {
+        self.folder
+    }
+
+    fn configured(config: Config, folder: tempfile::TempDir, prepare: impl FnOnce(&mut Loaded)) -> Self {
         let retention = Retention { days: 30, runs: 1000, events: 1000 };
         let (store, mut loaded, stored) = Store::open(folder.path(), retention).unwrap();
         prepare(&mut loaded);
-        let config = Arc::new(Config::default());
+        let config = Arc::new(config);
         let hub = Hub::new(HubParts {
             config: Arc::clone(&config),
             catalogue: Catalogue::parse(CATALOGUE, "tasks.toml").unwrap(),
@@ -79,17 +98,17 @@ impl Driven {
     }
 
     fn hear(&mut self, topic: Topic, payload: impl Into<bytes::Bytes>) {
-        let message = Heard::Message { topic, payload: payload.into(), retain: false, account: None, response: None };
+        self.hear_as(false, topic, payload);
+    }
+
+    fn hear_as(&mut self, retain: bool, topic: Topic, payload: impl Into<bytes::Bytes>) {
+        let message = Heard::Message { topic, payload: payload.into(), retain, account: None, response: None };
         self.event(Event::Heard(vec![message]));
     }
 
     /// `pi-1` tells its session and that it knows no run.
     fn greets(&mut self) {
-        let session = hex(&[7; 16]);
-        let info = format!(
-            r#"{{"agent_version":"1","boot_id":"b","session":"{session}","execution_policy":"controller","runner":false,"interval_seconds":5}}"#
-        );
-        self.hear(Topic::Info(pi()), info);
+        self.hear(Topic::Info(pi()), greeting());
         self.hear(Topic::Status(pi()), "online");
     }
 
@@ -107,6 +126,13 @@ impl Driven {
         self.hub.outbox.clear();
         found
     }
+}
+
+fn greeting() -> String {
+    let session = hex(&[7; 16]);
+    format!(
+        r#"{{"agent_version":"1","boot_id":"b","session":"{session}","execution_policy":"controller","runner":false,"interval_seconds":5}}"#
+    )
 }
 
 fn pi() -> PiId {
@@ -220,6 +246,28 @@ fn a_machine_is_forgotten_when_its_last_trace_is_off_the_disk() {
     assert!(!driven.hub.fleet.contains(&pi()));
     let mut answer = driven.ask(|reply| Ask::Forget(anna(), PiId::controller(), reply));
     assert_eq!(answer.try_recv().unwrap().unwrap_err().status, 409);
+}
+
+#[test]
+fn a_machine_that_was_forgotten_stays_so_whatever_anothers_broker_retains_until_it_speaks_again() {
+    let mut driven = Driven::on_anothers_broker(tempfile::tempdir().unwrap());
+    driven.greets();
+    let mut answer = driven.ask(|reply| Ask::Forget(anna(), pi(), reply));
+    driven.disk();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+
+    let mut driven = Driven::on_anothers_broker(driven.killed());
+    driven.hear_as(true, Topic::Info(pi()), greeting());
+    driven.hear_as(true, Topic::Status(pi()), "online");
+    driven.hear(Topic::Status(pi()), "offline");
+    assert!(!driven.hub.fleet.contains(&pi()), "what is retained is old, and a last will is nobody's word");
+    assert!(driven.published(&Topic::Info(pi())), "its topics are cleared");
+
+    driven.greets();
+    driven.disk();
+    let mut driven = Driven::on_anothers_broker(driven.killed());
+    driven.hear_as(true, Topic::Info(pi()), greeting());
+    assert!(driven.hub.fleet.contains(&pi()), "it has spoken since");
 }
 
 #[test]
