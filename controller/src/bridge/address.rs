@@ -15,6 +15,9 @@ use crate::config::{BrokerUrl, Scheme};
 /// The largest packet that is sent or taken.
 const MAX_PACKET_BYTES: u32 = 1024 * 1024;
 
+/// How many of our messages may wait for their acknowledgement. rumqttc keeps 216 bytes ready for each: 14 MB for the 65,535 of its own choice.
+const INFLIGHT: u16 = 1000;
+
 /// Noticed by a broker after one and a half of it, by us after two.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -103,6 +106,7 @@ impl BrokerAddress {
         options.set_clean_start(true);
         options.set_keep_alive(KEEP_ALIVE);
         options.set_connection_timeout(CONNECT_SECONDS);
+        options.set_outgoing_inflight_upper_limit(INFLIGHT);
         let mut properties = v5::mqttbytes::v5::ConnectProperties::new();
         properties.max_packet_size = Some(MAX_PACKET_BYTES);
         properties.receive_maximum = Some(u16::MAX);

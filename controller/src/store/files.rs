@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -33,8 +33,17 @@ impl Readable {
 
 /// Replaces a file by new content, atomically and durably.
 pub(crate) fn replace(path: &Path, content: &[u8], readable: Readable) -> io::Result<()> {
+    replace_with(path, readable, |file| file.write_all(content))
+}
+
+/// Replaces a file by what `write` puts into it.
+fn replace_with(
+    path: &Path,
+    readable: Readable,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let result = write_durably(&temporary, content, readable).and_then(|()| fs::rename(&temporary, path));
+    let result = write_durably(&temporary, readable, write).and_then(|()| fs::rename(&temporary, path));
     if result.is_err() {
         // What is left of the attempt would take room on a disk that may be full.
         let _ = fs::remove_file(&temporary);
@@ -43,11 +52,16 @@ pub(crate) fn replace(path: &Path, content: &[u8], readable: Readable) -> io::Re
     sync_folder(path)
 }
 
-fn write_durably(path: &Path, content: &[u8], readable: Readable) -> io::Result<()> {
+fn write_durably(
+    path: &Path,
+    readable: Readable,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let _ = fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(readable.mode()).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+    let file = OpenOptions::new().write(true).create_new(true).mode(readable.mode()).open(path)?;
+    let mut file = BufWriter::new(file);
+    write(&mut file)?;
+    file.into_inner()?.sync_all()
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
@@ -57,11 +71,12 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Replaces a JSON file, indented for people.
+/// Replaces a JSON file, indented for people. Its text, which has megabytes for a large fleet, is never in memory as a whole.
 pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T, readable: Readable) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
-    text.push(b'\n');
-    replace(path, &text, readable)
+    replace_with(path, readable, |file| {
+        serde_json::to_writer_pretty(&mut *file, value)?;
+        file.write_all(b"\n")
+    })
 }
 
 /// A file's content, if there is one. What is there and cannot be read (a folder, a sector that is gone) is set aside, and named in `damaged`.
