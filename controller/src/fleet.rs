@@ -131,7 +131,8 @@ pub enum FleetRefusal {
 /// All machines.
 #[derive(Debug, Default)]
 pub struct Fleet {
-    machines: BTreeMap<PiId, State>,
+    /// Boxed: machines come in the order of their names, which leaves the nodes of the tree half empty.
+    machines: BTreeMap<PiId, Box<State>>,
     given: Given,
 }
 
@@ -139,7 +140,8 @@ impl Fleet {
     /// The fleet at the start: whoever was given something, and who else is known.
     pub fn new(given: Given, known: impl Iterator<Item = PiId>, now: Now) -> Self {
         let named = given.labels.keys().chain(given.assignments.keys()).chain(given.settings.keys()).cloned();
-        let machines = named.chain(known).chain([PiId::controller()]).map(|pi| (pi, State::new(now))).collect();
+        let machines =
+            named.chain(known).chain([PiId::controller()]).map(|pi| (pi, Box::new(State::new(now)))).collect();
         Self { machines, given }
     }
 
@@ -148,13 +150,13 @@ impl Fleet {
         if self.machines.contains_key(pi) {
             return false;
         }
-        self.machines.insert(pi.clone(), State::new(now));
+        self.machines.insert(pi.clone(), Box::new(State::new(now)));
         true
     }
 
     fn change(&mut self, pi: &PiId, now: Now, change: impl FnOnce(&mut State)) -> Heard {
         let new = self.ensure(pi, now);
-        let state = self.machines.entry(pi.clone()).or_insert_with(|| State::new(now));
+        let state = self.machines.entry(pi.clone()).or_insert_with(|| Box::new(State::new(now)));
         let before = state.status;
         change(state);
         let after = state.status_at(now.monotonic);
@@ -187,7 +189,7 @@ impl Fleet {
 
     /// What an agent told was live: both machines, in words, if two are alive under this pi-id.
     pub fn twins(&mut self, pi: &PiId) -> Option<String> {
-        let State { info, boots, .. } = self.machines.get_mut(pi)?;
+        let State { info, boots, .. } = &mut **self.machines.get_mut(pi)?;
         boots.heard(info.as_ref()?)
     }
 
