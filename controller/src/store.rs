@@ -910,6 +910,33 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_has_gone_bad_hides_no_other_and_stops_no_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
+        let (mut good, mut bad) = (record::tests::record(100), record::tests::record(100));
+        bad.run.id = pistat_protocol::id::RunId::from_parts(2, [2; 10]);
+        good.run.group = Some(pistat_protocol::id::RunId::from_parts(3, [3; 10]));
+        let piece = OutputState::new(100).take(&mut good, record::tests::chunk(0, "hello", None));
+        let runs = [&good, &bad].map(|record| RegisterWrite::Run(Box::new(record.clone())));
+        let ticket = store.commit(Demand::Must, Write::Register([&runs[..], &[RegisterWrite::Piece(piece)]].concat()));
+        wait(&mut stored, ticket).unwrap();
+        store.close();
+        let file = rusqlite::Connection::open(folder.path().join("register.sqlite")).unwrap();
+        file.execute("UPDATE runs SET record = CAST(x'7bff' AS TEXT) WHERE id = ?1", [bad.run.id.to_string()]).unwrap();
+        file.execute("UPDATE output SET data = CAST(x'68ff6c6c6f' AS TEXT)", []).unwrap();
+        drop(file);
+        let (store, loaded, _) = Store::open(folder.path(), RETENTION).unwrap();
+        let open: Vec<_> = loaded.open_runs.iter().map(|(record, _)| record.run.id).collect();
+        assert_eq!(open, [good.run.id]);
+        let reader = store.reader().unwrap();
+        assert_eq!(reader.run(bad.run.id).unwrap(), None);
+        let of_group = RunQuery { group: good.run.group, limit: 9, ..RunQuery::default() };
+        assert_eq!(reader.runs(&of_group).unwrap().len(), 1);
+        let (pieces, cursor) = reader.output(good.run.id, Cursor::default()).unwrap();
+        assert_eq!((pieces[0].data.as_str(), cursor), ("h\u{fffd}llo", Cursor { seq: 1, start: 5 }));
+    }
+
+    #[test]
     fn the_runs_of_a_group_are_found_page_by_page() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r.sqlite");
