@@ -168,6 +168,17 @@ pub enum AccessChange {
     RemoveSession(SecretHash),
 }
 
+impl AccessChange {
+    /// Whose change it is: an account's or a machine's name, without regard to case.
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Self::PutAccount(AccountRecord { name, .. }) | Self::RemoveAccount(name) => Some(name.key()),
+            Self::PutAgent(AgentRecord { pi, .. }) | Self::RemoveAgent(pi) => Some(pi.key()),
+            Self::PutSession { .. } | Self::RemoveSession(_) => None,
+        }
+    }
+}
+
 /// Who is asking, by any way in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -223,6 +234,9 @@ pub enum AccessRefusal {
         "pi-id {0} is enrolled with another secret: `pistat agent reset {0}` on the controller allows one new enrolment, or choose another --pi-id"
     )]
     Enrolled(PiId),
+    /// Another change of it is being stored: what it will be then is not known yet.
+    #[error("{0:?} is being changed by somebody else at this moment: look at it, then try again")]
+    Changing(String),
     /// The request makes no sense.
     #[error("the enrolment request is not valid: {0}")]
     Invalid(&'static str),

@@ -15,7 +15,7 @@ mod schedule;
 mod tasks;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -214,7 +214,8 @@ pub(crate) struct Hub {
     codes: people::Codes,
     bad_credentials: HashMap<IpAddr, (u32, Instant)>,
     repeats: repeats::Repeats,
-    enrolling: std::collections::HashSet<PiId>,
+    /// The accounts and machines of which a change is being stored. Another is not decided meanwhile: it would be, on what is out of date.
+    changing: HashSet<String>,
     pulse: Pulse,
     accepted_messages: u64,
     power: HashMap<PiId, pistat_protocol::stats::Power>,
@@ -287,7 +288,7 @@ impl Hub {
             codes: people::Codes::default(),
             bad_credentials: HashMap::new(),
             repeats: repeats::Repeats::default(),
-            enrolling: std::collections::HashSet::new(),
+            changing: HashSet::new(),
             pulse: Pulse::default(),
             accepted_messages: 0,
             power: HashMap::new(),
@@ -437,7 +438,7 @@ impl Hub {
         match self.after.remove(&ticket) {
             Some(After::Runs(after)) => self.not_accepted(after, sentence),
             Some(After::Given(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
-            Some(After::Access(_, after)) => self.access_not_stored(after, sentence),
+            Some(After::Access(changes, after)) => self.access_not_stored(&changes, after, sentence),
             Some(After::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
             // These are never refused: they wait.
             Some(After::Announced(_) | After::AdminToken(..) | After::Forgotten(..)) | None => {}
