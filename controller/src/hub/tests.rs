@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     access::{AccessChange, AgentRecord, Caller, Credential},
     config::Broker,
-    store::Retention,
+    store::{NotStored, Retention},
 };
 
 const CATALOGUE: &str = "[task.uptime]\ncommand = [\"uptime\"]\n";

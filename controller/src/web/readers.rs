@@ -67,18 +67,18 @@ mod tests {
         let readers = Arc::new(Readers::open(|| store.reader()).unwrap());
         let mut busy = Vec::new();
         for _ in 0..READERS {
-            let (readers, (release, released), (began, begun)) =
+            let (readers, (release, released), (at_work, is_at_work)) =
                 (Arc::clone(&readers), mpsc::channel::<()>(), mpsc::channel());
             let asked = tokio::spawn(async move {
                 readers
                     .read(move |_| {
-                        let _ = began.send(());
+                        let _ = at_work.send(());
                         let _ = released.recv();
                         Ok(())
                     })
                     .await
             });
-            tokio::task::spawn_blocking(move || begun.recv().unwrap()).await.unwrap();
+            tokio::task::spawn_blocking(move || is_at_work.recv().unwrap()).await.unwrap();
             asked.abort();
             assert!(asked.await.unwrap_err().is_cancelled());
             busy.push(release);
