@@ -13,7 +13,7 @@ use pistat_protocol::{
     dashboard::{Machine, MachineStatus},
     id::{PiId, Tag, Target},
     stats::Sample,
-    status::{Availability, Info, Meta, Settings},
+    status::{Availability, INTERVAL_SECONDS, Info, Meta, Settings},
     time::Timestamp,
 };
 
@@ -82,7 +82,9 @@ impl State {
     }
 
     fn interval(&self) -> Duration {
-        let seconds = self.info.as_ref().map_or(ASSUMED_INTERVAL_SECONDS, |info| info.interval_seconds);
+        let told = self.info.as_ref().map_or(ASSUMED_INTERVAL_SECONDS, |info| info.interval_seconds);
+        // What a machine tells may be any number; no agent keeps another cadence than these.
+        let seconds = told.clamp(*INTERVAL_SECONDS.start(), *INTERVAL_SECONDS.end());
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(5))
     }
 
@@ -243,7 +245,7 @@ impl Fleet {
             return Err(FleetRefusal::Label);
         }
         let interval = change.interval_seconds.flatten();
-        if interval.is_some_and(|seconds| !pistat_protocol::status::INTERVAL_SECONDS.contains(&seconds)) {
+        if interval.is_some_and(|seconds| !INTERVAL_SECONDS.contains(&seconds)) {
             return Err(FleetRefusal::Interval);
         }
         let tags = change.tags.as_deref().unwrap_or_default();
@@ -406,6 +408,19 @@ mod tests {
         let heard = fleet.availability(&pi("pi-1"), Availability::Offline, false, later(start, 31));
         assert_eq!((heard.before, heard.after), (MachineStatus::Stale, MachineStatus::Offline));
         assert_eq!(fleet.offline_since(&pi("pi-1")), Some(later(start, 31).monotonic));
+    }
+
+    #[test]
+    fn a_cadence_that_no_agent_keeps_is_taken_for_the_nearest_that_one_does() {
+        let start = Now::get();
+        for (told, fresh, silent) in [(1e19, 3600.0 * 3.0, 3600.0 * 3.0 + 2.0), (-1e300, 1.0, 2.0), (0.0, 1.0, 2.0)] {
+            let mut fleet = fleet(start);
+            fleet.info(&pi("pi-1"), Info { interval_seconds: told, ..info("Rack") }, start);
+            fleet.availability(&pi("pi-1"), Availability::Online, false, start);
+            let after = |seconds: f64| Now { monotonic: start.monotonic + Duration::from_secs_f64(seconds), ..start };
+            assert!(fleet.tick(after(fresh)).is_empty(), "{told}");
+            assert_eq!(fleet.tick(after(silent)), [(pi("pi-1"), MachineStatus::Stale)], "{told}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! It never waits for anything but the next event: what it publishes goes through an outbox, what it stores comes back as an event, and whatever was promised
 //! to others (an answer, an acknowledgement, a retained status) is kept in [`After`] until it is on the disk.
 
+mod accept;
+mod after;
 mod announce;
 pub mod ask;
 pub mod feed;
@@ -11,11 +13,12 @@ mod homeassistant;
 mod machines;
 mod people;
 mod repeats;
+mod requests;
+mod runs;
 mod schedule;
-mod tasks;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -24,12 +27,11 @@ use std::{
 use pistat_agent::notify::Notify;
 use pistat_broker::{BrokerEvent, BrokerHandle};
 use pistat_protocol::{
-    api::AcceptedRuns,
     dashboard::{Change, Event as AuditEvent, EventKind, Pulse, Severity},
     id::{PiId, RunId},
     order::{ControllerKey, JoinToken},
     status::Session,
-    task::{RequestAnswer, RunState},
+    task::RunState,
     topic::{Topic, Topics},
 };
 use tokio::sync::{mpsc, watch};
@@ -41,11 +43,12 @@ use crate::{
     catalogue::Catalogue,
     config::{Config, Problem},
     fleet::{Fleet, Now},
-    homeassistant::{Announcer, Say},
+    homeassistant::Announcer,
     own_address::OwnAddress,
     runs::{KeptRuns, Runs},
-    store::{Demand, Loaded, NotStored, Store, Stored, Ticket, Write, record::RunRecord, register::RegisterWrite},
+    store::{Demand, Loaded, Store, Stored, Ticket, Write, register::RegisterWrite},
 };
+use after::{After, AfterAccess, AfterRuns, Promise};
 use ask::{Ask, Progress, Refused, Reply};
 use feed::Feed;
 
@@ -87,86 +90,6 @@ pub(crate) struct Inputs {
     pub(crate) broker: Option<mpsc::Receiver<BrokerEvent>>,
     pub(crate) catalogue: mpsc::Receiver<Result<Catalogue, Vec<Problem>>>,
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
-}
-
-/// What is done once something is on the disk.
-enum After {
-    /// Runs, output, events.
-    Runs(AfterRuns),
-    /// What people gave a machine.
-    Given(PiId, crate::store::GivenChange, String, Reply<pistat_protocol::dashboard::Machine>),
-    /// Accounts, machines, sessions.
-    Access(Vec<crate::access::AccessChange>, AfterAccess),
-    /// The join token.
-    JoinToken(JoinToken, String, Reply<JoinToken>),
-    /// What Home Assistant may be told.
-    Announced(Vec<Say>),
-    /// The file of the token of `admin`, after its account.
-    AdminToken(String, Option<Reply<String>>),
-    /// What a machine had been given, after it was revoked; then its runs.
-    Forgotten(PiId, String, Option<Promise>),
-}
-
-/// What is done once runs, groups, output and events are on the disk.
-#[derive(Default)]
-struct AfterRuns {
-    /// Runs as they are being stored: their states are to be announced, and the reports acknowledged.
-    saved: Vec<RunRecord>,
-    groups: Vec<RunId>,
-    /// Output that is to be acknowledged.
-    pieces: Vec<(RunId, u64)>,
-    execute: Vec<RunId>,
-    clear: Vec<(PiId, RunId)>,
-    accepted: Option<Accepting>,
-    promises: Vec<Promise>,
-}
-
-impl AfterRuns {
-    fn is_empty(&self) -> bool {
-        let lists = [
-            self.saved.is_empty(),
-            self.groups.is_empty(),
-            self.pieces.is_empty(),
-            self.execute.is_empty(),
-            self.clear.is_empty(),
-            self.promises.is_empty(),
-        ];
-        self.accepted.is_none() && lists.into_iter().all(|empty| empty)
-    }
-}
-
-/// A request that becomes an answer once its runs are on the disk.
-struct Accepting {
-    runs: Vec<RunId>,
-    group: Option<RunId>,
-    sentence: String,
-    requested_by: String,
-    pi: Option<PiId>,
-    /// Of whoever asked, and of whoever repeated it meanwhile.
-    answers: Vec<Answer>,
-}
-
-/// An answer about something that happens in any case, which is given when it is on the disk.
-enum Promise {
-    Web(Reply<()>),
-    Mqtt(Option<crate::bridge::ResponseTo>, RunId),
-}
-
-/// The way back to whoever asked for a run.
-enum Answer {
-    Web(Reply<AcceptedRuns>),
-    Mqtt(Option<crate::bridge::ResponseTo>),
-    Nobody,
-}
-
-/// What follows from a stored change of access.
-enum AfterAccess {
-    Done(Reply<()>),
-    Token { reply: Reply<String>, token: String, admin: bool },
-    SignedIn(Reply<(crate::access::Caller, String)>, crate::access::Caller, String),
-    Enrolled { pi: PiId, nonce: String, secret_sha256: String, serial: Option<String> },
-    Forgotten(PiId, String, Reply<()>),
-    Returned,
 }
 
 /// What the hub is made of.
@@ -215,7 +138,8 @@ pub(crate) struct Hub {
     codes: people::Codes,
     bad_credentials: HashMap<IpAddr, (u32, Instant)>,
     repeats: repeats::Repeats,
-    enrolling: std::collections::HashSet<PiId>,
+    /// The accounts and machines of which a change is being stored. Another is not decided meanwhile: it would be, on what is out of date.
+    changing: HashSet<String>,
     pulse: Pulse,
     accepted_messages: u64,
     power: HashMap<PiId, pistat_protocol::stats::Power>,
@@ -288,7 +212,7 @@ impl Hub {
             codes: people::Codes::default(),
             bad_credentials: HashMap::new(),
             repeats: repeats::Repeats::default(),
-            enrolling: std::collections::HashSet::new(),
+            changing: HashSet::new(),
             pulse: Pulse::default(),
             accepted_messages: 0,
             power: HashMap::new(),
@@ -401,78 +325,6 @@ impl Hub {
         let demand = if after.accepted.is_some() { Demand::Ask } else { Demand::Must };
         let ticket = self.store.commit(demand, Write::Register(writes));
         self.after.insert(ticket, After::Runs(after));
-    }
-
-    fn all_stored(&mut self, batch: Vec<Stored>) {
-        self.apply_access(&batch);
-        for stored in batch {
-            self.stored(stored);
-        }
-    }
-
-    fn stored(&mut self, stored: Stored) {
-        for sentence in stored.left_out {
-            self.event(EventKind::System, Severity::Error, None, None, None, sentence);
-        }
-        match stored.result {
-            Ok(()) => self.is_stored(stored.ticket),
-            Err(NotStored::Refused(sentence)) => self.is_refused(stored.ticket, &sentence),
-            Err(NotStored::Waits(sentence)) => self.waits(stored.ticket, &sentence),
-        }
-    }
-
-    fn is_stored(&mut self, ticket: Ticket) {
-        match self.after.remove(&ticket) {
-            Some(After::Runs(after)) => self.after_runs(after),
-            Some(After::Given(pi, change, by, reply)) => self.given(&pi, &change, &by, reply),
-            Some(After::Access(_, after)) => self.access_stored(after),
-            Some(After::JoinToken(token, by, reply)) => self.join_token_stored(token, &by, reply),
-            Some(After::Announced(say)) => self.announced(say),
-            Some(After::AdminToken(token, Some(reply))) => tell(reply, token),
-            Some(After::Forgotten(pi, by, promise)) => self.forgotten(&pi, &by, promise),
-            Some(After::AdminToken(_, None)) | None => {}
-        }
-    }
-
-    fn is_refused(&mut self, ticket: Ticket, sentence: &str) {
-        match self.after.remove(&ticket) {
-            Some(After::Runs(after)) => self.not_accepted(after, sentence),
-            Some(After::Given(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
-            Some(After::Access(_, after)) => self.access_not_stored(after, sentence),
-            Some(After::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
-            // These are never refused: they wait.
-            Some(After::Announced(_) | After::AdminToken(..) | After::Forgotten(..)) | None => {}
-        }
-    }
-
-    /// Nobody is kept waiting for a disk that may stay full: who asked is told how it stands. What else was promised goes on waiting.
-    fn waits(&mut self, ticket: Ticket, sentence: &str) {
-        let promises = match self.after.get_mut(&ticket) {
-            Some(After::Runs(after)) => std::mem::take(&mut after.promises),
-            Some(After::Forgotten(_, _, promise)) => promise.take().into_iter().collect(),
-            Some(After::AdminToken(_, reply)) => return refuse_token(reply.take(), sentence),
-            _ => Vec::new(),
-        };
-        let sentence = format!(
-            "this is in force, but not on the disk yet, and would be forgotten if the controller ended now: {sentence}"
-        );
-        for promise in promises {
-            match promise {
-                Promise::Web(reply) => refuse(reply, Refused::unavailable(&sentence)),
-                Promise::Mqtt(response, _) => {
-                    self.answer_request(response, &RequestAnswer::Refused { error: sentence.clone() });
-                }
-            }
-        }
-    }
-
-    fn keep(&mut self, promise: Promise) {
-        match promise {
-            Promise::Web(reply) => tell(reply, ()),
-            Promise::Mqtt(response, run) => {
-                self.answer_request(response, &RequestAnswer::Accepted { runs: vec![run] });
-            }
-        }
     }
 
     fn answer(&mut self, ask: Ask) {
@@ -628,15 +480,6 @@ impl Hub {
             self.pulse = pulse;
             self.feed.push(Change::Pulse { pulse });
         }
-    }
-}
-
-fn refuse_token(reply: Option<Reply<String>>, sentence: &str) {
-    let sentence = format!(
-        "the account admin has a new token, and its file admin.token gets it as soon as that can be written: {sentence}"
-    );
-    if let Some(reply) = reply {
-        refuse(reply, Refused::unavailable(&sentence));
     }
 }
 

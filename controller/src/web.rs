@@ -17,12 +17,10 @@ mod mqtt;
 mod openapi;
 mod output;
 mod problem;
+mod readers;
 mod server;
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Extension, Router,
@@ -33,7 +31,7 @@ use axum::{
 };
 use pistat_broker::BrokerHandle;
 use pistat_protocol::account::Role;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -47,6 +45,7 @@ use crate::{
     store::Reader,
 };
 pub(crate) use mqtt::LAST_WORDS;
+pub(crate) use readers::Readers;
 pub(crate) use server::{Listener, serve};
 
 /// Whether one of the routes that take a query understands this one: the readers' door for fuzzing.
@@ -65,9 +64,6 @@ pub fn read_rotation(body: &[u8]) -> bool {
 
 /// The largest body that is read; the largest real one, an account with many rules, has a few kilobytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// How many readers of the register are open at a time: reading is quick, and a Pi has few cores.
-const READERS: usize = 4;
 
 /// What every route has.
 #[derive(Clone)]
@@ -108,36 +104,7 @@ impl Web {
         &self,
         read: impl FnOnce(&Reader) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Refused> {
-        let readers = Arc::clone(&self.readers);
-        let failed =
-            |error: &dyn std::fmt::Display| Refused::unavailable(format!("the register cannot be read: {error}"));
-        let _permit = self.readers.permits.acquire().await.map_err(|error| failed(&error))?;
-        let result = tokio::task::spawn_blocking(move || readers.with(read)).await;
-        result.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
-    }
-}
-
-/// Readers of the register that nobody uses now.
-pub(crate) struct Readers {
-    idle: Mutex<Vec<Reader>>,
-    permits: Semaphore,
-}
-
-impl Readers {
-    /// As many readers as may read at a time.
-    pub(crate) fn open(
-        open: impl Fn() -> Result<Reader, crate::store::StoreError>,
-    ) -> Result<Self, crate::store::StoreError> {
-        let idle = (0..READERS).map(|_| open()).collect::<Result<_, _>>()?;
-        Ok(Self { idle: Mutex::new(idle), permits: Semaphore::new(READERS) })
-    }
-
-    fn with<T>(&self, read: impl FnOnce(&Reader) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        let take = || self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let reader = take().pop().expect("there are as many readers as permits");
-        let result = read(&reader);
-        take().push(reader);
-        result
+        self.readers.read(read).await
     }
 }
 

@@ -13,7 +13,11 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "either {\"code\": …} of a sign-in link or {\"token\": …} of an account"
+)]
 pub enum Login {
     /// The code in the fragment of a sign-in link.
     Code {

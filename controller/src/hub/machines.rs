@@ -152,6 +152,13 @@ impl Hub {
             self.numbers.refused_messages += 1;
             return;
         };
+        if availability == Availability::Offline && !self.fleet.contains(pi) {
+            // That it is gone makes no machine known. A retained word may come before that of a machine's `info`, and stays.
+            if !retain {
+                self.clear_farewell(pi);
+            }
+            return;
+        }
         if availability == Availability::Offline {
             if pi.is_controller() {
                 // The last will of an earlier connection: whoever hears it is there, and the bridge says so.
@@ -161,6 +168,11 @@ impl Hub {
         }
         let heard = self.fleet.availability(pi, availability, retain, self.now);
         self.status_changed(pi, heard, retain);
+    }
+
+    /// A machine that was forgotten: its last will came after its topics were cleared.
+    fn clear_farewell(&mut self, pi: &PiId) {
+        self.publish(&Topic::Status(pi.clone()), Vec::new(), 1, true);
     }
 
     fn status_changed(&mut self, pi: &PiId, heard: HeardMachine, retain: bool) {
@@ -352,6 +364,9 @@ impl Hub {
             tags,
             interval_seconds: patch.interval,
         };
+        if let Err(refusal) = self.check_settled(&pi.key(), pi.as_str()) {
+            return refuse(reply, Refused::conflict(refusal));
+        }
         match self.fleet.check(&pi, &change) {
             Ok(()) => {
                 let ticket = self.store.commit(Demand::Ask, Write::Given(pi.clone(), change.clone()));
@@ -403,6 +418,9 @@ impl Hub {
         if !self.fleet.contains(&pi) && self.access.agent(pi.as_str()).is_none() {
             return refuse(reply, Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string())));
         }
+        if let Err(refusal) = self.check_settled(&pi.key(), pi.as_str()) {
+            return refuse(reply, Refused::conflict(refusal));
+        }
         // Revoked first: once that is on the disk, the rest can be done again at any time.
         self.store_access(
             vec![AccessChange::RemoveAgent(pi.clone())],
@@ -415,6 +433,7 @@ impl Hub {
         let steps = self.runs.forget(pi, self.now);
         self.perform(steps);
         self.fleet.forget(pi);
+        self.changing.remove(&pi.key());
         self.sessions.remove(pi);
         self.power.remove(pi);
         self.announcer.forgotten(pi);

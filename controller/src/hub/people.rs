@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use pistat_broker::Directory;
 use pistat_protocol::{
     account::Role,
     api::{Login, NewAccount},
@@ -29,6 +28,7 @@ use super::{
 use crate::{
     access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, SecretHash, SessionRecord},
     config::check_publish_rule,
+    directory::directory,
     fleet::Now,
     store::{Demand, GivenChange, Stored, Write, new_secret},
 };
@@ -83,37 +83,20 @@ impl Hub {
     pub(super) fn access_changed(&mut self) {
         self.access_watch.send_replace(Arc::new(self.access.clone()));
         if let Some(broker) = &self.broker {
-            broker.set_directory(self.directory());
+            let Self { access, config, join_token, controller_secret, .. } = self;
+            broker.set_directory(directory(access, &config.accounts, join_token, *controller_secret));
         }
-    }
-
-    /// Who may connect to the embedded broker.
-    fn directory(&self) -> Directory {
-        let mut directory = Directory::new();
-        directory.controller(self.controller_secret.0);
-        directory.join_token(SecretHash::of(&self.join_token.secret).0);
-        for account in self.access.accounts() {
-            let rules = self.config.accounts.iter().find(|rules| rules.name.key() == account.name.key());
-            let (publish, subscribe) = match rules {
-                Some(rules) => (rules.publish.clone(), rules.subscribe.clone()),
-                None => (account.publish.clone(), account.subscribe.clone()),
-            };
-            directory.account(account.name.clone(), account.role, account.token_sha256.0, publish, subscribe);
-        }
-        for agent in self.access.agents() {
-            if let Some(secret) = agent.secret_sha256 {
-                directory.agent(agent.pi.clone(), secret.0);
-            }
-            if let Some(token) = agent.token_sha256 {
-                directory.pi_join_token(agent.pi.clone(), token.0);
-            }
-        }
-        directory
     }
 
     pub(super) fn store_access(&mut self, changes: Vec<AccessChange>, after: AfterAccess) {
+        self.changing.extend(changes.iter().filter_map(AccessChange::name));
         let ticket = self.store.commit(Demand::Ask, Write::Access(changes.clone()));
         self.after.insert(ticket, After::Access(changes, after));
+    }
+
+    /// Refuses to decide about a name of which another change is being stored.
+    pub(super) fn check_settled(&self, key: &str, name: &str) -> Result<(), AccessRefusal> {
+        if self.changing.contains(key) { Err(AccessRefusal::Changing(name.into())) } else { Ok(()) }
     }
 
     /// What has been stored is in force, before anybody is told so. A fleet that enrols all at once makes few new directories, not one for each machine.
@@ -124,6 +107,9 @@ impl Hub {
                 for change in changes {
                     self.access.apply(change);
                     self.codes.follow(change);
+                    if let Some(name) = change.name() {
+                        self.changing.remove(&name);
+                    }
                 }
                 has_changed = true;
             }
@@ -142,6 +128,8 @@ impl Hub {
                 self.enrolled(&pi, nonce, secret_sha256, serial);
             }
             AfterAccess::Forgotten(pi, by, reply) => {
+                // Nobody gives it anything and it does not come back before it has nothing any more.
+                self.changing.insert(pi.key());
                 let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
                 self.after.insert(ticket, After::Forgotten(pi, by, Some(Promise::Web(reply))));
             }
@@ -149,18 +137,17 @@ impl Hub {
         }
     }
 
-    pub(super) fn access_not_stored(&mut self, after: AfterAccess, sentence: &str) {
+    pub(super) fn access_not_stored(&mut self, changes: &[AccessChange], after: AfterAccess, sentence: &str) {
+        for name in changes.iter().filter_map(AccessChange::name) {
+            self.changing.remove(&name);
+        }
         let refused = Refused::unavailable(sentence);
         match after {
             AfterAccess::Done(reply) | AfterAccess::Forgotten(_, _, reply) => refuse(reply, refused),
             AfterAccess::Token { reply, .. } => refuse(reply, refused),
             AfterAccess::SignedIn(reply, ..) => refuse(reply, refused),
-            // The machine repeats its request until it is answered.
-            AfterAccess::Enrolled { pi, .. } => {
-                self.enrolling.remove(&pi);
-            }
-            // Its next word tells it again.
-            AfterAccess::Returned => {}
+            // The machine repeats its request until it is answered, and its next word tells that it is back.
+            AfterAccess::Enrolled { .. } | AfterAccess::Returned => {}
         }
     }
 
@@ -252,7 +239,9 @@ impl Hub {
 
     pub(super) fn add_account(&mut self, caller: &Caller, account: NewAccount, reply: Reply<String>) {
         let is_machine = |name: &str| name.parse().is_ok_and(|pi| self.fleet.contains(&pi));
-        if let Err(refusal) = self.access.check_new_account(&account.name, is_machine) {
+        let name = &account.name;
+        let checked = self.check_settled(&name.key(), name.as_str());
+        if let Err(refusal) = checked.and_then(|()| self.access.check_new_account(name, is_machine)) {
             return refuse(reply, Refused::conflict(refusal));
         }
         if let Err(sentence) = self.check_rules(&account) {
@@ -306,6 +295,9 @@ impl Hub {
         if name.key() == AccountName::admin().key() {
             return refuse(reply, Refused::conflict(AccessRefusal::Admin));
         }
+        if let Err(refusal) = self.check_settled(&name.key(), name.as_str()) {
+            return refuse(reply, Refused::conflict(refusal));
+        }
         if self.access.account(name.as_str()).is_none() {
             return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
         }
@@ -327,6 +319,9 @@ impl Hub {
         role: Option<Role>,
         reply: Reply<String>,
     ) {
+        if let Err(refusal) = self.check_settled(&name.key(), name.as_str()) {
+            return refuse(reply, Refused::conflict(refusal));
+        }
         let Some(mut record) = self.access.account(name.as_str()).cloned() else {
             return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
         };
@@ -356,7 +351,8 @@ impl Hub {
     }
 
     pub(super) fn add_agent(&mut self, caller: &Caller, pi: PiId, reply: Reply<String>) {
-        if let Err(refusal) = self.access.check_new_agent(&pi) {
+        let checked = self.check_settled(&pi.key(), pi.as_str());
+        if let Err(refusal) = checked.and_then(|()| self.access.check_new_agent(&pi)) {
             return refuse(reply, Refused::conflict(refusal));
         }
         let known = self.access.agent(pi.as_str()).cloned();
@@ -389,6 +385,9 @@ impl Hub {
     }
 
     pub(super) fn reset_agent(&mut self, caller: &Caller, pi: &PiId, reply: Reply<()>) {
+        if let Err(refusal) = self.check_settled(&pi.key(), pi.as_str()) {
+            return refuse(reply, Refused::conflict(refusal));
+        }
         let Some(agent) = self.access.agent(pi.as_str()).cloned() else {
             return refuse(reply, Refused::missing(AccessRefusal::NoAgent(pi.to_string())));
         };
@@ -406,7 +405,7 @@ impl Hub {
 
     /// A machine that joins asks to be registered. It repeats itself until it is answered.
     pub(super) fn enrol(&mut self, pi: &PiId, payload: &Bytes) {
-        if payload.is_empty() || self.enrolling.contains(pi) {
+        if payload.is_empty() || self.changing.contains(&pi.key()) {
             return;
         }
         let request: EnrollRequest = match decode(payload) {
@@ -420,7 +419,6 @@ impl Hub {
         match self.access.enrol(pi, &request, self.now.wall) {
             Ok(None) => self.answer_enrolment(pi, request.nonce, request.secret_sha256),
             Ok(Some(change)) => {
-                self.enrolling.insert(pi.clone());
                 let EnrollRequest { nonce, secret_sha256, serial, .. } = request;
                 self.store_access(vec![change], AfterAccess::Enrolled { pi: pi.clone(), nonce, secret_sha256, serial });
             }
@@ -440,7 +438,6 @@ impl Hub {
     }
 
     fn enrolled(&mut self, pi: &PiId, nonce: String, secret_sha256: String, serial: Option<String>) {
-        self.enrolling.remove(pi);
         if self.fleet.ensure(pi, self.now) {
             self.announce_given(pi);
         }

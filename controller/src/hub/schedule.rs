@@ -10,7 +10,7 @@ use pistat_protocol::{
     time::Timestamp,
 };
 
-use super::{Answer, Hub, tasks::Wish};
+use super::{Hub, accept::Wish, after::Answer};
 use crate::catalogue::Catalogue;
 
 /// How late a run may be started; what is later was missed, and is told instead of run.

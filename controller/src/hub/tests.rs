@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     access::{AccessChange, AgentRecord, Caller, Credential},
     config::Broker,
-    store::Retention,
+    store::{NotStored, Retention},
 };
 
 const CATALOGUE: &str = "[task.uptime]\ncommand = [\"uptime\"]\n";
@@ -382,4 +382,89 @@ fn ids_never_go_back_not_even_over_a_restart_with_a_clock_that_was_turned_back()
 fn a_request_is_remembered_over_a_restart_with_a_clock_that_was_turned_forward() {
     let [before, after] = asked_twice(-2 * DAY_MILLISECONDS, ["k", "k"]);
     assert_eq!(after, before);
+}
+
+fn new_account(name: &str) -> pistat_protocol::api::NewAccount {
+    serde_json::from_value(serde_json::json!({ "name": name })).unwrap()
+}
+
+#[test]
+fn of_two_who_make_one_account_at_the_same_moment_one_is_refused_and_the_others_token_works() {
+    let mut driven = Driven::new();
+    driven.disk();
+    let mut first = driven.ask(|reply| Ask::AddAccount(anna(), new_account("olga"), reply));
+    let mut second = driven.ask(|reply| Ask::AddAccount(anna(), new_account("Olga"), reply));
+    driven.disk();
+    let token = first.try_recv().unwrap().unwrap();
+    assert_eq!(second.try_recv().unwrap().unwrap_err().status, 409);
+    assert!(driven.hub.access.caller_by_token(&token).is_some());
+}
+
+#[test]
+fn an_account_that_is_removed_does_not_come_back_by_a_rotation_at_the_same_moment() {
+    let mut driven = Driven::new();
+    let _made = driven.ask(|reply| Ask::AddAccount(anna(), new_account("olga"), reply));
+    driven.disk();
+    let olga = || "olga".parse::<AccountName>().unwrap();
+    let mut removed = driven.ask(|reply| Ask::RemoveAccount(anna(), olga(), reply));
+    let mut rotated = driven.ask(|reply| Ask::RotateAccount(anna(), olga(), None, reply));
+    driven.disk();
+    assert_eq!(removed.try_recv().unwrap(), Ok(()));
+    assert_eq!(rotated.try_recv().unwrap().unwrap_err().status, 409);
+    assert!(driven.hub.access.account("olga").is_none());
+    // Once that has been settled, the name is free again.
+    let mut again = driven.ask(|reply| Ask::AddAccount(anna(), new_account("olga"), reply));
+    driven.disk();
+    assert!(again.try_recv().unwrap().is_ok());
+}
+
+#[test]
+fn a_machine_and_an_account_that_come_at_the_same_moment_do_not_share_a_name() {
+    let mut driven = Driven::new();
+    driven.disk();
+    let request = format!(r#"{{"secret_sha256":"{}","nonce":"n"}}"#, hex(&[9; 32]));
+    driven.hear(Topic::EnrollRequest("olga".parse().unwrap()), request);
+    let mut made = driven.ask(|reply| Ask::AddAccount(anna(), new_account("Olga"), reply));
+    driven.disk();
+    assert_eq!(made.try_recv().unwrap().unwrap_err().status, 409);
+    assert!(driven.hub.access.agent("olga").is_some() && driven.hub.access.account("olga").is_none());
+}
+
+#[test]
+fn nobody_names_a_machine_that_is_being_forgotten() {
+    let mut driven = Driven::new();
+    driven.disk();
+    let mut forgotten = driven.ask(|reply| Ask::Forget(anna(), pi(), reply));
+    let rename = || pistat_protocol::api::PatchMachine { label: Some(Some("Rack".into())), ..Default::default() };
+    while !driven.hub.after.values().any(|after| matches!(after, After::Forgotten(..))) {
+        let stored = driven.stored.blocking_recv().unwrap();
+        driven.event(Event::Stored(vec![stored]));
+    }
+    let mut named = driven.ask(|reply| Ask::Patch(anna(), pi(), rename(), reply));
+    driven.disk();
+    assert_eq!(forgotten.try_recv().unwrap(), Ok(()));
+    assert_eq!(named.try_recv().unwrap().unwrap_err().status, 409);
+    assert!(!driven.hub.fleet.contains(&pi()) && driven.hub.changing.is_empty());
+    assert!(!std::fs::read_to_string(driven.folder.path().join("labels.json")).unwrap_or_default().contains("Rack"));
+}
+
+#[test]
+fn a_last_will_that_comes_late_brings_no_forgotten_machine_back() {
+    let mut driven = Driven::on_anothers_broker(tempfile::tempdir().unwrap());
+    let gone: PiId = "pi-9".parse().unwrap();
+    driven.hear(Topic::Status(gone.clone()), "offline");
+    assert!(!driven.hub.fleet.contains(&gone));
+    assert!(driven.published(&Topic::Status(gone.clone())), "it is taken off the broker");
+    let status = |retain| Heard::Message {
+        topic: Topic::Status("pi-9".parse().unwrap()),
+        payload: "offline".into(),
+        retain,
+        account: None,
+        response: None,
+    };
+    driven.event(Event::Heard(vec![status(true)]));
+    assert!(!driven.hub.fleet.contains(&gone), "a retained one, after a restart");
+    driven.hear(Topic::Status(gone.clone()), "online");
+    driven.event(Event::Heard(vec![status(false)]));
+    assert!(driven.hub.fleet.contains(&gone), "one that was there is only away");
 }

@@ -204,14 +204,15 @@ fn query_records<T: serde::de::DeserializeOwned>(
     parameters: impl rusqlite::Params,
 ) -> rusqlite::Result<Vec<T>> {
     let mut statement = connection.prepare_cached(query)?;
-    let rows = statement.query_map(parameters, |row| {
-        let text: String = row.get(0)?;
-        // A record of another version is passed over: it must not hide the others.
-        Ok(serde_json::from_str(&text)
-            .inspect_err(|error| tracing::warn!(%error, "a record of the register cannot be read"))
-            .ok())
-    })?;
+    let rows = statement.query_map(parameters, read_record)?;
     rows.filter_map(Result::transpose).collect()
+}
+
+/// A record of another version, or on a sector that has gone bad, is passed over: it must not hide the others, nor stop the start.
+fn read_record<T: serde::de::DeserializeOwned>(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<T>> {
+    let bytes = row.get_ref(0)?.as_bytes().unwrap_or_default();
+    let record = serde_json::from_slice(bytes);
+    Ok(record.inspect_err(|error| tracing::warn!(%error, "a record of the register cannot be read")).ok())
 }
 
 /// Whether what is to be written is itself at fault. Everything else (no room, a disk that fails, a file that is busy) passes or is mended.
@@ -321,12 +322,12 @@ impl Reader {
     /// # Errors
     /// The register cannot be read.
     pub fn run(&self, id: RunId) -> rusqlite::Result<Option<RunRecord>> {
-        let text: Option<String> = self
+        let record = self
             .connection
             .prepare_cached("SELECT record FROM runs WHERE id = ?1")?
-            .query_row([id.to_string()], |row| row.get(0))
+            .query_row([id.to_string()], read_record)
             .optional()?;
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+        Ok(record.flatten())
     }
 
     /// Runs, newest first.
@@ -337,7 +338,7 @@ impl Reader {
         query_records(
             &self.connection,
             "SELECT record FROM runs WHERE (?1 IS NULL OR pi = ?1 COLLATE NOCASE) AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR state = ?3)
-             AND (?4 IS NULL OR seq < (SELECT seq FROM runs WHERE id = ?4)) AND (?6 IS NULL OR json_extract(record, '$.run.group') = ?6)
+             AND (?4 IS NULL OR seq < (SELECT seq FROM runs WHERE id = ?4)) AND (?6 IS NULL OR CASE WHEN json_valid(record) THEN json_extract(record, '$.run.group') = ?6 END)
              ORDER BY seq DESC LIMIT ?5",
             params![
                 query.pi,
@@ -376,10 +377,12 @@ impl Reader {
         while let Some(row) = rows.next()? {
             let (seq, start): (u64, u64) = (row.get(0)?, row.get(1)?);
             let stream = if row.get(2)? { Stream::Stderr } else { Stream::Stdout };
-            let data: String = row.get(3)?;
-            bytes += data.len();
+            // What a bad sector has made of a text is shown as far as it is one.
+            let stored = row.get_ref(3)?.as_bytes().unwrap_or_default();
+            let data = String::from_utf8_lossy(stored).into_owned();
+            bytes += stored.len();
             let gap_bytes = start.saturating_sub(cursor.start);
-            cursor = Cursor { seq: seq + 1, start: start + data.len() as u64 };
+            cursor = Cursor { seq: seq + 1, start: start + stored.len() as u64 };
             pieces.push(OutputPiece { seq, stream, data, gap_bytes });
             if bytes >= PAGE_BYTES {
                 break;

@@ -105,9 +105,7 @@ pub(super) async fn rotate(
     Path(name): Path<AccountName>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<NewToken>, Refused> {
-    let body =
-        body.map_err(|rejection| Refused { status: rejection.status().as_u16(), detail: rejection.body_text() })?;
-    let Rotate { role } = Rotate::read(&body)?;
+    let Rotate { role } = Rotate::read(&body?)?;
     let account = name.to_string();
     let token = web.ask(|reply| Ask::RotateAccount(caller, name, role, reply)).await?;
     Ok(Json(NewToken { name: account, token }))

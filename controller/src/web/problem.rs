@@ -3,7 +3,8 @@
 use axum::{
     Json,
     extract::{
-        FromRequest, FromRequestParts, WebSocketUpgrade, rejection::JsonRejection,
+        FromRequest, FromRequestParts, WebSocketUpgrade,
+        rejection::{BytesRejection, JsonRejection},
         ws::rejection::WebSocketUpgradeRejection,
     },
     http::{HeaderValue, StatusCode, Uri, header, request::Parts},
@@ -12,6 +13,7 @@ use axum::{
 use pistat_protocol::api::Problem;
 use serde::de::DeserializeOwned;
 
+use super::MAX_BODY_BYTES;
 use crate::hub::ask::Refused;
 
 impl IntoResponse for Refused {
@@ -32,8 +34,39 @@ pub(crate) struct Body<T>(pub(crate) T);
 
 impl From<JsonRejection> for Refused {
     fn from(rejection: JsonRejection) -> Self {
-        Self { status: rejection.status().as_u16(), detail: rejection.body_text() }
+        let status = rejection.status().as_u16();
+        let detail = match rejection {
+            JsonRejection::BytesRejection(rejection) => return rejection.into(),
+            rejection => plain(&rejection.body_text()),
+        };
+        Self { status, detail }
     }
+}
+
+impl From<BytesRejection> for Refused {
+    fn from(rejection: BytesRejection) -> Self {
+        let status = rejection.status();
+        let detail = if status == StatusCode::PAYLOAD_TOO_LARGE {
+            format!("the body is too large: at most {MAX_BODY_BYTES} bytes are read")
+        } else {
+            plain(&rejection.body_text())
+        };
+        Self { status: status.as_u16(), detail }
+    }
+}
+
+/// What is wrong, without the framework's own words for where.
+fn plain(text: &str) -> String {
+    let prefixes = [
+        ("Failed to deserialize the JSON body into the target type: ", ""),
+        ("Failed to parse the request body as JSON: ", "the body is not valid JSON: "),
+        ("Failed to deserialize query string: ", ""),
+        ("Failed to buffer the request body: ", "the body did not come whole: "),
+        ("Invalid URL: ", ""),
+    ];
+    let known =
+        prefixes.iter().find_map(|(theirs, ours)| text.strip_prefix(theirs).map(|rest| format!("{ours}{rest}")));
+    known.unwrap_or_else(|| text.into())
 }
 
 /// Parts of the path; one that is no identifier is refused with the rule that it breaks.
@@ -43,7 +76,7 @@ pub(crate) struct Path<T>(pub(crate) T);
 
 impl From<axum::extract::rejection::PathRejection> for Refused {
     fn from(rejection: axum::extract::rejection::PathRejection) -> Self {
-        Self { status: 400, detail: rejection.body_text() }
+        Self { status: 400, detail: plain(&rejection.body_text()) }
     }
 }
 
@@ -61,7 +94,7 @@ impl<T: DeserializeOwned> Query<T> {
 
 impl From<axum::extract::rejection::QueryRejection> for Refused {
     fn from(rejection: axum::extract::rejection::QueryRejection) -> Self {
-        Self { status: 400, detail: rejection.body_text() }
+        Self { status: 400, detail: plain(&rejection.body_text()) }
     }
 }
 

@@ -1,0 +1,260 @@
+//! The only way to a run: every wish is asked of the catalogue, stored, and answered, in [`Hub::accept`].
+
+use std::{collections::BTreeMap, time::Duration};
+
+use pistat_protocol::{
+    account::Role,
+    api::{AcceptedRuns, GroupOptions},
+    dashboard::{MachineStatus, Run},
+    id::{PiId, RunId, Target, TaskId},
+    task::{Arguments, RequestAnswer, RunState},
+};
+
+use super::{
+    Hub,
+    after::{Accepting, After, AfterRuns, Answer},
+    ask::Refused,
+    refuse, tell,
+};
+use crate::{
+    catalogue::{ApprovedTask, Ask, MachineFacts, Refusal, RefusalKind},
+    runs::Accepted,
+    store::{
+        record::{GroupRecord, RunRecord},
+        register::RegisterWrite,
+    },
+};
+
+/// How many runs may be open at a time: several on each machine of the largest fleet.
+const MAX_OPEN_RUNS: usize = 50_000;
+
+/// What somebody wants, whatever the way in.
+pub(super) struct Wish {
+    pub(super) task: TaskId,
+    pub(super) target: Target,
+    pub(super) args: Arguments,
+    pub(super) request_id: Option<String>,
+    pub(super) expires: Duration,
+    pub(super) group: GroupOptions,
+    pub(super) requested_by: String,
+    /// `None` is the schedule.
+    pub(super) role: Option<Role>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal.kind {
+            RefusalKind::UnknownTask => 404,
+            RefusalKind::BadArgument => 400,
+            RefusalKind::NotAllowed => 403,
+            RefusalKind::NotOnThisMachine | RefusalKind::RegisterOnly | RefusalKind::NoRunner => 409,
+        };
+        Self { status, detail: refusal.message }
+    }
+}
+
+impl Hub {
+    /// Checks a wish and stores its runs; the answer follows when they are on the disk.
+    pub(super) fn accept(&mut self, wish: Wish, answer: Answer) -> Result<(), (Refused, Answer)> {
+        let earlier = wish.request_id.as_ref().and_then(|id| self.runs.earlier(&wish.requested_by, id));
+        if let Some(earlier) = earlier {
+            match self.accepting(&earlier) {
+                Some(first) => first.answers.push(answer),
+                None => self.tell_accepted(answer, &earlier),
+            }
+            return Ok(());
+        }
+        let approved = match self.approve(&wish) {
+            Ok(approved) => approved,
+            Err(refused) => return Err((refused, answer)),
+        };
+        // Only what this request needs is refused if it cannot be stored, so it has a commit of its own.
+        self.commit_turn();
+        let (records, group) = self.new_records(&wish, &approved);
+        let runs: Vec<_> = records.iter().map(|record| record.run.id).collect();
+        let sentence = request_sentence(&wish, &approved);
+        let pi = if let [only] = &approved[..] { Some(only.pi().clone()) } else { None };
+        self.writes.extend(records.iter().cloned().map(|record| RegisterWrite::Run(Box::new(record))));
+        self.writes.extend(group.iter().cloned().map(|group| RegisterWrite::Group(Box::new(group))));
+        let group_id = group.as_ref().map(|group| group.id);
+        self.runs.add(records, group, self.now.monotonic);
+        self.turn.accepted = Some(Accepting {
+            runs,
+            group: group_id,
+            sentence,
+            requested_by: wish.requested_by,
+            pi,
+            answers: vec![answer],
+        });
+        self.commit_turn();
+        Ok(())
+    }
+
+    /// A request that was taken and is not on the disk yet, by its runs.
+    fn accepting(&mut self, request: &Accepted) -> Option<&mut Accepting> {
+        let mut waiting = self.after.values_mut().filter_map(|after| match after {
+            After::Runs(after) => after.accepted.as_mut(),
+            _ => None,
+        });
+        waiting.find(|first| first.runs == request.runs)
+    }
+
+    /// The catalogue's word for each machine that is meant. In a group, machines on which the task may not run are passed over.
+    fn approve(&self, wish: &Wish) -> Result<Vec<ApprovedTask>, Refused> {
+        let machines = self.fleet.resolve(&wish.target);
+        if machines.is_empty() {
+            return Err(Refused::missing(match &wish.target {
+                Target::Pi(pi) => format!("there is no machine {pi}; `pis` shows the fleet"),
+                group => format!("no machine has {group}: nothing was run; `tag add <pi> <tag>` tags one"),
+            }));
+        }
+        if self.runs.counts().values().sum::<u32>() as usize + machines.len() > MAX_OPEN_RUNS {
+            return Err(Refused::unavailable("too many runs are open: wait until some have ended, or cancel them"));
+        }
+        let mut first_refusal = None;
+        let mut approved = Vec::new();
+        for pi in &machines {
+            match self
+                .approve_on(&wish.task, &wish.args, wish.role, pi)
+                .map_err(Refused::from)
+                .and_then(|task| self.not_away(wish, pi).map(|()| task))
+            {
+                Ok(task) => approved.push(task),
+                Err(refused) if refused.status == 409 => first_refusal = first_refusal.or(Some(refused)),
+                Err(refused) => return Err(refused),
+            }
+        }
+        match first_refusal {
+            Some(refused) if approved.is_empty() => Err(refused),
+            _ => Ok(approved),
+        }
+    }
+
+    fn not_away(&self, wish: &Wish, pi: &PiId) -> Result<(), Refused> {
+        let away = self.fleet.status(pi) == Some(MachineStatus::Offline);
+        if away && wish.expires.is_zero() {
+            return Err(Refused::conflict(format!(
+                "{} is offline; leave out the zero expiry to let the run wait for it",
+                self.fleet.label(pi)
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn approve_on(
+        &self,
+        task: &TaskId,
+        args: &Arguments,
+        role: Option<Role>,
+        pi: &PiId,
+    ) -> Result<ApprovedTask, Refusal> {
+        let info = self.fleet.machine_info(pi);
+        let is_machine = |name: &str| name.parse().is_ok_and(|pi| self.fleet.contains(&pi));
+        self.catalogue.check(&Ask {
+            task,
+            args,
+            role,
+            machine: MachineFacts {
+                pi,
+                tags: self.fleet.tags(pi),
+                policy: info.map(|info| info.execution_policy),
+                runner: info.map(|info| info.runner),
+            },
+            is_machine: &is_machine,
+        })
+    }
+
+    fn new_records(&mut self, wish: &Wish, approved: &[ApprovedTask]) -> (Vec<RunRecord>, Option<GroupRecord>) {
+        let group = (!matches!(wish.target, Target::Pi(_))).then(|| self.new_id());
+        let expires = u64::try_from(wish.expires.as_millis()).unwrap_or(u64::MAX);
+        let records: Vec<_> = approved
+            .iter()
+            .map(|task| RunRecord {
+                run: Run {
+                    id: self.new_id(),
+                    task: wish.task.clone(),
+                    pi: task.pi().clone(),
+                    state: RunState::Queued,
+                    args: task.args().clone(),
+                    requested_by: wish.requested_by.clone(),
+                    request_id: wish.request_id.clone(),
+                    group,
+                    created_at: self.now.wall,
+                    started_at: None,
+                    finished_at: None,
+                    exit_code: None,
+                    reason: None,
+                    output_bytes: 0,
+                    dropped_bytes: 0,
+                },
+                output_limit_bytes: task.output_limit_bytes(),
+                expires_milliseconds: expires,
+                cancelled_by: None,
+                reported: None,
+                next_chunk: 0,
+                final_chunks: None,
+                boot_id: None,
+                retained: true,
+                ends: task.ends(),
+                timeout_milliseconds: u64::try_from(task.timeout().as_millis()).unwrap_or(u64::MAX),
+                role: wish.role,
+            })
+            .collect();
+        let group = group.map(|id| GroupRecord {
+            id,
+            task: wish.task.clone(),
+            target: wish.target.clone(),
+            args: approved.first().map(|task| task.args().clone()).unwrap_or_default(),
+            requested_by: wish.requested_by.clone(),
+            created_at: self.now.wall,
+            runs: records.iter().map(|record| record.run.id).collect(),
+            options: wish.group,
+            stopped: None,
+            open: true,
+            states: BTreeMap::new(),
+        });
+        (records, group)
+    }
+
+    /// A new id, later than every other: its order is the order of acceptance even when the clock goes back.
+    fn new_id(&mut self) -> RunId {
+        let now = u64::try_from(self.now.wall.unix_milliseconds()).unwrap_or(0);
+        self.last_id_milliseconds = now.max(self.last_id_milliseconds + 1);
+        let mut random = [0; 10];
+        // Ids need not be secret, only different: without randomness the time alone keeps them apart.
+        let _ = getrandom::fill(&mut random);
+        RunId::from_parts(self.last_id_milliseconds, random)
+    }
+
+    pub(super) fn tell_accepted(&mut self, answer: Answer, accepted: &Accepted) {
+        match answer {
+            Answer::Web(reply) => tell(reply, AcceptedRuns { group: accepted.group, runs: accepted.runs.clone() }),
+            Answer::Mqtt(response) => {
+                self.answer_request(response, &RequestAnswer::Accepted { runs: accepted.runs.clone() });
+            }
+            Answer::Nobody => {}
+        }
+    }
+
+    /// A request's runs could not be stored: they never were.
+    pub(super) fn not_accepted(&mut self, after: AfterRuns, sentence: &str) {
+        let Some(accepting) = after.accepted else { return };
+        self.runs.withdraw(&accepting.runs);
+        for answer in accepting.answers {
+            match answer {
+                Answer::Web(reply) => refuse(reply, Refused::unavailable(sentence)),
+                Answer::Mqtt(response) => {
+                    self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response);
+                }
+                Answer::Nobody => {}
+            }
+        }
+    }
+}
+
+fn request_sentence(wish: &Wish, approved: &[ApprovedTask]) -> String {
+    match approved {
+        [_] => format!("requested {}", wish.task),
+        many => format!("requested {} on {} machines ({})", wish.task, many.len(), wish.target),
+    }
+}

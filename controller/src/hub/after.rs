@@ -1,0 +1,184 @@
+//! What waits for the disk: answers, acknowledgements and retained states are promised here, and kept once the store has said that it may.
+
+use pistat_protocol::{
+    api::AcceptedRuns,
+    dashboard::{EventKind, Machine, Severity},
+    id::{PiId, RunId},
+    order::JoinToken,
+    task::RequestAnswer,
+};
+
+use super::{
+    Hub,
+    ask::{Refused, Reply},
+    refuse, tell,
+};
+use crate::{
+    access::{AccessChange, Caller},
+    bridge::ResponseTo,
+    homeassistant::Say,
+    store::{GivenChange, NotStored, Stored, Ticket, record::RunRecord},
+};
+
+/// What is done once something is on the disk.
+pub(super) enum After {
+    /// Runs, output, events.
+    Runs(AfterRuns),
+    /// What people gave a machine.
+    Given(PiId, GivenChange, String, Reply<Machine>),
+    /// Accounts, machines, sessions.
+    Access(Vec<AccessChange>, AfterAccess),
+    /// The join token.
+    JoinToken(JoinToken, String, Reply<JoinToken>),
+    /// What Home Assistant may be told.
+    Announced(Vec<Say>),
+    /// The file of the token of `admin`, after its account.
+    AdminToken(String, Option<Reply<String>>),
+    /// What a machine had been given, after it was revoked; then its runs.
+    Forgotten(PiId, String, Option<Promise>),
+}
+
+/// What is done once runs, groups, output and events are on the disk.
+#[derive(Default)]
+pub(super) struct AfterRuns {
+    /// Runs as they are being stored: their states are to be announced, and the reports acknowledged.
+    pub(super) saved: Vec<RunRecord>,
+    pub(super) groups: Vec<RunId>,
+    /// Output that is to be acknowledged.
+    pub(super) pieces: Vec<(RunId, u64)>,
+    pub(super) execute: Vec<RunId>,
+    pub(super) clear: Vec<(PiId, RunId)>,
+    pub(super) accepted: Option<Accepting>,
+    pub(super) promises: Vec<Promise>,
+}
+
+impl AfterRuns {
+    pub(super) fn is_empty(&self) -> bool {
+        let lists = [
+            self.saved.is_empty(),
+            self.groups.is_empty(),
+            self.pieces.is_empty(),
+            self.execute.is_empty(),
+            self.clear.is_empty(),
+            self.promises.is_empty(),
+        ];
+        self.accepted.is_none() && lists.into_iter().all(|empty| empty)
+    }
+}
+
+/// A request that becomes an answer once its runs are on the disk.
+pub(super) struct Accepting {
+    pub(super) runs: Vec<RunId>,
+    pub(super) group: Option<RunId>,
+    pub(super) sentence: String,
+    pub(super) requested_by: String,
+    pub(super) pi: Option<PiId>,
+    /// Of whoever asked, and of whoever repeated it meanwhile.
+    pub(super) answers: Vec<Answer>,
+}
+
+/// An answer about something that happens in any case, which is given when it is on the disk.
+pub(super) enum Promise {
+    Web(Reply<()>),
+    Mqtt(Option<ResponseTo>, RunId),
+}
+
+/// The way back to whoever asked for a run.
+pub(super) enum Answer {
+    Web(Reply<AcceptedRuns>),
+    Mqtt(Option<ResponseTo>),
+    Nobody,
+}
+
+/// What follows from a stored change of access.
+pub(super) enum AfterAccess {
+    Done(Reply<()>),
+    Token { reply: Reply<String>, token: String, admin: bool },
+    SignedIn(Reply<(Caller, String)>, Caller, String),
+    Enrolled { pi: PiId, nonce: String, secret_sha256: String, serial: Option<String> },
+    Forgotten(PiId, String, Reply<()>),
+    Returned,
+}
+
+impl Hub {
+    pub(super) fn all_stored(&mut self, batch: Vec<Stored>) {
+        self.apply_access(&batch);
+        for stored in batch {
+            self.stored(stored);
+        }
+    }
+
+    fn stored(&mut self, stored: Stored) {
+        for sentence in stored.left_out {
+            self.event(EventKind::System, Severity::Error, None, None, None, sentence);
+        }
+        match stored.result {
+            Ok(()) => self.is_stored(stored.ticket),
+            Err(NotStored::Refused(sentence)) => self.is_refused(stored.ticket, &sentence),
+            Err(NotStored::Waits(sentence)) => self.waits(stored.ticket, &sentence),
+        }
+    }
+
+    fn is_stored(&mut self, ticket: Ticket) {
+        match self.after.remove(&ticket) {
+            Some(After::Runs(after)) => self.after_runs(after),
+            Some(After::Given(pi, change, by, reply)) => self.given(&pi, &change, &by, reply),
+            Some(After::Access(_, after)) => self.access_stored(after),
+            Some(After::JoinToken(token, by, reply)) => self.join_token_stored(token, &by, reply),
+            Some(After::Announced(say)) => self.announced(say),
+            Some(After::AdminToken(token, Some(reply))) => tell(reply, token),
+            Some(After::Forgotten(pi, by, promise)) => self.forgotten(&pi, &by, promise),
+            Some(After::AdminToken(_, None)) | None => {}
+        }
+    }
+
+    fn is_refused(&mut self, ticket: Ticket, sentence: &str) {
+        match self.after.remove(&ticket) {
+            Some(After::Runs(after)) => self.not_accepted(after, sentence),
+            Some(After::Given(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
+            Some(After::Access(changes, after)) => self.access_not_stored(&changes, after, sentence),
+            Some(After::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
+            // These are never refused: they wait.
+            Some(After::Announced(_) | After::AdminToken(..) | After::Forgotten(..)) | None => {}
+        }
+    }
+
+    /// Nobody is kept waiting for a disk that may stay full: who asked is told how it stands. What else was promised goes on waiting.
+    fn waits(&mut self, ticket: Ticket, sentence: &str) {
+        let promises = match self.after.get_mut(&ticket) {
+            Some(After::Runs(after)) => std::mem::take(&mut after.promises),
+            Some(After::Forgotten(_, _, promise)) => promise.take().into_iter().collect(),
+            Some(After::AdminToken(_, reply)) => return refuse_token(reply.take(), sentence),
+            _ => Vec::new(),
+        };
+        let sentence = format!(
+            "this is in force, but not on the disk yet, and would be forgotten if the controller ended now: {sentence}"
+        );
+        for promise in promises {
+            match promise {
+                Promise::Web(reply) => refuse(reply, Refused::unavailable(&sentence)),
+                Promise::Mqtt(response, _) => {
+                    self.answer_request(response, &RequestAnswer::Refused { error: sentence.clone() });
+                }
+            }
+        }
+    }
+
+    pub(super) fn keep(&mut self, promise: Promise) {
+        match promise {
+            Promise::Web(reply) => tell(reply, ()),
+            Promise::Mqtt(response, run) => {
+                self.answer_request(response, &RequestAnswer::Accepted { runs: vec![run] });
+            }
+        }
+    }
+}
+
+fn refuse_token(reply: Option<Reply<String>>, sentence: &str) {
+    let sentence = format!(
+        "the account admin has a new token, and its file admin.token gets it as soon as that can be written: {sentence}"
+    );
+    if let Some(reply) = reply {
+        refuse(reply, Refused::unavailable(&sentence));
+    }
+}

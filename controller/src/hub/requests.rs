@@ -1,0 +1,218 @@
+//! Requests, from any way in: who asks, whether that is heard, and how they are answered. All of them become a [`Wish`].
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use pistat_broker::BrokerHandle;
+use pistat_protocol::{
+    account::Role,
+    api::{AcceptedRuns, GroupOptions, NewRun},
+    codec::{decode_request, encode},
+    dashboard::{EventKind, Severity},
+    id::{InvalidId, PiId, Target, TaskId},
+    task::{MAX_REQUEST_ID_BYTES, Request, RequestAnswer},
+    topic::Topic,
+};
+
+use super::{
+    Hub,
+    accept::Wish,
+    after::{Answer, Promise},
+    ask::{Refused, Reply},
+    refuse,
+};
+use crate::{
+    access::Caller,
+    bridge::{Outgoing, ResponseTo},
+    config::{Broker, Requests, parse_duration},
+};
+
+/// The longest that a run may wait for an offline machine.
+const MAX_EXPIRES: Duration = Duration::from_secs(7 * 86_400);
+
+impl Hub {
+    /// A request came over MQTT.
+    pub(super) fn requested(
+        &mut self,
+        target: &Target,
+        payload: &Bytes,
+        retain: bool,
+        account: Option<&str>,
+        response: Option<ResponseTo>,
+    ) {
+        if payload.is_empty() {
+            return;
+        }
+        let response = response.filter(|response| self.may_answer(account, &response.topic));
+        let pi = if let Target::Pi(pi) = target { Some(pi.clone()) } else { None };
+        if retain {
+            self.publish(&Topic::Request(target.clone()), Vec::new(), 1, true);
+            let sentence = "a request was published with the retain flag: it was cleared and runs nothing; publish it without the flag";
+            return self.refuse_request(pi.as_ref(), account, sentence, response);
+        }
+        let answer =
+            self.asker(account).and_then(|(name, role)| self.request(target, payload, &name, role, response.clone()));
+        if let Err(refused) = answer {
+            self.refuse_request(pi.as_ref(), account, &refused.detail, response);
+        }
+    }
+
+    /// A request came on a topic that names nobody. It is told like any other refusal, and a retained one is cleared.
+    pub(super) fn misaddressed(
+        &mut self,
+        topic: String,
+        why: &InvalidId,
+        retain: bool,
+        account: Option<&str>,
+        response: Option<ResponseTo>,
+    ) {
+        let response = response.filter(|response| self.may_answer(account, &response.topic));
+        if retain {
+            self.send(Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None });
+        }
+        self.refuse_request(None, account, &format!("{why}; `pis` shows the fleet"), response);
+    }
+
+    /// Who asks over MQTT: the account that our own broker stamped, or whoever an external one let publish, if that is allowed at all.
+    fn asker(&self, account: Option<&str>) -> Result<(String, Role), Refused> {
+        if self.config.mqtt.broker == Broker::Embedded {
+            let account = account.and_then(|name| self.access.account(name));
+            let account = account.filter(|account| account.role >= Role::Operator);
+            return account
+                .map(|account| (account.name.to_string(), account.role))
+                .ok_or_else(|| Refused::forbidden("only operators may ask for tasks"));
+        }
+        let refused = || {
+            Refused::forbidden(
+                "requests over MQTT are off with an external broker; [mqtt.requests] in pistat.toml turns them on",
+            )
+        };
+        self.config.mqtt.requests.as_ref().map(|requests| ("mqtt".to_string(), requests.role)).ok_or_else(refused)
+    }
+
+    fn request(
+        &mut self,
+        target: &Target,
+        payload: &Bytes,
+        by: &str,
+        role: Role,
+        response: Option<ResponseTo>,
+    ) -> Result<(), Refused> {
+        match decode_request(payload).map_err(Refused::bad)? {
+            Request::Run(run) => {
+                self.may_be_asked_for(&run.task)?;
+                let wish = Wish {
+                    task: run.task,
+                    target: target.clone(),
+                    args: run.args,
+                    request_id: run.request_id,
+                    expires: self.config.runs.expires,
+                    group: GroupOptions::default(),
+                    requested_by: by.into(),
+                    role: Some(role),
+                };
+                self.accept(wish, Answer::Mqtt(response)).map_err(|(refused, _)| refused)
+            }
+            Request::Cancel(id) => {
+                let elsewhere =
+                    self.runs.get(id).is_some_and(|record| matches!(target, Target::Pi(pi) if *pi != record.run.pi));
+                if elsewhere {
+                    return Err(Refused::missing(format!("run {id} is not on this machine")));
+                }
+                if let Some(task) = self.runs.get(id).map(|record| record.run.task.clone()) {
+                    self.may_be_asked_for(&task)?;
+                }
+                self.cancel(id, by)?;
+                self.turn.promises.push(Promise::Mqtt(response, id));
+                Ok(())
+            }
+        }
+    }
+
+    /// With a broker that is not ours, only the tasks that `[mqtt.requests]` lists are anybody's to ask for, or to cancel.
+    fn may_be_asked_for(&self, task: &TaskId) -> Result<(), Refused> {
+        let listed = |requests: &Requests| requests.tasks.contains(task);
+        if self.config.mqtt.broker == Broker::Embedded || self.config.mqtt.requests.as_ref().is_some_and(listed) {
+            return Ok(());
+        }
+        Err(Refused::forbidden(format!("task {task} is not among the tasks of [mqtt.requests]")))
+    }
+
+    pub(super) fn refuse_request(
+        &mut self,
+        pi: Option<&PiId>,
+        account: Option<&str>,
+        sentence: &str,
+        response: Option<ResponseTo>,
+    ) {
+        self.numbers.refused_messages += 1;
+        self.event(EventKind::Task, Severity::Warning, pi, None, account, format!("request refused: {sentence}"));
+        self.answer_request(response, &RequestAnswer::Refused { error: sentence.into() });
+    }
+
+    pub(super) fn answer_request(&mut self, response: Option<ResponseTo>, answer: &RequestAnswer) {
+        if let Some(ResponseTo { topic, correlation }) = response {
+            self.send(Outgoing { topic, payload: encode(answer), qos: 1, retain: false, correlation });
+        }
+    }
+
+    /// The controller may publish everywhere, so it does not let a requester choose where it speaks with its own authority. Our own broker knows what the
+    /// requester may do itself; on another, what the controller may publish is that broker's to say.
+    fn may_answer(&self, account: Option<&str>, topic: &str) -> bool {
+        let lends_nothing = |broker: &BrokerHandle| account.is_some_and(|account| broker.may_answer(account, topic));
+        self.is_free_topic(topic) && self.broker.as_ref().is_none_or(lends_nothing)
+    }
+
+    /// Whether a topic is neither ours nor Home Assistant's, or one for answers.
+    fn is_free_topic(&self, topic: &str) -> bool {
+        let prefix = self.topics.prefix();
+        let own = topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        let reply = topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("/reply/"));
+        let home = |prefix: &str| topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        let reserved = topic.starts_with('$') || home("homeassistant") || home(&self.config.homeassistant.prefix);
+        let plain = !topic.is_empty() && !topic.contains(['+', '#', '\0']);
+        plain
+            && !reserved
+            && (!own
+                || (reply
+                    && self.topics.parse(topic).is_none()
+                    && topic.split('/').count() == prefix.split('/').count() + 2))
+    }
+
+    pub(super) fn run_for(&mut self, caller: &Caller, request: NewRun, reply: Reply<AcceptedRuns>) {
+        let needs_word =
+            self.catalogue.get(&request.task).is_some_and(|task| task.view().confirm) && !request.confirmed;
+        if needs_word {
+            let sentence = format!(
+                "task {} asks for a confirmation: repeat the request with \"confirmed\": true (`--yes`)",
+                request.task
+            );
+            return refuse(reply, Refused::conflict(sentence));
+        }
+        let expires = match request.expires.as_deref().map(parse_duration).transpose() {
+            Ok(expires) => expires.unwrap_or(self.config.runs.expires).min(MAX_EXPIRES),
+            Err(sentence) => return refuse(reply, Refused::bad(format!("expires: {sentence}"))),
+        };
+        let long = request.request_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > MAX_REQUEST_ID_BYTES);
+        if long {
+            return refuse(reply, Refused::bad(format!("a request_id has 1 to {MAX_REQUEST_ID_BYTES} bytes")));
+        }
+        let wish = Wish {
+            task: request.task,
+            target: request.target,
+            args: request.args,
+            request_id: request.request_id,
+            expires,
+            group: request.group.unwrap_or_default(),
+            requested_by: caller.account.to_string(),
+            role: Some(caller.role),
+        };
+        if let Err((refused, answer)) = self.accept(wish, Answer::Web(reply)) {
+            let text = format!("request refused: {}", refused.detail);
+            self.event(EventKind::Task, Severity::Warning, None, None, Some(caller.account.as_str()), text);
+            if let Answer::Web(reply) = answer {
+                refuse(reply, refused);
+            }
+        }
+    }
+}

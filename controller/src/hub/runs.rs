@@ -1,0 +1,247 @@
+//! The life of runs: every change of one goes through [`Hub::perform`], and what is told of it waits for the disk.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pistat_protocol::{
+    codec::encode,
+    dashboard::{Change, EventKind, Group, Severity},
+    id::{PiId, RunId, TaskId},
+    order::{CancelOrder, Order},
+    task::{OutputChunk, Report, RunState},
+    topic::Topic,
+};
+use tokio::sync::watch;
+
+use super::{
+    Hub,
+    after::{Accepting, AfterRuns, Promise},
+    ask::{Progress, Refused, Reply},
+    refuse, tell,
+};
+use crate::{
+    access::Caller,
+    runs::{Accepted, Step},
+    store::{record::RunRecord, register::RegisterWrite},
+};
+
+impl Hub {
+    pub(super) fn cancel_for(&mut self, caller: &Caller, id: RunId, reply: Reply<()>) {
+        match self.cancel(id, caller.account.as_str()) {
+            Ok(()) => self.turn.promises.push(Promise::Web(reply)),
+            Err(refused) => refuse(reply, refused),
+        }
+    }
+
+    /// Cancels a run, or every run of a group. Whoever asked is answered when that is on the disk.
+    pub(super) fn cancel(&mut self, id: RunId, by: &str) -> Result<(), Refused> {
+        let targets = self.runs.group_record(id).map_or_else(|| vec![id], |group| group.runs);
+        let mut steps = Vec::new();
+        for run in targets {
+            steps.extend(self.runs.cancel(run, by, self.now).into_iter().flatten());
+        }
+        if steps.is_empty() {
+            let known = self.runs.newest().iter().any(|run| run.id == id) || self.runs.group(id).is_some();
+            return Err(if known {
+                Refused::conflict("it has already ended")
+            } else {
+                Refused::missing(format!("there is no open run {id}; `runs` shows them"))
+            });
+        }
+        let pi = self.runs.get(id).map(|record| record.run.pi.clone());
+        self.event(EventKind::Task, Severity::Info, pi.as_ref(), Some(id), Some(by), "asked to cancel".into());
+        self.perform(steps);
+        Ok(())
+    }
+
+    pub(super) fn reported(&mut self, pi: &PiId, run: RunId, report: Report) {
+        let steps = self.runs.report(pi, run, report, self.now);
+        self.perform(steps);
+    }
+
+    pub(super) fn output_came(&mut self, pi: &PiId, run: RunId, chunk: OutputChunk) {
+        let steps = self.runs.output(pi, run, chunk, self.now);
+        self.perform(steps);
+    }
+
+    /// Does what a change of a run asks for: what is to be stored joins this turn's commit, what is to be told waits for it.
+    pub(super) fn perform(&mut self, steps: Vec<Step>) {
+        let mut queue: VecDeque<Step> = steps.into();
+        while let Some(step) = queue.pop_front() {
+            match step {
+                Step::Save(id) => self.save_run(id),
+                Step::SaveGroup(id) => self.save_group(id),
+                Step::SavePiece(piece) => {
+                    self.turn.pieces.push((piece.run, piece.seq));
+                    self.writes.push(RegisterWrite::Piece(piece));
+                }
+                Step::Ack(pi, run, ack) => self.acknowledge(&pi, run, ack),
+                Step::Execute(id) => self.turn.execute.push(id),
+                // It promises nothing and can be said again, so it does not wait: a full disk must not keep a task running.
+                Step::Cancel(id) => self.send_cancel(id),
+                Step::Clear(pi, run) => {
+                    self.writes.push(RegisterWrite::Cleared(run));
+                    self.turn.clear.push((pi, run));
+                }
+                Step::Dispatch(pi) => queue.extend(self.dispatch(&pi)),
+                Step::Odd(pi, run, text) => self.event(EventKind::Alert, Severity::Warning, Some(&pi), run, None, text),
+            }
+        }
+    }
+
+    fn save_run(&mut self, id: RunId) {
+        if let Some(record) = self.runs.record(id) {
+            self.turn.saved.retain(|saved| saved.run.id != id);
+            self.turn.saved.push(record.clone());
+            self.writes.push(RegisterWrite::Run(Box::new(record)));
+        }
+    }
+
+    fn save_group(&mut self, id: RunId) {
+        if let Some(record) = self.runs.group_record(id) {
+            if !self.turn.groups.contains(&id) {
+                self.turn.groups.push(id);
+            }
+            self.writes.push(RegisterWrite::Group(Box::new(record)));
+        }
+    }
+
+    /// Sends what may start on a machine now, if its agent has told its session.
+    fn dispatch(&mut self, pi: &PiId) -> Vec<Step> {
+        if !self.sessions.contains_key(pi) {
+            return Vec::new();
+        }
+        // What the catalogue no longer lists waits for nothing: it is rejected below.
+        let concurrency = |task: &TaskId| self.catalogue.get(task).map_or(u32::MAX, |task| task.view().concurrency);
+        let mut steps = Vec::new();
+        for id in self.runs.ready(pi, concurrency) {
+            let Some(record) = self.runs.get(id) else { continue };
+            // The catalogue may have changed since the run was accepted: what it no longer lists does not run.
+            match self.approve_on(&record.run.task, &record.run.args, record.role, pi) {
+                Err(refusal) => steps.extend(self.runs.end(id, RunState::Rejected, refusal.message, self.now)),
+                Ok(task) => {
+                    steps.extend(self.runs.dispatched(id, task.ends(), self.now.monotonic));
+                    steps.push(Step::Execute(id));
+                }
+            }
+        }
+        steps
+    }
+
+    /// What was promised, now that it is on the disk.
+    pub(super) fn after_runs(&mut self, after: AfterRuns) {
+        if let Some(accepting) = after.accepted {
+            self.accepted(accepting);
+        }
+        self.pieces_stored(&after.pieces);
+        for record in &after.saved {
+            self.run_stored(record);
+        }
+        for id in after.groups {
+            if let Some(group) = self.runs.group(id) {
+                self.feed.push(Change::Group { group });
+            }
+        }
+        for id in after.execute {
+            self.send_execute(id);
+        }
+        for (pi, run) in after.clear {
+            self.clear_run(&pi, run);
+        }
+        for promise in after.promises {
+            self.keep(promise);
+        }
+    }
+
+    fn accepted(&mut self, accepting: Accepting) {
+        let Accepting { runs, group, sentence, requested_by, pi, answers } = accepting;
+        let run = if let [only] = &runs[..] { Some(*only) } else { None };
+        self.event(EventKind::Task, Severity::Info, pi.as_ref(), run, Some(&requested_by), sentence);
+        for id in &runs {
+            if let Some(run) = self.runs.get(*id).map(|record| record.run.clone()) {
+                self.announce_run(&run);
+            }
+        }
+        if let Some(group) = group.and_then(|id| self.runs.group(id)) {
+            self.feed.push(Change::Group { group });
+        }
+        let steps = self.runs.accepted(&runs);
+        let accepted = Accepted { group, runs };
+        for answer in answers {
+            self.tell_accepted(answer, &accepted);
+        }
+        self.perform(steps);
+    }
+
+    fn pieces_stored(&mut self, pieces: &[(RunId, u64)]) {
+        let newest: BTreeMap<RunId, u64> = pieces.iter().copied().collect();
+        for (run, seq) in newest {
+            if let Some((pi, ack)) = self.runs.piece_stored(run, seq) {
+                self.acknowledge(&pi, run, ack);
+            }
+            if let Some(follower) = self.followers.get(&run) {
+                follower.send_modify(|progress| progress.next_chunk = seq + 1);
+            }
+        }
+    }
+
+    fn run_stored(&mut self, record: &RunRecord) {
+        let run = &record.run;
+        let ack = self.runs.stored(record);
+        if record.reported.is_some() {
+            self.acknowledge(&run.pi, run.id, ack);
+        }
+        self.announce_run(run);
+        if run.state.is_final() {
+            self.announce_end(run);
+            if let Some(follower) = self.followers.remove(&run.id) {
+                follower.send_modify(|progress| progress.is_final = true);
+            }
+        }
+    }
+
+    /// Signs and sends the order to start a run, for the session that its agent has told.
+    fn send_execute(&mut self, id: RunId) {
+        // One that was cancelled meanwhile is not started for that: its agent has been told.
+        let is_wanted = |record: &&RunRecord| record.run.state == RunState::Dispatched && record.cancelled_by.is_none();
+        let Some(record) = self.runs.get(id).filter(is_wanted) else { return };
+        let (pi, requested_by) = (record.run.pi.clone(), record.run.requested_by.clone());
+        // Without a session it is sent once the agent has come back and has told what it knows.
+        let Some(session) = self.sessions.get(&pi).cloned() else { return };
+        match self.approve_on(&record.run.task, &record.run.args, record.role, &pi) {
+            Ok(task) => {
+                let order = task.sign(&self.key, id, &session, &requested_by);
+                self.publish(&Topic::Execute(pi, id), encode(&order), 1, false);
+                self.runs.sent(id, session);
+            }
+            Err(refusal) => {
+                let steps = self.runs.end(id, RunState::Rejected, refusal.message, self.now);
+                self.perform(steps);
+            }
+        }
+    }
+
+    fn send_cancel(&mut self, id: RunId) {
+        let Some(pi) = self.runs.get(id).map(|record| record.run.pi.clone()) else { return };
+        let Some(session) = self.sessions.get(&pi).cloned() else { return };
+        let order = self.key.sign(&Order::Cancel(CancelOrder { pi: pi.clone(), run: id, session }));
+        self.publish(&Topic::Cancel(pi, id), encode(&order), 1, false);
+    }
+
+    pub(super) fn tell_group(&self, id: RunId, reply: Reply<Group>) {
+        let _ = reply.send(self.runs.group(id).ok_or_else(|| Refused::missing(format!("there is no group {id}"))));
+    }
+
+    /// Tells how far a run's output has come, and goes on telling.
+    pub(super) fn follow(&mut self, id: RunId, reply: Reply<watch::Receiver<Progress>>) {
+        self.followers.retain(|_, sender| sender.receiver_count() > 0);
+        let receiver = match self.runs.get(id) {
+            Some(record) => {
+                let progress = Progress { next_chunk: record.next_chunk, is_final: false };
+                self.followers.entry(id).or_insert_with(|| watch::Sender::new(progress)).subscribe()
+            }
+            // It is final, or was never here: everything that there is is stored.
+            None => watch::Sender::new(Progress { next_chunk: u64::MAX, is_final: true }).subscribe(),
+        };
+        tell(reply, receiver);
+    }
+}

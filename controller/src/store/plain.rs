@@ -1,0 +1,87 @@
+//! The plain files: what people gave machines, and who may do what. They hold what the thread that writes has written last.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use pistat_protocol::id::PiId;
+
+use super::{
+    Given, GivenChange,
+    files::{Readable, load_json, read, replace, replace_json, set_aside},
+    name, now,
+    secrets::new_secret,
+};
+use crate::access::{Access, AccessChange, AccountRecord};
+
+/// The plain files, as the thread that writes has them.
+pub(super) struct Files {
+    pub(super) folder: PathBuf,
+    pub(super) given: Given,
+    pub(super) access: Access,
+}
+
+impl Files {
+    pub(super) fn load(folder: &Path, damaged: &mut Vec<String>) -> io::Result<Self> {
+        Ok(Self {
+            folder: folder.into(),
+            given: Given {
+                labels: load_json(&folder.join(name::LABELS), damaged)?,
+                assignments: load_json(&folder.join(name::ASSIGNMENTS), damaged)?,
+                settings: load_json(&folder.join(name::MACHINES), damaged)?,
+            },
+            access: load_json(&folder.join(name::ACCESS), damaged)?,
+        })
+    }
+
+    /// Makes the account `admin` and its token file, when either is missing or they do not belong together.
+    pub(super) fn ensure_admin(&mut self, damaged: &mut Vec<String>) -> io::Result<bool> {
+        let file = self.folder.join(name::ADMIN_TOKEN);
+        let content = read(&file, damaged)?.unwrap_or_default();
+        let known = self.access.caller_by_token(String::from_utf8_lossy(&content).trim());
+        if known.is_some_and(|caller| caller.account.as_str() == "admin") {
+            return Ok(false);
+        }
+        if !content.is_empty() {
+            let kept = set_aside(&file)?;
+            damaged.push(format!(
+                "{} was not the token of the account admin; it was set aside as {} and the account has a new one",
+                file.display(),
+                kept.display()
+            ));
+        }
+        let token = new_secret()?;
+        self.write_access(&[AccessChange::PutAccount(AccountRecord::admin(&token, now()))])?;
+        replace(&file, format!("{token}\n").as_bytes(), Readable::Owner)?;
+        Ok(true)
+    }
+
+    pub(super) fn write_given(&mut self, pi: &PiId, change: &GivenChange) -> io::Result<()> {
+        let mut given = self.given.clone();
+        given.apply(pi, change);
+        if given.labels != self.given.labels {
+            replace_json(&self.folder.join(name::LABELS), &given.labels, Readable::Everyone)?;
+            self.given.labels.clone_from(&given.labels);
+        }
+        if given.assignments != self.given.assignments {
+            replace_json(&self.folder.join(name::ASSIGNMENTS), &given.assignments, Readable::Everyone)?;
+            self.given.assignments.clone_from(&given.assignments);
+        }
+        if given.settings != self.given.settings {
+            replace_json(&self.folder.join(name::MACHINES), &given.settings, Readable::Everyone)?;
+        }
+        self.given = given;
+        Ok(())
+    }
+
+    pub(super) fn write_access<'a>(&mut self, changes: impl IntoIterator<Item = &'a AccessChange>) -> io::Result<()> {
+        let mut access = self.access.clone();
+        for change in changes {
+            access.apply(change);
+        }
+        replace_json(&self.folder.join(name::ACCESS), &access, Readable::Owner)?;
+        self.access = access;
+        Ok(())
+    }
+}

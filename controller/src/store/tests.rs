@@ -1,0 +1,232 @@
+//! The state folder over starts, damage and full disks.
+
+use super::*;
+
+const RETENTION: Retention = Retention { days: 30, runs: 1000, events: 1000 };
+
+fn pi() -> PiId {
+    "pi-1".parse().unwrap()
+}
+
+fn label(text: &str) -> Write {
+    Write::Given(pi(), GivenChange { label: Some(Some(text.into())), ..GivenChange::default() })
+}
+
+fn wait(stored: &mut mpsc::UnboundedReceiver<Stored>, ticket: Ticket) -> Result<(), NotStored> {
+    loop {
+        let outcome = stored.blocking_recv().expect("the store lives");
+        if outcome.ticket == ticket {
+            return outcome.result;
+        }
+    }
+}
+
+#[test]
+fn what_was_stored_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, loaded, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
+    assert!(loaded.new_admin && loaded.damaged.is_empty());
+    let ticket = store.commit(Demand::Ask, label("Rack Pi 1"));
+    wait(&mut stored, ticket).unwrap();
+    let mut record = record::tests::record(100);
+    let piece = OutputState::new(100).take(&mut record, record::tests::chunk(0, "hello", None));
+    let writes = vec![RegisterWrite::Run(Box::new(record.clone())), RegisterWrite::Piece(piece)];
+    let ticket = store.commit(Demand::Must, Write::Register(writes));
+    wait(&mut stored, ticket).unwrap();
+    store.close();
+    let text = fs::read_to_string(folder.path().join("labels.json")).unwrap();
+    assert_eq!(text, "{\n  \"pi-1\": \"Rack Pi 1\"\n}\n");
+    let (store, again, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+    assert!(!again.new_admin);
+    assert_eq!(again.given.labels[&pi()], "Rack Pi 1");
+    assert_eq!(again.open_runs[0].0, record);
+    assert_eq!(again.key.public(), loaded.key.public());
+    assert_eq!(again.join_token, loaded.join_token);
+    let (pieces, cursor) = store.reader().unwrap().output(record.run.id, Cursor::default()).unwrap();
+    assert_eq!((pieces[0].data.as_str(), cursor), ("hello", Cursor { seq: 1, start: 5 }));
+}
+
+#[test]
+fn a_second_controller_on_the_same_folder_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = Store::open(folder.path(), RETENTION).unwrap();
+    assert!(matches!(Store::open(folder.path(), RETENTION), Err(StoreError::InUse(_))));
+}
+
+#[test]
+fn damaged_files_are_set_aside_and_the_start_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["labels.json", "accounts.json", "controller.key", "join.token", "register.sqlite"] {
+        fs::write(folder.path().join(file), "garbage that is none of ours, long enough to be read").unwrap();
+    }
+    let (_store, loaded, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+    assert_eq!(loaded.damaged.len(), 5, "{:?}", loaded.damaged);
+    let kept = fs::read_dir(folder.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
+    assert_eq!(kept.count(), 5);
+}
+
+#[test]
+fn a_file_that_can_be_read_and_means_nothing_is_damaged_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, first, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+    store.close();
+    let files: [(&str, &[u8]); 3] =
+        [("controller.key", b"\"abc\""), ("join.token", b"\xff\xfe"), ("admin.token", b"another's\n")];
+    for (file, content) in files {
+        fs::write(folder.path().join(file), content).unwrap();
+    }
+    let (_store, again, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+    assert!(again.new_admin && again.key.public() != first.key.public());
+    for (file, content) in files {
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let aside = |path: &PathBuf| path.to_string_lossy().contains(&format!("{file}.damaged-"));
+        let kept: Vec<_> = names.filter(aside).map(|path| fs::read(path).unwrap()).collect();
+        assert_eq!(kept, [content], "{file} is kept aside");
+        assert!(again.damaged.iter().any(|told| told.contains(file)), "{file} is told: {:?}", again.damaged);
+    }
+}
+
+#[test]
+fn what_is_there_and_cannot_be_read_is_set_aside_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["labels.json", "tasks.json", "accounts.json", "controller.key", "admin.token", "join.token"];
+    for file in files {
+        fs::create_dir(folder.path().join(file)).unwrap();
+    }
+    let (_store, loaded, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+    for file in files {
+        assert!(loaded.damaged.iter().any(|told| told.contains(file)), "{file}: {:?}", loaded.damaged);
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let aside = names.filter(|name| name.to_string_lossy().starts_with(&format!("{file}.damaged-")));
+        assert_eq!(aside.count(), 1, "{file} is kept aside");
+    }
+    assert!(loaded.new_admin);
+}
+
+#[test]
+fn a_lost_admin_token_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, first, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+    store.close();
+    fs::remove_file(folder.path().join("admin.token")).unwrap();
+    let (_store, again, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+    assert!(again.new_admin);
+    let token = fs::read_to_string(folder.path().join("admin.token")).unwrap();
+    assert!(again.access.caller_by_token(token.trim()).is_some());
+    assert!(first.access.caller_by_token(token.trim()).is_none());
+}
+
+#[test]
+fn what_cannot_be_stored_is_refused_if_asked_and_kept_if_it_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _loaded, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
+    let labels_in_the_way = folder.path().join("labels.new");
+    fs::create_dir(&labels_in_the_way).unwrap();
+    let asked = store.commit(Demand::Ask, label("A"));
+    let NotStored::Refused(sentence) = wait(&mut stored, asked).unwrap_err() else { panic!("it was asked for") };
+    assert!(sentence.contains("free space") && sentence.contains("nothing was changed"), "{sentence}");
+    let must = store.commit(Demand::Must, label("B"));
+    let NotStored::Waits(sentence) = wait(&mut stored, must).unwrap_err() else { panic!("it has happened") };
+    assert!(sentence.contains("free space") && !sentence.contains("nothing was changed"), "{sentence}");
+    fs::remove_dir(&labels_in_the_way).unwrap();
+    wait(&mut stored, must).unwrap();
+    assert!(fs::read_to_string(folder.path().join("labels.json")).unwrap().contains('B'));
+}
+
+#[test]
+fn what_can_never_be_stored_is_left_out_and_told_and_holds_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _loaded, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
+    let mut record = record::tests::record(100);
+    let good = OutputState::new(100).take(&mut record, record::tests::chunk(0, "hello", None));
+    let bad = record::NewPiece { seq: 1, start: u64::MAX, ..good.clone() };
+    let run = record.run.id;
+    let asked = store.commit(Demand::Ask, Write::Register(vec![RegisterWrite::Piece(bad.clone())]));
+    let writes = vec![RegisterWrite::Piece(bad), RegisterWrite::Run(Box::new(record)), RegisterWrite::Piece(good)];
+    let must = store.commit(Demand::Must, Write::Register(writes));
+    let NotStored::Refused(sentence) = wait(&mut stored, asked).unwrap_err() else { panic!("it was asked for") };
+    assert!(sentence.contains("cannot be stored"), "{sentence}");
+    let outcome = stored.blocking_recv().unwrap();
+    assert_eq!((outcome.ticket, outcome.result), (must, Ok(())));
+    assert!(outcome.left_out.len() == 1 && outcome.left_out[0].contains("chunk 1"), "{:?}", outcome.left_out);
+    let (pieces, _) = store.reader().unwrap().output(run, Cursor::default()).unwrap();
+    assert_eq!(pieces[0].data, "hello");
+    let after = store.commit(Demand::Must, Write::Register(vec![RegisterWrite::Cleared(run)]));
+    wait(&mut stored, after).unwrap();
+}
+
+#[test]
+fn a_record_that_has_gone_bad_hides_no_other_and_stops_no_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
+    let (mut good, mut bad) = (record::tests::record(100), record::tests::record(100));
+    bad.run.id = pistat_protocol::id::RunId::from_parts(2, [2; 10]);
+    good.run.group = Some(pistat_protocol::id::RunId::from_parts(3, [3; 10]));
+    let piece = OutputState::new(100).take(&mut good, record::tests::chunk(0, "hello", None));
+    let runs = [&good, &bad].map(|record| RegisterWrite::Run(Box::new(record.clone())));
+    let ticket = store.commit(Demand::Must, Write::Register([&runs[..], &[RegisterWrite::Piece(piece)]].concat()));
+    wait(&mut stored, ticket).unwrap();
+    store.close();
+    let file = rusqlite::Connection::open(folder.path().join("register.sqlite")).unwrap();
+    file.execute("UPDATE runs SET record = CAST(x'7bff' AS TEXT) WHERE id = ?1", [bad.run.id.to_string()]).unwrap();
+    file.execute("UPDATE output SET data = CAST(x'68ff6c6c6f' AS TEXT)", []).unwrap();
+    drop(file);
+    let (store, loaded, _) = Store::open(folder.path(), RETENTION).unwrap();
+    let open: Vec<_> = loaded.open_runs.iter().map(|(record, _)| record.run.id).collect();
+    assert_eq!(open, [good.run.id]);
+    let reader = store.reader().unwrap();
+    assert_eq!(reader.run(bad.run.id).unwrap(), None);
+    let of_group = RunQuery { group: good.run.group, limit: 9, ..RunQuery::default() };
+    assert_eq!(reader.runs(&of_group).unwrap().len(), 1);
+    let (pieces, cursor) = reader.output(good.run.id, Cursor::default()).unwrap();
+    assert_eq!((pieces[0].data.as_str(), cursor), ("h\u{fffd}llo", Cursor { seq: 1, start: 5 }));
+}
+
+#[test]
+fn the_runs_of_a_group_are_found_page_by_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.sqlite");
+    let mut register = Register::open(&path).unwrap();
+    let id = |n: u8| pistat_protocol::id::RunId::from_parts(u64::from(n), [n; 10]);
+    let group = Some(id(200));
+    let records: Vec<_> = (0..10u8)
+        .map(|n| {
+            let mut record = record::tests::record(100);
+            record.run.id = id(n);
+            record.run.group = group.filter(|_| n % 2 == 0);
+            RegisterWrite::Run(Box::new(record))
+        })
+        .collect();
+    register.commit(records.iter()).unwrap();
+    let reader = Reader::open(&path).unwrap();
+    let page = |before| {
+        let runs = reader.runs(&RunQuery { group, before, limit: 3, ..RunQuery::default() }).unwrap();
+        runs.iter().map(|record| record.run.id).collect::<Vec<_>>()
+    };
+    assert_eq!(page(None), [id(8), id(6), id(4)]);
+    assert_eq!(page(Some(id(4))), [id(2), id(0)]);
+    assert_eq!(page(Some(id(0))), []);
+}
+
+#[test]
+fn old_runs_go_and_open_ones_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut register = Register::open(&folder.path().join("r.sqlite")).unwrap();
+    let mut records = Vec::new();
+    for n in 0..10u8 {
+        let mut record = record::tests::record(100);
+        record.run.id = pistat_protocol::id::RunId::from_parts(u64::from(n), [n; 10]);
+        record.run.created_at = Timestamp::from_unix_milliseconds(1_000_000_000_000);
+        record.retained = false;
+        record.run.state =
+            if n == 0 { pistat_protocol::task::RunState::Running } else { pistat_protocol::task::RunState::Succeeded };
+        records.push(RegisterWrite::Run(Box::new(record)));
+    }
+    register.commit(records.iter()).unwrap();
+    register.retain(Retention { days: 30, runs: 3, events: 10 }, 1_000_000_000_001).unwrap();
+    assert_eq!(register.newest_runs(100).unwrap().len(), 4);
+    register.retain(Retention { days: 30, runs: 3, events: 10 }, 1_100_000_000_000).unwrap();
+    assert_eq!(register.newest_runs(100).unwrap().len(), 1);
+}
