@@ -53,19 +53,19 @@ function swap(held: Held): number | undefined {
 
 export const COLUMNS: Column[] = [
   { name: "!", title: "trouble", width: 0.8, rank: 0, value: (held) => SEVERITY[health(held)] },
-  { name: "label", title: "label", width: 6.6, grow: 1.5, rank: 0, value: (held) => held.machine.label.toLowerCase() },
-  { name: "id", title: "pi-id", width: 5.2, grow: 0.7, rank: 9, value: (held) => held.machine.id },
-  { name: "for", title: "responsibility", width: 6.2, grow: 1.4, rank: 7, value: (held) => held.machine.assignment?.toLowerCase() },
-  { name: "cpu", title: "CPU", width: 3, grow: 1.2, rank: 1, meter: true, metric: "cpu", value: of("cpu_percent"), text: percent },
+  { name: "label", title: "label", width: 6.2, grow: 1.5, rank: 0, value: (held) => held.machine.label.toLowerCase() },
+  { name: "id", title: "pi-id", width: 5.7, grow: 0.3, rank: 9, value: (held) => held.machine.id },
+  { name: "for", title: "responsibility", width: 6.2, grow: 2.2, rank: 7, value: (held) => held.machine.assignment?.toLowerCase() },
+  { name: "cpu", title: "CPU", width: 3, grow: 0.7, rank: 1, meter: true, metric: "cpu", value: of("cpu_percent"), text: percent },
   { name: "load", title: "load of one minute", width: 2.7, rank: 8, value: of("load1"), text: load },
   { name: "5 m", title: "load of five minutes", width: 2.7, value: of("load5"), text: load },
   { name: "15 m", title: "load of fifteen minutes", width: 2.7, value: of("load15"), text: load },
   { name: "clock", title: "clock of the fastest core", width: 4.6, rank: 17, value: of("cpu_mhz"), text: (value) => `${Math.round(value)} MHz` },
-  { name: "ram", title: "memory", width: 3, grow: 1.2, rank: 2, meter: true, metric: "memory", value: of("memory_percent"), text: percent },
+  { name: "ram", title: "memory", width: 3, grow: 0.7, rank: 2, meter: true, metric: "memory", value: of("memory_percent"), text: percent },
   { name: "swap", title: "swap", width: 2.9, rank: 14, value: swap, text: percent },
   { name: "procs", title: "processes", width: 3, rank: 18, value: of("processes"), text: String },
-  { name: "temp", title: "temperature", width: 3, rank: 3, metric: "temperature", value: of("temperature_celsius"), text: (value) => `${Math.round(value)}°C` },
-  { name: "disk", title: "the fullest disk", width: 2.9, rank: 5, metric: "disk", value: (held) => fullestDisk(now(held)), text: percent },
+  { name: "temp", title: "temperature", width: 2.8, rank: 3, metric: "temperature", value: of("temperature_celsius"), text: (value) => `${Math.round(value)}°C` },
+  { name: "disk", title: "the fullest disk", width: 2.7, rank: 5, metric: "disk", value: (held) => fullestDisk(now(held)), text: percent },
   { name: "read", title: "bytes read from disks", width: 5, rank: 16, value: of("disk_read_bytes_per_second"), text: rate },
   { name: "write", title: "bytes written to disks", width: 5, rank: 15, value: of("disk_write_bytes_per_second"), text: rate },
   { name: "wear", title: "wear of the card", width: 2.9, rank: 19, value: (held) => held.machine.info?.storage_wear_percent ?? undefined, text: percent },
@@ -73,8 +73,8 @@ export const COLUMNS: Column[] = [
   { name: "tx", title: "bytes sent", width: 5, rank: 11, value: of("network_tx_bytes_per_second"), text: rate },
   { name: "wifi", title: "Wi-Fi signal", width: 4.2, rank: 13, value: of("wifi_signal_dbm"), text: (value) => `${value} dBm` },
   { name: "updates", title: "pending updates", width: 4.1, rank: 20, value: (held) => held.machine.info?.updates_pending ?? undefined, text: String },
-  { name: "up", title: "uptime", width: 2.7, rank: 6, value: of("uptime_seconds"), text: span },
-  { name: "state", title: "when it was last heard, its run, its trouble", width: 7.2, grow: 1, rank: 4, value: (held) => held.seenAt ?? 0 },
+  { name: "up", title: "uptime", width: 2.5, rank: 6, value: of("uptime_seconds"), text: span },
+  { name: "state", title: "when it was last heard, its run, its trouble", width: 8, grow: 1, rank: 4, value: (held) => held.seenAt ?? 0 },
 ];
 
 /** Those that anybody may choose to have. */
