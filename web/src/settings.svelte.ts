@@ -21,6 +21,10 @@ interface Stored {
   folded: string[];
   sort: string;
   descending: boolean;
+  /** The columns of the table by their names; null for as many as there is room for. */
+  columns: string[] | null;
+  /** Whether long lines of output go on in the next row. */
+  wrap: boolean;
   /** Whether the terminal speaks to screen readers; it costs, so it is asked for. */
   screenReader: boolean;
 }
@@ -35,6 +39,8 @@ const DEFAULTS: Stored = {
   folded: [],
   sort: "label",
   descending: false,
+  columns: null,
+  wrap: true,
   screenReader: false,
 };
 
@@ -48,6 +54,7 @@ function read(): Stored {
       density: DENSITIES.includes(merged.density) ? merged.density : DEFAULTS.density,
       wallMetric: WALL_METRICS.includes(merged.wallMetric) ? merged.wallMetric : DEFAULTS.wallMetric,
       folded: Array.isArray(merged.folded) ? merged.folded : [],
+      columns: Array.isArray(merged.columns) ? merged.columns : null,
     };
   } catch {
     return { ...DEFAULTS };

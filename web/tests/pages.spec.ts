@@ -199,11 +199,66 @@ test("a run on many machines is a matrix that fills", async ({ page, enter, mock
   await expect(page.getByRole("button", { name: /1[67]\/25 ended/ })).toBeVisible();
   await page.getByRole("button", { name: "1 failed" }).click();
   await expect(page.getByRole("list", { name: "Runs" }).getByRole("listitem")).toHaveCount(1);
-  await page.getByRole("list", { name: "Runs" }).getByRole("link", { name: /Attic Cam/ }).click();
+  await page.getByRole("link", { name: "its run" }).click();
   await expect(page.getByRole("list", { name: "Output" })).toContainText("E: dpkg was interrupted");
   await page.getByRole("link", { name: "its group" }).click();
   await page.getByRole("button", { name: "cancel all" }).click();
   await expect(page.getByRole("button", { name: "25/25 ended" })).toBeVisible();
+});
+
+test("a group shows the output of what failed first, and of any machine that the arrows reach", async ({ page, enter, mock }) => {
+  await enter();
+  const { group } = mock.controller.request({ task: "apt-upgrade", target: "@all", args: {}, confirmed: true }, "admin");
+  await page.goto(`${mock.url}/#/runs/${group}`);
+  const output = page.getByRole("list", { name: "Output" });
+  await expect(page.getByRole("region", { name: "Output of Attic Cam" })).toContainText(/failed · exit 100/);
+  await expect(output).toContainText("E: dpkg was interrupted");
+  const cells = page.getByRole("list", { name: "Runs" }).getByRole("button");
+  await expect(cells.first()).toHaveAttribute("aria-pressed", "true");
+  await cells.first().focus();
+  await page.keyboard.press("ArrowRight");
+  await expect(cells.nth(1)).toBeFocused();
+  await expect(output).toContainText("Unpacking libssl3");
+  await expect(output).not.toContainText("E: dpkg");
+  await page.keyboard.press("End");
+  await expect(cells.last()).toBeFocused();
+  await page.keyboard.press("Home");
+  await expect(output).toContainText("E: dpkg was interrupted");
+  await cells.nth(5).click();
+  await expect(cells.nth(5)).toHaveAttribute("aria-pressed", "true");
+  // What is beneath the matrix reaches the end of the page.
+  const edge = await page.locator("main").evaluate((node) => node.getBoundingClientRect().bottom);
+  expect(await page.locator(".output").evaluate((node) => node.getBoundingClientRect().bottom)).toBeGreaterThan(edge - 30);
+});
+
+test("long lines of output go on in the next row, or to the right when somebody wants that", async ({ page, enter }) => {
+  await enter("#/pi/pi-4");
+  await page.getByRole("button", { name: "Service log" }).click();
+  await page.getByRole("button", { name: "run", exact: true }).click();
+  const output = page.getByRole("list", { name: "Output" });
+  await expect(output).toContainText("port 22.");
+  const cut = () => page.locator(".output-lines").evaluate((node) => node.scrollWidth - node.clientWidth);
+  await expect(page.getByText("2 lines")).toBeVisible();
+  await expect(output.getByRole("listitem")).toHaveCount(4);
+  expect(await cut()).toBe(0);
+  await page.getByRole("button", { name: "wrap" }).click();
+  await expect(output.getByRole("listitem")).toHaveCount(2);
+  expect(await cut()).toBeGreaterThan(20);
+  await page.reload();
+  await expect(page.getByRole("button", { name: "wrap" })).toHaveAttribute("aria-pressed", "false");
+});
+
+test("a machine's page shows its newest output without being asked, its cores one by one, and leaves no hole", async ({ page, enter }) => {
+  await enter("#/pi/pi-4");
+  await expect(page.getByRole("list", { name: "Output" })).toContainText("Server listening");
+  const cores = page.getByRole("list", { name: "Cores" }).getByRole("listitem");
+  await expect(cores).toHaveCount(4);
+  await expect(cores.nth(1)).toHaveText(/core 1: *\d+ %/);
+  const before = await cores.allInnerTexts();
+  await expect.poll(() => cores.allInnerTexts()).not.toEqual(before);
+  await page.setViewportSize({ width: 1920, height: 1800 });
+  const gap = () => page.evaluate(() => document.querySelector(".left .panel")!.getBoundingClientRect().bottom - document.querySelector(".left .wire")!.getBoundingClientRect().bottom);
+  await expect.poll(gap).toBeLessThan(30);
 });
 
 test("an older group's runs are asked for once, page by page", async ({ page, enter, mock }) => {

@@ -43,6 +43,12 @@ test("rows on the screen are whole, and a small fleet has large cells with label
       return [...node.querySelectorAll("[data-pi]")].filter((item) => item.getBoundingClientRect().top < edge - 1 && item.getBoundingClientRect().bottom > edge + 1).length;
     });
   await expect.poll(() => cut("cards")).toBe(0);
+  await page.getByRole("button", { name: "table" }).click();
+  await expect.poll(() => page.locator(".viewport.rows [data-pi]").count()).toBeGreaterThan(10);
+  expect(await page.locator(".viewport.rows").evaluate((node) => {
+    const edge = node.getBoundingClientRect().bottom;
+    return [...node.querySelectorAll(".row")].map((row) => row.getBoundingClientRect()).filter(({ top, bottom }) => top < edge - 2.5 && bottom > edge + 1).length;
+  })).toBe(0);
   await page.getByRole("button", { name: "wall" }).click();
   await expect(page.locator('[data-pi="pi-1"] .label')).toBeVisible();
   expect((await page.locator('[data-pi="pi-1"]').boundingBox())?.height).toBeGreaterThan(70);
@@ -106,6 +112,49 @@ test("the table sorts by any column, and the choice is remembered", async ({ pag
   await expect(page.getByRole("row").nth(1)).toContainText("Aquarium");
   await page.reload();
   await expect(page.getByRole("row").nth(1)).toContainText("Aquarium");
+});
+
+test("the table has as many columns as fit, or those that somebody ticks, and the label stays while the rest goes by", async ({ page, enter }) => {
+  await remember(page, { density: "table" });
+  await enter();
+  const heads = page.getByRole("columnheader");
+  const names = () => heads.allInnerTexts().then((texts) => texts.map((text) => text.replace(/[↑↓]/, "").trim()));
+  const overflow = () => page.locator(".viewport.rows").evaluate((node) => node.scrollWidth - node.clientWidth);
+  const fitting = await names();
+  expect(fitting).not.toContain("wifi");
+  expect(await overflow()).toBe(0);
+  await page.getByRole("button", { name: "Fold Terminal" }).click();
+  await expect(heads.filter({ hasText: "wifi" })).toBeVisible();
+  for (const name of ["swap", "clock", "procs", "read", "write", "wear", "rx", "tx"]) expect(await names()).toContain(name);
+  expect(await overflow()).toBe(0);
+  await expect(page.getByRole("row").filter({ hasText: "Garage Door" })).toContainText("600 MHz");
+  await page.getByRole("button", { name: "Unfold Terminal" }).click();
+  await expect(heads.filter({ hasText: "wifi" })).toHaveCount(0);
+
+  await page.getByRole("button", { name: "columns" }).click();
+  const menu = page.getByRole("group", { name: "Columns" });
+  await expect(menu.getByLabel("as many as fit")).toBeChecked();
+  for (const name of [/^wifi/, /^clock/, /^read/, /^write/, /^15 m/]) await menu.getByRole("checkbox", { name }).check();
+  await expect(menu.getByLabel("as many as fit")).not.toBeChecked();
+  await menu.getByRole("checkbox", { name: /^for/ }).uncheck();
+  await page.keyboard.press("Escape");
+  await expect(menu).toBeHidden();
+  await page.reload();
+  await expect(heads.filter({ hasText: "wifi" })).toBeAttached();
+  expect(await names()).not.toContain("for");
+  expect(await overflow()).toBeGreaterThan(50);
+  const label = page.locator('[data-pi="pi-4"]');
+  const before = await label.boundingBox();
+  await page.locator(".viewport.rows").evaluate((node) => (node.scrollLeft = node.scrollWidth));
+  expect(Math.abs(((await label.boundingBox())?.x ?? 0) - (before?.x ?? 0))).toBeLessThan(2);
+  await expect(heads.filter({ hasText: "label" })).toBeInViewport();
+  await heads.filter({ hasText: "wifi" }).getByRole("button").click();
+  await expect(heads.filter({ hasText: "wifi" })).toHaveAttribute("aria-sort", "descending");
+  await expect(page.getByRole("row").nth(1)).toContainText("Controller");
+
+  await page.getByRole("button", { name: "columns" }).click();
+  await menu.getByLabel("as many as fit").check();
+  await expect.poll(overflow).toBe(0);
 });
 
 test.describe("with a thousand machines", () => {

@@ -16,6 +16,8 @@ export interface Line {
 
 export interface Look {
   lines: Line[];
+  /** Of how many lines the values are told below the pointer; two if it says nothing. */
+  told?: number;
   /** Fixed bounds; without a top the chart finds its own. */
   bottom: number;
   top?: number;

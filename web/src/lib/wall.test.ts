@@ -1,0 +1,34 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+
+const tokens = readFileSync(new URL("../styles/tokens.css", import.meta.url), "utf8");
+
+/** The heat colours of a theme, by name. */
+function colours(theme: string): Record<string, string> {
+  const block = tokens.split(`[data-theme="${theme}"] {`)[1]?.split("}")[0] ?? "";
+  return Object.fromEntries([...block.matchAll(/--(heat-\w+): (#[0-9a-f]{6});/g)].map(([, name = "", value = ""]) => [name, value]));
+}
+
+/** Relative luminance and contrast, as WCAG 2 defines them. */
+function luminance(colour = ""): number {
+  const [red = 0, green = 0, blue = 0] = [1, 3, 5].map((at) => {
+    const part = parseInt(colour.slice(at, at + 2), 16) / 255;
+    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+}
+
+function contrast(one?: string, other?: string): number {
+  const [dark = 0, light = 0] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+  return (light + 0.05) / (dark + 0.05);
+}
+
+describe.each(["phosphor", "amber", "paper"])("the wall in %s", (theme) => {
+  const heat = colours(theme);
+  test.each([0, 1, 2, 3, 4, 5])("has readable text on step %d", (step) => {
+    expect(contrast(heat[`heat-${step}`], heat[step < 3 ? "heat-light" : "heat-dark"])).toBeGreaterThanOrEqual(4.5);
+  });
+  test.each([0, 1, 2])("has step %d well apart from the next", (step) => {
+    expect(contrast(heat[`heat-${step}`], heat[`heat-${step + 1}`])).toBeGreaterThanOrEqual(1.3);
+  });
+});
