@@ -33,14 +33,40 @@ impl Readable {
 
 /// Replaces a file by new content, atomically and durably.
 pub(crate) fn replace(path: &Path, content: &[u8], readable: Readable) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let result = write_durably(&temporary, content, readable).and_then(|()| fs::rename(&temporary, path));
-    if result.is_err() {
-        // What is left of the attempt would take room on a disk that may be full.
-        let _ = fs::remove_file(&temporary);
+    put_all([Replacement::prepare(path, content, readable)?])
+}
+
+/// New content beside its file, on the disk already: all that may need room has been done.
+pub(crate) struct Replacement<'p> {
+    path: &'p Path,
+    temporary: PathBuf,
+}
+
+impl<'p> Replacement<'p> {
+    pub(crate) fn prepare(path: &'p Path, content: &[u8], readable: Readable) -> io::Result<Self> {
+        let replacement = Self { path, temporary: path.with_extension("new") };
+        write_durably(&replacement.temporary, content, readable).map(|()| replacement)
     }
-    result?;
-    sync_folder(path)
+
+    pub(crate) fn prepare_json<T: Serialize>(path: &'p Path, value: &T, readable: Readable) -> io::Result<Self> {
+        Self::prepare(path, &json(value)?, readable)
+    }
+}
+
+impl Drop for Replacement<'_> {
+    /// What is left of an attempt would take room on a disk that may be full.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Puts files that were prepared in their places: each whole, and since there is room for all, all of them.
+pub(crate) fn put_all<'p>(replacements: impl IntoIterator<Item = Replacement<'p>>) -> io::Result<()> {
+    for replacement in replacements {
+        fs::rename(&replacement.temporary, replacement.path)?;
+        sync_folder(replacement.path)?;
+    }
+    Ok(())
 }
 
 fn write_durably(path: &Path, content: &[u8], readable: Readable) -> io::Result<()> {
@@ -59,9 +85,13 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Replaces a JSON file, indented for people.
 pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T, readable: Readable) -> io::Result<()> {
+    replace(path, &json(value)?, readable)
+}
+
+fn json<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
     text.push(b'\n');
-    replace(path, &text, readable)
+    Ok(text)
 }
 
 /// A file's content, if there is one. What is there and cannot be read (a folder, a sector that is gone) is set aside, and named in `damaged`.
