@@ -116,6 +116,7 @@ pub(super) async fn history(
     responses(
         (status = 200, description = "The machine, changed", body = Machine),
         (status = 404, description = "There is no such machine"),
+        (status = 409, description = "The machine is being forgotten at this moment"),
     )
 )]
 pub(super) async fn patch(
@@ -134,7 +135,7 @@ pub(super) async fn patch(
     responses(
         (status = 204, description = "Forgotten: revoked, disconnected, its topics cleared"),
         (status = 404, description = "There is no such machine"),
-        (status = 409, description = "The controller's own machine cannot be forgotten"),
+        (status = 409, description = "The controller's own machine cannot be forgotten, or the machine is being changed at this moment"),
     )
 )]
 pub(super) async fn forget(
