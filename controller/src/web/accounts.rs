@@ -57,7 +57,7 @@ pub(super) async fn add(
     responses(
         (status = 204, description = "Removed, its sessions ended"),
         (status = 404, description = "There is no such account"),
-        (status = 409, description = "The account admin cannot be removed, or the account is being changed at this moment"),
+        (status = 409, description = "The account admin cannot be removed"),
     )
 )]
 pub(super) async fn remove(
@@ -96,7 +96,7 @@ pub(super) fn reads_rotation(body: &[u8]) -> bool {
     responses(
         (status = 200, description = "Its new token, shown once", body = NewToken),
         (status = 404, description = "There is no such account"),
-        (status = 409, description = "The account admin keeps its role, or the account is being changed at this moment"),
+        (status = 409, description = "The account admin keeps its role"),
     )
 )]
 pub(super) async fn rotate(
@@ -169,7 +169,7 @@ pub(super) async fn add_agent(
     responses(
         (status = 204, description = "Revoked, disconnected, its topics cleared"),
         (status = 404, description = "There is no such machine"),
-        (status = 409, description = "The controller's own machine cannot be forgotten, or the machine is being changed at this moment"),
+        (status = 409, description = "The controller's own machine cannot be forgotten"),
     )
 )]
 pub(super) async fn remove_agent(
@@ -187,7 +187,6 @@ pub(super) async fn remove_agent(
     responses(
         (status = 204, description = "One new enrolment is allowed"),
         (status = 404, description = "There is no such machine"),
-        (status = 409, description = "The machine is being changed at this moment"),
     )
 )]
 pub(super) async fn reset_agent(

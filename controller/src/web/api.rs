@@ -116,7 +116,6 @@ pub(super) async fn history(
     responses(
         (status = 200, description = "The machine, changed", body = Machine),
         (status = 404, description = "There is no such machine"),
-        (status = 409, description = "The machine is being forgotten at this moment"),
     )
 )]
 pub(super) async fn patch(
@@ -135,7 +134,7 @@ pub(super) async fn patch(
     responses(
         (status = 204, description = "Forgotten: revoked, disconnected, its topics cleared"),
         (status = 404, description = "There is no such machine"),
-        (status = 409, description = "The controller's own machine cannot be forgotten, or the machine is being changed at this moment"),
+        (status = 409, description = "The controller's own machine cannot be forgotten"),
     )
 )]
 pub(super) async fn forget(
