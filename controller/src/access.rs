@@ -239,9 +239,6 @@ pub enum AccessRefusal {
         "pi-id {0} is enrolled with another secret: `pistat agent reset {0}` on the controller allows one new enrolment, or choose another --pi-id"
     )]
     Enrolled(PiId),
-    /// Another change of it is being stored: what it will be then is not known yet.
-    #[error("{0:?} is being changed by somebody else at this moment: look at it, then try again")]
-    Changing(String),
     /// The request makes no sense.
     #[error("the enrolment request is not valid: {0}")]
     Invalid(&'static str),

@@ -18,6 +18,7 @@ use pistat_protocol::{
     id::{PiId, RunId, TaskId},
     status::Session,
     task::{Ack, Ends, Report, RunState},
+    time::Timestamp,
 };
 
 use self::requests::Requests;
@@ -308,7 +309,7 @@ impl Runs {
         };
         active.record.run.state = state;
         active.record.run.reason = Some(reason.into());
-        active.record.run.finished_at = Some(now.wall);
+        active.record.run.finished_at = Some(not_before(&active.record.run, now));
         self.finished(id)
     }
 
@@ -380,6 +381,11 @@ impl Runs {
         steps.extend(self.retained.remove(pi).into_iter().flatten().map(|id| Step::Clear(pi.clone(), id)));
         steps
     }
+}
+
+/// Now, or the newest time of a run where the clock was turned back meanwhile: nothing ends before it began.
+fn not_before(run: &Run, now: Now) -> Timestamp {
+    now.wall.max(run.started_at.unwrap_or(run.created_at))
 }
 
 fn is_started(state: RunState) -> bool {

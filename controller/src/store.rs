@@ -14,7 +14,7 @@ mod writer;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::mpsc as std_mpsc,
     thread::JoinHandle,
@@ -295,6 +295,8 @@ fn lock(folder: &Path) -> Result<fs::File, StoreError> {
 fn open_register(file: &Path) -> Result<(Register, Reader, Vec<String>), StoreError> {
     let wrap = |error| StoreError::Register { file: file.into(), error };
     let mut damaged = Vec::new();
+    // It holds what tasks printed: nobody else's to read, wherever the folder is. What cannot be made here is told by who opens it.
+    let _ = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file);
     let register = match Register::open(file) {
         Ok(register) => register,
         Err(error) if is_damage(&error) => {

@@ -364,8 +364,8 @@ impl Hub {
             tags,
             interval_seconds: patch.interval,
         };
-        if let Err(refusal) = self.check_settled(&pi.key(), pi.as_str()) {
-            return refuse(reply, Refused::conflict(refusal));
+        if let Err(refused) = self.check_settled(&pi.key(), pi.as_str()) {
+            return refuse(reply, refused);
         }
         match self.fleet.check(&pi, &change) {
             Ok(()) => {
@@ -418,8 +418,8 @@ impl Hub {
         if !self.fleet.contains(&pi) && self.access.agent(pi.as_str()).is_none() {
             return refuse(reply, Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string())));
         }
-        if let Err(refusal) = self.check_settled(&pi.key(), pi.as_str()) {
-            return refuse(reply, Refused::conflict(refusal));
+        if let Err(refused) = self.check_settled(&pi.key(), pi.as_str()) {
+            return refuse(reply, refused);
         }
         // Revoked first: once that is on the disk, the rest can be done again at any time.
         self.store_access(

@@ -95,8 +95,13 @@ impl Hub {
     }
 
     /// Refuses to decide about a name of which another change is being stored.
-    pub(super) fn check_settled(&self, key: &str, name: &str) -> Result<(), AccessRefusal> {
-        if self.changing.contains(key) { Err(AccessRefusal::Changing(name.into())) } else { Ok(()) }
+    pub(super) fn check_settled(&self, key: &str, name: &str) -> Result<(), Refused> {
+        let refused = || {
+            Refused::unavailable(format!(
+                "{name} is being changed by somebody else at this moment: look at it, then try again"
+            ))
+        };
+        if self.changing.contains(key) { Err(refused()) } else { Ok(()) }
     }
 
     /// What has been stored is in force, before anybody is told so. A fleet that enrols all at once makes few new directories, not one for each machine.
@@ -240,9 +245,9 @@ impl Hub {
     pub(super) fn add_account(&mut self, caller: &Caller, account: NewAccount, reply: Reply<String>) {
         let is_machine = |name: &str| name.parse().is_ok_and(|pi| self.fleet.contains(&pi));
         let name = &account.name;
-        let checked = self.check_settled(&name.key(), name.as_str());
-        if let Err(refusal) = checked.and_then(|()| self.access.check_new_account(name, is_machine)) {
-            return refuse(reply, Refused::conflict(refusal));
+        let free = || self.access.check_new_account(name, is_machine).map_err(Refused::conflict);
+        if let Err(refused) = self.check_settled(&name.key(), name.as_str()).and_then(|()| free()) {
+            return refuse(reply, refused);
         }
         if let Err(sentence) = self.check_rules(&account) {
             return refuse(reply, Refused::bad(sentence));
@@ -295,8 +300,8 @@ impl Hub {
         if name.key() == AccountName::admin().key() {
             return refuse(reply, Refused::conflict(AccessRefusal::Admin));
         }
-        if let Err(refusal) = self.check_settled(&name.key(), name.as_str()) {
-            return refuse(reply, Refused::conflict(refusal));
+        if let Err(refused) = self.check_settled(&name.key(), name.as_str()) {
+            return refuse(reply, refused);
         }
         if self.access.account(name.as_str()).is_none() {
             return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
@@ -319,8 +324,8 @@ impl Hub {
         role: Option<Role>,
         reply: Reply<String>,
     ) {
-        if let Err(refusal) = self.check_settled(&name.key(), name.as_str()) {
-            return refuse(reply, Refused::conflict(refusal));
+        if let Err(refused) = self.check_settled(&name.key(), name.as_str()) {
+            return refuse(reply, refused);
         }
         let Some(mut record) = self.access.account(name.as_str()).cloned() else {
             return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
@@ -351,9 +356,9 @@ impl Hub {
     }
 
     pub(super) fn add_agent(&mut self, caller: &Caller, pi: PiId, reply: Reply<String>) {
-        let checked = self.check_settled(&pi.key(), pi.as_str());
-        if let Err(refusal) = checked.and_then(|()| self.access.check_new_agent(&pi)) {
-            return refuse(reply, Refused::conflict(refusal));
+        let free = || self.access.check_new_agent(&pi).map_err(Refused::conflict);
+        if let Err(refused) = self.check_settled(&pi.key(), pi.as_str()).and_then(|()| free()) {
+            return refuse(reply, refused);
         }
         let known = self.access.agent(pi.as_str()).cloned();
         if known.as_ref().is_some_and(|agent| agent.secret_sha256.is_some() && !agent.open) {
@@ -385,8 +390,8 @@ impl Hub {
     }
 
     pub(super) fn reset_agent(&mut self, caller: &Caller, pi: &PiId, reply: Reply<()>) {
-        if let Err(refusal) = self.check_settled(&pi.key(), pi.as_str()) {
-            return refuse(reply, Refused::conflict(refusal));
+        if let Err(refused) = self.check_settled(&pi.key(), pi.as_str()) {
+            return refuse(reply, refused);
         }
         let Some(agent) = self.access.agent(pi.as_str()).cloned() else {
             return refuse(reply, Refused::missing(AccessRefusal::NoAgent(pi.to_string())));

@@ -36,6 +36,8 @@ pub(super) enum Repeated {
     Credentials,
     /// An enrolment is refused.
     Enrolment,
+    /// A request for a task is refused.
+    Request,
     /// Two machines use one name.
     Twins,
 }

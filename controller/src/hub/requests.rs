@@ -20,6 +20,7 @@ use super::{
     after::{Answer, Promise},
     ask::{Refused, Reply},
     refuse,
+    repeats::{Line, Repeated},
 };
 use crate::{
     access::Caller,
@@ -146,7 +147,15 @@ impl Hub {
         response: Option<ResponseTo>,
     ) {
         self.numbers.refused_messages += 1;
-        self.event(EventKind::Task, Severity::Warning, pi, None, account, format!("request refused: {sentence}"));
+        let line = Line {
+            kind: EventKind::Task,
+            severity: Severity::Warning,
+            pi: pi.cloned(),
+            account: account.map(Into::into),
+            text: format!("request refused: {sentence}"),
+        };
+        let key = [account.unwrap_or_default(), pi.map_or("", PiId::as_str), sentence].join(" ");
+        self.repeated_event(Repeated::Request, key, line);
         self.answer_request(response, &RequestAnswer::Refused { error: sentence.into() });
     }
 

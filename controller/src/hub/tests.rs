@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     access::{AccessChange, AgentRecord, Caller, Credential},
+    bridge::ResponseTo,
     config::Broker,
     store::{NotStored, Retention},
 };
@@ -396,7 +397,7 @@ fn of_two_who_make_one_account_at_the_same_moment_one_is_refused_and_the_others_
     let mut second = driven.ask(|reply| Ask::AddAccount(anna(), new_account("Olga"), reply));
     driven.disk();
     let token = first.try_recv().unwrap().unwrap();
-    assert_eq!(second.try_recv().unwrap().unwrap_err().status, 409);
+    assert_eq!(second.try_recv().unwrap().unwrap_err().status, 503);
     assert!(driven.hub.access.caller_by_token(&token).is_some());
 }
 
@@ -410,7 +411,7 @@ fn an_account_that_is_removed_does_not_come_back_by_a_rotation_at_the_same_momen
     let mut rotated = driven.ask(|reply| Ask::RotateAccount(anna(), olga(), None, reply));
     driven.disk();
     assert_eq!(removed.try_recv().unwrap(), Ok(()));
-    assert_eq!(rotated.try_recv().unwrap().unwrap_err().status, 409);
+    assert_eq!(rotated.try_recv().unwrap().unwrap_err().status, 503);
     assert!(driven.hub.access.account("olga").is_none());
     // Once that has been settled, the name is free again.
     let mut again = driven.ask(|reply| Ask::AddAccount(anna(), new_account("olga"), reply));
@@ -426,7 +427,7 @@ fn a_machine_and_an_account_that_come_at_the_same_moment_do_not_share_a_name() {
     driven.hear(Topic::EnrollRequest("olga".parse().unwrap()), request);
     let mut made = driven.ask(|reply| Ask::AddAccount(anna(), new_account("Olga"), reply));
     driven.disk();
-    assert_eq!(made.try_recv().unwrap().unwrap_err().status, 409);
+    assert_eq!(made.try_recv().unwrap().unwrap_err().status, 503);
     assert!(driven.hub.access.agent("olga").is_some() && driven.hub.access.account("olga").is_none());
 }
 
@@ -443,7 +444,7 @@ fn nobody_names_a_machine_that_is_being_forgotten() {
     let mut named = driven.ask(|reply| Ask::Patch(anna(), pi(), rename(), reply));
     driven.disk();
     assert_eq!(forgotten.try_recv().unwrap(), Ok(()));
-    assert_eq!(named.try_recv().unwrap().unwrap_err().status, 409);
+    assert_eq!(named.try_recv().unwrap().unwrap_err().status, 503);
     assert!(!driven.hub.fleet.contains(&pi()) && driven.hub.changing.is_empty());
     assert!(!std::fs::read_to_string(driven.folder.path().join("labels.json")).unwrap_or_default().contains("Rack"));
 }
@@ -467,4 +468,29 @@ fn a_last_will_that_comes_late_brings_no_forgotten_machine_back() {
     driven.hear(Topic::Status(gone.clone()), "online");
     driven.event(Event::Heard(vec![status(false)]));
     assert!(driven.hub.fleet.contains(&gone), "one that was there is only away");
+}
+
+#[test]
+fn a_request_that_is_refused_again_and_again_is_answered_each_time_and_told_once_a_minute() {
+    let mut driven = Driven::on_anothers_broker(tempfile::tempdir().unwrap());
+    driven.disk();
+    let request = |task: &str| Heard::Message {
+        topic: Topic::Request(pistat_protocol::id::Target::Pi(pi())),
+        payload: task.to_owned().into(),
+        retain: false,
+        account: None,
+        response: Some(ResponseTo { topic: "answers/here".into(), correlation: None }),
+    };
+    driven.hub.outbox.clear();
+    for _ in 0..100 {
+        driven.event(Event::Heard(vec![request("uptime")]));
+    }
+    let told =
+        |driven: &Driven| driven.hub.events.iter().filter(|event| event.text.contains("request refused")).count();
+    assert_eq!(told(&driven), 1);
+    let answers = driven.hub.outbox.iter().filter(|message| message.topic == "answers/here").count();
+    assert_eq!((answers, driven.hub.numbers.refused_messages), (100, 100));
+    driven.hub.now.monotonic += Duration::from_secs(60);
+    driven.hub.tick();
+    assert!(driven.hub.events.iter().any(|event| event.text.starts_with("99 more like this: request refused")));
 }

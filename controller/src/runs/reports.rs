@@ -9,7 +9,7 @@ use pistat_protocol::{
     time::Timestamp,
 };
 
-use super::{Runs, Step, is_started};
+use super::{Runs, Step, is_started, not_before};
 use crate::{fleet::Now, store::record::RunRecord};
 
 impl Runs {
@@ -66,7 +66,7 @@ impl Runs {
             }
             RunState::Running => {
                 record.run.state = RunState::Running;
-                record.run.started_at = Some(now.wall);
+                record.run.started_at = Some(not_before(&record.run, now));
                 record.boot_id = Some(report.boot_id);
                 record.reported = Some(RunState::Running);
                 active.started = Some(now.monotonic);
@@ -108,12 +108,13 @@ impl Runs {
         run.state = report.state;
         run.exit_code = report.exit_code;
         run.reason = report.reason.map(|reason| plain(&reason));
-        run.finished_at = Some(now.wall);
+        let finished = not_before(run, now);
+        run.finished_at = Some(finished);
         if run.started_at.is_none() && report.started_at.is_some() {
-            run.started_at = Some(now.wall);
+            run.started_at = Some(finished);
         }
         // The machine's own clock may be wrong, but how long it took is the agent's to know.
-        if let (Some(elapsed), Some(finished)) = (report.elapsed_milliseconds, run.finished_at) {
+        if let Some(elapsed) = report.elapsed_milliseconds {
             let started = finished.unix_milliseconds() - i64::try_from(elapsed).unwrap_or(0);
             run.started_at = run
                 .started_at

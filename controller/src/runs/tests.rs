@@ -134,6 +134,29 @@ fn a_run_lives_from_queued_to_succeeded() {
 }
 
 #[test]
+fn no_run_ends_before_it_began_though_the_clock_is_turned_back_meanwhile() {
+    let start = now();
+    let back = Now { wall: Timestamp::from_unix_milliseconds(start.wall.unix_milliseconds() - 3_600_000), ..start };
+    let times = |runs: &Runs, id| {
+        let run = &runs.get(id).unwrap().run;
+        (run.created_at, run.started_at.unwrap(), run.finished_at.unwrap())
+    };
+    for elapsed in [None, Some(38)] {
+        let (mut runs, ids) = with(vec![record(1, "pi-1"), record(2, "pi-1")]);
+        for id in &ids {
+            runs.dispatched(*id, Ends::Exit, start.monotonic);
+            runs.report(&pi("pi-1"), *id, report(RunState::Running), start);
+        }
+        runs.report(&pi("pi-1"), ids[0], Report { elapsed_milliseconds: elapsed, ..report(RunState::Succeeded) }, back);
+        runs.end(ids[1], RunState::Lost, "gone", back);
+        for id in ids {
+            let (created, started, finished) = times(&runs, id);
+            assert!(created <= started && started <= finished, "{created} {started} {finished}");
+        }
+    }
+}
+
+#[test]
 fn nothing_starts_before_it_is_on_disk() {
     let mut runs = empty();
     let queued = record(1, "pi-1");

@@ -33,23 +33,48 @@ impl Readable {
 
 /// Replaces a file by new content, atomically and durably.
 pub(crate) fn replace(path: &Path, content: &[u8], readable: Readable) -> io::Result<()> {
-    replace_with(path, readable, |file| file.write_all(content))
+    put_all([Replacement::prepare(path, readable, |file| file.write_all(content))?])
 }
 
-/// Replaces a file by what `write` puts into it.
-fn replace_with(
-    path: &Path,
-    readable: Readable,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let result = write_durably(&temporary, readable, write).and_then(|()| fs::rename(&temporary, path));
-    if result.is_err() {
-        // What is left of the attempt would take room on a disk that may be full.
-        let _ = fs::remove_file(&temporary);
+/// New content beside its file, on the disk already: all that may need room has been done.
+pub(crate) struct Replacement<'p> {
+    path: &'p Path,
+    temporary: PathBuf,
+}
+
+impl<'p> Replacement<'p> {
+    fn prepare(
+        path: &'p Path,
+        readable: Readable,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let replacement = Self { path, temporary: path.with_extension("new") };
+        write_durably(&replacement.temporary, readable, write).map(|()| replacement)
     }
-    result?;
-    sync_folder(path)
+
+    /// JSON, indented for people. Its text, which has megabytes for a large fleet, is never in memory as a whole.
+    pub(crate) fn prepare_json<T: Serialize>(path: &'p Path, value: &T, readable: Readable) -> io::Result<Self> {
+        Self::prepare(path, readable, |file| {
+            serde_json::to_writer_pretty(&mut *file, value)?;
+            file.write_all(b"\n")
+        })
+    }
+}
+
+impl Drop for Replacement<'_> {
+    /// What is left of an attempt would take room on a disk that may be full.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Puts files that were prepared in their places: each whole, and since there is room for all, all of them.
+pub(crate) fn put_all<'p>(replacements: impl IntoIterator<Item = Replacement<'p>>) -> io::Result<()> {
+    for replacement in replacements {
+        fs::rename(&replacement.temporary, replacement.path)?;
+        sync_folder(replacement.path)?;
+    }
+    Ok(())
 }
 
 fn write_durably(
@@ -71,12 +96,9 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Replaces a JSON file, indented for people. Its text, which has megabytes for a large fleet, is never in memory as a whole.
+/// Replaces a JSON file, indented for people.
 pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T, readable: Readable) -> io::Result<()> {
-    replace_with(path, readable, |file| {
-        serde_json::to_writer_pretty(&mut *file, value)?;
-        file.write_all(b"\n")
-    })
+    Replacement::prepare_json(path, value, readable).and_then(|replacement| put_all([replacement]))
 }
 
 /// A file's content, if there is one. What is there and cannot be read (a folder, a sector that is gone) is set aside, and named in `damaged`.

@@ -9,7 +9,7 @@ use pistat_protocol::id::PiId;
 
 use super::{
     Given, GivenChange,
-    files::{Readable, load_json, read, replace, replace_json, set_aside},
+    files::{Readable, Replacement, load_json, put_all, read, replace, replace_json, set_aside},
     name, now,
     secrets::new_secret,
 };
@@ -57,20 +57,23 @@ impl Files {
         Ok(true)
     }
 
+    /// All files that a change touches, or none: each is prepared before the first is put in its place.
     pub(super) fn write_given(&mut self, pi: &PiId, change: &GivenChange) -> io::Result<()> {
         let mut given = self.given.clone();
         given.apply(pi, change);
+        let [labels, assignments, machines] =
+            [name::LABELS, name::ASSIGNMENTS, name::MACHINES].map(|name| self.folder.join(name));
+        let mut changed = Vec::new();
         if given.labels != self.given.labels {
-            replace_json(&self.folder.join(name::LABELS), &given.labels, Readable::Everyone)?;
-            self.given.labels.clone_from(&given.labels);
+            changed.push(Replacement::prepare_json(&labels, &given.labels, Readable::Everyone)?);
         }
         if given.assignments != self.given.assignments {
-            replace_json(&self.folder.join(name::ASSIGNMENTS), &given.assignments, Readable::Everyone)?;
-            self.given.assignments.clone_from(&given.assignments);
+            changed.push(Replacement::prepare_json(&assignments, &given.assignments, Readable::Everyone)?);
         }
         if given.settings != self.given.settings {
-            replace_json(&self.folder.join(name::MACHINES), &given.settings, Readable::Everyone)?;
+            changed.push(Replacement::prepare_json(&machines, &given.settings, Readable::Everyone)?);
         }
+        put_all(changed)?;
         self.given = given;
         Ok(())
     }

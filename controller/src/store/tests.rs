@@ -1,5 +1,7 @@
 //! The state folder over starts, damage and full disks.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 const RETENTION: Retention = Retention { days: 30, runs: 1000, events: 1000 };
@@ -133,6 +135,38 @@ fn what_cannot_be_stored_is_refused_if_asked_and_kept_if_it_happened() {
     fs::remove_dir(&labels_in_the_way).unwrap();
     wait(&mut stored, must).unwrap();
     assert!(fs::read_to_string(folder.path().join("labels.json")).unwrap().contains('B'));
+}
+
+#[test]
+fn a_change_of_several_files_changes_all_of_them_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _loaded, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
+    let tasks_in_the_way = folder.path().join("tasks.new");
+    fs::create_dir(&tasks_in_the_way).unwrap();
+    let change = || GivenChange {
+        label: Some(Some("Rack".into())),
+        assignment: Some(Some("Door".into())),
+        ..GivenChange::default()
+    };
+    let asked = store.commit(Demand::Ask, Write::Given(pi(), change()));
+    assert!(matches!(wait(&mut stored, asked), Err(NotStored::Refused(_))));
+    assert!(!folder.path().join("labels.json").exists() && !folder.path().join("labels.new").exists());
+    fs::remove_dir(&tasks_in_the_way).unwrap();
+    let asked = store.commit(Demand::Ask, Write::Given(pi(), change()));
+    wait(&mut stored, asked).unwrap();
+    for (file, text) in [("labels.json", "Rack"), ("tasks.json", "Door")] {
+        assert!(fs::read_to_string(folder.path().join(file)).unwrap().contains(text));
+    }
+}
+
+#[test]
+fn what_tasks_printed_is_nobody_elses_to_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let _store = Store::open(folder.path(), RETENTION).unwrap();
+    for file in ["register.sqlite", "register.sqlite-wal", "accounts.json", "controller.key", "admin.token"] {
+        let mode = fs::metadata(folder.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file} has mode {mode:o}");
+    }
 }
 
 #[test]

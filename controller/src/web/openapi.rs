@@ -54,7 +54,10 @@ fn operations(api: &mut utoipa::openapi::OpenApi) -> impl Iterator<Item = &mut O
 
 /// Adds what every operation of a role may answer, and makes problems of all its refusals.
 fn complete(operation: &mut Operation, role: Option<Role>) {
-    let mut common = vec![(503, "It cannot be done now: the disk is full, or the controller is stopping")];
+    let mut common = vec![(
+        503,
+        "It cannot be done now: the disk is full, the controller is stopping, or another change of the same thing is being stored",
+    )];
     match role {
         Some(role) => {
             operation.description = Some(format!("Needs the role {role}."));

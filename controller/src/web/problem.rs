@@ -112,3 +112,44 @@ impl<S: Send + Sync> FromRequestParts<S> for Handshake {
         WebSocketUpgrade::from_request_parts(parts, state).await.map(Self).map_err(refused)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use pistat_protocol::api::Login;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wish {
+        #[expect(dead_code, reason = "it is only read")]
+        limit: u8,
+    }
+
+    async fn refusal<T: DeserializeOwned + std::fmt::Debug>(body: impl Into<axum::body::Body>) -> (u16, String) {
+        let request = Request::post("/").header(header::CONTENT_TYPE, "application/json").body(body.into()).unwrap();
+        match Body::<T>::from_request(request, &()).await {
+            Err(Refused { status, detail }) => (status, detail),
+            Ok(Body(value)) => panic!("{value:?} was read"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_told_in_our_own_words() {
+        for (body, status, detail) in [
+            ("{", 400, "the body is not valid JSON: EOF"),
+            ("{\"limit\":1,\"x\":2}", 422, "x: unknown field `x`, expected `limit`"),
+            ("{\"limit\":300}", 422, "limit: invalid value"),
+        ] {
+            let told = refusal::<Wish>(body).await;
+            assert!(told.0 == status && told.1.starts_with(detail), "{body}: {told:?}");
+        }
+        assert!(refusal::<Login>("{}").await.1.starts_with("either {\"code\""));
+        let (status, detail) = refusal::<Wish>(vec![b' '; 3_000_000]).await;
+        assert!(status == 413 && detail.contains(&MAX_BODY_BYTES.to_string()), "{detail}");
+        let Err(refused) = Query::<Wish>::read(&"/?limit=-1".parse().unwrap()) else { panic!("-1 was read") };
+        assert!(refused.status == 400 && refused.detail.starts_with("limit: "), "{}", refused.detail);
+    }
+}
