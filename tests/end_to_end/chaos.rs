@@ -21,8 +21,8 @@ use std::{
 };
 
 use pistat_protocol::topic::Topics;
-use pistat_sim::{Churn, Dice, Fleet, Plan, Roll};
-use pistat_tests::{Clock, Proxy, Stack};
+use pistat_sim::{Churn, Counts, Dice, Fleet, Plan, Roll};
+use pistat_tests::{Clock, Proxy, Stack, eventually};
 
 use people::Operator;
 pub(crate) use retained::{RETAINED_RUNS, retained};
@@ -55,7 +55,12 @@ async fn whatever_goes_wrong_nothing_is_lost_doubled_or_run_without_approval() {
     let token = stack.join_token().parse().unwrap();
     let credentials = roll.fill(stack.said.mqtt, &token, &Topics::default(), machines).await.unwrap();
     let fleet = Fleet::start(plan(&wire, dice.bits()), credentials);
-    fleet.connected(machines as u64).await;
+    // Mishaps begin at once: of a large fleet somebody is always away.
+    eventually("every machine has been there", SETTLE, async || {
+        let connections = Counts::get(&fleet.counts().connections);
+        if connections >= machines as u64 { Ok(()) } else { Err(format!("{connections} connections")) }
+    })
+    .await;
     let agent = stack.agent("pi-1").url(&format!("mqtt://{}", wire.address())).online(&http).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mut chaos = Chaos { dice, stack, wire, agent, disk, clock, struck: BTreeMap::new() };
