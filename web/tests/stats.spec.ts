@@ -51,6 +51,7 @@ test("rows on the screen are whole, and a small fleet has large cells with label
   })).toBe(0);
   await page.getByRole("button", { name: "wall" }).click();
   await expect(page.locator('[data-pi="pi-1"] .label')).toBeVisible();
+  await expect.poll(() => cut("wall")).toBe(0);
   expect((await page.locator('[data-pi="pi-1"]').boundingBox())?.height).toBeGreaterThan(70);
 });
 
