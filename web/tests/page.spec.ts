@@ -327,6 +327,16 @@ test.describe("on a phone", () => {
       expect(await small(), hash).toEqual([]);
     }
   });
+  test("a long event is read whole, since nobody can point at what was cut", async ({ page, enter, mock }) => {
+    await enter();
+    await page.getByLabel("Panels").getByRole("button", { name: "logs" }).click();
+    mock.controller.event("system", "info", "offline — last will received, no telemetry for 15 s");
+    const text = page.getByRole("list", { name: "Events" }).getByText("no telemetry for 15 s").first();
+    await expect(text).toBeVisible();
+    const [wide, room] = await text.evaluate((node) => [node.getBoundingClientRect(), node.closest(".text")!.getBoundingClientRect()].map(({ right, bottom }) => [right, bottom]));
+    expect(wide?.[0]).toBeLessThanOrEqual((room?.[0] ?? 0) + 1);
+    expect(wide?.[1]).toBeLessThanOrEqual((room?.[1] ?? 0) + 1);
+  });
   test("a lost link says how old everything is", async ({ page, enter, mock }) => {
     await enter();
     mock.refuse(true);

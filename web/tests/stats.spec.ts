@@ -51,6 +51,7 @@ test("rows on the screen are whole, and a small fleet has large cells with label
   })).toBe(0);
   await page.getByRole("button", { name: "wall" }).click();
   await expect(page.locator('[data-pi="pi-1"] .label')).toBeVisible();
+  await expect.poll(() => cut("wall")).toBe(0);
   expect((await page.locator('[data-pi="pi-1"]').boundingBox())?.height).toBeGreaterThan(70);
 });
 
@@ -155,6 +156,26 @@ test("the table has as many columns as fit, or those that somebody ticks, and th
   await page.getByRole("button", { name: "columns" }).click();
   await menu.getByLabel("as many as fit").check();
   await expect.poll(overflow).toBe(0);
+});
+
+test.describe("with a sample every 80 ms", () => {
+  test.use({ serve: { interval: 2 } });
+  test("a few samples share a frame", async ({ page, enter }) => {
+    await page.addInitScript(() => {
+      const ask = window.requestAnimationFrame.bind(window);
+      const counted = window as unknown as { frames: number };
+      counted.frames = 0;
+      window.requestAnimationFrame = (work) => ((counted.frames += 1), ask(work));
+    });
+    await enter();
+    await page.waitForTimeout(1_500);
+    const frames = () => page.evaluate(() => (window as unknown as { frames: number }).frames);
+    const before = await frames();
+    await page.waitForTimeout(4_000);
+    const drawn = (await frames()) - before;
+    expect(drawn).toBeGreaterThan(8);
+    expect(drawn).toBeLessThan(52);
+  });
 });
 
 test.describe("with a thousand machines", () => {

@@ -45,6 +45,6 @@ describe("the table's columns", () => {
   test("stand with their bars beside the numbers where that fits", () => {
     const columns = shown(["cpu", "ram"], "label", 0);
     expect(layout(columns, least(columns)).beside).toBe(false);
-    expect(layout(columns, least(columns) + 8)).toEqual({ beside: true, template: "0.8rem minmax(6.2rem, 1.5fr) minmax(7rem, 0.7fr) minmax(7rem, 0.7fr)" });
+    expect(layout(columns, least(columns) + 8)).toEqual({ beside: true, template: "0.8rem minmax(6.4rem, 1.5fr) minmax(7rem, 0.7fr) minmax(7rem, 0.7fr)" });
   });
 });

@@ -53,9 +53,9 @@ function swap(held: Held): number | undefined {
 
 export const COLUMNS: Column[] = [
   { name: "!", title: "trouble", width: 0.8, rank: 0, value: (held) => SEVERITY[health(held)] },
-  { name: "label", title: "label", width: 6.2, grow: 1.5, rank: 0, value: (held) => held.machine.label.toLowerCase() },
+  { name: "label", title: "label", width: 6.4, grow: 1.5, rank: 0, value: (held) => held.machine.label.toLowerCase() },
   { name: "id", title: "pi-id", width: 5.7, grow: 0.3, rank: 9, value: (held) => held.machine.id },
-  { name: "for", title: "responsibility", width: 6.2, grow: 2.2, rank: 7, value: (held) => held.machine.assignment?.toLowerCase() },
+  { name: "for", title: "responsibility", width: 6, grow: 2.2, rank: 7, value: (held) => held.machine.assignment?.toLowerCase() },
   { name: "cpu", title: "CPU", width: 3, grow: 0.7, rank: 1, meter: true, metric: "cpu", value: of("cpu_percent"), text: percent },
   { name: "load", title: "load of one minute", width: 2.7, rank: 8, value: of("load1"), text: load },
   { name: "5 m", title: "load of five minutes", width: 2.7, value: of("load5"), text: load },
