@@ -16,7 +16,10 @@ use pistat_protocol::{
     topic::{Topic, Topics},
 };
 use rumqttc::{AsyncClient, ConnectionError, LastWill, MqttOptions, QoS};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 pub(crate) use self::link::{Link, LinkEvent};
 pub use self::tls::{TlsError, configuration as tls_configuration};
@@ -179,9 +182,9 @@ impl Keeper {
 
     /// Passes messages both ways; `None` when the agent has closed its side.
     async fn serve(&mut self, mut link: Link, outgoing: &mut mpsc::Receiver<Outgoing>) -> Option<ConnectionError> {
-        tracing::info!(controller = %self.endpoint.address, "connected");
+        self.troubles.connected(&self.endpoint.address);
         self.backoff.reset();
-        self.troubles.reset();
+        let since = Instant::now();
         // What was meant for the last connection is not for this one.
         while outgoing.try_recv().is_ok() {}
         let _ = self.incoming.send(Incoming::Connected).await;
@@ -193,6 +196,7 @@ impl Keeper {
             () = pump(&topics, &client, outgoing, acknowledgements) => None,
         };
         if trouble.is_some() {
+            self.troubles.lasted(since);
             let _ = self.incoming.send(Incoming::Disconnected).await;
         } else {
             link.disconnect().await;

@@ -410,10 +410,9 @@ impl Runner {
     }
 }
 
-/// How long ago the controller made a run; its id tells (RFC 9562, section 5.7).
+/// How long ago the controller made a run; its id tells.
 fn age(run: RunId, now: SystemTime) -> Duration {
-    let milliseconds = run.as_bytes()[..6].iter().fold(0, |time, byte| (time << 8) | u64::from(*byte));
-    now.duration_since(SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds)).unwrap_or_default()
+    now.duration_since(SystemTime::UNIX_EPOCH + Duration::from_millis(run.unix_milliseconds())).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Who gets as far as CONNECT: connections counted, all and by address, and the growing delay before bad credentials
 //! are refused.
 //!
-//! Good credentials never wait here, whatever others from the same address have tried.
+//! Good credentials never wait here, whatever others from the same address have tried. A network of IPv6 counts as one address: whoever is in it can
+//! have as many of them as it likes.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,20 @@ struct State {
     addresses: HashMap<IpAddr, Address>,
 }
 
+/// How much of an IPv6 address is its network's.
+const NETWORK_BITS: u32 = 64;
+
+/// Where a connection comes from, as one source.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let host_bits = Ipv6Addr::BITS - NETWORK_BITS;
+            Ipv6Addr::from_bits(address.to_bits() >> host_bits << host_bits).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// The counts; one for the whole broker.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Admission {
@@ -57,6 +72,7 @@ impl Admission {
 
     /// A place for a connection from this address, if there is one.
     pub(crate) fn admit(&self, address: IpAddr, limits: &Limits) -> Option<Place> {
+        let address = source(address);
         let mut state = self.lock();
         let (here, handshakes) =
             state.addresses.get(&address).map_or((0, 0), |known| (known.connections, known.handshakes));
@@ -173,6 +189,21 @@ mod tests {
         assert!(admission.admit(address(1), &limits).is_none());
         drop(second);
         assert!(admission.lock().addresses.is_empty());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_source_and_an_ipv4_address_is_one_however_it_is_written() {
+        let limits = Limits { handshakes_per_address: 1, ..Limits::default() };
+        for (first, second, is_same) in [
+            ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", true),
+            ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
+            ("::ffff:192.0.2.1", "192.0.2.1", true),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
+        ] {
+            let admission = Admission::default();
+            let _first = admission.admit(first.parse().unwrap(), &limits).unwrap();
+            assert_eq!(admission.admit(second.parse().unwrap(), &limits).is_none(), is_same, "{first} {second}");
+        }
     }
 
     #[test]

@@ -14,9 +14,11 @@ mod lasting;
 mod parked;
 mod subscribe;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod wills;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Subscribe(SubscribeRequest),
     /// A client wants no more of them.
     Unsubscribe(UnsubscribeRequest),
+    /// A connection has ended.
+    Closed(Closed),
 }
 
 /// A client that has proved who it is.
@@ -118,6 +122,8 @@ pub(crate) struct UnsubscribeRequest {
 /// A connection has ended. Every session's task sends exactly one of these.
 pub(crate) struct Closed {
     pub(crate) id: SessionId,
+    /// The log's end by then: what the client has said before is heard as its own.
+    pub(crate) position: u64,
     /// Seconds that the session lives on without its client.
     pub(crate) session_expiry: u32,
     pub(crate) will: WillFate,
@@ -212,7 +218,7 @@ pub(crate) struct Hub {
     /// What of sessions is to be written.
     session_changes: changes::SessionChanges,
     /// Sessions whose clients came back to what waits for them on disk.
-    returned: Vec<u32>,
+    returned: HashSet<u32>,
     lasting: lasting::Schedule,
     sys: sys::Sys,
     wakers: Vec<Waker>,
@@ -230,7 +236,7 @@ impl Hub {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(closed) = inputs.closed.recv() => self.on_closed(closed),
+                Some(closed) = inputs.closed.recv() => self.deferred.push_back(Command::Closed(closed)),
                 Ok(()) = inputs.directory.changed() => {
                     let directory = inputs.directory.borrow_and_update().clone();
                     self.on_directory(directory);
@@ -260,6 +266,7 @@ impl Hub {
                 Command::Subscribe(request) => self.on_subscribe(request),
                 Command::Unsubscribe(request) => self.on_unsubscribe(request),
                 Command::Connect(request) => self.on_connect(request),
+                Command::Closed(closed) => self.on_closed(closed),
             }
         }
     }
@@ -291,7 +298,11 @@ impl Hub {
     /// Tells every session, takes in what was acknowledged, and hands over what must be written.
     async fn stop(mut self, mut inputs: Inputs) -> Result<Stopped, BrokerError> {
         inputs.commands.close();
-        self.deferred.clear();
+        for command in std::mem::take(&mut self.deferred) {
+            if let Command::Closed(closed) = command {
+                self.on_closed(closed);
+            }
+        }
         let mut connected = 0;
         for session in self.sessions.iter().flatten() {
             connected += usize::from(session.peer.is_some());
@@ -318,6 +329,8 @@ impl Hub {
                     connected -= 1;
                     self.keep_at_stop(closed);
                 }
+                // Whoever asks for something now is not answered, and so need not be waited for.
+                Some(command) = inputs.commands.recv() => drop(command),
             }
         }
         Ok(())
@@ -350,6 +363,7 @@ impl Command {
             Self::Connect(request) => request.position,
             Self::Subscribe(request) => request.position,
             Self::Unsubscribe(request) => request.position,
+            Self::Closed(closed) => closed.position,
         }
     }
 }

@@ -159,7 +159,7 @@ impl Outbox {
     /// much more of `QoS` 0 is kept for a client that keeps up. The task to wake, if it waits, is added to `wakers`.
     pub(crate) fn push(&self, delivery: Delivery, under_way: usize, wakers: &mut Vec<Waker>) -> Pushed {
         let mut state = self.lock();
-        if matches!(state.end, Some(End::TooSlow | End::Revoked)) {
+        if state.is_given_up() {
             // The session ends with its connection: nobody will take this any more.
             return Pushed::default();
         }
@@ -205,18 +205,25 @@ impl Outbox {
         wakers.extend(state.waker.take());
     }
 
-    /// The hub's side: the connection is to end. The first reason counts; says whether this is it.
+    /// The hub's side: the connection is to end. The first reason counts, but for one who is sent away; says whether this is the first.
     pub(crate) fn end(&self, reason: End) -> bool {
         let (is_first, waker) = {
             let mut state = self.lock();
             let is_first = state.end.is_none();
-            state.end.get_or_insert(reason);
+            if is_first || reason == End::Revoked {
+                state.end = Some(reason);
+            }
             (is_first, state.waker.take())
         };
         if let Some(waker) = waker {
             waker.wake();
         }
         is_first
+    }
+
+    /// Whether the session ends with its connection, whatever becomes of that.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.lock().is_given_up()
     }
 
     /// The task's side: the account was removed or changed while the connection ended.
@@ -425,6 +432,10 @@ impl State {
         }
         let qos0_may_pass = first == qos0 || (qos0 != u64::MAX && retained == u64::MAX);
         qos0_may_pass.then_some(&mut self.qos0)
+    }
+
+    fn is_given_up(&self) -> bool {
+        matches!(self.end, Some(End::TooSlow | End::Revoked))
     }
 
     fn has_sendable(&mut self, window_open: bool) -> bool {

@@ -115,7 +115,8 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
-        if let Some(closed) = self.closed.take() {
+        if let Some(mut closed) = self.closed.take() {
+            closed.position = self.front.spine.position();
             // The hub is gone only when the broker stops.
             let _ = self.front.closed.send(closed);
         }

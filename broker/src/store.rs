@@ -15,7 +15,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -79,6 +79,8 @@ pub(crate) struct Store {
     file_bytes: Arc<AtomicU64>,
     /// Something could not be written.
     has_failed: Arc<AtomicBool>,
+    /// How often everything is still to be written anew.
+    rewrites: Arc<AtomicUsize>,
 }
 
 impl Store {
@@ -89,19 +91,31 @@ impl Store {
         let restored = load(&path)?;
         let file = open_for_appending(&path)?;
         let file_bytes = Arc::new(AtomicU64::new(file.metadata()?.len()));
-        let has_failed = Arc::new(AtomicBool::new(false));
+        let (has_failed, rewrites) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (batches, receiver) = mpsc::sync_channel(BATCHES);
-        let (shared_bytes, shared_failed) = (file_bytes.clone(), has_failed.clone());
-        let writer =
-            Writer { path, file, counters, file_bytes: shared_bytes, has_failed: shared_failed, is_behind: false };
+        let writer = Writer {
+            path,
+            file,
+            counters,
+            file_bytes: file_bytes.clone(),
+            has_failed: has_failed.clone(),
+            rewrites: rewrites.clone(),
+            is_behind: false,
+        };
         let thread = std::thread::Builder::new().name("pistat-retained".into()).spawn(move || writer.run(&receiver))?;
-        Ok((Self { batches, thread: Some(thread), file_bytes, has_failed }, restored))
+        Ok((Self { batches, thread: Some(thread), file_bytes, has_failed, rewrites }, restored))
     }
 
     /// Hands a batch to the writer; gives it back when the disk is too far behind.
     pub(crate) fn write(&self, batch: Batch) -> Result<(), Batch> {
-        self.batches.try_send(batch).map_err(|error| match error {
-            mpsc::TrySendError::Full(batch) | mpsc::TrySendError::Disconnected(batch) => batch,
+        // Counted before the writer can have done it.
+        let rewrites = usize::from(matches!(batch, Batch::Rewrite(_)));
+        self.rewrites.fetch_add(rewrites, Ordering::AcqRel);
+        self.batches.try_send(batch).map_err(|error| {
+            self.rewrites.fetch_sub(rewrites, Ordering::AcqRel);
+            match error {
+                mpsc::TrySendError::Full(batch) | mpsc::TrySendError::Disconnected(batch) => batch,
+            }
         })
     }
 
@@ -111,8 +125,12 @@ impl Store {
         self.has_failed.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether the file is mostly history, when what is alive takes so many bytes.
+    /// Whether the file is mostly history, when what is alive takes so many bytes, and is not being written anew already: a card may take many
+    /// seconds for that.
     pub(crate) fn wants_rewrite(&self, live_bytes: impl FnOnce() -> usize) -> bool {
+        if self.rewrites.load(Ordering::Acquire) > 0 {
+            return false;
+        }
         let file_bytes = self.file_bytes.load(Ordering::Relaxed);
         file_bytes > COMPACT_ABOVE_BYTES && file_bytes > 2 * live_bytes() as u64 + COMPACT_ABOVE_BYTES
     }
@@ -120,6 +138,7 @@ impl Store {
     /// Waits until everything is written. Blocks: not for an async worker.
     pub(crate) fn close(mut self, last: Option<Batch>) {
         if let Some(batch) = last {
+            self.rewrites.fetch_add(usize::from(matches!(batch, Batch::Rewrite(_))), Ordering::AcqRel);
             let _ = self.batches.send(batch);
         }
         let thread = self.thread.take();
@@ -138,6 +157,7 @@ struct Writer {
     counters: Arc<Counters>,
     file_bytes: Arc<AtomicU64>,
     has_failed: Arc<AtomicBool>,
+    rewrites: Arc<AtomicUsize>,
     /// Something is missing in the file: what is appended would come after a gap.
     is_behind: bool,
 }
@@ -147,6 +167,9 @@ impl Writer {
         while let Ok(batch) = batches.recv() {
             if let Err(error) = self.write(&batch) {
                 self.failed(&error);
+            }
+            if let Batch::Rewrite(_) = batch {
+                self.rewrites.fetch_sub(1, Ordering::AcqRel);
             }
         }
     }

@@ -6,6 +6,7 @@ use rumqttc::{ConnectReturnCode, ConnectionError};
 use tokio::time::Instant;
 
 use super::CONNECT_SECONDS;
+use crate::address::Address;
 
 /// The same trouble is logged again only after this.
 const SAME_TROUBLE: Duration = Duration::from_secs(600);
@@ -31,22 +32,38 @@ pub(crate) fn describe(trouble: &ConnectionError) -> String {
     }
 }
 
+/// A connection that has lasted so long is one; what ends sooner, again and again, is one trouble (another machine of the same name).
+const LASTS: Duration = Duration::from_secs(10);
+
 /// Logs a trouble once, and again when it is another or has lasted.
 #[derive(Debug, Default)]
 pub(crate) struct Troubles {
     last: Option<(String, Instant)>,
+    /// The last one was not worth a line.
+    is_known: bool,
 }
 
 impl Troubles {
-    /// All is well.
-    pub(crate) fn reset(&mut self) {
-        self.last = None;
+    /// There is a connection.
+    pub(crate) fn connected(&self, address: &Address) {
+        if self.is_known {
+            tracing::debug!(controller = %address, "connected");
+        } else {
+            tracing::info!(controller = %address, "connected");
+        }
+    }
+
+    /// It has lasted from then until now.
+    pub(crate) fn lasted(&mut self, since: Instant) {
+        if since.elapsed() >= LASTS {
+            *self = Self::default();
+        }
     }
 
     /// Something went wrong; the next attempt is after `wait`.
     pub(crate) fn log(&mut self, sentence: &str, wait: Duration) {
-        let known = self.last.as_ref().is_some_and(|(last, at)| last == sentence && at.elapsed() < SAME_TROUBLE);
-        if known {
+        self.is_known = self.last.as_ref().is_some_and(|(last, at)| last == sentence && at.elapsed() < SAME_TROUBLE);
+        if self.is_known {
             tracing::debug!(next_attempt_in = ?wait, "{sentence}");
         } else {
             tracing::warn!(next_attempt_in = ?wait, "{sentence}");

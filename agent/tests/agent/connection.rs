@@ -40,6 +40,24 @@ async fn a_killed_agent_is_offline_by_its_last_will() {
 }
 
 #[tokio::test]
+async fn two_machines_of_one_name_fight_without_filling_the_log() {
+    let mut stage = Stage::set(&[]).await;
+    let clone = stage.folder.path().join("clone");
+    std::fs::create_dir(&clone).unwrap();
+    std::fs::copy(stage.state().join("credential.json"), clone.join("credential.json")).unwrap();
+    let rival = Agent::start(&stage.url(), &clone, &[]);
+    for _ in 0..20 {
+        stage.controller.wait_for_status("online").await;
+    }
+    for log in [stage.agent.log(), rival.log()] {
+        let told = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+        let lines = |level: &str| log.lines().filter(|line| line.split_whitespace().nth(1) == Some(level)).count();
+        assert!(told("connected controller") > 3 && told("no connection to") > 3, "they fight: {log}");
+        assert!(lines("WARN") <= 3 && lines("INFO") <= 6, "{log}");
+    }
+}
+
+#[tokio::test]
 async fn an_agent_that_sees_itself_offline_says_that_it_is_online() {
     let mut stage = Stage::set(&[]).await;
     let topic = Topic::Status(stage.controller.pi.clone());

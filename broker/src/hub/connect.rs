@@ -49,7 +49,7 @@ impl Hub {
             orphaned_wills: std::collections::HashMap::new(),
             will_changes: std::collections::HashMap::new(),
             session_changes: super::changes::SessionChanges::default(),
-            returned: Vec::new(),
+            returned: std::collections::HashSet::new(),
             sys: super::sys::Sys::default(),
             wakers: Vec::new(),
             hits: crate::topic_tree::Hits::default(),
@@ -102,17 +102,18 @@ impl Hub {
         let Some(session) = self.session(closed.id) else { return };
         let slot = closed.id.slot;
         session.peer = None;
-        session.parked = closed.parked;
         session.away_since = now_ms;
-        session.expiry_seconds = closed.session_expiry;
-        session.expires_at = after_seconds(now_ms, closed.session_expiry);
+        let session_expiry = session.expiry_after(&closed);
+        session.expiry_seconds = session_expiry;
+        session.expires_at = after_seconds(now_ms, session_expiry);
+        session.parked = closed.parked;
         session.outbox.park();
         let waiting = session.waiting.take();
         let owner = session.key.0.clone();
         match closed.will {
             WillFate::Done => self.set_will(slot, None),
             WillFate::Delayed(seconds) => {
-                session.will_due = Some(after_seconds(now_ms, seconds.min(closed.session_expiry)));
+                session.will_due = Some(after_seconds(now_ms, seconds.min(session_expiry)));
             }
             WillFate::Kept => {}
         }
@@ -121,7 +122,7 @@ impl Hub {
         self.front.counters.clients_connected.sub(1);
         match waiting.and_then(|request| self.still_good(request)) {
             Some(request) => self.reopen_session(slot, *request),
-            None if closed.session_expiry == 0 => self.remove_session(slot),
+            None if session_expiry == 0 => self.remove_session(slot),
             None => {
                 self.note_away(slot);
                 self.count_away(slot);
@@ -210,7 +211,7 @@ impl Hub {
         let id = SessionId { slot, use_count: session.use_count };
         // A session that nobody was told of is not kept; one that was there before stays.
         let session_expiry = if session_present { request.session_expiry } else { 0 };
-        let unnoticed = Closed { id, session_expiry, will: WillFate::Done, parked: session.parked.take() };
+        let unnoticed = Closed { id, position: 0, session_expiry, will: WillFate::Done, parked: session.parked.take() };
         let report = Report::new(&self.front, unnoticed);
         let attached = Attached { id, session_present, outbox: session.outbox.clone(), report };
         let will_key = will_key(&session.key);
@@ -222,7 +223,7 @@ impl Hub {
         self.set_will(slot, request.will);
         self.note_session(slot);
         if session_present {
-            self.returned.push(slot);
+            self.returned.insert(slot);
         }
         let counters = &self.front.counters;
         counters.clients_connected.add(1);
@@ -334,6 +335,12 @@ pub(super) fn after_seconds(now_ms: u64, seconds: u32) -> u64 {
 }
 
 impl Session {
+    /// Seconds that it lives on when its connection has ended so. The hub may have ended it while the connection ended of itself; what was said to
+    /// it since then is lost, so nothing may come after.
+    pub(super) fn expiry_after(&self, closed: &Closed) -> u32 {
+        if self.outbox.is_given_up() { 0 } else { closed.session_expiry }
+    }
+
     /// A session that nobody is connected to yet.
     pub(super) fn new(key: SessionKey, identity: Identity, secret: Secret, outbox: Arc<Outbox>) -> Self {
         Self {

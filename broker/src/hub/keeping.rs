@@ -109,9 +109,9 @@ impl Hub {
         let now_ms = self.front.clock.now_ms();
         let Some(session) = self.session(closed.id) else { return };
         session.peer = None;
+        session.expiry_seconds = session.expiry_after(&closed);
         session.parked = closed.parked;
         session.away_since = now_ms;
-        session.expiry_seconds = closed.session_expiry;
         self.note_away(closed.id.slot);
     }
 

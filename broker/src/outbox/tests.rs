@@ -107,7 +107,7 @@ fn the_end_comes_before_everything_and_its_first_reason_counts() {
     let outbox = outbox(10_000, 10_000);
     outbox.push(delivery("1", 0), 0, &mut Vec::new());
     assert!(outbox.end(End::TakenOver { clean_start: false }));
-    assert!(!outbox.end(End::Revoked));
+    assert!(!outbox.end(End::TooSlow));
     assert!(matches!(outbox.poll_ready(true, true, &mut context()), Poll::Ready(Ready::End(End::TakenOver { .. }))));
     // The next connection of the session finds its messages, but not those of QoS 0.
     outbox.push(delivery("2", 1), 0, &mut Vec::new());
@@ -166,4 +166,13 @@ fn a_client_that_has_caught_up_is_known_to_have_whatever_came_since() {
     drained(&outbox, 1);
     fill();
     assert_eq!((outbox.load().caught_up, outbox.load().reliable_messages), (1, 7));
+}
+
+#[test]
+fn whoever_is_sent_away_is_whatever_ended_the_connection_first() {
+    let outbox = outbox(10_000, 10_000);
+    assert!(outbox.end(End::TakenOver { clean_start: false }) && !outbox.is_given_up());
+    assert!(!outbox.end(End::TooSlow) && !outbox.is_given_up(), "the first reason counts");
+    assert!(!outbox.end(End::Revoked) && outbox.is_revoked() && outbox.is_given_up());
+    assert!(!outbox.end(End::ShuttingDown) && outbox.is_revoked());
 }

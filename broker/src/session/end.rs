@@ -58,7 +58,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             last_id: self.outbound.last_id(),
             receiving: std::mem::take(&mut self.inbound.receiving),
         };
-        self.report.closed = Some(Closed { id: self.id, session_expiry, will: fate, parked: Some(Box::new(parked)) });
+        self.report.closed =
+            Some(Closed { id: self.id, position: 0, session_expiry, will: fate, parked: Some(Box::new(parked)) });
     }
 
     async fn say_goodbye(&mut self, close: &Close) {

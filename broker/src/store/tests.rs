@@ -131,6 +131,31 @@ fn history_is_forgotten_when_the_file_is_written_anew() {
 }
 
 #[test]
+fn while_everything_is_written_anew_nobody_wants_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    let large = "x".repeat(3_000_000);
+    assert!(store.write(Batch::Append { records: vec![retain("a", &large)], sync: false }).is_ok());
+    while !store.wants_rewrite(|| 100) {
+        std::thread::yield_now();
+    }
+    let everything = || Batch::Rewrite((0..10_000).map(|n| retain(&format!("t/{n}"), "x")).collect());
+    for _ in 0..3 {
+        assert!(store.write(everything()).is_ok());
+        assert!(!store.wants_rewrite(|| 100), "it is under way");
+    }
+    while store.file_bytes.load(Ordering::Relaxed) > 1_500_000 || store.rewrites.load(Ordering::Acquire) > 0 {
+        std::thread::yield_now();
+    }
+    // Done, it may be wanted again.
+    assert!(store.write(Batch::Append { records: vec![retain("a", &large)], sync: false }).is_ok());
+    while !store.wants_rewrite(|| 100) {
+        std::thread::yield_now();
+    }
+    store.close(None);
+}
+
+#[test]
 fn what_expired_while_the_broker_was_off_is_not_restored() {
     let folder = tempfile::tempdir().unwrap();
     let record = |topic: &str, at: u64| Record::Retain {
