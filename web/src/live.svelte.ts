@@ -18,13 +18,6 @@ const FLEET_EVERY = 1_000;
 /** How often a hidden page is brought up to date, in milliseconds: its title and icon are still seen, and there are no frames. */
 const HIDDEN_EVERY = 1_000;
 
-/**
- * How long the samples of a few machines are gathered, in milliseconds: each drawing costs about the same whatever it draws, and a quiet page is quiet.
- * Many are drawn at once, since together they would be a long frame.
- */
-const GATHERED = 400;
-const FEW = 12;
-
 /** One machine, as views see it: reading a property subscribes to the machine, and to nothing else. */
 export class Cell {
   readonly id: PiId;
@@ -114,7 +107,6 @@ class Live {
   /** What draws next: a frame, or a timer in a hidden page. */
   #frame = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #drawnAt = 0;
   #fleetDue = 0;
   #fleetTimer: ReturnType<typeof setTimeout> | undefined;
   #watched: PiId[] = [];
@@ -259,36 +251,21 @@ class Live {
   }
 
   #schedule(): void {
-    const wait = document.hidden ? HIDDEN_EVERY : this.#patience();
-    if (this.#frame !== 0 || (this.#timer !== undefined && wait > 0)) {
+    if (this.#frame !== 0 || this.#timer !== undefined) {
       return;
     }
-    clearTimeout(this.#timer);
     const draw = (): void => {
       this.#frame = 0;
+      this.#timer = undefined;
       this.#flush();
     };
-    const due = (): void => {
-      this.#timer = undefined;
-      if (document.hidden) draw();
-      else this.#frame = requestAnimationFrame(draw);
-    };
-    if (wait > 0) this.#timer = setTimeout(due, wait);
-    else due();
-  }
-
-  /** How long what is new may wait: not at all, unless it is a few samples that nobody looks at closely. */
-  #patience(): number {
-    const { machines, samples, pulse, ...rest } = this.#dirty;
-    void [samples, pulse];
-    const urgent = Object.values(rest).some(Boolean) || machines.size > FEW || this.#watched.some((pi) => machines.has(pi));
-    return urgent ? 0 : this.#drawnAt + GATHERED - performance.now();
+    if (document.hidden) this.#timer = setTimeout(draw, HIDDEN_EVERY);
+    else this.#frame = requestAnimationFrame(draw);
   }
 
   #flush(): void {
     const dirty = this.#dirty;
     this.#dirty = clean();
-    this.#drawnAt = performance.now();
     this.#flushMachines(dirty.machines);
     if (dirty.membership) this.membership.raise();
     if (dirty.runs) this.runs.raise();

@@ -158,26 +158,6 @@ test("the table has as many columns as fit, or those that somebody ticks, and th
   await expect.poll(overflow).toBe(0);
 });
 
-test.describe("with a sample every 80 ms", () => {
-  test.use({ serve: { interval: 2 } });
-  test("a few samples share a frame", async ({ page, enter }) => {
-    await page.addInitScript(() => {
-      const ask = window.requestAnimationFrame.bind(window);
-      const counted = window as unknown as { frames: number };
-      counted.frames = 0;
-      window.requestAnimationFrame = (work) => ((counted.frames += 1), ask(work));
-    });
-    await enter();
-    await page.waitForTimeout(1_500);
-    const frames = () => page.evaluate(() => (window as unknown as { frames: number }).frames);
-    const before = await frames();
-    await page.waitForTimeout(4_000);
-    const drawn = (await frames()) - before;
-    expect(drawn).toBeGreaterThan(8);
-    expect(drawn).toBeLessThan(52);
-  });
-});
-
 test.describe("with a thousand machines", () => {
   test.use({ serve: { machines: 1000, interval: 1 } });
   test("only what is on the screen exists, and scrolling shows the rest", async ({ page, enter }) => {

@@ -26,16 +26,8 @@ export function moveTo(what: object, from: number | undefined, to: number, show:
     show(to);
     return;
   }
-  // The first step is made at once, in the frame that draws whatever else is new.
-  const move = { from, to, start: performance.now() - STEP, show };
-  moves.set(what, move);
-  show(at(move, STEP / LASTS));
-  timer ??= setTimeout(step, STEP);
-}
-
-/** Where a move is after a share of its time. */
-function at({ from, to }: Move, share: number): number {
-  return from + (to - from) * (1 - (1 - share) ** 2);
+  moves.set(what, { from, to, start: performance.now(), show });
+  timer ??= setTimeout(step, STEP / 2);
 }
 
 /** Stops a move, because the thing goes away. */
@@ -46,10 +38,9 @@ export function stopMove(what: object): void {
 function step(): void {
   timer = undefined;
   requestAnimationFrame((now) => {
-    for (const [what, move] of moves) {
-      // A frame's time is a little before the moment at which the timer let it be drawn.
-      const share = Math.min((now - move.start + STEP / 4) / LASTS, 1);
-      move.show(at(move, share));
+    for (const [what, { from, to, start, show }] of moves) {
+      const share = Math.min((now - start) / LASTS, 1);
+      show(from + (to - from) * (1 - (1 - share) ** 2));
       if (share >= 1) {
         moves.delete(what);
       }
