@@ -31,6 +31,9 @@ use strikes::{Chaos, Disk};
 /// How long after the last strike everything may take to settle: longer than what waits for a machine may wait.
 const SETTLE: Duration = Duration::from_secs(90);
 
+/// Minutes of chaos make more runs than are kept without this, and every promise is looked at in the end.
+const ALL_RUNS: &str = "[runs]\nkeep_runs = 1000000\n";
+
 /// How many of the orders and acknowledgements come twice.
 const STUTTER: f64 = 0.2;
 
@@ -48,7 +51,7 @@ async fn whatever_goes_wrong_nothing_is_lost_doubled_or_run_without_approval() {
     let machines = usize::try_from(number("PISTAT_CHAOS_MACHINES", 20)).unwrap();
     let disk = Disk::mount();
     let clock = Clock::find();
-    let stack = clock.wrap(Stack::builder().state(&disk.state())).start().await;
+    let stack = clock.wrap(Stack::builder().state(&disk.state()).config(ALL_RUNS)).start().await;
     let http = stack.http();
     let wire = Proxy::stuttering(stack.said.mqtt, Dice::from_seed(dice.bits()), STUTTER).await;
     let mut roll = Roll::default();
