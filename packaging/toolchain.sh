@@ -65,15 +65,15 @@ has_sources() { [ -f "$1/lib/rustlib/src/rust/library/std/Cargo.toml" ]; } # sys
 
 use_debian() {
   [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || die "this needs rustup with the targets, or Debian on amd64 with its package rustc-web"
-  [ -e "$cache/debian/complete" ] || fetch_debian
-  local libraries=$cache/debian/root/usr/lib/x86_64-linux-gnu
-  export PATH=$cache/debian/root/usr/bin:$PATH
+  [ -e "$cache/debian/tree/complete" ] || fetch_debian
+  local libraries=$cache/debian/tree/usr/lib/x86_64-linux-gnu
+  export PATH=$cache/debian/tree/usr/bin:$PATH
   export LD_LIBRARY_PATH=$libraries
   # A folder of its own: two versions of cargo need not agree about what lies in one.
   export CARGO_HOME=$cache/cargo-home
   unset RUSTUP_TOOLCHAIN
   local missing
-  missing=$(ldd "$cache/debian/root/usr/bin/cargo" "$cache/debian/root/usr/bin/rustc" "$libraries"/librustc_driver-*.so | awk '/not found/ { print $1 }' | sort -u)
+  missing=$(ldd "$cache/debian/tree/usr/bin/cargo" "$cache/debian/tree/usr/bin/rustc" "$libraries"/librustc_driver-*.so | awk '/not found/ { print $1 }' | sort -u)
   [ -z "$missing" ] || die "Debian's compiler lacks $(tr '\n' ' ' <<<"$missing"): apt install libcurl4 libssh2-1 libsqlite3-0 libssl3 libxml2 libz3-4 libedit2"
 }
 
@@ -82,7 +82,7 @@ fetch_debian() {
   local folder=$cache/debian libraries
   say "fetching Debian's compiler into $folder"
   rm -rf "$folder"
-  mkdir -p "$folder"/{lists/partial,archives/partial,debs,root}
+  mkdir -p "$folder"/{lists/partial,archives/partial,debs,tree}
   cat >"$folder/apt.conf" <<CONF
 APT::Architecture "amd64";
 APT::Architectures { "amd64"; "arm64"; };
@@ -104,9 +104,9 @@ CONF
     apt-get -qq download $DEBIAN_PACKAGES "$(apt-cache depends libstd-rust-web-dev | awk '/Depends: libstd/ { print $2; exit }')" $libraries
   ) || die "Debian's packages $DEBIAN_PACKAGES could not be fetched"
   local package
-  for package in "$folder"/debs/*.deb; do dpkg -x "$package" "$folder/root"; done
-  has_sources "$folder/root/usr" || die "rust-web-src holds no standard library where rustc looks for it"
-  touch "$folder/complete"
+  for package in "$folder"/debs/*.deb; do dpkg -x "$package" "$folder/tree"; done
+  has_sources "$folder/tree/usr" || die "rust-web-src holds no standard library where rustc looks for it"
+  touch "$folder/tree/complete"
 }
 
 libraries_of() { # packages…
