@@ -92,9 +92,9 @@ async fn whatever_goes_wrong_nothing_is_lost_doubled_or_run_without_approval() {
         account.summary(&runs),
         fleet.counts()
     );
-    assert!(grown < MEMORY_GROWTH, "the controller holds {grown} bytes more than at the start");
     let ledger = fleet.stop().await;
     oracle::held_against(&ledger, &account, &runs);
+    assert!(grown < MEMORY_GROWTH, "the controller holds {grown} bytes more than at the start");
     assert_eq!(stack.stop().await, 0);
 }
 
