@@ -78,9 +78,13 @@ impl Hub {
     fn message(&mut self, topic: Topic, payload: &Bytes, retain: bool) {
         if let Topic::Status(pi) | Topic::Info(pi) | Topic::Stats(pi) = &topic
             && !payload.is_empty()
-            && self.is_left_behind(pi, payload, retain)
         {
-            return self.clear_machine(pi);
+            if self.is_left_behind(pi, payload, retain) {
+                return self.clear_machine(pi);
+            }
+            if self.access.is_forgotten(pi) {
+                self.store_access(vec![AccessChange::ReturnAgent(pi.clone())], AfterAccess::Returned);
+            }
         }
         match topic {
             Topic::Status(pi) => self.machine_status(&pi, payload, retain),
@@ -123,18 +127,9 @@ impl Hub {
 
     /// Whether a machine's topic is of one that was forgotten, by a controller that was ended before all of it was cleared: its own broker lets in
     /// only who has enrolled, on another's the machine is there again as soon as it speaks. Its last will is not its own word.
-    fn is_left_behind(&mut self, pi: &PiId, payload: &Bytes, retain: bool) -> bool {
-        if !self.may_exist(pi) {
-            return true;
-        }
-        if !self.access.is_forgotten(pi) {
-            return false;
-        }
-        if retain || Availability::from_payload(payload) == Some(Availability::Offline) {
-            return true;
-        }
-        self.store_access(vec![AccessChange::ReturnAgent(pi.clone())], AfterAccess::Returned);
-        false
+    fn is_left_behind(&self, pi: &PiId, payload: &Bytes, retain: bool) -> bool {
+        let is_own_word = !retain && Availability::from_payload(payload) != Some(Availability::Offline);
+        !self.may_exist(pi) || (self.access.is_forgotten(pi) && !is_own_word)
     }
 
     /// With our own broker only machines that enrolled can speak.
@@ -153,9 +148,9 @@ impl Hub {
             return;
         };
         if availability == Availability::Offline && !self.fleet.contains(pi) {
-            // That it is gone makes no machine known. A retained word may come before that of a machine's `info`, and stays.
+            // That it is gone makes no machine known, such as a last will that comes late. A retained word may come before a machine's `info`, and stays.
             if !retain {
-                self.clear_farewell(pi);
+                self.publish(&Topic::Status(pi.clone()), Vec::new(), 1, true);
             }
             return;
         }
@@ -168,11 +163,6 @@ impl Hub {
         }
         let heard = self.fleet.availability(pi, availability, retain, self.now);
         self.status_changed(pi, heard, retain);
-    }
-
-    /// A machine that was forgotten: its last will came after its topics were cleared.
-    fn clear_farewell(&mut self, pi: &PiId) {
-        self.publish(&Topic::Status(pi.clone()), Vec::new(), 1, true);
     }
 
     fn status_changed(&mut self, pi: &PiId, heard: HeardMachine, retain: bool) {
