@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { api, Refusal } from "./api";
+import { api, onExpired, Refusal } from "./api";
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -31,4 +31,23 @@ test("an answer without a body is one", async () => {
   vi.stubGlobal("fetch", async () => new Response(null, { status: 202 }));
   await expect(api.cancel("r")).resolves.toBeUndefined();
   expect(vi.getTimerCount()).toBe(0);
+});
+
+test("a late refusal of an earlier session does not end the one that began since", async () => {
+  const expired = vi.fn();
+  onExpired(expired);
+  const refused = () => new Response("{}", { status: 401 });
+  let answer = (_response: Response): void => undefined;
+  vi.stubGlobal("fetch", (url: string) =>
+    url.endsWith("/api/login") ? Promise.resolve(new Response('{"account":"admin","role":"admin"}')) : new Promise<Response>((resolve) => (answer = resolve)),
+  );
+  const before = api.accounts().catch(() => undefined);
+  await api.login({ token: "t" });
+  answer(refused());
+  await before;
+  expect(expired).not.toHaveBeenCalled();
+  const since = api.accounts().catch(() => undefined);
+  answer(refused());
+  await since;
+  expect(expired).toHaveBeenCalledOnce();
 });

@@ -36,6 +36,8 @@ const ANSWERED_WITHIN = 20_000;
 /** The same for a question that only asks whether somebody is there. */
 const SOON = 5_000;
 
+const LOGIN = "api/login";
+
 const NO_ANSWER = "The controller does not answer. Is it running, and is this machine on its network?";
 
 /** Called whenever an answer says that the session is gone. */
@@ -44,6 +46,9 @@ let expired: () => void = () => undefined;
 export function onExpired(handler: () => void): void {
   expired = handler;
 }
+
+/** How often somebody signed in: an answer that comes late may be about a session of before. */
+let sessions = 0;
 
 /** An address of the API, also below a path of a reverse proxy. */
 export function address(path: string): string {
@@ -69,17 +74,19 @@ async function refusal(response: Response): Promise<Refusal> {
 }
 
 async function json<T>(method: string, path: string, body?: unknown, limit = ANSWERED_WITHIN): Promise<T> {
+  const session = sessions;
   const control = new AbortController();
   const late = setTimeout(() => control.abort(), limit);
   try {
     const response = await call(method, path, body, control.signal);
     const text = await response.text();
+    if (path === LOGIN) sessions += 1;
     return (text === "" ? undefined : JSON.parse(text)) as T;
   } catch (error) {
     if (!(error instanceof Refusal)) {
       throw new Refusal(0, NO_ANSWER);
     }
-    if (error.status === 401 && path !== "api/login" && path !== "api/me") {
+    if (error.status === 401 && path !== LOGIN && path !== "api/me" && session === sessions) {
       expired();
     }
     throw error;
@@ -106,7 +113,7 @@ export interface RunFilter {
 
 export const api = {
   me: () => json<Me>("GET", "api/me", undefined, SOON),
-  login: (login: Login) => json<Me>("POST", "api/login", login),
+  login: (login: Login) => json<Me>("POST", LOGIN, login),
   logout: () => json<void>("POST", "api/logout"),
   patchMachine: (pi: PiId, patch: PatchMachine) => json<unknown>("PATCH", `api/pis/${id(pi)}`, patch),
   forgetMachine: (pi: PiId) => json<unknown>("DELETE", `api/pis/${id(pi)}`),

@@ -51,15 +51,23 @@ class Ui {
   toasts = $state.raw<Toast[]>([]);
   /** How often somebody went to another view. */
   moves = 0;
+  /** The address that was arrived at last. */
+  #address = location.hash;
   #lastToast = 0;
   #dialogs: Array<(text: string) => void> = [];
 
   start(): void {
     this.#arrived();
-    addEventListener("hashchange", () => {
+    addEventListener("hashchange", () => this.moved());
+  }
+
+  /** The address has changed. The browser says so a while later, also to whoever changed it and arrived long ago. */
+  moved(): void {
+    if (location.hash !== this.#address) {
+      this.#address = location.hash;
       this.moves += 1;
       this.#arrived();
-    });
+    }
   }
 
   #arrived(): void {
@@ -129,8 +137,10 @@ function decode(part: string): string {
 
 export const ui = new Ui();
 
+/** Goes to a view, and is there when this returns: what is opened next stays open. */
 export function go(hash: string): void {
   location.hash = hash;
+  ui.moved();
 }
 
 export const toMachine = (pi: PiId): string => `#/pi/${encodeURIComponent(pi)}`;

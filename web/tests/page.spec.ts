@@ -17,6 +17,20 @@ test("the palette finds commands, machines and pages", async ({ page, enter, moc
   await expect(page.getByLabel("Command, machine or page")).toHaveCount(0);
 });
 
+test("what is opened in the moment of going elsewhere stays open", async ({ page, enter, mock }) => {
+  await enter();
+  await page.keyboard.press("Control+k");
+  await page.getByLabel("Command, machine or page").fill("lab zero");
+  await page.getByLabel("Command, machine or page").evaluate((field) => {
+    const press = (key: string, ctrlKey = false): void => void field.dispatchEvent(new KeyboardEvent("keydown", { key, ctrlKey, bubbles: true }));
+    press("Enter");
+    press("k", true);
+  });
+  await expect(page).toHaveURL(`${mock.url}/#/pi/zero-1`);
+  await expect(page.getByRole("heading", { name: "Lab Zero" })).toBeVisible();
+  await page.getByLabel("Command, machine or page").fill("theme amb");
+});
+
 test("the palette opens from inside the terminal", async ({ page, enter }) => {
   await enter();
   await terminal(page).type("task");
