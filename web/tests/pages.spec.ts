@@ -196,7 +196,7 @@ test("a run on many machines is a matrix that fills", async ({ page, enter, mock
   const { group } = mock.controller.request({ task: "apt-upgrade", target: "@all", args: {}, confirmed: true }, "admin");
   await page.goto(`${mock.url}/#/runs/${group}`);
   await expect(page.getByRole("progressbar")).toHaveAttribute("aria-valuemax", "25");
-  await expect(page.getByRole("button", { name: /1[67]\/25 ended/ })).toBeVisible();
+  await expect(page.getByRole("button", { name: /17\/25 ended/ })).toBeVisible();
   await page.getByRole("button", { name: "1 failed" }).click();
   await expect(page.getByRole("list", { name: "Runs" }).getByRole("listitem")).toHaveCount(1);
   await page.getByRole("link", { name: "its run" }).click();
@@ -213,6 +213,8 @@ test("a group shows the output of what failed first, and of any machine that the
   const output = page.getByRole("list", { name: "Output" });
   await expect(page.getByRole("region", { name: "Output of Attic Cam" })).toContainText(/failed · exit 100/);
   await expect(output).toContainText("E: dpkg was interrupted");
+  // From here on no run ends, so no cell changes its place.
+  await expect(page.getByRole("button", { name: "17/25 ended" })).toBeVisible();
   const cells = page.getByRole("list", { name: "Runs" }).getByRole("button");
   await expect(cells.first()).toHaveAttribute("aria-pressed", "true");
   await cells.first().focus();
@@ -240,10 +242,10 @@ test("long lines of output go on in the next row, or to the right when somebody 
   const cut = () => page.locator(".output-lines").evaluate((node) => node.scrollWidth - node.clientWidth);
   await expect(page.getByText("2 lines")).toBeVisible();
   await expect(output.getByRole("listitem")).toHaveCount(4);
-  expect(await cut()).toBe(0);
+  await expect.poll(cut).toBe(0);
   await page.getByRole("button", { name: "wrap" }).click();
   await expect(output.getByRole("listitem")).toHaveCount(2);
-  expect(await cut()).toBeGreaterThan(20);
+  await expect.poll(cut).toBeGreaterThan(20);
   await page.reload();
   await expect(page.getByRole("button", { name: "wrap" })).toHaveAttribute("aria-pressed", "false");
 });
