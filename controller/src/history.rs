@@ -1,10 +1,14 @@
 //! What machines measured, kept in memory for charts: an hour in steps of ten seconds and a day in steps of five minutes.
 //!
-//! Pure. A step holds means; two bytes each are enough for a picture, so a machine costs about 10 kB when both rings are full.
+//! Pure. A step holds means; two bytes each are enough for a picture, so a machine costs about 12 kB when both rings are full.
+
+mod cores;
 
 use std::collections::VecDeque;
 
 use pistat_protocol::{api::History as View, stats::Sample, time::Timestamp};
+
+use self::cores::Cores;
 
 /// Length of a fine step, in seconds; [`pistat_protocol::dashboard::Machine::recent_cpu_percent`] has the same.
 pub const FINE_STEP_SECONDS: u32 = 10;
@@ -84,10 +88,11 @@ impl Ring {
         time.unix_milliseconds() / (i64::from(self.step_seconds) * 1000)
     }
 
-    fn add(&mut self, sample: &Sample, time: Timestamp) {
+    /// Tells by how many steps it went on.
+    fn add(&mut self, sample: &Sample, time: Timestamp) -> usize {
         // A clock that went back writes into the newest step: history is a picture, not a ledger.
         let number = self.number(time).max(self.newest);
-        self.advance(number);
+        let steps = self.advance(number);
         let undervoltage = sample.power.as_ref().and_then(|power| power.undervoltage);
         for (index, value) in columns(sample).into_iter().enumerate() {
             if let Some(value) = value.filter(|value| value.is_finite()) {
@@ -107,18 +112,20 @@ impl Ring {
                 (_, new) => new,
             };
         }
+        steps
+    }
+
+    /// How many steps ago a time was, for a late sample; nothing for one that is not late, or too late.
+    fn age(&self, time: Timestamp) -> Option<usize> {
+        let age = usize::try_from(self.newest - self.number(time)).ok()?;
+        (!self.steps.is_empty() && (1..self.capacity).contains(&age)).then_some(age)
     }
 
     /// Puts a late sample into its own step, where nothing is known of it.
     fn fill(&mut self, sample: &Sample, time: Timestamp) {
-        let number = self.number(time);
-        if self.steps.is_empty() || number >= self.newest {
+        let Some(age) = self.age(time) else {
             return;
-        }
-        let age = usize::try_from(self.newest - number).unwrap_or(usize::MAX);
-        if age >= self.capacity {
-            return;
-        }
+        };
         while self.steps.len() <= age {
             self.steps.push_front(Step::EMPTY);
         }
@@ -132,18 +139,20 @@ impl Ring {
         step.undervoltage = step.undervoltage.or(sample.power.as_ref().and_then(|power| power.undervoltage));
     }
 
-    fn advance(&mut self, number: i64) {
+    fn advance(&mut self, number: i64) -> usize {
         if self.steps.is_empty() {
             self.newest = number - 1;
         }
         let missing = usize::try_from(number - self.newest).unwrap_or(0);
         if missing == 0 {
-            return;
+            return 0;
         }
         if missing > self.capacity {
             self.steps.clear();
         }
-        for _ in 0..missing.min(self.capacity) {
+        let fresh = missing.min(self.capacity);
+        make_room(&mut self.steps, fresh, self.capacity);
+        for _ in 0..fresh {
             if self.steps.len() == self.capacity {
                 self.steps.pop_front();
             }
@@ -152,6 +161,7 @@ impl Ring {
         self.newest = number;
         self.sums = [0.0; COLUMNS];
         self.counts = [0; COLUMNS];
+        missing
     }
 
     /// The steps up to a time, at most `count` of them, with the number of the first. Steps without samples are unknown.
@@ -167,29 +177,48 @@ impl Ring {
     }
 }
 
+/// Makes room for more in a ring that never has more than `most`. Left to itself it would double beyond that, for each machine of a fleet.
+fn make_room<T>(ring: &mut VecDeque<T>, more: usize, most: usize) {
+    let len = ring.len();
+    let wanted = (len + more).min(most);
+    if ring.capacity() < wanted {
+        ring.reserve_exact((2 * len).clamp(wanted, most) - len);
+    }
+}
+
 /// What one machine measured.
 #[derive(Debug, Clone)]
 pub struct History {
     fine: Ring,
     coarse: Ring,
+    /// In the steps of `fine`.
+    cores: Cores,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { fine: Ring::new(FINE_STEP_SECONDS, FINE_STEPS), coarse: Ring::new(COARSE_STEP_SECONDS, COARSE_STEPS) }
+        Self {
+            fine: Ring::new(FINE_STEP_SECONDS, FINE_STEPS),
+            coarse: Ring::new(COARSE_STEP_SECONDS, COARSE_STEPS),
+            cores: Cores::default(),
+        }
     }
 }
 
 impl History {
     /// Adds a sample under the controller's time.
     pub fn add(&mut self, sample: &Sample, time: Timestamp) {
-        self.fine.add(sample, time);
+        let steps = self.fine.add(sample, time);
+        self.cores.add(sample.cpu_cores_percent.as_deref(), steps);
         self.coarse.add(sample, time);
     }
 
     /// Adds a sample that comes late, under the time that it was taken.
     pub fn fill(&mut self, sample: &Sample, time: Timestamp) {
         self.fine.fill(sample, time);
+        if let Some(age) = self.fine.age(time) {
+            self.cores.fill(sample.cpu_cores_percent.as_deref(), age);
+        }
         self.coarse.fill(sample, time);
     }
 
@@ -202,13 +231,10 @@ impl History {
         values.skip_while(Option::is_none).collect()
     }
 
-    /// The last seconds, in columns: fine for up to an hour, coarse beyond it.
+    /// The last seconds, in columns: fine and with each core for up to an hour, coarse beyond it.
     pub fn view(&self, seconds: u32, now: Timestamp) -> View {
-        let ring = if seconds <= FINE_STEP_SECONDS * u32::try_from(FINE_STEPS).unwrap_or(u32::MAX) {
-            &self.fine
-        } else {
-            &self.coarse
-        };
+        let fine = seconds <= FINE_STEP_SECONDS * u32::try_from(FINE_STEPS).unwrap_or(u32::MAX);
+        let ring = if fine { &self.fine } else { &self.coarse };
         let count =
             usize::try_from(seconds.div_ceil(ring.step_seconds)).unwrap_or(ring.capacity).clamp(1, ring.capacity);
         let (first, steps) = ring.last(count, now);
@@ -217,6 +243,11 @@ impl History {
             start: Timestamp::from_unix_milliseconds(first * i64::from(ring.step_seconds) * 1000),
             step_seconds: ring.step_seconds,
             cpu_percent: column(0),
+            cpu_cores_percent: if fine {
+                self.cores.columns((0..count).map(|step| ring.newest - first - i64::try_from(step).unwrap_or(0)))
+            } else {
+                Vec::new()
+            },
             memory_percent: column(1),
             temperature_celsius: column(2),
             disk_read_bytes_per_second: column(3),
@@ -253,6 +284,36 @@ mod tests {
         assert_eq!((view.start, view.step_seconds), (at(0), 10));
         assert_eq!(view.cpu_percent, [Some(15.0), None, None, Some(50.0)]);
         assert_eq!(view.memory_percent, [None; 4]);
+    }
+
+    #[test]
+    fn each_core_stands_beside_all_of_them() {
+        let mut history = History::default();
+        for (seconds, cores) in [(0, [10.0, 30.0]), (20, [50.0, 70.0])] {
+            let mut sample = sample(20.0);
+            sample.cpu_cores_percent = Some(cores.to_vec());
+            history.add(&sample, at(seconds));
+        }
+        let mut late = sample(3.0);
+        late.cpu_cores_percent = Some(vec![2.0, 4.0]);
+        history.fill(&late, at(11));
+        let view = history.view(40, at(30));
+        assert_eq!(view.cpu_percent, [Some(20.0), Some(3.0), Some(20.0), None]);
+        assert_eq!(view.cpu_cores_percent, [[Some(10), Some(2), Some(50), None], [Some(30), Some(4), Some(70), None]]);
+        assert_eq!(history.view(86_400, at(30)).cpu_cores_percent, Vec::<Vec<_>>::new());
+    }
+
+    #[test]
+    fn a_day_of_samples_takes_no_more_room_than_it_needs() {
+        let mut history = History::default();
+        let mut sample = sample(20.0);
+        sample.cpu_cores_percent = Some(vec![20.0; 4]);
+        for minute in 0..1_500 {
+            history.add(&sample, at(minute * 60));
+        }
+        let rings = [&history.fine, &history.coarse].map(|ring| (ring.steps.len(), ring.steps.capacity()));
+        assert_eq!(rings, [(FINE_STEPS, FINE_STEPS), (COARSE_STEPS, COARSE_STEPS)]);
+        assert_eq!(history.cores.room(), 4 * FINE_STEPS);
     }
 
     #[test]

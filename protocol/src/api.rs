@@ -238,6 +238,8 @@ pub struct History {
     pub step_seconds: u32,
     /// Busy time of all cores.
     pub cpu_percent: Vec<Option<f32>>,
+    /// Busy time of each core, in whole per cent: one list for each core, told for up to an hour.
+    pub cpu_cores_percent: Vec<Vec<Option<u8>>>,
     /// Memory in use.
     pub memory_percent: Vec<Option<f32>>,
     /// Temperature.

@@ -151,6 +151,11 @@ function warm(simulated: Simulated, now: number): void {
 const clamp = (value: number, least: number, most: number): number => Math.max(least, Math.min(most, value));
 const round = (value: number): number => Math.round(value * 10) / 10;
 
+/** How busy each core is, as a share of all of them. */
+const CORES = [0.8, 1.2, 0.6, 1.4];
+
+const coreOf = (cpu: number, share: number, random: Random): number => Math.round(clamp(cpu * share + (random() - 0.5) * 6, 0, 100));
+
 /** The next sample. */
 export function sample(simulated: Simulated, now: number): Sample {
   const { base, random } = simulated;
@@ -169,7 +174,7 @@ export function sample(simulated: Simulated, now: number): Sample {
     clock_synchronized: true,
     seq: simulated.seq,
     cpu_percent: round(cpu),
-    cpu_cores_percent: [0.8, 1.2, 0.6, 1.4].map((share) => round(clamp(cpu * share + (random() - 0.5) * 6, 0, 100))),
+    cpu_cores_percent: CORES.map((share) => coreOf(cpu, share, random)),
     cpu_mhz: base.undervoltage ? 600 : 1500,
     load1: Math.round(cpu * 3.2) / 100,
     load5: Math.round(cpu * 2.9) / 100,
@@ -213,12 +218,12 @@ export function history(simulated: Simulated, seconds: number, now: number): His
   const at = <T>(make: (share: number) => T): Array<T | null> => Array.from({ length: count }, (_, index) => (index < last ? make(index / count) : null));
   const hot = base.cpu > 85;
   const spike = (share: number): number => Math.max(0, ...[0.03, 0.27, 0.52].map((where) => 1 - Math.abs(share - where) * 45));
+  const cpu = at((share) => round(clamp(hot && share < 0.75 ? 18 + spike(share) * 28 + random() * 6 : base.cpu + (random() - 0.5) * 6, 0, 100)));
   return {
     start: new Date(now - seconds * 1000).toISOString(),
     step_seconds: step,
-    cpu_percent: at((share) =>
-      round(clamp(hot && share < 0.75 ? 18 + spike(share) * 28 + random() * 6 : base.cpu + (random() - 0.5) * 6, 0, 100)),
-    ),
+    cpu_percent: cpu,
+    cpu_cores_percent: step > 10 ? [] : CORES.map((share) => cpu.map((percent) => (percent === null ? null : coreOf(percent, share, random)))),
     memory_percent: at((share) => round(base.ram - 6 + share * 6 + random() * 0.8)),
     temperature_celsius: at((share) => round(hot ? 55 + Math.max(0, share - 0.75) * 104 + random() : base.temp + random())),
     disk_read_bytes_per_second: at(() => Math.round(random() * 9_000)),

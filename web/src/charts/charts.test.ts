@@ -38,7 +38,7 @@ describe("a chart's series", () => {
   const history = (count: number): History => {
     const column = Array.from({ length: count }, (_, index) => index);
     return {
-      start: new Date(0).toISOString(), step_seconds: 1, cpu_percent: column, memory_percent: column, temperature_celsius: column,
+      start: new Date(0).toISOString(), step_seconds: 1, cpu_percent: column, cpu_cores_percent: [], memory_percent: column, temperature_celsius: column,
       disk_read_bytes_per_second: column, disk_write_bytes_per_second: column, network_rx_bytes_per_second: column,
       network_tx_bytes_per_second: column, undervoltage: column.map(() => null),
     };
@@ -59,15 +59,10 @@ describe("a chart's series", () => {
     expect(series.column("cpu_percent")).toEqual([0, 1, 2, 50, null, 60]);
     expect(series.data(series.cores[0] ?? [])[1]).toEqual([null, null, null, 7, null, 8]);
   });
-  test("that is fetched anew keeps its cores", () => {
-    const before = new Series(100, history(3));
-    before.push(sample({ cpu_cores_percent: [7] }), 3_000);
-    before.push(sample({ cpu_cores_percent: [8] }), 4_000);
-    const series = new Series(100, history(7));
-    series.keepCores(before);
-    expect(series.cores).toEqual([[null, null, null, 7, 8, 8, null]]);
-    series.push(sample({ cpu_cores_percent: [9] }), 7_000);
-    expect(series.data(series.cores[0] ?? [])[1]).toEqual([null, null, null, 7, 8, 8, null, 9]);
+  test("has each core's history, and goes on with as many cores as there are then", () => {
+    const series = new Series(100, { ...history(3), cpu_cores_percent: [[4, null, 6]] });
+    series.push(sample({ cpu_cores_percent: [7, 8] }), 3_000);
+    expect(series.data(...series.cores)).toEqual([[0, 1, 2, 3], [4, null, 6, 7], [null, null, null, 8]]);
   });
   test("has columns as long as its times whatever comes", () => {
     const series = new Series(5, null);

@@ -14,7 +14,7 @@ export const WINDOWS = [
 const STALE_INTERVALS = 3;
 
 type Reader = (sample: Sample) => number | null;
-type Column = keyof Omit<History, "start" | "step_seconds">;
+type Column = keyof Omit<History, "start" | "step_seconds" | "cpu_cores_percent">;
 
 const READERS: Record<Column, Reader> = {
   cpu_percent: (sample) => sample.cpu_percent ?? null,
@@ -32,8 +32,8 @@ export class Series {
   /** Seconds since 1970, oldest first. */
   readonly times: number[] = [];
   readonly columns = new Map<Column, Array<number | null>>();
-  /** Load of each core, known since the page was opened. */
-  readonly cores: Array<Array<number | null>> = [];
+  /** Load of each core. */
+  readonly cores: Array<Array<number | null>>;
   #step: number;
 
   constructor(seconds: number, history: History | null) {
@@ -42,6 +42,7 @@ export class Series {
     for (const name of Object.keys(READERS) as Column[]) {
       this.columns.set(name, (history?.[name] ?? []).map(numeric));
     }
+    this.cores = (history?.cpu_cores_percent ?? []).map((core) => [...core]);
     const start = history ? Date.parse(history.start) / 1000 : 0;
     const length = history?.cpu_percent.length ?? 0;
     for (let index = 0; index < length; index += 1) {
@@ -69,19 +70,6 @@ export class Series {
     }
     (sample.cpu_cores_percent ?? []).forEach((value, core) => put((this.cores[core] ??= []), value, this.times.length, fresh));
     this.#forget(time - this.seconds);
-  }
-
-  /** Takes over the cores of what stood here before, which the history does not have. */
-  keepCores(before: Series): void {
-    let at = 0;
-    const places = this.times.map((time) => {
-      while ((before.times[at + 1] ?? Infinity) <= time + this.#step / 2) at += 1;
-      return Math.abs((before.times[at] ?? -Infinity) - time) <= this.#step ? at : -1;
-    });
-    for (const [core, column] of before.cores.entries()) {
-      const late = before.times.length - column.length;
-      this.cores[core] = places.map((place) => column[place - late] ?? null);
-    }
   }
 
   /** Data for a chart, aligned to the times. */

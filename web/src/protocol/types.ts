@@ -1063,6 +1063,10 @@ step_seconds: number,
  */
 cpu_percent: Array<number | null>, 
 /**
+ * Busy time of each core, in whole per cent: one list for each core, told for up to an hour.
+ */
+cpu_cores_percent: Array<Array<number | null>>, 
+/**
  * Memory in use.
  */
 memory_percent: Array<number | null>, 

@@ -1,0 +1,157 @@
+//! What each core of a machine did: one byte a core for each fine step, since a fleet's memory holds this for everybody. Pure.
+
+use std::collections::VecDeque;
+
+use super::{FINE_STEPS, make_room};
+
+/// A step of which nothing is known.
+const UNKNOWN: u8 = u8::MAX;
+
+/// More cores than this are not told one by one: no board that Pi Stat is made for has as many.
+const MOST_CORES: usize = 64;
+
+/// So many samples make a step's mean; their sum fits in two bytes.
+const MOST_SAMPLES: u16 = 600;
+
+/// Busy per cent of each core, in the steps of the ring beside it: its newest step is the newest here.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cores {
+    /// Oldest first, all cores of a step beside each other.
+    percents: VecDeque<u8>,
+    /// Of the newest step, one for each core.
+    sums: Box<[u16]>,
+    samples: u16,
+}
+
+impl Cores {
+    /// Adds a sample's cores after the ring beside it went on by so many steps.
+    pub(super) fn add(&mut self, cores: Option<&[f32]>, steps: usize) {
+        self.advance(steps.min(FINE_STEPS));
+        let Some(cores) = cores.map(|cores| &cores[..cores.len().min(MOST_CORES)]) else {
+            return;
+        };
+        if cores.len() != self.sums.len() {
+            // Another board under the same name.
+            self.sums = vec![0; cores.len()].into();
+            self.samples = 0;
+            self.percents = vec![UNKNOWN; cores.len()].into();
+        }
+        if self.samples == MOST_SAMPLES {
+            return;
+        }
+        self.samples += 1;
+        let newest = self.percents.len() - cores.len();
+        for (index, percent) in cores.iter().enumerate() {
+            self.sums[index] += u16::from(small(*percent));
+            self.percents[newest + index] = u8::try_from(self.sums[index] / self.samples).unwrap_or(UNKNOWN);
+        }
+    }
+
+    /// Puts a late sample into the step that is so many steps old, where nothing is known of it.
+    pub(super) fn fill(&mut self, cores: Option<&[f32]>, age: usize) {
+        let Some(cores) = cores.filter(|cores| cores.len() == self.sums.len() && age < FINE_STEPS) else {
+            return;
+        };
+        let width = cores.len();
+        while self.percents.len() < (age + 1) * width {
+            self.percents.push_front(UNKNOWN);
+        }
+        let first = self.percents.len() - (age + 1) * width;
+        for (index, percent) in cores.iter().enumerate() {
+            let known = &mut self.percents[first + index];
+            if *known == UNKNOWN {
+                *known = small(*percent);
+            }
+        }
+    }
+
+    /// A column for each core, of steps that are so many steps old; none where nothing is known.
+    pub(super) fn columns(&self, ages: impl Iterator<Item = i64> + Clone) -> Vec<Vec<Option<u8>>> {
+        let width = self.sums.len();
+        let percent = |age: i64, core: usize| {
+            let from_end = usize::try_from(age).ok()?.checked_add(1)?.checked_mul(width)?;
+            let index = self.percents.len().checked_sub(from_end)? + core;
+            self.percents.get(index).copied().filter(|percent| *percent != UNKNOWN)
+        };
+        (0..width).map(|core| ages.clone().map(|age| percent(age, core)).collect()).collect()
+    }
+
+    /// For how many bytes there is room.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.percents.capacity()
+    }
+
+    fn advance(&mut self, steps: usize) {
+        if steps == 0 {
+            return;
+        }
+        let width = self.sums.len();
+        let (more, most) = (steps * width, FINE_STEPS * width);
+        let old = (self.percents.len() + more).saturating_sub(most);
+        self.percents.drain(..old);
+        make_room(&mut self.percents, more, most);
+        self.percents.extend(std::iter::repeat_n(UNKNOWN, more));
+        self.sums.fill(0);
+        self.samples = 0;
+    }
+}
+
+fn small(percent: f32) -> u8 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0…100; NaN becomes 0")]
+    let small = percent.round().clamp(0.0, 100.0) as u8;
+    small
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(cores: &Cores, ages: std::ops::RangeInclusive<i64>) -> Vec<Vec<Option<u8>>> {
+        cores.columns(ages.rev())
+    }
+
+    #[test]
+    fn steps_are_means_and_holes_are_unknown() {
+        let mut cores = Cores::default();
+        cores.add(Some(&[10.0, 90.0]), 1);
+        cores.add(Some(&[20.0, 100.0]), 0);
+        cores.add(None, 1);
+        cores.add(Some(&[7.0, 250.0]), 1);
+        assert_eq!(
+            one(&cores, -1..=3),
+            [[None, Some(15), None, Some(7), None], [None, Some(95), None, Some(100), None]]
+        );
+    }
+
+    #[test]
+    fn late_samples_fill_holes_and_nothing_else() {
+        let mut cores = Cores::default();
+        cores.fill(Some(&[1.0]), 2);
+        assert_eq!(one(&cores, 0..=0), Vec::<Vec<_>>::new());
+        cores.add(Some(&[50.0]), 1);
+        cores.fill(Some(&[1.0]), 2);
+        cores.fill(Some(&[99.0]), 0);
+        cores.fill(Some(&[9.0, 9.0]), 1);
+        cores.fill(Some(&[9.0]), FINE_STEPS);
+        assert_eq!(one(&cores, 0..=2), [[Some(1), None, Some(50)]]);
+    }
+
+    #[test]
+    fn another_number_of_cores_begins_anew_and_an_hour_is_kept() {
+        let mut cores = Cores::default();
+        cores.add(Some(&[1.0; 4]), 1);
+        cores.add(Some(&[2.0]), 0);
+        assert_eq!(one(&cores, 0..=1), [[None, Some(2)]]);
+        cores.add(Some(&[3.0; 300]), usize::MAX);
+        assert_eq!(cores.columns(0..1).len(), MOST_CORES);
+        for _ in 0..2 * FINE_STEPS {
+            cores.add(Some(&[4.0]), 1);
+        }
+        assert_eq!(cores.percents.len(), FINE_STEPS);
+        for _ in 0..2 * MOST_SAMPLES {
+            cores.add(Some(&[100.0]), 0);
+        }
+        assert_eq!(one(&cores, 0..=1), [[Some(4), Some(99)]]);
+    }
+}
