@@ -8,6 +8,9 @@ const LASTS = 420;
 /** How long a step is, in milliseconds. */
 const STEP = 140;
 
+/** A smaller change is shown at once: it is less than a segment of a bar, and three steps to a number next to it are seen by nobody. */
+const WORTH = 3;
+
 interface Move {
   from: number;
   to: number;
@@ -21,7 +24,7 @@ const reduced = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)");
 
 /** Shows `to`, by way of the values from `from` where motion is welcome. `what` is the thing that moves: a new move takes the old one's place. */
 export function moveTo(what: object, from: number | undefined, to: number, show: (value: number) => void): void {
-  if (from === undefined || Math.abs(from - to) < 1.5 || reduced?.matches || document.hidden) {
+  if (from === undefined || Math.abs(from - to) < WORTH || reduced?.matches || document.hidden) {
     moves.delete(what);
     show(to);
     return;
