@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use pistat_protocol::{
-    api::AcceptedRuns,
-    dashboard::{Change, ClientMessage, Group, Run, ServerMessage},
+    api::{AcceptedRuns, History},
+    dashboard::{Change, ClientMessage, Group, Machine, Run, ServerMessage},
     task::RunState,
 };
 use pistat_tests::{PATIENCE, Stack, eventually};
@@ -44,7 +44,7 @@ async fn serving(stack: &Stack, count: usize) -> JoinSet<()> {
 async fn online(stack: &Stack, count: usize) {
     let http = stack.http();
     eventually("all agents are known to be there", Duration::from_secs(60), async || {
-        let machines: Vec<pistat_protocol::dashboard::Machine> = http.get("/api/pis").await.json();
+        let machines: Vec<Machine> = http.get("/api/pis").await.json();
         let there = machines.iter().filter(|machine| {
             machine.id.as_str().starts_with("pi-")
                 && machine.status != pistat_protocol::dashboard::MachineStatus::Offline
@@ -164,6 +164,27 @@ async fn at_once_limits_how_many_machines_work_at_a_time() {
         agent.report(run, RunState::Succeeded, Some(0), Some(0)).await;
         agent.acknowledged(run, RunState::Succeeded).await;
     }
+}
+
+#[tokio::test]
+async fn a_machines_charts_have_what_it_and_each_of_its_cores_did() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    eventually("the own machine's charts", PATIENCE, async || {
+        let machine: Machine = http.get("/api/pis/controller").await.json();
+        let hour: History = http.get("/api/pis/controller/history?seconds=3600").await.json();
+        let newest = |column: &[Option<u8>]| column.iter().rev().find_map(|percent| *percent);
+        let cores = machine.stats.and_then(|stats| stats.cpu_cores_percent).unwrap_or_default();
+        let known = !cores.is_empty()
+            && hour.cpu_percent.iter().any(Option::is_some)
+            && hour.cpu_cores_percent.len() == cores.len()
+            && hour.cpu_cores_percent.iter().all(|core| core.len() == hour.cpu_percent.len() && newest(core).is_some());
+        if known { Ok(()) } else { Err(format!("{cores:?} and {hour:?}")) }
+    })
+    .await;
+    let day: History = http.get("/api/pis/controller/history?seconds=86400").await.json();
+    assert!(day.cpu_percent.iter().any(Option::is_some));
+    assert_eq!((day.step_seconds, day.cpu_cores_percent.len()), (300, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
