@@ -243,11 +243,7 @@ impl History {
             start: Timestamp::from_unix_milliseconds(first * i64::from(ring.step_seconds) * 1000),
             step_seconds: ring.step_seconds,
             cpu_percent: column(0),
-            cpu_cores_percent: if fine {
-                self.cores.columns((0..count).map(|step| ring.newest - first - i64::try_from(step).unwrap_or(0)))
-            } else {
-                Vec::new()
-            },
+            cpu_cores_percent: if fine { self.cores.columns(ring.newest - first, count) } else { Vec::new() },
             memory_percent: column(1),
             temperature_celsius: column(2),
             disk_read_bytes_per_second: column(3),

@@ -65,15 +65,16 @@ impl Cores {
         }
     }
 
-    /// A column for each core, of steps that are so many steps old; none where nothing is known.
-    pub(super) fn columns(&self, ages: impl Iterator<Item = i64> + Clone) -> Vec<Vec<Option<u8>>> {
+    /// A column for each core: so many steps, of which the first is so many steps old. None where nothing is known.
+    pub(super) fn columns(&self, first_age: i64, count: usize) -> Vec<Vec<Option<u8>>> {
         let width = self.sums.len();
         let percent = |age: i64, core: usize| {
             let from_end = usize::try_from(age).ok()?.checked_add(1)?.checked_mul(width)?;
             let index = self.percents.len().checked_sub(from_end)? + core;
             self.percents.get(index).copied().filter(|percent| *percent != UNKNOWN)
         };
-        (0..width).map(|core| ages.clone().map(|age| percent(age, core)).collect()).collect()
+        let column = |core: usize| (0..).map(|step| percent(first_age - step, core)).take(count).collect();
+        (0..width).map(column).collect()
     }
 
     /// For how many bytes there is room.
@@ -107,10 +108,6 @@ fn small(percent: f32) -> u8 {
 mod tests {
     use super::*;
 
-    fn one(cores: &Cores, ages: std::ops::RangeInclusive<i64>) -> Vec<Vec<Option<u8>>> {
-        cores.columns(ages.rev())
-    }
-
     #[test]
     fn steps_are_means_and_holes_are_unknown() {
         let mut cores = Cores::default();
@@ -119,7 +116,7 @@ mod tests {
         cores.add(None, 1);
         cores.add(Some(&[7.0, 250.0]), 1);
         assert_eq!(
-            one(&cores, -1..=3),
+            cores.columns(3, 5),
             [[None, Some(15), None, Some(7), None], [None, Some(95), None, Some(100), None]]
         );
     }
@@ -128,13 +125,13 @@ mod tests {
     fn late_samples_fill_holes_and_nothing_else() {
         let mut cores = Cores::default();
         cores.fill(Some(&[1.0]), 2);
-        assert_eq!(one(&cores, 0..=0), Vec::<Vec<_>>::new());
+        assert_eq!(cores.columns(0, 1), Vec::<Vec<_>>::new());
         cores.add(Some(&[50.0]), 1);
         cores.fill(Some(&[1.0]), 2);
         cores.fill(Some(&[99.0]), 0);
         cores.fill(Some(&[9.0, 9.0]), 1);
         cores.fill(Some(&[9.0]), FINE_STEPS);
-        assert_eq!(one(&cores, 0..=2), [[Some(1), None, Some(50)]]);
+        assert_eq!(cores.columns(2, 3), [[Some(1), None, Some(50)]]);
     }
 
     #[test]
@@ -142,9 +139,9 @@ mod tests {
         let mut cores = Cores::default();
         cores.add(Some(&[1.0; 4]), 1);
         cores.add(Some(&[2.0]), 0);
-        assert_eq!(one(&cores, 0..=1), [[None, Some(2)]]);
+        assert_eq!(cores.columns(1, 2), [[None, Some(2)]]);
         cores.add(Some(&[3.0; 300]), usize::MAX);
-        assert_eq!(cores.columns(0..1).len(), MOST_CORES);
+        assert_eq!(cores.columns(0, 1).len(), MOST_CORES);
         for _ in 0..2 * FINE_STEPS {
             cores.add(Some(&[4.0]), 1);
         }
@@ -152,6 +149,6 @@ mod tests {
         for _ in 0..2 * MOST_SAMPLES {
             cores.add(Some(&[100.0]), 0);
         }
-        assert_eq!(one(&cores, 0..=1), [[Some(4), Some(99)]]);
+        assert_eq!(cores.columns(1, 2), [[Some(4), Some(99)]]);
     }
 }
