@@ -32,13 +32,22 @@ const BEGINNINGS: [&str; 5] = [
      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n",
 ];
 
-/// A stranger of this kind, who waits until it is ended.
-async fn stranger(address: SocketAddr, number: usize) {
-    // Where it is not even received, or is ended in the middle of a word, that is an end too.
-    let Ok(mut stream) = TcpStream::connect(address).await else { return };
-    let mut answer = Vec::new();
-    let _ = stream.write_all(BEGINNINGS[number % BEGINNINGS.len()].as_bytes()).await;
-    let _ = stream.read_to_end(&mut answer).await;
+/// A stranger of this kind says its beginning. Where it is not even received, or is ended in the middle of a word, that is an end too.
+async fn stranger(address: SocketAddr, number: usize) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    stream.write_all(BEGINNINGS[number % BEGINNINGS.len()].as_bytes()).await.ok()?;
+    Some(stream)
+}
+
+/// So many come at the same time; when all have, they wait until they are ended.
+async fn wave(address: SocketAddr, first: usize, waiting: &mut JoinSet<()>) {
+    let coming: JoinSet<_> = (first..first + AT_ONCE).map(|number| stranger(address, number)).collect();
+    for mut stream in coming.join_all().await.into_iter().flatten() {
+        waiting.spawn(async move {
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+        });
+    }
 }
 
 async fn sees_samples(feed: &mut Feed) {
@@ -60,14 +69,13 @@ async fn hundreds_of_them_keep_nobody_out_and_end_no_feed_and_no_agent() {
     }
     let session = http.machine(agent.pi()).await.unwrap().info.unwrap().session;
     let mut strangers = JoinSet::new();
-    for number in 0..HOSTILE {
-        strangers.spawn(stranger(stack.said.http_address, number));
-        if number % AT_ONCE == 0 {
-            assert_eq!(http.get("/api/me").await.status, 200, "after {number}");
-        }
+    for first in (0..HOSTILE).step_by(AT_ONCE) {
+        let ((), answer) = tokio::join!(wave(stack.said.http_address, first, &mut strangers), http.get("/api/me"));
+        assert_eq!(answer.status, 200, "after {first}");
     }
     // New ones are let in among them.
-    feeds.push(stack.feed().await);
+    let ((), feed) = tokio::join!(wave(stack.said.http_address, HOSTILE, &mut strangers), stack.feed());
+    feeds.push(feed);
     let _other = stack.agent("pi-2").online(&http).await;
     for feed in &mut feeds {
         sees_samples(feed).await;
