@@ -80,7 +80,6 @@ async function json<T>(method: string, path: string, body?: unknown, limit = ANS
   try {
     const response = await call(method, path, body, control.signal);
     const text = await response.text();
-    if (path === LOGIN) sessions += 1;
     return (text === "" ? undefined : JSON.parse(text)) as T;
   } catch (error) {
     if (!(error instanceof Refusal)) {
@@ -113,7 +112,11 @@ export interface RunFilter {
 
 export const api = {
   me: () => json<Me>("GET", "api/me", undefined, SOON),
-  login: (login: Login) => json<Me>("POST", LOGIN, login),
+  login: async (login: Login): Promise<Me> => {
+    const me = await json<Me>("POST", LOGIN, login);
+    sessions += 1;
+    return me;
+  },
   logout: () => json<void>("POST", "api/logout"),
   patchMachine: (pi: PiId, patch: PatchMachine) => json<unknown>("PATCH", `api/pis/${id(pi)}`, patch),
   forgetMachine: (pi: PiId) => json<unknown>("DELETE", `api/pis/${id(pi)}`),
