@@ -126,6 +126,7 @@ impl Ring {
         let Some(age) = self.age(time) else {
             return;
         };
+        make_room(&mut self.steps, age + 1, self.capacity);
         while self.steps.len() <= age {
             self.steps.push_front(Step::EMPTY);
         }
@@ -151,7 +152,8 @@ impl Ring {
             self.steps.clear();
         }
         let fresh = missing.min(self.capacity);
-        make_room(&mut self.steps, fresh, self.capacity);
+        let length = self.steps.len() + fresh;
+        make_room(&mut self.steps, length, self.capacity);
         for _ in 0..fresh {
             if self.steps.len() == self.capacity {
                 self.steps.pop_front();
@@ -177,12 +179,11 @@ impl Ring {
     }
 }
 
-/// Makes room for more in a ring that never has more than `most`. Left to itself it would double beyond that, for each machine of a fleet.
-fn make_room<T>(ring: &mut VecDeque<T>, more: usize, most: usize) {
-    let len = ring.len();
-    let wanted = (len + more).min(most);
-    if ring.capacity() < wanted {
-        ring.reserve_exact((2 * len).clamp(wanted, most) - len);
+/// Makes room for so many in a ring that never has more than `most`. Left to itself it would double beyond that, for each machine of a fleet.
+fn make_room<T>(ring: &mut VecDeque<T>, length: usize, most: usize) {
+    let length = length.min(most);
+    if ring.capacity() < length {
+        ring.reserve_exact((2 * ring.len()).clamp(length, most) - ring.len());
     }
 }
 
@@ -310,6 +311,20 @@ mod tests {
         let rings = [&history.fine, &history.coarse].map(|ring| (ring.steps.len(), ring.steps.capacity()));
         assert_eq!(rings, [(FINE_STEPS, FINE_STEPS), (COARSE_STEPS, COARSE_STEPS)]);
         assert_eq!(history.cores.room(), 4 * FINE_STEPS);
+    }
+
+    #[test]
+    fn nor_does_a_day_that_came_late() {
+        let mut history = History::default();
+        let mut sample = sample(20.0);
+        sample.cpu_cores_percent = Some(vec![20.0; 4]);
+        history.add(&sample, at(90_000));
+        for minute in 0..1_500 {
+            history.fill(&sample, at(minute * 60));
+        }
+        assert!(history.fine.steps.len() > FINE_STEPS - 6 && history.fine.steps.capacity() <= FINE_STEPS);
+        assert!(history.coarse.steps.len() > COARSE_STEPS - 2 && history.coarse.steps.capacity() <= COARSE_STEPS);
+        assert!(history.cores.room() <= 4 * FINE_STEPS);
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Cores {
             return;
         };
         let width = cores.len();
+        make_room(&mut self.percents, (age + 1) * width, FINE_STEPS * width);
         while self.percents.len() < (age + 1) * width {
             self.percents.push_front(UNKNOWN);
         }
@@ -91,7 +92,8 @@ impl Cores {
         let (more, most) = (steps * width, FINE_STEPS * width);
         let old = (self.percents.len() + more).saturating_sub(most);
         self.percents.drain(..old);
-        make_room(&mut self.percents, more, most);
+        let length = self.percents.len() + more;
+        make_room(&mut self.percents, length, most);
         self.percents.extend(std::iter::repeat_n(UNKNOWN, more));
         self.sums.fill(0);
         self.samples = 0;
