@@ -59,6 +59,34 @@ export function plainText(text: string): string {
   return new AnsiReader().read(text).map(token).join("");
 }
 
+/** The least room that a table's last column has for its words; below it they go on at the line's beginning. */
+const LEAST_COLUMN = 16;
+
+/**
+ * A table's row that is wider than the terminal goes on at a word or a choice, below its last column. Any other line is left whole, since
+ * it may be there to be copied, and the terminal breaks it without a trace in what is copied.
+ */
+export function fitted(text: string, width: number): string {
+  return text.split("\r\n").map((line) => fittedRow(line, width)).join("\r\n");
+}
+
+function fittedRow(line: string, width: number): string {
+  // eslint-disable-next-line no-control-regex
+  const left = /^.*\S {2,}(?=(\u001b\[[\d;]*m)*\S)/.exec(line)?.[0];
+  const indent = left === undefined ? 0 : columns(left);
+  if (indent === 0 || width - indent < LEAST_COLUMN || columns(line) <= width) {
+    return line;
+  }
+  let place = indent;
+  const words = line.slice(left?.length).split(/(?<=[ |])/);
+  const rest = words.map((word) => {
+    const breaks = place > indent && place + columns(word.trimEnd()) > width;
+    place = (breaks ? indent : place) + columns(word);
+    return breaks ? `\r\n${" ".repeat(indent)}${word}` : word;
+  });
+  return `${left ?? ""}${rest.join("")}`;
+}
+
 function token(each: Token): string {
   if ("text" in each) {
     return each.text;

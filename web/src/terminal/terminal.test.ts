@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { progress } from "./blocks";
 import { History } from "./history";
 import { LineEditor } from "./line-editor";
-import { columns, cut, Framed, plainText } from "./paint";
+import { columns, cut, fitted, Framed, plainText } from "./paint";
 
 function typed(...keys: string[]): LineEditor {
   const editor = new LineEditor(new History(["old", "oldest"]));
@@ -60,6 +60,25 @@ describe("output in its frame", () => {
   });
   test("lets no other escape through", () => {
     expect(plainText("\u001b]0;evil\u0007a\u001b[2J\u001b[31mb\n")).toBe("a\u001b[31mb\r\n");
+  });
+});
+
+describe("a table's row", () => {
+  const dim = (text: string): string => `\u001b[90m${text}\u001b[0m`;
+  test.each([
+    ["that has room stays", "uptime  Show how long it runs", "uptime  Show how long it runs"],
+    ["goes on at a word, below its column", "uptime  Show how long the machine runs", "uptime  Show how long the\r\n        machine runs"],
+    ["keeps its colours", `${dim("uptime")}  ${dim("Show how long")} ${dim("the machine runs")}`, `${dim("uptime")}  ${dim("Show how long")} ${"\u001b[90m"}the \r\n        machine runs\u001b[0m`],
+    ["goes on between choices", "log  unit=ssh|NetworkManager|cron [n=1]", "log  unit=ssh|NetworkManager|\r\n     cron [n=1]"],
+    ["leaves a long word to the terminal", `log  ${"x".repeat(40)} [n=1]`, `log  ${"x".repeat(40)}\r\n     [n=1]`],
+    ["without room for words stays", "a task with a long name  and words", "a task with a long name  and words"],
+  ])("%s", (_name, row, shown) => {
+    const trimmed = (text: string): string => text.replace(/ +(?=\r\n)/g, "");
+    expect(trimmed(fitted(`${row}\r\nend`, 30))).toBe(trimmed(`${shown}\r\nend`));
+  });
+  test("is the only line that is broken: a command is copied as it is", () => {
+    const line = "mosquitto_pub -h controller-host -t pistat/pi-1/task/request -m uptime";
+    expect(fitted(line, 30)).toBe(line);
   });
 });
 

@@ -13,7 +13,7 @@ import { commands, type Completions, type Listener } from "./commands";
 import { History } from "./history";
 import { type Act, LineEditor } from "./line-editor";
 import { Guests } from "./guests";
-import { columns, paint, plainText } from "./paint";
+import { columns, fitted, paint, plainText } from "./paint";
 import { createScreen, openScreen, type Screen, terminalTheme } from "./xterm";
 
 const PROMPT = `${paint.green("pistat>")} `;
@@ -278,7 +278,7 @@ export class WebTerminal {
     const id = (): number => (this.#mode.kind === "busy" ? this.#mode.id : 0);
     const over = (): void => void blocks.then(() => this.#finished(turn));
     return {
-      text: (text) => this.terminal.write(plainText(text)),
+      text: (text) => this.terminal.write(fitted(plainText(text), this.terminal.cols)),
       ask: (question) => void this.#asked(id(), question),
       started: (runs, group) => (blocks = this.#watch(runs, group)),
       perform: (action) => this.#perform(action),
