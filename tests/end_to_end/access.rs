@@ -1,6 +1,6 @@
 //! Who may do what: roles on HTTP and MQTT, sign-in, and the end of sessions.
 
-use std::{net::TcpListener, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use pistat_protocol::{
     api::LoginLink,
@@ -8,7 +8,8 @@ use pistat_protocol::{
     task::RunState,
 };
 use pistat_tests::{
-    Feed, Http, Mqtt, PATIENCE, Process, Stack, eventually, http::rest, mqtt::will, process::run, programs::program,
+    Feed, Http, Mqtt, PATIENCE, Port, Process, Stack, eventually, http::rest, mqtt::will, process::run,
+    programs::program,
 };
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties, SubscribeReasonCode};
 use serde_json::{Value, json};
@@ -156,7 +157,8 @@ async fn a_sign_in_code_works_once_and_its_session_ends_with_the_logout() {
 async fn links_and_commands_that_were_asked_for_on_this_machine_name_the_address_that_others_know() {
     let folder = tempfile::tempdir().unwrap();
     let (state, public_url) = (folder.path().join("state"), "https://pis.example.org");
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let port = Port::claim();
+    let address = port.address().to_string();
     let mut command = Command::new(program("pistat"));
     command.args(["serve", "--http", &address, "--mqtt", "127.0.0.1:0", "--state"]).arg(&state);
     command.env_clear().env("PISTAT_HTTP__PUBLIC_URL", public_url).current_dir(folder.path());

@@ -13,7 +13,7 @@ use pistat_protocol::{
     task::RunState,
 };
 use pistat_tests::{
-    Http, Mosquitto, PATIENCE, Process, Stack, agent,
+    Http, Mosquitto, PATIENCE, Port, Process, Stack, agent,
     broker::{CONTROLLER, acl, acl_in, password},
     eventually,
     pages::{Block, blocks, section},
@@ -473,15 +473,14 @@ async fn home_assistant_with_another_discovery_prefix_is_at_home_on_a_mosquitto(
 struct Documented {
     blocks: Vec<Block>,
     folder: PathBuf,
-    broker: SocketAddr,
+    broker: Port,
 }
 
 impl Documented {
     fn read(folder: &Path) -> Self {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/mqtt.md");
         let page = std::fs::read_to_string(page).unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        Self { blocks: blocks(section(&page, "Another broker")), folder: folder.to_owned(), broker: free.unwrap() }
+        Self { blocks: blocks(section(&page, "Another broker")), folder: folder.to_owned(), broker: Port::claim() }
     }
 
     /// The blocks of a language that contain this, one after the other.
@@ -490,7 +489,7 @@ impl Documented {
         let text: String = fitting.map(|block| block.text.as_str()).collect();
         assert!(!text.is_empty(), "the page has no {language} with {part}");
         let folder = self.folder.display().to_string();
-        let text = text.replace("broker.lan:8883", &self.broker.to_string());
+        let text = text.replace("broker.lan:8883", &self.broker.address().to_string());
         text.replace("/etc/pistat", &folder).replace("/etc/mosquitto", &folder)
     }
 
@@ -515,7 +514,7 @@ impl Documented {
         let rules = self.text("sh", "broker-acl");
         let said = run("pistat broker-acl", &mut self.bash(&rules), PATIENCE).await;
         assert_eq!(said.code, 0, "{said:?}");
-        let (port, folder) = (self.broker.port(), self.folder.display());
+        let (port, folder) = (self.broker.number(), self.folder.display());
         let own = format!(
             "listener {port} 127.0.0.1\ncertfile {folder}/server.pem\nkeyfile {folder}/server-key.pem\nuser root\n"
         );
@@ -523,7 +522,8 @@ impl Documented {
         let mut command = Command::new("mosquitto");
         command.env("PATH", format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap()));
         let process = Process::start("mosquitto", command.arg("-c").arg(self.folder.join("mosquitto.conf")));
-        eventually("mosquitto listens", PATIENCE, async || TcpStream::connect(self.broker).await.map(drop)).await;
+        eventually("mosquitto listens", PATIENCE, async || TcpStream::connect(self.broker.address()).await.map(drop))
+            .await;
         process
     }
 }
@@ -546,7 +546,7 @@ async fn everything_that_the_documentation_says_of_another_broker_works_on_a_mos
     .await;
     succeeds(&http, "pi-1").await;
     let mut ask = Command::new("mosquitto_pub");
-    ask.args(["-h", "127.0.0.1", "-p", &page.broker.port().to_string(), "-u", "homeassistant", "-P", "its-password"]);
+    ask.args(["-h", "127.0.0.1", "-p", &page.broker.number().to_string(), "-u", "homeassistant", "-P", "its-password"]);
     ask.arg("--cafile").arg(folder.path().join("ca.pem")).args([
         "-t",
         "pistat/pi-1/task/request",

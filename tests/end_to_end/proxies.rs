@@ -1,10 +1,10 @@
 //! Behind a reverse proxy: the blocks of `docs/operations.md` as they stand, but for addresses and certificates.
 //! `./test` installs both.
 
-use std::{net::TcpListener, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 use pistat_protocol::dashboard::MachineStatus;
-use pistat_tests::{PATIENCE, Process, Stack, eventually, pages::blocks, process::run, programs::program};
+use pistat_tests::{PATIENCE, Port, Process, Stack, eventually, pages::blocks, process::run, programs::program};
 
 /// The block of a language on the page about operations.
 fn block(language: &str) -> String {
@@ -21,7 +21,7 @@ fn search_path() -> String {
 /// A controller with a certificate for its proxy.
 struct House {
     stack: Stack,
-    port: u16,
+    port: Port,
 }
 
 impl House {
@@ -31,8 +31,7 @@ impl House {
         command.args(["tls", "init", "--name", "127.0.0.1", "--dir", "tls"]).current_dir(stack.folder()).env_clear();
         let said = run("pistat tls init", &mut command, PATIENCE).await;
         assert_eq!(said.code, 0, "{said:?}");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { stack, port }
+        Self { stack, port: Port::claim() }
     }
 
     fn start(&self, name: &str, arguments: &[&str], config: &str) -> Process {

@@ -1,10 +1,10 @@
 //! A backup as `docs/operations.md` makes it, the state folder gone, and the restore as it says: the fleet goes on as if nothing had happened.
 
-use std::{net::TcpListener, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 use pistat_protocol::task::RunState;
 use pistat_tests::{
-    PATIENCE, Stack, eventually,
+    PATIENCE, Port, Stack, eventually,
     pages::{blocks, section},
     process::run,
     programs::program,
@@ -48,7 +48,7 @@ async fn a_fleet_goes_on_after_a_restore_as_documented() {
     // As on the machine: the authority's certificate, and nothing else of the state folder.
     let ca = folder.join("ca.pem");
     std::fs::copy(state.join("tls/ca.pem"), &ca).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = Port::claim();
     let tls = state.join("tls");
     let config = format!(
         "[mqtt.tls]\nlisten = \"127.0.0.1:{port}\"\ncert = {:?}\nkey = {:?}\n",

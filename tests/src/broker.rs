@@ -4,7 +4,7 @@
 //! whether a controller is at home there.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use crate::{
     mosquitto::Login,
     mqtt::Mqtt,
+    port::Port,
     process::{Process, run},
     programs::program,
     stack::path,
@@ -65,7 +66,7 @@ pub struct Builder {
 /// A running mosquitto.
 pub struct Mosquitto {
     process: Process,
-    address: SocketAddr,
+    port: Port,
     plan: Builder,
     folder: TempDir,
 }
@@ -102,8 +103,7 @@ impl Builder {
     /// Everything but the start: the port is chosen, and nobody listens there yet.
     pub async fn prepare(self) -> Mosquitto {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("there is a free port");
+        let port = Port::claim();
         let file = |name: &str| folder.path().join(name);
         if !self.users.is_empty() {
             let lines: String = self.users.iter().map(|user| format!("{user}:{}\n", password(user))).collect();
@@ -115,9 +115,9 @@ impl Builder {
         if let Some(rules) = &self.rules {
             std::fs::write(file("rules"), rules).expect("the folder is ours");
         }
-        std::fs::write(file("mosquitto.conf"), self.config(address.port(), folder.path())).expect("the folder is ours");
+        std::fs::write(file("mosquitto.conf"), self.config(port.number(), folder.path())).expect("the folder is ours");
         let process = Process::start("nothing yet", &mut Command::new("true"));
-        Mosquitto { process, address, plan: self, folder }
+        Mosquitto { process, port, plan: self, folder }
     }
 
     fn config(&self, port: u16, folder: &Path) -> String {
@@ -176,7 +176,7 @@ impl Mosquitto {
         let mut command = Command::new("mosquitto");
         command.env("PATH", path).arg("-c").arg(self.folder.path().join("mosquitto.conf"));
         self.process = Process::start("mosquitto", &mut command);
-        let address = self.address;
+        let address = self.address();
         eventually("mosquitto listens", PATIENCE, async || TcpStream::connect(address).await.map(drop)).await;
     }
 
@@ -187,23 +187,23 @@ impl Mosquitto {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// Its address for a user.
     pub fn url(&self, user: &str) -> String {
         let scheme = if self.plan.tls.is_some() { "mqtts" } else { "mqtt" };
-        format!("{scheme}://{user}:{}@{}", password(user), self.address)
+        format!("{scheme}://{user}:{}@{}", password(user), self.address())
     }
 
     /// mosquitto's clients, as this user.
     pub fn login(&self, user: &str) -> Login {
-        Login { address: self.address, user: user.to_owned(), password: password(user) }
+        Login { address: self.address(), user: user.to_owned(), password: password(user) }
     }
 
     /// An MQTT 5 client, as this user.
     pub async fn client(&self, user: &str) -> Mqtt {
-        let connected = Mqtt::connect(self.address, user, &password(user)).await;
+        let connected = Mqtt::connect(self.address(), user, &password(user)).await;
         connected.unwrap_or_else(|error| panic!("mosquitto lets {user} in: {error}"))
     }
 }

@@ -11,6 +11,7 @@ use pistat_protocol::{
 };
 
 use crate::harness::{Agent, Broker, Chunks, Controller, Stage, text};
+use pistat_tests::Port;
 
 fn sample(heard: &crate::harness::Heard) -> Option<Sample> {
     matches!(heard.topic, Topic::Stats(_)).then(|| heard.json())
@@ -194,7 +195,7 @@ async fn a_connection_that_hangs_is_noticed_by_the_broker_and_the_agent_recovers
 }
 
 /// A broker with a certificate of its own, and the file that names it.
-async fn broker_with_tls(folder: &std::path::Path, port: u16, kind: &str) -> (Broker, std::path::PathBuf) {
+async fn broker_with_tls(folder: &std::path::Path, port: &Port, kind: &str) -> (Broker, std::path::PathBuf) {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
     let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
     std::fs::write(&certificate, certified.cert.pem()).unwrap();
@@ -210,8 +211,8 @@ async fn broker_with_tls(folder: &std::path::Path, port: u16, kind: &str) -> (Br
 #[tokio::test]
 async fn over_tls_it_believes_only_the_named_authority() {
     let folder = tempfile::tempdir().unwrap();
-    let port = crate::harness::free_port();
-    let (broker, certificate) = broker_with_tls(folder.path(), port, "mqtt").await;
+    let port = Port::claim();
+    let (broker, certificate) = broker_with_tls(folder.path(), &port, "mqtt").await;
     let mut controller = Controller::connect(&broker);
     let (url, token) = (format!("mqtts://127.0.0.1:{port}"), controller.token());
     let mut doubting = Agent::start(&url, &folder.path().join("doubting"), &["--token", &token]);
@@ -233,8 +234,8 @@ async fn over_tls_it_believes_only_the_named_authority() {
 #[tokio::test]
 async fn it_speaks_mqtt_over_websocket_over_tls() {
     let folder = tempfile::tempdir().unwrap();
-    let port = crate::harness::free_port();
-    let (broker, certificate) = broker_with_tls(folder.path(), port, "websockets").await;
+    let port = Port::claim();
+    let (broker, certificate) = broker_with_tls(folder.path(), &port, "websockets").await;
     let mut controller = Controller::connect(&broker);
     let (url, token) = (format!("https://localhost:{port}"), controller.token());
     let words = ["--token", &token, "--ca", certificate.to_str().unwrap()];

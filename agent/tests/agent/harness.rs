@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -19,6 +18,7 @@ use pistat_protocol::{
     task::{Ack, Ends, OutputChunk, Report, RunState},
     topic::{Topic, Topics},
 };
+use pistat_tests::Port;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -28,14 +28,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A mosquitto of this test's own.
 pub(crate) struct Broker {
-    pub(crate) port: u16,
-    pub(crate) websocket_port: u16,
+    pub(crate) port: Port,
+    pub(crate) websocket_port: Port,
     folder: TempDir,
     process: Child,
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 impl Broker {
@@ -44,7 +40,7 @@ impl Broker {
     }
 
     pub(crate) async fn start_with(extra: &str) -> Self {
-        let (port, websocket_port) = (free_port(), free_port());
+        let (port, websocket_port) = (Port::claim(), Port::claim());
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             "per_listener_settings false\nlistener {port} 127.0.0.1\nlistener {websocket_port} 127.0.0.1\nprotocol websockets\n\
@@ -70,7 +66,7 @@ impl Broker {
     }
 
     async fn wait_until_open(&self) {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let address = self.port.address();
         let open = async {
             while tokio::net::TcpStream::connect(address).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -138,7 +134,7 @@ impl Drop for Controller {
 impl Controller {
     pub(crate) fn connect(broker: &Broker) -> Self {
         let key = ControllerKey::from_secret(&[9; 32]);
-        let mut options = MqttOptions::new("test-controller", "127.0.0.1", broker.port);
+        let mut options = MqttOptions::new("test-controller", "127.0.0.1", broker.port.number());
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, mut event_loop) = AsyncClient::new(options, 1000);
         let (tell, heard) = mpsc::channel(100_000);

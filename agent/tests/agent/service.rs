@@ -10,6 +10,7 @@ use std::{
 use pistat_protocol::{stats::Sample, topic::Topic};
 
 use crate::harness::{Agent, Broker, Controller, DEADLINE, Stage};
+use pistat_tests::Port;
 
 /// What systemd hears until this word; each datagram may hold several lines.
 fn hear_until(systemd: &UnixDatagram, word: &str) -> Vec<String> {
@@ -60,7 +61,8 @@ async fn it_is_ready_though_nobody_answers() {
     systemd.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_pistat-agent"));
     command.env("NOTIFY_SOCKET", &socket);
-    let url = format!("mqtt://127.0.0.1:{}", crate::harness::free_port());
+    let nobody = Port::claim();
+    let url = format!("mqtt://{}", nobody.address());
     let token = format!("{}.{}", "s".repeat(43), "f".repeat(43));
     let mut agent = Agent::start_by(command, &url, &folder.path().join("state"), &["--token", &token]);
     hear_until(&systemd, "READY=1");

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use pistat_protocol::{status::Info, topic::Topic};
 
 use crate::harness::{Agent, Broker, Controller, Stage};
+use pistat_tests::Port;
 
 fn run_to_its_end(words: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pistat-agent"));
@@ -93,7 +94,8 @@ async fn enrolling_alone_ends_when_the_machine_is_let_in_and_publishes_nothing()
 #[tokio::test]
 async fn enrolling_that_is_stopped_has_not_let_the_machine_in() {
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("mqtt://127.0.0.1:{}", crate::harness::free_port());
+    let nobody = Port::claim();
+    let url = format!("mqtt://{}", nobody.address());
     let token = format!("{}.{}", "s".repeat(43), "f".repeat(43));
     let mut agent = enrolling(&url, &folder.path().join("state"), &["--token", &token]);
     while !agent.log().contains("no connection") {
