@@ -178,7 +178,7 @@ impl Hub {
             open: loaded.open_runs,
             retained: loaded.retained_runs,
             recent: loaded.recent_runs,
-            requested: loaded.requested_runs,
+            requests: loaded.requests,
             groups: loaded.groups,
         };
         let newest_id = kept.recent.iter().map(|record| record.run.id.unix_milliseconds()).max();

@@ -24,7 +24,7 @@ use pistat_protocol::{
 use self::requests::Requests;
 use crate::{
     fleet::Now,
-    store::record::{GroupRecord, NewPiece, OutputState, RunRecord},
+    store::record::{GroupRecord, NewPiece, OutputState, RequestRecord, RunRecord},
 };
 
 /// How many finished runs of a machine keep their retained status and output: a screenful for whoever subscribes late (`docs/mqtt.md` promises it).
@@ -105,7 +105,7 @@ pub(crate) struct KeptRuns {
     pub(crate) open: Vec<(RunRecord, OutputState)>,
     pub(crate) retained: Vec<RunRecord>,
     pub(crate) recent: Vec<RunRecord>,
-    pub(crate) requested: Vec<RunRecord>,
+    pub(crate) requests: Vec<RequestRecord>,
     pub(crate) groups: Vec<GroupRecord>,
 }
 
@@ -125,8 +125,8 @@ impl Runs {
         for record in kept.retained {
             runs.retained.entry(record.run.pi).or_default().push_back(record.run.id);
         }
-        for record in kept.requested {
-            runs.requests.remember(&record.run, now);
+        for request in kept.requests {
+            runs.requests.restore(request, now);
         }
         for (record, output) in kept.open {
             let stored = Ack { seq: record.next_chunk.checked_sub(1), state: record.reported };
@@ -157,7 +157,7 @@ impl Runs {
 
     /// The runs of an earlier request with the same id by the same requester.
     pub(crate) fn earlier(&self, requested_by: &str, request_id: &str) -> Option<Accepted> {
-        self.requests.accepted.get(&(requested_by.into(), request_id.into())).cloned()
+        self.requests.earlier(&(requested_by.into(), request_id.into())).cloned()
     }
 
     /// Takes new runs, and their group if they have one. They start only after [`Self::accepted`].

@@ -36,7 +36,7 @@ use crate::{
 use files::{load_json, set_aside};
 pub use given::{Given, GivenChange};
 use plain::Files;
-use record::{GroupRecord, OutputState, RunRecord};
+use record::{GroupRecord, OutputState, RequestRecord, RunRecord};
 pub use register::{Cursor, Reader, Retention, RunQuery};
 use register::{Register, RegisterWrite};
 pub use secrets::new_secret;
@@ -137,7 +137,7 @@ pub struct Loaded {
     /// The newest runs, newest first.
     pub(crate) recent_runs: Vec<RunRecord>,
     /// Runs of the last day that have a request id.
-    pub(crate) requested_runs: Vec<RunRecord>,
+    pub(crate) requests: Vec<RequestRecord>,
     /// Groups that are not finished and the newest others.
     pub(crate) groups: Vec<GroupRecord>,
     /// The newest events, newest first.
@@ -154,6 +154,9 @@ pub struct Loaded {
 pub const RECENT: u32 = 200;
 
 const DAY_MILLISECONDS: i64 = 86_400_000;
+
+/// In how many of the newest runs requests are looked for at the start: as many as are remembered.
+const REQUESTED_RUNS: u32 = 500_000;
 
 /// Names of the files in the state folder.
 mod name {
@@ -206,7 +209,7 @@ impl Store {
             open_runs: load_open_runs(&register, &reader).map_err(register_error)?,
             retained_runs: register.retained_runs().map_err(register_error)?,
             recent_runs: register.newest_runs(RECENT).map_err(register_error)?,
-            requested_runs: load_requested_runs(&register).map_err(register_error)?,
+            requests: load_requests(&register).map_err(register_error)?,
             groups: register.groups(RECENT).map_err(register_error)?,
             events: register.newest_events(RECENT).map_err(register_error)?,
             announced: load_json(&folder.join(name::ANNOUNCED), &mut damaged).map_err(in_folder)?,
@@ -331,10 +334,10 @@ fn set_aside_register(file: &Path) -> io::Result<PathBuf> {
 }
 
 /// The requests of a day. A clock that was turned forward must not make two runs of one: the day ends with the newest run, if that is earlier.
-fn load_requested_runs(register: &Register) -> rusqlite::Result<Vec<RunRecord>> {
+fn load_requests(register: &Register) -> rusqlite::Result<Vec<RequestRecord>> {
     let newest = register.newest_runs(1)?.first().map(|record| record.run.created_at);
     let end = newest.map_or(now(), |newest| newest.min(now()));
-    register.requested_runs(end.unix_milliseconds() - DAY_MILLISECONDS)
+    register.requests(end.unix_milliseconds() - DAY_MILLISECONDS, REQUESTED_RUNS)
 }
 
 fn load_open_runs(register: &Register, reader: &Reader) -> rusqlite::Result<Vec<(RunRecord, OutputState)>> {

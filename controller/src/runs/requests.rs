@@ -1,13 +1,12 @@
 //! Which requests were made already: whoever repeats one with its id is told of the runs that it made.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use pistat_protocol::dashboard::Run;
+use hashlink::LinkedHashMap;
+use pistat_protocol::{dashboard::Run, id::RunId};
 
 use super::Accepted;
+use crate::store::record::RequestRecord;
 
 /// Two requests of one account with the same id within this time are one.
 const REQUEST_MEMORY: Duration = Duration::from_secs(86_400);
@@ -15,45 +14,66 @@ const REQUEST_MEMORY: Duration = Duration::from_secs(86_400);
 /// How many requests are remembered for that: whoever repeats a request does so within seconds, and memory has an end.
 pub(super) const REMEMBERED_REQUESTS: usize = 50_000;
 
+/// How many runs these may have made, all together: a request to a fleet makes thousands, of sixteen bytes each.
+pub(super) const REMEMBERED_RUNS: usize = 500_000;
+
 /// What was asked with an id, oldest first: by the monotonic clock, since a wall clock that jumps must not make two runs of one request.
 #[derive(Default)]
 pub(super) struct Requests {
-    pub(super) accepted: HashMap<(String, String), Accepted>,
-    pub(super) order: VecDeque<(Instant, (String, String))>,
+    accepted: LinkedHashMap<(String, String), (Instant, Accepted)>,
+    runs: usize,
 }
 
 impl Requests {
+    /// What was made of an earlier request with the same id by the same requester.
+    pub(super) fn earlier(&self, key: &(String, String)) -> Option<&Accepted> {
+        self.accepted.get(key).map(|(_, accepted)| accepted)
+    }
+
     /// Another run of a request, or the first.
     pub(super) fn remember(&mut self, run: &Run, now: Instant) {
-        let Some(request_id) = run.request_id.clone() else { return };
-        let key = (run.requested_by.clone(), request_id);
-        let accepted = self.accepted.entry(key.clone()).or_insert_with(|| {
-            self.order.push_back((now, key));
-            Accepted { group: run.group, runs: Vec::new() }
-        });
-        accepted.runs.push(run.id);
-        if self.order.len() > REMEMBERED_REQUESTS {
+        if let Some(request_id) = run.request_id.clone() {
+            self.add((run.requested_by.clone(), request_id), run.group, vec![run.id], now);
+        }
+    }
+
+    /// A request of before the start.
+    pub(super) fn restore(&mut self, request: RequestRecord, now: Instant) {
+        self.add((request.requested_by, request.request_id), request.group, request.runs, now);
+    }
+
+    fn add(&mut self, key: (String, String), group: Option<RunId>, runs: Vec<RunId>, now: Instant) {
+        self.runs += runs.len();
+        let (_, accepted) = self.accepted.entry(key).or_insert_with(|| (now, Accepted { group, runs: Vec::new() }));
+        accepted.runs.extend(runs);
+        while self.accepted.len() > REMEMBERED_REQUESTS || (self.runs > REMEMBERED_RUNS && self.accepted.len() > 1) {
             self.forget_oldest();
         }
     }
 
     /// The request never was: its runs could not be stored.
     pub(super) fn forget(&mut self, key: &(String, String)) {
-        if self.accepted.remove(key).is_some() {
-            self.order.retain(|(_, kept)| kept != key);
+        if let Some((_, accepted)) = self.accepted.remove(key) {
+            self.runs -= accepted.runs.len();
         }
     }
 
     /// Time passes.
     pub(super) fn forget_old(&mut self, now: Instant) {
-        while self.order.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= REQUEST_MEMORY) {
+        while self.accepted.front().is_some_and(|(_, (at, _))| now.saturating_duration_since(*at) >= REQUEST_MEMORY) {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, key)) = self.order.pop_front() {
-            self.accepted.remove(&key);
+        if let Some((_, (_, accepted))) = self.accepted.pop_front() {
+            self.runs -= accepted.runs.len();
         }
+    }
+
+    /// How many requests, and how many runs of them.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.accepted.len(), self.runs)
     }
 }

@@ -5,7 +5,10 @@ use pistat_protocol::{
     task::{Arguments, OutputChunk, Stream},
 };
 
-use super::{requests::REMEMBERED_REQUESTS, *};
+use super::{
+    requests::{REMEMBERED_REQUESTS, REMEMBERED_RUNS},
+    *,
+};
 
 const BOOT: &str = "boot-1";
 
@@ -55,7 +58,7 @@ fn record(n: u8, machine: &str) -> RunRecord {
 }
 
 fn empty() -> Runs {
-    let kept = KeptRuns { open: vec![], retained: vec![], recent: vec![], requested: vec![], groups: vec![] };
+    let kept = KeptRuns { open: vec![], retained: vec![], recent: vec![], requests: vec![], groups: vec![] };
     Runs::new(kept, 2, Duration::from_secs(86_400), Instant::now())
 }
 
@@ -492,9 +495,30 @@ fn requests_are_forgotten_after_a_day_and_when_there_are_too_many() {
         runs.add(vec![asked], None, started.monotonic);
     }
     assert!(runs.earlier("anna", "9").is_none() && runs.earlier("anna", "10").is_some());
-    assert_eq!((runs.requests.accepted.len(), runs.requests.order.len()), (REMEMBERED_REQUESTS, REMEMBERED_REQUESTS));
+    assert_eq!(runs.requests.len(), (REMEMBERED_REQUESTS, REMEMBERED_REQUESTS));
     runs.tick(later(started, 86_400), |_| Some(started.monotonic));
-    assert_eq!((runs.requests.accepted.len(), runs.requests.order.len()), (0, 0));
+    assert_eq!(runs.requests.len(), (0, 0));
+}
+
+#[test]
+fn requests_to_many_machines_are_forgotten_sooner_and_the_newest_never() {
+    let mut requests = Requests::default();
+    let now = Instant::now();
+    let mut ask = |request: u64, machines: u64| {
+        for machine in 0..machines {
+            let mut run = record(1, "pi-1").run;
+            run.id = RunId::from_parts(request << 32 | machine, [0; 10]);
+            run.request_id = Some(request.to_string());
+            requests.remember(&run, now);
+        }
+        (requests.len(), requests.earlier(&("anna".into(), request.to_string())).map(|accepted| accepted.runs.len()))
+    };
+    let half = REMEMBERED_RUNS as u64 / 2;
+    assert_eq!(ask(1, half), ((1, REMEMBERED_RUNS / 2), Some(REMEMBERED_RUNS / 2)));
+    assert_eq!(ask(2, half).0, (2, REMEMBERED_RUNS));
+    assert_eq!(ask(3, 1).0, (2, REMEMBERED_RUNS / 2 + 1));
+    let more = REMEMBERED_RUNS + 1;
+    assert_eq!(ask(4, more as u64), ((1, more), Some(more)), "whatever it takes");
 }
 
 #[test]

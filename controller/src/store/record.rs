@@ -40,6 +40,44 @@ pub struct RunRecord {
     pub role: Option<pistat_protocol::account::Role>,
 }
 
+/// What was made of a request that had an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// Who asked.
+    pub requested_by: String,
+    /// The id that they gave it.
+    pub request_id: String,
+    /// The group of its runs, if it was aimed at many machines.
+    pub group: Option<RunId>,
+    /// Its runs, in the order of their acceptance.
+    pub runs: Vec<RunId>,
+}
+
+/// What [`RequestRecord`] needs of a [`RunRecord`]: a day has a hundred thousand of them, and most of each is not looked at.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RequestedRun {
+    run: RequestOf,
+}
+
+#[derive(Debug, Deserialize)]
+struct RequestOf {
+    id: RunId,
+    requested_by: String,
+    request_id: Option<String>,
+    group: Option<RunId>,
+}
+
+impl RequestedRun {
+    /// Puts the run to those of its request, which is the newest or a new one: the runs of a request are accepted together.
+    pub(crate) fn join(self, requests: &mut Vec<RequestRecord>) {
+        let RequestOf { id, requested_by, request_id: Some(request_id), group } = self.run else { return };
+        match requests.last_mut() {
+            Some(last) if last.requested_by == requested_by && last.request_id == request_id => last.runs.push(id),
+            _ => requests.push(RequestRecord { requested_by, request_id, group, runs: vec![id] }),
+        }
+    }
+}
+
 /// A run on many machines as the register keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GroupRecord {

@@ -12,7 +12,7 @@ use pistat_protocol::{
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::record::{GroupRecord, NewPiece, OutputState, RunRecord};
+use super::record::{GroupRecord, NewPiece, OutputState, RequestRecord, RequestedRun, RunRecord};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS runs (
@@ -144,12 +144,20 @@ impl Register {
         self.records("SELECT record FROM runs ORDER BY seq DESC LIMIT ?1", [limit])
     }
 
-    /// Runs with a request id that were accepted since a time, oldest first.
-    pub(crate) fn requested_runs(&self, since_unix_milliseconds: i64) -> rusqlite::Result<Vec<RunRecord>> {
-        self.records(
-            "SELECT record FROM runs WHERE request IS NOT NULL AND created >= ?1 ORDER BY seq",
-            [since_unix_milliseconds],
-        )
+    /// The requests with an id that were accepted since a time, oldest first, of the newest so many runs.
+    pub(crate) fn requests(&self, since_unix_milliseconds: i64, limit: u32) -> rusqlite::Result<Vec<RequestRecord>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT record FROM runs WHERE request IS NOT NULL AND created >= ?1
+             AND seq > coalesce((SELECT seq FROM runs ORDER BY seq DESC LIMIT 1 OFFSET ?2), 0) ORDER BY seq",
+        )?;
+        let mut rows = statement.query(params![since_unix_milliseconds, limit])?;
+        let mut requests = Vec::new();
+        while let Some(row) = rows.next()? {
+            if let Some(run) = read_record::<RequestedRun>(row)? {
+                run.join(&mut requests);
+            }
+        }
+        Ok(requests)
     }
 
     /// The groups that are not finished and the newest others, newest first.

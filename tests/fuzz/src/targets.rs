@@ -12,14 +12,15 @@ use pistat::catalogue::{Ask, Catalogue, MachineFacts};
 use pistat_protocol::{
     account::Role,
     codec::{decode, decode_request},
+    dashboard::Event,
     id::{PiId, RunId, TaskId},
     order::{
-        CancelOrder, ControllerKey, EnrollAnswer, EnrollOrder, EnrollRequest, ExecuteOrder, Order, PublicKey,
+        CancelOrder, ControllerKey, EnrollAnswer, EnrollOrder, EnrollRequest, ExecuteOrder, KeyView, Order, PublicKey,
         SignedOrder, VerifiedOrder,
     },
     stats::Sample,
     status::{Info, Meta, Session, Settings, Watch},
-    task::{Ack, Ends, OutputChunk, Report, Request, RunStatus},
+    task::{Ack, Ends, OutputChunk, Report, Request, RunStatus, TaskResult, TaskView},
     topic::Topics,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -123,6 +124,10 @@ pub fn payloads(data: &[u8]) -> bool {
         stable::<RunStatus>(data),
         stable::<EnrollRequest>(data),
         stable::<EnrollAnswer>(data),
+        stable::<KeyView>(data),
+        stable::<Vec<TaskView>>(data),
+        stable::<TaskResult>(data),
+        stable::<Event>(data),
     ];
     let request = match decode_request(data) {
         Ok(Request::Run(request)) => !request.task.as_str().is_empty(),
