@@ -367,7 +367,7 @@ test.describe("on a phone", () => {
     await page.keyboard.type("@all");
     await page.keyboard.press("Enter");
     await shell.shows("[y/N]");
-    await page.keyboard.press("y");
+    await page.keyboard.type("y\n");
     await shell.shows(/1[67]\/25/);
     expect((await shell.rows.innerText()).match(/\d+\/25/g)).toHaveLength(1);
     await page.getByRole("button", { name: "Control C" }).click();

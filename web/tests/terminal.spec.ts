@@ -54,7 +54,7 @@ test("a task that asks is asked about, and no is no", async ({ page, enter, mock
   const before = mock.controller.runs.size;
   await shell.run("task run reboot pi-1");
   await shell.shows("? Run reboot on Rack Pi 1? [y/N]");
-  await page.keyboard.press("n");
+  await page.keyboard.type("n\n");
   await shell.shows("not run");
   expect(mock.controller.runs.size).toBe(before);
 });
@@ -64,7 +64,7 @@ test("a run on all machines shows one bar and what went wrong, and follows no mo
   const shell = terminal(page);
   await shell.run("task run apt-upgrade @all");
   await shell.shows("on 25 machines?");
-  await page.keyboard.press("y");
+  await page.keyboard.type("y\n");
   await shell.shows("┌ apt-upgrade · 25 machines");
   await shell.shows(/Attic Cam\s+E: dpkg was interrupted/);
   await shell.shows(/1[67]\/25 {2}1[56] ✔ 1 ✖/);
@@ -82,7 +82,7 @@ test("a machine that failed before it was listened to still shows its line", asy
   const shell = terminal(page);
   await shell.run("task run apt-upgrade @all");
   await shell.shows("on 25 machines?");
-  await page.keyboard.press("y");
+  await page.keyboard.type("y\n");
   await shell.shows(/Attic Cam\s+E: dpkg was interrupted/);
   expect(mock.controller.unfollowed).toBe(0);
 });
@@ -116,19 +116,13 @@ test("Ctrl-C looks away from a run, and a second one cancels it", async ({ page,
 test("what is typed and pasted while a run is watched waits for the prompt whole, and Ctrl-C takes it back", async ({ page, enter }) => {
   await enter();
   const shell = terminal(page);
-  const paste = (text: string) =>
-    page.locator(".terminal-host textarea").evaluate((area, value) => {
-      const data = new DataTransfer();
-      data.setData("text/plain", value);
-      area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
-    }, text);
   await shell.run("task run count pi-1 lines=12");
   await shell.shows("line 2 of 12");
   await page.keyboard.type("tsk ");
   for (let step = 0; step < 3; step += 1) await page.keyboard.press("ArrowLeft");
   await page.keyboard.type("a");
   await page.keyboard.press("End");
-  await paste("list");
+  await shell.paste("list");
   await shell.shows(/finished exit 0[\s\S]*pistat> task list/);
   await page.keyboard.press("Enter");
   await shell.shows("8 tasks");
@@ -138,7 +132,7 @@ test("what is typed and pasted while a run is watched waits for the prompt whole
   await page.keyboard.type("taken back");
   await page.keyboard.press("Control+c");
   await shell.shows("Cancel it too? [y/N]");
-  await page.keyboard.press("n");
+  await page.keyboard.type("n\n");
   await expect(shell.rows).toContainText(/\[y\/N\] n\s*pistat>\s*$/);
   await page.keyboard.type("theme");
   await expect(shell.rows).toContainText(/pistat> theme\s*$/);
@@ -151,7 +145,7 @@ test("Ctrl-C and no leaves the run running", async ({ page, enter, mock }) => {
   await shell.shows("line 2 of 150");
   await page.keyboard.press("Control+c");
   await shell.shows("Cancel it too? [y/N]");
-  await page.keyboard.press("n");
+  await page.keyboard.type("n\n");
   await expect(shell.rows).toContainText(/\[y\/N\] n\s*pistat>/);
   expect([...mock.controller.runs.values()].find((run) => run.task === "count")?.state).toBe("running");
 });
@@ -193,24 +187,75 @@ test("a paste of several lines is asked about first", async ({ page, enter }) =>
   await enter();
   const shell = terminal(page);
   await shell.type("half a li");
-  const paste = (text: string) =>
-    page.locator(".terminal-host textarea").evaluate((area, value) => {
-      const data = new DataTransfer();
-      data.setData("text/plain", value);
-      area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
-    }, text);
-  await paste("task list\nreboot everything\n");
+  await shell.paste("task list\nreboot everything\n");
   await shell.shows("Run these 2 lines one after another? [y/N]");
-  await page.keyboard.press("n");
+  await page.keyboard.type("n\n");
   await shell.shows(/\[y\/N\] n\s*pistat> half a li/);
   await page.keyboard.press("Control+u");
-  await paste("theme amber\ntheme paper");
+  await shell.paste("theme amber\ntheme paper");
   await shell.shows("Run these 2 lines");
-  await page.keyboard.press("y");
+  await page.keyboard.type("y\n");
   await shell.shows("✔ theme paper");
   await expect(page.locator("html")).toHaveAttribute("data-theme", "paper");
-  await paste("one line only");
+  await shell.paste("one line only");
   await shell.shows("pistat> one line only");
+});
+
+test("what is pasted is plain before it is shown, runs and is remembered", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.type("");
+  const text = "theme amber\u001b[5;5HEVIL\u202e\u200b\r\n\u001b\r\npis\u009b2J";
+  await shell.paste(text);
+  await shell.shows("Run these 2 lines");
+  await shell.shows(/ {2}theme amber\[5;5HEVIL\s* {2}pis2J\? Run/);
+  await page.keyboard.type("y\n");
+  await shell.shows(/pistat> theme amber\[5;5HEVIL[\s\S]*✖ there is no command "pis2J"/);
+  const kept = await page.evaluate(() => localStorage.getItem("pistat.history"));
+  expect(JSON.parse(kept ?? "[]")).toEqual(["theme amber[5;5HEVIL", "pis2J"]);
+});
+
+for (const { given, ran } of [
+  { given: "yes\n", ran: true },
+  { given: "Y\n", ran: true },
+  { given: "no\n", ran: false },
+  { given: "\n", ran: false },
+  { given: "es\n", ran: false },
+]) {
+  test(`a question takes a whole line: ${JSON.stringify(given)} is ${ran ? "yes" : "no"}, typed or pasted, and no command`, async ({ page, enter, mock }) => {
+    await enter();
+    const shell = terminal(page);
+    for (const paste of [false, true]) {
+      const before = mock.controller.runs.size;
+      await shell.run("task run reboot pi-1");
+      await expect(shell.rows).toContainText(/\[y\/N\]\s*$/);
+      if (!paste) await page.keyboard.type(given);
+      else await shell.paste(given === "\n" ? "n\n" : `${given}pis\n`);
+      await expect(shell.rows).toContainText(ran ? /finished exit 0[^>]*pistat>\s*$/ : /not run\s*pistat>\s*$/);
+      expect(mock.controller.runs.size).toBe(before + (ran ? 1 : 0));
+      await shell.lacks("there is no command");
+      await shell.lacks("Attic");
+      await page.keyboard.press("Control+l");
+    }
+  });
+}
+
+test("an answer can be mended, and what was typed before its question is none and no command", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  const before = mock.controller.runs.size;
+  await shell.type("");
+  // In one go, so that the question comes after its answer.
+  await page.keyboard.insertText("task run reboot pi-1");
+  await page.locator(".terminal-host textarea").evaluate((area) => {
+    for (const [key, code] of [["Enter", 13], ["y", 89], ["Enter", 13]] as const) area.dispatchEvent(new KeyboardEvent("keydown", { key, keyCode: code, bubbles: true, cancelable: true }));
+  });
+  await expect(shell.rows).toContainText(/\[y\/N\]\s*$/);
+  await page.keyboard.type("y");
+  await page.keyboard.press("Backspace");
+  await page.keyboard.type("no\n");
+  await expect(shell.rows).toContainText(/\[y\/N\] no\s*not run\s*pistat>\s*$/);
+  expect(mock.controller.runs.size).toBe(before);
 });
 
 test("a refusal says what is wrong and what to do", async ({ page, enter }) => {

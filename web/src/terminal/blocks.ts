@@ -8,7 +8,7 @@ import { live } from "../live.svelte";
 import type { OutputPiece, Run, RunId } from "../protocol/types";
 import { isFinal } from "../store";
 import { commands } from "./commands";
-import { bar, columns, cut, Framed, paint } from "./paint";
+import { bar, columns, cut, Framed, paint, wrapped } from "./paint";
 
 /** Where a block writes. */
 export interface Paper {
@@ -120,22 +120,27 @@ export class RunBlock implements Block {
     const run = live.state.runs.get(this.target);
     const name = run ? `${run.task} · ${machineLabel(run.pi)} · run ${shortId(run.id)}` : `run ${shortId(this.target)}`;
     const by = this.#guest && run ? ` · started by ${visible(run.requested_by)}` : "";
-    this.#paper.write(`${paint.dim(`┌ ${name}${by}`)}\r\n`);
+    this.#say(paint.dim(`┌ ${name}${by}`));
     this.#stop = [
       commands.onChange(() => this.#check()),
       live.outputs.follow(this.target, {
         pieces: (pieces) => this.#print(pieces),
         done: () => this.#done(),
-        problem: (reason) => this.#paper.write(`${this.#framed.end()}${this.#framed.mark("│")} ${paint.yellow(`… not followed any more: ${visible(reason)}; its output is at #/runs/${this.target} …`)}\r\n`),
+        problem: (reason) => this.#say(`${this.#framed.mark("│")} ${paint.yellow(`… not followed any more: ${visible(reason)}; its output is at #/runs/${this.target} …`)}`),
       }),
     ];
     this.#waiting = setTimeout(() => this.#explainWaiting(), 1_500);
   }
 
+  /** A line of the block's own, which goes on at a word. */
+  #say(text: string): void {
+    this.#paper.write(`${this.#framed.end()}${wrapped(text, this.#paper.columns())}\r\n`);
+  }
+
   #explainWaiting(): void {
     const run = live.state.runs.get(this.target);
     if (run?.state === "queued") {
-      this.#paper.write(`${this.#framed.mark("│")} ${paint.yellow(`waits for ${machineLabel(run.pi)}`)}${paint.dim(" · Ctrl-C looks away")}\r\n`);
+      this.#say(`${this.#framed.mark("│")} ${paint.yellow(`waits for ${machineLabel(run.pi)}`)}${paint.dim(" · Ctrl-C looks away")}`);
     }
   }
 
@@ -150,7 +155,7 @@ export class RunBlock implements Block {
 
   #mention(): void {
     if (this.#skipped > 0) {
-      this.#paper.write(`${this.#framed.end()}${this.#framed.mark("│")} ${paint.yellow(`… ${bytes(this.#skipped)} skipped here, all of it is at #/runs/${this.target} …`)}\r\n`);
+      this.#say(`${this.#framed.mark("│")} ${paint.yellow(`… ${bytes(this.#skipped)} skipped here, all of it is at #/runs/${this.target} …`)}`);
       this.#skipped = 0;
     }
   }
@@ -164,7 +169,7 @@ export class RunBlock implements Block {
     const run = live.state.runs.get(this.target);
     if (this.#complete && run && isFinal(run.state)) {
       this.#mention();
-      this.#paper.write(`${this.#framed.end()}${this.#framed.mark("└")} ${ending(run)}\r\n`);
+      this.#say(`${this.#framed.mark("└")} ${ending(run)}`);
       this.#close();
     }
   }
