@@ -1,4 +1,24 @@
+import type { Page } from "@playwright/test";
 import { expect, terminal, test } from "./fixture";
+
+/** The middle of a text in the terminal, in the page's coordinates. */
+async function middle(page: Page, text: string): Promise<{ x: number; y: number }> {
+  await terminal(page).shows(text);
+  return page.locator(".xterm-rows").evaluate((rows, sought) => {
+    for (const row of rows.children) {
+      const at = row.textContent?.indexOf(sought) ?? -1;
+      if (at < 0) continue;
+      const { left, width, top, height } = row.getBoundingClientRect();
+      const cell = Number(document.querySelector(".xterm-rows span")?.getBoundingClientRect().width) / Number(document.querySelector(".xterm-rows span")?.textContent?.length);
+      return { x: left + Math.min(width, cell * (at + sought.length / 2)), y: top + height / 2 };
+    }
+    throw new Error(`no row has ${sought}`);
+  }, text);
+}
+
+/** What is copied next. */
+const copied = (page: Page): Promise<string> =>
+  page.evaluate(() => new Promise<string>((resolve) => document.addEventListener("copy", () => resolve((document.activeElement as HTMLTextAreaElement).value || String(document.getSelection())), { once: true })));
 
 test("the catalogue is listed", async ({ page, enter }) => {
   await enter();
@@ -169,6 +189,126 @@ test("Tab completes commands, tasks, machines and labels", async ({ page, enter 
   await page.keyboard.type("assign name Att");
   await page.keyboard.press("Tab");
   await expect(shell.rows).toContainText('pistat> assign name "Attic Cam"');
+});
+
+test("Tab completes arguments and their values, and says how many candidates it leaves out", async ({ page, enter, mock }) => {
+  for (let number = 100; number < 160; number += 1) mock.controller.join(`bird-${number}`, `Nest ${number}`);
+  await enter();
+  const shell = terminal(page);
+  await shell.type("task run service-log pi-1 u");
+  await page.keyboard.press("Tab");
+  await shell.shows("pi-1 unit=");
+  // No space after the sign: the value goes on there.
+  await page.keyboard.press("Tab");
+  await shell.shows(/unit=\s+unit=ssh\s+unit=cron\s+pistat> task run service-log pi-1 unit=/);
+  await page.keyboard.type("s");
+  await page.keyboard.press("Tab");
+  await shell.shows("pi-1 unit=ssh");
+  await page.keyboard.press("Tab");
+  await shell.shows("pi-1 unit=ssh lines=");
+  await page.keyboard.press("Tab");
+  await shell.shows("pi-1 unit=ssh lines=100");
+  await page.keyboard.press("Enter");
+  await shell.shows("Server listening on 0.0.0.0 port 22.");
+  await page.keyboard.type("task run ping pi-1 verbose=t");
+  await page.keyboard.press("Tab");
+  await shell.shows("verbose=true");
+  await page.keyboard.press("Control+u");
+  await page.keyboard.type("runs bird-1");
+  await page.keyboard.press("Tab");
+  await shell.shows("… and at least 10 more");
+  await page.keyboard.type("0");
+  await page.keyboard.press("Tab");
+  await expect(shell.rows).toContainText(/bird-109[^…]*pistat> runs bird-10\s*$/);
+});
+
+test("Ctrl-C at the prompt takes back the line, and a command that is with the controller is left", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.type("half a li");
+  await page.keyboard.press("Control+c");
+  await shell.shows(/half a li\^C\s*pistat>\s*$/);
+  let answer: () => void = () => undefined;
+  mock.controller.answering = new Promise((resolve) => (answer = resolve));
+  await shell.run("task list");
+  await page.keyboard.type("typed ahead");
+  await page.keyboard.press("Control+c");
+  await shell.shows(/pistat> task list\s*\^C\s*pistat>\s*$/);
+  answer();
+  mock.controller.answering = Promise.resolve();
+  await shell.run("pis");
+  await shell.shows("Barn");
+  await shell.lacks("8 tasks");
+});
+
+test("a link in what is shown opens elsewhere when it is clicked, and knows nothing of this page", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run count pi-1 lines=100");
+  await shell.shows("line 1 of 100");
+  const id = [...mock.controller.runs.values()].pop()?.id ?? "";
+  const address = `${mock.url}/manifest.webmanifest`;
+  mock.controller.print(id, `see ${address} there\n`);
+  // What scrolls would move away from below the pointer.
+  mock.controller.cancel(id);
+  await shell.shows("✖ cancelled");
+  const { x, y } = await middle(page, address);
+  await page.mouse.move(x - 4, y);
+  await page.mouse.move(x, y);
+  await expect(page.locator(".xterm-screen")).toHaveCSS("cursor", "pointer");
+  const [opened] = await Promise.all([page.context().waitForEvent("page"), page.mouse.click(x, y)]);
+  await expect(opened).toHaveURL(address);
+  expect(await opened.evaluate(() => window.opener === null)).toBe(true);
+});
+
+for (const keys of ["Control+c", "Control+Shift+c"]) {
+  test(`${keys} copies what is selected, also over plain http`, async ({ page, mock }) => {
+    await page.goto(`${mock.url.replace("127.0.0.1", "pi.lan")}/#login=mock-code`);
+    expect(await page.evaluate(() => window.isSecureContext)).toBe(false);
+    const shell = terminal(page);
+    await shell.run("task list");
+    await shell.shows("8 tasks");
+    await page.keyboard.type("half");
+    const { x, y } = await middle(page, "disk-usage");
+    await page.mouse.dblclick(x, y);
+    await expect(page.locator(".xterm-selection div").first()).toBeAttached();
+    const text = copied(page);
+    await page.keyboard.press(keys);
+    expect(await text).toBe("disk-usage");
+    await expect(page.locator(".xterm-selection div")).toHaveCount(0);
+    await page.keyboard.type(" a line");
+    await shell.shows(/pistat> half a line\s*$/);
+  });
+}
+
+test("Ctrl-F searches the terminal", async ({ page, enter }) => {
+  await enter();
+  await terminal(page).type("half");
+  await page.keyboard.press("Control+f");
+  await expect(page.getByLabel("Search the terminal")).toBeFocused();
+  await page.keyboard.press("Escape");
+  await page.keyboard.type(" a line");
+  await terminal(page).shows("pistat> half a line");
+});
+
+test("a long line stands once after the terminal was narrowed and widened, and goes on", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  const line = `help ${"abcdefghi ".repeat(14)}end`;
+  await shell.type(line);
+  for (const width of [1100, 1600, 900, 1300, 1600]) {
+    await page.setViewportSize({ width, height: 1000 });
+    const columns = page.locator(".xterm-rows > div").first();
+    await expect(columns).toBeAttached();
+    await page.waitForTimeout(150);
+    const text = (await shell.rows.innerText()).replace(/[\s\u00a0]+/g, "");
+    expect(text.split("pistat>"), `${width}`).toHaveLength(2);
+    expect(text.endsWith(`pistat>${line.replaceAll(" ", "")}`), `${width}: ${text}`).toBe(true);
+  }
+  await page.keyboard.press("Home");
+  await page.keyboard.type("no");
+  await page.keyboard.press("Enter");
+  await shell.shows('✖ there is no command "nohelp"');
 });
 
 test("the arrow keys bring back earlier lines, also after a reload", async ({ page, enter }) => {
@@ -379,8 +519,30 @@ test("copying works without a secure context", async ({ page, mock }) => {
   await page.goto(`${lan}/#login=mock-code`);
   expect(await page.evaluate(() => window.isSecureContext)).toBe(false);
   await page.getByRole("button", { name: "Add a Pi" }).click();
-  const copied = page.evaluate(() => new Promise<string>((resolve) => document.addEventListener("copy", () => resolve(String(document.getSelection() || (document.activeElement as HTMLTextAreaElement).value)), { once: true })));
+  const text = copied(page);
   await page.getByRole("dialog").getByRole("button", { name: "copy" }).click();
   await expect(page.getByRole("dialog").getByRole("button", { name: "copied" })).toBeVisible();
-  expect(await copied).toContain(`--controller-url ${lan} --pi-id`);
+  expect(await text).toContain(`--controller-url ${lan} --pi-id`);
+});
+
+test.describe("on a phone", () => {
+  // As wide as a phone, and high enough for everything at once.
+  test.use({ viewport: { width: 360, height: 1600 }, hasTouch: true });
+  test("tables and notices break between words", async ({ page, enter, mock }) => {
+    await enter();
+    await page.getByLabel("Panels").getByRole("button", { name: "terminal" }).click();
+    const shell = terminal(page);
+    await shell.run("task list");
+    await shell.shows("8 tasks");
+    mock.controller.request({ task: "uptime", target: "@rack", args: {}, confirmed: false }, "home-assistant");
+    await shell.shows("uptime on many machines");
+    const rows = (await page.locator(".xterm-rows > div").allInnerTexts()).map((row) => row.replaceAll("\u00a0", " ").trimEnd());
+    const at = (start: string) => rows.findIndex((row) => row.startsWith(start));
+    const found = rows.slice(at("uptime"), at("disk-usage"));
+    expect(found.length).toBeGreaterThan(1);
+    expect(found.slice(1).map((row) => row.trim()).join(" ")).toBe("Show how long the machine has been running");
+    for (const row of found.slice(1)) expect(row).toMatch(/^ {2}\S/);
+    const notice = rows.slice(at("┌ uptime on many"));
+    expect(notice.slice(0, notice.indexOf("")).map((row) => row.trim()).join(" ")).toBe("┌ uptime on many machines · started by home-assistant · its progress is under runs");
+  });
 });
