@@ -1,6 +1,6 @@
 // Runs that were started elsewhere: by mosquitto_pub, the command line, a button, another browser. The terminal shows them above its prompt.
 
-import { visible } from "../lib/text";
+import { visibleLine } from "../lib/text";
 import { live } from "../live.svelte";
 import type { Run, RunId } from "../protocol/types";
 import { machineLabel, type Paper, RunBlock } from "./blocks";
@@ -87,7 +87,7 @@ export class Guests {
 
   /** A run that waits for its machine takes no place: it is shown when it begins. */
   #queue(run: Run): void {
-    this.#remark(`· ${run.task} waits for ${machineLabel(run.pi)} · started by ${visible(run.requested_by)}`);
+    this.#remark(`· ${run.task} waits for ${machineLabel(run.pi)} · started by ${visibleLine(run.requested_by)}`);
     this.#queued.add(run.id);
     while (this.#queued.size > QUEUED) this.#queued.delete([...this.#queued][0] ?? "");
   }
@@ -112,7 +112,7 @@ export class Guests {
   #groupBegan(run: Run, group: RunId): void {
     if (!this.#groups.has(group)) {
       this.#groups.add(group);
-      this.#remark(`┌ ${run.task} on many machines · started by ${visible(run.requested_by)} · its progress is under runs`);
+      this.#remark(`┌ ${run.task} on many machines · started by ${visibleLine(run.requested_by)} · its progress is under runs`);
     }
   }
 
