@@ -393,7 +393,7 @@ test.describe("on a phone", () => {
     await fits();
     await page.getByRole("button", { name: "terminal" }).click();
     await terminal(page).run("task list");
-    await terminal(page).shows("uptime");
+    await terminal(page).shows("8 tasks");
     await fits();
     await page.getByRole("button", { name: "logs" }).click();
     await expect(page.getByRole("list", { name: "Events" })).toBeVisible();
