@@ -73,6 +73,8 @@ export class MockController {
   installScript = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
   architectures = ["aarch64", "armv7", "armv6"];
   version = "0.1.0";
+  /** Commands wait for it before they are answered. */
+  answering: Promise<void> = Promise.resolve();
   /** What it says of its address in its network. */
   url = "http://10.0.0.2:8000";
   /** How many runs and events a snapshot has. */

@@ -1,6 +1,6 @@
 // The terminal's language as the mock speaks it: enough of the contract's section 8 to try everything in the browser.
 
-import type { Completion, ServerMessage } from "../src/protocol/types";
+import type { ArgumentView, Completion, ServerMessage } from "../src/protocol/types";
 import { Refused, type MockController } from "./controller";
 import type { Simulated } from "./fleet";
 import { TASKS } from "./tasks";
@@ -33,6 +33,7 @@ export interface Conversation {
 export async function command(controller: MockController, talk: Conversation, id: number, line: string): Promise<void> {
   const say = (text: string): void => talk.send({ type: "text", id, text: `${text}\n` });
   try {
+    await controller.answering;
     await perform(controller, talk, id, words(line), say);
     talk.send({ type: "done", id, ok: true });
   } catch (error) {
@@ -137,19 +138,22 @@ function tag(controller: MockController, verb: string, [name = "", what = ""]: s
   say(`${green("✔")} ${found.machine.label} ${found.machine.tags.map((each) => `@${each}`).join(" ")}`);
 }
 
+/** How many candidates one answer has at most, as the real one's. */
+const MOST = 50;
+
 /** Candidates for the word at the cursor. */
 export function complete(controller: MockController, line: string, cursor: number): { start: number; candidates: Completion[] } {
   const before = line.slice(0, cursor);
   const start = /"[^"]*$/.exec(before)?.index ?? before.length - (/\S*$/.exec(before)?.[0].length ?? 0);
   const word = before.slice(start).replace(/^"/, "").toLowerCase();
   const previous = words(before.slice(0, start));
-  const candidates = options(controller, previous).filter(
+  const candidates = options(controller, previous, word).filter(
     ({ value: text, hint }) => text.replace(/^"/, "").toLowerCase().startsWith(word) || (word !== "" && hint.toLowerCase().startsWith(word)),
   );
-  return { start, candidates: candidates.slice(0, 40) };
+  return { start, candidates: candidates.slice(0, MOST) };
 }
 
-function options(controller: MockController, previous: string[]): Completion[] {
+function options(controller: MockController, previous: string[], word: string): Completion[] {
   const is = (...wanted: string[]): boolean => wanted.every((word, index) => previous[index] === word);
   const simple = (names: string[]): Completion[] => names.map((value) => ({ value, hint: "" }));
   const machines = [...controller.machines.values()].map(({ machine: each }) => ({ value: each.id, hint: each.label }));
@@ -165,8 +169,20 @@ function options(controller: MockController, previous: string[]): Completion[] {
   if (previous.length === 1 && is("runs")) return machines;
   if (is("task", "run")) {
     const task = TASKS.find((each) => each.id === previous[2]);
-    const args = (task?.args ?? []).map((argument) => ({ value: `${argument.name}=`, hint: argument.kind.type }));
+    const args = (task?.args ?? []).filter((argument) => !previous.some((each) => each.startsWith(`${argument.name}=`))).flatMap((argument) => given(argument, word, machines));
     return previous.length === 3 ? [...machines, { value: "@all", hint: "every machine" }, ...args] : args;
   }
   return [];
+}
+
+/** The argument's name, or its values once the name stands there. */
+function given({ name, kind, default: usual }: ArgumentView, word: string, machines: Completion[]): Completion[] {
+  if (!word.startsWith(`${name}=`)) return [{ value: `${name}=`, hint: kind.type }];
+  const values = {
+    choices: () => (kind.type === "choices" ? kind.choices.map((value) => ({ value, hint: "" })) : []),
+    boolean: () => ["true", "false"].map((value) => ({ value, hint: "" })),
+    machine: () => machines,
+  };
+  const found = kind.type in values ? values[kind.type as keyof typeof values]() : usual === null ? [] : [{ value: String(usual), hint: "default" }];
+  return found.map(({ value, hint }) => ({ value: `${name}=${/\s/.test(value) ? `"${value}"` : value}`, hint }));
 }

@@ -51,7 +51,7 @@ async function conversation(page: Page): Promise<void> {
   await shows(page, "is responsible for");
   await type(page, "task run apt-upgrade @all");
   await shows(page, "[y/N]");
-  await page.keyboard.press("y");
+  await page.keyboard.type("y\n");
   await shows(page, /1[67]\/25/);
   await page.locator('[data-pi="pi-1"]').first().focus();
 }

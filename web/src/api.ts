@@ -117,6 +117,12 @@ export const api = {
     sessions += 1;
     return me;
   },
+  /** Takes up the session that another tab of this browser began. */
+  rejoin: async (): Promise<Me> => {
+    const me = await api.me();
+    sessions += 1;
+    return me;
+  },
   logout: () => json<void>("POST", "api/logout"),
   patchMachine: (pi: PiId, patch: PatchMachine) => json<unknown>("PATCH", `api/pis/${id(pi)}`, patch),
   forgetMachine: (pi: PiId) => json<unknown>("DELETE", `api/pis/${id(pi)}`),

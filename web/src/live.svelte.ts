@@ -6,7 +6,7 @@ import { SvelteMap } from "svelte/reactivity";
 import { api, onExpired, Refusal } from "./api";
 import { Connection, type Link } from "./connection";
 import { Outputs } from "./outputs";
-import type { ClientMessage, Me, PiId, ServerMessage } from "./protocol/types";
+import type { ClientMessage, Login, Me, PiId, ServerMessage } from "./protocol/types";
 import { health, type Health } from "./lib/health";
 import { activeRun, apply, clean, emptyState, type Held, type State } from "./store";
 import { commands } from "./terminal/commands";
@@ -110,6 +110,8 @@ class Live {
   #fleetDue = 0;
   #fleetTimer: ReturnType<typeof setTimeout> | undefined;
   #watched: PiId[] = [];
+  /** By which the tabs of this browser tell each other that somebody signed in: they have one session. */
+  readonly #tabs = new BroadcastChannel("pistat.session");
 
   readonly connection = new Connection(
     {
@@ -150,6 +152,7 @@ class Live {
     onExpired(() => this.#expired());
     addEventListener("online", () => this.connection.hurry());
     document.addEventListener("visibilitychange", () => this.#shown());
+    this.#tabs.onmessage = () => void this.#rejoin();
     try {
       this.entered(await api.me());
     } catch (error) {
@@ -158,6 +161,20 @@ class Live {
         this.connection.start();
       }
     }
+  }
+
+  /** Signs in, and tells the other tabs. */
+  async login(login: Login): Promise<Me> {
+    const me = await api.login(login);
+    this.#tabs.postMessage(null);
+    return me;
+  }
+
+  /** Whoever waits at the sign-in goes on, if there is a session again. */
+  async #rejoin(): Promise<void> {
+    if (this.signedIn !== false) return;
+    const me = await api.rejoin().catch(() => null);
+    if (me && this.signedIn === false) this.entered(me);
   }
 
   /** Somebody signed in; a link that is open may be another's. */
@@ -195,7 +212,9 @@ class Live {
     this.#timer = undefined;
     this.#schedule();
     this.send({ type: "visible", visible: !document.hidden });
-    if (!document.hidden) this.connection.hurry();
+    if (document.hidden) return;
+    this.connection.hurry();
+    void this.#rejoin();
   }
 
   #linked(link: Link, wait: number): void {

@@ -68,6 +68,73 @@ test("an expired session asks again and what was typed is still there", async ({
   await shell.shows("finished exit 0");
 });
 
+test("a session that is begun in another tab is taken up by the one that waits, with what was typed", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.type("task run uptime pi-1");
+  mock.expire();
+  await expect(page.getByText("The session ended.")).toBeVisible();
+  const other = await page.context().newPage();
+  await other.goto(`${mock.url}/#login=mock-code`);
+  await expect(other.locator('[data-pi="pi-1"]')).toBeVisible();
+  await expect(page.getByText("The session ended.")).toHaveCount(0);
+  await expect(page.getByText("link down")).toHaveCount(0);
+  mock.expire();
+  await expect(page.getByText("The session ended.")).toBeVisible();
+  await other.getByLabel("Token or sign-in link").fill("admin-token");
+  await other.getByRole("button", { name: "sign in" }).click();
+  await expect(page.getByText("The session ended.")).toHaveCount(0);
+  await shell.shows("pistat> task run uptime pi-1");
+  await page.locator(".terminal-host textarea").focus();
+  await page.keyboard.press("Enter");
+  await shell.shows("finished exit 0");
+});
+
+test("a tab that is looked at again takes up a session that was begun meanwhile", async ({ page, enter, mock }) => {
+  await enter();
+  mock.expire();
+  await expect(page.getByText("The session ended.")).toBeVisible();
+  await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+  await expect(page.getByText("The session ended.")).toBeVisible();
+  await page.request.post(`${mock.url}/api/login`, { data: { code: "mock-code" } });
+  await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+  await expect(page.getByText("The session ended.")).toHaveCount(0);
+  mock.controller.setOffline("pi-1", true);
+  await expect(page.locator('[data-pi="pi-1"]')).toContainText("offline");
+});
+
+test("an expired session takes nothing that was typed into forms", async ({ page, enter, mock }) => {
+  await enter("#/pi/pi-4");
+  const again = async (): Promise<void> => {
+    mock.expire();
+    await expect(page.getByText("The session ended.")).toBeVisible();
+    await page.getByLabel("Token or sign-in link").fill("admin-token");
+    await page.getByRole("button", { name: "sign in" }).click();
+    await expect(page.getByText("The session ended.")).toHaveCount(0);
+    await expect(page.getByText("link down")).toHaveCount(0);
+  };
+  await page.getByRole("button", { name: "Service log" }).click();
+  await page.getByLabel("unit", { exact: true }).selectOption("cron");
+  await page.getByLabel("lines", { exact: true }).fill("77");
+  await again();
+  await expect(page.getByLabel("unit", { exact: true })).toHaveValue("cron");
+  await expect(page.getByLabel("lines", { exact: true })).toHaveValue("77");
+  await page.getByRole("button", { name: "edit" }).click();
+  await page.getByLabel("label", { exact: true }).fill("Car Port");
+  await page.getByLabel("tags", { exact: true }).fill("camera street");
+  await again();
+  await expect(page.getByLabel("label", { exact: true })).toHaveValue("Car Port");
+  await expect(page.getByLabel("tags", { exact: true })).toHaveValue("camera street");
+  await page.getByRole("button", { name: "save" }).click();
+  await expect(page.getByRole("heading", { name: "Car Port" })).toBeVisible();
+  await page.keyboard.press("r");
+  const dialog = page.getByRole("dialog", { name: "Run a task" });
+  await dialog.locator('select[name="task"]').selectOption("count");
+  await dialog.getByLabel("lines", { exact: true }).fill("12");
+  await again();
+  await expect(dialog.getByLabel("lines", { exact: true })).toHaveValue("12");
+});
+
 test("signing out ends the session on the server, and nothing of it stays readable", async ({ page, enter, mock }) => {
   await enter();
   await terminal(page).run("task run uptime pi-1");

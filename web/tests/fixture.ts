@@ -65,6 +65,12 @@ export function terminal(page: Page) {
       await this.type(line);
       await page.keyboard.press("Enter");
     },
+    paste: (text: string): Promise<void> =>
+      page.locator(".terminal-host textarea").evaluate((area, value) => {
+        const data = new DataTransfer();
+        data.setData("text/plain", value);
+        area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+      }, text),
     shows: (text: string | RegExp) => expect(rows).toContainText(text),
     lacks: (text: string | RegExp) => expect(rows).not.toContainText(text),
   };

@@ -88,6 +88,96 @@ test("Tab reaches every part and Shift-Tab leaves the terminal", async ({ page, 
   for (const part of ["HEADER", "terminal", "DIV", "stats", "logs", "FOOTER"]) expect([...seen]).toContain(part);
 });
 
+/** What has the focus and shows it by nothing; and a name by which a round is known to be over. */
+const focused = (page: Page): Promise<{ name: string; shown: boolean }> =>
+  page.evaluate(() => {
+    const node = document.activeElement ?? document.body;
+    const { outlineStyle, outlineWidth, outlineColor } = getComputedStyle(node);
+    const outlined = outlineStyle !== "none" && parseFloat(outlineWidth) >= 1 && !/rgba\(.*, 0\)|transparent/.test(outlineColor);
+    // The terminal shows it by its cursor, which is filled only then.
+    const cursor = node.closest(".terminal-host")?.querySelector(".xterm-cursor-block") != null;
+    const all = [...document.querySelectorAll("*")];
+    return { name: `${all.indexOf(node)} ${node.tagName.toLowerCase()} ${node.getAttribute("aria-label") ?? node.textContent?.trim().slice(0, 30) ?? ""}`, shown: outlined || cursor };
+  });
+
+const STOPS: Array<{ name: string; hash: string; least: number; stage?: (page: Page) => Promise<void> }> = [
+  { name: "the dashboard", hash: "#/", least: 20 },
+  { name: "the table", hash: "#/", least: 20, stage: (page) => page.getByRole("button", { name: "table" }).click() },
+  { name: "the wall", hash: "#/", least: 20, stage: (page) => page.getByRole("button", { name: "wall" }).click() },
+  { name: "a machine", hash: "#/pi/pi-4", least: 20, stage: (page) => page.getByRole("button", { name: "Service log" }).click() },
+  { name: "a machine being edited", hash: "#/pi/pi-12", least: 20, stage: (page) => page.getByRole("button", { name: "edit" }).click() },
+  { name: "runs", hash: "#/runs", least: 10 },
+  { name: "settings", hash: "#/settings", least: 15 },
+  { name: "the palette", hash: "#/runs", least: 1, stage: (page) => page.keyboard.press("Control+k") },
+  { name: "help", hash: "#/settings", least: 1, stage: (page) => page.keyboard.press("?") },
+  { name: "adding a Pi", hash: "#/", least: 4, stage: (page) => page.getByRole("button", { name: "Add a Pi" }).click() },
+  { name: "running a task", hash: "#/runs", least: 4, stage: (page) => page.getByRole("button", { name: "run…" }).click() },
+];
+
+for (const { name, hash, least, stage } of STOPS) {
+  test(`wherever Tab stops in ${name} is seen`, async ({ page, enter }) => {
+    await page.emulateMedia({ reducedMotion: "reduce" });
+    await enter();
+    if (hash !== "#/") await page.goto(`${page.url().split("#")[0]}${hash}`);
+    else await terminal(page).ready();
+    await expect(page.locator("h1, h2").first()).toBeAttached();
+    await stage?.(page);
+    const seen = new Map<string, boolean>();
+    for (let press = 0; press < 150; press += 1) {
+      await page.keyboard.press("Tab");
+      const { name: stop, shown } = await focused(page);
+      if (await page.evaluate(() => document.activeElement?.closest(".terminal-host") !== null)) {
+        seen.set("terminal", shown);
+        // Tab completes in there.
+        await page.getByRole("separator", { name: "Width of the terminal" }).focus();
+        continue;
+      }
+      // Between the last stop and the first the browser's own parts have it.
+      if (await page.evaluate(() => document.activeElement === document.body || document.activeElement?.tagName === "DIALOG")) continue;
+      if (seen.has(stop)) break;
+      seen.set(stop, shown);
+    }
+    expect([...seen].filter(([, shown]) => !shown).map(([stop]) => stop)).toEqual([]);
+    expect(seen.size).toBeGreaterThanOrEqual(least);
+  });
+}
+
+test("logs are chosen by kind", async ({ page, enter, mock }) => {
+  await enter();
+  mock.controller.event("access", "info", "signed in by a link", { account: "admin" });
+  mock.controller.event("system", "info", "the controller was started");
+  mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, "admin");
+  const logs = page.locator('[data-panel="logs"]');
+  const events = page.getByRole("list", { name: "Events" });
+  await expect(events).toContainText("uptime finished");
+  const shown = { tasks: ["task"], alerts: ["alert"], mqtt: ["mqtt"], audit: ["access", "label", "system"] };
+  for (const [name, kinds] of Object.entries(shown)) {
+    const button = logs.getByRole("button", { name, exact: true });
+    await button.click();
+    await expect(button).toHaveAttribute("aria-pressed", "true");
+    await expect.poll(async () => [...new Set(await events.locator(".kind").allTextContents())].sort(), name).toEqual(kinds);
+  }
+  await logs.getByRole("button", { name: "all", exact: true }).click();
+  await expect(events).toContainText("uptime finished");
+});
+
+test("the height of the stats and a folded terminal are remembered", async ({ page, enter }) => {
+  await enter();
+  const separator = page.getByRole("separator", { name: "Height of the stats" });
+  const height = async (): Promise<number> => Math.round((await page.locator('[data-panel="stats"]').boundingBox())?.height ?? 0);
+  const before = await height();
+  await separator.focus();
+  for (let press = 0; press < 6; press += 1) await page.keyboard.press("ArrowUp");
+  await expect.poll(height).toBeLessThan(before - 50);
+  await page.getByRole("button", { name: "Fold Terminal" }).click();
+  await expect(page.getByRole("button", { name: "Unfold Terminal" })).toBeVisible();
+  const [chosen, share] = [await height(), await separator.getAttribute("aria-valuenow")];
+  await page.reload();
+  await expect(page.getByRole("button", { name: "Unfold Terminal" })).toBeVisible();
+  await expect(separator).toHaveAttribute("aria-valuenow", share ?? "");
+  await expect.poll(height).toBe(chosen);
+});
+
 test("a theme is chosen by the terminal, remembered, and shown in every part", async ({ page, enter }) => {
   await enter();
   const shell = terminal(page);
@@ -303,7 +393,7 @@ test.describe("on a phone", () => {
     await fits();
     await page.getByRole("button", { name: "terminal" }).click();
     await terminal(page).run("task list");
-    await terminal(page).shows("uptime");
+    await terminal(page).shows("8 tasks");
     await fits();
     await page.getByRole("button", { name: "logs" }).click();
     await expect(page.getByRole("list", { name: "Events" })).toBeVisible();
@@ -367,7 +457,7 @@ test.describe("on a phone", () => {
     await page.keyboard.type("@all");
     await page.keyboard.press("Enter");
     await shell.shows("[y/N]");
-    await page.keyboard.press("y");
+    await page.keyboard.type("y\n");
     await shell.shows(/1[67]\/25/);
     expect((await shell.rows.innerText()).match(/\d+\/25/g)).toHaveLength(1);
     await page.getByRole("button", { name: "Control C" }).click();

@@ -2,7 +2,9 @@ import { readFileSync } from "node:fs";
 import { CONTENT_SECURITY_POLICY } from "../mock/server";
 import { expect, terminal, test } from "./fixture";
 
-const HOSTILE = `<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\u202Egnp.exe`;
+const ESCAPES = "\u001b]0;stolen title\u0007\u001b]52;c;c3RvbGVu\u0007\u001b]8;;http://evil.example\u001b\\\u001b[2J\u001b[5;5H\u009b31m";
+const HOSTILE = `<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\u202Egnp.exe${ESCAPES}`;
+const TOPIC = `pistat/${HOSTILE}/stats`;
 
 test("the policy is strict and is the one that README names", async ({ page, enter, mock }) => {
   await enter();
@@ -36,7 +38,7 @@ test("the policy stops inline scripts, inline styles and eval", async ({ page, m
   await context?.close();
 });
 
-test("hostile labels, responsibilities and events are shown as text in every view", async ({ page, enter, mock }) => {
+test("hostile labels, responsibilities, topics and events are shown as text in every view", async ({ page, enter, mock }) => {
   const machine = mock.controller.machines.get("pi-1")?.machine;
   if (machine) {
     machine.label = HOSTILE;
@@ -44,10 +46,14 @@ test("hostile labels, responsibilities and events are shown as text in every vie
     machine.info = { ...machine.info!, os: HOSTILE, model: HOSTILE };
   }
   mock.controller.event("mqtt", "error", HOSTILE, { pi: "pi-1", account: HOSTILE });
+  mock.controller.event("mqtt", "error", `dropped a message on ${TOPIC}`, { account: HOSTILE });
   const { runs } = mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, HOSTILE);
   await enter();
   await expect(page.locator('[data-pi="pi-1"]')).toContainText("<img src=x onerror");
-  await expect(page.locator('[data-pi="pi-1"]')).toContainText("⟨202E⟩gnp.exe");
+  await expect(page.locator('[data-pi="pi-1"]')).toContainText("⟨202E⟩gnp.exe⟨1B⟩]0;stolen title⟨07⟩");
+  const events = page.getByRole("list", { name: "Events" });
+  await expect(events).toContainText("dropped a message on pistat/<img");
+  await expect(events).toContainText("⟨1B⟩[2J⟨1B⟩[5;5H⟨9B⟩31m/stats");
   for (const density of ["table", "wall", "cards"]) {
     await page.getByRole("button", { name: density }).click();
     await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
@@ -60,6 +66,30 @@ test("hostile labels, responsibilities and events are shown as text in every vie
   await expect(page.getByRole("option").filter({ hasText: "onerror" }).first()).toBeAttached();
   expect(await page.evaluate(() => (window as unknown as { hacked?: number }).hacked)).toBeUndefined();
   expect(await page.locator("img").count()).toBe(0);
+  await expect(page).not.toHaveTitle(/stolen/);
+});
+
+test("hostile labels and names move nothing in the terminal", async ({ page, enter, mock }) => {
+  const hostile = `Nest${ESCAPES}\r\nEVIL\u202e`;
+  const machine = mock.controller.machines.get("pi-1")?.machine;
+  if (machine) machine.label = hostile;
+  await enter();
+  const shell = terminal(page);
+  await shell.run("pis");
+  await shell.shows("Barn");
+  await page.keyboard.type("task run uptime pi-1\n");
+  const shown = "Nest⟨1B⟩]0;stolen title⟨07⟩⟨1B⟩]52;c;c3RvbGVu⟨07⟩⟨1B⟩]8;;http://evil.example⟨1B⟩\\⟨1B⟩[2J⟨1B⟩[5;5H⟨9B⟩31mEVIL⟨202E⟩";
+  const text = async (): Promise<string> => (await shell.rows.innerText()).replace(/[\s\u00a0]/g, "");
+  await expect.poll(text).toContain(`┌uptime·${shown}·run`.replace(/\s/g, ""));
+  await shell.shows("finished exit 0");
+  mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, hostile);
+  await expect.poll(text).toContain(`·startedby${shown}│21:04:12`.replace(/\s/g, ""));
+  await expect(shell.rows).toContainText(/38 ms[^›]*38 ms\s*pistat>\s*$/);
+  await page.keyboard.type("assign name Ne");
+  await page.keyboard.press("Tab");
+  await expect.poll(text).toContain('pistat>assignname"Nest]0;stolentitle]52;c;c3RvbGVu]8;;http://evil.example\\[2J[5;5H31mEVIL"');
+  await shell.shows("Barn");
+  await expect(page).not.toHaveTitle(/stolen/);
 });
 
 test("hostile output is text: colours pass, everything else does not", async ({ page, enter, mock }) => {

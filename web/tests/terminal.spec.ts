@@ -1,4 +1,24 @@
+import type { Page } from "@playwright/test";
 import { expect, terminal, test } from "./fixture";
+
+/** The middle of a text in the terminal, in the page's coordinates. */
+async function middle(page: Page, text: string): Promise<{ x: number; y: number }> {
+  await terminal(page).shows(text);
+  return page.locator(".xterm-rows").evaluate((rows, sought) => {
+    for (const row of rows.children) {
+      const at = row.textContent?.indexOf(sought) ?? -1;
+      if (at < 0) continue;
+      const { left, width, top, height } = row.getBoundingClientRect();
+      const cell = Number(document.querySelector(".xterm-rows span")?.getBoundingClientRect().width) / Number(document.querySelector(".xterm-rows span")?.textContent?.length);
+      return { x: left + Math.min(width, cell * (at + sought.length / 2)), y: top + height / 2 };
+    }
+    throw new Error(`no row has ${sought}`);
+  }, text);
+}
+
+/** What is copied next. */
+const copied = (page: Page): Promise<string> =>
+  page.evaluate(() => new Promise<string>((resolve) => document.addEventListener("copy", () => resolve((document.activeElement as HTMLTextAreaElement).value || String(document.getSelection())), { once: true })));
 
 test("the catalogue is listed", async ({ page, enter }) => {
   await enter();
@@ -54,7 +74,7 @@ test("a task that asks is asked about, and no is no", async ({ page, enter, mock
   const before = mock.controller.runs.size;
   await shell.run("task run reboot pi-1");
   await shell.shows("? Run reboot on Rack Pi 1? [y/N]");
-  await page.keyboard.press("n");
+  await page.keyboard.type("n\n");
   await shell.shows("not run");
   expect(mock.controller.runs.size).toBe(before);
 });
@@ -64,7 +84,7 @@ test("a run on all machines shows one bar and what went wrong, and follows no mo
   const shell = terminal(page);
   await shell.run("task run apt-upgrade @all");
   await shell.shows("on 25 machines?");
-  await page.keyboard.press("y");
+  await page.keyboard.type("y\n");
   await shell.shows("┌ apt-upgrade · 25 machines");
   await shell.shows(/Attic Cam\s+E: dpkg was interrupted/);
   await shell.shows(/1[67]\/25 {2}1[56] ✔ 1 ✖/);
@@ -82,7 +102,7 @@ test("a machine that failed before it was listened to still shows its line", asy
   const shell = terminal(page);
   await shell.run("task run apt-upgrade @all");
   await shell.shows("on 25 machines?");
-  await page.keyboard.press("y");
+  await page.keyboard.type("y\n");
   await shell.shows(/Attic Cam\s+E: dpkg was interrupted/);
   expect(mock.controller.unfollowed).toBe(0);
 });
@@ -116,19 +136,13 @@ test("Ctrl-C looks away from a run, and a second one cancels it", async ({ page,
 test("what is typed and pasted while a run is watched waits for the prompt whole, and Ctrl-C takes it back", async ({ page, enter }) => {
   await enter();
   const shell = terminal(page);
-  const paste = (text: string) =>
-    page.locator(".terminal-host textarea").evaluate((area, value) => {
-      const data = new DataTransfer();
-      data.setData("text/plain", value);
-      area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
-    }, text);
   await shell.run("task run count pi-1 lines=12");
   await shell.shows("line 2 of 12");
   await page.keyboard.type("tsk ");
   for (let step = 0; step < 3; step += 1) await page.keyboard.press("ArrowLeft");
   await page.keyboard.type("a");
   await page.keyboard.press("End");
-  await paste("list");
+  await shell.paste("list");
   await shell.shows(/finished exit 0[\s\S]*pistat> task list/);
   await page.keyboard.press("Enter");
   await shell.shows("8 tasks");
@@ -138,7 +152,7 @@ test("what is typed and pasted while a run is watched waits for the prompt whole
   await page.keyboard.type("taken back");
   await page.keyboard.press("Control+c");
   await shell.shows("Cancel it too? [y/N]");
-  await page.keyboard.press("n");
+  await page.keyboard.type("n\n");
   await expect(shell.rows).toContainText(/\[y\/N\] n\s*pistat>\s*$/);
   await page.keyboard.type("theme");
   await expect(shell.rows).toContainText(/pistat> theme\s*$/);
@@ -151,7 +165,7 @@ test("Ctrl-C and no leaves the run running", async ({ page, enter, mock }) => {
   await shell.shows("line 2 of 150");
   await page.keyboard.press("Control+c");
   await shell.shows("Cancel it too? [y/N]");
-  await page.keyboard.press("n");
+  await page.keyboard.type("n\n");
   await expect(shell.rows).toContainText(/\[y\/N\] n\s*pistat>/);
   expect([...mock.controller.runs.values()].find((run) => run.task === "count")?.state).toBe("running");
 });
@@ -177,6 +191,126 @@ test("Tab completes commands, tasks, machines and labels", async ({ page, enter 
   await expect(shell.rows).toContainText('pistat> assign name "Attic Cam"');
 });
 
+test("Tab completes arguments and their values, and says how many candidates it leaves out", async ({ page, enter, mock }) => {
+  for (let number = 100; number < 160; number += 1) mock.controller.join(`bird-${number}`, `Nest ${number}`);
+  await enter();
+  const shell = terminal(page);
+  await shell.type("task run service-log pi-1 u");
+  await page.keyboard.press("Tab");
+  await shell.shows("pi-1 unit=");
+  // No space after the sign: the value goes on there.
+  await page.keyboard.press("Tab");
+  await shell.shows(/unit=\s+unit=ssh\s+unit=cron\s+pistat> task run service-log pi-1 unit=/);
+  await page.keyboard.type("s");
+  await page.keyboard.press("Tab");
+  await shell.shows("pi-1 unit=ssh");
+  await page.keyboard.press("Tab");
+  await shell.shows("pi-1 unit=ssh lines=");
+  await page.keyboard.press("Tab");
+  await shell.shows("pi-1 unit=ssh lines=100");
+  await page.keyboard.press("Enter");
+  await shell.shows("Server listening on 0.0.0.0 port 22.");
+  await page.keyboard.type("task run ping pi-1 verbose=t");
+  await page.keyboard.press("Tab");
+  await shell.shows("verbose=true");
+  await page.keyboard.press("Control+u");
+  await page.keyboard.type("runs bird-1");
+  await page.keyboard.press("Tab");
+  await shell.shows("… and at least 10 more");
+  await page.keyboard.type("0");
+  await page.keyboard.press("Tab");
+  await expect(shell.rows).toContainText(/bird-109[^…]*pistat> runs bird-10\s*$/);
+});
+
+test("Ctrl-C at the prompt takes back the line, and a command that is with the controller is left", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.type("half a li");
+  await page.keyboard.press("Control+c");
+  await shell.shows(/half a li\^C\s*pistat>\s*$/);
+  let answer: () => void = () => undefined;
+  mock.controller.answering = new Promise((resolve) => (answer = resolve));
+  await shell.run("task list");
+  await page.keyboard.type("typed ahead");
+  await page.keyboard.press("Control+c");
+  await shell.shows(/pistat> task list\s*\^C\s*pistat>\s*$/);
+  answer();
+  mock.controller.answering = Promise.resolve();
+  await shell.run("pis");
+  await shell.shows("Barn");
+  await shell.lacks("8 tasks");
+});
+
+test("a link in what is shown opens elsewhere when it is clicked, and knows nothing of this page", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.run("task run count pi-1 lines=100");
+  await shell.shows("line 1 of 100");
+  const id = [...mock.controller.runs.values()].pop()?.id ?? "";
+  const address = `${mock.url}/manifest.webmanifest`;
+  mock.controller.print(id, `see ${address} there\n`);
+  // What scrolls would move away from below the pointer.
+  mock.controller.cancel(id);
+  await shell.shows("✖ cancelled");
+  const { x, y } = await middle(page, address);
+  await page.mouse.move(x - 4, y);
+  await page.mouse.move(x, y);
+  await expect(page.locator(".xterm-screen")).toHaveCSS("cursor", "pointer");
+  const [opened] = await Promise.all([page.context().waitForEvent("page"), page.mouse.click(x, y)]);
+  await expect(opened).toHaveURL(address);
+  expect(await opened.evaluate(() => window.opener === null)).toBe(true);
+});
+
+for (const keys of ["Control+c", "Control+Shift+c"]) {
+  test(`${keys} copies what is selected, also over plain http`, async ({ page, mock }) => {
+    await page.goto(`${mock.url.replace("127.0.0.1", "pi.lan")}/#login=mock-code`);
+    expect(await page.evaluate(() => window.isSecureContext)).toBe(false);
+    const shell = terminal(page);
+    await shell.run("task list");
+    await shell.shows("8 tasks");
+    await page.keyboard.type("half");
+    const { x, y } = await middle(page, "disk-usage");
+    await page.mouse.dblclick(x, y);
+    await expect(page.locator(".xterm-selection div").first()).toBeAttached();
+    const text = copied(page);
+    await page.keyboard.press(keys);
+    expect(await text).toBe("disk-usage");
+    await expect(page.locator(".xterm-selection div")).toHaveCount(0);
+    await page.keyboard.type(" a line");
+    await shell.shows(/pistat> half a line\s*$/);
+  });
+}
+
+test("Ctrl-F searches the terminal", async ({ page, enter }) => {
+  await enter();
+  await terminal(page).type("half");
+  await page.keyboard.press("Control+f");
+  await expect(page.getByLabel("Search the terminal")).toBeFocused();
+  await page.keyboard.press("Escape");
+  await page.keyboard.type(" a line");
+  await terminal(page).shows("pistat> half a line");
+});
+
+test("a long line stands once after the terminal was narrowed and widened, and goes on", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  const line = `help ${"abcdefghi ".repeat(14)}end`;
+  await shell.type(line);
+  for (const width of [1100, 1600, 900, 1300, 1600]) {
+    await page.setViewportSize({ width, height: 1000 });
+    const columns = page.locator(".xterm-rows > div").first();
+    await expect(columns).toBeAttached();
+    await page.waitForTimeout(150);
+    const text = (await shell.rows.innerText()).replace(/[\s\u00a0]+/g, "");
+    expect(text.split("pistat>"), `${width}`).toHaveLength(2);
+    expect(text.endsWith(`pistat>${line.replaceAll(" ", "")}`), `${width}: ${text}`).toBe(true);
+  }
+  await page.keyboard.press("Home");
+  await page.keyboard.type("no");
+  await page.keyboard.press("Enter");
+  await shell.shows('✖ there is no command "nohelp"');
+});
+
 test("the arrow keys bring back earlier lines, also after a reload", async ({ page, enter }) => {
   await enter();
   const shell = terminal(page);
@@ -193,24 +327,75 @@ test("a paste of several lines is asked about first", async ({ page, enter }) =>
   await enter();
   const shell = terminal(page);
   await shell.type("half a li");
-  const paste = (text: string) =>
-    page.locator(".terminal-host textarea").evaluate((area, value) => {
-      const data = new DataTransfer();
-      data.setData("text/plain", value);
-      area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
-    }, text);
-  await paste("task list\nreboot everything\n");
+  await shell.paste("task list\nreboot everything\n");
   await shell.shows("Run these 2 lines one after another? [y/N]");
-  await page.keyboard.press("n");
+  await page.keyboard.type("n\n");
   await shell.shows(/\[y\/N\] n\s*pistat> half a li/);
   await page.keyboard.press("Control+u");
-  await paste("theme amber\ntheme paper");
+  await shell.paste("theme amber\ntheme paper");
   await shell.shows("Run these 2 lines");
-  await page.keyboard.press("y");
+  await page.keyboard.type("y\n");
   await shell.shows("✔ theme paper");
   await expect(page.locator("html")).toHaveAttribute("data-theme", "paper");
-  await paste("one line only");
+  await shell.paste("one line only");
   await shell.shows("pistat> one line only");
+});
+
+test("what is pasted is plain before it is shown, runs and is remembered", async ({ page, enter }) => {
+  await enter();
+  const shell = terminal(page);
+  await shell.type("");
+  const text = "theme amber\u001b[5;5HEVIL\u202e\u200b\r\n\u001b\r\npis\u009b2J";
+  await shell.paste(text);
+  await shell.shows("Run these 2 lines");
+  await shell.shows(/ {2}theme amber\[5;5HEVIL\s* {2}pis2J\? Run/);
+  await page.keyboard.type("y\n");
+  await shell.shows(/pistat> theme amber\[5;5HEVIL[\s\S]*✖ there is no command "pis2J"/);
+  const kept = await page.evaluate(() => localStorage.getItem("pistat.history"));
+  expect(JSON.parse(kept ?? "[]")).toEqual(["theme amber[5;5HEVIL", "pis2J"]);
+});
+
+for (const { given, ran } of [
+  { given: "yes\n", ran: true },
+  { given: "Y\n", ran: true },
+  { given: "no\n", ran: false },
+  { given: "\n", ran: false },
+  { given: "es\n", ran: false },
+]) {
+  test(`a question takes a whole line: ${JSON.stringify(given)} is ${ran ? "yes" : "no"}, typed or pasted, and no command`, async ({ page, enter, mock }) => {
+    await enter();
+    const shell = terminal(page);
+    for (const paste of [false, true]) {
+      const before = mock.controller.runs.size;
+      await shell.run("task run reboot pi-1");
+      await expect(shell.rows).toContainText(/\[y\/N\]\s*$/);
+      if (!paste) await page.keyboard.type(given);
+      else await shell.paste(given === "\n" ? "n\n" : `${given}pis\n`);
+      await expect(shell.rows).toContainText(ran ? /finished exit 0[^>]*pistat>\s*$/ : /not run\s*pistat>\s*$/);
+      expect(mock.controller.runs.size).toBe(before + (ran ? 1 : 0));
+      await shell.lacks("there is no command");
+      await shell.lacks("Attic");
+      await page.keyboard.press("Control+l");
+    }
+  });
+}
+
+test("an answer can be mended, and what was typed before its question is none and no command", async ({ page, enter, mock }) => {
+  await enter();
+  const shell = terminal(page);
+  const before = mock.controller.runs.size;
+  await shell.type("");
+  // In one go, so that the question comes after its answer.
+  await page.keyboard.insertText("task run reboot pi-1");
+  await page.locator(".terminal-host textarea").evaluate((area) => {
+    for (const [key, code] of [["Enter", 13], ["y", 89], ["Enter", 13]] as const) area.dispatchEvent(new KeyboardEvent("keydown", { key, keyCode: code, bubbles: true, cancelable: true }));
+  });
+  await expect(shell.rows).toContainText(/\[y\/N\]\s*$/);
+  await page.keyboard.type("y");
+  await page.keyboard.press("Backspace");
+  await page.keyboard.type("no\n");
+  await expect(shell.rows).toContainText(/\[y\/N\] no\s*not run\s*pistat>\s*$/);
+  expect(mock.controller.runs.size).toBe(before);
 });
 
 test("a refusal says what is wrong and what to do", async ({ page, enter }) => {
@@ -334,8 +519,30 @@ test("copying works without a secure context", async ({ page, mock }) => {
   await page.goto(`${lan}/#login=mock-code`);
   expect(await page.evaluate(() => window.isSecureContext)).toBe(false);
   await page.getByRole("button", { name: "Add a Pi" }).click();
-  const copied = page.evaluate(() => new Promise<string>((resolve) => document.addEventListener("copy", () => resolve(String(document.getSelection() || (document.activeElement as HTMLTextAreaElement).value)), { once: true })));
+  const text = copied(page);
   await page.getByRole("dialog").getByRole("button", { name: "copy" }).click();
   await expect(page.getByRole("dialog").getByRole("button", { name: "copied" })).toBeVisible();
-  expect(await copied).toContain(`--controller-url ${lan} --pi-id`);
+  expect(await text).toContain(`--controller-url ${lan} --pi-id`);
+});
+
+test.describe("on a phone", () => {
+  // As wide as a phone, and high enough for everything at once.
+  test.use({ viewport: { width: 360, height: 1600 }, hasTouch: true });
+  test("tables and notices break between words", async ({ page, enter, mock }) => {
+    await enter();
+    await page.getByLabel("Panels").getByRole("button", { name: "terminal" }).click();
+    const shell = terminal(page);
+    await shell.run("task list");
+    await shell.shows("8 tasks");
+    mock.controller.request({ task: "uptime", target: "@rack", args: {}, confirmed: false }, "home-assistant");
+    await shell.shows("uptime on many machines");
+    const rows = (await page.locator(".xterm-rows > div").allInnerTexts()).map((row) => row.replaceAll("\u00a0", " ").trimEnd());
+    const at = (start: string) => rows.findIndex((row) => row.startsWith(start));
+    const found = rows.slice(at("uptime"), at("disk-usage"));
+    expect(found.length).toBeGreaterThan(1);
+    expect(found.slice(1).map((row) => row.trim()).join(" ")).toBe("Show how long the machine has been running");
+    for (const row of found.slice(1)) expect(row).toMatch(/^ {2}\S/);
+    const notice = rows.slice(at("┌ uptime on many"));
+    expect(notice.slice(0, notice.indexOf("")).map((row) => row.trim()).join(" ")).toBe("┌ uptime on many machines · started by home-assistant · its progress is under runs");
+  });
 });

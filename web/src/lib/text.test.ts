@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { bytes, duration, span } from "./format";
-import { commandQuote, shellQuote, visible } from "./text";
+import { commandQuote, shellQuote, visible, visibleLine } from "./text";
 
 test.each([
   ["pi-1", "pi-1"],
@@ -19,6 +19,8 @@ test("controls and direction tricks are shown", () => {
   expect(visible("a\u202eb\u0007\u200bc")).toBe("a⟨202E⟩b⟨07⟩⟨200B⟩c");
   expect(visible("Gärtnerei 温室 · ½")).toBe("Gärtnerei 温室 · ½");
 });
+
+test("a name stays in its line", () => expect(visibleLine("Nest\r\nEVIL\u001b[2J")).toBe("Nest EVIL⟨1B⟩[2J"));
 
 test("numbers are short", () => {
   expect([0, 999, 1830, 31_268_536_320].map(bytes)).toEqual(["0 B", "999 B", "1.8 kB", "31.3 GB"]);

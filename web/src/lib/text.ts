@@ -9,6 +9,11 @@ export function visible(text: string): string {
   return text.replace(TRICKS, (character) => `⟨${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(2, "0")}⟩`);
 }
 
+/** The same in one line. */
+export function visibleLine(text: string): string {
+  return visible(text.replace(/[\r\n\t]+/g, " "));
+}
+
 /** A POSIX shell's word: as it is when harmless, else in single quotes. */
 export function shellQuote(word: string): string {
   return /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;

@@ -3,12 +3,12 @@
 // A block writes through its `Paper` and ends by itself, or is left. It cannot slow the run: what the terminal has not drawn is bounded.
 
 import { bytes, duration, shortId } from "../lib/format";
-import { visible } from "../lib/text";
+import { visibleLine } from "../lib/text";
 import { live } from "../live.svelte";
 import type { OutputPiece, Run, RunId } from "../protocol/types";
 import { isFinal } from "../store";
 import { commands } from "./commands";
-import { bar, columns, cut, Framed, paint } from "./paint";
+import { bar, columns, cut, Framed, paint, wrapped } from "./paint";
 
 /** Where a block writes. */
 export interface Paper {
@@ -71,14 +71,14 @@ export function progress(share: number, counts: (words: boolean) => string, widt
 }
 
 export function machineLabel(pi: string): string {
-  return visible(live.state.machines.get(pi)?.machine.label ?? pi);
+  return visibleLine(live.state.machines.get(pi)?.machine.label ?? pi);
 }
 
 /** How a run ended, in the words of the footer. */
 export function ending(run: Run): string {
   const took = run.started_at && run.finished_at ? ` · ${duration(Date.parse(run.finished_at) - Date.parse(run.started_at))}` : "";
   const exit = run.exit_code === null ? "" : `exit ${run.exit_code}`;
-  const reason = run.reason ? ` · ${visible(run.reason)}` : "";
+  const reason = run.reason ? ` · ${visibleLine(run.reason)}` : "";
   const dropped = run.dropped_bytes > 0 ? ` · ${bytes(run.dropped_bytes)} left out` : "";
   const rest = paint.dim(`${exit}${took}${dropped}${reason}`.replace(/^ · /, ""));
   return run.state === "succeeded" ? `${paint.green("✔ finished")} ${rest}` : `${paint.red(`✖ ${run.state.replace("_", " ")}`)} ${rest}`;
@@ -119,23 +119,28 @@ export class RunBlock implements Block {
   #begin(): void {
     const run = live.state.runs.get(this.target);
     const name = run ? `${run.task} · ${machineLabel(run.pi)} · run ${shortId(run.id)}` : `run ${shortId(this.target)}`;
-    const by = this.#guest && run ? ` · started by ${visible(run.requested_by)}` : "";
-    this.#paper.write(`${paint.dim(`┌ ${name}${by}`)}\r\n`);
+    const by = this.#guest && run ? ` · started by ${visibleLine(run.requested_by)}` : "";
+    this.#say(paint.dim(`┌ ${name}${by}`));
     this.#stop = [
       commands.onChange(() => this.#check()),
       live.outputs.follow(this.target, {
         pieces: (pieces) => this.#print(pieces),
         done: () => this.#done(),
-        problem: (reason) => this.#paper.write(`${this.#framed.end()}${this.#framed.mark("│")} ${paint.yellow(`… not followed any more: ${visible(reason)}; its output is at #/runs/${this.target} …`)}\r\n`),
+        problem: (reason) => this.#say(`${this.#framed.mark("│")} ${paint.yellow(`… not followed any more: ${visibleLine(reason)}; its output is at #/runs/${this.target} …`)}`),
       }),
     ];
     this.#waiting = setTimeout(() => this.#explainWaiting(), 1_500);
   }
 
+  /** A line of the block's own, which goes on at a word. */
+  #say(text: string): void {
+    this.#paper.write(`${this.#framed.end()}${wrapped(text, this.#paper.columns())}\r\n`);
+  }
+
   #explainWaiting(): void {
     const run = live.state.runs.get(this.target);
     if (run?.state === "queued") {
-      this.#paper.write(`${this.#framed.mark("│")} ${paint.yellow(`waits for ${machineLabel(run.pi)}`)}${paint.dim(" · Ctrl-C looks away")}\r\n`);
+      this.#say(`${this.#framed.mark("│")} ${paint.yellow(`waits for ${machineLabel(run.pi)}`)}${paint.dim(" · Ctrl-C looks away")}`);
     }
   }
 
@@ -150,7 +155,7 @@ export class RunBlock implements Block {
 
   #mention(): void {
     if (this.#skipped > 0) {
-      this.#paper.write(`${this.#framed.end()}${this.#framed.mark("│")} ${paint.yellow(`… ${bytes(this.#skipped)} skipped here, all of it is at #/runs/${this.target} …`)}\r\n`);
+      this.#say(`${this.#framed.mark("│")} ${paint.yellow(`… ${bytes(this.#skipped)} skipped here, all of it is at #/runs/${this.target} …`)}`);
       this.#skipped = 0;
     }
   }
@@ -164,7 +169,7 @@ export class RunBlock implements Block {
     const run = live.state.runs.get(this.target);
     if (this.#complete && run && isFinal(run.state)) {
       this.#mention();
-      this.#paper.write(`${this.#framed.end()}${this.#framed.mark("└")} ${ending(run)}\r\n`);
+      this.#say(`${this.#framed.mark("└")} ${ending(run)}`);
       this.#close();
     }
   }
@@ -245,7 +250,7 @@ export class GroupBlock implements Block {
       // Newest last, so that the map's end is what was heard last.
       this.#lines.delete(run);
       // eslint-disable-next-line no-control-regex
-      this.#lines.set(run, visible(last.replace(/\u001b\[[\d;:]*m/g, "").trim()));
+      this.#lines.set(run, visibleLine(last.replace(/\u001b\[[\d;:]*m/g, "").trim()));
       this.#soon();
     }
   }
@@ -295,7 +300,7 @@ export class GroupBlock implements Block {
     const line = (run: Run, paintLabel: (text: string) => string): string => {
       const label = machineLabel(run.pi);
       const text = this.#lines.get(run.id) ?? run.reason ?? run.state.replace("_", " ");
-      return `${paintLabel(cut(label, width))}  ${cut(visible(text), Math.max(4, width - label.length - 2))}`;
+      return `${paintLabel(cut(label, width))}  ${cut(visibleLine(text), Math.max(4, width - label.length - 2))}`;
     };
     const wrong = failed.map((run) => line(run, paint.red));
     if (over) {
@@ -314,7 +319,7 @@ export class GroupBlock implements Block {
   #finish(succeeded: number, failed: number): void {
     const stopped = live.state.groups.get(this.target)?.stopped;
     const how = failed === 0 ? paint.green(`✔ finished on ${succeeded}`) : `${paint.green(`✔ ${succeeded}`)} ${paint.red(`✖ ${failed} failed`)}`;
-    this.#paper.write(`${paint.dim("└")} ${how} ${paint.dim(`· ${duration(performance.now() - this.#began)}${stopped ? ` · ${visible(stopped)}` : ""}`)}\r\n`);
+    this.#paper.write(`${paint.dim("└")} ${how} ${paint.dim(`· ${duration(performance.now() - this.#began)}${stopped ? ` · ${visibleLine(stopped)}` : ""}`)}\r\n`);
     this.#close();
   }
 

@@ -1,11 +1,11 @@
 // Runs that were started elsewhere: by mosquitto_pub, the command line, a button, another browser. The terminal shows them above its prompt.
 
-import { visible } from "../lib/text";
+import { visibleLine } from "../lib/text";
 import { live } from "../live.svelte";
 import type { Run, RunId } from "../protocol/types";
 import { machineLabel, type Paper, RunBlock } from "./blocks";
 import { commands } from "./commands";
-import { paint } from "./paint";
+import { paint, wrapped } from "./paint";
 
 /** How long a run may turn out to be this terminal's own, in milliseconds: the answer to its command may come after the news of it. */
 const OWN_WITHIN = 400;
@@ -87,7 +87,7 @@ export class Guests {
 
   /** A run that waits for its machine takes no place: it is shown when it begins. */
   #queue(run: Run): void {
-    this.above(`${paint.dim(`· ${run.task} waits for ${machineLabel(run.pi)} · started by ${visible(run.requested_by)}`)}\r\n\r\n`);
+    this.#remark(`· ${run.task} waits for ${machineLabel(run.pi)} · started by ${visibleLine(run.requested_by)}`);
     this.#queued.add(run.id);
     while (this.#queued.size > QUEUED) this.#queued.delete([...this.#queued][0] ?? "");
   }
@@ -112,8 +112,12 @@ export class Guests {
   #groupBegan(run: Run, group: RunId): void {
     if (!this.#groups.has(group)) {
       this.#groups.add(group);
-      this.above(`${paint.dim(`┌ ${run.task} on many machines · started by ${visible(run.requested_by)} · its progress is under runs`)}\r\n\r\n`);
+      this.#remark(`┌ ${run.task} on many machines · started by ${visibleLine(run.requested_by)} · its progress is under runs`);
     }
+  }
+
+  #remark(text: string): void {
+    this.above(`${paint.dim(wrapped(text, this.paper.columns()))}\r\n\r\n`);
   }
 
   async #show(): Promise<void> {
@@ -130,7 +134,7 @@ export class Guests {
     }
     this.#shown -= 1;
     if (this.#passed > 0) {
-      this.above(`${paint.dim(`… and ${this.#passed} more runs that were started elsewhere: see runs`)}\r\n\r\n`);
+      this.#remark(`… and ${this.#passed} more runs that were started elsewhere: see runs`);
       this.#passed = 0;
     }
   }

@@ -1,4 +1,6 @@
 // The line that somebody types: keys in, what to do out. Pure: it draws nothing and knows no terminal but its key codes.
+//
+// Whatever way a line came in, it holds nothing that the terminal would obey.
 
 import { History } from "./history";
 
@@ -44,6 +46,12 @@ const KEYS: Record<string, (editor: LineEditor) => Act | null> = {
   "\u001b\u007f": (editor) => editor.cut(editor.word(-1), editor.cursor),
 };
 
+/** Text as a line may hold it: one line, without controls, direction tricks and what hides between letters. */
+export function plainLine(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replace(/[\r\n\t]+/g, " ").replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, "");
+}
+
 const graphemes = new Intl.Segmenter("en", { granularity: "grapheme" });
 
 export class LineEditor {
@@ -69,8 +77,7 @@ export class LineEditor {
 
   /** Inserts text; a line stays one line. */
   insert(text: string): Act | null {
-    // eslint-disable-next-line no-control-regex
-    const plain = text.replace(/[\r\n\t]+/g, " ").replace(/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, "");
+    const plain = plainLine(text);
     if (plain === "") {
       return null;
     }
@@ -81,13 +88,14 @@ export class LineEditor {
 
   /** Puts a completion in place of what stands between `start` and the cursor. */
   replace(start: number, text: string): void {
-    this.line = this.line.slice(0, start) + text + this.line.slice(this.cursor);
-    this.cursor = start + text.length;
+    const plain = plainLine(text);
+    this.line = this.line.slice(0, start) + plain + this.line.slice(this.cursor);
+    this.cursor = start + plain.length;
   }
 
   reset(line = ""): void {
-    this.line = line;
-    this.cursor = line.length;
+    this.line = plainLine(line);
+    this.cursor = this.line.length;
   }
 
   submit(): Act {

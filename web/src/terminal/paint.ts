@@ -59,32 +59,66 @@ export function plainText(text: string): string {
   return new AnsiReader().read(text).map(token).join("");
 }
 
-/** The least room that a table's last column has for its words; below it they go on at the line's beginning. */
+/** The least room that a table's last column has for its words; with less they stand below the row. */
 const LEAST_COLUMN = 16;
 
+/** How far a line that goes on stands behind where it began. */
+const INDENT = 2;
+
+// eslint-disable-next-line no-control-regex
+const COLUMN = /\S {2,}(?=(?:\u001b\[[\d;]*m)*\S)/g;
+
 /**
- * A table's row that is wider than the terminal goes on at a word or a choice, below its last column. Any other line is left whole, since
- * it may be there to be copied, and the terminal breaks it without a trace in what is copied.
+ * A table's row that is wider than the terminal goes on at a word or a choice, below its last column or, where that has no room, below the
+ * row. Any other line is left whole, since it may be there to be copied, and the terminal breaks it without a trace in what is copied.
  */
 export function fitted(text: string, width: number): string {
   return text.split("\r\n").map((line) => fittedRow(line, width)).join("\r\n");
 }
 
+/** A sentence that goes on at a word, a little behind where it began. */
+export function wrapped(text: string, width: number): string {
+  return flow(text, width, INDENT, 0);
+}
+
 function fittedRow(line: string, width: number): string {
-  // eslint-disable-next-line no-control-regex
-  const left = /^.*\S {2,}(?=(\u001b\[[\d;]*m)*\S)/.exec(line)?.[0];
-  const indent = left === undefined ? 0 : columns(left);
-  if (indent === 0 || width - indent < LEAST_COLUMN || columns(line) <= width) {
+  const begins = [...line.matchAll(COLUMN)].map((gap) => gap.index + gap[0].length);
+  const last = begins[begins.length - 1];
+  if (last === undefined || columns(line) <= width) {
     return line;
   }
-  let place = indent;
-  const words = line.slice(left?.length).split(/(?<=[ |])/);
-  const rest = words.map((word) => {
-    const breaks = place > indent && place + columns(word.trimEnd()) > width;
-    place = (breaks ? indent : place) + columns(word);
-    return breaks ? `\r\n${" ".repeat(indent)}${word}` : word;
-  });
-  return `${left ?? ""}${rest.join("")}`;
+  const left = line.slice(0, last);
+  const indent = columns(left);
+  return width - indent < LEAST_COLUMN ? stacked(line, begins, width) : left + flow(line.slice(last), width, indent, indent);
+}
+
+/** As many columns as fit, and below them the others as words. */
+function stacked(line: string, begins: number[], width: number): string {
+  const fit = begins.filter((begin) => columns(trimmed(line.slice(0, begin))) <= width);
+  const kept = fit[fit.length - 1] ?? begins[0] ?? 0;
+  const rest = begins.filter((begin) => begin >= kept).map((begin, index, all) => trimmed(line.slice(begin, all[index + 1])));
+  const indent = columns(/^ */.exec(line)?.[0] ?? "") + INDENT;
+  return `${trimmed(line.slice(0, kept))}\r\n${" ".repeat(indent)}${flow(rest.join("  "), width, indent, indent)}`;
+}
+
+/** Breaks text at words and choices: it begins at `place`, and its next lines at `indent`. */
+function flow(text: string, width: number, indent: number, place: number): string {
+  const lines = [""];
+  for (const word of text.split(/(?<=[ |])/)) {
+    if (place > indent && place + columns(trimmed(word)) > width) {
+      lines.push(" ".repeat(indent));
+      place = indent;
+    }
+    lines[lines.length - 1] += word;
+    place += columns(word);
+  }
+  return lines.map((line, index) => (index + 1 < lines.length ? trimmed(line) : line)).join("\r\n");
+}
+
+/** Without the spaces at its end, which would go on in a row of their own; colours stay. */
+function trimmed(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replace(/(?: |\u001b\[[\d;]*m)+$/, (end) => end.replaceAll(" ", ""));
 }
 
 function token(each: Token): string {

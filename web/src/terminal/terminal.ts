@@ -8,12 +8,13 @@ import { api, sentence } from "../api";
 import { copyText } from "../lib/text";
 import { live } from "../live.svelte";
 import type { Action, RunId } from "../protocol/types";
+import { Answer } from "./answer";
 import { type Block, GroupBlock, type Paper, RunBlock } from "./blocks";
 import { commands, type Completions, type Listener } from "./commands";
 import { History } from "./history";
-import { type Act, LineEditor } from "./line-editor";
+import { type Act, LineEditor, plainLine } from "./line-editor";
 import { Guests } from "./guests";
-import { columns, fitted, paint, plainText } from "./paint";
+import { columns, fitted, paint, plainText, wrapped } from "./paint";
 import { createScreen, openScreen, type Screen, terminalTheme } from "./xterm";
 
 const PROMPT = `${paint.green("pistat>")} `;
@@ -22,12 +23,18 @@ const PROMPT_COLUMNS = 8;
 /** How many lines a paste shows before it is asked about. */
 const PASTE_SHOWN = 6;
 
+/** How many candidates Tab lists. */
+const CANDIDATES_SHOWN = 40;
+
+/** How many the controller sends at most: where there are so many, there may be more. */
+const CANDIDATES_SENT = 50;
+
 type Mode =
   | { kind: "prompt" }
   /** A command is with the controller. */
   | { kind: "busy"; id: number }
   /** A yes or no is typed. */
-  | { kind: "question"; answer: (yes: boolean | null) => void }
+  | { kind: "question"; typed: Answer; answer: (yes: boolean | null) => void }
   /** Runs are watched. */
   | { kind: "watching"; block: Block };
 
@@ -75,17 +82,22 @@ export class WebTerminal {
     openScreen(terminal, this.host);
     terminal.textarea?.setAttribute("aria-label", "Terminal: type a command, help lists them");
     terminal.onData((data) => this.#typed(data));
-    terminal.onResize(() => this.#resized());
     terminal.attachCustomKeyEventHandler((event) => this.#key(event));
     this.host.addEventListener("paste", (event) => this.#pasted(event), { capture: true });
-    this.fit();
+    this.#fit();
+    terminal.onResize(() => this.#resized());
     const version = live.state.controller?.version ?? "";
-    this.#line(`${paint.dim(`Pi Stat ${version} — type `)}${paint.bright("help")}${paint.dim(", Tab completes.")}`);
+    this.#say(`${paint.dim(`Pi Stat ${version} — type `)}${paint.bright("help")}${paint.dim(", Tab completes.")}`);
     this.#line("");
     this.#prompt();
   }
 
+  /** Takes the room there is, once what was written for the old width is drawn. */
   fit(): void {
+    this.terminal.write("", () => this.#fit());
+  }
+
+  #fit(): void {
     if (this.host.clientWidth > 0 && this.host.clientHeight > 0) {
       this.#screen.fit.fit();
     }
@@ -118,15 +130,6 @@ export class WebTerminal {
   /** A key that a phone's keyboard lacks, as its terminal sequence. */
   press(data: string): void {
     this.#typed(data);
-    this.focus();
-  }
-
-  /** Puts text on the prompt for somebody to go on with. */
-  prefill(line: string): void {
-    if (this.#mode.kind === "prompt") {
-      this.#editor.reset(line);
-      this.#redraw();
-    }
     this.focus();
   }
 
@@ -165,7 +168,7 @@ export class WebTerminal {
       case "prompt":
         return this.#edited(this.#editor.feed(data));
       case "question":
-        return this.#answering(this.#mode.answer, data);
+        return this.#answering(this.#mode, data);
       case "watching":
       case "busy":
         return data === "\u0003" ? this.#interrupt(this.#mode) : this.#keep(data);
@@ -190,10 +193,9 @@ export class WebTerminal {
     for (let input = waiting.shift(); input !== undefined; input = waiting.shift()) {
       if (typeof input === "string") this.#typed(input);
       else this.#paste(input);
-      // A question is answered by who has read it.
-      if (this.#mode.kind === "question") break;
+      // A question is answered by who has read it; what was typed before it may have been meant for it, and is no command.
+      if (this.#mode.kind === "question") return;
     }
-    this.#ahead.push(...waiting);
   }
 
   #edited(act: Act | null): void {
@@ -220,8 +222,12 @@ export class WebTerminal {
     event.preventDefault();
     event.stopPropagation();
     const text = event.clipboardData?.getData("text") ?? "";
-    const lines = text.split(/\r\n|\r|\n/).filter((line) => line.trim() !== "");
-    if (lines.length > 0 && this.#mode.kind !== "question") {
+    if (this.#mode.kind === "question") {
+      return this.#answering(this.#mode, text.trimStart());
+    }
+    // Plain from the first moment: what is shown and asked about is what runs and what is remembered.
+    const lines = text.split(/\r\n|\r|\n/).map(plainLine).filter((line) => line.trim() !== "");
+    if (lines.length > 0) {
       this.#paste(lines);
     }
   }
@@ -265,7 +271,7 @@ export class WebTerminal {
     const id = commands.open(this.#listener(turn));
     if (!live.send({ type: "command", id, line })) {
       commands.close(id);
-      this.#line(paint.yellow("Not connected: the line waits below until the link is back."));
+      this.#say(paint.yellow("Not connected: the line waits below until the link is back."));
       this.#queue = [];
       this.#editor.reset(line);
       return this.#prompt();
@@ -285,7 +291,8 @@ export class WebTerminal {
       done: over,
       lost: () => {
         if (this.#mode.kind !== "watching") {
-          this.#line(paint.yellow("The link was lost before the controller answered; look at runs before you repeat it."));
+          if (this.#mode.kind === "question") this.#line("");
+          this.#say(paint.yellow("The link was lost before the controller answered; look at runs before you repeat it."));
           this.#queue = [];
         }
         // A watched run goes on where it stopped when the link is back.
@@ -304,7 +311,7 @@ export class WebTerminal {
     if (action.type === "clear") {
       this.terminal.clear();
     } else {
-      this.#line(chooseTheme(action.name));
+      this.#say(chooseTheme(action.name));
     }
   }
 
@@ -376,35 +383,30 @@ export class WebTerminal {
       await api.cancel(run);
       this.#line(`${paint.green("✔")} cancelling`);
     } catch (error) {
-      this.#line(`${paint.red("✖")} ${plainText(sentence(error))}`);
+      this.#say(`${paint.red("✖")} ${plainText(sentence(error))}`);
     }
   }
 
   // ── Questions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Asks yes or no; null is Ctrl-C. */
+  /** Asks yes or no; null is Ctrl-C. What was typed ahead was meant for something else. */
   #question(question: string, before?: () => void): Promise<boolean | null> {
+    this.#ahead = [];
     return new Promise((resolve) => {
-      this.#mode = {
-        kind: "question",
-        answer: (yes) => {
-          this.#line(yes === null ? paint.dim("^C") : yes ? "y" : "n");
-          resolve(yes);
-        },
-      };
+      this.#mode = { kind: "question", typed: new Answer(), answer: resolve };
       before?.();
-      this.terminal.write(`${paint.yellow("?")} ${plainText(question)} ${paint.dim("[y/N]")} `);
+      this.terminal.write(wrapped(`${paint.yellow("?")} ${plainText(question)} ${paint.dim("[y/N]")} `, this.terminal.cols));
     });
   }
 
-  #answering(answer: (yes: boolean | null) => void, data: string): void {
-    const key = data[0]?.toLowerCase();
-    if (key === "y") {
-      answer(true);
-    } else if (key === "\u0003") {
-      answer(null);
-    } else if (key === "n" || key === "\r" || key === "q" || data === "\u001b") {
-      answer(false);
+  #answering({ typed, answer }: Extract<Mode, { kind: "question" }>, data: string): void {
+    const { echo, yes } = typed.feed(data);
+    this.terminal.write(echo);
+    if (yes !== undefined) {
+      this.#line(yes === null ? paint.dim("^C") : "");
+      // Whatever asked goes on from here.
+      this.#mode = { kind: "busy", id: 0 };
+      answer(yes);
     }
   }
 
@@ -442,10 +444,14 @@ export class WebTerminal {
   #list(candidates: Completions["candidates"]): void {
     this.#toEnd();
     this.#line("");
-    const shown = candidates.slice(0, 40);
+    const shown = candidates.slice(0, CANDIDATES_SHOWN);
     const widest = Math.min(34, Math.max(...shown.map((each) => columns(each.value)))) + 2;
     for (const { value, hint } of shown) {
       this.#line(`  ${paint.cyan(plainText(value).padEnd(widest))}${paint.dim(plainText(hint))}`);
+    }
+    const more = candidates.length - shown.length;
+    if (more > 0) {
+      this.#line(paint.dim(`  … and ${candidates.length < CANDIDATES_SENT ? "" : "at least "}${more} more`));
     }
     this.#row = 0;
     this.#redraw();
@@ -460,6 +466,11 @@ export class WebTerminal {
 
   #line(text: string): void {
     this.terminal.write(`${text}\r\n`);
+  }
+
+  /** Writes a sentence, which goes on at a word. */
+  #say(text: string): void {
+    this.#line(wrapped(text, this.terminal.cols));
   }
 
   /** Writes whole lines above the prompt and what is typed there; without a prompt they wait for it. */
@@ -513,9 +524,10 @@ export class WebTerminal {
     this.#row = 0;
   }
 
+  /** The rows of the line that is typed were left as they are: it is drawn anew over them. */
   #resized(): void {
     if (this.#mode.kind === "prompt") {
-      this.#row = Math.floor((PROMPT_COLUMNS + columns(this.#editor.line.slice(0, this.#editor.cursor))) / this.terminal.cols);
+      this.#redraw();
     }
   }
 }
