@@ -41,19 +41,24 @@ const MEASURED: ReadonlyArray<{ metric: Metric; text: string; value: (sample: Sa
   { metric: "disk", text: "disk %", value: fullestDisk },
 ];
 
-/** Power trouble at this moment, worst first, in words. */
+/** What a board says of its power, worst first, in words. */
+export const POWER_FLAGS = [
+  { name: "undervoltage", text: "under-voltage" },
+  { name: "throttled", text: "throttled" },
+  { name: "temperature_limited", text: "soft temperature limit" },
+  { name: "frequency_capped", text: "frequency capped" },
+] as const;
+
+/** The worst power trouble at this moment, in words. */
 export function powerWarning(sample: Sample | null): string | undefined {
   const power = sample?.power;
-  if (power?.undervoltage) {
-    return "under-voltage";
-  }
-  if (power?.throttled) {
-    return "throttled";
-  }
-  if (power?.temperature_limited) {
-    return "heat limit";
-  }
-  return power?.frequency_capped ? "clock capped" : undefined;
+  return power && POWER_FLAGS.find(({ name }) => power[name])?.text;
+}
+
+/** Every power trouble at this moment, or of the time since the machine was started, in words. */
+export function powerTroubles(sample: Sample | null, when: "now" | "since boot" = "now"): string[] {
+  const power = sample?.power;
+  return POWER_FLAGS.filter(({ name }) => power?.[when === "now" ? name : (`${name}_since_boot` as const)]).map(({ text }) => text);
 }
 
 /** Everything that makes a machine a warning, in words; empty when it is well. */
@@ -63,10 +68,7 @@ export function troubles(held: Held): string[] {
   if (held.status === "stale") {
     found.push("no samples");
   }
-  const power = powerWarning(sample);
-  if (power) {
-    found.push(power);
-  }
+  found.push(...powerTroubles(sample));
   for (const { metric, text, value } of MEASURED) {
     const measured = value(sample);
     if (level(metric, measured) === "critical") {
