@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { Recent } from "../charts/recent";
 import { machine, sample } from "../fixtures";
 import type { Power } from "../protocol/types";
-import { powerTroubles, powerWarning, troubles } from "./health";
+import { namePower, powerBits, powerTroubles, powerWarning, troubles } from "./health";
 
 const EVERYTHING: Power = { undervoltage: true, throttled: true, frequency_capped: true, temperature_limited: true };
 
@@ -19,8 +19,9 @@ test.each<[Power, string | undefined, string[]]>([
 
 test("power trouble since the start is told from trouble now", () => {
   const past = sample({ power: { undervoltage: false, undervoltage_since_boot: true, temperature_limited_since_boot: true } });
-  expect(powerTroubles(past)).toEqual([]);
-  expect(powerTroubles(past, "since boot")).toEqual(["under-voltage", "soft temperature limit"]);
+  expect(namePower(powerBits(past) ?? NaN)).toBe("good");
+  expect(namePower(powerBits(past, "since boot") ?? NaN)).toBe("under-voltage, soft temperature limit");
+  expect(powerBits(sample({ power: { raw: "0x0" } }))).toBeUndefined();
 });
 
 test("every power trouble is among a machine's troubles", () => {

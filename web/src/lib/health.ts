@@ -55,10 +55,21 @@ export function powerWarning(sample: Sample | null): string | undefined {
   return power && POWER_FLAGS.find(({ name }) => power[name])?.text;
 }
 
-/** Every power trouble at this moment, or of the time since the machine was started, in words. */
-export function powerTroubles(sample: Sample | null, when: "now" | "since boot" = "now"): string[] {
+/** The power troubles at this moment, or of the time since the machine was started, as a number: the worse, the greater. Nothing where the board cannot tell. */
+export function powerBits(sample: Sample | null, when: "now" | "since boot" = "now"): number | undefined {
   const power = sample?.power;
-  return POWER_FLAGS.filter(({ name }) => power?.[when === "now" ? name : (`${name}_since_boot` as const)]).map(({ text }) => text);
+  const flags = POWER_FLAGS.map(({ name }) => power?.[when === "now" ? name : (`${name}_since_boot` as const)]);
+  return flags.every((flag) => flag === undefined) ? undefined : flags.reduce((bits, flag) => bits * 2 + Number(flag ?? false), 0);
+}
+
+/** Such a number in words; none where there is no trouble. */
+const named = (bits: number): string[] => POWER_FLAGS.filter((_, flag) => bits & (1 << (POWER_FLAGS.length - 1 - flag))).map(({ text }) => text);
+
+export const namePower = (bits: number): string => named(bits).join(", ") || "good";
+
+/** Every power trouble at this moment, in words. */
+export function powerTroubles(sample: Sample | null): string[] {
+  return named(powerBits(sample) ?? 0);
 }
 
 /** Everything that makes a machine a warning, in words; empty when it is well. */
