@@ -39,7 +39,7 @@ test("a task is run from a form that the catalogue makes", async ({ page, enter,
   await page.getByRole("button", { name: "Service log" }).click();
   await page.getByLabel("unit").selectOption("cron");
   await page.getByLabel("lines").fill("20");
-  await expect(page.getByText(`mosquitto_pub -t pistat/pi-4/task/request`)).toContainText(`'{"task":"service-log","args":{"unit":"cron","lines":20}}'`);
+  await expect(page.getByText("mosquitto_pub -h 10.0.0.2 -p 1883 -u admin -P '…' -t pistat/pi-4/task/request")).toContainText(`'{"task":"service-log","args":{"unit":"cron","lines":20}}'`);
   await page.getByRole("button", { name: "run", exact: true }).click();
   await expect(page.getByText("Accepted publickey")).toBeVisible();
   const run = [...mock.controller.runs.values()].pop();
