@@ -60,6 +60,76 @@ test.describe("with one machine", () => {
   }
 });
 
+test.describe("with a thousand machines", () => {
+  test.use({ serve: { machines: 1000 } });
+  // Each theme with another number: that every step of every theme can be read is told by the unit tests.
+  for (const [theme, metric] of [["phosphor", "ram"], ["amber", "temp"], ["paper", "disk"]] as const) {
+    test(`axe finds nothing in a large wall of ${metric} in ${theme}`, async ({ page, enter }) => {
+      test.slow();
+      await page.emulateMedia({ reducedMotion: "reduce" });
+      await remember(page, { theme, density: "wall" });
+      await enter();
+      await page.getByLabel("Colour by").selectOption(metric);
+      await expect(page.locator('[data-panel="stats"] [data-pi]').first()).toHaveClass(/heat-/);
+      expect(await violations(page)).toEqual([]);
+    });
+  }
+});
+
+for (const theme of ["phosphor", "amber", "paper"]) {
+  test(`axe finds nothing in what is seen seldom in ${theme}`, async ({ page, enter, mock }) => {
+    test.slow();
+    await page.emulateMedia({ reducedMotion: "reduce" });
+    await remember(page, { theme });
+    const check = async (name: string) => expect.soft(await violations(page), name).toEqual([]);
+    await enter();
+    await terminal(page).ready();
+    await page.locator('[data-panel="terminal"]').getByRole("button", { name: "search" }).click();
+    await page.keyboard.type("type");
+    await check("searching the terminal");
+    await page.getByRole("button", { name: "table" }).click();
+    await page.getByRole("button", { name: "columns" }).click();
+    await expect(page.getByRole("group", { name: "Columns" })).toBeVisible();
+    await check("the menu of columns");
+    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: "cards" }).click();
+    for (const panel of ["Terminal", "Stats", "Logs"]) await page.getByRole("button", { name: `Fold ${panel}`, exact: true }).click();
+    await check("folded panels");
+    for (const panel of ["Terminal", "Stats", "Logs"]) await page.getByRole("button", { name: `Unfold ${panel}` }).click();
+    await page.getByRole("button", { name: "Add a Pi" }).click();
+    await page.getByLabel("pi-id").fill("new-1");
+    mock.controller.join("new-1", "New One");
+    await expect(page.getByText("is here.")).toBeVisible();
+    await check("a Pi that has arrived");
+    await page.goto(`${mock.url}/#/pi/pi-12`);
+    await expect(page.getByText(/^offline \d+m ago/)).toBeVisible();
+    await check("a machine that is offline");
+    await page.goto(`${mock.url}/#/runs/nothing`);
+    await expect(page.getByText("There is no such run")).toBeVisible();
+    await check("an unknown run");
+    await page.goto(`${mock.url}/#/settings`);
+    await page.getByLabel("Name of the new account").fill("display-2");
+    await page.getByRole("button", { name: "add", exact: true }).click();
+    await expect(page.getByText("It is shown once")).toBeVisible();
+    await check("a fresh token");
+    await page.setViewportSize({ width: 390, height: 844 });
+    await page.goto(`${mock.url}/#/`);
+    await page.getByRole("button", { name: "wall" }).click();
+    await expect(page.locator('[data-pi="controller"]')).toBeVisible();
+    await check("a phone's wall");
+    await page.getByRole("button", { name: "Commands and pages" }).click();
+    await expect(page.getByLabel("Command, machine or page")).toBeVisible();
+    await check("a phone's palette");
+    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: "Add a Pi" }).click();
+    await expect(page.getByRole("dialog").locator("code")).toContainText("--controller-url");
+    await check("adding a Pi on a phone");
+    mock.expire();
+    await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
+    await check("a session that has ended");
+  });
+}
+
 for (const theme of ["phosphor", "amber", "paper"]) {
   test(`axe finds nothing in any view in ${theme}`, async ({ page, mock }) => {
     test.slow();

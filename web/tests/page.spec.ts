@@ -472,4 +472,28 @@ test.describe("on a wall of 4K", () => {
     expect(await page.evaluate(() => parseFloat(getComputedStyle(document.documentElement).fontSize))).toBeGreaterThan(22);
     await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
   });
+  test("nothing sticks out or is cut off in any view", async ({ page, enter, mock }) => {
+    await enter();
+    const { group, runs } = mock.controller.request({ task: "uptime", target: "@all", args: {}, confirmed: false }, "admin");
+    /** Whatever reaches beyond the window, or is wider than its title's line. */
+    const out = () =>
+      page.evaluate(() => [
+        ...(document.documentElement.scrollWidth > innerWidth ? [`the page is ${document.documentElement.scrollWidth} wide`] : []),
+        ...[...document.querySelectorAll(".page :is(button, a, input, select, h1, h2, figure, dd)")].flatMap((node) => {
+          const { left, right, width } = node.getBoundingClientRect();
+          return width > 0 && (left < -1 || right > innerWidth + 1) && !node.closest(".sr-only") ? [`${node.textContent?.trim()} ${Math.round(left)}…${Math.round(right)}`] : [];
+        }),
+      ]);
+    for (const density of ["table", "wall", "cards"]) {
+      await page.getByRole("button", { name: density }).click();
+      await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
+      expect(await out(), density).toEqual([]);
+    }
+    for (const hash of ["#/runs", `#/runs/${group}`, `#/runs/${runs[0]}`, "#/pi/pi-4", "#/settings"]) {
+      await page.goto(`${mock.url}/${hash}`);
+      await expect(page.locator("h1").first()).toBeAttached();
+      await page.waitForTimeout(200);
+      expect(await out(), hash).toEqual([]);
+    }
+  });
 });

@@ -1,3 +1,4 @@
+import { fullTime } from "../src/lib/format";
 import { expect, test } from "./fixture";
 
 test("a machine's page has charts, facts, and the line that listens to it", async ({ page, enter }) => {
@@ -39,7 +40,7 @@ test("a task is run from a form that the catalogue makes", async ({ page, enter,
   await page.getByRole("button", { name: "Service log" }).click();
   await page.getByLabel("unit").selectOption("cron");
   await page.getByLabel("lines").fill("20");
-  await expect(page.getByText(`mosquitto_pub -t pistat/pi-4/task/request`)).toContainText(`'{"task":"service-log","args":{"unit":"cron","lines":20}}'`);
+  await expect(page.getByText("mosquitto_pub -h 10.0.0.2 -p 1883 -u admin -P '…' -t pistat/pi-4/task/request")).toContainText(`'{"task":"service-log","args":{"unit":"cron","lines":20}}'`);
   await page.getByRole("button", { name: "run", exact: true }).click();
   await expect(page.getByText("Accepted publickey")).toBeVisible();
   const run = [...mock.controller.runs.values()].pop();
@@ -142,6 +143,48 @@ test("runs are listed, found, and shown with their output", async ({ page, enter
   await expect(page.getByRole("list", { name: "Output" })).toContainText("Server listening on 0.0.0.0 port 22.");
   await page.keyboard.press("Escape");
   await expect(page.getByRole("heading", { name: "Runs" })).toBeVisible();
+});
+
+test("a run's page says who asked, when it was accepted, started and ended, how long it took, and how it ended", async ({ page, enter, mock }) => {
+  const run = [...mock.controller.runs.values()].find((each) => each.task === "apt-upgrade")!;
+  run.created_at = new Date(Date.parse(run.started_at!) - 3_000).toISOString();
+  await enter(`#/runs/${run.id}`);
+  await expect(page.getByRole("status").filter({ hasText: "failed" })).toBeVisible();
+  const facts = async () => Object.fromEntries(await page.locator("dl > div").evaluateAll((pairs) => pairs.map((pair) => [pair.querySelector("dt")?.textContent, pair.querySelector("dd")?.textContent])));
+  await expect.poll(facts).toMatchObject({
+    "asked by": "schedule", "exit code": "100", took: "12.4 s", run: run.id,
+    accepted: fullTime(run.created_at), started: fullTime(run.started_at!), ended: fullTime(run.finished_at!),
+  });
+  expect(new Set([run.created_at, run.started_at, run.finished_at].map((time) => fullTime(time!))).size).toBe(3);
+});
+
+test("where nothing is yet, the page says so", async ({ page, enter, mock }) => {
+  mock.controller.runs.clear();
+  mock.controller.events = [];
+  await enter();
+  await expect(page.locator('[data-panel="logs"]')).toContainText("Nothing has happened yet");
+  await page.getByLabel("Search the logs").fill("anything");
+  await expect(page.locator('[data-panel="logs"]')).toContainText("Nothing has happened yet");
+  await page.getByLabel("Search the logs").fill("");
+  mock.controller.event("system", "info", "something");
+  await expect(page.getByRole("list", { name: "Events" })).toContainText("something");
+  await page.goto(`${mock.url}/#/runs`);
+  await expect(page.getByText("Nothing was run yet")).toBeVisible();
+  await page.getByLabel("State").selectOption("failed");
+  await expect(page.getByText("No run like this")).toBeVisible();
+  await page.goto(`${mock.url}/#/pi/pi-1`);
+  await expect(page.getByText("Nothing was run here yet.")).toBeVisible();
+});
+
+test.describe("with no machine", () => {
+  test.use({ serve: { machines: 0 } });
+  test("the page says so, and leads to adding one whoever may", async ({ page, mock }) => {
+    await page.goto(`${mock.url}/#login=mock-code`);
+    await expect(page.getByText("No machine yet")).toBeVisible();
+    mock.controller.join("pi-1", "First");
+    await expect(page.locator('[data-pi="pi-1"]')).toContainText("First");
+    await expect(page.getByText("No machine yet")).toHaveCount(0);
+  });
 });
 
 test("a filter finds what is older than everything that is here", async ({ page, enter, mock }) => {

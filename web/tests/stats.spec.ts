@@ -158,6 +158,20 @@ test("the table has as many columns as fit, or those that somebody ticks, and th
   await expect.poll(overflow).toBe(0);
 });
 
+test("a wall's cell is as hot as the chosen number, and the legend says from where on", async ({ page, enter }) => {
+  await remember(page, { density: "wall", wallMetric: "temp" });
+  await enter();
+  await expect(page.locator('[data-pi="pi-4"]')).toHaveClass(/heat-5/);
+  await expect(page.locator('[data-pi="pi-15"]')).toHaveClass(/heat-0/);
+  await expect(page.locator('[data-pi="pi-4"]')).toHaveCSS("background-color", "rgb(255, 107, 97)");
+  await page.getByLabel("Colour by").selectOption("ram");
+  await expect(page.locator('[data-pi="pi-15"]')).toHaveClass(/heat-0/);
+  await expect(page.locator('[data-pi="pi-2"]')).toHaveClass(/heat-4/);
+  // The legend has the least value of each step.
+  await expect(page.locator(".legend i")).toHaveText(["<25", "25", "40", "55", "75", "85"]);
+  await expect(page.locator(".legend i").last()).toHaveAttribute("title", "85 % or more");
+});
+
 test.describe("with a thousand machines", () => {
   test.use({ serve: { machines: 1000, interval: 1 } });
   test("only what is on the screen exists, and scrolling shows the rest", async ({ page, enter }) => {

@@ -1,10 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { sample } from "../fixtures";
 import type { History } from "../protocol/types";
+import type { Power } from "../protocol/types";
+import { lanes, POWER_LOOK, powerNow, tellPower } from "./lanes";
 import { Recent, STEPS } from "./recent";
-import { Series } from "./series";
+import { Series, WINDOWS } from "./series";
 import { sparkline } from "./sparkline";
-import { shortAmount, ticks } from "./ticks";
+import { rateTick, rateUnit, ticks, times } from "./ticks";
 
 describe("recent values", () => {
   test("take over a snapshot and go on with means of ten seconds", () => {
@@ -34,15 +36,16 @@ describe("a sparkline", () => {
   test("of nothing is nothing", () => expect(sparkline([null], 10)).toEqual({ line: "", area: "" }));
 });
 
-describe("a chart's series", () => {
-  const history = (count: number): History => {
-    const column = Array.from({ length: count }, (_, index) => index);
-    return {
-      start: new Date(0).toISOString(), step_seconds: 1, cpu_percent: column, cpu_cores_percent: [], memory_percent: column, temperature_celsius: column,
-      disk_read_bytes_per_second: column, disk_write_bytes_per_second: column, network_rx_bytes_per_second: column,
-      network_tx_bytes_per_second: column, undervoltage: column.map(() => null),
-    };
+const history = (count: number): History => {
+  const column = Array.from({ length: count }, (_, index) => index);
+  return {
+    start: new Date(0).toISOString(), step_seconds: 1, cpu_percent: column, cpu_cores_percent: [], memory_percent: column, temperature_celsius: column,
+    disk_read_bytes_per_second: column, disk_write_bytes_per_second: column, network_rx_bytes_per_second: column,
+    network_tx_bytes_per_second: column, undervoltage: column.map(() => null),
   };
+};
+
+describe("a chart's series", () => {
   test("goes on with samples and forgets what is older than its window", () => {
     const series = new Series(5, history(6));
     series.push(sample({ cpu_percent: 50, cpu_cores_percent: [1, 2] }), 7_000);
@@ -82,5 +85,49 @@ describe("the lines across a chart", () => {
     [0, 1.15, [0.5, 1]],
     [0, 0, []],
   ])("between %d and %d stand at round values", (bottom, top, expected) => expect(ticks(bottom, top)).toEqual(expected));
-  test("are named shortly", () => expect([0, 2_500, 7_500_000].map(shortAmount)).toEqual(["0", "2.5k", "7.5M"]));
+  test.each([
+    [[], "B/s", 1, "1"],
+    [[[0, null, 912], [3]], "B/s", 750, "750"],
+    [[[1_000], [36_000]], "kB/s", 2_500, "2.5"],
+    [[[999_999]], "kB/s", 750_000, "750"],
+    [[[7.5e6], [null]], "MB/s", 250_000, "0.25"],
+  ] as const)("of the rates %j are told in %s", (columns, unit, value, text) => {
+    expect(rateUnit(...columns)).toBe(unit);
+    expect(rateTick(unit)(value)).toBe(text);
+  });
+  test.each(WINDOWS)("have three times or more beside each other in $name on a phone", ({ seconds }) => {
+    const [width, font] = [280, 11];
+    const { steps, room } = times(seconds);
+    const step = steps.find((each) => (each / seconds) * width >= room * font) ?? Infinity;
+    expect(Math.floor(seconds / step)).toBeGreaterThanOrEqual(3);
+  });
+});
+
+describe("power in a chart", () => {
+  const told = (power: Power | undefined): string[] => tellPower(powerNow(power)).map(({ text, colour }) => (colour ? `${colour}: ${text}` : text));
+  const well = { undervoltage: false, throttled: false, temperature_limited: false, frequency_capped: false };
+  test.each<[Power | undefined, string]>([
+    [undefined, "not known"],
+    [{}, "not known"],
+    [well, "good"],
+    [{ undervoltage: false }, "no under-voltage"],
+    [{ ...well, undervoltage: true }, "critical: under-voltage"],
+    [{ ...well, throttled: true, frequency_capped: true }, "critical: throttled, frequency capped"],
+    [{ ...well, temperature_limited: true }, "critical: soft temperature limit"],
+    [{ undervoltage: true, throttled: true, temperature_limited: true, frequency_capped: true }, "critical: under-voltage, throttled, soft temperature limit, frequency capped"],
+  ])("of %j is told as %s", (power, expected) => expect(told(power)).toEqual([expected]));
+  test("has a lane for each state, that none leaves, and nothing where nothing is known", () => {
+    const drawn = lanes([[0, 1], [null, 1], [0, 0], [1, null]]);
+    drawn.forEach((column, flag) => {
+      const base = POWER_LOOK.lines[flag]?.base ?? NaN;
+      for (const value of column) if (value !== null) expect(value - base).toSatisfy((up: number) => up >= 0 && up < 1);
+    });
+    expect(drawn.map((column) => column.map((value) => value === null))).toEqual([[false, false], [true, false], [false, false], [false, true]]);
+    expect(POWER_LOOK.lanes?.map(POWER_LOOK.tick)).toEqual(["cap", "heat", "slow", "volt"]);
+  });
+  test("is known of all states from the first sample on, and of under-voltage before", () => {
+    const series = new Series(100, { ...history(3), undervoltage: [true, false, null] });
+    series.push(sample({ power: { undervoltage: false, throttled: true } }), 3_000);
+    expect(series.data(series.column("undervoltage"), series.column("throttled"), series.column("frequency_capped")).slice(1)).toEqual([[1, 0, null, 0], [null, null, null, 1], [null, null, null, null]]);
+  });
 });

@@ -13,8 +13,19 @@ export const WINDOWS = [
 /** After so many intervals without a sample a line is interrupted. */
 const STALE_INTERVALS = 3;
 
+/** How long the controller keeps the load of each core, in seconds: a longer window has the mean only. */
+export const CORES_SECONDS = 3_600;
+
 type Reader = (sample: Sample) => number | null;
-type Column = keyof Omit<History, "start" | "step_seconds" | "cpu_cores_percent">;
+type Kept = keyof Omit<History, "start" | "step_seconds" | "cpu_cores_percent">;
+/** What a history has, and what is known only from when somebody looks on. */
+type Column = Kept | "throttled" | "temperature_limited" | "frequency_capped";
+
+/** A state of the power as a number; null where the board cannot tell. */
+const flag =
+  (name: "undervoltage" | Exclude<Column, Kept>): Reader =>
+  ({ power }) =>
+    power?.[name] === undefined ? null : Number(power[name]);
 
 const READERS: Record<Column, Reader> = {
   cpu_percent: (sample) => sample.cpu_percent ?? null,
@@ -24,7 +35,10 @@ const READERS: Record<Column, Reader> = {
   disk_write_bytes_per_second: (sample) => sample.disk_write_bytes_per_second ?? null,
   network_rx_bytes_per_second: (sample) => sample.network_rx_bytes_per_second ?? null,
   network_tx_bytes_per_second: (sample) => sample.network_tx_bytes_per_second ?? null,
-  undervoltage: (sample) => (sample.power?.undervoltage === undefined ? null : Number(sample.power.undervoltage)),
+  undervoltage: flag("undervoltage"),
+  throttled: flag("throttled"),
+  temperature_limited: flag("temperature_limited"),
+  frequency_capped: flag("frequency_capped"),
 };
 
 export class Series {
@@ -40,7 +54,7 @@ export class Series {
     this.seconds = seconds;
     this.#step = history?.step_seconds ?? 1;
     for (const name of Object.keys(READERS) as Column[]) {
-      this.columns.set(name, (history?.[name] ?? []).map(numeric));
+      this.columns.set(name, (history?.[name as Kept] ?? []).map(numeric));
     }
     this.cores = (history?.cpu_cores_percent ?? []).map((core) => [...core]);
     const start = history ? Date.parse(history.start) / 1000 : 0;

@@ -1,4 +1,4 @@
-// Where a chart's lines across stand, and what is written beside them. Pure.
+// Where a chart's lines across stand, what is written beside them, and how far apart times are. Pure.
 
 /** About how many there are. */
 const WANTED = 3.4;
@@ -21,14 +21,30 @@ export function ticks(bottom: number, top: number): number[] {
   return found;
 }
 
-/** `2.5k`: a rate beside its line, without the unit that the title has. */
-export function shortAmount(value: number): string {
-  const units = ["", "k", "M", "G", "T"];
-  let rest = value;
-  let unit = 0;
-  while (rest >= 1000 && unit < units.length - 1) {
-    rest /= 1000;
-    unit += 1;
-  }
-  return `${Math.round(rest * 10) / 10}${units[unit]}`;
+/** What rates are told in, the smallest first, each with what one of it is. */
+const RATES = ["B/s", "kB/s", "MB/s", "GB/s", "TB/s"] as const;
+export type RateUnit = (typeof RATES)[number];
+
+/** The unit in which the greatest of some rates has up to three digits: a title names it, so that the numbers beside the lines need none. */
+export function rateUnit(...columns: ReadonlyArray<ReadonlyArray<number | null>>): RateUnit {
+  const most = columns.reduce((sofar, column) => column.reduce<number>((great, value) => Math.max(great, value ?? 0), sofar), 0);
+  const unit = Math.floor(Math.log10(Math.max(most, 1)) / 3);
+  return RATES[Math.min(unit, RATES.length - 1)] ?? "B/s";
+}
+
+/** `2.5`: a rate beside its line, in the unit that the title has. */
+export function rateTick(unit: RateUnit): (value: number) => string {
+  const one = 1000 ** RATES.indexOf(unit);
+  return (value) => String(Math.round((value / one) * 100) / 100);
+}
+
+/** How far apart times may stand, in seconds. uPlot's own steps leap from one minute to five, which leaves a phone with a single time. */
+const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 14_400, 21_600, 43_200, 86_400];
+
+/** From this many seconds on times are without their seconds, so that they take less room. */
+const WITHOUT_SECONDS = 240;
+
+/** What may stand below so many seconds: the steps between two times, and the room of each in sizes of the font. */
+export function times(seconds: number): { steps: number[]; room: number } {
+  return seconds < WITHOUT_SECONDS ? { steps: TIME_STEPS, room: 5.7 } : { steps: TIME_STEPS.filter((step) => step >= 60), room: 4.6 };
 }

@@ -2,29 +2,43 @@
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { ticks } from "./ticks";
+import { ticks, times } from "./ticks";
 
 export interface Line {
   label: string;
   /** A token of tokens.css. */
   colour: string;
-  fill?: boolean;
+  /** The token of what lies between the line and its base. */
+  fill?: string;
+  /** How much of that token, in per cent. */
+  strength?: number;
   width?: number;
   /** Whether it goes in steps, as states do. */
   steps?: boolean;
+  /** From where on it is filled; the chart's bottom if it says nothing. */
+  base?: number;
 }
 
 export interface Look {
   lines: Line[];
-  /** Of how many lines the values are told below the pointer; two if it says nothing. */
-  told?: number;
   /** Fixed bounds; without a top the chart finds its own. */
   bottom: number;
   top?: number;
   /** A value that is marked by a dotted line. */
   mark?: number;
-  /** What is written beside the lines across; without it nothing is, and there are none. */
-  tick?: (value: number) => string;
+  /** What is written beside the lines across. */
+  tick: (value: number) => string;
+  /** Where those lines are; without it at round values. */
+  lanes?: number[];
+}
+
+/** A value of a line; nothing where nothing is known. */
+export type Value = number | null | undefined;
+
+/** A value as it is said: in its line's colour where there are several, in red where it is too much. */
+export interface Told {
+  text: string;
+  colour?: "accent" | "info" | "critical";
 }
 
 export type Columns = [number[], ...Array<Array<number | null>>];
@@ -34,7 +48,6 @@ const token = (name: string): string => getComputedStyle(document.documentElemen
 export function createChart(host: HTMLElement, look: Look, data: Columns, width: number, height: number): uPlot {
   // Whole pixels: uPlot scales the first whole number of a font for the screen's density.
   const fontSize = Math.round(parseFloat(getComputedStyle(document.documentElement).fontSize) * 0.78);
-  const tick = look.tick;
   const dim = token("dim");
   const line = token("line");
   const font = `${fontSize}px ${token("mono")}`;
@@ -42,15 +55,18 @@ export function createChart(host: HTMLElement, look: Look, data: Columns, width:
     {
       width,
       height,
-      padding: [6, fontSize * 2, 0, tick ? 0 : fontSize * 2],
+      padding: [6, fontSize * 2, 0, 0],
       legend: { show: false },
       cursor: { points: { size: 6 }, drag: { x: false, y: false }, y: false, sync: { key: "machine" } },
       scales: { x: { time: true }, y: { range: (_chart, least, most) => bounds(look, least, most) } },
       axes: [
-        { stroke: dim, font, size: fontSize * 2, gap: 4, grid: { show: false }, ticks: { show: false }, space: fontSize * 5.7, values: (_chart, times) => times.map(shortTime(times)) },
         {
-          stroke: dim, font, size: tick ? fontSize * 2.9 : 0, gap: 6, grid: { stroke: line, width: 1, dash: [2, 4] }, ticks: { show: false },
-          values: (_chart, values) => values.map((value) => tick?.(value) ?? ""), splits: (_chart, _axis, least, most) => (tick ? ticks(least, most) : []),
+          stroke: dim, font, size: fontSize * 2, gap: 4, grid: { show: false }, ticks: { show: false },
+          space: (_chart, _axis, least, most) => fontSize * times(most - least).room, incrs: (_chart, _axis, least, most) => times(most - least).steps, values: (_chart, splits) => splits.map(shortTime(splits)),
+        },
+        {
+          stroke: dim, font, size: fontSize * 2.9, gap: 6, grid: { stroke: line, width: 1, dash: [2, 4] }, ticks: { show: false },
+          values: (_chart, values) => values.map(look.tick), splits: (_chart, _axis, least, most) => look.lanes ?? ticks(least, most),
         },
       ],
       series: [{}, ...look.lines.map((each) => series(each))],
@@ -71,7 +87,8 @@ function series(each: Line): uPlot.Series {
     spanGaps: false,
   };
   if (each.fill) {
-    found.fill = `color-mix(in srgb, ${colour} 16%, transparent)`;
+    found.fill = `color-mix(in srgb, ${token(each.fill)} ${each.strength ?? 16}%, transparent)`;
+    if (each.base !== undefined) found.fillTo = each.base;
   }
   const stepped = uPlot.paths.stepped;
   if (each.steps && stepped) {

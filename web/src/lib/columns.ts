@@ -3,7 +3,7 @@
 import type { Sample } from "../protocol/types";
 import type { Held } from "../store";
 import { bytes, span } from "./format";
-import { fullestDisk, health, type Metric } from "./health";
+import { fullestDisk, health, namePower, powerBits, type Metric } from "./health";
 
 export interface Column {
   name: string;
@@ -18,7 +18,11 @@ export interface Column {
   /** By what it is sorted; machines without it come last. */
   value: (held: Held) => number | string | undefined;
   /** A number as it is shown. Columns without are drawn by the row itself. */
-  text?: (value: number) => string;
+  text?: (value: number, held: Held) => string;
+  /** Whether that text is words, which begin at the left. */
+  words?: boolean;
+  /** Whether anything but nought is a warning. */
+  alarms?: boolean;
   /** Whose limits colour it. */
   metric?: Metric;
   /** Whether a bar goes with its number. */
@@ -26,6 +30,12 @@ export interface Column {
 }
 
 const SEVERITY = { offline: 2, warning: 1, ok: 0 };
+
+/** What needs somebody first: who is gone, the longest first, then who has trouble with its power, then with anything else. */
+function urgency(held: Held): number {
+  const state = health(held);
+  return state === "offline" ? Number.MAX_SAFE_INTEGER - (held.seenAt ?? 0) : state === "ok" ? 0 : powerBits(held.sample) ? 2 : 1;
+}
 
 /** Between two columns, and at both ends of a row together, in rem. */
 export const GAP = 0.75;
@@ -45,6 +55,14 @@ const percent = (value: number): string => `${Math.round(value)}%`;
 const rate = (value: number): string => `${bytes(value)}/s`;
 const load = (value: number): string => value.toFixed(2);
 
+/** What the busiest core does. */
+function busiest(held: Held): number | undefined {
+  const cores = now(held)?.cpu_cores_percent;
+  return cores && cores.length > 0 ? Math.max(...cores) : undefined;
+}
+
+const eachCore = (_busiest: number, held: Held): string => (held.sample?.cpu_cores_percent ?? []).map((core) => Math.round(core)).join(" ");
+
 /** Used swap in per cent; a machine that has none has no answer. */
 function swap(held: Held): number | undefined {
   const { swap_used_bytes: used, swap_total_bytes: total } = now(held) ?? {};
@@ -57,6 +75,7 @@ export const COLUMNS: Column[] = [
   { name: "id", title: "pi-id", width: 5.7, grow: 0.3, rank: 9, value: (held) => held.machine.id },
   { name: "for", title: "responsibility", width: 6, grow: 2.2, rank: 7, value: (held) => held.machine.assignment?.toLowerCase() },
   { name: "cpu", title: "CPU", width: 3, grow: 0.7, rank: 1, meter: true, metric: "cpu", value: of("cpu_percent"), text: percent },
+  { name: "cores", title: "each core in %, by the busiest", width: 8.4, rank: 21, words: true, value: busiest, text: eachCore },
   { name: "load", title: "load of one minute", width: 2.7, rank: 8, value: of("load1"), text: load },
   { name: "5 m", title: "load of five minutes", width: 2.7, value: of("load5"), text: load },
   { name: "15 m", title: "load of fifteen minutes", width: 2.7, value: of("load15"), text: load },
@@ -65,6 +84,8 @@ export const COLUMNS: Column[] = [
   { name: "swap", title: "swap", width: 2.9, rank: 14, value: swap, text: percent },
   { name: "procs", title: "processes", width: 3, rank: 18, value: of("processes"), text: String },
   { name: "temp", title: "temperature", width: 2.8, rank: 3, metric: "temperature", value: of("temperature_celsius"), text: (value) => `${Math.round(value)}°C` },
+  { name: "power", title: "power trouble now", width: 8, grow: 0.6, rank: 12, words: true, alarms: true, value: (held) => powerBits(now(held)), text: namePower },
+  { name: "since boot", title: "power trouble since boot", width: 8, grow: 0.6, words: true, value: (held) => powerBits(now(held), "since boot"), text: namePower },
   { name: "disk", title: "the fullest disk", width: 2.7, rank: 5, metric: "disk", value: (held) => fullestDisk(now(held)), text: percent },
   { name: "read", title: "bytes read from disks", width: 5, rank: 16, value: of("disk_read_bytes_per_second"), text: rate },
   { name: "write", title: "bytes written to disks", width: 5, rank: 15, value: of("disk_write_bytes_per_second"), text: rate },
@@ -74,7 +95,7 @@ export const COLUMNS: Column[] = [
   { name: "wifi", title: "Wi-Fi signal", width: 4.2, rank: 13, value: of("wifi_signal_dbm"), text: (value) => `${value} dBm` },
   { name: "updates", title: "pending updates", width: 4.1, rank: 20, value: (held) => held.machine.info?.updates_pending ?? undefined, text: String },
   { name: "up", title: "uptime", width: 2.5, rank: 6, value: of("uptime_seconds"), text: span },
-  { name: "state", title: "when it was last heard, its run, its trouble", width: 8, grow: 1, rank: 4, value: (held) => held.seenAt ?? 0 },
+  { name: "state", title: "trouble, the run, when it was last heard", width: 8, grow: 1, rank: 4, value: urgency },
 ];
 
 /** Those that anybody may choose to have. */

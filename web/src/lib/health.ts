@@ -41,19 +41,35 @@ const MEASURED: ReadonlyArray<{ metric: Metric; text: string; value: (sample: Sa
   { metric: "disk", text: "disk %", value: fullestDisk },
 ];
 
-/** Power trouble at this moment, worst first, in words. */
+/** What a board says of its power, worst first, in words. */
+export const POWER_FLAGS = [
+  { name: "undervoltage", text: "under-voltage" },
+  { name: "throttled", text: "throttled" },
+  { name: "temperature_limited", text: "soft temperature limit" },
+  { name: "frequency_capped", text: "frequency capped" },
+] as const;
+
+/** The worst power trouble at this moment, in words. */
 export function powerWarning(sample: Sample | null): string | undefined {
   const power = sample?.power;
-  if (power?.undervoltage) {
-    return "under-voltage";
-  }
-  if (power?.throttled) {
-    return "throttled";
-  }
-  if (power?.temperature_limited) {
-    return "heat limit";
-  }
-  return power?.frequency_capped ? "clock capped" : undefined;
+  return power && POWER_FLAGS.find(({ name }) => power[name])?.text;
+}
+
+/** The power troubles at this moment, or of the time since the machine was started, as a number: the worse, the greater. Nothing where the board cannot tell. */
+export function powerBits(sample: Sample | null, when: "now" | "since boot" = "now"): number | undefined {
+  const power = sample?.power;
+  const flags = POWER_FLAGS.map(({ name }) => power?.[when === "now" ? name : (`${name}_since_boot` as const)]);
+  return flags.every((flag) => flag === undefined) ? undefined : flags.reduce((bits, flag) => bits * 2 + Number(flag ?? false), 0);
+}
+
+/** Such a number in words; none where there is no trouble. */
+const named = (bits: number): string[] => POWER_FLAGS.filter((_, flag) => bits & (1 << (POWER_FLAGS.length - 1 - flag))).map(({ text }) => text);
+
+export const namePower = (bits: number): string => named(bits).join(", ") || "good";
+
+/** Every power trouble at this moment, in words. */
+export function powerTroubles(sample: Sample | null): string[] {
+  return named(powerBits(sample) ?? 0);
 }
 
 /** Everything that makes a machine a warning, in words; empty when it is well. */
@@ -63,10 +79,7 @@ export function troubles(held: Held): string[] {
   if (held.status === "stale") {
     found.push("no samples");
   }
-  const power = powerWarning(sample);
-  if (power) {
-    found.push(power);
-  }
+  found.push(...powerTroubles(sample));
   for (const { metric, text, value } of MEASURED) {
     const measured = value(sample);
     if (level(metric, measured) === "critical") {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { brokerUrl, controllerUrl, installCommand, listenCommand, startCommand } from "./install";
+import { brokerUrl, controllerUrl, installCommand, listenCommand, publishCommand, startCommand } from "./install";
 import { snapshot } from "../fixtures";
 
 const joining = { url: "http://pi.example:8000", pi: "pi-1", label: "Tom's Shed $1", token: "a.b" };
@@ -36,9 +36,18 @@ test.each([
   ["mqtts://broker.lan:8883", "mqtts://c:***@broker.lan:8883", "http://pi.lan:8000/", "-h broker.lan -p 8883 --tls-use-os-certs -u USER"],
 ])("a broker at %s (%s), looked at as %s, is heard with %s", (mqtt_url, external_broker, page, expected) => {
   const controller = { ...snapshot().controller, mqtt_url, external_broker };
-  expect(listenCommand(controller, page, "anna", "pistat/pi-1")).toBe(`mosquitto_sub ${expected} -P '…' -v -t 'pistat/pi-1/#'`);
+  expect(listenCommand(controller, page, "anna", "pistat/pi-1")?.join(" ")).toBe(`mosquitto_sub ${expected} -P '…' -v -t 'pistat/pi-1/#'`);
+  expect(publishCommand(controller, page, "anna", "pistat/@all/task/request", "uptime")?.join(" ")).toBe(`mosquitto_pub ${expected} -P '…' -t pistat/@all/task/request -m uptime`);
 });
 
 test("no line is shown that cannot work", () => {
-  for (const mqtt_url of [null, "ws://broker.lan:80/mqtt"]) expect(listenCommand({ ...snapshot().controller, mqtt_url }, "http://pi.lan/", "anna", "pistat/pi-1")).toBeNull();
+  for (const mqtt_url of [null, "ws://broker.lan:80/mqtt"]) {
+    expect(listenCommand({ ...snapshot().controller, mqtt_url }, "http://pi.lan/", "anna", "pistat/pi-1")).toBeNull();
+    expect(publishCommand({ ...snapshot().controller, mqtt_url }, "http://pi.lan/", "anna", "pistat/pi-1/task/request", "uptime")).toBeNull();
+  }
+});
+
+test("a command is broken before an option, never inside it", () => {
+  const parts = publishCommand(snapshot().controller, "http://pi.lan/", "anna b", "pistat/pi-1/task/request", '{"task":"ping"}');
+  expect(parts).toEqual(["mosquitto_pub", "-h pi.lan", "-p 1883", "-u 'anna b'", "-P '…'", "-t pistat/pi-1/task/request", `-m '{"task":"ping"}'`]);
 });

@@ -46,18 +46,29 @@ export function controllerUrl(page: string, said: string): string {
   return isLoopback(new URL(page).hostname) ? said : new URL(".", page).href.replace(/\/$/, "");
 }
 
-/** The line that hears everything below a topic, as whoever looks at this page; null where mosquitto_sub cannot connect. */
-export function listenCommand(controller: ControllerView, page: string, account: string, topic: string): string | null {
+/** The line that hears everything below a topic, as whoever looks at this page, in pieces; null where mosquitto_sub cannot connect. */
+export function listenCommand(controller: ControllerView, page: string, account: string, topic: string): string[] | null {
+  const reached = broker(controller, page, account);
+  return reached && ["mosquitto_sub", ...reached, "-v", `-t ${shellQuote(`${topic}/#`)}`];
+}
+
+/** The line that publishes a message, likewise. */
+export function publishCommand(controller: ControllerView, page: string, account: string, topic: string, message: string): string[] | null {
+  const reached = broker(controller, page, account);
+  return reached && ["mosquitto_pub", ...reached, `-t ${shellQuote(topic)}`, `-m ${shellQuote(message)}`];
+}
+
+/** How the broker is reached from elsewhere. */
+function broker(controller: ControllerView, page: string, account: string): string[] | null {
   const [, scheme, said = "", port] = /^(mqtts?):\/\/(.+):(\d+)$/.exec(controller.mqtt_url ?? "") ?? [];
   if (scheme === undefined) {
     return null;
   }
   const own = new URL(page).hostname;
   const host = controller.external_broker !== null || isLoopback(own) ? said : own;
-  const tls = scheme === "mqtts" ? " --tls-use-os-certs" : "";
   // Who may connect to another's broker is not known here.
   const user = controller.external_broker === null ? shellQuote(account) : "USER";
-  return `mosquitto_sub -h ${shellQuote(host.replace(/^\[|\]$/g, ""))} -p ${port}${tls} -u ${user} -P '…' -v -t '${topic}/#'`;
+  return [`-h ${shellQuote(host.replace(/^\[|\]$/g, ""))}`, `-p ${port}`, ...(scheme === "mqtts" ? ["--tls-use-os-certs"] : []), `-u ${user}`, "-P '…'"];
 }
 
 function isLoopback(host: string): boolean {

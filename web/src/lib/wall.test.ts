@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { heat } from "./wall";
 
 const tokens = readFileSync(new URL("../styles/tokens.css", import.meta.url), "utf8");
 
@@ -31,4 +32,13 @@ describe.each(["phosphor", "amber", "paper"])("the wall in %s", (theme) => {
   test.each([0, 1, 2])("has step %d well apart from the next", (step) => {
     expect(contrast(heat[`heat-${step}`], heat[`heat-${step + 1}`])).toBeGreaterThanOrEqual(1.3);
   });
+});
+
+test.each([
+  ["cpu", [[undefined, 0], [0, 0], [9.9, 0], [10, 1], [25, 2], [44, 2], [45, 3], [70, 4], [87.9, 4], [88, 5], [100, 5]]],
+  ["ram", [[24, 0], [25, 1], [40, 2], [55, 3], [75, 4], [85, 5]]],
+  ["temp", [[-5, 0], [39, 0], [40, 1], [48, 2], [55, 3], [70, 4], [79.9, 4], [80, 5]]],
+  ["disk", [[19, 0], [20, 1], [40, 2], [60, 3], [80, 4], [90, 5]]],
+] as const)("%s is as hot as its thresholds say", (metric, table) => {
+  for (const [value, step] of table) expect([value, heat(metric, value)]).toEqual([value, step]);
 });

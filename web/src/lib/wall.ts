@@ -4,8 +4,8 @@ import type { Held } from "../store";
 import type { WallMetric } from "../settings.svelte";
 import { fullestDisk } from "./health";
 
-/** The least value of each step of colour, by metric. */
-const STEPS: Record<WallMetric, readonly number[]> = {
+/** The least value of each step of colour but the first, by metric. */
+export const HEAT_STEPS: Record<WallMetric, readonly number[]> = {
   cpu: [10, 25, 45, 70, 88],
   ram: [25, 40, 55, 75, 85],
   temp: [40, 48, 55, 70, 80],
@@ -28,5 +28,5 @@ export function wallValue(held: Held, metric: WallMetric): number | undefined {
 }
 
 export function heat(metric: WallMetric, value: number | undefined): number {
-  return value === undefined ? 0 : STEPS[metric].filter((least) => value >= least).length;
+  return value === undefined ? 0 : HEAT_STEPS[metric].filter((least) => value >= least).length;
 }
