@@ -8,7 +8,7 @@ use std::{
 
 use pistat_protocol::stats::{Power, Sample};
 
-use super::{SLOW, Sampler};
+use super::{Sampler, sensors::SLOW};
 use crate::facts::Facts;
 
 pub(super) fn copy(from: &Path, to: &Path) {

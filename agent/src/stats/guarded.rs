@@ -76,6 +76,11 @@ impl<T: Send + 'static> Guarded<T> {
         Self { name, work: Arc::new(Mutex::new(work)), asked: None, hangs: false }
     }
 
+    /// Whether it was still silent when it was last waited for.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs
+    }
+
     /// Measures now; `None` when it takes longer than the deadline, or still hangs from before.
     pub(crate) async fn ask(&mut self, thread: &mut SideThread, deadline: Duration) -> Option<T> {
         self.begin(thread);

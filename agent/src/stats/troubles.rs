@@ -9,7 +9,7 @@ use std::{
 
 use pistat_protocol::stats::Sample;
 
-use super::{Sampler, boards::copy};
+use super::{Sampler, boards::copy, sensors::LOOK};
 
 /// Nothing takes so long; a sample that does hangs.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -116,6 +116,51 @@ async fn a_sensor_that_hangs_is_left_out_and_comes_back() {
     };
     let celsius = tokio::time::timeout(DEADLINE, back).await.expect("it comes back");
     assert!((celsius - 48.3).abs() < 0.01, "{celsius}");
+}
+
+#[tokio::test]
+async fn a_clock_that_hangs_holds_up_no_sample() {
+    let mut board = Board::new();
+    board.hang("sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq");
+    board.start();
+    board.go_on();
+    let sample = board.after(FIVE).await;
+    assert!(sample.cpu_mhz.is_none() && is_complete_otherwise(&sample), "{sample:?}");
+    assert!(sample.temperature_celsius.is_some() && sample.power.is_some(), "{sample:?}");
+}
+
+#[tokio::test]
+async fn sensors_whose_drivers_are_loaded_later_or_anew_are_found_within_a_minute() {
+    let mut board = Board::new();
+    let later = ["sys/class", "sys/bus", "sys/devices", "proc/net/wireless"];
+    for path in later {
+        let kept = board.path("kept").join(path);
+        fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        fs::rename(board.path(path), kept).unwrap();
+    }
+    board.start();
+    let none = board.after(FIVE).await;
+    assert_eq!((none.temperature_celsius, none.cpu_mhz, none.wifi_signal_dbm), (None, None, None));
+    assert_eq!(none.power, None);
+    for path in later {
+        fs::rename(board.path("kept").join(path), board.path(path)).unwrap();
+    }
+    let wireless = "Inter-|\n face |\n wlan0: 0000   56.  -54.  -256        0      0      0      0      0        0\n";
+    board.write("proc/net/wireless", wireless);
+    assert_eq!(board.after(FIVE).await.temperature_celsius, None, "not looked for each time");
+    let there = board.after(LOOK).await;
+    assert_eq!((there.temperature_celsius, there.cpu_mhz, there.wifi_signal_dbm), (Some(48.3), Some(1500), Some(-54)));
+    assert!(there.power.is_some());
+    // Its driver goes, and comes back under another name.
+    board.write("sys/class/thermal/thermal_zone0/temp", "");
+    let thermal = board.path("sys/class/thermal");
+    fs::rename(thermal.join("thermal_zone0"), thermal.join("thermal_zone1")).unwrap();
+    assert_eq!(board.after(FIVE).await.temperature_celsius, None);
+    let new = thermal.join("thermal_zone1/temp");
+    fs::remove_file(&new).unwrap();
+    fs::write(&new, "50000\n").unwrap();
+    fs::remove_dir_all(board.path("sys/class/hwmon/hwmon0")).unwrap();
+    assert_eq!(board.after(LOOK).await.temperature_celsius, Some(50.0));
 }
 
 #[tokio::test]
