@@ -20,7 +20,7 @@ use crate::{
     cadence::Cadence,
     facts::{self, Facts, Slow},
     stats::{Clock, Sampler},
-    task::{self, Runs},
+    task::{self, Asked, Runs},
 };
 
 /// The counters' first readings need a moment before a share can be told.
@@ -42,8 +42,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 enum Found {
     Slow(Box<Slow>),
     Clock(Option<String>),
-    /// The session that the root runner made, for the question of this number.
-    Session(u64, Option<Session>),
+    /// What the root runner said when it was asked for a session, for the question of this number.
+    Session(u64, Asked),
 }
 
 /// The agent.
@@ -220,7 +220,7 @@ impl Agent {
                     self.publish_info();
                 }
             }
-            Found::Session(asked, session) => self.session_found(asked, session),
+            Found::Session(asked, answer) => self.session_found(asked, answer),
             Found::Clock(answer) => self.clock.answer(answer.as_deref().unwrap_or_default()),
         }
     }
