@@ -248,22 +248,24 @@ async fn counters_that_go_back_yield_nothing_and_then_go_on() {
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_by_years_changes_the_time_and_nothing_else() {
+async fn a_clock_that_jumps_by_years_under_a_running_sampler_changes_the_time_and_nothing_else() {
     let mut board = Board::new();
     board.start();
     board.go_on();
     let first = board.after(FIVE).await;
     let beginning = board.wall;
     let walls = [beginning + 40 * YEAR, beginning - 30 * YEAR, SystemTime::UNIX_EPOCH - YEAR, beginning + 9000 * YEAR];
-    for wall in walls {
+    for (wall, seq) in walls.into_iter().zip((2..).step_by(2)) {
+        // Something to compare with, by the clock that was right, or wrong, before.
         board.go_back();
-        board.start();
+        board.after(FIVE).await;
         board.go_on();
         board.wall = wall;
         let sample = board.after(FIVE).await;
+        assert_eq!(sample.seq, seq);
         assert_ne!(sample.time, first.time);
         // The disk is this machine's own, and others write to it.
-        let same_but_for_time = Sample { time: first.time, disks: first.disks.clone(), ..sample };
+        let same_but_for_time = Sample { time: first.time, seq: first.seq, disks: first.disks.clone(), ..sample };
         assert_eq!(same_but_for_time, first);
         // A receiver understands whatever time it says.
         let json = pistat_protocol::codec::encode(&same_but_for_time);
