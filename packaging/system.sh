@@ -34,9 +34,14 @@ eventually() { # sentence, command…
 [ "$(id -u)" = 0 ] || die 'this test needs root: it makes a system and boots it'
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/pistat-test.XXXXXX")
 children=()
+# A function in the background is a shell, and what it started outlives it; unshare waits for its child, whatever it is told.
+end() { # process
+  pkill -KILL -P "$1" || true
+  kill "$1" 2>/dev/null || true
+}
 clean_up() {
   local child
-  for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done
+  for child in "${children[@]}"; do end "$child"; done
   stop_system
   rm -rf --one-file-system "$work"
 }

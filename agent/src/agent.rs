@@ -20,7 +20,7 @@ use crate::{
     cadence::Cadence,
     facts::{self, Facts, Slow},
     stats::{Clock, Sampler},
-    task::{self, Runs},
+    task::{self, Asked, Runs},
 };
 
 /// The counters' first readings need a moment before a share can be told.
@@ -42,8 +42,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 enum Found {
     Slow(Box<Slow>),
     Clock(Option<String>),
-    /// The session that the root runner made, for the question of this number.
-    Session(u64, Option<Session>),
+    /// What the root runner said when it was asked for a session, for the question of this number.
+    Session(u64, Asked),
 }
 
 /// The agent.
@@ -60,6 +60,8 @@ pub(crate) struct Agent {
     sampler: Sampler,
     capabilities: Vec<String>,
     cadence: Cadence,
+    /// When the loop has to have gone round again.
+    alive_at: Option<Instant>,
     clock: Clock,
     facts: Facts,
     facts_at: Instant,
@@ -88,6 +90,7 @@ impl Agent {
             sampler: Sampler::new(&options.root, std::time::Instant::now()),
             capabilities: Vec::new(),
             cadence: Cadence::new(options.interval, now + FIRST_SAMPLE),
+            alive_at: None,
             clock: Clock::new(&options.root),
             facts,
             facts_at: now + FIRST_FACTS,
@@ -110,6 +113,7 @@ impl Agent {
         let mut children = unix::signal(unix::SignalKind::child()).map_err(|source| self.runs_error(source))?;
         let outgoing = self.outgoing.clone();
         loop {
+            self.tell_alive();
             let wake = self.wakes_at();
             tokio::select! {
                 biased;
@@ -141,8 +145,17 @@ impl Agent {
     fn wakes_at(&self) -> Instant {
         let refusals =
             self.wants_to_tell_refusals().then(|| self.info_at.map_or_else(Instant::now, |at| at + REFUSALS_TOLD));
-        let others = [self.backlog.next_at(), refusals].into_iter().flatten();
+        let others = [self.backlog.next_at(), refusals, self.alive_at].into_iter().flatten();
         others.fold(self.cadence.next().min(self.facts_at), Instant::min)
+    }
+
+    /// The loop itself says that it goes round, and goes round for that at least so often: one that waits for ever in one of its turns falls silent.
+    fn tell_alive(&mut self) {
+        let (Some(notify), now) = (&self.options.notify, Instant::now()) else { return };
+        if self.alive_at.is_none_or(|at| at <= now) {
+            self.alive_at = notify.alive_period().map(|period| now + period);
+            notify.tell_alive();
+        }
     }
 
     async fn wake(&mut self) {
@@ -207,7 +220,7 @@ impl Agent {
                     self.publish_info();
                 }
             }
-            Found::Session(asked, session) => self.session_found(asked, session),
+            Found::Session(asked, answer) => self.session_found(asked, answer),
             Found::Clock(answer) => self.clock.answer(answer.as_deref().unwrap_or_default()),
         }
     }
@@ -231,5 +244,45 @@ impl Agent {
         if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
             tracing::warn!("the connection hangs: the last messages were not sent");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixDatagram, sync::Arc};
+
+    use pistat_protocol::order::ControllerKey;
+
+    use super::*;
+    use crate::notify::Notify;
+
+    #[tokio::test(start_paused = true)]
+    async fn systemd_hears_of_a_loop_that_goes_round_and_nothing_of_one_that_is_stuck() {
+        const WATCHDOG: Duration = Duration::from_secs(60);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        systemd.set_nonblocking(true).unwrap();
+        let told = || std::iter::from_fn(|| systemd.recv(&mut [0; 32]).ok()).count();
+        let key = ControllerKey::from_secret(&[7; 32]).public();
+        let mut options = AgentOptions::new("pi-1".parse().unwrap(), folder.path().join("runs"), key);
+        // Neither samples nor anything else makes the loop go round.
+        options.root = folder.path().to_owned();
+        options.interval = Duration::from_secs(3600);
+        options.notify = Some(Arc::new(Notify::to(path.to_str().unwrap(), WATCHDOG)));
+        let (say, _said) = mpsc::channel(8);
+        let (_hear, heard) = mpsc::channel(8);
+        let agent = Agent::start(options, say).unwrap();
+        let mut running = Box::pin(agent.run(heard, CancellationToken::new()));
+        for _ in 0..10 {
+            tokio::select! {
+                _ = &mut running => panic!("it ends only when it is asked to"),
+                () = tokio::time::sleep(WATCHDOG) => {}
+            }
+            assert!(told() > 0, "within each of systemd's minutes");
+        }
+        // From here on it is as if it waited in one of its turns for ever, while the rest of the program goes on.
+        tokio::time::sleep(10 * WATCHDOG).await;
+        assert_eq!(told(), 0);
     }
 }

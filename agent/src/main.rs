@@ -4,7 +4,7 @@
 //!
 //! Exit codes: 0 asked to stop, or let in; 64 wrong usage or configuration, 75 not let in in time, 78 not enrolled and no token, 1 a crash.
 
-use std::{io::Write, os::unix::fs::DirBuilderExt, path::Path, process::ExitCode, time::Duration};
+use std::{io::Write, os::unix::fs::DirBuilderExt, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use pistat_agent::{
@@ -128,7 +128,7 @@ fn run(config: &Config, only_enrolls: bool) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
     };
-    // One thread. Others exist for seconds only: for name look-ups and for what may hang on a disk.
+    // One thread; what may hang on a name server or a disk gets others for seconds. Besides these, where there are sensors, the sampler keeps one of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(8)
@@ -145,7 +145,7 @@ fn run(config: &Config, only_enrolls: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(config: Config, endpoint: Endpoint, only_enrolls: bool) -> anyhow::Result<ExitCode> {
-    let notify = Notify::from_environment();
+    let notify = Arc::new(Notify::from_environment());
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
     let stop = CancellationToken::new();
@@ -171,14 +171,13 @@ async fn serve(config: Config, endpoint: Endpoint, only_enrolls: bool) -> anyhow
             Ok(ExitCode::from(NOT_LET_IN))
         }
         () = asked => Ok(ExitCode::SUCCESS),
-        () = notify.watchdog() => unreachable!("the watchdog is told for ever"),
     }
 }
 
 async fn enroll_and_run(
     config: &Config,
     endpoint: Endpoint,
-    notify: &Notify,
+    notify: &Arc<Notify>,
     stop: CancellationToken,
     only_enrolls: bool,
 ) -> anyhow::Result<ExitCode> {
@@ -194,6 +193,8 @@ async fn enroll_and_run(
     notify.ready();
     let enrolled = tokio::select! {
         enrolled = enroll(&enrolment) => enrolled,
+        // It may take until somebody has switched the controller on; afterwards the agent's own loop says that it lives.
+        () = notify.watchdog() => unreachable!("the watchdog is told for ever"),
         () = stop.cancelled() => return Ok(ExitCode::from(if only_enrolls { NOT_LET_IN } else { 0 })),
     };
     let (credential, key) = match enrolled {
@@ -213,7 +214,8 @@ async fn enroll_and_run(
         let (is_let_in, ()) = tokio::join!(knock(heard, say, &stop), connection);
         return Ok(ExitCode::from(if is_let_in { 0 } else { NOT_LET_IN }));
     }
-    let (ended, ()) = tokio::join!(pistat_agent::run(options(config, key), heard, say, stop), connection);
+    let options = AgentOptions { notify: Some(notify.clone()), ..options(config, key) };
+    let (ended, ()) = tokio::join!(pistat_agent::run(options, heard, say, stop), connection);
     ended?;
     Ok(ExitCode::SUCCESS)
 }

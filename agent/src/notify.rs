@@ -38,21 +38,31 @@ impl Notify {
         self.send("STOPPING=1");
     }
 
-    /// Tells systemd that this thread is alive, at half of what it allows, for ever.
+    /// How often a loop has to say that it is alive; `None` where nobody listens.
+    pub fn alive_period(&self) -> Option<Duration> {
+        self.watchdog.map(|period| period / 2)
+    }
+
+    /// Tells systemd at half of what it allows that this thread is alive, for ever: only while there is no loop yet that can say so itself.
     pub async fn watchdog(&self) {
-        let Some(period) = self.watchdog else { return std::future::pending().await };
+        let Some(period) = self.alive_period() else { return std::future::pending().await };
         loop {
-            self.send("WATCHDOG=1");
-            tokio::time::sleep(period / 2).await;
+            self.tell_alive();
+            tokio::time::sleep(period).await;
         }
+    }
+
+    /// Tells systemd that its caller is alive.
+    pub fn tell_alive(&self) {
+        self.send("WATCHDOG=1");
     }
 
     /// Tells systemd that its caller is alive, unless it was told less than half of what it allows before: for a loop that says so at each turn.
     pub fn alive(&mut self, now: Instant) {
-        let Some(period) = self.watchdog else { return };
-        if self.told_at.is_none_or(|at| now.duration_since(at) >= period / 2) {
+        let Some(period) = self.alive_period() else { return };
+        if self.told_at.is_none_or(|at| now.duration_since(at) >= period) {
             self.told_at = Some(now);
-            self.send("WATCHDOG=1");
+            self.tell_alive();
         }
     }
 
@@ -83,6 +93,14 @@ fn watchdog_period(microseconds: Option<String>, pid: Option<String>, own: u32) 
 }
 
 #[cfg(test)]
+impl Notify {
+    /// One for a systemd that is played by a test.
+    pub(crate) fn to(path: &str, watchdog: Duration) -> Self {
+        Self { socket: open(path), watchdog: Some(watchdog), told_at: None }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -105,7 +123,7 @@ mod tests {
         let systemd = UnixDatagram::bind(&path).unwrap();
         systemd.set_nonblocking(true).unwrap();
         let period = Duration::from_secs(10);
-        let mut notify = Notify { socket: open(path.to_str().unwrap()), watchdog: Some(period), told_at: None };
+        let mut notify = Notify::to(path.to_str().unwrap(), period);
         let start = Instant::now();
         for (seconds, told) in [(0, true), (1, false), (4, false), (5, true), (6, false), (30, true)] {
             notify.alive(start + Duration::from_secs(seconds));

@@ -42,7 +42,7 @@ use self::{
 };
 pub(crate) use self::{
     kin::{adopt_orphans, reap_orphans},
-    run::ask_session,
+    run::{Asked, SocketFile, ask_session},
 };
 use crate::{AgentOptions, Outgoing, options::Policy};
 
@@ -91,6 +91,8 @@ pub(crate) struct Runs {
     runner_socket: PathBuf,
     /// Whether the session is the root runner's; unknown while it was not asked for one.
     runner_session: Option<bool>,
+    /// The socket that nobody listens at.
+    dead_socket: Option<SocketFile>,
     known: BTreeMap<RunId, watch::Sender<Control>>,
     finished: Finished,
     actors: JoinSet<RunId>,
@@ -124,6 +126,7 @@ impl Runs {
             policy: options.policy.clone(),
             runner_socket: options.runner_socket.clone(),
             runner_session: None,
+            dead_socket: None,
             known: BTreeMap::new(),
             finished: Finished::default(),
             actors: JoinSet::new(),
@@ -152,12 +155,18 @@ impl Runs {
 
     /// Whether the root runner is installed, for this user.
     pub(crate) fn has_runner(&self) -> bool {
-        rustix::fs::access(&self.runner_socket, rustix::fs::Access::WRITE_OK).is_ok()
+        self.runner_to_ask().is_some()
     }
 
     /// Where to ask the root runner for a session, if it is installed.
-    pub(crate) fn runner_to_ask(&self) -> Option<PathBuf> {
-        self.has_runner().then(|| self.runner_socket.clone())
+    pub(crate) fn runner_to_ask(&self) -> Option<(PathBuf, SocketFile)> {
+        let file = SocketFile::find(&self.runner_socket).filter(|file| self.dead_socket != Some(*file))?;
+        Some((self.runner_socket.clone(), file))
+    }
+
+    /// Nobody listens at this socket: there is no root runner until there is another.
+    pub(crate) fn runner_is_gone(&mut self, socket: SocketFile) {
+        self.dead_socket = Some(socket);
     }
 
     /// Whether the session of this connection is the root runner's; `None` when it was not asked for one.

@@ -1,4 +1,4 @@
-//! A controller's wall clock that can be turned.
+//! A program's wall clock that can be turned.
 
 use std::{path::PathBuf, time::SystemTime};
 
@@ -62,14 +62,20 @@ impl Clock {
     /// Gives a controller this clock. Its monotonic clock stays right.
     #[must_use]
     pub fn wrap(&self, builder: stack::Builder) -> stack::Builder {
-        let Some(library) = &self.library else { return builder };
+        self.environment().into_iter().fold(builder, |builder, (name, value)| builder.environment(name, &value))
+    }
+
+    /// What a program's environment needs for this clock.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let Some(library) = &self.library else { return Vec::new() };
         let file = self.file();
-        builder
-            .environment("LD_PRELOAD", &library.to_string_lossy())
-            .environment("FAKETIME_TIMESTAMP_FILE", &file.to_string_lossy())
-            .environment("FAKETIME_CACHE_DURATION", "1")
-            .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .environment("DONT_FAKE_MONOTONIC", "1")
+        vec![
+            ("LD_PRELOAD", library.to_string_lossy().into_owned()),
+            ("FAKETIME_TIMESTAMP_FILE", file.to_string_lossy().into_owned()),
+            ("FAKETIME_CACHE_DURATION", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+            ("DONT_FAKE_MONOTONIC", "1".into()),
+        ]
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Agent, BACKFILL_DELAY, FIRST_SAMPLE, Found};
 use crate::{
     Incoming,
-    task::{Heeded, ask_session},
+    task::{Asked, Heeded, SocketFile, ask_session},
 };
 
 impl Agent {
@@ -32,23 +32,30 @@ impl Agent {
         self.session = None;
         self.outbox.clear();
         match self.runs.runner_to_ask() {
-            Some(socket) => self.ask_for_session(socket),
+            Some((socket, file)) => self.ask_for_session(socket, file),
             None => self.greet(None, None),
         }
     }
 
     /// The root runner makes the session itself where it is installed: only so does it know that an order is not an old one.
-    fn ask_for_session(&mut self, socket: PathBuf) {
+    fn ask_for_session(&mut self, socket: PathBuf, file: SocketFile) {
         self.session_asked += 1;
         let asked = self.session_asked;
-        self.looking_up.spawn(async move { Found::Session(asked, ask_session(socket).await) });
+        self.looking_up.spawn(async move { Found::Session(asked, ask_session(socket, file).await) });
     }
 
-    pub(super) fn session_found(&mut self, asked: u64, session: Option<Session>) {
+    pub(super) fn session_found(&mut self, asked: u64, answer: Asked) {
         // Another connection, or none, has come in between.
-        if self.session_asked == asked {
-            let is_runners = session.is_some();
-            self.greet(session, Some(is_runners));
+        if self.session_asked != asked {
+            return;
+        }
+        match answer {
+            Asked::Session(session) => self.greet(Some(session), Some(true)),
+            Asked::Silent => self.greet(None, Some(false)),
+            Asked::Nobody(socket) => {
+                self.runs.runner_is_gone(socket);
+                self.greet(None, None);
+            }
         }
     }
 
@@ -93,10 +100,10 @@ impl Agent {
             return;
         }
         if self.runs.order(run, payload, retain, self.session.as_ref()) == Heeded::NeedsRunnersSession
-            && let Some(socket) = self.runs.runner_to_ask()
+            && let Some((socket, file)) = self.runs.runner_to_ask()
         {
             tracing::info!(%run, "the root runner was installed meanwhile: a new session begins");
-            self.ask_for_session(socket);
+            self.ask_for_session(socket, file);
         }
     }
 

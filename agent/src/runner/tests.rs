@@ -11,6 +11,11 @@ use pistat_protocol::{
 use super::*;
 use crate::options::Policy;
 
+/// What needs nobody's answer, or only a process's.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
 struct Bench {
     runner: Runner,
     key: ControllerKey,
@@ -27,18 +32,18 @@ impl Bench {
             std::fs::create_dir_all(path).unwrap();
         }
         let key = ControllerKey::from_secret(&[4; 32]);
-        let serial = facts::serial(Path::new("/"));
-        let pinned = Pinned { pi: "pi-1".parse().unwrap(), serial, controller_key: key.public() };
+        let root = of("root");
+        let pinned = Pinned { pi: "pi-1".parse().unwrap(), serial: None, controller_key: key.public() };
         pinned.save(&folders.state).unwrap();
         let settings = Settings { agent_uid: 0, policy: Policy::Controller, nice: 0 };
-        let runner = Runner { folders, settings };
+        let runner = Runner { folders, settings, root };
         let mut bench = Self { runner, key, session: Session::from_random([0; 16]), _folder: folder };
         bench.session = bench.ask_session();
         bench
     }
 
     fn ask_session(&self) -> Session {
-        match self.runner.begin(Kind::AskSession, &[]).unwrap() {
+        match now(self.runner.begin(Kind::AskSession, &[])).unwrap() {
             Begin::Answer(Kind::Session, text) => Session::try_from(String::from_utf8(text).unwrap()).unwrap(),
             _ => panic!("a session"),
         }
@@ -64,7 +69,7 @@ impl Bench {
     }
 
     fn execute(&self, signed: &[u8]) -> Result<Begin, Refusal> {
-        self.runner.begin(Kind::Execute, signed)
+        now(self.runner.begin(Kind::Execute, signed))
     }
 
     fn signed(&self, order: ExecuteOrder) -> Vec<u8> {
@@ -143,6 +148,39 @@ fn after_a_boot_there_is_no_session_until_one_is_asked_for() {
 }
 
 #[test]
+fn an_order_for_a_run_that_was_made_too_long_ago_is_refused_where_the_clock_can_be_believed() {
+    let days_ago = |bench: &Bench, days: u64| {
+        let order = bench.order(0);
+        let made = order.run.unix_milliseconds() - days * 86_400_000;
+        ExecuteOrder { run: RunId::from_parts(made, [0; 10]), ..order }
+    };
+    let timesyncd = |root: &Path| {
+        std::fs::create_dir_all(root.join("run/systemd/timesync")).unwrap();
+        std::fs::write(root.join("run/systemd/timesync/synchronized"), "").unwrap();
+    };
+    // With any other time service, such as chrony, systemd knows it from the kernel.
+    let timedatectl = |root: &Path, says: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let tool = root.join("usr/bin/timedatectl");
+        std::fs::create_dir_all(tool.parent().unwrap()).unwrap();
+        std::fs::write(&tool, format!("#!/bin/sh\necho {says}\n")).unwrap();
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    for (prepare, refused) in [
+        (&(|_: &Path| ()) as &dyn Fn(&Path), false),
+        (&timesyncd, true),
+        (&|root| timedatectl(root, "yes"), true),
+        (&|root| timedatectl(root, "no"), false),
+    ] {
+        let bench = Bench::new();
+        prepare(&bench.runner.root);
+        assert!(bench.execute(&bench.signed(days_ago(&bench, 7))).is_ok(), "it may have waited so long");
+        let answer = bench.execute(&bench.signed(days_ago(&bench, 9)));
+        assert_eq!(matches!(answer, Err(Refusal::TooOld)), refused);
+    }
+}
+
+#[test]
 fn a_cloned_card_is_not_believed() {
     let bench = Bench::new();
     let folder = &bench.runner.folders.state;
@@ -176,7 +214,7 @@ fn only_a_signed_cancellation_of_this_run_counts() {
 fn a_run_that_nobody_started_is_not_known() {
     let bench = Bench::new();
     let run = bench.order(1).run;
-    let ask = |run: &str| bench.runner.begin(Kind::Attach, run.as_bytes());
+    let ask = |run: &str| now(bench.runner.begin(Kind::Attach, run.as_bytes()));
     assert!(matches!(ask(&run.to_string()), Ok(Begin::Answer(Kind::Unknown, _))));
     assert!(ask("../../etc/passwd").is_err());
     let claim = bench.runner.claim(run).unwrap();

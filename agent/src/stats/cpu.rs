@@ -58,16 +58,13 @@ fn parse_ticks<'a>(fields: impl Iterator<Item = &'a str>) -> Option<Ticks> {
 #[derive(Debug)]
 pub(crate) struct Cpu {
     stat: Source,
-    clocks: Vec<Source>,
     before: Reading,
 }
 
 impl Cpu {
-    /// The processor of the machine whose `/proc` and `/sys` are under `root`.
+    /// The processor of the machine whose `/proc` is under `root`.
     pub(crate) fn new(root: &Path) -> Self {
-        let policies = std::fs::read_dir(root.join("sys/devices/system/cpu/cpufreq")).into_iter().flatten().flatten();
-        let clocks = policies.map(|policy| Source::new(policy.path().join("scaling_cur_freq")));
-        Self { stat: Source::new(root.join("proc/stat")), clocks: clocks.collect(), before: Reading::default() }
+        Self { stat: Source::new(root.join("proc/stat")), before: Reading::default() }
     }
 
     /// Reads the counters, so that the first sample has something to compare with.
@@ -75,19 +72,36 @@ impl Cpu {
         self.before = self.stat.read(parse).unwrap_or_default();
     }
 
-    /// Adds busy time since the last reading, and the highest clock.
+    /// Adds busy time since the last reading.
     pub(crate) fn fill(&mut self, sample: &mut Sample) {
         let reading = self.stat.read(parse).unwrap_or_default();
         sample.cpu_percent = reading.all.zip(self.before.all).and_then(|(now, before)| now.busy_since(before));
         let cores: Option<Vec<f32>> = reading.cores.iter().map(|(core, now)| self.busy_core(*core, *now)).collect();
         sample.cpu_cores_percent = cores.filter(|cores| !cores.is_empty());
-        sample.cpu_mhz = self.clocks.iter_mut().filter_map(|clock| clock.read(parse_megahertz)?).max();
         self.before = reading;
     }
 
     fn busy_core(&self, core: u32, now: Ticks) -> Option<f32> {
         let before = self.before.cores.iter().find(|(number, _)| *number == core)?.1;
         now.busy_since(before)
+    }
+}
+
+/// The clocks of the cores. Some drivers ask the firmware or the core itself: it may hang.
+#[derive(Debug)]
+pub(crate) struct Clocks(Vec<Source>);
+
+impl Clocks {
+    /// Those of the machine whose `/sys` is under `root`; `None` on a machine that tells none.
+    pub(crate) fn find(root: &Path) -> Option<Self> {
+        let policies = std::fs::read_dir(root.join("sys/devices/system/cpu/cpufreq")).into_iter().flatten().flatten();
+        let clocks = policies.map(|policy| Source::new(policy.path().join("scaling_cur_freq")));
+        Some(Self(clocks.collect())).filter(|clocks| !clocks.0.is_empty())
+    }
+
+    /// The highest now, in megahertz.
+    pub(crate) fn read(&mut self) -> Option<u32> {
+        self.0.iter_mut().filter_map(|clock| clock.read(parse_megahertz)?).max()
     }
 }
 

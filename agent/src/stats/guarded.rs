@@ -2,7 +2,8 @@
 //!
 //! While an earlier question is unanswered no other is asked and the value is unknown; when the answer comes at last, it is thrown away as too
 //! old. A thread that hangs for ever costs its stack and nothing else; it holds up neither samples nor the end of the process, and whoever else
-//! measured in it gets another. All sensors share one, so that an idle agent has two threads; one that nobody asks for a while ends.
+//! measured in it gets another. All sensors share one, which ends when nobody asks for a while: at the usual cadence it stays, and an idle agent on a
+//! board has two threads.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -73,6 +74,11 @@ impl<T: Send + 'static> Guarded<T> {
     /// A measurement.
     pub(crate) fn new(name: &'static str, work: impl FnMut() -> T + Send + 'static) -> Self {
         Self { name, work: Arc::new(Mutex::new(work)), asked: None, hangs: false }
+    }
+
+    /// Whether it was still silent when it was last waited for.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs
     }
 
     /// Measures now; `None` when it takes longer than the deadline, or still hangs from before.

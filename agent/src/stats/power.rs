@@ -4,7 +4,7 @@
 //! - The `rpi_volt` hardware monitor, which the kernel renews every two seconds, says whether the supply is too low now.
 //! - The firmware driver's `get_throttled` in `/sys` is that monitor's last answer kept by the kernel, which clears the bits of "since boot" each time
 //!   it asks: a bit that is set is true, one that is not says nothing. The file is deprecated, and whoever reads it gets a complaint into the
-//!   kernel's log: it is read only where the tool is not there.
+//!   kernel's log: it is read only while the tool is not there, or says nothing (without `/dev/vcio`, or the right to open it).
 //!
 //! What this process has seen itself since it started has been since boot too. Where nothing answers, nothing is said; and a board that cannot
 //! notice undervoltage does not say that there is none.
@@ -23,6 +23,9 @@ use super::{source::Source, temperature::named_entries};
 /// No process is started more often than this.
 const PROCESS_PERIOD: Duration = Duration::from_secs(60);
 
+/// How often what is missing is looked for.
+const LOOK_PERIOD: Duration = Duration::from_secs(60);
+
 /// Where a Pi's own tool may be.
 const VCGENCMD: [&str; 2] = ["usr/bin/vcgencmd", "opt/vc/bin/vcgencmd"];
 
@@ -36,18 +39,41 @@ const SINCE_BOOT: u32 = 16;
 /// The power health of this board.
 #[derive(Debug)]
 pub(crate) struct PowerHealth {
+    root: PathBuf,
     sources: Sources,
+    looked_at: Instant,
     asked: Option<(Instant, Option<u32>)>,
     /// What has been seen since boot, in the places of [`NOW`].
     seen: u32,
     notices_undervoltage: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sources {
     vcgencmd: Option<PathBuf>,
     throttled: Option<Source>,
     alarm: Option<Source>,
+}
+
+impl Sources {
+    /// Looks for those that are missing.
+    fn complete(&mut self, root: &Path) {
+        let is_alarm = |(path, name): (PathBuf, String)| (name == "rpi_volt").then(|| path.join("in0_lcrit_alarm"));
+        let monitors = || named_entries(&root.join("sys/class/hwmon"), "hwmon", "name");
+        let find_alarm = || monitors().into_iter().find_map(is_alarm).map(Source::new);
+        let find_tool = || VCGENCMD.iter().map(|path| root.join(path)).find(|path| path.exists());
+        self.vcgencmd = self.vcgencmd.take().or_else(find_tool);
+        self.throttled = self.throttled.take().or_else(|| throttled_file(root).map(Source::new));
+        self.alarm = self.alarm.take().or_else(find_alarm);
+    }
+
+    fn any(&self) -> bool {
+        self.vcgencmd.is_some() || self.throttled.is_some() || self.alarm.is_some()
+    }
+
+    fn all(&self) -> bool {
+        self.vcgencmd.is_some() && self.throttled.is_some() && self.alarm.is_some()
+    }
 }
 
 /// What was answered this time.
@@ -61,26 +87,35 @@ struct Answers {
 impl PowerHealth {
     /// Looks for its sources under `root`; `None` on a machine that has none.
     pub(crate) fn find(root: &Path) -> Option<Self> {
-        let vcgencmd = VCGENCMD.iter().map(|path| root.join(path)).find(|path| path.exists());
-        let throttled = throttled_file(root).filter(|_| vcgencmd.is_none()).map(Source::new);
-        let monitors = named_entries(&root.join("sys/class/hwmon"), "hwmon", "name");
-        let alarm = monitors.into_iter().find(|(_, name)| name == "rpi_volt");
-        let alarm = alarm.map(|(path, _)| Source::new(path.join("in0_lcrit_alarm")));
-        let any = throttled.is_some() || alarm.is_some() || vcgencmd.is_some();
+        let mut sources = Sources::default();
+        sources.complete(root);
         let model = fs::read_to_string(root.join("proc/device-tree/model")).unwrap_or_default();
         let notices_undervoltage = !NO_DETECTOR.iter().any(|kind| model.contains(kind));
-        let sources = Sources { vcgencmd, throttled, alarm };
-        any.then(|| Self { sources, asked: None, seen: 0, notices_undervoltage })
+        let looked_at = Instant::now();
+        let found = Self { root: root.to_owned(), sources, looked_at, asked: None, seen: 0, notices_undervoltage };
+        found.sources.any().then_some(found)
     }
 
     /// What is known now; `None` when nothing is.
     pub(crate) fn read(&mut self) -> Option<Power> {
-        let answers = Answers {
-            tool: self.ask_tool(Instant::now()),
-            file: self.sources.throttled.as_mut().and_then(|file| file.read(parse_bits)?),
-            alarm: self.sources.alarm.as_mut().and_then(|file| file.read(parse_alarm)?),
-        };
-        self.conclude(answers)
+        self.read_at(Instant::now())
+    }
+
+    fn read_at(&mut self, now: Instant) -> Option<Power> {
+        self.look_again(now);
+        let tool = self.ask_tool(now);
+        let file = self.sources.throttled.as_mut().filter(|_| tool.is_none());
+        let file = file.and_then(|file| file.read(parse_bits)?);
+        let alarm = self.sources.alarm.as_mut().and_then(|file| file.read(parse_alarm)?);
+        self.conclude(Answers { tool, file, alarm })
+    }
+
+    /// A monitor's driver may be loaded, and the tool installed, later than this program is started.
+    fn look_again(&mut self, now: Instant) {
+        if !self.sources.all() && now.duration_since(self.looked_at) >= LOOK_PERIOD {
+            self.looked_at = now;
+            self.sources.complete(&self.root);
+        }
     }
 
     fn conclude(&mut self, answers: Answers) -> Option<Power> {
@@ -275,6 +310,39 @@ mod tests {
         assert_eq!(asked(), 1);
         power.ask_tool(Instant::now() + PROCESS_PERIOD);
         assert_eq!(asked(), 2);
+    }
+
+    #[test]
+    fn while_the_tool_fails_the_firmwares_file_speaks() {
+        for (script, expected) in [
+            ("echo 'VCHI initialization failed' >&2; exit 255", true),
+            ("echo 'error=1 error_msg=\"Command not registered\"'", true),
+            ("echo throttled=0x0", false),
+        ] {
+            let (mut power, root) = board(FOUR, Some("0"), Some("4"), Some("0"));
+            put(&root, "usr/bin/vcgencmd", &format!("#!/bin/sh\n{script}\n"));
+            let health = power.read().unwrap();
+            assert_eq!(health.throttled, Some(expected), "{script}");
+            assert_eq!((health.undervoltage, health.raw.is_some()), (Some(false), !expected), "{script}");
+        }
+        let (mut power, root) = board(FOUR, Some("0"), Some("4"), None);
+        fs::remove_file(root.path().join("usr/bin/vcgencmd")).unwrap();
+        assert_eq!(power.read().unwrap().throttled, Some(true), "it was removed meanwhile");
+    }
+
+    #[test]
+    fn a_monitor_and_a_tool_that_come_later_are_found_within_a_minute() {
+        let (mut power, root) = board(FOUR, None, Some("0"), None);
+        let start = Instant::now();
+        assert_eq!(power.read_at(start).unwrap().undervoltage, Some(false));
+        put(&root, "sys/class/hwmon/hwmon1/name", "rpi_volt\n");
+        put(&root, ALARM, "1");
+        assert_eq!(power.read_at(start).unwrap().undervoltage, Some(false), "not looked for each time");
+        assert_eq!(power.read_at(start + LOOK_PERIOD).unwrap().undervoltage, Some(true));
+        put(&root, "usr/bin/vcgencmd", "#!/bin/sh\necho throttled=0x0\n");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(root.path().join("usr/bin/vcgencmd"), mode).unwrap();
+        assert!(power.read_at(start + 2 * LOOK_PERIOD).unwrap().raw.is_some());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use pistat_protocol::stats::Sample;
 
-use super::{Sampler, boards::copy};
+use super::{Sampler, boards::copy, sensors::LOOK};
 
 /// Nothing takes so long; a sample that does hangs.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -119,6 +119,51 @@ async fn a_sensor_that_hangs_is_left_out_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_clock_that_hangs_holds_up_no_sample() {
+    let mut board = Board::new();
+    board.hang("sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq");
+    board.start();
+    board.go_on();
+    let sample = board.after(FIVE).await;
+    assert!(sample.cpu_mhz.is_none() && is_complete_otherwise(&sample), "{sample:?}");
+    assert!(sample.temperature_celsius.is_some() && sample.power.is_some(), "{sample:?}");
+}
+
+#[tokio::test]
+async fn sensors_whose_drivers_are_loaded_later_or_anew_are_found_within_a_minute() {
+    let mut board = Board::new();
+    let later = ["sys/class", "sys/bus", "sys/devices", "proc/net/wireless"];
+    for path in later {
+        let kept = board.path("kept").join(path);
+        fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        fs::rename(board.path(path), kept).unwrap();
+    }
+    board.start();
+    let none = board.after(FIVE).await;
+    assert_eq!((none.temperature_celsius, none.cpu_mhz, none.wifi_signal_dbm), (None, None, None));
+    assert_eq!(none.power, None);
+    for path in later {
+        fs::rename(board.path("kept").join(path), board.path(path)).unwrap();
+    }
+    let wireless = "Inter-|\n face |\n wlan0: 0000   56.  -54.  -256        0      0      0      0      0        0\n";
+    board.write("proc/net/wireless", wireless);
+    assert_eq!(board.after(FIVE).await.temperature_celsius, None, "not looked for each time");
+    let there = board.after(LOOK).await;
+    assert_eq!((there.temperature_celsius, there.cpu_mhz, there.wifi_signal_dbm), (Some(48.3), Some(1500), Some(-54)));
+    assert!(there.power.is_some());
+    // Its driver goes, and comes back under another name.
+    board.write("sys/class/thermal/thermal_zone0/temp", "");
+    let thermal = board.path("sys/class/thermal");
+    fs::rename(thermal.join("thermal_zone0"), thermal.join("thermal_zone1")).unwrap();
+    assert_eq!(board.after(FIVE).await.temperature_celsius, None);
+    let new = thermal.join("thermal_zone1/temp");
+    fs::remove_file(&new).unwrap();
+    fs::write(&new, "50000\n").unwrap();
+    fs::remove_dir_all(board.path("sys/class/hwmon/hwmon0")).unwrap();
+    assert_eq!(board.after(LOOK).await.temperature_celsius, Some(50.0));
+}
+
+#[tokio::test]
 async fn a_radio_that_hangs_costs_its_own_value_only() {
     let mut board = Board::new();
     board.hang("proc/net/wireless");
@@ -203,22 +248,24 @@ async fn counters_that_go_back_yield_nothing_and_then_go_on() {
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_by_years_changes_the_time_and_nothing_else() {
+async fn a_clock_that_jumps_by_years_under_a_running_sampler_changes_the_time_and_nothing_else() {
     let mut board = Board::new();
     board.start();
     board.go_on();
     let first = board.after(FIVE).await;
     let beginning = board.wall;
     let walls = [beginning + 40 * YEAR, beginning - 30 * YEAR, SystemTime::UNIX_EPOCH - YEAR, beginning + 9000 * YEAR];
-    for wall in walls {
+    for (wall, seq) in walls.into_iter().zip((2..).step_by(2)) {
+        // Something to compare with, by the clock that was right, or wrong, before.
         board.go_back();
-        board.start();
+        board.after(FIVE).await;
         board.go_on();
         board.wall = wall;
         let sample = board.after(FIVE).await;
+        assert_eq!(sample.seq, seq);
         assert_ne!(sample.time, first.time);
         // The disk is this machine's own, and others write to it.
-        let same_but_for_time = Sample { time: first.time, disks: first.disks.clone(), ..sample };
+        let same_but_for_time = Sample { time: first.time, seq: first.seq, disks: first.disks.clone(), ..sample };
         assert_eq!(same_but_for_time, first);
         // A receiver understands whatever time it says.
         let json = pistat_protocol::codec::encode(&same_but_for_time);

@@ -1,6 +1,6 @@
 //! The agent's own word on an order. It comes last and wins: a valid signature is not enough.
 
-use pistat_protocol::order::ExecuteOrder;
+use pistat_protocol::{id::TaskId, order::ExecuteOrder};
 
 use crate::options::Policy;
 
@@ -28,11 +28,7 @@ pub(crate) fn check(policy: &Policy, order: &ExecuteOrder, root: Root) -> Result
         return Err("the order's command has a NUL character, which no program can be given".into());
     }
     match root {
-        Root::NotInstalled if order.root => Err(format!(
-            "the task `{}` needs root, and the root runner is not installed on this machine: install the package \
-             pistat-runner there, or run its install script again with --with-root-tasks",
-            order.task
-        )),
+        Root::NotInstalled if order.root => Err(not_installed(&order.task)),
         Root::Silent if order.root => Err(format!(
             "the task `{}` needs root, and the root runner of this machine does not answer: `systemctl status \
              pistat-runner.socket` and `journalctl -u 'pistat-runner@*'` there say why",
@@ -40,6 +36,14 @@ pub(crate) fn check(policy: &Policy, order: &ExecuteOrder, root: Root) -> Result
         )),
         _ => Ok(()),
     }
+}
+
+/// What to do where there is no root runner.
+pub(crate) fn not_installed(task: &TaskId) -> String {
+    format!(
+        "the task `{task}` needs root, and the root runner is not installed on this machine: install the package \
+         pistat-runner there, or run its install script again with --with-root-tasks"
+    )
 }
 
 fn check_policy(policy: &Policy, order: &ExecuteOrder) -> Result<(), String> {

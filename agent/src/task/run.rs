@@ -6,7 +6,7 @@
 mod handover;
 mod settle;
 
-pub(crate) use self::handover::ask_session;
+pub(crate) use self::handover::{Asked, SocketFile, ask_session};
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 

@@ -11,7 +11,7 @@ use pistat_protocol::{
 };
 
 use crate::harness::{Agent, Broker, Chunks, Controller, Stage, text};
-use pistat_tests::Port;
+use pistat_tests::{Clock, Port};
 
 fn sample(heard: &crate::harness::Heard) -> Option<Sample> {
     matches!(heard.topic, Topic::Stats(_)).then(|| heard.json())
@@ -31,6 +31,44 @@ async fn samples_are_retained_and_tell_what_the_machine_measures() {
         late.wait_for("the retained sample", |heard| matches!(heard.topic, Topic::Stats(_)).then_some(heard.retain))
             .await
     );
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_by_years_disturbs_a_running_agent_in_nothing() {
+    const YEAR: i64 = 365 * 86_400;
+    let clock = Clock::find();
+    if !clock.is_there() {
+        return;
+    }
+    let broker = Broker::start().await;
+    let mut controller = Controller::connect(&broker);
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pistat-agent"));
+    command.envs(clock.environment());
+    let (url, token) = (format!("mqtt://127.0.0.1:{}", broker.port), controller.token());
+    let words = ["--token", &token, "--interval", "0.2"];
+    let agent = Agent::start_by(command, &url, &folder.path().join("state"), &words);
+    controller.wait_for_status("online").await;
+    let mut last: Option<u64> = None;
+    for seconds in [0, 40 * YEAR, -30 * YEAR, 0] {
+        clock.jump(seconds);
+        let told = |heard: &crate::harness::Heard| {
+            let next = sample(heard)?;
+            assert!(last.is_none_or(|last| next.seq == last + 1), "no sample is missing, and none is told twice");
+            last = Some(next.seq);
+            // The second with that time: rates over an interval that began under it.
+            Some(next).filter(|next| clock.told(next.time, seconds))
+        };
+        let mut told = told;
+        controller.wait_for("a sample by the new time", &mut told).await;
+        let sample = controller.wait_for("another", &mut told).await;
+        assert!(sample.network_rx_bytes_per_second.is_none_or(|rate| rate < 1 << 40), "{sample:?}");
+        assert!(sample.memory_percent.is_some() && sample.uptime_seconds.is_some(), "{sample:?}");
+        let (report, _) = controller.run("true").await;
+        assert_eq!(report.state, RunState::Succeeded, "by a clock that is wrong by {seconds} s");
+        last = None;
+    }
+    assert!(!agent.log().contains("no connection"), "{}", agent.log());
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod connection;
-mod growth;
 mod harness;
 mod orders;
 mod root;

@@ -100,10 +100,19 @@ impl Systemd {
     }
 }
 
+impl Systemd {
+    /// Listens no more; the socket's file stays.
+    fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
 impl Drop for Systemd {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
+        self.stop();
         self.kill_instances();
     }
 }
@@ -423,8 +432,9 @@ async fn a_runner_that_does_not_answer_is_named() {
     let broker = Broker::start().await;
     let mut controller = Controller::connect(&broker);
     let place = Place::new();
-    drop(Systemd::listen(&place));
-    assert!(place.socket().exists(), "a socket that nobody listens at");
+    let systemd = Systemd::listen(&place);
+    // What systemd starts fails at once.
+    std::fs::write(place.of("etc/runner.toml"), "nonsense").unwrap();
     let _agent = place.start_agent(&broker, Some(&controller.token()));
     controller.wait_for_status("online").await;
     let mut order = controller.order(&["true"]);
@@ -432,6 +442,63 @@ async fn a_runner_that_does_not_answer_is_named() {
     controller.send(&order).await;
     let report: Report = controller.wait_for_report(order.run, RunState::Rejected).await;
     assert!(report.reason.is_some_and(|reason| reason.contains("does not answer")));
+    drop(systemd);
+}
+
+const INSTALL: &str = "install the package pistat-runner";
+
+#[tokio::test]
+async fn a_socket_that_a_removed_runner_left_behind_is_no_runner_until_it_is_installed_anew() {
+    let broker = Broker::start().await;
+    let mut controller = Controller::connect(&broker);
+    let place = Place::new();
+    drop(Systemd::listen(&place));
+    assert!(place.socket().exists(), "a socket that nobody listens at");
+    let _agent = place.start_agent(&broker, Some(&controller.token()));
+    let first =
+        controller.wait_for("info", |heard| matches!(heard.topic, Topic::Info(_)).then(|| heard.json::<Info>())).await;
+    assert!(!first.runner, "the controller refuses before it sends anything");
+    controller.wait_for_status("online").await;
+    let mut order = controller.order(&["true"]);
+    order.root = true;
+    controller.send(&order).await;
+    let report: Report = controller.wait_for_report(order.run, RunState::Rejected).await;
+    assert!(report.reason.is_some_and(|reason| reason.contains(INSTALL)));
+    let _systemd = Systemd::listen(&place);
+    place.pin(&controller.key);
+    let mut order = controller.order(&["true"]);
+    order.root = true;
+    controller.send(&order).await;
+    let next = controller
+        .wait_for("a new session", |heard| match heard.topic {
+            Topic::Info(_) => Some(heard.json::<Info>()).filter(|info| info.session != first.session),
+            _ => None,
+        })
+        .await;
+    assert!(next.runner);
+    order.session = next.session;
+    controller.send(&order).await;
+    controller.wait_for_report(order.run, RunState::Succeeded).await;
+}
+
+#[tokio::test]
+async fn a_runner_that_is_removed_meanwhile_is_told_with_what_to_do() {
+    let mut stage = Stage::set().await;
+    stage.systemd.stop();
+    assert!(stage.place.socket().exists(), "as systemd leaves it without RemoveOnStop=yes");
+    let run = stage.order("true", |_| {}).await;
+    let report: Report = stage.controller.wait_for_report(run, RunState::Rejected).await;
+    assert!(report.reason.is_some_and(|reason| reason.contains(INSTALL)));
+}
+
+#[test]
+fn systemd_takes_the_socket_away_with_the_runner() {
+    let unit = include_str!("../../../packaging/systemd/pistat-runner.socket");
+    assert!(unit.lines().any(|line| line == "RemoveOnStop=yes"));
+    assert!(
+        include_str!("../../README.md").contains("RemoveOnStop=yes"),
+        "whoever writes the unit by hand does so too"
+    );
 }
 
 /// Says one thing to a runner and reads everything that it says.

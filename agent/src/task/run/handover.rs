@@ -3,7 +3,7 @@
 //! The run is the runner's: its record, its output and its end are there. So it goes on when this process ends, and is found again at the next
 //! start. Here is only a record that says so. What is published is always on this run's own topics, whatever the runner says.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use pistat_protocol::{order::ExecuteOrder, status::Session, task::RunState, topic::Topic};
@@ -16,7 +16,7 @@ use crate::{
         run_socket_beside,
         wire::{Kind, Step, Told, Wire},
     },
-    task::delivery::Control,
+    task::{delivery::Control, policy},
 };
 
 /// Systemd starts a process and the order goes to the disk before the answer: seconds on a Pi Zero that is busy.
@@ -31,22 +31,59 @@ const GIVEN_UP: Duration = Duration::from_secs(120);
 /// How long a session may take to be made.
 const SESSION_WITHIN: Duration = Duration::from_secs(5);
 
-/// Asks the root runner for a session, which it will accept orders for; `None` when it does not answer.
-pub(crate) async fn ask_session(socket: std::path::PathBuf) -> Option<Session> {
+/// What became of the question for a session.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// The session that the root runner will accept orders for.
+    Session(Session),
+    /// It is there and did not answer, or makes none.
+    Silent,
+    /// Nobody listens: what is left is the socket of a runner that was removed.
+    Nobody(SocketFile),
+}
+
+/// One socket in the file system: another that is made at its path later is another file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SocketFile {
+    inode: u64,
+    /// A file that is made later may get the number of one that was removed.
+    changed: (i64, i64),
+}
+
+impl SocketFile {
+    /// The one at this path, if this user may connect to it.
+    pub(crate) fn find(path: &Path) -> Option<Self> {
+        rustix::fs::access(path, rustix::fs::Access::WRITE_OK).ok()?;
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self { inode: found.ino(), changed: (found.ctime(), found.ctime_nsec()) })
+    }
+}
+
+/// Whether this error says that there is no runner, as opposed to one in trouble.
+fn says_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+/// Asks the root runner for a session.
+pub(crate) async fn ask_session(socket: std::path::PathBuf, file: SocketFile) -> Asked {
     let ask = async {
         let mut wire = Wire::new(UnixStream::connect(&socket).await?);
         wire.push(Kind::AskSession, &[]);
         wire.frame().await
     };
     match tokio::time::timeout(SESSION_WITHIN, ask).await {
-        Ok(Ok(Some((Kind::Session, text)))) => Session::try_from(String::from_utf8(text.into()).ok()?).ok(),
+        Ok(Ok(Some((Kind::Session, text)))) => {
+            let text = String::from_utf8(text.into()).unwrap_or_default();
+            Session::try_from(text).map_or(Asked::Silent, Asked::Session)
+        }
         Ok(Ok(Some((Kind::Refused, sentence)))) => {
             tracing::warn!("the root runner makes no session: {}", String::from_utf8_lossy(&sentence));
-            None
+            Asked::Silent
         }
+        Ok(Err(error)) if says_nobody(&error) => Asked::Nobody(file),
         other => {
             tracing::warn!(?other, "the root runner does not answer; tasks that need root are refused");
-            None
+            Asked::Silent
         }
     }
 }
@@ -100,6 +137,7 @@ impl Run {
         }
         tracing::info!(run = %order.run, task = %order.task, by = order.requested_by, "handing a task to the root runner");
         match self.pass_on(Opening::Order(signed)).await {
+            End::Unreached(error) if says_nobody(&error) => self.reject(policy::not_installed(&order.task)).await,
             End::Unreached(error) => {
                 let sentence = format!("the root runner of this machine could not be asked to take the task: {error}");
                 self.reject(sentence).await
