@@ -48,6 +48,57 @@ async fn the_printed_sign_in_link_opens_a_dashboard_with_the_controllers_own_cpu
     assert_eq!(page.errors(), Vec::<String>::new());
 }
 
+/// What a controller answers to a browser that asks for one of its files.
+async fn file(stack: &Stack, path: &str, asked: &[(&'static str, String)]) -> ureq::http::Response<Vec<u8>> {
+    let mut request = ureq::http::Request::builder().uri(format!("{}{path}", stack.said.http));
+    for (name, value) in asked {
+        request = request.header(*name, value);
+    }
+    let request = request.body(()).unwrap();
+    let ask = move || {
+        let client: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let (head, mut body) = client.run(request).unwrap().into_parts();
+        ureq::http::Response::from_parts(head, body.read_to_vec().unwrap())
+    };
+    tokio::task::spawn_blocking(ask).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_controllers_files_have_the_tested_policy_and_come_compressed_and_cached_by_their_hash() {
+    let stack = Stack::start().await;
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../web/README.md")).unwrap();
+    let policy = readme.lines().find(|line| line.starts_with("default-src ")).expect("the README names the policy");
+    let header = |reply: &ureq::http::Response<Vec<u8>>, name: &str| {
+        reply.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    for path in ["/", "/api/me", "/no-such-page"] {
+        assert_eq!(header(&file(&stack, path, &[]).await, "content-security-policy"), policy, "{path}");
+    }
+    let page = file(&stack, "/", &[]).await;
+    let html = String::from_utf8(page.body().clone()).unwrap();
+    let script = html
+        .split('"')
+        .find(|word| word.contains("assets/app-") && word.ends_with(".js"))
+        .expect("the page has a script");
+    let path = format!("/{}", script.trim_start_matches(['.', '/']));
+    let plain = file(&stack, &path, &[("accept-encoding", "identity".into())]).await;
+    assert_eq!(header(&plain, "content-encoding"), "");
+    assert_eq!(header(&plain, "cache-control"), "public, max-age=31536000, immutable");
+    for (accepted, sent) in [("gzip, deflate, br", "br"), ("gzip", "gzip")] {
+        let reply = file(&stack, &path, &[("accept-encoding", accepted.into())]).await;
+        assert_eq!(
+            (header(&reply, "content-encoding").as_str(), header(&reply, "vary").as_str()),
+            (sent, "accept-encoding")
+        );
+        assert!(reply.body().len() * 2 < plain.body().len(), "{sent} is worth its name");
+        let tag = header(&reply, "etag");
+        let again = file(&stack, &path, &[("accept-encoding", accepted.into()), ("if-none-match", tag)]).await;
+        assert_eq!((again.status().as_u16(), again.body().len()), (304, 0));
+    }
+    // The page itself is asked for again each time, or a new version would not be seen.
+    assert_eq!(header(&page, "cache-control"), "no-cache");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn terminal_stats_and_logs_mirror_the_same_data() {
     let stack = Stack::start().await;
