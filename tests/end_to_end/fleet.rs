@@ -1,11 +1,19 @@
 //! Many machines at once.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use pistat_protocol::{
     api::{AcceptedRuns, History},
+    codec::{decode, encode},
     dashboard::{Change, ClientMessage, Group, Machine, Run, ServerMessage},
+    stats::{Disk, Sample},
+    status::Watch,
     task::RunState,
+    time::Timestamp,
+    topic::Topic,
 };
 use pistat_tests::{PATIENCE, Stack, eventually};
 use serde_json::json;
@@ -187,6 +195,35 @@ async fn a_machines_charts_have_what_it_and_each_of_its_cores_did() {
     assert_eq!((day.step_seconds, day.cpu_cores_percent.len()), (300, 0));
 }
 
+#[tokio::test]
+async fn what_a_machine_measured_while_it_was_away_is_in_its_charts_if_its_clock_can_be_believed() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let mut agent = stack.fake_agent("pi-1").await;
+    agent.sample(10.0).await;
+    let now = SystemTime::now();
+    let at = |minutes: i64, cpu_percent: f32, clock_synchronized: bool| {
+        let time = Timestamp::from_unix_milliseconds(Timestamp::from(now).unix_milliseconds() + minutes * 60_000);
+        Sample { cpu_percent: Some(cpu_percent), ..Sample::new(time, clock_synchronized, 0) }
+    };
+    let kept = [at(-30, 77.0, true), at(-20, 88.0, false), at(-10, 66.0, true), at(10, 99.0, true)];
+    agent.publish(&Topic::Backfill(agent.pi().clone()), encode(&kept), false).await;
+    eventually("its charts have it", PATIENCE, async || {
+        let hour: History = http.get("/api/pis/pi-1/history?seconds=3600").await.json();
+        let told: Vec<_> = hour.cpu_percent.iter().flatten().copied().collect();
+        // By their time, oldest first; the one by a clock that may be wrong and the one of the future have no place.
+        if told == [77.0, 66.0, 10.0] { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    let hour: History = http.get("/api/pis/pi-1/history?seconds=3600").await.json();
+    let step = |sample: &Sample| {
+        let since_start = sample.time.unix_milliseconds() - hour.start.unix_milliseconds();
+        usize::try_from(since_start / 1000 / i64::from(hour.step_seconds)).unwrap()
+    };
+    assert_eq!(hour.cpu_percent[step(&kept[0])], Some(77.0));
+    assert_eq!(hour.cpu_percent[step(&kept[2])], Some(66.0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dashboard_opened_late_gets_a_snapshot_of_everything() {
     let stack = Stack::start().await;
@@ -236,4 +273,82 @@ async fn a_dashboard_in_a_hidden_tab_is_told_less_and_everything_anew_when_it_is
     });
     assert_eq!(label.await, "Attic");
     hidden.change("a sample", |change| is_sample(change).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_somebody_looks_at_says_each_second_how_it_is() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    // Without the lease, its next sample would come when patience has long ended.
+    let _agent = stack.agent("pi-1").flag("--interval", "600").online(&http).await;
+    let mut listener = stack.mqtt("admin", &stack.admin_token()).await;
+    listener.granted(&["pistat/pi-1/watch"]).await;
+    let mut feed = stack.feed().await;
+    feed.send(&ClientMessage::Watch { pis: vec!["pi-1".parse().unwrap()] }).await;
+    let lease = listener.message("the lease", |topic, message| {
+        (topic == "pistat/pi-1/watch" && !message.retain).then(|| message.payload.to_vec())
+    });
+    let Watch { seconds } = decode(&lease.await).unwrap();
+    assert!(seconds > 1, "{seconds}");
+    let mut last = None;
+    for _ in 0..5 {
+        let seq = feed.change("a sample of it", |change| match change {
+            Change::Stats { pi, stats } if pi.as_str() == "pi-1" => Some(stats.seq),
+            _ => None,
+        });
+        let seq = seq.await;
+        assert!(last.is_none_or(|last| seq > last));
+        last = Some(seq);
+    }
+}
+
+/// Longer than any that a machine sends, so that what is on the way to a browser is soon more than all buffers hold.
+fn long_sample(seq: u64) -> Sample {
+    let disk =
+        |number| Disk { mount: format!("/media/{number:0>100}"), used_bytes: 1, total_bytes: 2, used_percent: 50.0 };
+    let mut sample = Sample::new(Timestamp::from(SystemTime::now()), true, seq);
+    sample.disks = Some((0..100).map(disk).collect());
+    sample
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_that_do_not_read_cost_no_memory_hold_up_nobody_and_get_everything_anew_when_they_do() {
+    const FRAMES: u64 = 800;
+    let mut stack = Stack::start().await;
+    let agent = stack.fake_agent("pi-1").await;
+    let stats = Topic::Stats(agent.pi().clone());
+    let mut reading = stack.feed().await;
+    let mut idle = Vec::new();
+    for _ in 0..5 {
+        let mut feed = stack.feed().await;
+        feed.until("a snapshot", |message| matches!(message, ServerMessage::Snapshot { .. }).then_some(())).await;
+        idle.push(feed);
+    }
+    let is = |change: &Change, wanted: u64| matches!(change, Change::Stats { pi, stats } if pi.as_str() == "pi-1" && stats.seq == wanted);
+    let before = stack.process().resident_bytes();
+    let mut sent = 0;
+    for seq in 0..FRAMES {
+        let payload = encode(&long_sample(seq));
+        sent += payload.len() as u64;
+        agent.publish(&stats, payload, true).await;
+        // Each has a frame of its own.
+        reading.change("the sample", |change| is(change, seq).then_some(())).await;
+    }
+    let grown = stack.process().resident_bytes().saturating_sub(before);
+    assert!(grown < sent, "{grown} bytes for {sent} bytes that five browsers have not read");
+    for mut feed in idle {
+        let mut frames = 0;
+        let newest = feed.until("another snapshot", |message| match message {
+            ServerMessage::Snapshot { machines, .. } => {
+                let machine = machines.iter().find(|machine| machine.id.as_str() == "pi-1");
+                Some(machine.and_then(|machine| machine.stats.as_ref()).map(|stats| stats.seq))
+            }
+            _ => {
+                frames += 1;
+                None
+            }
+        });
+        assert_eq!(newest.await, Some(FRAMES - 1), "as it is by now");
+        assert!(frames < FRAMES, "what is old was not sent");
+    }
 }
