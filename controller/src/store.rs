@@ -155,8 +155,9 @@ pub const RECENT: u32 = 200;
 
 const DAY_MILLISECONDS: i64 = 86_400_000;
 
-/// In how many of the newest runs requests are looked for at the start: as many as are remembered.
-const REQUESTED_RUNS: u32 = 500_000;
+/// How many runs the requests that are remembered may have made, all together: a request to a fleet makes thousands, of sixteen bytes each. At the
+/// start requests are looked for in as many of the newest runs.
+pub(crate) const REMEMBERED_RUNS: u32 = 500_000;
 
 /// Names of the files in the state folder.
 mod name {
@@ -337,7 +338,7 @@ fn set_aside_register(file: &Path) -> io::Result<PathBuf> {
 fn load_requests(register: &Register) -> rusqlite::Result<Vec<RequestRecord>> {
     let newest = register.newest_runs(1)?.first().map(|record| record.run.created_at);
     let end = newest.map_or(now(), |newest| newest.min(now()));
-    register.requests(end.unix_milliseconds() - DAY_MILLISECONDS, REQUESTED_RUNS)
+    register.requests(end.unix_milliseconds() - DAY_MILLISECONDS, REMEMBERED_RUNS)
 }
 
 fn load_open_runs(register: &Register, reader: &Reader) -> rusqlite::Result<Vec<(RunRecord, OutputState)>> {

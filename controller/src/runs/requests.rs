@@ -6,7 +6,7 @@ use hashlink::LinkedHashMap;
 use pistat_protocol::{dashboard::Run, id::RunId};
 
 use super::Accepted;
-use crate::store::record::RequestRecord;
+use crate::store::{self, record::RequestRecord};
 
 /// Two requests of one account with the same id within this time are one.
 const REQUEST_MEMORY: Duration = Duration::from_secs(86_400);
@@ -14,8 +14,8 @@ const REQUEST_MEMORY: Duration = Duration::from_secs(86_400);
 /// How many requests are remembered for that: whoever repeats a request does so within seconds, and memory has an end.
 pub(super) const REMEMBERED_REQUESTS: usize = 50_000;
 
-/// How many runs these may have made, all together: a request to a fleet makes thousands, of sixteen bytes each.
-pub(super) const REMEMBERED_RUNS: usize = 500_000;
+/// How many runs these may have made, all together.
+pub(super) const REMEMBERED_RUNS: usize = store::REMEMBERED_RUNS as usize;
 
 /// What was asked with an id, oldest first: by the monotonic clock, since a wall clock that jumps must not make two runs of one request.
 #[derive(Default)]

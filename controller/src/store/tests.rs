@@ -245,6 +245,45 @@ fn the_runs_of_a_group_are_found_page_by_page() {
 }
 
 #[test]
+fn the_requests_of_a_day_come_back_with_all_their_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut register = Register::open(&folder.path().join("r.sqlite")).unwrap();
+    let id = |n: u8| pistat_protocol::id::RunId::from_parts(u64::from(n), [n; 10]);
+    let asked = [
+        ("anna", Some("yesterday"), None),
+        ("anna", Some("fleet"), Some(id(200))),
+        ("anna", Some("fleet"), Some(id(200))),
+        ("olga", Some("fleet"), None),
+        ("anna", None, None),
+        ("anna", Some("one"), None),
+    ];
+    let records: Vec<_> = (0..6u8)
+        .zip(asked)
+        .map(|(n, (by, request, group))| {
+            let mut record = record::tests::record(100);
+            record.run.id = id(n);
+            record.run.requested_by = by.into();
+            record.run.request_id = request.map(str::to_owned);
+            record.run.group = group;
+            record.run.created_at = Timestamp::from_unix_milliseconds(1000 * i64::from(n));
+            RegisterWrite::Run(Box::new(record))
+        })
+        .collect();
+    register.commit(records.iter()).unwrap();
+    let told = |since, limit| {
+        let told = register.requests(since, limit).unwrap().into_iter();
+        told.map(|it| (it.requested_by, it.request_id, it.group, it.runs)).collect::<Vec<_>>()
+    };
+    let request = |by: &str, request: &str, group, runs: &[u8]| {
+        (by.to_owned(), request.to_owned(), group, runs.iter().copied().map(id).collect::<Vec<_>>())
+    };
+    let fleet = request("anna", "fleet", Some(id(200)), &[1, 2]);
+    let (olga, one) = (request("olga", "fleet", None, &[3]), request("anna", "one", None, &[5]));
+    assert_eq!(told(1000, 100), [fleet, olga.clone(), one.clone()]);
+    assert_eq!(told(0, 3), [olga, one], "of the newest three runs, one of which has no id");
+}
+
+#[test]
 fn old_runs_go_and_open_ones_stay() {
     let folder = tempfile::tempdir().unwrap();
     let mut register = Register::open(&folder.path().join("r.sqlite")).unwrap();
