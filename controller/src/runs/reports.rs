@@ -108,17 +108,18 @@ impl Runs {
         run.state = report.state;
         run.exit_code = report.exit_code;
         run.reason = report.reason.map(|reason| plain(&reason));
-        let finished = not_before(run, now);
+        // The machine's own clock may be wrong, but how long it took is the agent's to know: what is told late, as after a cut, ended when it had taken that.
+        let elapsed = report.elapsed_milliseconds.and_then(|elapsed| i64::try_from(elapsed).ok());
+        let after = |time: Timestamp, milliseconds: i64| {
+            Timestamp::from_unix_milliseconds(time.unix_milliseconds().saturating_add(milliseconds))
+        };
+        let latest = not_before(run, now);
+        let finished =
+            run.started_at.zip(elapsed).map_or(latest, |(started, elapsed)| latest.min(after(started, elapsed)));
         run.finished_at = Some(finished);
-        if run.started_at.is_none() && report.started_at.is_some() {
-            run.started_at = Some(finished);
-        }
-        // The machine's own clock may be wrong, but how long it took is the agent's to know.
-        if let Some(elapsed) = report.elapsed_milliseconds {
-            let started = finished.unix_milliseconds() - i64::try_from(elapsed).unwrap_or(0);
-            run.started_at = run
-                .started_at
-                .map(|_| Timestamp::from_unix_milliseconds(started.max(run.created_at.unix_milliseconds())));
+        if run.started_at.is_some() || report.started_at.is_some() {
+            let started = elapsed.map(|elapsed| after(finished, -elapsed).max(run.created_at));
+            run.started_at = Some(started.or(run.started_at).unwrap_or(finished));
         }
         active.record.reported = Some(report.state);
         active.record.final_chunks = report.output_chunks;

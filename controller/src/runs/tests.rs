@@ -160,6 +160,43 @@ fn no_run_ends_before_it_began_though_the_clock_is_turned_back_meanwhile() {
 }
 
 #[test]
+fn a_run_whose_end_is_told_late_ended_when_it_had_taken_its_time() {
+    let start = now();
+    let after = |seconds: u64| {
+        let wall = start.wall.unix_milliseconds() + i64::try_from(seconds * 1000).unwrap();
+        Now { wall: Timestamp::from_unix_milliseconds(wall), ..later(start, seconds) }
+    };
+    let milliseconds = |time: Timestamp| time.unix_milliseconds() - start.wall.unix_milliseconds();
+    // When its beginning and its end were heard, what it took, and when it began and ended.
+    for (heard, took, told) in [
+        ((Some(1), 13), Some(12_000), (1_000, 13_000)),
+        // The link, or the controller, was away at its end.
+        ((Some(1), 90), Some(12_000), (1_000, 13_000)),
+        // And at its beginning too: later than this it did not begin, and nobody knows how much earlier.
+        ((Some(90), 90), Some(12_000), (78_000, 90_000)),
+        ((None, 90), Some(12_000), (78_000, 90_000)),
+        ((Some(1), 90), None, (1_000, 90_000)),
+        ((None, 90), None, (90_000, 90_000)),
+        // Nothing that an agent says makes it begin before it was asked for, or end in times to come.
+        ((Some(1), 90), Some(500_000), (0, 90_000)),
+        ((Some(1), 90), Some(u64::MAX), (1_000, 90_000)),
+    ] {
+        let mut asked = record(1, "pi-1");
+        asked.run.created_at = start.wall;
+        let (mut runs, ids) = with(vec![asked]);
+        runs.dispatched(ids[0], Ends::Exit, start.monotonic);
+        if let Some(began) = heard.0 {
+            runs.report(&pi("pi-1"), ids[0], report(RunState::Running), after(began));
+        }
+        let end = Report { elapsed_milliseconds: took, ..report(RunState::Succeeded) };
+        runs.report(&pi("pi-1"), ids[0], end, after(heard.1));
+        let run = &runs.get(ids[0]).unwrap().run;
+        let is = (milliseconds(run.started_at.unwrap()), milliseconds(run.finished_at.unwrap()));
+        assert_eq!(is, told, "heard {heard:?}, took {took:?}");
+    }
+}
+
+#[test]
 fn nothing_starts_before_it_is_on_disk() {
     let mut runs = empty();
     let queued = record(1, "pi-1");
