@@ -49,7 +49,7 @@ fn columns(identity: &Identity) -> &'static str {
 
 /// Each topic with who may publish on it and who may receive it: c(ontroller), a(gent), x (another agent), j(oining),
 /// v(iewer), o(perator), m (admin), r (an account whose own rules name everything).
-const TABLE: [(&str, &str, &str); 39] = [
+const TABLE: [(&str, &str, &str); 41] = [
     ("pistat/pi-1/status", "ca", "cavomr"),
     ("pistat/pi-1/info", "ca", "cvomr"),
     ("pistat/pi-1/stats", "ca", "cvomr"),
@@ -72,6 +72,9 @@ const TABLE: [(&str, &str, &str); 39] = [
     ("pistat/controller/key", "c", "caxjvomr"),
     ("pistat/controller/tasks", "c", "cvomr"),
     ("pistat/controller/event", "c", "cvomr"),
+    // Answers to requests: the controller gives them, nobody else may forge one.
+    ("pistat/reply/me", "c", "cvomr"),
+    ("pistat/reply/me/2", "c", "cvomr"),
     ("$pistat/enroll/pi-1/request", "cj", "c"),
     ("$pistat/enroll/pi-1/response", "c", "cj"),
     ("$pistat/enroll/pi-2/request", "c", "c"),
@@ -256,6 +259,8 @@ fn a_filter_is_granted_exactly_when_it_can_bring_something() {
         "zigbee2mqtt/#",
         "pistat/controller/key",
         "pistat/controller/+",
+        "pistat/reply/me",
+        "pistat/reply/#",
         "pistat/pi-1/settings",
         "pistat/pi-1/info",
         "$private/#",
