@@ -1,11 +1,13 @@
-//! The access matrix, HTTP and WebSocket: every role and nobody, on every route and every command of the terminal.
+//! The access matrix, HTTP and WebSocket: every role and nobody, on every route and every command of the terminal, with a token and with a session's
+//! cookie.
 //!
 //! What there is comes from the programs' own tables, read as text; who may is written here. So a route or a command that is new, gone or moved to
-//! another role fails until somebody has said here whose it is. The matrix of MQTT topics is the broker's own (`broker/src/access/table.rs`).
+//! another role fails until somebody has said here whose it is. The matrix of MQTT topics is the broker's own
+//! (`broker/tests/front_door/cells.rs`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-use pistat_tests::{Feed, Http, Stack};
+use pistat_tests::{Feed, Http, Reply, Stack};
 use serde_json::{Value, json};
 
 /// Who asks, from the least.
@@ -57,6 +59,33 @@ const ROUTES: [(&str, &str, usize); 37] = [
     // What no route names: the dashboard's assets, and addresses of the API that do not exist.
     ("GET", "/", 0),
     ("GET", "/api/nothing", 0),
+];
+
+/// What can give a router an address that the description does not know.
+const UNDESCRIBED: [&str; 8] = [
+    "route",
+    "route_service",
+    "nest",
+    "nest_service",
+    "merge",
+    "fallback",
+    "fallback_service",
+    "method_not_allowed_fallback",
+];
+
+/// Every use of these in the controller, with its file.
+const PLAIN: [(&str, &str); 6] = [
+    // Tables of the configuration, no routers.
+    ("config/load.rs", "merge"),
+    // The dashboard's assets, which are `/` in the matrix.
+    ("web.rs", "fallback"),
+    // The described tables of the roles, and of nobody.
+    ("web.rs", "merge"),
+    ("web.rs", "merge"),
+    // A refusal.
+    ("web.rs", "method_not_allowed_fallback"),
+    // The descriptions themselves, no routers.
+    ("web/openapi.rs", "merge"),
 ];
 
 /// Every command of the terminal with a line that uses it, and the least of [`WHO`] that may.
@@ -128,33 +157,79 @@ async fn every_route_of_the_router_is_in_the_matrix_and_none_else() {
     assert_eq!(described(&document), named);
 }
 
+/// The calls of one file that are [`UNDESCRIBED`], as methods or by their whole names.
+fn plain_calls(text: &str) -> Vec<&'static str> {
+    let names = text.match_indices('(').filter_map(|(at, _)| {
+        let is_name = |c: char| c.is_alphanumeric() || c == '_';
+        let before = text[..at].trim_end_matches(is_name);
+        let name = UNDESCRIBED.iter().find(|name| **name == &text[before.len()..at])?;
+        before.ends_with(['.', ':']).then_some(*name)
+    });
+    names.collect()
+}
+
+/// Those of all files under a folder but its tests, with the files' names below `root`.
+fn plain_calls_below(root: &Path, folder: &Path) -> Vec<(String, &'static str)> {
+    let mut calls = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            calls.extend(plain_calls_below(root, &path));
+        } else if !path.ends_with("tests.rs") {
+            let file = path.strip_prefix(root).unwrap().to_str().unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            calls.extend(plain_calls(&text).into_iter().map(|call| (file.to_owned(), call)));
+        }
+    }
+    calls.sort();
+    calls
+}
+
+#[test]
+fn no_route_is_added_past_the_description() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/src");
+    let allowed: Vec<_> = PLAIN.iter().map(|(file, call)| ((*file).to_owned(), *call)).collect();
+    assert_eq!(plain_calls_below(&source, &source), allowed);
+}
+
+/// A browser that has just signed in with this token.
+async fn browser(stack: &Stack, token: &str) -> Http {
+    let reply = stack.anonymous().post("/api/login", json!({"token": token})).await;
+    stack.anonymous().cookie(&reply.cookie.unwrap_or_else(|| panic!("{token} signs in: {}", reply.body)))
+}
+
+/// What is wrong with the answer that somebody of this rank got where the least is that one.
+fn wrong(reply: &Reply, rank: usize, least: usize) -> Option<String> {
+    let right = match (rank >= least, rank) {
+        (true, _) => !matches!(reply.status, 401 | 403 | 405),
+        (false, 0) => reply.status == 401,
+        (false, _) => reply.status == 403,
+    };
+    (!right).then(|| format!("{}: {} {}", WHO[rank], reply.status, reply.body))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn every_role_and_nobody_gets_exactly_its_routes() {
+async fn every_role_and_nobody_gets_exactly_its_routes_by_token_and_by_cookie() {
     let stack = Stack::start().await;
-    let clients: [Http; 4] = [
-        stack.anonymous(),
-        stack.account("vera", "viewer").await.0,
-        stack.account("olga", "operator").await.0,
-        stack.http(),
-    ];
-    let mut wrong = Vec::new();
+    let tokens =
+        [stack.account("vera", "viewer").await.1, stack.account("olga", "operator").await.1, stack.admin_token()];
+    let mut all_wrong = Vec::new();
     for (method, path, least) in ROUTES {
         // No body is right for any route: what may be used says so, and changes nothing.
         let body = (method != "GET").then(|| json!({"matrix": true}));
-        for (rank, client) in clients.iter().enumerate() {
+        let mut clients = vec![(0, "nothing", stack.anonymous())];
+        for (rank, token) in (1..).zip(&tokens) {
+            clients.push((rank, "a token", stack.anonymous().bearer(token)));
+            // Signed in for each route, since one of them signs out.
+            clients.push((rank, "a cookie", browser(&stack, token).await));
+        }
+        for (rank, credential, client) in clients {
             let reply = client.send(method, &concrete(path), body.clone()).await;
-            let refused = matches!(reply.status, 401 | 403);
-            let right = match (rank >= least, rank) {
-                (true, _) => !refused && reply.status != 405,
-                (false, 0) => reply.status == 401,
-                (false, _) => reply.status == 403,
-            };
-            if !right {
-                wrong.push(format!("{method} {path} by {}: {} {}", WHO[rank], reply.status, reply.body));
-            }
+            all_wrong
+                .extend(wrong(&reply, rank, least).map(|why| format!("{method} {path} with {credential} by {why}")));
         }
     }
-    assert_eq!(wrong, Vec::<String>::new());
+    assert_eq!(all_wrong, Vec::<String>::new());
 }
 
 /// The commands that the terminal has, with their roles.

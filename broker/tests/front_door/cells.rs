@@ -25,7 +25,7 @@ const WHO: [(&str, &str, char); 8] = [
 
 /// Each topic with who may publish on it and who may receive it: c(ontroller), a(gent), x (another agent), j(oining),
 /// v(iewer), o(perator), m (admin), r (a viewer whose own rules name everything).
-const TABLE: [(&str, &str, &str); 47] = [
+const TABLE: [(&str, &str, &str); 49] = [
     ("pistat/pi-1/status", "ca", "cavomr"),
     ("pistat/pi-1/info", "ca", "cvomr"),
     ("pistat/pi-1/stats", "ca", "cvomr"),
@@ -56,6 +56,9 @@ const TABLE: [(&str, &str, &str); 47] = [
     ("pistat/controller/status", "c", "caxvomr"),
     ("pistat/controller/tasks", "c", "cvomr"),
     ("pistat/controller/event", "c", "cvomr"),
+    // Answers to requests: the controller gives them, nobody else may forge one.
+    ("pistat/reply/me", "c", "cvomr"),
+    ("pistat/reply/me/2", "c", "cvomr"),
     ("$pistat/enroll/pi-1/request", "cj", "c"),
     ("$pistat/enroll/pi-1/response", "c", "cj"),
     ("$pistat/enroll/pi-2/request", "c", "c"),
