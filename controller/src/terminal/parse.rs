@@ -92,19 +92,29 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
     let words = split(line)?;
     let Some(first) = words.first() else { return Ok(None) };
     let two = words.get(1).map(|second| format!("{} {}", first.text, second.text).to_lowercase());
-    let entry = COMMANDS
-        .iter()
-        .find(|entry| Some(entry.name) == two.as_deref())
-        .or_else(|| COMMANDS.iter().find(|entry| entry.name == first.text.to_lowercase()));
-    let Some(entry) = entry else { return Err(incomplete(&first.text, two.as_deref())) };
-    let rest = words[entry.name.split(' ').count()..].to_vec();
-    command(entry.name, rest).map(Some)
+    // Word by word: `"task run"` in quotes is one word, and no command.
+    let names = COMMANDS.iter().filter_map(|entry| Some((entry.name, after(entry.name, &words)?)));
+    let Some((name, rest)) = names.min_by_key(|(_, rest)| rest.len()) else {
+        return Err(incomplete(&first.text, two.as_deref()));
+    };
+    command(name, rest.to_vec()).map(Some)
+}
+
+/// What follows a command's name, where the words begin with it.
+fn after<'a>(name: &str, words: &'a [Word]) -> Option<&'a [Word]> {
+    name.split(' ').try_fold(words, |words, part| {
+        let (first, rest) = words.split_first()?;
+        first.text.eq_ignore_ascii_case(part).then_some(rest)
+    })
 }
 
 fn incomplete(first: &str, two: Option<&str>) -> String {
     let first = first.to_lowercase();
     let group: Vec<_> =
         COMMANDS.iter().filter(|entry| entry.name.split_once(' ').is_some_and(|(a, _)| a == first)).collect();
+    if COMMANDS.iter().any(|entry| entry.name == first) {
+        return format!("a command is written without quotes: {}", usage(&first));
+    }
     if group.is_empty() {
         return unknown(&first);
     }

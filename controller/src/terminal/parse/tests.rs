@@ -70,6 +70,8 @@ fn assign_keeps_its_words_for_the_names_to_be_found() {
 #[test]
 fn what_is_not_understood_gets_a_sentence() {
     for (line, expected) in [
+        ("\"task assign\"", "a command is written without quotes: task assign"),
+        ("'Task Run' uptime", "a command is written without quotes: task run <task>"),
         ("rm -rf /", "There is no command \"rm\"; help shows all commands"),
         ("hlep", "did you mean help?"),
         ("task", "task is followed by one of: task list · task run"),
@@ -104,7 +106,7 @@ proptest::proptest! {
 
     #[test]
     fn no_line_of_known_words_panics(words in proptest::collection::vec(proptest::sample::select(vec![
-        "task", "run", "list", "cancel", "assign", "name", "tag", "add", "settings", "--interval", "--yes", "--at-once", "=", "a=", "\"", "'", "5", "@all", "-",
+        "task", "\"task run\"", "run", "list", "cancel", "assign", "name", "tag", "add", "settings", "--interval", "--yes", "--at-once", "=", "a=", "\"", "'", "5", "@all", "-",
     ]), 0..8)) {
         let _ = parse(&words.join(" "));
     }
