@@ -13,10 +13,7 @@ mod strikes;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -26,18 +23,18 @@ use pistat_tests::{Clock, Proxy, Stack, eventually};
 
 use people::Operator;
 pub(crate) use retained::{RETAINED_RUNS, retained};
-use strikes::{Chaos, Disk};
+use strikes::{Chaos, Disk, Rewritten};
 
 /// How long after the last strike everything may take to settle: longer than what waits for a machine may wait.
 const SETTLE: Duration = Duration::from_secs(90);
 
-/// Minutes of chaos make more runs than are kept without this, and every promise is looked at in the end.
-const ALL_RUNS: &str = "[runs]\nkeep_runs = 1000000\n";
+/// Minutes of chaos make more runs than are kept without this, and every promise is looked at in the end. Runs wait for their machines, but not for long.
+const CONFIG: &str = "[runs]\nkeep_runs = 1000000\nexpires = \"12s\"\n";
 
 /// How many of the orders and acknowledgements come twice.
 const STUTTER: f64 = 0.2;
 
-/// How much more memory the controller may hold at the end than at the start.
+/// How much more memory the controller may hold at the end than one that is started then.
 const MEMORY_GROWTH: u64 = 32 * 1024 * 1024;
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -51,7 +48,7 @@ async fn whatever_goes_wrong_nothing_is_lost_doubled_or_run_without_approval() {
     let machines = usize::try_from(number("PISTAT_CHAOS_MACHINES", 20)).unwrap();
     let disk = Disk::mount();
     let clock = Clock::find();
-    let stack = clock.wrap(Stack::builder().state(&disk.state()).config(ALL_RUNS)).start().await;
+    let stack = clock.wrap(Stack::builder().state(&disk.state()).config(CONFIG)).start().await;
     let http = stack.http();
     let wire = Proxy::stuttering(stack.said.mqtt, Dice::from_seed(dice.bits()), STUTTER).await;
     let mut roll = Roll::default();
@@ -66,36 +63,50 @@ async fn whatever_goes_wrong_nothing_is_lost_doubled_or_run_without_approval() {
     .await;
     let agent = stack.agent("pi-1").url(&format!("mqtt://{}", wire.address())).online(&http).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let mut chaos = Chaos { dice, stack, wire, agent, disk, clock, struck: BTreeMap::new() };
-    let memory = chaos.stack.process().resident_bytes();
+    let catalogue = Rewritten::new(stack.catalogue());
+    let mut chaos = Chaos { dice, stack, wire, agent, disk, clock, catalogue, struck: BTreeMap::new() };
 
-    let over = Arc::new(AtomicBool::new(false));
-    let operator = Operator::new(http.clone(), Dice::from_seed(chaos.dice.bits()), machines);
-    let operator = tokio::spawn(operator.work(Arc::clone(&over)));
-    chaos.strike_for(Duration::from_secs(seconds)).await;
-    over.store(true, Ordering::Relaxed);
-    let account = tokio::time::timeout(SETTLE, operator).await.expect("every question is answered or refused").unwrap();
+    let over = AtomicBool::new(false);
+    let operator = Operator::new(http.clone(), chaos.stack.mosquitto(), Dice::from_seed(chaos.dice.bits()), machines);
+    let time = Duration::from_secs(seconds);
+    let strikes = async {
+        chaos.strike_for(time).await;
+        over.store(true, Ordering::Relaxed);
+    };
+    let ((), account) = tokio::join!(strikes, tokio::time::timeout(time + 2 * SETTLE, operator.work(&over)));
+    let account = account.expect("every question is answered or refused");
     fleet.calm();
     // Agent, wires and disk live as long as the controller.
-    let (mut stack, kept) = chaos.calm().await;
+    let (mut stack, catalogue, kept) = chaos.calm().await;
     let all = tokio::time::timeout(SETTLE, fleet.connected(machines as u64)).await;
     assert!(all.is_ok(), "not all of the fleet came back: {}", fleet.counts());
 
     let runs = account.settled(&http).await;
+    // They do no work: when they come, nothing may wait for them.
+    let _newcomers = account.newcomers_come(&http, stack.said.mqtt).await;
     account.audit(&http, &runs, &stack.marks()).await;
+    account.join_token_is_in_force(&stack).await;
+    catalogue.is_in_force(&http).await;
     retained::topics_are_the_controllers_state(&stack, &runs).await;
     let copies = kept.1.copies();
     assert!(copies > 20, "only {copies} orders and acknowledgements came twice");
-    let grown = stack.process().resident_bytes().saturating_sub(memory);
-    println!(
-        "{}; {copies} orders and acknowledgements came twice; memory {memory} bytes and {grown} more; {}",
-        account.summary(&runs),
-        fleet.counts()
-    );
     let ledger = fleet.stop().await;
     oracle::held_against(&ledger, &account, &runs);
-    assert!(grown < MEMORY_GROWTH, "the controller holds {grown} bytes more than at the start");
+    let grown = grown(&mut stack).await;
+    println!(
+        "{}; {copies} orders and acknowledgements came twice; {grown} bytes more than after a new start",
+        account.summary(&runs)
+    );
+    assert!(grown < MEMORY_GROWTH, "the controller holds {grown} bytes more than after a new start");
     assert_eq!(stack.stop().await, 0);
+}
+
+/// How much more memory the controller holds than one that was just started with the same state.
+async fn grown(stack: &mut Stack) -> u64 {
+    let before = stack.process().resident_bytes();
+    stack.kill();
+    stack.restart().await;
+    before.saturating_sub(stack.process().resident_bytes())
 }
 
 fn plan(wire: &Proxy, seed: u64) -> Plan {

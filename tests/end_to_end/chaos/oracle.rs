@@ -119,7 +119,8 @@ impl Account {
         }
         format!(
             "{} requests accepted as {} runs, {} wrong ones refused, {} without an answer, {} while unavailable; {} long runs cancelled, \
-             {} things given, {} accounts; {states:?}",
+             {} things given, {} accounts; over MQTT {} requests accepted and {} wrong ones refused; {} machines came, {} join tokens were \
+             replaced; {states:?}",
             self.requests.len(),
             self.accepted.len(),
             self.wrong,
@@ -127,7 +128,11 @@ impl Account {
             self.unavailable,
             self.long.values().filter(|cancelled| **cancelled).count(),
             self.given.len(),
-            self.accounts.len()
+            self.accounts.len(),
+            self.by_message,
+            self.wrong_by_message,
+            self.newcomers.len(),
+            self.dead_join_tokens.len()
         )
     }
 }

@@ -1,11 +1,11 @@
 //! What people do meanwhile, and what they were promised.
 
+mod messages;
+mod newcomers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,13 +16,11 @@ use pistat_protocol::{
     task::RunState,
 };
 use pistat_sim::Dice;
-use pistat_tests::{Http, Reply};
+use pistat_tests::{Http, Reply, mosquitto::Login};
 use serde_json::{Value, json};
 
 use super::SETTLE;
-
-/// How long a run may wait for its machine.
-const EXPIRES: &str = "12s";
+use newcomers::{Fate, Newcomer};
 
 /// How long a run takes that somebody cancels: much longer than it is given.
 const LONG_SECONDS: u32 = 50;
@@ -70,6 +68,13 @@ pub(super) struct Account {
     pub(super) long: BTreeMap<RunId, bool>,
     pub(super) wrong: u64,
     pub(super) unavailable: u64,
+    /// Requests that were accepted over MQTT, and wrong ones that were refused there.
+    pub(super) by_message: u64,
+    pub(super) wrong_by_message: u64,
+    pub(super) newcomers: BTreeMap<String, Newcomer>,
+    /// The join token in force, unless nobody answered when it was replaced.
+    pub(super) join_token: Option<String>,
+    pub(super) dead_join_tokens: Vec<String>,
 }
 
 impl Account {
@@ -80,12 +85,41 @@ impl Account {
         let accounts = self.accounts.values().any(|made| matches!(made, Made::There(..)));
         let cancelled = self.long.values().any(|cancelled| *cancelled);
         let given = GIVEN.iter().all(|(_, field)| acknowledged(field));
-        self.accepted.len() > 40 && self.wrong > 0 && given && accounts && cancelled
+        let has = |fate| self.newcomers.values().any(|newcomer| newcomer.fate == fate);
+        let newcomers = has(Fate::Enrolled) && has(Fate::Forgotten) && !self.dead_join_tokens.is_empty();
+        let messages = self.by_message > 0 && self.wrong_by_message > 0;
+        self.accepted.len() > 40 && self.wrong > 0 && given && accounts && cancelled && newcomers && messages
+    }
+
+    fn was_accepted(&mut self, task: &'static str, key: &str, runs: Vec<RunId>) {
+        self.refused.remove(key);
+        self.unanswered.remove(key);
+        let before = self.requests.entry(key.to_owned()).or_insert_with(|| runs.clone());
+        assert_eq!(*before, runs, "one request is one set of runs: {key}");
+        let wanted = |id| (id, Wanted { task, key: key.to_owned() });
+        self.accepted.extend(runs.into_iter().map(wanted));
+    }
+
+    fn was_refused(&mut self, key: &str) {
+        let accepted = self.requests.contains_key(key);
+        assert!(!accepted, "a request that was accepted is not refused when it is repeated: {key}");
+        self.unavailable += 1;
+        // Had an earlier try been stored, this one would have been told of its runs.
+        self.unanswered.remove(key);
+        self.refused.insert(key.to_owned());
+    }
+
+    fn was_not_answered(&mut self, key: &str) {
+        if !self.requests.contains_key(key) {
+            self.refused.remove(key);
+            self.unanswered.insert(key.to_owned());
+        }
     }
 }
 
 pub(super) struct Operator {
     http: Http,
+    login: Login,
     dice: Dice,
     machines: usize,
     account: Account,
@@ -93,27 +127,32 @@ pub(super) struct Operator {
 }
 
 impl Operator {
-    pub(super) fn new(http: Http, dice: Dice, machines: usize) -> Self {
-        Self { http, dice, machines, account: Account::default(), asked: 0 }
+    pub(super) fn new(http: Http, login: Login, dice: Dice, machines: usize) -> Self {
+        Self { http, login, dice, machines, account: Account::default(), asked: 0 }
     }
 
     /// Works until it is over, and until there is something to audit: on a busy machine most of the time goes by without an answer.
-    pub(super) async fn work(mut self, over: Arc<AtomicBool>) -> Account {
+    pub(super) async fn work(mut self, over: &AtomicBool) -> Account {
         while !over.load(Ordering::Relaxed) || !self.account.is_worth_an_audit() {
             match self.dice.below(100) {
-                0..43 => self.ask_one().await,
-                43..49 => self.ask_all().await,
-                49..54 => self.ask_and_cancel().await,
-                54..60 => self.cancel_any().await,
-                60..74 => self.give().await,
-                74..80 => self.make_account().await,
-                80..83 => self.change_account().await,
-                83..90 => self.ask_wrongly().await,
+                0..30 => self.ask_one().await,
+                30..38 => self.ask_by_message().await,
+                38..43 => self.ask_all().await,
+                43..48 => self.ask_and_cancel().await,
+                48..54 => self.cancel_any().await,
+                54..67 => self.give().await,
+                67..72 => self.make_account().await,
+                72..75 => self.change_account().await,
+                75..81 => self.ask_wrongly().await,
+                81..84 => self.ask_wrongly_by_message().await,
+                84..89 => self.enrol().await,
+                89..91 => self.rotate_join_token().await,
                 _ => self.look().await,
             }
             tokio::time::sleep(self.dice.duration(Duration::from_millis(40))).await;
         }
         self.cancel_what_is_left().await;
+        self.forget_who_is_unknown().await;
         self.account
     }
 
@@ -152,7 +191,7 @@ impl Operator {
 
     async fn ask_one(&mut self) {
         let (key, target) = (self.key(), self.machine());
-        let body = json!({"task": "mark", "target": target, "args": {"key": key, "seconds": 0.2}, "request_id": key, "expires": EXPIRES});
+        let body = json!({"task": "mark", "target": target, "args": {"key": key, "seconds": 0.2}, "request_id": key});
         // Some people press twice, and everybody whose question got no answer asks again: it is one request.
         let times = if self.dice.chance(0.2) { 2 } else { 1 };
         for _ in 0..times {
@@ -162,7 +201,7 @@ impl Operator {
 
     async fn ask_all(&mut self) {
         let key = self.key();
-        let body = json!({"task": "echo", "target": "@all", "args": {"text": key}, "request_id": key, "expires": EXPIRES,
+        let body = json!({"task": "echo", "target": "@all", "args": {"text": key}, "request_id": key,
             "group": {"at_once": 5}});
         self.ask("echo", &key, body).await;
     }
@@ -171,33 +210,14 @@ impl Operator {
         for _ in 0..3 {
             match self.http.try_send("POST", "/api/runs", Some(body.clone())).await {
                 Ok(reply) if reply.status == 202 => {
-                    let runs = reply.json::<AcceptedRuns>().runs;
-                    self.account.refused.remove(key);
-                    self.account.unanswered.remove(key);
-                    let before = self.account.requests.entry(key.to_owned()).or_insert_with(|| runs.clone());
-                    assert_eq!(*before, runs, "one request is one set of runs: {key}");
-                    let wanted = |id| (id, Wanted { task, key: key.to_owned() });
-                    self.account.accepted.extend(runs.into_iter().map(wanted));
-                    return;
+                    return self.account.was_accepted(task, key, reply.json::<AcceptedRuns>().runs);
                 }
                 Ok(reply) => {
                     assert!(reply.status >= 500, "a right request is not refused: {reply:?}");
-                    let accepted = self.account.requests.contains_key(key);
-                    assert!(
-                        !accepted,
-                        "a request that was accepted is not refused when it is repeated: {key} {reply:?}"
-                    );
-                    self.account.unavailable += 1;
-                    // Had an earlier try been stored, this one would have been told of its runs.
-                    self.account.unanswered.remove(key);
-                    self.account.refused.insert(key.to_owned());
-                    return;
+                    return self.account.was_refused(key);
                 }
                 Err(_) => {
-                    if !self.account.requests.contains_key(key) {
-                        self.account.refused.remove(key);
-                        self.account.unanswered.insert(key.to_owned());
-                    }
+                    self.account.was_not_answered(key);
                     tokio::time::sleep(Duration::from_millis(300)).await;
                 }
             }
@@ -207,8 +227,8 @@ impl Operator {
     /// Something that takes nearly a minute on a machine that is real, and that nobody waits for.
     async fn ask_and_cancel(&mut self) {
         let (key, target) = (self.key(), self.choose(&["controller", "pi-1"]));
-        let body = json!({"task": "mark", "target": target, "args": {"key": key, "seconds": LONG_SECONDS}, "request_id": key,
-            "expires": EXPIRES});
+        let body =
+            json!({"task": "mark", "target": target, "args": {"key": key, "seconds": LONG_SECONDS}, "request_id": key});
         self.ask("mark", &key, body).await;
         let Some(run) = self.account.requests.get(&key).map(|runs| runs[0]) else { return };
         self.account.long.insert(run, false);

@@ -1,14 +1,15 @@
 //! What goes wrong.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
 
+use pistat_protocol::task::TaskView;
 use pistat_sim::Dice;
-use pistat_tests::{Agent, Clock, Proxy, Stack};
+use pistat_tests::{Agent, Clock, Http, PATIENCE, Proxy, Stack, eventually};
 use tempfile::TempDir;
 
 /// The state disk: room for the register of minutes of chaos, and soon full.
@@ -58,6 +59,49 @@ impl Drop for Disk {
     }
 }
 
+/// The catalogue's file, to which tasks are added meanwhile.
+pub(super) struct Rewritten {
+    file: PathBuf,
+    text: String,
+    times: u64,
+}
+
+impl Rewritten {
+    pub(super) fn new(file: PathBuf) -> Self {
+        let text = std::fs::read_to_string(&file).unwrap();
+        Self { file, text, times: 0 }
+    }
+
+    /// As editors do: whoever reads meanwhile reads the old file or the new one.
+    fn put(&self, added: &str) {
+        let new = self.file.with_extension("new");
+        std::fs::write(&new, format!("{}{added}", self.text)).unwrap();
+        std::fs::rename(new, &self.file).unwrap();
+    }
+
+    fn put_good(&mut self) {
+        self.times += 1;
+        self.put(&format!("\n[task.chaos-{}]\ncommand = [\"true\"]\n", self.times));
+    }
+
+    fn put_broken(&self) {
+        self.put("\n[task.chaos]\ncommand = [\"echo\", \"{nobody-said-what-this-is}\"]\n");
+    }
+
+    /// What the file says is what may run.
+    pub(super) async fn is_in_force(&self, http: &Http) {
+        let text = std::fs::read_to_string(&self.file).unwrap();
+        let in_file: BTreeSet<_> =
+            text.lines().filter_map(|line| line.strip_prefix("[task.")?.strip_suffix(']')).map(str::to_owned).collect();
+        eventually("the file is in force", PATIENCE, async || {
+            let tasks: Vec<TaskView> = http.try_send("GET", "/api/tasks", None).await?.json();
+            let in_force: BTreeSet<_> = tasks.into_iter().map(|task| task.id.to_string()).collect();
+            if in_force == in_file { Ok(()) } else { Err(format!("{in_force:?}, but the file has {in_file:?}")) }
+        })
+        .await;
+    }
+}
+
 /// Everything that is struck at.
 pub(super) struct Chaos {
     pub(super) dice: Dice,
@@ -66,6 +110,7 @@ pub(super) struct Chaos {
     pub(super) agent: Agent,
     pub(super) disk: Disk,
     pub(super) clock: Clock,
+    pub(super) catalogue: Rewritten,
     pub(super) struck: BTreeMap<&'static str, u64>,
 }
 
@@ -84,35 +129,43 @@ impl Chaos {
 
     async fn strike(&mut self) -> &'static str {
         match self.dice.below(100) {
-            0..20 => {
+            0..18 => {
                 self.stack.kill();
                 tokio::time::sleep(self.dice.duration(Duration::from_secs(2))).await;
                 self.stack.restart().await;
                 "killed the controller"
             }
-            20..40 => {
+            18..35 => {
                 self.wire.cut();
                 "cut the wires"
             }
-            40..50 => {
+            35..45 => {
                 self.wire.close();
                 tokio::time::sleep(self.dice.duration(Duration::from_secs(3))).await;
                 self.wire.reopen();
                 "closed the wires"
             }
-            50..65 => {
+            45..59 => {
                 self.wire.delay(self.dice.duration(Duration::from_millis(400)));
                 tokio::time::sleep(self.dice.duration(Duration::from_secs(3))).await;
                 self.wire.delay(Duration::ZERO);
                 "slowed the wires down"
             }
-            65..75 if self.disk.is_mounted => {
+            59..69 if self.disk.is_mounted => {
                 self.disk.fill(self.dice.duration(Duration::from_secs(3))).await;
                 "filled the disk"
             }
-            75..87 if self.clock.is_there() => {
+            69..80 if self.clock.is_there() => {
                 self.clock.jump(i64::try_from(self.dice.below(200_000)).unwrap() - 100_000);
                 "turned the clock"
+            }
+            80..88 => {
+                if self.dice.chance(0.4) {
+                    self.catalogue.put_broken();
+                    tokio::time::sleep(self.dice.duration(Duration::from_secs(3))).await;
+                }
+                self.catalogue.put_good();
+                "rewrote the catalogue"
             }
             _ => {
                 self.agent.kill();
@@ -124,14 +177,16 @@ impl Chaos {
     }
 
     /// From now on nothing goes wrong.
-    pub(super) async fn calm(mut self) -> (Stack, (Agent, Proxy, Disk, Clock)) {
+    pub(super) async fn calm(mut self) -> (Stack, Rewritten, (Agent, Proxy, Disk, Clock)) {
         self.wire.delay(Duration::ZERO);
         self.wire.reopen();
         self.wire.speak_plainly();
         self.clock.jump(0);
         let ended = self.stack.process().ended();
         assert_eq!(ended, None, "the controller ended by itself: {:?}", self.stack.process().stderr());
+        self.catalogue.put_broken();
+        self.catalogue.put_good();
         self.agent.sampled(&self.stack.http()).await;
-        (self.stack, (self.agent, self.wire, self.disk, self.clock))
+        (self.stack, self.catalogue, (self.agent, self.wire, self.disk, self.clock))
     }
 }
