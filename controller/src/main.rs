@@ -89,8 +89,14 @@ fn welcome(controller: &Controller, config: &Config) {
         println!("note        {sentence}");
     }
     println!("\n  Pi Stat {}\n", env!("CARGO_PKG_VERSION"));
-    println!("  dashboard   {}/#login={}", own_address.here(), welcome.code);
-    println!("              (works once, for 15 minutes; `pistat login` prints another)");
+    // Whoever may ask for the task `service-log` may read the journal, and is no administrator for that.
+    let is_secret = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref());
+    if is_secret {
+        println!("  dashboard   {}   `pistat login` prints a link to sign in", own_address.here());
+    } else {
+        println!("  dashboard   {}/#login={}", own_address.here(), welcome.code);
+        println!("              (works once, for 15 minutes; `pistat login` prints another)");
+    }
     if let Some(mqtt) = addresses.mqtt {
         let host = own_address::host(mqtt, || "localhost".into());
         let admin_token = config.state.join("admin.token");
@@ -102,7 +108,21 @@ fn welcome(controller: &Controller, config: &Config) {
     if let Broker::External(url) = &config.mqtt.broker {
         println!("  mqtt        {url}   the broker of mqtt.broker, which says who may connect");
     }
-    println!("  add a Pi    {}\n", add_a_pi(own_address, welcome));
+    if is_secret {
+        println!("  add a Pi    the dashboard and `pistat agent add pi-1` show how\n");
+    } else {
+        println!("  add a Pi    {}\n", add_a_pi(own_address, welcome));
+    }
+}
+
+/// Whether what is printed is kept by systemd's journal: `JOURNAL_STREAM` has the device and inode of the stream that it gave (systemd.exec(5)). Programs
+/// that were started from such a service inherit the variable, with another output.
+fn is_journal(stream: Option<&str>) -> bool {
+    let Some((device, inode)) = stream.and_then(|stream| stream.split_once(':')) else { return false };
+    let is_it = |found: rustix::io::Result<rustix::fs::Stat>| {
+        found.is_ok_and(|found| device.parse() == Ok(found.st_dev) && inode.parse() == Ok(found.st_ino))
+    };
+    is_it(rustix::fs::fstat(std::io::stdout())) || is_it(rustix::fs::fstat(std::io::stderr()))
 }
 
 /// What is typed on a Pi: the command that installs an agent where this controller has one, else how an agent is started that is there already.

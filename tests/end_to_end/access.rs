@@ -154,6 +154,25 @@ async fn a_sign_in_code_works_once_and_its_session_ends_with_the_logout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_goes_to_the_journal_lets_nobody_in() {
+    // As systemd does: the variable names the stream that the program writes to.
+    let to_the_journal =
+        "exec 3>&1; JOURNAL_STREAM=$(stat -L -c %d:%i /dev/fd/3); exec 3>&-; export JOURNAL_STREAM; exec \"$@\"";
+    let mut stack = Stack::builder().wrapped_in(&["sh", "-c", to_the_journal, "sh"]).start().await;
+    assert_eq!(stack.said.login, None);
+    let (join, admin) = (stack.join_token(), stack.admin_token());
+    let mut said = stack.process().stdout();
+    said.extend(stack.process().stderr());
+    assert!(said.iter().any(|line| line.contains("`pistat login` prints a link to sign in")), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("`pistat agent add pi-1`")), "{said:?}");
+    let secrets = [&*join, &admin, "login="];
+    assert!(!said.iter().any(|line| secrets.iter().any(|secret| line.contains(secret))), "{said:?}");
+    // Who is started from such a service with another output inherits the variable, and is read by a person.
+    let inherited = Stack::builder().environment("JOURNAL_STREAM", "1:2").start().await;
+    assert!(inherited.said.login.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn links_and_commands_that_were_asked_for_on_this_machine_name_the_address_that_others_know() {
     let folder = tempfile::tempdir().unwrap();
     let (state, public_url) = (folder.path().join("state"), "https://pis.example.org");
