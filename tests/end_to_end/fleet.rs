@@ -8,14 +8,15 @@ use std::{
 use pistat_protocol::{
     api::{AcceptedRuns, History},
     codec::{decode, encode},
-    dashboard::{Change, ClientMessage, Group, Machine, Run, ServerMessage},
+    dashboard::{Change, ClientMessage, Group, Machine, MachineStatus, Run, ServerMessage},
     stats::{Disk, Sample},
     status::Watch,
     task::RunState,
     time::Timestamp,
     topic::Topic,
 };
-use pistat_tests::{PATIENCE, Stack, eventually};
+use pistat_tests::{Clock, PATIENCE, Stack, eventually};
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -222,6 +223,58 @@ async fn what_a_machine_measured_while_it_was_away_is_in_its_charts_if_its_clock
     };
     assert_eq!(hour.cpu_percent[step(&kept[0])], Some(77.0));
     assert_eq!(hour.cpu_percent[step(&kept[2])], Some(66.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_clock_jumps_by_years_and_that_sleeps_goes_on_saying_what_is_true() {
+    const YEAR: i64 = 365 * 24 * 3600;
+    let (stack, clock) = (Stack::start().await, Clock::find());
+    let http = stack.http();
+    let variables = clock.environment().into_iter().map(|(name, value)| format!("{name}={value}"));
+    let words: Vec<_> = std::iter::once("env".to_owned()).chain(variables).collect();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let mut agent = stack.agent("pi-1").wrapped_in(&words).online(&http).await;
+    for jump in [40 * YEAR, -30 * YEAR, 0] {
+        clock.jump(jump);
+        eventually("it says what time it believes it is", PATIENCE, async || {
+            let sample = http.machine("pi-1").await?.stats.expect("it has said something");
+            assert_plausible(&sample);
+            let is_by_this_clock = !clock.is_there() || clock.told(sample.time, jump);
+            if is_by_this_clock { Ok(()) } else { Err(format!("{sample:?}, {jump} s from the right time")) }
+        })
+        .await;
+    }
+    agent.process().signal(Signal::STOP);
+    let asleep = eventually("it is missed", PATIENCE, async || {
+        let machine = http.machine("pi-1").await?;
+        if machine.status == MachineStatus::Online { Err(format!("{machine:?}")) } else { Ok(machine.stats.unwrap()) }
+    })
+    .await;
+    agent.process().signal(Signal::CONT);
+    eventually("it goes on", PATIENCE, async || {
+        let machine = http.machine("pi-1").await?;
+        let sample = machine.stats.unwrap();
+        assert_plausible(&sample);
+        let goes_on = machine.status == MachineStatus::Online && sample.seq > asleep.seq + 2;
+        if goes_on { Ok(()) } else { Err(format!("{sample:?}")) }
+    })
+    .await;
+}
+
+/// What no machine of ours can be is wrong.
+fn assert_plausible(sample: &Sample) {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    let uptime: f64 = uptime.split_whitespace().next().unwrap().parse().unwrap();
+    let said = sample.uptime_seconds.expect("a machine knows since when it is up");
+    assert!(
+        Duration::from_secs_f64(uptime).abs_diff(Duration::from_secs(said)) < Duration::from_secs(60),
+        "{sample:?}"
+    );
+    let percentages = [sample.cpu_percent, sample.memory_percent];
+    assert!(percentages.into_iter().flatten().all(|percent| (0.0..=100.0).contains(&percent)), "{sample:?}");
+    const FASTEST: u64 = 100_000_000_000;
+    let rates = [sample.network_rx_bytes_per_second, sample.disk_write_bytes_per_second];
+    assert!(rates.into_iter().flatten().all(|rate| rate < FASTEST), "{sample:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
