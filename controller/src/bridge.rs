@@ -83,8 +83,8 @@ pub(crate) struct Outgoing {
 /// flag tells what is old from what is said now.
 fn filters(topics: &Topics, enrolment: bool, births: &[String]) -> Vec<Wanted> {
     let requests = topics.format(&Topic::Request("x".parse().expect("a pi-id"))).replacen("/x/", "/+/", 1);
-    // The states of runs are our own words: heard is only what the broker still had from before.
-    let statuses = format!("{}/+/task/+/status", topics.prefix());
+    // The states of runs and what machines were given are our own words: heard is only what the broker still had from before.
+    let own_words = ["+/task/+/status", "+/meta"].map(|rest| format!("{}/{rest}", topics.prefix()));
     let own = PiId::controller();
     let mut filters: Vec<Wanted> = Vec::new();
     let all = topics.controller_filters().into_iter().chain(topics.agent_filters(&own));
@@ -94,7 +94,7 @@ fn filters(topics: &Topics, enrolment: bool, births: &[String]) -> Vec<Wanted> {
         if known || own_status || (filter.starts_with('$') && !enrolment) {
             continue;
         }
-        let (as_published, no_local) = (filter == requests, filter == statuses);
+        let (as_published, no_local) = (filter == requests, own_words.contains(&filter));
         filters.push(Wanted { filter, qos, as_published, no_local });
     }
     let birth = |topic: &String| Wanted { filter: topic.clone(), qos: 1, as_published: false, no_local: false };

@@ -198,13 +198,14 @@ impl Topics {
     }
 
     /// Everything that the controller hears from agents and operators, as topic filters with their `QoS`.
-    pub fn controller_filters(&self) -> [(String, u8); 9] {
+    pub fn controller_filters(&self) -> [(String, u8); 10] {
         let prefix = &self.prefix;
         [
             (format!("{prefix}/+/status"), 1),
             (format!("{prefix}/+/info"), 1),
             (format!("{prefix}/+/stats"), 0),
             (format!("{prefix}/+/stats/backfill"), 1),
+            (format!("{prefix}/+/meta"), 1),
             (format!("{prefix}/+/task/request"), 1),
             (format!("{prefix}/+/task/+/report"), 1),
             (format!("{prefix}/+/task/+/status"), 1),
@@ -228,14 +229,15 @@ impl Topics {
         ]
     }
 
-    /// The retained topics that a forgotten machine leaves behind, apart from those of its runs.
+    /// The retained topics that a forgotten machine leaves behind, apart from those of its runs. Those that the controller hears come last: where only
+    /// some were cleared, it hears of the machine again, and clears the rest.
     pub fn retained_of_machine(&self, pi: &PiId) -> [String; 5] {
         [
-            Topic::Status(pi.clone()),
-            Topic::Info(pi.clone()),
-            Topic::Stats(pi.clone()),
-            Topic::Meta(pi.clone()),
             Topic::Settings(pi.clone()),
+            Topic::Meta(pi.clone()),
+            Topic::Stats(pi.clone()),
+            Topic::Info(pi.clone()),
+            Topic::Status(pi.clone()),
         ]
         .map(|topic| self.format(&topic))
     }

@@ -8,7 +8,7 @@ use pistat_protocol::{
     task::RunState,
 };
 use pistat_tests::{Agent, Http, PATIENCE, Proxy, Stack, catalogue::starts, eventually, random::Dice, steadily};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How many times each kill test strikes; `PISTAT_TEST_ROUNDS` asks for more.
 fn rounds() -> usize {
@@ -261,6 +261,37 @@ async fn what_the_broker_retains_of_runs_that_the_register_does_not_keep_is_clea
     let new = stack.http().start_run("echo", "controller", json!({"text": "new"})).await;
     has(old, 0).await;
     has(new, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_retains_of_a_machine_that_was_forgotten_before_it_ever_came_is_cleared() {
+    let mut stack = Stack::builder().embedded().start().await;
+    let mosquitto = stack.mosquitto();
+    let retained = async || {
+        let words = ["-t", "pistat/pi-1/#", "-t", "pistat/pi-2/#", "-W", "1", "-F", "%r %t"];
+        let lines = mosquitto.receive(&words).await.stdout;
+        lines.lines().filter_map(|line| line.strip_prefix("1 ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let has = async |topics: &[&str]| {
+        eventually("these topics are retained", PATIENCE, async || {
+            let found = retained().await;
+            if found == topics { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    };
+    for pi in ["pi-1", "pi-2"] {
+        stack.door().identity(pi).await.expect("it may come");
+    }
+    let topics = ["pistat/pi-1/meta", "pistat/pi-1/settings", "pistat/pi-2/meta", "pistat/pi-2/settings"];
+    has(&topics).await;
+    // As after a kill between the removal, which is on the disk, and the broker's word that its topics were cleared.
+    assert_eq!(stack.stop().await, 0);
+    let file = stack.state().join("accounts.json");
+    let mut access: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert!(access["agents"].as_object_mut().unwrap().remove("pi-1").is_some());
+    std::fs::write(&file, access.to_string()).unwrap();
+    stack.restart().await;
+    has(&topics[2..]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,6 +76,13 @@ impl Hub {
     }
 
     fn message(&mut self, topic: Topic, payload: &Bytes, retain: bool) {
+        if let Topic::Meta(pi) = &topic {
+            // Of a machine that never came, this is all that there is.
+            if retain && !payload.is_empty() && self.is_left_behind(pi, payload, retain) {
+                self.clear_machine(pi);
+            }
+            return;
+        }
         if let Topic::Status(pi) | Topic::Info(pi) | Topic::Stats(pi) = &topic
             && !payload.is_empty()
         {

@@ -132,19 +132,16 @@ impl Account {
     /// who came.
     pub(in super::super) async fn newcomers_come(&self, http: &Http, door: SocketAddr) -> Vec<FakeAgent> {
         let mut there = Vec::new();
-        for (pi, newcomer) in &self.newcomers {
-            let Some(identity) = newcomer.identity.clone() else { continue };
+        for (pi, identity) in self.identities(Fate::Enrolled) {
             let came = identity.try_connect().await;
-            match newcomer.fate {
-                Fate::Enrolled => {
-                    let mut agent = came.unwrap_or_else(|error| panic!("{pi} was enrolled, and cannot come: {error}"));
-                    agent.sample(1.0).await;
-                    there.push(agent);
-                }
-                _ => assert!(came.is_err(), "{pi} was forgotten, and comes in"),
-            }
+            let mut agent = came.unwrap_or_else(|error| panic!("{pi} was enrolled, and cannot come: {error}"));
+            agent.sample(1.0).await;
+            there.push(agent);
         }
-        // Who guesses tokens waits: one stands for all.
+        // Who comes with what was revoked has to wait, longer each time: two stand for all.
+        for (pi, identity) in self.identities(Fate::Forgotten).take(2) {
+            assert!(identity.try_connect().await.is_err(), "{pi} was forgotten, and comes in");
+        }
         if let Some(token) = self.dead_join_tokens.last() {
             let came = Identity::enrol(door, "extra-late", token).await;
             assert!(came.is_err(), "a token that was replaced lets nobody in: {came:?}");
@@ -158,6 +155,11 @@ impl Account {
         let expected: Vec<_> = there.iter().map(|agent| agent.pi().as_str()).collect();
         assert_eq!(listed, expected, "of the newcomers, those who were enrolled and not forgotten");
         there
+    }
+
+    fn identities(&self, fate: Fate) -> impl Iterator<Item = (&String, Identity)> {
+        let of_fate = self.newcomers.iter().filter(move |(_, newcomer)| newcomer.fate == fate);
+        of_fate.filter_map(|(pi, newcomer)| Some((pi, newcomer.identity.clone()?)))
     }
 
     /// The join token that was given out last, unless nobody answered, is the one in the file and over HTTP.
