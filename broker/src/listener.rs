@@ -67,10 +67,11 @@ async fn shake_hands(front: Arc<Front>, acceptor: TlsAcceptor, stream: TcpStream
     let stop = front.stop.clone();
     let handshake = tokio::select! {
         () = stop.cancelled() => return,
-        handshake = tokio::time::timeout(patience, acceptor.accept(stream)) => handshake,
+        handshake = Box::pin(tokio::time::timeout(patience, acceptor.accept(stream))) => handshake,
     };
     match handshake {
-        Ok(Ok(stream)) => session::serve_admitted(front, stream, peer, place, || {}).await,
+        // On the heap, since it is handed on by value, and every hand would keep a place for it.
+        Ok(Ok(stream)) => session::serve_admitted(front, Box::new(stream), peer, place, || {}).await,
         Ok(Err(error)) => {
             front.counters.connections_refused.add(1);
             tracing::debug!(%peer, %error, "no TLS connection came about");

@@ -133,15 +133,19 @@ struct Turn {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Serves the client until the connection ends.
-    async fn run(mut self) {
-        // A client need not wait for the answer to CONNECT: what came with it is there already.
-        let mut done = self.process_input().await;
-        while done.is_ok() {
-            done = self.turn().await;
-        }
-        if let Err(close) = done {
-            self.finish(close).await;
+    /// Serves the client until the connection ends. What it does is on the heap while it lasts: of these, a fleet has thousands that are idle.
+    fn run(self) -> impl Future<Output = ()> {
+        // Captured, where an `async fn` would keep a second place for it.
+        let mut session = self;
+        async move {
+            // A client need not wait for the answer to CONNECT: what came with it is there already.
+            let mut done = Box::pin(session.process_input()).await;
+            while done.is_ok() {
+                done = session.turn().await;
+            }
+            if let Err(close) = done {
+                Box::pin(session.finish(close)).await;
+            }
         }
     }
 
@@ -152,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         if turn.input {
             self.last_heard = Instant::now();
-            self.process_input().await?;
+            Box::pin(self.process_input()).await?;
         }
         if let Some(close) = turn.close {
             return Err(close);

@@ -62,12 +62,13 @@ pub(crate) async fn serve_admitted<S>(
     let session = tokio::select! {
         biased;
         () = stop.cancelled() => return,
-        session = door.let_in(&place) => session,
+        // On the heap until it is over.
+        session = Box::pin(door.let_in(&place)) => session,
     };
     if let Some(session) = session {
         place.let_in();
         let_in();
-        // On the heap for the connection's life; the handshake's larger state has gone by then.
+        // On the heap for the connection's life; the handshake's state has gone by then.
         Box::pin(session.attach(door.transport).run()).await;
     }
     drop(place);

@@ -39,7 +39,7 @@ impl From<Fault> for Close {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Says goodbye, leaves the will where it is due, and reports to the hub.
-    pub(super) async fn finish(mut self, close: Close) {
+    pub(super) async fn finish(&mut self, close: Close) {
         self.say_goodbye(&close).await;
         // Whatever ended it: who was sent away says nothing more, nor does a will that it has left.
         let close = if self.outbox.is_revoked() { Close::Hub(End::Revoked) } else { close };
