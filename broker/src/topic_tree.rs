@@ -27,9 +27,71 @@ struct Group {
     turn: usize,
 }
 
+/// So many children are looked through one by one.
+const FEW: usize = 8;
+
+/// The levels below a node. Nearly all nodes have a handful, for which a hash map is ten times their size; the one with the machines has thousands.
+#[derive(Debug)]
+enum Children {
+    Few(Vec<(Box<str>, Node)>),
+    #[expect(clippy::box_collection, reason = "half the size of a node, of which a fleet has a hundred thousand")]
+    Many(Box<HashMap<Box<str>, Node>>),
+}
+
+impl Default for Children {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl Children {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(few) => few.is_empty(),
+            Self::Many(many) => many.is_empty(),
+        }
+    }
+
+    fn get_mut(&mut self, level: &str) -> Option<&mut Node> {
+        match self {
+            Self::Few(few) => few.iter_mut().find(|(name, _)| &**name == level).map(|(_, node)| node),
+            Self::Many(many) => many.get_mut(level),
+        }
+    }
+
+    /// Adds a level that is not there.
+    fn add(&mut self, level: &str) {
+        if let Self::Few(few) = self
+            && few.len() == FEW
+        {
+            *self = Self::Many(Box::new(few.drain(..).collect()));
+        }
+        let (level, node) = (level.into(), Node::default());
+        match self {
+            Self::Few(few) => {
+                few.reserve_exact(1);
+                few.push((level, node));
+            }
+            Self::Many(many) => drop(many.insert(level, node)),
+        }
+    }
+
+    fn remove(&mut self, level: &str) {
+        match self {
+            Self::Few(few) => few.retain(|(name, _)| &**name != level),
+            Self::Many(many) => {
+                many.remove(level);
+                if many.capacity() > 4 * many.len() + 16 {
+                    many.shrink_to_fit();
+                }
+            }
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Node {
-    children: HashMap<Box<str>, Node>,
+    children: Children,
     /// The child for `+`.
     any_level: Option<Box<Node>>,
     /// Who has subscribed here.
@@ -74,9 +136,14 @@ impl TopicTree {
         };
         let known = list.iter_mut().find(|known| known.slot == subscriber.slot);
         let is_new = known.is_none();
-        match known {
-            Some(known) => *known = subscriber,
-            None => list.push(subscriber),
+        if let Some(known) = known {
+            *known = subscriber;
+        } else {
+            // Most levels have one: at first no more room than that is made.
+            if list.is_empty() {
+                list.reserve_exact(1);
+            }
+            list.push(subscriber);
         }
         is_new
     }
@@ -123,8 +190,8 @@ impl Node {
                 "+" => node.any_level.get_or_insert_default(),
                 "#" => node.any_rest.get_or_insert_default(),
                 _ => {
-                    if !node.children.contains_key(level) {
-                        node.children.insert(level.into(), Self::default());
+                    if node.children.get_mut(level).is_none() {
+                        node.children.add(level);
                     }
                     node.children.get_mut(level).expect("the child was inserted above if it was missing")
                 }
@@ -151,9 +218,6 @@ impl Node {
                 let found = child.remove(levels, group, slot);
                 if child.is_empty() {
                     self.children.remove(level);
-                    if self.children.capacity() > 4 * self.children.len() + 16 {
-                        self.children.shrink_to_fit();
-                    }
                 }
                 found
             }
@@ -276,6 +340,23 @@ mod tests {
         for (slot, filter) in (0..).zip(&filters) {
             assert!(tree.unsubscribe(filter, None, slot), "{filter}");
             assert!(!tree.unsubscribe(filter, None, slot), "{filter}");
+        }
+        assert!(tree.is_empty());
+    }
+
+    #[test]
+    fn a_level_may_have_few_children_and_then_many_and_then_none() {
+        let mut tree = TopicTree::default();
+        let filters: Vec<_> = (0..3 * FEW).map(|n| format!("fleet/pi-{n}/status")).collect();
+        for (slot, filter) in (0..).zip(&filters) {
+            assert!(tree.subscribe(filter, None, subscriber(slot)));
+            assert!(!tree.subscribe(filter, None, subscriber(slot)));
+        }
+        for (slot, filter) in (0..).zip(&filters) {
+            assert_eq!(slots(&mut tree, filter), [slot]);
+            assert!(tree.unsubscribe(filter, None, slot));
+            assert!(!tree.unsubscribe(filter, None, slot));
+            assert!(slots(&mut tree, filter).is_empty());
         }
         assert!(tree.is_empty());
     }
