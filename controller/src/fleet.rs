@@ -185,7 +185,9 @@ impl Fleet {
     }
 
     /// An agent told what its machine is.
-    pub fn info(&mut self, pi: &PiId, info: Info, now: Now) -> Heard {
+    pub fn info(&mut self, pi: &PiId, mut info: Info, now: Now) -> Heard {
+        // A list grew while it was read, to up to twice its length, and stays for as long as the machine.
+        info.capabilities.shrink_to_fit();
         self.change(pi, now, |state| state.info = Some(info))
     }
 

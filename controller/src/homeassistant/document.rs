@@ -19,7 +19,7 @@ use crate::config::HomeAssistant;
 
 use super::{
     known::{Known, told_by},
-    sensors::{Entity, OF_INFO, OF_SAMPLES, Platform},
+    sensors::{Entity, OF_INFO, Platform},
 };
 
 /// What has been announced: the components of each document, by its topic. What the state folder keeps.
@@ -125,7 +125,7 @@ impl Place {
         let machine = Machine { place: self, pi, device: self.device(pi), facts };
         let mut components = BTreeMap::new();
         let was = |key: &str| announced.is_some_and(|announced| announced.contains_key(key));
-        for entity in OF_SAMPLES.iter().filter(|entity| known.has(entity.key)) {
+        for entity in known.entities() {
             components.insert(entity.key.to_owned(), (entity.platform, machine.of_sample(entity)));
         }
         for entity in OF_INFO.iter().filter(|entity| told_by(facts.info, entity.key, was(entity.key))) {

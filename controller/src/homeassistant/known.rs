@@ -1,25 +1,25 @@
 //! What a machine has told that it can measure. Only that is announced, and only a machine that has told everything takes something back.
 
-use std::collections::BTreeSet;
-
 use pistat_protocol::{
     stats::Sample,
     status::{Info, Session},
 };
 
-use super::sensors::{OF_INFO, OF_SAMPLES};
+use super::sensors::{Entity, OF_INFO, OF_SAMPLES};
 
 /// More file systems than this are not announced: a machine with hundreds of mounts would drown its dashboard.
 const MAX_MOUNTS: usize = 16;
 
-/// What is known of one machine's abilities.
+/// What is known of one machine's abilities. A fleet has thousands of these.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The session whose capabilities are in force.
     session: Option<Session>,
     sampled: bool,
-    keys: BTreeSet<&'static str>,
-    mounts: BTreeSet<String>,
+    /// Which of [`OF_SAMPLES`].
+    has: [bool; OF_SAMPLES.len()],
+    /// In alphabetical order.
+    mounts: Vec<String>,
 }
 
 impl Known {
@@ -30,7 +30,7 @@ impl Known {
             self.sampled = false;
             self.mounts.clear();
             let can = |capability: &str| info.capabilities.iter().any(|name| name == capability);
-            self.keys = OF_SAMPLES.iter().filter(|entity| can(entity.capability)).map(|entity| entity.key).collect();
+            self.has = std::array::from_fn(|index| can(OF_SAMPLES[index].capability));
         }
         if let Some(sample) = newest {
             self.sample(sample);
@@ -41,14 +41,17 @@ impl Known {
     pub(super) fn sample(&mut self, sample: &Sample) -> bool {
         let mut news = !self.sampled;
         self.sampled = true;
-        for entity in &OF_SAMPLES {
-            if !self.keys.contains(entity.key) && (entity.seen)(sample) {
-                news |= self.keys.insert(entity.key);
+        for (entity, has) in OF_SAMPLES.iter().zip(&mut self.has) {
+            if !*has && (entity.seen)(sample) {
+                (*has, news) = (true, true);
             }
         }
         for disk in sample.disks.iter().flatten() {
-            if self.mounts.len() < MAX_MOUNTS && !self.mounts.contains(&disk.mount) {
-                news |= self.mounts.insert(disk.mount.clone());
+            if self.mounts.len() < MAX_MOUNTS
+                && let Err(place) = self.mounts.binary_search(&disk.mount)
+            {
+                self.mounts.insert(place, disk.mount.clone());
+                news = true;
             }
         }
         news
@@ -59,8 +62,9 @@ impl Known {
         self.session.is_some() && self.sampled
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.keys.contains(key)
+    /// What its samples tell.
+    pub(super) fn entities(&self) -> impl Iterator<Item = &'static Entity<Sample>> {
+        OF_SAMPLES.iter().zip(self.has).filter_map(|(entity, has)| has.then_some(entity))
     }
 
     pub(super) fn mounts(&self) -> impl Iterator<Item = &str> {

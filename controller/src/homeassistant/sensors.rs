@@ -159,7 +159,7 @@ const fn problem(
 }
 
 /// What samples tell.
-pub(super) const OF_SAMPLES: [Entity<Sample>; 21] = [
+pub(super) static OF_SAMPLES: [Entity<Sample>; 21] = [
     sensor("cpu", "CPU", "cpu_percent", |s: &Sample| s.cpu_percent.is_some()).unit("%", 0).icon("mdi:chip"),
     sensor("memory", "Memory", "memory_percent", |s: &Sample| s.memory_percent.is_some())
         .unit("%", 0)
