@@ -113,6 +113,7 @@ async function idle(seconds: number): Promise<boolean> {
     const before = await work();
     await page.waitForTimeout(seconds * 1000);
     const share = ((await work()) - before) / seconds * 100;
+    if (process.argv.includes("--names")) costliest(await trace(session, Math.min(seconds, 20)));
     console.log(`idle   25 machines, 1 sample/5 s: ${share.toFixed(2)} % of a core in the page's thread over ${seconds} s`);
     return share < IDLE_GOAL;
   } finally {
