@@ -36,6 +36,9 @@ const PRIVATE: u32 = 0o600;
 const FILE: &str = "retained.log";
 const MAGIC: &[u8] = b"pistat retained 1\n";
 
+/// How much is written at a time.
+const PIECE_BYTES: usize = 256 * 1024;
+
 /// A file is written anew when it is larger than this and mostly history.
 const COMPACT_ABOVE_BYTES: u64 = 1024 * 1024;
 
@@ -199,45 +202,54 @@ impl Writer {
     }
 
     fn append(&mut self, records: &[Record], sync: bool) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        for record in records {
-            record.encode(&mut bytes);
-        }
-        self.file.write_all(&bytes)?;
-        self.count(bytes.len(), self.file_bytes.load(Ordering::Relaxed) + bytes.len() as u64);
+        let written = write_records(&mut self.file, records)?;
+        self.count(written, self.file_bytes.load(Ordering::Relaxed) + written);
         if sync { self.file.sync_data() } else { Ok(()) }
     }
 
     fn rewrite(&mut self, records: &[Record]) -> io::Result<()> {
         let temporary = self.path.with_extension("new");
-        let mut bytes = MAGIC.to_vec();
-        for record in records {
-            record.encode(&mut bytes);
-        }
-        let file =
-            write_whole(&temporary, &bytes).and_then(|file| std::fs::rename(&temporary, &self.path).map(|()| file));
+        let whole = write_whole(&temporary, records);
+        let renamed = whole.and_then(|whole| std::fs::rename(&temporary, &self.path).map(|()| whole));
         // Half a file that takes room on a full disk helps nobody.
-        self.file = file.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
-        self.count(bytes.len(), bytes.len() as u64);
+        let (file, written) = renamed.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
+        self.file = file;
+        self.count(written, written);
         sync_folder(&self.path)
     }
 
-    fn count(&self, written: usize, file_bytes: u64) {
-        self.counters.state_bytes_written.add(written as u64);
+    fn count(&self, written: u64, file_bytes: u64) {
+        self.counters.state_bytes_written.add(written);
         self.file_bytes.store(file_bytes, Ordering::Relaxed);
     }
 }
 
-/// Writes a file that was not there, and leaves it open for appending.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<File> {
+/// Writes records piece by piece, and says how many bytes they are: all that a large fleet retains is more than should be in memory twice.
+fn write_records(file: &mut File, records: &[Record]) -> io::Result<u64> {
+    let (mut bytes, mut written) = (Vec::new(), 0);
+    for record in records {
+        record.encode(&mut bytes);
+        if bytes.len() >= PIECE_BYTES {
+            file.write_all(&bytes)?;
+            written += bytes.len() as u64;
+            bytes.clear();
+        }
+    }
+    file.write_all(&bytes)?;
+    Ok(written + bytes.len() as u64)
+}
+
+/// Writes a file that was not there, and leaves it open for appending; with its size.
+fn write_whole(path: &Path, records: &[Record]) -> io::Result<(File, u64)> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut file = OpenOptions::new().append(true).create_new(true).mode(PRIVATE).open(path)?;
-    file.write_all(bytes)?;
+    file.write_all(MAGIC)?;
+    let written = write_records(&mut file, records)?;
     file.sync_all()?;
-    Ok(file)
+    Ok((file, MAGIC.len() as u64 + written))
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

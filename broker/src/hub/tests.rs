@@ -85,7 +85,8 @@ fn frame(publisher: SessionId, topic: &str) -> Bytes {
 
 #[tokio::test]
 async fn what_a_client_said_before_it_went_counts_as_its_own() {
-    let mut bench = Bench::new(Limits { retained_messages_per_account: 1, ..Limits::default() }).await;
+    let limits = Limits { retained_messages_per_account: 1, sys_interval_seconds: 0, ..Limits::default() };
+    let mut bench = Bench::new(limits).await;
     for user in ["home", "other"] {
         let attached = bench.connect(user);
         bench.front.spine.publish(&mut vec![frame(attached.id, user)]).await.unwrap();
