@@ -245,7 +245,7 @@ async fn counter(http: &Http, name: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn completions_count_among_what_one_browser_may_have_at_work() {
+async fn a_browser_is_told_when_it_has_as_much_at_work_as_it_may_have() {
     let stack = Stack::builder().embedded().start().await;
     let mut feed = stack.feed().await;
     feed.machines().await;
@@ -259,6 +259,19 @@ async fn completions_count_among_what_one_browser_may_have_at_work() {
         (asked == COMMANDS).then_some(())
     })
     .await;
+    feed.send(&ClientMessage::Command { id: COMMANDS, line: "pis".into() }).await;
+    let mut sentence = String::new();
+    feed.until("one more is refused", |message| match message {
+        ServerMessage::Text { id: COMMANDS, text } => {
+            sentence.push_str(text);
+            None
+        }
+        ServerMessage::Done { id: COMMANDS, ok: false } => Some(()),
+        _ => None,
+    })
+    .await;
+    assert!(sentence.contains("16 commands of this browser are at work"), "{sentence}");
+    // Completions count, too. Nobody needs to be told that there is none.
     let complete = |id| ClientMessage::Complete { id, line: "task ru".into(), cursor: 7 };
     feed.send(&complete(100)).await;
     feed.send(&ClientMessage::Confirm { id: 0, yes: false }).await;

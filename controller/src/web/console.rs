@@ -48,6 +48,11 @@ impl From<Refused> for Failed {
     }
 }
 
+/// What a line is answered with that is not even looked at.
+pub(super) fn refusal(id: u32, sentence: &str) -> [ServerMessage; 2] {
+    [ServerMessage::Text { id, text: terminal::refusal(sentence, STYLE) }, ServerMessage::Done { id, ok: false }]
+}
+
 impl Terminal {
     pub(super) fn new(
         web: Web,

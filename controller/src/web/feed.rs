@@ -314,6 +314,11 @@ impl Connection {
 
     fn command(&mut self, id: u32, line: String) {
         if self.work.len() >= MAX_COMMANDS + self.followed.len() {
+            let sentence = format!("{MAX_COMMANDS} commands of this browser are at work: end one with Ctrl-C, or wait");
+            for message in console::refusal(id, &sentence) {
+                // Whoever has so many answers waiting that there is no room for this one does not read them.
+                let _ = self.outbox.try_send(message);
+            }
             return;
         }
         let (yes, answer) = oneshot::channel();
