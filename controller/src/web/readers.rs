@@ -1,6 +1,6 @@
 //! Readers of the register for whoever asks over HTTP: a few, each on a thread that may wait for the disk.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -44,12 +44,26 @@ impl Readers {
         permit: OwnedSemaphorePermit,
         read: impl FnOnce(&Reader) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let reader = idle().pop().expect("there are as many readers as permits");
-        let result = read(&reader);
-        idle().push(reader);
-        drop(permit);
-        result
+        let reader = self.idle().pop().expect("there are as many readers as permits");
+        let at_work = AtWork { readers: self, reader: Some(reader), _permit: permit };
+        read(at_work.reader.as_ref().expect("it is taken at the end"))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Reader>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reader at work. It is idle again when this ends, also where reading has failed badly; its permit follows it.
+struct AtWork<'a> {
+    readers: &'a Readers,
+    reader: Option<Reader>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.readers.idle().extend(self.reader.take());
     }
 }
 
@@ -88,5 +102,16 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(1), &mut next).await.is_err(), "every reader is at work");
         drop(busy);
         assert_eq!(next.await, Ok("read"));
+    }
+
+    #[tokio::test]
+    async fn a_reader_outlives_a_read_that_fails_badly() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _, _) = Store::open(folder.path(), Retention { days: 30, runs: 10, events: 10 }).unwrap();
+        let readers = Arc::new(Readers::open(|| store.reader()).unwrap());
+        for _ in 0..=READERS {
+            assert!(readers.read(|_| -> rusqlite::Result<()> { panic!("as a fault of ours would") }).await.is_err());
+        }
+        assert_eq!(readers.read(|_| Ok("read")).await, Ok("read"));
     }
 }
