@@ -35,7 +35,7 @@ const CONFIG: &str = "[runs]\nkeep_runs = 1000000\nexpires = \"12s\"\n";
 const STUTTER: f64 = 0.2;
 
 /// How much more memory the controller may hold at the end than one that is started then.
-const MEMORY_GROWTH: u64 = 32 * 1024 * 1024;
+const MEMORY_GROWTH: u64 = 24 * 1024 * 1024;
 
 /// The service's unit, for what it says of memory.
 const UNIT: &str = include_str!("../../packaging/systemd/pistat.service");
