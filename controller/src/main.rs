@@ -90,8 +90,8 @@ fn welcome(controller: &Controller, config: &Config) {
     }
     println!("\n  Pi Stat {}\n", env!("CARGO_PKG_VERSION"));
     // Whoever may ask for the task `service-log` may read the journal, and is no administrator for that.
-    let is_secret = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref());
-    if is_secret {
+    let to_journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref());
+    if to_journal {
         println!("  dashboard   {}   `pistat login` prints a link to sign in", own_address.here());
     } else {
         println!("  dashboard   {}/#login={}", own_address.here(), welcome.code);
@@ -108,7 +108,7 @@ fn welcome(controller: &Controller, config: &Config) {
     if let Broker::External(url) = &config.mqtt.broker {
         println!("  mqtt        {url}   the broker of mqtt.broker, which says who may connect");
     }
-    if is_secret {
+    if to_journal {
         println!("  add a Pi    the dashboard and `pistat agent add pi-1` show how\n");
     } else {
         println!("  add a Pi    {}\n", add_a_pi(own_address, welcome));
