@@ -66,6 +66,24 @@ fn what_was_written_is_there_again() {
 }
 
 #[test]
+fn what_takes_many_pieces_is_there_again_appended_and_written_anew() {
+    let payload = "x".repeat(PIECE_BYTES / 3);
+    let records = || ["a", "b", "c", "d", "e", "f", "g"].map(|topic| retain(topic, &payload)).to_vec();
+    for is_rewrite in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = open(folder.path());
+        let file_bytes = Arc::clone(&store.file_bytes);
+        let append = Batch::Append { records: records(), sync: true };
+        store.close(Some(if is_rewrite { Batch::Rewrite(records()) } else { append }));
+        let path = folder.path().join(FILE);
+        assert_eq!(file_bytes.load(Ordering::Relaxed), std::fs::metadata(&path).unwrap().len());
+        let restored = load(&path).unwrap();
+        let expected = ["a", "b", "c", "d", "e", "f", "g"].map(|topic| (topic.to_owned(), payload.clone()));
+        assert!(topics(&restored) == expected, "{} of them", restored.retained.len());
+    }
+}
+
+#[test]
 fn a_tail_torn_at_any_byte_costs_only_its_own_record() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), vec![retain("a", "1")]);
