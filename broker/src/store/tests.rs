@@ -76,7 +76,12 @@ fn what_takes_many_pieces_is_there_again_appended_and_written_anew() {
         let append = Batch::Append { records: records(), sync: true };
         store.close(Some(if is_rewrite { Batch::Rewrite(records()) } else { append }));
         let path = folder.path().join(FILE);
-        assert_eq!(file_bytes.load(Ordering::Relaxed), std::fs::metadata(&path).unwrap().len());
+        let mut whole = MAGIC.to_vec();
+        for record in records() {
+            record.encode(&mut whole);
+        }
+        assert!(std::fs::read(&path).unwrap() == whole, "each record once, in its order");
+        assert_eq!(file_bytes.load(Ordering::Relaxed), whole.len() as u64);
         let restored = load(&path).unwrap();
         let expected = ["a", "b", "c", "d", "e", "f", "g"].map(|topic| (topic.to_owned(), payload.clone()));
         assert!(topics(&restored) == expected, "{} of them", restored.retained.len());
