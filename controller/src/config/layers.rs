@@ -21,8 +21,13 @@ pub(super) fn merge(file: Item, environment: Item, flags: Item) -> Result<Item, 
     let layers = config::Config::builder().add_source(Layer(file)).add_source(Layer(environment));
     let merged = layers.add_source(Layer(flags)).build();
     let merged = merged.map_err(|error| Place::named("configuration").problem(error.to_string()))?;
-    Ok(item(merged.cache))
+    let ValueKind::Table(mut top) = merged.cache.kind else { return Ok(table()) };
+    Ok(top.remove(ROOT).map_or_else(table, item))
 }
+
+/// The one key that the `config` crate sees at the top, where it reads keys as paths: of `n[888888888]` it would make a list of as many, and of
+/// `http.listen` in quotes the key of a section.
+const ROOT: &str = "configuration";
 
 /// The variables that are ours: `PISTAT_<SECTION>__<KEY>`. Empty ones count as unset.
 pub(super) fn environment(variables: impl IntoIterator<Item = (String, String)>) -> Item {
@@ -87,10 +92,7 @@ impl Source for Layer {
     }
 
     fn collect(&self) -> Result<config::Map<String, Value>, ConfigError> {
-        Ok(match value(&self.0).kind {
-            ValueKind::Table(map) => map,
-            _ => HashMap::new(),
-        })
+        Ok(HashMap::from([(ROOT.to_owned(), value(&self.0))]))
     }
 }
 

@@ -124,6 +124,23 @@ name = 'controller'
 }
 
 #[test]
+fn a_key_is_no_path() {
+    let file = "
+'n[888888888]' = 1
+'http.listen' = '127.0.0.1:1'
+";
+    let problems = problems(file, &[("PISTAT_RUNS[999999999]__KEEP", "1d")]);
+    for expected in [
+        "pistat.toml:2: unknown key n[888888888];",
+        "pistat.toml:3: unknown key http.listen;",
+        "PISTAT_RUNS[999999999]__KEEP: unknown key runs[999999999];",
+    ] {
+        assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected}\n{}", problems.join("\n"));
+    }
+    assert_eq!(problems.len(), 3, "{}", problems.join("\n"));
+}
+
+#[test]
 fn home_assistants_prefix_is_not_the_fleets() {
     for prefix in ["home/pis", "home/pis/pi-1"] {
         let file = format!("[mqtt]\nprefix = 'home/pis'\n[homeassistant]\nprefix = '{prefix}'\n");
