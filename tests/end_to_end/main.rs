@@ -14,6 +14,7 @@ mod fleet;
 mod homeassistant;
 mod house;
 mod install;
+mod interfaces;
 mod matrix;
 mod metrics;
 mod output;
