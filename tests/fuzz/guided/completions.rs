@@ -4,5 +4,5 @@
 use pistat_fuzz::targets;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    targets::completions(data);
+    targets::completion(data);
 });

@@ -27,7 +27,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     files::{config_files, task_files},
-    terminals::{completions, lines},
+    terminals::{completion, completions, lines},
     web::{bodies, messages, queries},
 };
 use crate::catalogue;

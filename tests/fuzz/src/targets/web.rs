@@ -1,6 +1,7 @@
 //! What HTTP requests and the dashboard's WebSocket carry.
 
 use pistat_protocol::{
+    account::Role,
     api::{Login, NewAccount, NewEnrolment, NewRun, PatchMachine},
     codec::decode,
     dashboard::ClientMessage,
@@ -41,7 +42,11 @@ pub fn messages(data: &[u8]) -> bool {
     }
     match decode(data) {
         Ok(ClientMessage::Command { line, .. }) => drop(lines(line.as_bytes())),
-        Ok(ClientMessage::Complete { line, cursor, .. }) => drop(complete(&line, cursor)),
+        Ok(ClientMessage::Complete { line, cursor, .. }) => {
+            for role in [Role::Viewer, Role::Operator, Role::Admin] {
+                complete(&line, cursor, role);
+            }
+        }
         _ => {}
     }
     true
