@@ -215,7 +215,7 @@ impl Fleet {
     pub fn backfill(&mut self, pi: &PiId, samples: &[Sample], now: Now) {
         self.change(pi, now, |state| {
             for sample in samples.iter().filter(|sample| sample.clock_synchronized && sample.time <= now.wall) {
-                state.history.fill(sample, sample.time);
+                state.history.fill(sample, now.wall);
             }
         });
     }

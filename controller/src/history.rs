@@ -55,9 +55,7 @@ impl Ring {
 
     /// Tells by how many steps it went on.
     fn add(&mut self, sample: &Sample, time: Timestamp) -> usize {
-        // A clock that went back writes into the newest step: history is a picture, not a ledger.
-        let number = self.number(time).max(self.newest);
-        let steps = self.advance(number);
+        let steps = self.advance_to(time);
         for (index, value) in columns(sample).into_iter().enumerate() {
             if let Some(value) = value {
                 self.sums[index] += value;
@@ -84,8 +82,8 @@ impl Ring {
     }
 
     /// Puts a late sample into its own step, where nothing is known of it.
-    fn fill(&mut self, sample: &Sample, time: Timestamp) {
-        let Some(age) = self.age(time) else {
+    fn fill(&mut self, sample: &Sample) {
+        let Some(age) = self.age(sample.time) else {
             return;
         };
         make_room(&mut self.steps, age + 1, self.capacity);
@@ -99,7 +97,10 @@ impl Ring {
         self.steps[index] = Step::new(&both, voltage.or(undervoltage(sample)));
     }
 
-    fn advance(&mut self, number: i64) -> usize {
+    /// Begins the step of now, if that is a new one. Tells by how many steps it went on.
+    fn advance_to(&mut self, now: Timestamp) -> usize {
+        // A clock that went back writes into the newest step: history is a picture, not a ledger.
+        let number = self.number(now).max(self.newest);
         if self.steps.is_empty() {
             self.newest = number - 1;
         }
@@ -178,13 +179,16 @@ impl History {
         self.coarse.add(sample, time);
     }
 
-    /// Adds a sample that comes late, under the time that it was taken.
-    pub fn fill(&mut self, sample: &Sample, time: Timestamp) {
-        self.fine.fill(sample, time);
-        if let Some(age) = self.fine.age(time) {
+    /// Adds a sample that comes late, under the time that it was taken. It may come before the first one that does not.
+    pub fn fill(&mut self, sample: &Sample, now: Timestamp) {
+        let steps = self.fine.advance_to(now);
+        self.cores.add(None, steps);
+        self.coarse.advance_to(now);
+        self.fine.fill(sample);
+        if let Some(age) = self.fine.age(sample.time) {
             self.cores.fill(sample.cpu_cores_percent.as_deref(), age);
         }
-        self.coarse.fill(sample, time);
+        self.coarse.fill(sample);
     }
 
     /// CPU per cent of the last ten minutes, from the first known value on.
@@ -230,7 +234,11 @@ mod tests {
     }
 
     fn sample(cpu: f32) -> Sample {
-        let mut sample = Sample::new(at(0), true, 0);
+        taken(cpu, 0)
+    }
+
+    fn taken(cpu: f32, seconds: i64) -> Sample {
+        let mut sample = Sample::new(at(seconds), true, 0);
         sample.cpu_percent = Some(cpu);
         sample
     }
@@ -256,9 +264,9 @@ mod tests {
             sample.cpu_cores_percent = Some(cores.to_vec());
             history.add(&sample, at(seconds));
         }
-        let mut late = sample(3.0);
+        let mut late = taken(3.0, 11);
         late.cpu_cores_percent = Some(vec![2.0, 4.0]);
-        history.fill(&late, at(11));
+        history.fill(&late, at(30));
         let view = history.view(40, at(30));
         assert_eq!(view.cpu_percent, [Some(20.0), Some(3.0), Some(20.0), None]);
         assert_eq!(view.cpu_cores_percent, [[Some(10), Some(2), Some(50), None], [Some(30), Some(4), Some(70), None]]);
@@ -285,7 +293,8 @@ mod tests {
         sample.cpu_cores_percent = Some(vec![20.0; 4]);
         history.add(&sample, at(90_000));
         for minute in 0..1_500 {
-            history.fill(&sample, at(minute * 60));
+            sample.time = at(minute * 60);
+            history.fill(&sample, at(90_000));
         }
         assert!(history.fine.steps.len() > FINE_STEPS - 6 && history.fine.steps.capacity() <= FINE_STEPS);
         assert!(history.coarse.steps.len() > COARSE_STEPS - 2 && history.coarse.steps.capacity() <= COARSE_STEPS);
@@ -304,9 +313,26 @@ mod tests {
         let mut history = History::default();
         history.add(&sample(10.0), at(100));
         for (seconds, cpu) in [(60, 1.0), (80, 2.0), (100, 99.0), (-10_000, 5.0)] {
-            history.fill(&sample(cpu), at(seconds));
+            history.fill(&taken(cpu, seconds), at(100));
         }
         assert_eq!(history.recent_cpu_percent(at(100)), [Some(1), None, Some(2), None, Some(10)]);
+    }
+
+    #[test]
+    fn late_samples_have_their_place_before_anything_else_is_heard() {
+        let mut history = History::default();
+        for round in [0, 50_000] {
+            // At first of a machine that is new to this controller, then of one that was away.
+            history.fill(&taken(1.0, round + 60), at(round + 100));
+            history.fill(&taken(2.0, round + 80), at(round + 101));
+            history.add(&sample(10.0), at(round + 102));
+            assert_eq!(
+                history.view(50, at(round + 102)).cpu_percent,
+                [Some(1.0), None, Some(2.0), None, Some(10.0)],
+                "{round}"
+            );
+        }
+        assert_eq!(history.view(86_400, at(50_102)).cpu_percent.iter().flatten().count(), 2);
     }
 
     #[test]

@@ -32,9 +32,7 @@ impl Cores {
         };
         if cores.len() != self.sums.len() {
             // Another board under the same name.
-            self.sums = vec![0; cores.len()].into();
-            self.samples = 0;
-            self.percents = vec![UNKNOWN; cores.len()].into();
+            self.begin(cores.len());
         }
         if self.samples == MOST_SAMPLES {
             return;
@@ -49,10 +47,15 @@ impl Cores {
 
     /// Puts a late sample into the step that is so many steps old, where nothing is known of it.
     pub(super) fn fill(&mut self, cores: Option<&[f32]>, age: usize) {
-        let Some(cores) = cores.filter(|cores| cores.len() == self.sums.len() && age < FINE_STEPS) else {
+        let is_first = self.sums.is_empty();
+        let fits = |cores: &&[f32]| cores.len() <= MOST_CORES && (is_first || cores.len() == self.sums.len());
+        let Some(cores) = cores.filter(fits).filter(|_| age < FINE_STEPS) else {
             return;
         };
         let width = cores.len();
+        if is_first {
+            self.begin(width);
+        }
         make_room(&mut self.percents, (age + 1) * width, FINE_STEPS * width);
         while self.percents.len() < (age + 1) * width {
             self.percents.push_front(UNKNOWN);
@@ -76,6 +79,13 @@ impl Cores {
         };
         let column = |core: usize| (0..).map(|step| percent(first_age - step, core)).take(count).collect();
         (0..width).map(column).collect()
+    }
+
+    /// Begins with the newest step, of which nothing is known.
+    fn begin(&mut self, width: usize) {
+        self.sums = vec![0; width].into();
+        self.samples = 0;
+        self.percents = vec![UNKNOWN; width].into();
     }
 
     /// For how many bytes there is room.
@@ -126,10 +136,13 @@ mod tests {
     #[test]
     fn late_samples_fill_holes_and_nothing_else() {
         let mut cores = Cores::default();
-        cores.fill(Some(&[1.0]), 2);
+        cores.fill(Some(&[1.0]), FINE_STEPS);
         assert_eq!(cores.columns(0, 1), Vec::<Vec<_>>::new());
+        cores.fill(Some(&[1.0]), 1);
+        cores.fill(Some(&[3.0, 4.0]), 0);
+        assert_eq!(cores.columns(1, 2), [[Some(1), None]], "the first ones may be late");
         cores.add(Some(&[50.0]), 1);
-        cores.fill(Some(&[1.0]), 2);
+        cores.fill(Some(&[2.0]), 2);
         cores.fill(Some(&[99.0]), 0);
         cores.fill(Some(&[9.0, 9.0]), 1);
         cores.fill(Some(&[9.0]), FINE_STEPS);
