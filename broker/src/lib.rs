@@ -205,6 +205,7 @@ impl Broker {
             closed,
             directory,
             admission: Admission::default(),
+            kept_in_all: Arc::default(),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         });

@@ -37,6 +37,7 @@ use outbound::Outbound;
 use transport::Transport;
 
 pub(crate) use connect::{admit, serve, serve_admitted};
+pub(crate) use held::KeptInAll;
 pub(crate) use outbound::InFlight;
 
 /// Output beyond which no more messages are taken from the outbox: a few writes' worth.
@@ -295,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut done = 0;
         let result = self.process_packets(&input, &mut done).await;
         self.transport.give_back(input, done);
-        self.held.taken(done);
+        self.held.taken(done, self.transport.input.capacity());
         // What came before a goodbye or a fault counts.
         self.publish_batch().await?;
         result

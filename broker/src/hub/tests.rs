@@ -44,6 +44,7 @@ impl Bench {
             closed,
             directory,
             admission: Admission::default(),
+            kept_in_all: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });

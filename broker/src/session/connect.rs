@@ -371,6 +371,7 @@ impl Admitted {
         Session {
             outbound: Outbound::new(&wishes, parked.in_flight, parked.last_id),
             inbound: Inbound::new(parked.receiving),
+            held: Held::new(&front.kept_in_all),
             front,
             transport,
             client,
@@ -383,7 +384,6 @@ impl Admitted {
             timer: None,
             will: hello.will,
             expiry: hello.session_expiry,
-            held: Held::default(),
             paused_until: None,
             report,
         }

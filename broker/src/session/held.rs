@@ -3,9 +3,10 @@
 //! Whoever publishes faster than a subscriber reads is held up by not being read. But a client that also receives must be
 //! heard, or two that publish to each other would wait for each other's acknowledgements for ever. So while it is held,
 //! what it sends is looked through: acknowledgements and pings are taken in, everything else keeps its order and waits,
-//! up to a bound. What is left when it may go on is taken in one read's worth at a time, so that it can be held again.
+//! up to a bound for each and one for all of them. What is left when it may go on is taken in one read's worth at a time, so that it can be held again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Context;
 use std::time::Duration;
 
@@ -20,8 +21,14 @@ use crate::packet;
 /// What waits for a held client at most. A full window of a client library is a hundred messages or fewer.
 const KEPT_BYTES: usize = 256 * 1024;
 
-/// Where a session stands that is held, or was.
+/// What waits for all held clients together at most: a fleet that is held up by one reader is thousands. Beyond, they are heard when they may go on.
+const KEPT_IN_ALL_BYTES: usize = 16 * 1024 * 1024;
+
+/// What waits for all held clients together.
 #[derive(Default)]
+pub(crate) struct KeptInAll(AtomicUsize);
+
+/// Where a session stands that is held, or was.
 pub(super) struct Held {
     /// The outbox whose client is slow.
     by: Option<Arc<Outbox>>,
@@ -31,9 +38,23 @@ pub(super) struct Held {
     kept_bytes: usize,
     /// The input has ended, or something in it is wrong: nothing more is looked at until what came before was taken in.
     is_at_end: bool,
+    /// What this session's part of [`Self::in_all`] is.
+    counted: usize,
+    in_all: Arc<KeptInAll>,
 }
 
 impl Held {
+    pub(super) fn new(in_all: &Arc<KeptInAll>) -> Self {
+        Self { by: None, until: None, kept_bytes: 0, is_at_end: false, counted: 0, in_all: in_all.clone() }
+    }
+
+    /// Notes how much room the session's input takes while it is held, or has yet to be taken in.
+    fn count(&mut self, bytes: usize) {
+        self.in_all.0.fetch_add(bytes, Ordering::Relaxed);
+        self.in_all.0.fetch_sub(self.counted, Ordering::Relaxed);
+        self.counted = bytes;
+    }
+
     pub(super) fn is_held(&self) -> bool {
         self.by.is_some()
     }
@@ -63,7 +84,8 @@ impl Held {
 
     /// Whether a held client is to be read: while it owes acknowledgements, and what it sends besides fits.
     pub(super) fn reads_on(&self, owes: bool, input_bytes: usize) -> bool {
-        owes && !self.is_at_end && input_bytes < KEPT_BYTES
+        let has_room = input_bytes < KEPT_BYTES && self.in_all.0.load(Ordering::Relaxed) < KEPT_IN_ALL_BYTES;
+        owes && !self.is_at_end && has_room
     }
 
     /// The client has closed the connection; whether this must wait.
@@ -82,14 +104,30 @@ impl Held {
         if self.has_kept() { READ_BYTES } else { usize::MAX }
     }
 
-    pub(super) fn taken(&mut self, bytes: usize) {
+    /// So many bytes were taken in, of an input that takes so much room now.
+    pub(super) fn taken(&mut self, bytes: usize, room: usize) {
         self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
+        if self.counted > 0 {
+            self.count(if self.has_kept() { room } else { 0 });
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.count(0);
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Takes in what need not wait, and keeps the rest in its order.
     pub(super) async fn process_while_held(&mut self) -> Result<(), Close> {
+        let done = self.look_through().await;
+        self.held.count(self.transport.input.capacity());
+        done
+    }
+
+    async fn look_through(&mut self) -> Result<(), Close> {
         let mut input = std::mem::take(&mut self.transport.input);
         let fresh = input.split_off(self.held.kept_bytes);
         let mut done = 0;
@@ -132,4 +170,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 /// Acknowledgements and pings say nothing about what was published before them. PUBREL does.
 fn may_overtake(header: u8) -> bool {
     matches!(header >> 4, 4 | 5 | 7 | 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_all_held_clients_has_a_bound_of_its_own() {
+        let in_all = Arc::new(KeptInAll::default());
+        let mut held: Vec<Held> = (0..64).map(|_| Held::new(&in_all)).collect();
+        for one in &mut held {
+            assert!(one.reads_on(true, 0));
+            one.kept_bytes = KEPT_BYTES;
+            one.count(KEPT_BYTES);
+        }
+        let mut late = Held::new(&in_all);
+        assert!(!late.reads_on(true, 0), "64 that are full are {KEPT_IN_ALL_BYTES} bytes");
+        held[0].taken(KEPT_BYTES - 1, 1000);
+        assert!(late.reads_on(true, 0), "one has taken in what waited");
+        assert_eq!(in_all.0.load(Ordering::Relaxed), 63 * KEPT_BYTES + 1000);
+        late.count(KEPT_BYTES);
+        held[0].taken(1, 1000);
+        drop(held);
+        assert_eq!(in_all.0.load(Ordering::Relaxed), KEPT_BYTES, "those that are gone leave nothing");
+    }
 }
