@@ -22,8 +22,9 @@ use std::{
 };
 
 use load::{Cost, Row, report, seconds};
+use pistat_protocol::{api::History, dashboard::Machine};
 use pistat_sim::{Counts, Fleet, Plan, Roll};
-use pistat_tests::{Feed, Stack};
+use pistat_tests::{Feed, Stack, eventually};
 
 #[tokio::main]
 async fn main() {
@@ -42,6 +43,11 @@ async fn main() {
 
 /// A controller with so many machines, all connected.
 async fn fleet(machines: usize, interval: Duration, epoch: Instant) -> (Stack, Fleet) {
+    fleet_with(machines, interval, epoch, false).await
+}
+
+/// The same; with a past, each machine first tells a day that it had measured before.
+async fn fleet_with(machines: usize, interval: Duration, epoch: Instant, has_a_past: bool) -> (Stack, Fleet) {
     let stack = Stack::start().await;
     let mut roll = Roll::default();
     let token = stack.join_token().parse().expect("the controller wrote a join token");
@@ -49,6 +55,7 @@ async fn fleet(machines: usize, interval: Duration, epoch: Instant) -> (Stack, F
         interval,
         ramp: Duration::from_millis(u64::try_from(machines).unwrap_or(0) / 2),
         marks_since: Some(epoch),
+        has_a_past,
         ..Plan::new(stack.said.mqtt)
     };
     let credentials = roll.fill(stack.said.mqtt, &token, &plan.topics, machines).await.expect("the fleet enrols");
@@ -135,16 +142,50 @@ fn answers(address: std::net::SocketAddr) -> bool {
 
 async fn memory() {
     println!(
-        "machines  resident MB  of it its own MB  % of a core   (a sample of each machine every 5 s, one browser)"
+        "machines  charts    resident MB  of it its own MB  % of a core   (a sample of each machine every 5 s, one browser)"
     );
     for machines in load::list("PISTAT_BENCH_MACHINES", &[0, 1000, 10_000]) {
-        let (mut stack, fleet) = fleet(machines, Duration::from_secs(5), Instant::now()).await;
-        let _feed = stack.feed().await;
-        let cost = Cost::of(stack.process().id());
-        tokio::time::sleep(Duration::from_secs(seconds(30))).await;
-        let cost = cost.since();
-        println!("{machines:>8}  {:>11.1}  {:>15.1}  {:>11.1}", cost.resident_mb, cost.own_mb, cost.core_percent);
-        drop(fleet);
+        for has_a_past in [false, true] {
+            if machines == 0 && has_a_past {
+                continue;
+            }
+            let interval = Duration::from_secs(5);
+            let (mut stack, fleet) = fleet_with(machines, interval, Instant::now(), has_a_past).await;
+            if has_a_past {
+                charts_are_full(&stack, machines).await;
+            }
+            let _feed = stack.feed().await;
+            let cost = Cost::of(stack.process().id());
+            tokio::time::sleep(Duration::from_secs(seconds(30))).await;
+            let cost = cost.since();
+            let charts = if has_a_past { "full" } else { "begin" };
+            println!(
+                "{machines:>8}  {charts:<6}  {:>13.1}  {:>15.1}  {:>11.1}",
+                cost.resident_mb, cost.own_mb, cost.core_percent
+            );
+            drop(fleet);
+        }
+    }
+}
+
+/// Waits until the controller has the whole day of each machine.
+async fn charts_are_full(stack: &Stack, machines: usize) {
+    let http = stack.http();
+    let all: Vec<Machine> = http.get("/api/pis").await.json();
+    let fleet = all.iter().map(|machine| &machine.id).filter(|pi| pi.as_str() != "controller");
+    assert_eq!(fleet.clone().count(), machines);
+    for pi in fleet {
+        eventually(&format!("the charts of {pi} are full"), Duration::from_secs(1200), async || {
+            for (seconds, steps) in [(3600, 320), (86_400, 280)] {
+                let history: History = http.get(&format!("/api/pis/{pi}/history?seconds={seconds}")).await.json();
+                let known = history.cpu_percent.iter().flatten().count();
+                if known < steps {
+                    return Err(format!("{known} steps of {seconds} seconds"));
+                }
+            }
+            Ok(())
+        })
+        .await;
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Plan {
     pub churn: Churn,
     /// Writes the microseconds since this instant into each sample's `disk_read_bytes_per_second`, at the moment when it is said: so its way can be timed.
     pub marks_since: Option<Instant>,
+    /// Each machine first tells a day that it had measured before: all that a controller keeps for charts.
+    pub has_a_past: bool,
 }
 
 impl Plan {
@@ -59,6 +61,7 @@ impl Plan {
             failing_share: 0.0,
             churn: Churn::default(),
             marks_since: None,
+            has_a_past: false,
         }
     }
 }

@@ -42,6 +42,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(4);
 /// How many samples a machine keeps while it is away.
 const MAX_BACKFILL: u32 = 60;
 
+/// How many of its past go in one message, and how soon another follows: as an agent paces what it missed.
+const BATCH: usize = 16;
+const PACE: Duration = Duration::from_secs(3);
+
 /// How often somebody who looks is shown a sample.
 const WATCHED: Duration = Duration::from_secs(1);
 
@@ -82,6 +86,8 @@ pub(crate) struct Machine {
     away_since: Option<Instant>,
     is_slow: bool,
     held: Option<Held>,
+    /// Whether there is a day to be told that it was away for.
+    has_past: bool,
 }
 
 impl Machine {
@@ -103,6 +109,7 @@ impl Machine {
             mishap_at: None,
             away_since: None,
             held: None,
+            has_past: shared.plan.has_a_past,
             shared,
             dice,
         }
@@ -173,6 +180,7 @@ impl Machine {
         wire.subscribe(self.shared.plan.topics.agent_filters(&pi).map(|(filter, _)| filter))?;
         self.introduce(wire)?;
         self.backfill(wire)?;
+        self.tell_past(wire).await?;
         self.repeat(wire)?;
         self.plan_mishap();
         loop {
@@ -279,6 +287,26 @@ impl Machine {
         let now = SystemTime::now();
         let samples: Vec<Sample> = (1..=missed).rev().map(|back| self.measurements.at(now - interval * back)).collect();
         self.say(wire, Topic::Backfill(self.credential.pi.clone()), encode(&samples), QoS::AtLeastOnce, false)
+    }
+
+    /// A day of five minutes, of which the last hour is one of ten seconds.
+    async fn tell_past(&mut self, wire: &mut Wire) -> Result<(), Over> {
+        if !std::mem::take(&mut self.has_past) {
+            return Ok(());
+        }
+        let now = SystemTime::now();
+        let day = (12..288).rev().map(|step| 300 * step);
+        let hour = (1..360).rev().map(|step| 10 * step);
+        let ages: Vec<u64> = day.chain(hour).collect();
+        tokio::time::sleep(self.dice.duration(PACE)).await;
+        for ages in ages.chunks(BATCH) {
+            let then = |age: &u64| self.measurements.at(now - Duration::from_secs(*age));
+            let samples: Vec<Sample> = ages.iter().map(then).collect();
+            self.say(wire, Topic::Backfill(self.credential.pi.clone()), encode(&samples), QoS::AtLeastOnce, false)?;
+            self.flush(wire).await?;
+            tokio::time::sleep(PACE).await;
+        }
+        Ok(())
     }
 
     // --- what it says -------------------------------------------------------------------------------------------------

@@ -50,6 +50,9 @@ struct Words {
     /// How many machines have a slow link, 0 to 1.
     #[arg(long, default_value_t = 0.0)]
     slow: f64,
+    /// Each machine first tells a day that it had measured before: its charts are full.
+    #[arg(long)]
+    past: bool,
     /// Seconds after which it stops; it goes on until Ctrl-C without it.
     #[arg(long)]
     seconds: Option<f64>,
@@ -107,6 +110,7 @@ fn plan(words: &Words, topics: Topics, seed: u64) -> Plan {
             slow_share: words.slow,
             ..Churn::default()
         },
+        has_a_past: words.past,
         ..Plan::new(words.mqtt)
     }
 }
