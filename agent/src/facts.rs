@@ -218,7 +218,9 @@ impl Question {
         // Nobody waits for it.
         let _ = rustix::process::setpriority_process(pid, 19);
         let output = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.ok()?.ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        let said = output.status.success().then_some(output.stdout)?;
+        // A list of packages is long: it is not copied where it is text, as it always is.
+        Some(String::from_utf8(said).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
     fn start(&self) -> Option<tokio::process::Child> {

@@ -4,6 +4,8 @@
 //!
 //! Exit codes: 0 asked to stop, or let in; 64 wrong usage or configuration, 75 not let in in time, 78 not enrolled and no token, 1 a crash.
 
+mod logging;
+
 use std::{io::Write, os::unix::fs::DirBuilderExt, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
     // Root's part, which systemd starts: it shares the binary's pages and none of its configuration.
     let first = std::env::args_os().nth(1);
     if first.as_ref().is_some_and(|word| word == "runner") {
-        start_logging(tracing::Level::INFO);
+        logging::start(tracing::Level::INFO);
         return runner::main();
     }
     let only_enrolls = first.is_some_and(|word| word == "enroll");
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    start_logging(config.log_level);
+    logging::start(config.log_level);
     match run(&config, only_enrolls) {
         Ok(code) => code,
         Err(error) => {
@@ -96,20 +98,6 @@ fn configuration(only_enrolls: bool) -> Result<Config, ExitCode> {
 
 fn complain(problem: &str) {
     let _ = writeln!(std::io::stderr(), "pistat-agent: {problem}");
-}
-
-fn start_logging(level: tracing::Level) {
-    let logging = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false);
-    // The journal has its own clock.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        logging.without_time().init();
-    } else {
-        logging.init();
-    }
 }
 
 fn run(config: &Config, only_enrolls: bool) -> anyhow::Result<ExitCode> {
