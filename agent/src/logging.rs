@@ -75,9 +75,9 @@ struct Fields {
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
-            self.record_debug(field, &format_args!("{value}"))
+            self.record_debug(field, &format_args!("{value}"));
         } else {
-            self.record_debug(field, &value)
+            self.record_debug(field, &value);
         }
     }
 

@@ -32,6 +32,7 @@ pub mod api;
 pub mod codec;
 pub mod dashboard;
 pub mod id;
+mod number;
 #[cfg(feature = "openapi")]
 mod openapi;
 pub mod order;

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use crate::{number, time::Timestamp};
 
 /// One sample of one machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,22 +19,22 @@ pub struct Sample {
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub seq: u64,
     /// Busy time of all cores together, 0 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::finite_option")]
     pub cpu_percent: Option<f32>,
     /// Busy time of each core, 0 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::finite_list")]
     pub cpu_cores_percent: Option<Vec<f32>>,
     /// The highest current clock of the cores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_mhz: Option<u32>,
     /// Load average over one minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::finite_option")]
     pub load1: Option<f32>,
     /// Load average over five minutes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::finite_option")]
     pub load5: Option<f32>,
     /// Load average over fifteen minutes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::finite_option")]
     pub load15: Option<f32>,
     /// Memory in use: total less available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,7 +45,7 @@ pub struct Sample {
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub memory_total_bytes: Option<u64>,
     /// Memory in use, 0 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::finite_option")]
     pub memory_percent: Option<f32>,
     /// Swap in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +56,7 @@ pub struct Sample {
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub swap_total_bytes: Option<u64>,
     /// Temperature of the processor.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "number::finite_option")]
     pub temperature_celsius: Option<f32>,
     /// Real file systems.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -138,6 +138,7 @@ pub struct Disk {
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub total_bytes: u64,
     /// Space in use of what ordinary users may use, 0 to 100, as `df` counts.
+    #[serde(deserialize_with = "number::finite")]
     pub used_percent: f32,
 }
 
@@ -218,5 +219,25 @@ mod tests {
             serde_json::to_string(&sample).unwrap(),
             r#"{"time":"1970-01-01T00:00:00.000Z","clock_synchronized":false,"seq":7}"#
         );
+    }
+
+    #[test]
+    fn a_number_that_would_be_infinite_is_refused() {
+        let large = "9".repeat(60);
+        let disk = |percent: &str| {
+            format!(r#""disks":[{{"mount":"/","used_bytes":1,"total_bytes":2,"used_percent":{percent}}}]"#)
+        };
+        let fields = ["cpu_percent", "load1", "load5", "load15", "memory_percent", "temperature_celsius"];
+        let alone = fields.iter().map(|field| format!(r#""{field}":{large}"#));
+        for field in alone.chain([format!(r#""cpu_cores_percent":[1.5,-{large}]"#), disk(&large)]) {
+            let text = format!(r#"{{"time":"1970-01-01T00:00:00.000Z","clock_synchronized":false,"seq":7,{field}}}"#);
+            let error = serde_json::from_str::<Sample>(&text).unwrap_err().to_string();
+            assert!(error.contains("larger than 3.4e38"), "{text}: {error}");
+        }
+        let right = format!(
+            r#"{{"time":"1970-01-01T00:00:00.000Z","clock_synchronized":false,"seq":7,"load1":0.25,"cpu_cores_percent":[1.5,2.5],{}}}"#,
+            disk("12.5")
+        );
+        assert_eq!(serde_json::to_string(&serde_json::from_str::<Sample>(&right).unwrap()).unwrap().len(), right.len());
     }
 }
