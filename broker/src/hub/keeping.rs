@@ -301,7 +301,7 @@ fn queue_record(key: &WillKey, waiting: &Waiting, now_ms: u64) -> Record {
         identifiers: delivery.identifiers.as_deref().unwrap_or_default().to_vec(),
         packet_id: *packet_id,
         expires_unix_ms: message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left)),
-        frame: message.frame().clone(),
+        frame: message.frame(),
     };
     Record::Queue(key.clone(), kept)
 }

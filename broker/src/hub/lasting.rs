@@ -181,5 +181,5 @@ impl Hub {
 
 fn retain_record(entry: &Entry, now_ms: u64) -> Record {
     let expires_unix_ms = entry.message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left));
-    Record::Retain { frame: entry.message.frame().clone(), expires_unix_ms, owner: entry.owner.clone() }
+    Record::Retain { message: entry.message.clone(), expires_unix_ms, owner: entry.owner.clone() }
 }

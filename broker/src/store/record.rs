@@ -25,8 +25,8 @@ pub(crate) struct Will {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
     /// A topic's retained message, the wall-clock time in milliseconds at which it expires, and to whom it counts; empty when
-    /// that is not known.
-    Retain { frame: Bytes, expires_unix_ms: Option<u64>, owner: Arc<str> },
+    /// that is not known. Its envelope is made when it is written: until then the memory is the retained store's own.
+    Retain { message: Arc<Message>, expires_unix_ms: Option<u64>, owner: Arc<str> },
     /// A topic has no retained message any more.
     Clear(Box<str>),
     /// A client is connected and has left a will.
@@ -62,11 +62,11 @@ impl Record {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_BYTES]);
         match self {
-            Self::Retain { frame, expires_unix_ms, owner } => {
+            Self::Retain { message, expires_unix_ms, owner } => {
                 out.push(RETAIN_OWNED);
                 put_text(out, owner);
                 out.extend_from_slice(&expires_unix_ms.unwrap_or(u64::MAX).to_le_bytes());
-                out.extend_from_slice(frame);
+                out.extend_from_slice(&message.frame());
             }
             Self::Clear(topic) => {
                 out.push(CLEAR);
@@ -115,7 +115,7 @@ impl Record {
                 let owner = if kind == RETAIN { Box::default() } else { take_text(&mut rest)? };
                 let expires = take_u64(&mut rest)?;
                 Self::Retain {
-                    frame: Bytes::copy_from_slice(rest),
+                    message: Arc::new(Message::open(Bytes::copy_from_slice(rest))?),
                     expires_unix_ms: (expires != u64::MAX).then_some(expires),
                     owner: owner.into(),
                 }
@@ -178,9 +178,8 @@ pub(super) struct Live {
 impl Live {
     fn apply(&mut self, record: Record) -> Option<()> {
         match record {
-            Record::Retain { frame, expires_unix_ms, owner } => {
-                let topic = Message::open(frame.clone())?.topic().into();
-                self.retained.insert(topic, (frame, expires_unix_ms, owner));
+            Record::Retain { message, expires_unix_ms, owner } => {
+                self.retained.insert(message.topic().into(), (message.frame(), expires_unix_ms, owner));
             }
             Record::Clear(topic) => {
                 self.retained.remove(&topic);

@@ -19,8 +19,12 @@ fn frame(topic: &str, payload: &str) -> Bytes {
     .seal()
 }
 
+fn message(topic: &str, payload: &str) -> Arc<Message> {
+    Arc::new(Message::open(frame(topic, payload)).unwrap())
+}
+
 fn retain(topic: &str, payload: &str) -> Record {
-    Record::Retain { frame: frame(topic, payload), expires_unix_ms: None, owner: "u/home".into() }
+    Record::Retain { message: message(topic, payload), expires_unix_ms: None, owner: "u/home".into() }
 }
 
 fn key(client: &str) -> WillKey {
@@ -182,7 +186,7 @@ fn while_everything_is_written_anew_nobody_wants_it_again() {
 fn what_expired_while_the_broker_was_off_is_not_restored() {
     let folder = tempfile::tempdir().unwrap();
     let record = |topic: &str, at: u64| Record::Retain {
-        frame: frame(topic, "x"),
+        message: message(topic, "x"),
         expires_unix_ms: Some(at),
         owner: "u/home".into(),
     };
