@@ -14,8 +14,8 @@ const SPACING: Duration = Duration::from_secs(60);
 /// What a batch takes at most: thousands of machines may send one at once, and their controller holds as many.
 const BATCH_BYTES: usize = 16 * 1000;
 
-/// Between two batches: a fleet that comes back together does not stall its controller. A day is told within three minutes.
-const PACE: Duration = Duration::from_secs(3);
+/// Between two batches: a fleet that comes back together does not stall its controller. A day is told within ten minutes.
+const PACE: Duration = Duration::from_secs(10);
 
 /// A batch that was handed over so long ago, over a connection that still stands, has arrived.
 const ARRIVED: Duration = Duration::from_secs(20);

@@ -180,7 +180,7 @@ async fn charts_are_full(stack: &Stack, fleet: &[PiId]) {
     let http = stack.http();
     for pi in fleet.iter().step_by(50) {
         eventually(&format!("the charts of {pi} are full"), Duration::from_secs(1200), async || {
-            for (seconds, steps) in [(3600, 320), (86_400, 280)] {
+            for (seconds, steps) in [(3600, 350), (86_400, 280)] {
                 let history: History = http.get(&format!("/api/pis/{pi}/history?seconds={seconds}")).await.json();
                 let known = history.cpu_percent.iter().flatten().count();
                 if known < steps {

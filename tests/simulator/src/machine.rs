@@ -1,7 +1,7 @@
 //! One simulated machine: its connection, its samples, its orders, and its mishaps.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -44,7 +44,7 @@ const MAX_BACKFILL: u32 = 60;
 
 /// How many of its past go in one message, and how soon another follows: as an agent paces what it missed.
 const BATCH: usize = 16;
-const PACE: Duration = Duration::from_secs(3);
+const PACE: Duration = Duration::from_secs(10);
 
 /// How often somebody who looks is shown a sample.
 const WATCHED: Duration = Duration::from_secs(1);
@@ -86,8 +86,15 @@ pub(crate) struct Machine {
     away_since: Option<Instant>,
     is_slow: bool,
     held: Option<Held>,
-    /// Whether there is a day to be told that it was away for.
-    has_past: bool,
+    began: Instant,
+    /// What is left to tell of the day before it began: how many seconds before that it was.
+    past: VecDeque<u64>,
+    past_at: Option<Instant>,
+}
+
+/// How many seconds ago each step of a day was, of which the last hour is in finer ones.
+fn a_day() -> VecDeque<u64> {
+    (12..288).rev().map(|step| 300 * step).chain((1..360).rev().map(|step| 10 * step)).collect()
 }
 
 impl Machine {
@@ -109,7 +116,9 @@ impl Machine {
             mishap_at: None,
             away_since: None,
             held: None,
-            has_past: shared.plan.has_a_past,
+            began: now,
+            past_at: shared.plan.has_a_past.then(|| now + dice.duration(PACE)),
+            past: if shared.plan.has_a_past { a_day() } else { VecDeque::new() },
             shared,
             dice,
         }
@@ -180,7 +189,6 @@ impl Machine {
         wire.subscribe(self.shared.plan.topics.agent_filters(&pi).map(|(filter, _)| filter))?;
         self.introduce(wire)?;
         self.backfill(wire)?;
-        self.tell_past(wire).await?;
         self.repeat(wire)?;
         self.plan_mishap();
         loop {
@@ -218,7 +226,8 @@ impl Machine {
 
     fn due(&self, wire: &Wire) -> Instant {
         let ends = self.runs.values().filter_map(Run::due);
-        let times = ends.chain(self.mishap_at).chain([self.sample_at, self.repeat_at, wire.ping_at()]);
+        let times =
+            ends.chain(self.mishap_at).chain(self.past_at).chain([self.sample_at, self.repeat_at, wire.ping_at()]);
         times.min().unwrap_or(self.sample_at)
     }
 
@@ -242,6 +251,9 @@ impl Machine {
         }
         if self.repeat_at <= now {
             self.repeat(wire)?;
+        }
+        if self.past_at.is_some_and(|at| at <= now) {
+            self.tell_past(wire, now)?;
         }
         if wire.ping_at() <= now {
             wire.ping()?;
@@ -289,24 +301,14 @@ impl Machine {
         self.say(wire, Topic::Backfill(self.credential.pi.clone()), encode(&samples), QoS::AtLeastOnce, false)
     }
 
-    /// A day of five minutes, of which the last hour is one of ten seconds.
-    async fn tell_past(&mut self, wire: &mut Wire) -> Result<(), Over> {
-        if !std::mem::take(&mut self.has_past) {
-            return Ok(());
-        }
-        let now = SystemTime::now();
-        let day = (12..288).rev().map(|step| 300 * step);
-        let hour = (1..360).rev().map(|step| 10 * step);
-        let ages: Vec<u64> = day.chain(hour).collect();
-        tokio::time::sleep(self.dice.duration(PACE)).await;
-        for ages in ages.chunks(BATCH) {
-            let then = |age: &u64| self.measurements.at(now - Duration::from_secs(*age));
-            let samples: Vec<Sample> = ages.iter().map(then).collect();
-            self.say(wire, Topic::Backfill(self.credential.pi.clone()), encode(&samples), QoS::AtLeastOnce, false)?;
-            self.flush(wire).await?;
-            tokio::time::sleep(PACE).await;
-        }
-        Ok(())
+    /// Some more of the day before it began.
+    fn tell_past(&mut self, wire: &mut Wire, now: Instant) -> Result<(), Over> {
+        let ages: Vec<u64> = self.past.drain(..BATCH.min(self.past.len())).collect();
+        self.past_at = (!self.past.is_empty()).then(|| now + PACE);
+        let begin = SystemTime::now().checked_sub(now.duration_since(self.began)).unwrap_or_else(SystemTime::now);
+        let then = |age: &u64| self.measurements.at(begin - Duration::from_secs(*age));
+        let samples: Vec<Sample> = ages.iter().map(then).collect();
+        self.say(wire, Topic::Backfill(self.credential.pi.clone()), encode(&samples), QoS::AtLeastOnce, false)
     }
 
     // --- what it says -------------------------------------------------------------------------------------------------
