@@ -72,9 +72,13 @@ pub(crate) fn parse_toml(text: &str, file: &str) -> (Item, Vec<Problem>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut problems: Vec<_> = errors.iter().map(|error| reader.grammar_problem(error)).collect();
     problems.sort();
-    let root = Item { place: Place { file: file.into(), line: None }, kind: reader.table(table.into_inner()) };
+    let root = Item { place: Place { file: file.into(), line: None }, kind: reader.table(table.into_inner(), 0) };
     (root, problems)
 }
+
+/// How deep values may be nested: deeper than any key of ours. Of a text that is no TOML, the `toml` crate makes tables thousands deep, and the `config`
+/// crate copies a table once for each level above it.
+const DEEPEST: usize = 16;
 
 struct Reader<'t> {
     text: &'t str,
@@ -93,34 +97,37 @@ impl Reader<'_> {
         place.problem(format!("this is not TOML: {}", error.message().replace('\n', ", ")))
     }
 
-    fn table(&self, table: DeTable<'_>) -> Kind {
+    fn table(&self, table: DeTable<'_>, depth: usize) -> Kind {
         let mut entries: Vec<_> = table.into_iter().collect();
         // The file's order is what people see in lists and forms.
         entries.sort_by_key(|(key, _)| key.span().start);
         let entry = |(key, value): (Spanned<_>, Spanned<DeValue<'_>>)| {
             let place = self.place(key.span().start);
             let name: std::borrow::Cow<'_, str> = key.into_inner();
-            (name.into_owned(), Item { place, kind: self.kind(value.into_inner()) })
+            (name.into_owned(), Item { place, kind: self.kind(value.into_inner(), depth + 1) })
         };
         Kind::Table(entries.into_iter().map(entry).collect())
     }
 
-    fn kind(&self, value: DeValue<'_>) -> Kind {
+    fn kind(&self, value: DeValue<'_>, depth: usize) -> Kind {
         match value {
+            DeValue::Array(_) | DeValue::Table(_) if depth > DEEPEST => Kind::Other("a value nested too deeply"),
             DeValue::String(text) => Kind::Text(text.into_owned()),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or(Kind::Other("a number too large for 64 bits"), Kind::Integer),
             DeValue::Float(number) => number.as_str().parse().map_or(Kind::Other("an unreadable number"), Kind::Number),
             DeValue::Boolean(value) => Kind::Boolean(value),
             DeValue::Datetime(_) => Kind::Other("a date"),
-            DeValue::Array(values) => Kind::List(values.into_iter().map(|value| self.element(value)).collect()),
-            DeValue::Table(table) => self.table(table),
+            DeValue::Array(values) => {
+                Kind::List(values.into_iter().map(|value| self.element(value, depth + 1)).collect())
+            }
+            DeValue::Table(table) => self.table(table, depth),
         }
     }
 
-    fn element(&self, value: Spanned<DeValue<'_>>) -> Item {
+    fn element(&self, value: Spanned<DeValue<'_>>, depth: usize) -> Item {
         let place = self.place(value.span().start);
-        Item { place, kind: self.kind(value.into_inner()) }
+        Item { place, kind: self.kind(value.into_inner(), depth) }
     }
 }
 
@@ -147,6 +154,21 @@ mod tests {
         let (_, problems) = parse_toml("a = \nb = 2\nc = [1\n", "f.toml");
         assert!(problems.len() >= 2, "{problems:?}");
         assert_eq!((problems[0].file.as_str(), problems[0].line), ("f.toml", Some(1)));
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_not_read() {
+        fn depth(item: &Item) -> usize {
+            match &item.kind {
+                Kind::Table(entries) => 1 + entries.iter().map(|(_, item)| depth(item)).max().unwrap_or(0),
+                Kind::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+                _ => 0,
+            }
+        }
+        let text = format!("{}a = {}{}", "a.".repeat(20), "[".repeat(20), "]".repeat(20));
+        let (root, problems) = parse_toml(&text, "f.toml");
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(depth(&root), DEEPEST + 1);
     }
 
     proptest::proptest! {
