@@ -1,6 +1,6 @@
 //! The harness of the whole-system tests: real programs, real sockets, real clients, a real browser.
 //!
-//! [`Stack`] is a controller of its own on ephemeral loopback ports with a folder of its own, so tests run side by side. Nothing here sleeps and
+//! [`Stack`] is a controller of its own on loopback ports of its own with a folder of its own, so tests run side by side. Nothing here sleeps and
 //! hopes: [`eventually`] asks until something is true, or fails with what it saw last. Every process ends with the test that started it, and says
 //! what it logged when that test failed.
 //!

@@ -1,4 +1,4 @@
-//! A controller of its own for each test: ephemeral ports, a folder of its own, a catalogue of its own.
+//! A controller of its own for each test: ports of its own, a folder of its own, a catalogue of its own.
 
 use std::{
     net::SocketAddr,
@@ -21,6 +21,7 @@ use crate::{
     http::Http,
     mosquitto::Login,
     mqtt::Mqtt,
+    port::Port,
     process::{Finished, Process, run},
     programs::program,
     wait::{PATIENCE, eventually},
@@ -38,9 +39,16 @@ pub struct Stack {
     /// What it said at its start.
     pub said: Said,
     folder: TempDir,
+    ports: Ports,
     plan: Builder,
     /// The broker of everybody, if it is not the controller's.
     house: Option<Mosquitto>,
+}
+
+/// Where a controller listens, also after it was killed: nobody else may have the ports while it is away.
+struct Ports {
+    http: Port,
+    mqtt: Port,
 }
 
 /// Where the controller says it is.
@@ -162,9 +170,10 @@ impl Builder {
         if let Some(config) = &self.config {
             std::fs::write(folder.path().join("pistat.toml"), config).expect("the folder is ours");
         }
-        let mut process = self.spawn(folder.path(), "127.0.0.1:0", "127.0.0.1:0");
+        let ports = Ports { http: Port::claim(), mqtt: Port::claim() };
+        let mut process = self.spawn(folder.path(), &ports);
         let said = listen(&mut process).await;
-        let stack = Stack { process, said, folder, plan: self, house };
+        let stack = Stack { process, said, folder, ports, plan: self, house };
         then(&stack).await;
         stack
     }
@@ -194,13 +203,14 @@ impl Builder {
         Some(house)
     }
 
-    fn spawn(&self, folder: &Path, http: &str, mqtt: &str) -> Process {
+    fn spawn(&self, folder: &Path, ports: &Ports) -> Process {
         let mut words = self.wrapper.clone();
         words.push(program("pistat").to_str().expect("a plain path").to_owned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg("serve").env_clear().env("PATH", path()).current_dir(folder);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.args(["--http", http, "--mqtt", mqtt]).arg("--tasks").arg(folder.join("tasks.toml"));
+        command.args(["--http", &ports.http.address().to_string(), "--mqtt", &ports.mqtt.address().to_string()]);
+        command.arg("--tasks").arg(folder.join("tasks.toml"));
         command.arg("--state").arg(self.state.clone().unwrap_or_else(|| folder.join("state")));
         if self.config.is_some() {
             command.arg("--config").arg(folder.join("pistat.toml"));
@@ -399,8 +409,7 @@ impl Stack {
 
     /// Starts the controller again, on the same addresses and with the same state.
     pub async fn restart(&mut self) {
-        let (http, mqtt) = (self.said.http_address.to_string(), self.said.mqtt.to_string());
-        self.process = self.plan.spawn(self.folder.path(), &http, &mqtt);
+        self.process = self.plan.spawn(self.folder.path(), &self.ports);
         self.said = listen(&mut self.process).await;
         self.ready().await;
     }
