@@ -6,6 +6,7 @@ mod boots;
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -55,8 +56,8 @@ impl Now {
 #[derive(Debug, Clone)]
 struct State {
     availability: Option<Availability>,
-    info: Option<Info>,
-    sample: Option<Sample>,
+    info: Option<Arc<Info>>,
+    sample: Option<Arc<Sample>>,
     last_seen: Option<Timestamp>,
     /// When a sample or `online` was last heard, by the monotonic clock.
     heard: Option<Instant>,
@@ -188,7 +189,7 @@ impl Fleet {
     pub fn info(&mut self, pi: &PiId, mut info: Info, now: Now) -> Heard {
         // A list grew while it was read, to up to twice its length, and stays for as long as the machine.
         info.capabilities.shrink_to_fit();
-        self.change(pi, now, |state| state.info = Some(info))
+        self.change(pi, now, |state| state.info = Some(Arc::new(info)))
     }
 
     /// What an agent told was live: both machines, in words, if two are alive under this pi-id.
@@ -198,7 +199,7 @@ impl Fleet {
     }
 
     /// An agent sent a sample. A live one is proof that it is connected.
-    pub fn sample(&mut self, pi: &PiId, sample: Sample, retained: bool, now: Now) -> Heard {
+    pub fn sample(&mut self, pi: &PiId, sample: Arc<Sample>, retained: bool, now: Now) -> Heard {
         self.change(pi, now, |state| {
             if retained {
                 state.last_seen = state.last_seen.or(Some(sample.time));
@@ -323,12 +324,12 @@ impl Fleet {
 
     /// What a machine is.
     pub fn machine_info(&self, pi: &PiId) -> Option<&Info> {
-        self.machines.get(pi)?.info.as_ref()
+        self.machines.get(pi)?.info.as_deref()
     }
 
     /// A machine's newest sample.
     pub fn machine_sample(&self, pi: &PiId) -> Option<&Sample> {
-        self.machines.get(pi)?.sample.as_ref()
+        self.machines.get(pi)?.sample.as_deref()
     }
 
     /// Since when a machine is not connected.
@@ -404,7 +405,7 @@ mod tests {
         assert_eq!(fleet.status(&pi("pi-1")), Some(MachineStatus::Offline));
         let heard = fleet.availability(&pi("pi-1"), Availability::Online, false, start);
         assert_eq!((heard.new, heard.before, heard.after), (false, MachineStatus::Offline, MachineStatus::Online));
-        fleet.sample(&pi("pi-1"), Sample::new(start.wall, true, 0), false, later(start, 10));
+        fleet.sample(&pi("pi-1"), Sample::new(start.wall, true, 0).into(), false, later(start, 10));
         assert!(fleet.tick(later(start, 20)).is_empty());
         assert_eq!(fleet.tick(later(start, 30)), [(pi("pi-1"), MachineStatus::Stale)]);
         let heard = fleet.availability(&pi("pi-1"), Availability::Offline, false, later(start, 31));
@@ -484,7 +485,7 @@ mod tests {
         let now = Now::get();
         let mut fleet = fleet(now);
         let old = Sample::new(Timestamp::from_unix_milliseconds(5), true, 0);
-        fleet.sample(&pi("pi-1"), old, true, now);
+        fleet.sample(&pi("pi-1"), old.into(), true, now);
         let machine = fleet.machine(&pi("pi-1"), true, now).unwrap();
         assert_eq!(
             (machine.status, machine.last_seen),

@@ -64,7 +64,11 @@ fn types() -> String {
     // Identifiers and times are texts there; Rust checks them, the browser repeats what it was given.
     let texts = ["PiId", "AccountName", "TaskId", "Tag", "RunId", "Target", "Session", "Timestamp"];
     let texts = texts.map(|name| format!("export type {name} = string;")).join("\n");
-    let constants = format!("export const MAX_FOLLOWED = {};", dashboard::MAX_FOLLOWED);
+    let constants = format!(
+        "export const MAX_FOLLOWED = {};\nexport const MACHINES_PER_MESSAGE = {};",
+        dashboard::MAX_FOLLOWED,
+        dashboard::MACHINES_PER_MESSAGE
+    );
     format!(
         "// Generated from protocol/src by protocol/examples/typescript.rs; never edited.\n\n{texts}\n\n{constants}\n\n{}\n",
         declarations.join("\n\n")

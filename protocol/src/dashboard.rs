@@ -1,6 +1,9 @@
 //! What travels between controller and browser: the views that REST and the WebSocket feed share, and the feed's messages.
 //!
-//! The feed is one [`ServerMessage::Snapshot`], then [`ServerMessage::Changes`], each a batch. TypeScript types are generated from this file.
+//! The feed is one [`ServerMessage::Snapshot`], whose first machines come before it as [`ServerMessage::Machines`] if there are many, then
+//! [`ServerMessage::Changes`], each a batch. TypeScript types are generated from this file.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +19,9 @@ use crate::{
 
 /// How many runs a browser follows at a time: it keeps to that, and of more the controller lets go of the oldest.
 pub const MAX_FOLLOWED: usize = 16;
+
+/// How many machines come in one message of a snapshot at most: what is in one is in memory at a time, here and there.
+pub const MACHINES_PER_MESSAGE: usize = 100;
 
 /// How a machine stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,9 +57,9 @@ pub struct Machine {
     /// The cadence that was set here; null is the agent's own.
     pub interval_seconds: Option<f64>,
     /// What it is.
-    pub info: Option<Info>,
+    pub info: Option<Arc<Info>>,
     /// Its newest sample.
-    pub stats: Option<Sample>,
+    pub stats: Option<Arc<Sample>>,
     /// CPU per cent of the last minutes, oldest first, one value each ten seconds; null where there was no sample.
     pub recent_cpu_percent: Vec<Option<u8>>,
 }
@@ -278,7 +284,7 @@ pub enum Change {
         /// Which machine.
         pi: PiId,
         /// The sample.
-        stats: Box<Sample>,
+        stats: Arc<Sample>,
     },
     /// A machine was forgotten.
     Forgotten {
@@ -317,6 +323,11 @@ pub enum Change {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum ServerMessage {
+    /// Machines of the snapshot that follows, if it has more than [`MACHINES_PER_MESSAGE`].
+    Machines {
+        /// The next ones, by id.
+        machines: Vec<Machine>,
+    },
     /// Everything, at the start and whenever a browser had fallen behind.
     Snapshot {
         /// The controller's clock.
@@ -325,7 +336,7 @@ pub enum ServerMessage {
         me: Me,
         /// The controller.
         controller: Box<ControllerView>,
-        /// All machines, by id.
+        /// All machines, by id; the last of them, if [`ServerMessage::Machines`] had the others.
         machines: Vec<Machine>,
         /// The newest runs, newest first.
         runs: Vec<Run>,

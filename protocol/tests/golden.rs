@@ -51,6 +51,7 @@ fn every_golden_message_is_decoded_and_written_again_without_a_difference() {
         ("event", round_trip::<Event>),
         ("tasks", round_trip::<Vec<TaskView>>),
         ("server-snapshot", round_trip::<ServerMessage>),
+        ("server-machines", round_trip::<ServerMessage>),
         ("server-changes", round_trip::<ServerMessage>),
         ("server-output", round_trip::<ServerMessage>),
         ("server-unfollowed", round_trip::<ServerMessage>),

@@ -207,7 +207,7 @@ mod embedded_only {
             let agent = identity.connect().await;
             eventually("the controller has heard it", PATIENCE, async || {
                 let info = http.machine(agent.pi().as_str()).await?.info.ok_or("no info")?;
-                if info.boot_id == boot { Ok(()) } else { Err(info.boot_id) }
+                if info.boot_id == boot { Ok(()) } else { Err(info.boot_id.clone()) }
             })
             .await;
             agent

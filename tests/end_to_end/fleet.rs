@@ -8,7 +8,7 @@ use std::{
 use pistat_protocol::{
     api::{AcceptedRuns, History},
     codec::{decode, encode},
-    dashboard::{Change, ClientMessage, Group, Machine, MachineStatus, Run, ServerMessage},
+    dashboard::{Change, ClientMessage, Group, MACHINES_PER_MESSAGE, Machine, MachineStatus, Run, ServerMessage},
     stats::{Disk, Sample},
     status::Watch,
     task::RunState,
@@ -183,7 +183,7 @@ async fn a_machines_charts_have_what_it_and_each_of_its_cores_did() {
         let machine: Machine = http.get("/api/pis/controller").await.json();
         let hour: History = http.get("/api/pis/controller/history?seconds=3600").await.json();
         let newest = |column: &[Option<u8>]| column.iter().rev().find_map(|percent| *percent);
-        let cores = machine.stats.and_then(|stats| stats.cpu_cores_percent).unwrap_or_default();
+        let cores = machine.stats.and_then(|stats| stats.cpu_cores_percent.clone()).unwrap_or_default();
         let known = !cores.is_empty()
             && hour.cpu_percent.iter().any(Option::is_some)
             && hour.cpu_cores_percent.len() == cores.len()
@@ -293,6 +293,22 @@ async fn a_dashboard_opened_late_gets_a_snapshot_of_everything() {
     };
     assert_eq!((machines.len(), groups.len()), (31, 1));
     assert!(runs.len() >= 31 && !events.is_empty() && !tasks.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snapshot_of_a_large_fleet_comes_in_several_messages() {
+    let stack = Stack::start().await;
+    let fleet = MACHINES_PER_MESSAGE + 20;
+    let _serving = serving(&stack, fleet).await;
+    online(&stack, fleet).await;
+    let mut feed = stack.feed().await;
+    let Some(ServerMessage::Machines { machines: mut all }) = feed.next(PATIENCE).await else {
+        panic!("the first machines come before the snapshot")
+    };
+    assert_eq!(all.len(), MACHINES_PER_MESSAGE);
+    all.extend(feed.machines().await);
+    assert!(all[0].id.is_controller() && all[1..].is_sorted_by(|a, b| a.id < b.id));
+    assert_eq!(all.len(), fleet + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! A machine whose network interfaces come and go, in a network of its own: nothing of the machine that runs the tests is touched.
 
-use std::{net::UdpSocket, process::Command, time::Duration};
+use std::{net::UdpSocket, process::Command, sync::Arc, time::Duration};
 
 use pistat_protocol::{stats::Sample, time::Timestamp};
 use pistat_tests::{Http, PATIENCE, Stack, eventually};
@@ -64,7 +64,7 @@ async fn told(http: &Http, what: &str, round: usize, right: impl Fn(Option<u64>)
     let begin = Timestamp::from(std::time::SystemTime::now());
     eventually(&format!("{what}, round {round}"), PATIENCE, async || {
         chatter();
-        let sample: Sample = http.machine("pi-1").await?.stats.expect("it has said something");
+        let sample: Arc<Sample> = http.machine("pi-1").await?.stats.expect("it has said something");
         let rates = [sample.network_rx_bytes_per_second, sample.network_tx_bytes_per_second];
         assert!(rates.into_iter().flatten().all(|rate| rate < FASTEST), "{sample:?}");
         if sample.time > begin && rates.into_iter().all(&right) { Ok(()) } else { Err(format!("{sample:?}")) }

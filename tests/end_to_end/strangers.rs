@@ -67,7 +67,7 @@ async fn hundreds_of_them_keep_nobody_out_and_end_no_feed_and_no_agent() {
     for _ in 0..FEEDS {
         feeds.push(stack.feed().await);
     }
-    let session = http.machine(agent.pi()).await.unwrap().info.unwrap().session;
+    let session = http.machine(agent.pi()).await.unwrap().info.unwrap().session.clone();
     let mut strangers = JoinSet::new();
     for first in (0..HOSTILE).step_by(AT_ONCE) {
         let ((), answer) = tokio::join!(wave(stack.said.http_address, first, &mut strangers), http.get("/api/me"));
@@ -83,7 +83,11 @@ async fn hundreds_of_them_keep_nobody_out_and_end_no_feed_and_no_agent() {
     let all = async { while strangers.join_next().await.is_some() {} };
     tokio::time::timeout(PATIENCE, all).await.expect("every one of them is ended in time");
     let machine = http.machine(agent.pi()).await.unwrap();
-    assert_eq!((machine.status, machine.info.unwrap().session), (MachineStatus::Online, session), "it never left");
+    assert_eq!(
+        (machine.status, machine.info.unwrap().session.clone()),
+        (MachineStatus::Online, session),
+        "it never left"
+    );
     // Longer than anybody's patience lasts, what is known stays, and so it is when the controller stops.
     tokio::time::timeout(PATIENCE, async {
         let until = tokio::time::Instant::now() + Duration::from_secs(3);

@@ -130,11 +130,18 @@ impl Feed {
         .await
     }
 
-    /// The machines of the snapshot, which must be the next message.
+    /// The machines of the snapshot, which must be what comes next.
     pub async fn machines(&mut self) -> Vec<Machine> {
-        match self.next(PATIENCE).await {
-            Some(ServerMessage::Snapshot { machines, .. }) => machines,
-            other => panic!("a feed begins with a snapshot, not with {other:?}"),
+        let mut all = Vec::new();
+        loop {
+            match self.next(PATIENCE).await {
+                Some(ServerMessage::Machines { machines }) => all.extend(machines),
+                Some(ServerMessage::Snapshot { machines, .. }) => {
+                    all.extend(machines);
+                    return all;
+                }
+                other => panic!("a feed begins with a snapshot, not with {other:?}"),
+            }
         }
     }
 

@@ -16,7 +16,7 @@ import type {
   ServerMessage,
   Severity,
 } from "../src/protocol/types";
-import { MAX_FOLLOWED } from "../src/protocol/types";
+import { MACHINES_PER_MESSAGE, MAX_FOLLOWED } from "../src/protocol/types";
 import { duration } from "../src/lib/format";
 import { character, sample, simulate, type Simulated } from "./fleet";
 import { script, TASKS } from "./tasks";
@@ -136,20 +136,27 @@ export class MockController {
     };
   }
 
-  snapshot(account: string): ServerMessage {
+  /** A snapshot's messages: of a large fleet the first machines come before it. */
+  snapshot(account: string): ServerMessage[] {
     const role = this.accounts.get(account)?.role ?? "viewer";
-    return {
+    const machines = [...this.machines.values()].map((each) => each.machine);
+    const messages: ServerMessage[] = [];
+    while (machines.length > MACHINES_PER_MESSAGE) {
+      messages.push({ type: "machines", machines: machines.splice(0, MACHINES_PER_MESSAGE) });
+    }
+    messages.push({
       type: "snapshot",
       now: this.iso(),
       me: { account, role },
       controller: { version: this.version, prefix: "pistat", mqtt_port: 1883, external_broker: null, mqtt_url: "mqtt://10.0.0.2:1883" },
-      machines: [...this.machines.values()].map((each) => each.machine),
+      machines,
       runs: this.newest(this.runs, this.snapshotRuns),
       groups: this.newest(this.groups, 50),
       events: this.events.slice(0, this.snapshotEvents),
       tasks: TASKS,
       pulse: this.pulse(),
-    };
+    });
+    return messages;
   }
 
   newest<T>(map: Map<string, T>, limit: number): T[] {

@@ -310,7 +310,7 @@ class Face {
     };
     this.clients.add(client);
     this.snapshots += 1;
-    send(client, controller.snapshot(account));
+    for (const message of controller.snapshot(account)) send(client, message);
     controller.subscribers.add(subscriber);
     client.on("message", (data) => {
       const message = JSON.parse(String(data)) as ClientMessage;
@@ -336,7 +336,7 @@ class Face {
         subscriber.hidden = !message.visible;
         if (message.visible) {
           this.snapshots += 1;
-          talk.send(controller.snapshot(talk.account));
+          for (const message of controller.snapshot(talk.account)) talk.send(message);
         }
         return;
       case "follow":

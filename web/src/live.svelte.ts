@@ -8,7 +8,7 @@ import { Connection, type Link } from "./connection";
 import { Outputs } from "./outputs";
 import type { ClientMessage, Login, Me, PiId, ServerMessage } from "./protocol/types";
 import { health, type Health } from "./lib/health";
-import { activeRun, apply, clean, emptyState, type Held, type State } from "./store";
+import { activeRun, apply, clean, emptyState, gather, type Held, type State } from "./store";
 import { commands } from "./terminal/commands";
 import { History } from "./terminal/history";
 
@@ -220,6 +220,8 @@ class Live {
   #linked(link: Link, wait: number): void {
     if (link === "open") {
       this.nextTry = null;
+      // What is there is of a snapshot that the last link did not bring to its end.
+      this.state.coming = [];
     } else if (this.link === "open") {
       this.downSince = performance.now();
       this.roundTrip = null;
@@ -233,6 +235,8 @@ class Live {
 
   #received(message: ServerMessage): void {
     switch (message.type) {
+      case "machines":
+        return gather(this.state, message);
       case "snapshot":
         this.#fresh(message.controller.version);
         break;

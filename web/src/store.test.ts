@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { event, machine, NOW, run, sample, snapshot } from "./fixtures";
 import type { Change } from "./protocol/types";
-import { activeRun, apply, clean, emptyState, EVENTS_KEPT, type State } from "./store";
+import { activeRun, apply, clean, emptyState, EVENTS_KEPT, gather, type State } from "./store";
 
 const LATER = "2026-11-22T12:00:10.000Z";
 
@@ -27,6 +27,16 @@ describe("a snapshot", () => {
     expect(held?.machine.label).toBe("One");
     expect([...state.machines.keys()]).toEqual(["pi-1", "pi-3"]);
     expect(dirty.machines).toEqual(new Set(["pi-1", "pi-2", "pi-3"]));
+  });
+
+  test("of a large fleet has machines that came before it", () => {
+    const state = filled("pi-1");
+    gather(state, { type: "machines", machines: [machine("pi-2"), machine("pi-3")] });
+    expect([...state.machines.keys()]).toEqual(["pi-1"]);
+    for (const expected of [["pi-2", "pi-3", "pi-4"], ["pi-4"]]) {
+      apply(state, snapshot({ machines: [machine("pi-4")] }), clean());
+      expect([...state.machines.keys()]).toEqual(expected);
+    }
   });
 
   test("puts runs into the order of their lives, and knows the open ones", () => {

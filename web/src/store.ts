@@ -50,6 +50,8 @@ export interface State {
   me: Me | null;
   controller: ControllerView | null;
   machines: Map<PiId, Held>;
+  /** Machines of a snapshot that is on its way. */
+  coming: Machine[];
   runs: Map<RunId, Run>;
   /** The runs of each machine that are not final. */
   active: Map<PiId, Set<RunId>>;
@@ -78,6 +80,7 @@ export interface Dirty {
 
 type Snapshot = Extract<ServerMessage, { type: "snapshot" }>;
 type Changes = Extract<ServerMessage, { type: "changes" }>;
+type Machines = Extract<ServerMessage, { type: "machines" }>;
 
 export function emptyState(): State {
   return {
@@ -86,6 +89,7 @@ export function emptyState(): State {
     me: null,
     controller: null,
     machines: new Map(),
+    coming: [],
     runs: new Map(),
     active: new Map(),
     groups: new Map(),
@@ -107,6 +111,11 @@ export function clean(): Dirty {
     pulse: false,
     session: false,
   };
+}
+
+/** Keeps machines of the snapshot that follows: all of a fleet changes at once. */
+export function gather(state: State, message: Machines): void {
+  state.coming.push(...message.machines);
 }
 
 /** Applies a snapshot or a batch of changes. */
@@ -171,7 +180,8 @@ function applySnapshot(state: State, snapshot: Snapshot, dirty: Dirty): void {
   for (const run of [...snapshot.runs].reverse()) {
     putRun(state, run);
   }
-  replaceMachines(state, snapshot.machines, dirty);
+  replaceMachines(state, [...state.coming, ...snapshot.machines], dirty);
+  state.coming = [];
   dirty.membership = dirty.samples = dirty.runs = dirty.groups = true;
   dirty.events = dirty.tasks = dirty.pulse = dirty.session = true;
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -38,7 +39,7 @@ pub(crate) struct Feed {
 /// The same for dashboards that nobody looks at: every change but samples at once, and samples conflated.
 struct Hidden {
     sender: broadcast::Sender<Frame>,
-    samples: BTreeMap<PiId, Box<Sample>>,
+    samples: BTreeMap<PiId, Arc<Sample>>,
     sampled_at: Instant,
 }
 
@@ -166,7 +167,7 @@ mod tests {
 
     fn stats(pi: &str, seq: u64) -> Change {
         let stats = serde_json::json!({"time": "2026-11-22T12:00:00.123Z", "clock_synchronized": true, "seq": seq});
-        Change::Stats { pi: pi.parse().unwrap(), stats: Box::new(serde_json::from_value(stats).unwrap()) }
+        Change::Stats { pi: pi.parse().unwrap(), stats: Arc::new(serde_json::from_value(stats).unwrap()) }
     }
 
     fn forgotten(pi: &str) -> Change {

@@ -1,6 +1,6 @@
 //! Machines: what they say over MQTT, what people give them, and who looks at them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use pistat_broker::BrokerEvent;
@@ -244,9 +244,10 @@ impl Hub {
     }
 
     fn machine_sample(&mut self, pi: &PiId, sample: Sample, retain: bool) {
+        let sample = Arc::new(sample);
         if !retain {
             self.power_alerts(pi, sample.power.as_ref());
-            self.feed.push(Change::Stats { pi: pi.clone(), stats: Box::new(sample.clone()) });
+            self.feed.push(Change::Stats { pi: pi.clone(), stats: sample.clone() });
         }
         self.announcer.sample(pi, &sample);
         let heard = self.fleet.sample(pi, sample, retain, self.now);

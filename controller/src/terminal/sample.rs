@@ -61,7 +61,7 @@ pub(crate) fn machine(id: &str, label: &str) -> Machine {
         tags: Vec::new(),
         interval_seconds: None,
         info: None,
-        stats: Some(stats),
+        stats: Some(stats.into()),
         recent_cpu_percent: Vec::new(),
     }
 }

@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use pistat_protocol::{
-    dashboard::{ClientMessage, MAX_FOLLOWED, ServerMessage},
+    dashboard::{ClientMessage, MACHINES_PER_MESSAGE, MAX_FOLLOWED, ServerMessage},
     id::{PiId, RunId},
 };
 use tokio::{
@@ -201,7 +201,15 @@ impl Connection {
     async fn join(&mut self, socket: &mut WebSocket) -> Result<broadcast::Receiver<Frame>, End> {
         let (caller, hidden) = (self.caller.clone(), self.hidden);
         let joined = self.web.ask(|reply| Ask::Join(caller, hidden, reply)).await;
-        let (snapshot, frames) = joined.map_err(|_| End::Over)?;
+        let (mut snapshot, frames) = joined.map_err(|_| End::Over)?;
+        if let ServerMessage::Snapshot { machines, .. } = &mut snapshot {
+            let mut rest = std::mem::take(machines).into_iter();
+            while rest.len() > MACHINES_PER_MESSAGE {
+                let machines = rest.by_ref().take(MACHINES_PER_MESSAGE).collect();
+                self.tell(socket, &ServerMessage::Machines { machines }).await?;
+            }
+            *machines = rest.collect();
+        }
         self.tell(socket, &snapshot).await?;
         Ok(frames)
     }

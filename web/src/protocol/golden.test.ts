@@ -15,6 +15,7 @@ function golden<T>(name: string): T {
 /** Every kind of message that the types know, with its golden file. Leaving one out does not compile. */
 const SERVER: Record<Exclude<ServerMessage["type"], "pong" | "done">, string> = {
   snapshot: "server-snapshot",
+  machines: "server-machines",
   changes: "server-changes",
   output: "server-output",
   unfollowed: "server-unfollowed",

@@ -10,6 +10,7 @@ export type Session = string;
 export type Timestamp = string;
 
 export const MAX_FOLLOWED = 16;
+export const MACHINES_PER_MESSAGE = 100;
 
 export type Role = "viewer" | "operator" | "admin";
 
@@ -687,7 +688,11 @@ export type Action = { "type": "clear" } | { "type": "theme",
  */
 name: string | null, };
 
-export type ServerMessage = { "type": "snapshot", 
+export type ServerMessage = { "type": "machines", 
+/**
+ * The next ones, by id.
+ */
+machines: Array<Machine>, } | { "type": "snapshot", 
 /**
  * The controller's clock.
  */
@@ -701,7 +706,7 @@ me: Me,
  */
 controller: ControllerView, 
 /**
- * All machines, by id.
+ * All machines, by id; the last of them, if [`ServerMessage::Machines`] had the others.
  */
 machines: Array<Machine>, 
 /**

@@ -92,8 +92,8 @@ pub fn machine(machine: &Machine, now: Timestamp, style: Style) -> String {
         style.paint(Paint::Dim, machine.id.as_str())
     );
     let mut known = placement(machine, now);
-    known.extend(machine.info.iter().flat_map(info));
-    known.extend(machine.stats.iter().flat_map(sample));
+    known.extend(machine.info.as_deref().into_iter().flat_map(info));
+    known.extend(machine.stats.as_deref().into_iter().flat_map(sample));
     head + &facts(known, 15, style)
 }
 

@@ -110,14 +110,14 @@ pub(super) fn write(page: &mut Page, machines: &[Machine]) {
     for (name, help, get) in OF_INFO {
         page.family(name, "gauge", help);
         for machine in machines {
-            if let Some(value) = machine.info.as_ref().and_then(get) {
+            if let Some(value) = machine.info.as_deref().and_then(get) {
                 page.value(name, &[("pi", machine.id.as_str())], value);
             }
         }
     }
     let online = machines.iter().filter(|machine| machine.status == MachineStatus::Online);
     let samples: Vec<_> =
-        online.filter_map(|machine| machine.stats.as_ref().map(|sample| (machine.id.as_str(), sample))).collect();
+        online.filter_map(|machine| machine.stats.as_deref().map(|sample| (machine.id.as_str(), sample))).collect();
     for (name, help, get) in OF_SAMPLES {
         page.family(name, "gauge", help);
         for (pi, sample) in &samples {
@@ -161,7 +161,7 @@ fn presence(page: &mut Page, machines: &[Machine]) {
 fn identity(page: &mut Page, machines: &[Machine]) {
     page.family("pistat_machine_info", "gauge", "What a machine is, in labels; always 1.");
     for machine in machines {
-        let info = machine.info.as_ref();
+        let info = machine.info.as_deref();
         let text = |get: fn(&Info) -> Option<&str>| info.and_then(get).unwrap_or_default();
         let labels = [
             ("pi", machine.id.as_str()),
@@ -220,7 +220,7 @@ mod tests {
             tags: Vec::new(),
             interval_seconds: None,
             info: None,
-            stats: Some(sample.clone()),
+            stats: Some(sample.clone().into()),
             recent_cpu_percent: Vec::new(),
         };
         let mut page = Page::default();
