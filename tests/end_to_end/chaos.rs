@@ -19,7 +19,7 @@ use std::{
 
 use pistat_protocol::topic::Topics;
 use pistat_sim::{Churn, Counts, Dice, Fleet, Plan, Roll};
-use pistat_tests::{Clock, Proxy, Stack, eventually, stack::Builder};
+use pistat_tests::{Clock, Proxy, Stack, eventually};
 
 use people::Operator;
 pub(crate) use retained::{RETAINED_RUNS, retained};
@@ -37,15 +37,6 @@ const STUTTER: f64 = 0.2;
 /// How much more memory the controller may hold at the end than one that is started then.
 const MEMORY_GROWTH: u64 = 24 * 1024 * 1024;
 
-/// The service's unit, for what it says of memory.
-const UNIT: &str = include_str!("../../packaging/systemd/pistat.service");
-
-/// In the environment of the packaged service.
-fn packaged(builder: Builder) -> Builder {
-    let lines = UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
-    lines.fold(builder, |builder, (name, value)| builder.environment(name, value))
-}
-
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -57,7 +48,7 @@ async fn whatever_goes_wrong_nothing_is_lost_doubled_or_run_without_approval() {
     let machines = usize::try_from(number("PISTAT_CHAOS_MACHINES", 20)).unwrap();
     let disk = Disk::mount();
     let clock = Clock::find();
-    let stack = clock.wrap(packaged(Stack::builder()).state(&disk.state()).config(CONFIG)).start().await;
+    let stack = clock.wrap(Stack::builder().packaged().state(&disk.state()).config(CONFIG)).start().await;
     let http = stack.http();
     let wire = Proxy::stuttering(stack.said.mqtt, Dice::from_seed(dice.bits()), STUTTER).await;
     let mut roll = Roll::default();

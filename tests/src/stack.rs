@@ -33,6 +33,9 @@ const BROKER: &str = "PISTAT_MQTT__BROKER";
 /// How long the controller may take to stop when it is asked.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
+/// The packaged service's unit.
+const UNIT: &str = include_str!("../../packaging/systemd/pistat.service");
+
 /// A running controller, and everything a test needs to talk to it.
 pub struct Stack {
     process: Process,
@@ -136,6 +139,13 @@ impl Builder {
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// In the environment of the packaged service: it says how memory is kept.
+    #[must_use]
+    pub fn packaged(self) -> Self {
+        let lines = UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
+        lines.fold(self, |builder, (name, value)| builder.environment(name, value))
     }
 
     /// A command that starts the controller's, such as `prlimit`.
