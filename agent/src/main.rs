@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// musl's own goes through all room that it has of a size before it uses any of it again: an idle agent grew by 2 kB a minute.
+/// musl's own takes all room that it has of a size before it takes any again: an idle agent grew by 2 kB a minute.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
