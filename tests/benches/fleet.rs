@@ -4,7 +4,8 @@
 //! `feed` (a sample's way to the browser's WebSocket frame, and the controller's processor time, machines × browsers),
 //! `original` (the same of `original/main.py`; `PISTAT_ORIGINAL_PYTHON` names a Python with its requirements),
 //! `beside` (the two in turns, cell by cell, so that both meet the same disturbances, and their ratios),
-//! `start` (from the program's start until it serves) and `memory`, each with 0, 1,000 and 10,000 machines, `writes` (bytes to the disk in an hour),
+//! `start` (from the program's start until it serves) and `memory`, each with 0, 1,000 and 10,000 machines, `charts` (the memory of 1,000 and 10,000
+//! once their charts are full, which takes them minutes), `writes` (bytes to the disk in an hour),
 //! or `curve` (cost per sample and per browser from 10 to 10,000 machines, drawn into `docs/images/cost-per-sample.svg`).
 //!
 //! `PISTAT_BENCH_SECONDS` is how long each row is measured, `PISTAT_BENCH_MACHINES` and `PISTAT_BENCH_BROWSERS` are lists such as `50,200`.
@@ -34,10 +35,11 @@ async fn main() {
         Some("original") => original::measure().await,
         Some("beside") => beside().await,
         Some("start") => start().await,
-        Some("memory") => memory().await,
+        Some("memory") => memory(&[0, 1000, 10_000], false).await,
+        Some("charts") => memory(&[1000, 10_000], true).await,
         Some("writes") => writes().await,
         Some("curve") => curve::measure().await,
-        _ => eprintln!("say what: feed, original, beside, start, memory, writes or curve"),
+        _ => eprintln!("say what: feed, original, beside, start, memory, charts, writes or curve"),
     }
 }
 
@@ -147,31 +149,24 @@ fn answers(address: std::net::SocketAddr) -> bool {
         && answer.starts_with("HTTP/1.1 200")
 }
 
-async fn memory() {
+/// What a fleet keeps that has just connected; or one that was there for a day.
+async fn memory(sizes: &[usize], has_a_past: bool) {
+    let charts = if has_a_past { "full charts" } else { "no charts yet" };
     println!(
-        "machines  charts    resident MB  of it its own MB  % of a core   (a sample of each machine every 5 s, one browser)"
+        "machines  resident MB  of it its own MB  % of a core   ({charts}, a sample of each machine every 5 s, one browser)"
     );
-    for machines in load::list("PISTAT_BENCH_MACHINES", &[0, 1000, 10_000]) {
-        for has_a_past in [false, true] {
-            if machines == 0 && has_a_past {
-                continue;
-            }
-            let interval = Duration::from_secs(5);
-            let (mut stack, fleet, names) = fleet_with(machines, interval, Instant::now(), has_a_past).await;
-            if has_a_past {
-                charts_are_full(&stack, &names).await;
-            }
-            let _feed = stack.feed().await;
-            let cost = Cost::of(stack.process().id());
-            tokio::time::sleep(Duration::from_secs(seconds(30))).await;
-            let cost = cost.since();
-            let charts = if has_a_past { "full" } else { "begin" };
-            println!(
-                "{machines:>8}  {charts:<6}  {:>13.1}  {:>15.1}  {:>11.1}",
-                cost.resident_mb, cost.own_mb, cost.core_percent
-            );
-            drop(fleet);
+    for machines in load::list("PISTAT_BENCH_MACHINES", sizes) {
+        let interval = Duration::from_secs(5);
+        let (mut stack, fleet, names) = fleet_with(machines, interval, Instant::now(), has_a_past).await;
+        if has_a_past {
+            charts_are_full(&stack, &names).await;
         }
+        let _feed = stack.feed().await;
+        let cost = Cost::of(stack.process().id());
+        tokio::time::sleep(Duration::from_secs(seconds(30))).await;
+        let cost = cost.since();
+        println!("{machines:>8}  {:>11.1}  {:>15.1}  {:>11.1}", cost.resident_mb, cost.own_mb, cost.core_percent);
+        drop(fleet);
     }
 }
 
