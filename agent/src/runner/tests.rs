@@ -162,6 +162,7 @@ fn an_order_for_a_run_that_was_made_too_long_ago_is_refused_where_the_clock_can_
     let timedatectl = |root: &Path, says: &str| {
         use std::os::unix::fs::PermissionsExt;
         let tool = root.join("usr/bin/timedatectl");
+        std::fs::create_dir_all(root.join("run/systemd/system")).unwrap();
         std::fs::create_dir_all(tool.parent().unwrap()).unwrap();
         std::fs::write(&tool, format!("#!/bin/sh\necho {says}\n")).unwrap();
         std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,7 +1,8 @@
 //! Whether this machine's clock is synchronised: a Pi has none that survives a power cut.
 //!
 //! systemd-timesyncd leaves a mark in `/run` when it is; with any other time service, systemd knows it from the kernel (`timedatectl`), which
-//! costs a process and is asked once a minute until it is, then once an hour. Without either, the clock counts as not synchronised.
+//! costs a process and is asked once a minute until it is, then once an hour. Without either, or where systemd does not run (`sd_booted(3)`), the clock
+//! counts as not synchronised.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,6 +19,8 @@ const WHILE_IS: Duration = Duration::from_secs(3600);
 pub(crate) struct Clock {
     mark: PathBuf,
     timesyncd: PathBuf,
+    /// What is there where systemd runs: elsewhere its tool has nobody to ask.
+    systemd: PathBuf,
     tool: PathBuf,
     told: bool,
     asked: bool,
@@ -30,6 +33,7 @@ impl Clock {
         Self {
             mark: root.join("run/systemd/timesync/synchronized"),
             timesyncd: root.join("run/systemd/timesync"),
+            systemd: root.join("run/systemd/system"),
             tool: root.join("usr/bin/timedatectl"),
             told: false,
             asked: false,
@@ -57,7 +61,7 @@ impl Clock {
             return None;
         }
         self.ask_at = Some(now + if self.told { WHILE_IS } else { WHILE_NOT });
-        self.asked = !self.timesyncd.exists();
+        self.asked = self.systemd.exists() && !self.timesyncd.exists();
         self.asked.then(|| Question::new(&self.tool, &["show", "--property=NTPSynchronized", "--value"]))
     }
 
@@ -89,6 +93,9 @@ mod tests {
         std::fs::write(root.path().join("usr/bin/timedatectl"), "").unwrap();
         let mut clock = Clock::new(root.path());
         let now = Instant::now();
+        assert!(clock.question(now).is_none(), "no systemd runs there");
+        std::fs::create_dir_all(root.path().join("run/systemd/system")).unwrap();
+        let now = now + WHILE_NOT;
         assert!(clock.question(now).is_some() && clock.question(now).is_none());
         assert!(clock.question(now + 2 * WHILE_NOT).is_none(), "a question that hangs is not asked again");
         clock.answer("yes\n");
