@@ -43,6 +43,8 @@ export interface Mock {
   expire(): void;
   /** Cuts every link. */
   cut(): void;
+  /** Cuts the next link in the middle of its snapshot; this happens then. */
+  breakOff(then: () => void): void;
   /** Refuses connections until called with false. */
   refuse(refusing: boolean): void;
   stop(): Promise<void>;
@@ -75,6 +77,9 @@ export async function startMock(options: ServeOptions = {}): Promise<Mock> {
     },
     expire: () => face.expire(),
     cut: () => face.cut(),
+    breakOff: (then) => {
+      face.breakOff = then;
+    },
     refuse: (refusing) => {
       face.refusing = refusing;
       if (refusing) face.cut();
@@ -103,6 +108,7 @@ class Face {
   readonly sessions = new Map<string, string>();
   readonly clients = new Set<WebSocket>();
   refusing = false;
+  breakOff: (() => void) | undefined;
   snapshots = 0;
 
   constructor(controller: MockController) {
@@ -310,7 +316,15 @@ class Face {
     };
     this.clients.add(client);
     this.snapshots += 1;
-    for (const message of controller.snapshot(account)) send(client, message);
+    const messages = controller.snapshot(account);
+    if (this.breakOff) {
+      for (const message of messages.slice(0, -1)) send(client, message);
+      client.close();
+      this.breakOff();
+      this.breakOff = undefined;
+      return;
+    }
+    for (const message of messages) send(client, message);
     controller.subscribers.add(subscriber);
     client.on("message", (data) => {
       const message = JSON.parse(String(data)) as ClientMessage;

@@ -172,6 +172,20 @@ test("a wall's cell is as hot as the chosen number, and the legend says from whe
   await expect(page.locator(".legend i").last()).toHaveAttribute("title", "85 % or more");
 });
 
+test.describe("with more machines than a message holds", () => {
+  test.use({ serve: { machines: 150 } });
+  test("a snapshot whose link is lost in the middle leaves nothing behind", async ({ page, enter, mock }) => {
+    await enter();
+    await expect(page.getByText("150 machines")).toBeVisible();
+    const gone = [...mock.controller.machines.keys()][50] as string;
+    mock.breakOff(() => mock.controller.machines.delete(gone));
+    const before = mock.snapshots;
+    mock.cut();
+    await expect.poll(() => mock.snapshots).toBe(before + 2);
+    await expect(page.getByText("149 machines")).toBeVisible();
+  });
+});
+
 test.describe("with a thousand machines", () => {
   test.use({ serve: { machines: 1000, interval: 1 } });
   test("only what is on the screen exists, and scrolling shows the rest", async ({ page, enter }) => {
