@@ -64,6 +64,20 @@ test("every chart has its own values under the pointer, each with its word, unit
   }
 });
 
+test("what the pointer is at stays while the charts change their size", async ({ page, enter }) => {
+  await constant(page);
+  await enter("#/pi/pi-12");
+  await point(page, /^memory/, 0.4);
+  const figure = chart(page, /^memory/);
+  await expect(figure.locator("figcaption")).toContainText(/\d\d:\d\d:\d\d *33 %/);
+  for (const height of [900, 1_000]) {
+    const before = (await figure.locator("canvas").boundingBox())?.height ?? 0;
+    await page.setViewportSize({ width: 1_600, height });
+    await expect.poll(async () => (await figure.locator("canvas").boundingBox())?.height).not.toBe(before);
+    await expect(figure.locator("figcaption")).toContainText(/\d\d:\d\d:\d\d/);
+  }
+});
+
 test("24 h asks the history for a day, shows it, and has no cores, of which only an hour is kept", async ({ page, enter }) => {
   const asked = await constant(page);
   await enter("#/pi/pi-12");
