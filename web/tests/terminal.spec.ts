@@ -16,9 +16,18 @@ async function middle(page: Page, text: string): Promise<{ x: number; y: number 
   }, text);
 }
 
-/** What is copied next. */
-const copied = (page: Page): Promise<string> =>
-  page.evaluate(() => new Promise<string>((resolve) => document.addEventListener("copy", () => resolve((document.activeElement as HTMLTextAreaElement).value || String(document.getSelection())), { once: true })));
+/** Listens from now on, and says afterwards what was copied: a key may be there before a script that was sent earlier. */
+async function copying(page: Page): Promise<() => Promise<string>> {
+  const heard = await page.evaluateHandle(() => {
+    const found: string[] = [];
+    document.addEventListener("copy", () => found.push((document.activeElement as HTMLTextAreaElement).value || String(document.getSelection())));
+    return found;
+  });
+  return async () => {
+    await expect.poll(() => heard.evaluate((found) => found.length)).toBe(1);
+    return heard.evaluate((found) => found[0] ?? "");
+  };
+}
 
 test("the catalogue is listed", async ({ page, enter }) => {
   await enter();
@@ -272,9 +281,9 @@ for (const keys of ["Control+c", "Control+Shift+c"]) {
     const { x, y } = await middle(page, "disk-usage");
     await page.mouse.dblclick(x, y);
     await expect(page.locator(".xterm-selection div").first()).toBeAttached();
-    const text = copied(page);
+    const copied = await copying(page);
     await page.keyboard.press(keys);
-    expect(await text).toBe("disk-usage");
+    expect(await copied()).toBe("disk-usage");
     await expect(page.locator(".xterm-selection div")).toHaveCount(0);
     await page.keyboard.type(" a line");
     await shell.shows(/pistat> half a line\s*$/);
@@ -519,10 +528,10 @@ test("copying works without a secure context", async ({ page, mock }) => {
   await page.goto(`${lan}/#login=mock-code`);
   expect(await page.evaluate(() => window.isSecureContext)).toBe(false);
   await page.getByRole("button", { name: "Add a Pi" }).click();
-  const text = copied(page);
+  const copied = await copying(page);
   await page.getByRole("dialog").getByRole("button", { name: "copy" }).click();
   await expect(page.getByRole("dialog").getByRole("button", { name: "copied" })).toBeVisible();
-  expect(await text).toContain(`--controller-url ${lan} --pi-id`);
+  expect(await copied()).toContain(`--controller-url ${lan} --pi-id`);
 });
 
 test.describe("on a phone", () => {
