@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo build --profile small -p pistat-agent
 //! cargo run --release -p pistat-agent --example cost -- target/small/pistat-agent [seconds]
+//! cargo run --release -p pistat-agent --example cost -- target/small/pistat-agent growth [samples]
 //! ```
 //!
 //! It needs mosquitto. Beside the agent it measures what it finds of the others, and says what it does not find:
@@ -10,6 +11,7 @@
 //! `simple-websocket`), `prometheus-node-exporter` on the path or where `PISTAT_COST_NODE_EXPORTER` says, scraped every five seconds, and a bare loop
 //! that sleeps five seconds and writes 400 bytes. Read the numbers as ratios, on a machine that is otherwise idle.
 
+mod growth;
 mod others;
 
 use std::{
@@ -57,12 +59,15 @@ async fn main() -> Result<()> {
     if binary == others::SLEEP_LOOP {
         others::sleep_loop();
     }
-    let seconds: u64 = words.next().map_or(Ok(60), |word| word.parse())?;
+    let measured = words.next().unwrap_or_else(|| "60".to_owned());
     let folder = tempfile::tempdir()?;
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let _broker = start_broker(folder.path(), port)?;
-    side_by_side(&binary, folder.path(), port, seconds)?;
-    fast(&binary, folder.path(), port, seconds)?;
+    if measured == "growth" {
+        let samples = words.next().map_or(Ok(100_000), |word| word.parse())?;
+        return growth::growth(&binary, folder.path(), port, samples).await;
+    }
+    side_by_side(&binary, folder.path(), port, measured.parse()?)?;
     throughput(&binary, folder.path(), port).await
 }
 
@@ -134,23 +139,6 @@ fn side_by_side(binary: &str, folder: &Path, port: u16, seconds: u64) -> Result<
         "size of the agent's binary: {:.2} MB ({} bytes)",
         megabytes(fs::metadata(binary)?.len()),
         fs::metadata(binary)?.len()
-    );
-    Ok(())
-}
-
-/// At the fastest cadence: nothing grows.
-fn fast(binary: &str, folder: &Path, port: u16, seconds: u64) -> Result<()> {
-    let agent = start_agent(binary, folder, port, "0.2")?;
-    std::thread::sleep(WARM_UP);
-    let before = Usage::of(agent.0.id())?;
-    std::thread::sleep(Duration::from_secs(seconds));
-    let after = Usage::of(agent.0.id())?;
-    println!(
-        "a sample every 0.2 s, {} of them: RSS {:.2} MB ({:+} kB), {} bytes written",
-        seconds * 5,
-        kib_as_mb(after.rss),
-        after.rss.cast_signed() - before.rss.cast_signed(),
-        after.written - before.written
     );
     Ok(())
 }
