@@ -16,7 +16,7 @@ use pistat_protocol::{
 };
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 
-use super::{Owned, Result, Usage, kib_as_mb, pi, start_agent};
+use super::{Owned, Result, Usage, WARM_UP, kib_as_mb, pi, start_agent};
 
 /// What the agent is started with, and the nanoseconds of it.
 const MARKED: (&str, u32) = ("0.234567891", 234_567_891);
@@ -29,10 +29,11 @@ const LIMIT_KB: i64 = 16;
 
 /// Takes so many samples and tells ten times what the agent keeps.
 pub(crate) async fn growth(binary: &str, folder: &Path, port: u16, samples: u64) -> Result<()> {
+    let agent = start_agent(binary, folder, port, MARKED.0)?;
+    tokio::time::sleep(WARM_UP).await;
     let topics = Topics::default();
     let (client, mut event_loop) = AsyncClient::new(MqttOptions::new("growth", "127.0.0.1", port), 10);
     client.subscribe(topics.format(&Topic::Stats(pi()?)), QoS::AtMostOnce).await?;
-    let agent = start_agent(binary, folder, port, MARKED.0)?;
     let (mut first, mut before, mut told) = (None, None, 0);
     println!("{:>9} {:>8} {:>8} {:>13}", "samples", "PSS kB", "growth", "written B");
     loop {
