@@ -82,11 +82,23 @@ fn space(path: &Path) -> Option<Space> {
     Some(Space { total, used: total.checked_sub(bytes(stat.f_bfree)?)?, available: bytes(stat.f_bavail)? })
 }
 
+/// Who is asked for the space of one mount, and where.
+struct Mount {
+    space: Guarded<Option<Space>>,
+    thread: SideThread,
+}
+
+impl Mount {
+    fn new(space: impl FnMut() -> Option<Space> + Send + 'static) -> Self {
+        Self { space: Guarded::new("disk space", space), thread: SideThread::default() }
+    }
+}
+
 /// The file systems.
 pub(crate) struct FileSystems {
     root: PathBuf,
     table: Source,
-    mounts: BTreeMap<String, Guarded<Option<Space>>>,
+    mounts: BTreeMap<String, Mount>,
     read_at: Option<Instant>,
     disks: Option<Vec<Disk>>,
 }
@@ -113,19 +125,21 @@ impl FileSystems {
         self.mounts.retain(|mount, _| found.contains(mount));
         for mount in found {
             let path = self.root.join(mount.trim_start_matches('/'));
-            self.mounts.entry(mount).or_insert_with(|| Guarded::new("disk space", move || space(&path)));
+            self.mounts.entry(mount).or_insert_with(|| Mount::new(move || space(&path)));
         }
     }
 
     async fn ask_all(&mut self) -> Option<Vec<Disk>> {
         let mut disks = Vec::with_capacity(self.mounts.len());
         // All at once, each in a thread that ends with its answer, so that several that hang cost no more time than one.
-        self.mounts.values_mut().for_each(|file_system| file_system.begin(&mut SideThread::default()));
+        for Mount { space, thread } in self.mounts.values_mut() {
+            space.begin(thread);
+            thread.leave();
+        }
         let deadline = tokio::time::Instant::now() + SPACE_DEADLINE;
-        for (mount, file_system) in &mut self.mounts {
-            if let Some(space) = file_system.answer(&mut SideThread::default(), deadline).await.flatten() {
-                disks.extend(disk(mount, space));
-            }
+        for (name, Mount { space, thread }) in &mut self.mounts {
+            disks.extend(space.answer(thread, deadline).await.flatten().and_then(|space| disk(name, space)));
+            thread.leave();
         }
         Some(disks).filter(|disks| !disks.is_empty())
     }
@@ -253,7 +267,7 @@ mod tests {
                 let _ = held.lock().unwrap().recv();
                 Some(Space { total: 10, used: 5, available: 5 })
             };
-            file_systems.mounts.insert(mount.to_owned(), Guarded::new("disk space", hang));
+            file_systems.mounts.insert(mount.to_owned(), Mount::new(hang));
         }
         let start = Instant::now();
         let mut names = async |seconds| {

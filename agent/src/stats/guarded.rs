@@ -7,6 +7,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -28,6 +29,7 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug, Default)]
 pub(crate) struct SideThread {
     jobs: Option<mpsc::SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl SideThread {
@@ -46,18 +48,23 @@ impl SideThread {
         // Whoever asks waits for the answer before it asks again.
         let (jobs, given) = mpsc::sync_channel::<Job>(1);
         self.jobs = Some(jobs);
+        // Each that nobody collects moves what is allocated by 64 bytes, with musl and `dlmalloc` until 64 kB are touched. One that hangs is given up.
+        if let Some(ended) = self.thread.take_if(|thread| thread.is_finished()) {
+            let _ = ended.join();
+        }
         let measure = move || {
             first();
             while let Ok(next) = given.recv_timeout(IDLE) {
                 next();
             }
         };
-        let thread = std::thread::Builder::new().name("sensors".to_owned()).stack_size(STACK_BYTES);
-        thread.spawn(measure).is_ok()
+        let thread = thread::Builder::new().name("sensors".to_owned()).stack_size(STACK_BYTES);
+        self.thread = thread.spawn(measure).ok();
+        self.thread.is_some()
     }
 
-    /// Leaves the thread, which hangs or has ended, to itself: the next job gets another.
-    fn leave(&mut self) {
+    /// Leaves the thread to itself: it ends after what it was given, and the next job gets another.
+    pub(crate) fn leave(&mut self) {
         self.jobs = None;
     }
 }
