@@ -31,6 +31,11 @@ impl Policy {
             Self::Never => ExecutionPolicy::Never,
         }
     }
+
+    /// The listed tasks, for `info`; `None` with any other policy.
+    pub fn listed(&self) -> Option<Vec<TaskId>> {
+        if let Self::Listed(tasks) = self { Some(tasks.keys().cloned().collect()) } else { None }
+    }
 }
 
 /// What an agent needs to know. [`AgentOptions::new`] has sensible values for what is not asked for.

@@ -20,6 +20,7 @@ use pistat_protocol::{
 
 use self::boots::Boots;
 use crate::{
+    catalogue::MachineFacts,
     history::History,
     store::{Given, GivenChange},
 };
@@ -327,6 +328,18 @@ impl Fleet {
         self.machines.get(pi)?.info.as_deref()
     }
 
+    /// What decides which tasks a machine can run.
+    pub fn facts<'a>(&'a self, pi: &'a PiId) -> MachineFacts<'a> {
+        let info = self.machine_info(pi);
+        MachineFacts {
+            pi,
+            tags: self.tags(pi),
+            policy: info.map(|info| info.execution_policy),
+            listed: info.and_then(|info| info.listed_tasks.as_deref()),
+            runner: info.map(|info| info.runner),
+        }
+    }
+
     /// A machine's newest sample.
     pub fn machine_sample(&self, pi: &PiId) -> Option<&Sample> {
         self.machines.get(pi)?.sample.as_deref()
@@ -342,7 +355,8 @@ impl Fleet {
         self.machines.get(pi).map(|state| state.history.view(seconds, now.wall))
     }
 
-    /// A machine as everybody sees it; without its sample for the feed, which sends that apart.
+    /// A machine as everybody sees it; without its sample for the feed, which sends that apart. What it cannot run is added
+    /// by the hub, which has the catalogue.
     pub fn machine(&self, pi: &PiId, with_sample: bool, now: Now) -> Option<Machine> {
         let state = self.machines.get(pi)?;
         Some(Machine {
@@ -356,6 +370,7 @@ impl Fleet {
             info: state.info.clone(),
             stats: with_sample.then(|| state.sample.clone()).flatten(),
             recent_cpu_percent: if with_sample { state.history.recent_cpu_percent(now.wall) } else { Vec::new() },
+            cannot_run: Vec::new(),
         })
     }
 

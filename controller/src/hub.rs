@@ -331,8 +331,8 @@ impl Hub {
         match ask {
             Ask::Join(caller, hidden, reply) => self.join(&caller, hidden, reply),
             Ask::Hide(reply) => tell(reply, self.feed.join(self.now.wall, true)),
-            Ask::Machines(reply) => tell(reply, self.fleet.machines(self.now)),
-            Ask::Machine(pi, reply) => self.tell_machine(&pi, reply),
+            Ask::Machines(caller, reply) => tell(reply, self.machines(Some(caller.role))),
+            Ask::Machine(caller, pi, reply) => self.tell_machine(&caller, &pi, reply),
             Ask::History(pi, seconds, reply) => self.tell_history(&pi, seconds, reply),
             Ask::Names(reply) => tell(reply, self.names()),
             Ask::Tasks(reply) => tell(reply, self.catalogue.view()),
@@ -420,11 +420,12 @@ impl Hub {
             Ok(catalogue) => {
                 // What was due until now was due by the old one.
                 self.run_schedules();
-                self.catalogue = catalogue;
+                let before = std::mem::replace(&mut self.catalogue, catalogue);
                 self.schedules = schedule::Schedules::new(&self.catalogue, self.now.wall);
                 self.announce_tasks();
                 self.announcer.all_changed();
                 self.feed.push(Change::Tasks { tasks: self.catalogue.view() });
+                self.push_machines_that_can_run_others(&before);
                 let count = self.catalogue.view().len();
                 self.event(
                     EventKind::System,

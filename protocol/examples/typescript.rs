@@ -30,6 +30,8 @@ fn types() -> String {
         task::ArgumentView,
         task::TaskView,
         dashboard::MachineStatus,
+        dashboard::Obstacle,
+        dashboard::CannotRun,
         dashboard::Machine,
         dashboard::Run,
         dashboard::Group,

@@ -62,6 +62,41 @@ pub struct Machine {
     pub stats: Option<Arc<Sample>>,
     /// CPU per cent of the last minutes, oldest first, one value each ten seconds; null where there was no sample.
     pub recent_cpu_percent: Vec<Option<u8>>,
+    /// The tasks of the catalogue that cannot run there, by the reason. Every other task can.
+    /// The feed goes to all dashboards alike, so it leaves out [`Obstacle::Role`]: a browser compares `role` of the task with its own.
+    #[serde(default)]
+    pub cannot_run: Vec<CannotRun>,
+}
+
+/// Why a machine cannot run a task, whoever asks and whatever the arguments are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Obstacle {
+    /// The requester's role does not suffice.
+    Role,
+    /// The machine is not among those of the task's `on`.
+    NotOn,
+    /// The agent was started with `--register-only`.
+    RegisterOnly,
+    /// The agent runs only the tasks that its own configuration lists, and this is none of them.
+    NotListed,
+    /// The task needs root, and the machine has no root runner.
+    NoRunner,
+}
+
+/// Tasks that a machine cannot run for the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CannotRun {
+    /// The reason, for programs.
+    pub reason: Obstacle,
+    /// The reason, and what to do, for people. It follows "reboot cannot run on pi-1: ".
+    pub message: String,
+    /// The tasks, in the order of the catalogue.
+    pub tasks: Vec<TaskId>,
 }
 
 /// A run, as REST and the feed show it.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{RunId, Tag},
+    id::{RunId, Tag, TaskId},
     time::Timestamp,
 };
 
@@ -118,6 +118,9 @@ pub struct Info {
     pub session: Session,
     /// What the agent is willing to run.
     pub execution_policy: ExecutionPolicy,
+    /// With the policy `listed`, the tasks that the agent's own configuration lists; absent from older agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed_tasks: Option<Vec<TaskId>>,
     /// Whether the root runner is installed, so that tasks with `root = true` can run.
     pub runner: bool,
     /// The cadence in force.

@@ -305,6 +305,7 @@ pub fn info() -> Info {
         boot_time: None,
         session: Session::from_random(random()),
         execution_policy: ExecutionPolicy::Controller,
+        listed_tasks: None,
         runner: false,
         interval_seconds: 5.0,
         capabilities: Vec::new(),

@@ -120,6 +120,7 @@ export function simulate(index: number, interval: number, now: number, who: Char
       },
       stats: null,
       recent_cpu_percent: [],
+      cannot_run: [],
     },
     due: now + ((index * 137) % 1000) * interval,
     interval,

@@ -11,7 +11,7 @@ export function sample(more: Partial<Sample> = {}): Sample {
 export function machine(id: string, more: Partial<Machine> = {}): Machine {
   return {
     id, label: id, status: "online", last_seen: NOW, assignment: null, tags: [], interval_seconds: null,
-    info: null, stats: sample(), recent_cpu_percent: [10, 11, 12], ...more,
+    info: null, stats: sample(), recent_cpu_percent: [10, 11, 12], cannot_run: [], ...more,
   };
 }
 

@@ -26,6 +26,7 @@ impl Agent {
             boot_time: None,
             session,
             execution_policy: self.options.policy.name(),
+            listed_tasks: self.options.policy.listed(),
             runner: self.runs.has_runner(),
             interval_seconds: self.cadence.interval().as_secs_f64(),
             capabilities: self.capabilities.clone(),

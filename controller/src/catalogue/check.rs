@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pistat_protocol::{
     account::Role,
+    dashboard::{CannotRun, Obstacle},
     id::{PiId, Tag, Target, TaskId},
     status::ExecutionPolicy,
     task::Arguments,
@@ -36,6 +37,8 @@ pub struct MachineFacts<'a> {
     pub tags: &'a [Tag],
     /// What its agent is willing to run; `None` while nobody has heard from it.
     pub policy: Option<ExecutionPolicy>,
+    /// With the policy `listed`, the tasks that it lists; `None` where that is not known.
+    pub listed: Option<&'a [TaskId]>,
     /// Whether it has the root runner; `None` while nobody has heard from it.
     pub runner: Option<bool>,
 }
@@ -47,10 +50,27 @@ impl Catalogue {
     /// The refusal, as data for the person who asked.
     pub fn check(&self, ask: &Ask<'_>) -> Result<ApprovedTask, Refusal> {
         let task = self.get(ask.task).ok_or_else(|| self.unknown(ask.task))?;
-        task.check_role(ask.role)?;
-        task.check_machine(&ask.machine)?;
+        if let Some((obstacle, why)) = task.obstacle(&ask.machine, ask.role) {
+            let sentence = format!("{} cannot run on {}: {why}", task.view.id, ask.machine.pi);
+            return Err(Refusal::new(obstacle.into(), sentence));
+        }
         let args = task.check_arguments(ask)?;
         Ok(task.approve(ask.machine.pi, args))
+    }
+
+    /// The tasks that a machine cannot run, by the reason, as [`Catalogue::check`] would refuse them whatever their arguments are.
+    /// `role` is the requester's; without one the role is not looked at.
+    pub fn cannot_run(&self, machine: &MachineFacts<'_>, role: Option<Role>) -> Vec<CannotRun> {
+        let mut all: Vec<CannotRun> = Vec::new();
+        for task in &self.tasks {
+            let Some((reason, message)) = task.obstacle(machine, role) else { continue };
+            let id = task.view.id.clone();
+            match all.iter_mut().find(|known| known.reason == reason && known.message == message) {
+                Some(known) => known.tasks.push(id),
+                None => all.push(CannotRun { reason, message, tasks: vec![id] }),
+            }
+        }
+        all
     }
 
     fn unknown(&self, id: &TaskId) -> Refusal {
@@ -64,35 +84,32 @@ impl Catalogue {
 }
 
 impl Task {
-    fn check_role(&self, role: Option<Role>) -> Result<(), Refusal> {
+    /// Why it cannot run on a machine, whatever its arguments are: the one place that decides it, for refusals, API and dashboard.
+    /// The message does not name task and machine, so that tasks with the same obstacle share it.
+    fn obstacle(&self, machine: &MachineFacts<'_>, role: Option<Role>) -> Option<(Obstacle, String)> {
+        let MachineFacts { pi, tags, policy, listed, runner } = *machine;
         let needed = self.view.role;
-        match role {
-            Some(role) if role < needed => {
-                let sentence = format!("{} needs the role {needed}, and yours is {role}", self.view.id);
-                Err(Refusal::new(RefusalKind::NotAllowed, sentence))
-            }
-            _ => Ok(()),
+        if let Some(role) = role.filter(|role| *role < needed) {
+            return Some((Obstacle::Role, format!("it needs the role {needed}, and yours is {role}")));
         }
-    }
-
-    fn check_machine(&self, machine: &MachineFacts<'_>) -> Result<(), Refusal> {
-        let MachineFacts { pi, tags, policy, runner } = *machine;
-        let id = &self.view.id;
         if !self.on.iter().any(|target| covers(target, pi, tags)) {
-            let sentence = format!("{id} may not run on {pi}: the catalogue allows it on {}", self.view.on.join(", "));
-            return Err(Refusal::new(RefusalKind::NotOnThisMachine, sentence));
+            return Some((Obstacle::NotOn, format!("the catalogue allows it on {}", self.view.on.join(", "))));
         }
-        if policy == Some(ExecutionPolicy::Never) {
-            let sentence = format!("{pi} takes no tasks: its agent was started with --register-only");
-            return Err(Refusal::new(RefusalKind::RegisterOnly, sentence));
+        match policy {
+            Some(ExecutionPolicy::Never) => {
+                let message = "its agent was started with --register-only and runs no tasks";
+                return Some((Obstacle::RegisterOnly, message.into()));
+            }
+            Some(ExecutionPolicy::Listed) if listed.is_some_and(|listed| !listed.contains(&self.view.id)) => {
+                let message = "its agent runs only the tasks that its own agent.toml lists, and this is not one of \
+                               them: add it there to allow it";
+                return Some((Obstacle::NotListed, message.into()));
+            }
+            _ => {}
         }
-        if self.view.root && runner == Some(false) {
-            let sentence = format!(
-                "{id} needs root, and {pi} has no root runner: install the package pistat-runner there to allow such tasks"
-            );
-            return Err(Refusal::new(RefusalKind::NoRunner, sentence));
-        }
-        Ok(())
+        let message = "it needs root, and this machine has no root runner: install the package pistat-runner there, \
+                       or run its install script again with --with-root-tasks";
+        (self.view.root && runner == Some(false)).then(|| (Obstacle::NoRunner, message.into()))
     }
 
     fn check_arguments(&self, ask: &Ask<'_>) -> Result<Arguments, Refusal> {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use pistat_protocol::dashboard::Obstacle;
+
 /// What kind of refusal it is, so that each way in can answer in its own form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusalKind {
@@ -15,8 +17,22 @@ pub enum RefusalKind {
     NotOnThisMachine,
     /// The machine runs no tasks (`--register-only`).
     RegisterOnly,
+    /// The machine runs only the tasks that its own configuration lists.
+    NotListed,
     /// The task needs root, and the machine has no root runner.
     NoRunner,
+}
+
+impl From<Obstacle> for RefusalKind {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Role => Self::NotAllowed,
+            Obstacle::NotOn => Self::NotOnThisMachine,
+            Obstacle::RegisterOnly => Self::RegisterOnly,
+            Obstacle::NotListed => Self::NotListed,
+            Obstacle::NoRunner => Self::NoRunner,
+        }
+    }
 }
 
 /// Why a task was not approved.

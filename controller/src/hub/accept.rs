@@ -17,7 +17,7 @@ use super::{
     refuse, tell,
 };
 use crate::{
-    catalogue::{ApprovedTask, Ask, MachineFacts, Refusal, RefusalKind},
+    catalogue::{ApprovedTask, Ask, Refusal, RefusalKind},
     runs::Accepted,
     store::{
         record::{GroupRecord, RunRecord},
@@ -47,7 +47,10 @@ impl From<Refusal> for Refused {
             RefusalKind::UnknownTask => 404,
             RefusalKind::BadArgument => 400,
             RefusalKind::NotAllowed => 403,
-            RefusalKind::NotOnThisMachine | RefusalKind::RegisterOnly | RefusalKind::NoRunner => 409,
+            RefusalKind::NotOnThisMachine
+            | RefusalKind::RegisterOnly
+            | RefusalKind::NotListed
+            | RefusalKind::NoRunner => 409,
         };
         Self { status, detail: refusal.message }
     }
@@ -148,20 +151,8 @@ impl Hub {
         role: Option<Role>,
         pi: &PiId,
     ) -> Result<ApprovedTask, Refusal> {
-        let info = self.fleet.machine_info(pi);
         let is_machine = |name: &str| name.parse().is_ok_and(|pi| self.fleet.contains(&pi));
-        self.catalogue.check(&Ask {
-            task,
-            args,
-            role,
-            machine: MachineFacts {
-                pi,
-                tags: self.fleet.tags(pi),
-                policy: info.map(|info| info.execution_policy),
-                runner: info.map(|info| info.runner),
-            },
-            is_machine: &is_machine,
-        })
+        self.catalogue.check(&Ask { task, args, role, machine: self.fleet.facts(pi), is_machine: &is_machine })
     }
 
     fn new_records(&mut self, wish: &Wish, approved: &[ApprovedTask]) -> (Vec<RunRecord>, Option<GroupRecord>) {

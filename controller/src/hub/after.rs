@@ -25,7 +25,7 @@ pub(super) enum After {
     /// Runs, output, events.
     Runs(AfterRuns),
     /// What people gave a machine.
-    Given(PiId, GivenChange, String, Reply<Machine>),
+    Given(PiId, GivenChange, Caller, Reply<Machine>),
     /// Accounts, machines, sessions.
     Access(Vec<AccessChange>, AfterAccess),
     /// The join token.

@@ -2,7 +2,7 @@
 
 use pistat_protocol::{
     codec::encode,
-    dashboard::{Change, ControllerView, EventKind, Me, Run, ServerMessage, Severity},
+    dashboard::{Change, ControllerView, EventKind, MACHINES_PER_MESSAGE, Me, Run, ServerMessage, Severity},
     id::{PiId, RunId},
     task::{Ack, RunState, RunStatus, TaskResult},
     topic::Topic,
@@ -13,7 +13,7 @@ use super::{
     ask::{Joined, Names, Numbers, Reply},
     tell,
 };
-use crate::{access::Caller, bridge::Outgoing, config::Broker};
+use crate::{access::Caller, bridge::Outgoing, catalogue::Catalogue, config::Broker};
 
 /// How many runs are said again in one second after the start: a large fleet's thousands are no burst.
 const REPAIRS_A_SECOND: usize = 500;
@@ -163,13 +163,29 @@ impl Hub {
     }
 
     pub(super) fn push_machine(&mut self, pi: &PiId) {
-        if let Some(machine) = self.fleet.machine(pi, false, self.now) {
+        if let Some(machine) = self.machine(pi, false, None) {
             self.feed.push(Change::Machine { machine: Box::new(machine) });
         }
     }
 
+    /// The machines that can run other tasks than by the catalogue before, a frame for each hundred.
+    pub(super) fn push_machines_that_can_run_others(&mut self, before: &Catalogue) {
+        if self.feed.dashboards() == 0 {
+            return;
+        }
+        let differs = |pi: &&PiId| {
+            let facts = self.fleet.facts(pi);
+            before.cannot_run(&facts, None) != self.catalogue.cannot_run(&facts, None)
+        };
+        let machines: Vec<PiId> = self.fleet.ids().filter(differs).cloned().collect();
+        for some in machines.chunks(MACHINES_PER_MESSAGE) {
+            some.iter().for_each(|pi| self.push_machine(pi));
+            self.feed.flush(self.now.wall);
+        }
+    }
+
     pub(super) fn names(&self) -> Names {
-        Names { machines: self.fleet.machines(self.now), tasks: self.catalogue.view(), runs: self.runs.newest() }
+        Names { machines: self.machines(None), tasks: self.catalogue.view(), runs: self.runs.newest() }
     }
 
     pub(super) fn numbers(&self) -> Numbers {
@@ -207,7 +223,7 @@ impl Hub {
                 external_broker: external,
                 mqtt_url: self.own_address.of_broker(self.mqtt),
             }),
-            machines: self.fleet.machines(self.now),
+            machines: self.machines(None),
             runs: self.runs.newest(),
             groups: self.runs.all_groups(),
             events: self.events.iter().cloned().collect(),

@@ -120,10 +120,10 @@ pub(crate) enum Ask {
     Join(Caller, bool, Reply<Joined>),
     /// Nobody looks at a dashboard any more: what it is to hear from now on.
     Hide(Reply<broadcast::Receiver<Frame>>),
-    /// The fleet.
-    Machines(Reply<Vec<Machine>>),
-    /// One machine.
-    Machine(PiId, Reply<Machine>),
+    /// The fleet, as this caller sees it.
+    Machines(Caller, Reply<Vec<Machine>>),
+    /// One machine, as this caller sees it.
+    Machine(Caller, PiId, Reply<Machine>),
     /// What a machine measured.
     History(PiId, u32, Reply<History>),
     /// Machines, tasks and runs, for finding by name.

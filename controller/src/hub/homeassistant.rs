@@ -93,9 +93,7 @@ impl Hub {
 
 fn facts<'f>(fleet: &'f Fleet, catalogue: &Catalogue, config: &Config, pi: &PiId) -> Option<Facts<'f>> {
     let info = fleet.machine_info(pi)?;
-    let machine =
-        MachineFacts { pi, tags: fleet.tags(pi), policy: Some(info.execution_policy), runner: Some(info.runner) };
-    Some(Facts { label: fleet.label(pi), info, buttons: buttons(catalogue, config, &machine) })
+    Some(Facts { label: fleet.label(pi), info, buttons: buttons(catalogue, config, &fleet.facts(pi)) })
 }
 
 /// The tasks that the catalogue would approve if Home Assistant asked for them without arguments: with an operator's account, or as an external broker's

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use pistat_broker::BrokerEvent;
 use pistat_protocol::{
+    account::Role,
     api::PatchMachine,
     codec::{decode, encode},
     dashboard::{Change, EventKind, Machine, MachineStatus, Severity},
@@ -335,8 +336,23 @@ impl Hub {
         self.repeated_event(what, source, line);
     }
 
-    pub(super) fn tell_machine(&self, pi: &PiId, reply: Reply<Machine>) {
-        let machine = self.fleet.machine(pi, true, self.now);
+    /// A machine as it is shown, with what it cannot run; `role` is that of who looks, or `None` for everybody.
+    pub(super) fn machine(&self, pi: &PiId, with_sample: bool, role: Option<Role>) -> Option<Machine> {
+        let machine = self.fleet.machine(pi, with_sample, self.now)?;
+        Some(Machine { cannot_run: self.catalogue.cannot_run(&self.fleet.facts(pi), role), ..machine })
+    }
+
+    /// All machines, as [`Hub::machine`] shows each.
+    pub(super) fn machines(&self, role: Option<Role>) -> Vec<Machine> {
+        let mut machines = self.fleet.machines(self.now);
+        for machine in &mut machines {
+            machine.cannot_run = self.catalogue.cannot_run(&self.fleet.facts(&machine.id), role);
+        }
+        machines
+    }
+
+    pub(super) fn tell_machine(&self, caller: &Caller, pi: &PiId, reply: Reply<Machine>) {
+        let machine = self.machine(pi, true, Some(caller.role));
         let _ =
             reply.send(machine.ok_or_else(|| Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string()))));
     }
@@ -368,7 +384,7 @@ impl Hub {
         match self.fleet.check(&pi, &change) {
             Ok(()) => {
                 let ticket = self.store.commit(Demand::Ask, Write::Given(pi.clone(), change.clone()));
-                self.after.insert(ticket, After::Given(pi, change, caller.account.to_string(), reply));
+                self.after.insert(ticket, After::Given(pi, change, caller.clone(), reply));
             }
             Err(refusal @ crate::fleet::FleetRefusal::Unknown(_)) => refuse(reply, Refused::missing(refusal)),
             Err(refusal) => refuse(reply, Refused::bad(refusal)),
@@ -376,7 +392,7 @@ impl Hub {
     }
 
     /// What people gave a machine is on the disk.
-    pub(super) fn given(&mut self, pi: &PiId, change: &GivenChange, by: &str, reply: Reply<Machine>) {
+    pub(super) fn given(&mut self, pi: &PiId, change: &GivenChange, by: &Caller, reply: Reply<Machine>) {
         self.fleet.give(pi, change);
         self.announce_given(pi);
         self.push_machine(pi);
@@ -404,9 +420,9 @@ impl Hub {
             None => {}
         }
         for text in told {
-            self.event(EventKind::Label, Severity::Info, Some(pi), None, Some(by), text);
+            self.event(EventKind::Label, Severity::Info, Some(pi), None, Some(by.account.as_str()), text);
         }
-        self.tell_machine(pi, reply);
+        self.tell_machine(by, pi, reply);
     }
 
     pub(super) fn forget(&mut self, caller: &Caller, pi: PiId, reply: Reply<()>) {

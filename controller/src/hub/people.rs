@@ -11,7 +11,7 @@ use pistat_protocol::{
     account::Role,
     api::{Login, NewAccount},
     codec::{decode, encode},
-    dashboard::{Change, EventKind, Severity},
+    dashboard::{EventKind, Severity},
     id::{AccountName, PiId},
     order::{EnrollAnswer, EnrollOrder, EnrollRequest, JoinToken, Order},
     time::Timestamp,
@@ -446,9 +446,7 @@ impl Hub {
         if self.fleet.ensure(pi, self.now) {
             self.announce_given(pi);
         }
-        if let Some(machine) = self.fleet.machine(pi, false, self.now) {
-            self.feed.push(Change::Machine { machine: Box::new(machine) });
-        }
+        self.push_machine(pi);
         let serial = serial.map(|serial| format!(" (serial {serial})")).unwrap_or_default();
         self.event(EventKind::Access, Severity::Info, Some(pi), None, None, format!("enrolled{serial}"));
         self.answer_enrolment(pi, nonce, secret_sha256);

@@ -1,6 +1,13 @@
 //! The hub, driven by hand: each event comes when the test says so, and what is on the disk is told when the test says so.
 
-use pistat_protocol::{account::Role, api::NewRun, id::AccountName, order::hex, task::Arguments};
+use pistat_protocol::{
+    account::Role,
+    api::NewRun,
+    dashboard::{Obstacle, ServerMessage},
+    id::AccountName,
+    order::hex,
+    task::Arguments,
+};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -166,6 +173,30 @@ fn new_run(request_id: Option<&str>) -> NewRun {
         group: None,
         confirmed: false,
     }
+}
+
+#[test]
+fn a_dashboard_is_told_which_tasks_each_machine_cannot_run_and_again_when_the_catalogue_changes() {
+    let mut driven = Driven::new();
+    driven.greets();
+    let (_, mut changes) = driven.ask(|reply| Ask::Join(anna(), false, reply)).try_recv().unwrap().unwrap();
+    let with_root =
+        "[task.uptime]\ncommand = ['uptime']\n[task.boot]\ncommand = ['boot']\nroot = true\nrole = 'admin'\n";
+    driven.event(Event::Catalogue(Catalogue::parse(with_root, "tasks.toml")));
+    let mut told = Vec::new();
+    while let Ok(frame) = changes.try_recv() {
+        let ServerMessage::Changes { changes, .. } = serde_json::from_str(&frame).unwrap() else { panic!("{frame}") };
+        told.extend(changes.into_iter().filter_map(|change| match change {
+            Change::Machine { machine } => Some((machine.id.to_string(), machine.cannot_run)),
+            _ => None,
+        }));
+    }
+    let [(machine, cannot)] = &told[..] else { panic!("the controller's machine has not told anything: {told:?}") };
+    assert_eq!((machine.as_str(), cannot.len()), ("pi-1", 1));
+    assert_eq!((cannot[0].reason, cannot[0].tasks[0].as_str()), (Obstacle::NoRunner, "boot"));
+    // Whoever asks by the API is told by their own role, too.
+    let machine = driven.ask(|reply| Ask::Machine(anna(), pi(), reply)).try_recv().unwrap().unwrap();
+    assert_eq!(machine.cannot_run[0].reason, Obstacle::Role);
 }
 
 #[test]

@@ -63,6 +63,7 @@ pub(crate) fn machine(id: &str, label: &str) -> Machine {
         info: None,
         stats: Some(stats.into()),
         recent_cpu_percent: Vec::new(),
+        cannot_run: Vec::new(),
     }
 }
 

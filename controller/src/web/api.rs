@@ -56,8 +56,11 @@ pub(super) async fn openapi(Extension(description): Extension<Description>) -> i
     get, path = "/api/pis", operation_id = "machines", tag = "machines",
     responses((status = 200, description = "All machines, the controller's own first", body = Vec<Machine>))
 )]
-pub(super) async fn machines(State(web): State<Web>) -> Result<Json<Vec<Machine>>, Refused> {
-    web.ask(Ask::Machines).await.map(Json)
+pub(super) async fn machines(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Vec<Machine>>, Refused> {
+    web.ask(|reply| Ask::Machines(caller, reply)).await.map(Json)
 }
 
 /// `GET /api/pis/{pi}`.
@@ -69,8 +72,12 @@ pub(super) async fn machines(State(web): State<Web>) -> Result<Json<Vec<Machine>
         (status = 404, description = "There is no such machine"),
     )
 )]
-pub(super) async fn machine(State(web): State<Web>, Path(pi): Path<PiId>) -> Result<Json<Machine>, Refused> {
-    web.ask(|reply| Ask::Machine(pi, reply)).await.map(Json)
+pub(super) async fn machine(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(pi): Path<PiId>,
+) -> Result<Json<Machine>, Refused> {
+    web.ask(|reply| Ask::Machine(caller, pi, reply)).await.map(Json)
 }
 
 /// The query of `GET /api/pis/{pi}/history`.

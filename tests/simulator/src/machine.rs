@@ -335,6 +335,7 @@ impl Machine {
             boot_time: None,
             session: self.session.clone(),
             execution_policy: ExecutionPolicy::Controller,
+            listed_tasks: None,
             runner: true,
             interval_seconds: self.set_interval.unwrap_or(self.shared.plan.interval).as_secs_f64(),
             capabilities: self.measurements.capabilities(),

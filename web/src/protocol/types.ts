@@ -238,6 +238,10 @@ session: Session,
  */
 execution_policy: ExecutionPolicy, 
 /**
+ * With the policy `listed`, the tasks that the agent's own configuration lists; absent from older agents.
+ */
+listed_tasks?: Array<TaskId>, 
+/**
  * Whether the root runner is installed, so that tasks with `root = true` can run.
  */
 runner: boolean, 
@@ -386,6 +390,22 @@ schedule: string | null, };
 
 export type MachineStatus = "online" | "stale" | "offline";
 
+export type Obstacle = "role" | "not_on" | "register_only" | "not_listed" | "no_runner";
+
+export type CannotRun = { 
+/**
+ * The reason, for programs.
+ */
+reason: Obstacle, 
+/**
+ * The reason, and what to do, for people. It follows "reboot cannot run on pi-1: ".
+ */
+message: string, 
+/**
+ * The tasks, in the order of the catalogue.
+ */
+tasks: Array<TaskId>, };
+
 export type Machine = { 
 /**
  * Its stable id.
@@ -426,7 +446,12 @@ stats: Sample | null,
 /**
  * CPU per cent of the last minutes, oldest first, one value each ten seconds; null where there was no sample.
  */
-recent_cpu_percent: Array<number | null>, };
+recent_cpu_percent: Array<number | null>, 
+/**
+ * The tasks of the catalogue that cannot run there, by the reason. Every other task can.
+ * The feed goes to all dashboards alike, so it leaves out [`Obstacle::Role`]: a browser compares `role` of the task with its own.
+ */
+cannot_run: Array<CannotRun>, };
 
 export type Run = { 
 /**

@@ -46,6 +46,7 @@ struct World {
     pi: PiId,
     tags: Vec<Tag>,
     policy: Option<ExecutionPolicy>,
+    listed: Option<Vec<TaskId>>,
     runner: Option<bool>,
     role: Option<Role>,
 }
@@ -53,16 +54,26 @@ struct World {
 impl Default for World {
     fn default() -> Self {
         let pi = "pi-1".parse().unwrap();
-        Self { pi, tags: Vec::new(), policy: None, runner: None, role: Some(Role::Operator) }
+        Self { pi, tags: Vec::new(), policy: None, listed: None, runner: None, role: Some(Role::Operator) }
     }
 }
 
 impl World {
     fn check(&self, task: &str, args: &[(&str, ArgumentValue)]) -> Result<ApprovedTask, Refusal> {
         let args: Arguments = args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        let machine = MachineFacts { pi: &self.pi, tags: &self.tags, policy: self.policy, runner: self.runner };
         let task = task.parse().unwrap();
-        catalogue().check(&Ask { task: &task, args: &args, role: self.role, machine, is_machine: &|id| id == "pi-1" })
+        let (role, machine) = (self.role, self.facts());
+        catalogue().check(&Ask { task: &task, args: &args, role, machine, is_machine: &|id| id == "pi-1" })
+    }
+
+    fn facts(&self) -> MachineFacts<'_> {
+        MachineFacts {
+            pi: &self.pi,
+            tags: &self.tags,
+            policy: self.policy,
+            listed: self.listed.as_deref(),
+            runner: self.runner,
+        }
     }
 }
 
@@ -102,8 +113,8 @@ fn what_is_not_described_is_refused() {
         ("log", vec![unit.clone(), ("level", text("inf"))], BadArgument, "level cannot be"),
         ("log", vec![unit.clone(), ("loud", text("yes"))], BadArgument, "true or false"),
         ("log", vec![unit, ("peer", text("pi-7"))], BadArgument, "the pi-id of a known machine"),
-        ("wipe", vec![], NotAllowed, "wipe needs the role admin, and yours is operator"),
-        ("camera", vec![], NotOnThisMachine, "camera may not run on pi-1: the catalogue allows it on @camera, Pi-9"),
+        ("wipe", vec![], NotAllowed, "wipe cannot run on pi-1: it needs the role admin, and yours is operator"),
+        ("camera", vec![], NotOnThisMachine, "camera cannot run on pi-1: the catalogue allows it on @camera, Pi-9"),
     ];
     for (task, args, kind, sentence) in table {
         let refusal = world.check(task, &args).unwrap_err();
@@ -131,6 +142,48 @@ fn the_machine_has_a_say() {
     let admin = |runner| World { role: Some(Role::Admin), runner, ..World::default() };
     assert_eq!(admin(Some(false)).check("wipe", &[]).unwrap_err().kind, RefusalKind::NoRunner);
     assert!(admin(Some(true)).check("wipe", &[]).is_ok() && admin(None).check("wipe", &[]).is_ok());
+}
+
+#[test]
+fn what_a_machine_cannot_run_is_what_a_request_for_it_would_be_refused() {
+    let listed = |tasks: &[&str]| {
+        let listed = tasks.iter().map(|task| task.parse().unwrap()).collect();
+        World { policy: Some(ExecutionPolicy::Listed), listed: Some(listed), ..World::default() }
+    };
+    let camera = vec!["camera".parse().unwrap()];
+    let admin = || World { role: Some(Role::Admin), ..World::default() };
+    // `log` has an argument without a default, so its refusals below are about the machine only with that argument.
+    let worlds: [(World, &[(Obstacle, &[&str])]); 8] = [
+        (World::default(), &[(Obstacle::NotOn, &["camera"]), (Obstacle::Role, &["wipe"])]),
+        (World { tags: camera, ..World::default() }, &[(Obstacle::Role, &["wipe"])]),
+        (World { role: None, ..World::default() }, &[(Obstacle::NotOn, &["camera"])]),
+        (admin(), &[(Obstacle::NotOn, &["camera"])]),
+        (World { runner: Some(false), ..admin() }, &[(Obstacle::NotOn, &["camera"]), (Obstacle::NoRunner, &["wipe"])]),
+        (
+            World { policy: Some(ExecutionPolicy::Never), ..admin() },
+            &[(Obstacle::RegisterOnly, &["uptime", "log", "wipe"]), (Obstacle::NotOn, &["camera"])],
+        ),
+        (
+            listed(&["uptime"]),
+            &[(Obstacle::NotListed, &["log"]), (Obstacle::NotOn, &["camera"]), (Obstacle::Role, &["wipe"])],
+        ),
+        // An older agent does not tell which tasks it lists: it has the last word itself.
+        (World { policy: Some(ExecutionPolicy::Listed), ..admin() }, &[(Obstacle::NotOn, &["camera"])]),
+    ];
+    for (number, (world, expected)) in worlds.into_iter().enumerate() {
+        let cannot = catalogue().cannot_run(&world.facts(), world.role);
+        let told: Vec<(Obstacle, Vec<&str>)> =
+            cannot.iter().map(|c| (c.reason, c.tasks.iter().map(TaskId::as_str).collect())).collect();
+        let expected: Vec<_> = expected.iter().map(|(reason, tasks)| (*reason, tasks.to_vec())).collect();
+        assert_eq!(told, expected, "world {number}");
+        for task in catalogue().tasks() {
+            let args = if task.view.id.as_str() == "log" { vec![("unit", text("ssh"))] } else { Vec::new() };
+            let refusal = world.check(task.view.id.as_str(), &args).err();
+            let obstacle = cannot.iter().find(|cannot| cannot.tasks.contains(&task.view.id));
+            let sentence = |c: &CannotRun| format!("{} cannot run on pi-1: {}", task.view.id, c.message);
+            assert_eq!(refusal.map(|refusal| refusal.message), obstacle.map(sentence), "world {number}");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Machines as people see them.
 
 use pistat_protocol::{
-    dashboard::{Machine, MachineStatus},
+    dashboard::{CannotRun, Machine, MachineStatus},
+    id::TaskId,
     stats::Sample,
     status::{ExecutionPolicy, Info},
     time::Timestamp,
@@ -93,6 +94,7 @@ pub fn machine(machine: &Machine, now: Timestamp, style: Style) -> String {
     );
     let mut known = placement(machine, now);
     known.extend(machine.info.as_deref().into_iter().flat_map(info));
+    known.extend(machine.cannot_run.iter().map(cannot_run));
     known.extend(machine.stats.as_deref().into_iter().flat_map(sample));
     head + &facts(known, 15, style)
 }
@@ -107,6 +109,11 @@ fn placement(machine: &Machine, now: Timestamp) -> Vec<Fact> {
         ("tags", tags.join(" ")),
         ("interval", interval(machine)),
     ]
+}
+
+fn cannot_run(obstacle: &CannotRun) -> Fact {
+    let tasks: Vec<_> = obstacle.tasks.iter().map(TaskId::as_str).collect();
+    ("cannot run", format!("{}: {}", tasks.join(", "), obstacle.message))
 }
 
 fn interval(machine: &Machine) -> String {

@@ -222,6 +222,7 @@ mod tests {
             info: None,
             stats: Some(sample.clone().into()),
             recent_cpu_percent: Vec::new(),
+            cannot_run: Vec::new(),
         };
         let mut page = Page::default();
         write(&mut page, &[machine("here", MachineStatus::Online), machine("away", MachineStatus::Stale)]);
