@@ -11,7 +11,9 @@ use pistat_protocol::{
 use super::{
     Hub,
     ask::{Refused, Reply},
-    refuse, tell,
+    refuse,
+    repeats::Line,
+    tell,
 };
 use crate::{
     access::{AccessChange, Caller},
@@ -26,8 +28,8 @@ pub(super) enum After {
     Runs(AfterRuns),
     /// What people gave a machine.
     Given(PiId, GivenChange, Caller, Reply<Machine>),
-    /// Accounts, machines, sessions.
-    Access(Vec<AccessChange>, AfterAccess),
+    /// Accounts, machines, sessions; and what the audit log tells of it.
+    Access(Vec<AccessChange>, Option<Line>, AfterAccess),
     /// The join token.
     JoinToken(JoinToken, String, Reply<JoinToken>),
     /// What Home Assistant may be told.
@@ -123,7 +125,7 @@ impl Hub {
         match self.after.remove(&ticket) {
             Some(After::Runs(after)) => self.after_runs(after),
             Some(After::Given(pi, change, by, reply)) => self.given(&pi, &change, &by, reply),
-            Some(After::Access(_, after)) => self.access_stored(after),
+            Some(After::Access(_, line, after)) => self.access_stored(line, after),
             Some(After::JoinToken(token, by, reply)) => self.join_token_stored(token, &by, reply),
             Some(After::Announced(say)) => self.announced(say),
             Some(After::AdminToken(token, Some(reply))) => tell(reply, token),
@@ -136,7 +138,7 @@ impl Hub {
         match self.after.remove(&ticket) {
             Some(After::Runs(after)) => self.not_accepted(after, sentence),
             Some(After::Given(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
-            Some(After::Access(changes, after)) => self.access_not_stored(&changes, after, sentence),
+            Some(After::Access(changes, _, after)) => self.access_not_stored(&changes, after, sentence),
             Some(After::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
             // These are never refused: they wait.
             Some(After::Announced(_) | After::AdminToken(..) | After::Forgotten(..)) | None => {}

@@ -91,7 +91,7 @@ impl Hub {
                 return self.clear_machine(pi);
             }
             if self.access.is_forgotten(pi) {
-                self.store_access(vec![AccessChange::ReturnAgent(pi.clone())], AfterAccess::Returned);
+                self.store_access(vec![AccessChange::ReturnAgent(pi.clone())], None, AfterAccess::Returned);
             }
         }
         match topic {
@@ -438,6 +438,7 @@ impl Hub {
         // Revoked first: once that is on the disk, the rest can be done again at any time.
         self.store_access(
             vec![AccessChange::RemoveAgent(pi.clone())],
+            None,
             AfterAccess::Forgotten(pi, caller.account.to_string(), reply),
         );
     }

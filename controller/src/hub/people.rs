@@ -88,10 +88,12 @@ impl Hub {
         }
     }
 
-    pub(super) fn store_access(&mut self, changes: Vec<AccessChange>, after: AfterAccess) {
+    /// Stores a change of accounts, machines or sessions. Its line of the audit log waits with it, so that the log never
+    /// tells of a change that the disk has refused.
+    pub(super) fn store_access(&mut self, changes: Vec<AccessChange>, line: Option<Line>, after: AfterAccess) {
         self.changing.extend(changes.iter().filter_map(AccessChange::name));
         let ticket = self.store.commit(Demand::Ask, Write::Access(changes.clone()));
-        self.after.insert(ticket, After::Access(changes, after));
+        self.after.insert(ticket, After::Access(changes, line, after));
     }
 
     /// Refuses to decide about a name of which another change is being stored.
@@ -108,7 +110,7 @@ impl Hub {
     pub(super) fn apply_access(&mut self, batch: &[Stored]) {
         let mut has_changed = false;
         for stored in batch.iter().filter(|stored| stored.result.is_ok()) {
-            if let Some(After::Access(changes, _)) = self.after.get(&stored.ticket) {
+            if let Some(After::Access(changes, ..)) = self.after.get(&stored.ticket) {
                 for change in changes {
                     self.access.apply(change);
                     self.codes.follow(change);
@@ -124,7 +126,10 @@ impl Hub {
         }
     }
 
-    pub(super) fn access_stored(&mut self, after: AfterAccess) {
+    pub(super) fn access_stored(&mut self, line: Option<Line>, after: AfterAccess) {
+        if let Some(line) = line {
+            self.line(line);
+        }
         match after {
             AfterAccess::Done(reply) => tell(reply, ()),
             AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
@@ -182,7 +187,7 @@ impl Hub {
             Caller { account: account.name.clone(), role: account.role, credential: Credential::Session(hash) };
         let session = SessionRecord { account: account.name, created_at: self.now.wall };
         let change = AccessChange::PutSession { cookie: hash, session, token: account.token_sha256 };
-        self.store_access(vec![change], AfterAccess::SignedIn(reply, caller, cookie));
+        self.store_access(vec![change], None, AfterAccess::SignedIn(reply, caller, cookie));
     }
 
     fn signed_in(&mut self, reply: Reply<(Caller, String)>, caller: Caller, cookie: String) {
@@ -196,7 +201,7 @@ impl Hub {
     }
 
     pub(super) fn sign_out(&mut self, session: SecretHash, reply: Reply<()>) {
-        self.store_access(vec![AccessChange::RemoveSession(session)], AfterAccess::Done(reply));
+        self.store_access(vec![AccessChange::RemoveSession(session)], None, AfterAccess::Done(reply));
     }
 
     pub(super) fn login_link(&mut self, caller: &Caller, reply: Reply<(String, Timestamp)>) {
@@ -260,15 +265,8 @@ impl Hub {
             subscribe: account.subscribe,
             created_at: self.now.wall,
         };
-        self.event(
-            EventKind::Access,
-            Severity::Info,
-            None,
-            None,
-            Some(caller.account.as_str()),
-            format!("made account {} ({})", record.name, record.role),
-        );
-        self.give_token(record, reply);
+        let text = format!("made account {} ({})", record.name, record.role);
+        self.give_token(record, access_line(caller, Severity::Info, None, text), reply);
     }
 
     fn check_rules(&self, account: &NewAccount) -> Result<(), String> {
@@ -287,13 +285,14 @@ impl Hub {
         account.publish.iter().try_for_each(|filter| check_publish_rule(filter, &self.topics))
     }
 
-    fn give_token(&mut self, mut record: AccountRecord, reply: Reply<String>) {
+    fn give_token(&mut self, mut record: AccountRecord, line: Line, reply: Reply<String>) {
         let Ok(token) = new_secret() else {
             return refuse(reply, Refused::unavailable("the system has no randomness"));
         };
         record.token_sha256 = SecretHash::of(&token);
         let admin = record.name == AccountName::admin();
-        self.store_access(vec![AccessChange::PutAccount(record)], AfterAccess::Token { reply, token, admin });
+        let after = AfterAccess::Token { reply, token, admin };
+        self.store_access(vec![AccessChange::PutAccount(record)], Some(line), after);
     }
 
     pub(super) fn remove_account(&mut self, caller: &Caller, name: AccountName, reply: Reply<()>) {
@@ -306,15 +305,8 @@ impl Hub {
         if self.access.account(name.as_str()).is_none() {
             return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
         }
-        self.event(
-            EventKind::Access,
-            Severity::Warning,
-            None,
-            None,
-            Some(caller.account.as_str()),
-            format!("removed account {name}"),
-        );
-        self.store_access(vec![AccessChange::RemoveAccount(name)], AfterAccess::Done(reply));
+        let line = access_line(caller, Severity::Warning, None, format!("removed account {name}"));
+        self.store_access(vec![AccessChange::RemoveAccount(name)], Some(line), AfterAccess::Done(reply));
     }
 
     pub(super) fn rotate_account(
@@ -335,8 +327,7 @@ impl Hub {
         }
         record.role = role.unwrap_or(record.role);
         let text = format!("gave account {} a new token ({})", record.name, record.role);
-        self.event(EventKind::Access, Severity::Info, None, None, Some(caller.account.as_str()), text);
-        self.give_token(record, reply);
+        self.give_token(record, access_line(caller, Severity::Info, None, text), reply);
     }
 
     pub(super) fn rotate_join_token(&mut self, caller: &Caller, reply: Reply<JoinToken>) {
@@ -377,16 +368,9 @@ impl Hub {
         };
         let agent = AgentRecord { token_sha256: Some(SecretHash::of(&secret)), ..known.unwrap_or(fresh) };
         let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() }.to_string();
-        let by = caller.account.to_string();
-        self.event(
-            EventKind::Access,
-            Severity::Info,
-            Some(&pi),
-            None,
-            Some(&by),
-            "may enrol with a token of its own".into(),
-        );
-        self.store_access(vec![AccessChange::PutAgent(agent)], AfterAccess::Token { reply, token, admin: false });
+        let line = access_line(caller, Severity::Info, Some(pi), "may enrol with a token of its own".into());
+        let after = AfterAccess::Token { reply, token, admin: false };
+        self.store_access(vec![AccessChange::PutAgent(agent)], Some(line), after);
     }
 
     pub(super) fn reset_agent(&mut self, caller: &Caller, pi: &PiId, reply: Reply<()>) {
@@ -396,16 +380,9 @@ impl Hub {
         let Some(agent) = self.access.agent(pi.as_str()).cloned() else {
             return refuse(reply, Refused::missing(AccessRefusal::NoAgent(pi.to_string())));
         };
-        let by = caller.account.to_string();
-        self.event(
-            EventKind::Access,
-            Severity::Warning,
-            Some(&agent.pi),
-            None,
-            Some(&by),
-            "may enrol anew, once".into(),
-        );
-        self.store_access(vec![AccessChange::PutAgent(AgentRecord { open: true, ..agent })], AfterAccess::Done(reply));
+        let line = access_line(caller, Severity::Warning, Some(agent.pi.clone()), "may enrol anew, once".into());
+        let change = AccessChange::PutAgent(AgentRecord { open: true, ..agent });
+        self.store_access(vec![change], Some(line), AfterAccess::Done(reply));
     }
 
     /// A machine that joins asks to be registered. It repeats itself until it is answered.
@@ -425,7 +402,8 @@ impl Hub {
             Ok(None) => self.answer_enrolment(pi, request.nonce, request.secret_sha256),
             Ok(Some(change)) => {
                 let EnrollRequest { nonce, secret_sha256, serial, .. } = request;
-                self.store_access(vec![change], AfterAccess::Enrolled { pi: pi.clone(), nonce, secret_sha256, serial });
+                let after = AfterAccess::Enrolled { pi: pi.clone(), nonce, secret_sha256, serial };
+                self.store_access(vec![change], None, after);
             }
             Err(refusal) => {
                 let line = Line {
@@ -456,6 +434,12 @@ impl Hub {
         let order = self.key.sign(&Order::Enroll(EnrollOrder { pi: pi.clone(), nonce, secret_sha256 }));
         self.publish(&Topic::EnrollResponse(pi.clone()), encode(&EnrollAnswer::Accepted(order)), 1, false);
     }
+}
+
+/// A line of the audit log about a change that a caller makes.
+fn access_line(caller: &Caller, severity: Severity, pi: Option<PiId>, text: String) -> Line {
+    let account = Some(caller.account.to_string());
+    Line { kind: EventKind::Access, severity, pi, account, text }
 }
 
 #[cfg(test)]

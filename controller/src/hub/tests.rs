@@ -105,6 +105,21 @@ impl Driven {
         self.event(Event::Stored(tickets.into_iter().map(waits).collect()));
     }
 
+    /// The disk takes nothing: every change is refused, and what has happened waits.
+    fn disk_refuses(&mut self) {
+        let stored = |(ticket, after): (&Ticket, &After)| {
+            let may_be_refused = match after {
+                After::Runs(after) => after.accepted.is_some(),
+                After::Given(..) | After::Access(..) | After::JoinToken(..) => true,
+                After::Announced(_) | After::AdminToken(..) | After::Forgotten(..) => false,
+            };
+            let (refused, waits) = (NotStored::Refused("it is full".into()), NotStored::Waits("it is full".into()));
+            Stored { ticket: *ticket, result: Err(if may_be_refused { refused } else { waits }), left_out: vec![] }
+        };
+        let batch = self.hub.after.iter().map(stored).collect();
+        self.event(Event::Stored(batch));
+    }
+
     fn hear(&mut self, topic: Topic, payload: impl Into<bytes::Bytes>) {
         self.hear_as(false, topic, payload);
     }
@@ -524,4 +539,67 @@ fn a_request_that_is_refused_again_and_again_is_answered_each_time_and_told_once
     driven.hub.now.monotonic += Duration::from_secs(60);
     driven.hub.tick();
     assert!(driven.hub.events.iter().any(|event| event.text.starts_with("99 more like this: request refused")));
+}
+
+/// Every question that changes something for people, by its name, and the answer's way back.
+type NamedChange = (&'static str, fn(&mut Driven) -> Box<dyn FnMut() -> Option<Refused>>);
+
+/// Asks, and gives what came back of it, if it was refused.
+fn refusal<T: 'static>(driven: &mut Driven, ask: impl FnOnce(Reply<T>) -> Ask) -> Box<dyn FnMut() -> Option<Refused>> {
+    let mut answer = driven.ask(ask);
+    Box::new(move || answer.try_recv().ok().and_then(Result::err))
+}
+
+const CHANGES: [NamedChange; 10] = [
+    ("a new account", |driven| refusal(driven, |reply| Ask::AddAccount(anna(), new_account("Bob"), reply))),
+    ("a removed account", |driven| refusal(driven, |reply| Ask::RemoveAccount(anna(), olga(), reply))),
+    ("a new token", |driven| refusal(driven, |reply| Ask::RotateAccount(anna(), olga(), None, reply))),
+    ("a new role", |driven| refusal(driven, |reply| Ask::RotateAccount(anna(), olga(), Some(Role::Viewer), reply))),
+    ("a machine that may join", |driven| {
+        refusal(driven, |reply| Ask::AddAgent(anna(), "pi-2".parse().unwrap(), reply))
+    }),
+    ("a machine that may enrol anew", |driven| refusal(driven, |reply| Ask::ResetAgent(anna(), pi(), reply))),
+    ("a forgotten machine", |driven| refusal(driven, |reply| Ask::Forget(anna(), pi(), reply))),
+    ("a new join token", |driven| refusal(driven, |reply| Ask::RotateJoinToken(anna(), reply))),
+    ("a renamed machine", |driven| {
+        let patch = pistat_protocol::api::PatchMachine { label: Some(Some("Rack".into())), ..Default::default() };
+        refusal(driven, |reply| Ask::Patch(anna(), pi(), patch, reply))
+    }),
+    ("a task", |driven| refusal(driven, |reply| Ask::Run(anna(), new_run(None), reply))),
+];
+
+fn olga() -> AccountName {
+    "olga".parse().unwrap()
+}
+
+#[test]
+fn what_the_disk_refuses_is_in_no_log_no_feed_and_on_no_topic() {
+    for (what, change) in CHANGES {
+        for is_refused in [true, false] {
+            let mut driven = Driven::new();
+            let _made = driven.ask(|reply| Ask::AddAccount(anna(), new_account("olga"), reply));
+            driven.disk();
+            let mut feed = driven.hub.feed.join(driven.hub.now.wall, false);
+            driven.hub.outbox.clear();
+            let told = driven.hub.events.len();
+            let mut refusal = change(&mut driven);
+            let before_the_disk = driven.hub.events.len() - told + driven.hub.outbox.len();
+            assert_eq!(before_the_disk, 0, "{what}: told before it is stored: {:?}", driven.hub.events.front());
+            if is_refused {
+                driven.disk_refuses();
+            }
+            driven.disk();
+            driven.event(Event::Frame);
+            let traces =
+                (driven.hub.events.len() - told, driven.hub.outbox.len(), usize::from(feed.try_recv().is_ok()));
+            if is_refused {
+                assert_eq!(refusal().map(|refused| refused.status), Some(503), "{what}");
+                assert_eq!(traces, (0, 0, 0), "{what}: {:?}", driven.hub.events.front());
+            } else {
+                assert_eq!(refusal(), None, "{what}");
+                let event = driven.hub.events.iter().find(|event| event.account.as_deref() == Some("anna"));
+                assert!(event.is_some() && traces.0 > 0 && traces.1 > 0, "{what}: {traces:?}");
+            }
+        }
+    }
 }
