@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -126,15 +126,86 @@ impl Kin {
         }
     }
 
-    /// Sends a signal to all of them and says how many there are.
-    pub(crate) fn signal(&self, signal: Signal) -> usize {
+    /// Sends a signal to all of them. Returns them, the first process included.
+    pub(crate) fn signal(&self, signal: Signal) -> Vec<i32> {
         let living = self.living();
-        for pid in living.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-            // One that has ended meanwhile is what we want.
-            let _ = rustix::process::kill_process(pid, signal);
-        }
-        living.len()
+        send(&living, signal);
+        living
     }
+
+    /// Asks all of them to end. Returns the names of those that the first process left behind or had below it.
+    pub(crate) fn ask_to_end(&self) -> Names {
+        let living = self.living();
+        // Before the signal: a process that has ended has no name any more.
+        let names = Names::of(living.iter().copied().filter(|pid| Some(*pid) != self.leader));
+        send(&living, Signal::TERM);
+        names
+    }
+}
+
+fn send(pids: &[i32], signal: Signal) {
+    for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+        // One that has ended meanwhile is what we want.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// How many different names a text lists. With at most 15 bytes each (`TASK_COMM_LEN`, proc(5)), the text stays readable.
+const MOST_NAMES: usize = 5;
+
+/// The names of processes, as the kernel knows them (`/proc/<pid>/comm`), each with how many have it.
+///
+/// A process chooses its own name, so control characters, invisible ones, and bytes that are not UTF-8 are replaced.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Names(Vec<(String, usize)>);
+
+impl Names {
+    /// The names of these processes. One that has ended meanwhile is left out.
+    pub(crate) fn of(pids: impl IntoIterator<Item = i32>) -> Self {
+        pids.into_iter().filter_map(|pid| fs::read(format!("/proc/{pid}/comm")).ok()).collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<Vec<u8>> for Names {
+    fn from_iter<T: IntoIterator<Item = Vec<u8>>>(names: T) -> Self {
+        let mut counted: Vec<(String, usize)> = Vec::new();
+        for name in names.into_iter().map(|name| readable(name.strip_suffix(b"\n").unwrap_or(&name))) {
+            match counted.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, count)) => *count += 1,
+                None => counted.push((name, 1)),
+            }
+        }
+        Self(counted)
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (name, count)) in self.0.iter().take(MOST_NAMES).enumerate() {
+            let separator = if at == 0 { "" } else { ", " };
+            match count {
+                1 => write!(f, "{separator}{name}")?,
+                _ => write!(f, "{separator}{name} ({count})")?,
+            }
+        }
+        match self.0.iter().skip(MOST_NAMES).map(|(_, count)| count).sum::<usize>() {
+            0 => Ok(()),
+            others => write!(f, " and {others} more"),
+        }
+    }
+}
+
+fn readable(name: &[u8]) -> String {
+    let is_plain = |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1;
+    let name: String = String::from_utf8_lossy(name)
+        .chars()
+        .map(|c| if is_plain(c) { c } else { char::REPLACEMENT_CHARACTER })
+        .collect();
+    if name.trim().is_empty() { "a process without a name".to_owned() } else { name }
 }
 
 fn every_process(proc: &Path) -> BTreeMap<i32, Stat> {
@@ -209,6 +280,24 @@ mod tests {
         for (text, expected) in cases {
             let found = parse_stat(text).map(|stat| (stat.state, stat.parent, stat.group));
             assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_counted_bounded_and_without_control_characters() {
+        let cases: [(&[&[u8]], &str); 6] = [
+            (&[], ""),
+            (&[b"sleep\n"], "sleep"),
+            (&[b"sleep\n", b"sh\n", b"sleep\n"], "sleep (2), sh"),
+            (
+                &[b"a\nb\x1b[31m\n", b"caf\xe9 \xc2\x9b\n", b"\xe2\x80\xaeevil\n"],
+                "a\u{fffd}b\u{fffd}[31m, caf\u{fffd} \u{fffd}, \u{fffd}evil",
+            ),
+            (&[b"\n", b"it's \\ \"quoted\"\n"], "a process without a name, it's \\ \"quoted\""),
+            (&[b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"f", b"a"], "a (2), b, c, d, e and 3 more"),
+        ];
+        for (names, expected) in cases {
+            assert_eq!(names.iter().map(|name| name.to_vec()).collect::<Names>().to_string(), expected);
         }
     }
 

@@ -29,6 +29,12 @@ pub(crate) struct Record {
     pub started_boot_milliseconds: u64,
     /// Its time limit.
     pub timeout_milliseconds: u64,
+    /// Between SIGTERM and SIGKILL; unknown in the records of older agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_milliseconds: Option<u64>,
+    /// Whether it was cancelled before its processes were gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
     /// Present when the root runner has the run: how many runs of its task this machine does at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<u32>,
@@ -110,6 +116,8 @@ mod tests {
             ends: Ends::Restart,
             started_boot_milliseconds: 12,
             timeout_milliseconds: 60_000,
+            grace_milliseconds: Some(5_000),
+            cancelled: false,
             runner: None,
             report: crate::task::run::empty_report(RunState::Running, "b"),
         }

@@ -27,7 +27,7 @@ use super::{
     kin::{Kin, Presence},
     process::Command,
     record::Record,
-    supervisor::{Ended, Limits, Supervisor},
+    supervisor::{Cause, Ended, Limits, Supervisor},
 };
 use crate::Outgoing;
 
@@ -84,11 +84,13 @@ pub(crate) async fn run(context: Arc<Context>, id: RunId, start: Start, control:
         ends: Ends::Exit,
         started_boot_milliseconds: boot_milliseconds(),
         timeout_milliseconds: 0,
+        grace_milliseconds: None,
+        cancelled: false,
         runner: None,
         report: empty_report(RunState::Running, &context.boot_id),
     };
     let delivery = Delivery::new(context.pi.clone(), id, record.report.clone(), Instant::now());
-    let run = Run { context, record, delivery, control, started: Instant::now() };
+    let run = Run { context, record, delivery, control, started: None };
     run.live(start).await;
     id
 }
@@ -120,7 +122,8 @@ struct Run {
     record: Record,
     delivery: Delivery,
     control: watch::Receiver<Control>,
-    started: Instant,
+    /// When it started, if that was in this boot.
+    started: Option<Instant>,
 }
 
 /// Whether a run goes on to be delivered, or is left as it is on disk for the agent's next start.
@@ -205,9 +208,10 @@ impl Run {
     }
 
     async fn begin(&mut self, order: &ExecuteOrder) -> io::Result<()> {
-        self.started = Instant::now();
+        self.started = Some(Instant::now());
         self.record.ends = order.ends;
         self.record.timeout_milliseconds = order.timeout_milliseconds;
+        self.record.grace_milliseconds = Some(order.grace_milliseconds);
         self.record.started_boot_milliseconds = boot_milliseconds();
         self.record.report.started_at = Some(Timestamp::from(std::time::SystemTime::now()));
         self.delivery.set_report(self.record.report.clone());
@@ -225,6 +229,7 @@ impl Run {
             if let Some(ended) = supervisor.advance(&self.control.borrow(), &mut self.delivery, &kin, grace, now) {
                 return ended;
             }
+            self.remember_cancel().await;
             let wake = self.delivery.wakes_at().into_iter().chain(supervisor.wakes_at()).min();
             tokio::select! {
                 biased;
@@ -236,15 +241,27 @@ impl Run {
         }
     }
 
+    /// A cancel is put on disk before the run has ended, so that it counts if the agent is killed meanwhile.
+    async fn remember_cancel(&mut self) {
+        if self.record.cancelled || self.control.borrow().cancel.is_none() {
+            return;
+        }
+        self.record.cancelled = true;
+        if let Err(error) = self.write().await {
+            tracing::warn!(run = %self.record.run, %error, "a cancel could not be written; it is in force all the same");
+        }
+    }
+
     /// What the end of its process means for the run.
     async fn conclude(&mut self, ended: Ended) -> Next {
         self.delivery.finish_output();
         let restarts = self.record.ends != Ends::Exit;
-        match ended {
-            Ended::Stopped(_) if restarts => Next::Leave,
-            Ended::ByItself(exit) if restarts && (exit.code == Some(0) || exit.by_signal) => self.await_restart().await,
-            other => {
-                let (state, code, reason) = other.verdict();
+        let may_restart = ended.exit.code == Some(0) || ended.exit.by_signal;
+        match ended.cause {
+            Cause::Stopped if restarts => Next::Leave,
+            Cause::ByItself if restarts && may_restart => self.await_restart().await,
+            _ => {
+                let (state, code, reason) = ended.verdict();
                 self.end(state, code, reason).await
             }
         }
@@ -315,8 +332,8 @@ impl Run {
             report.output_bytes = Some(self.delivery.output.text_bytes());
             report.dropped_bytes = self.delivery.output.dropped_bytes();
         }
-        if state != RunState::Lost && report.started_at.is_some() {
-            report.elapsed_milliseconds = u64::try_from(self.started.elapsed().as_millis()).ok();
+        if let Some(started) = self.started.filter(|_| state != RunState::Lost && report.started_at.is_some()) {
+            report.elapsed_milliseconds = u64::try_from(started.elapsed().as_millis()).ok();
         }
         tracing::info!(run = %self.record.run, %state, exit_code, reason = self.record.report.reason, "a run has ended");
         if let Err(error) = self.write().await {

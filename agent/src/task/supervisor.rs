@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     delivery::{Control, Delivery},
-    kin::Kin,
+    kin::{Kin, Names},
     process::{Event, Process, READ_BYTES, written},
 };
 
@@ -21,7 +21,11 @@ const LOOK: Duration = Duration::from_millis(200);
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// A process that does not die of SIGKILL for so long hangs in the kernel: the run ends without it, and says so.
-const UNKILLABLE: Duration = Duration::from_secs(10);
+pub(crate) const UNKILLABLE: Duration = Duration::from_secs(10);
+
+/// How long processes that a task left behind, and that were asked to end when it ended, live on after a cancel. The task itself is
+/// over, so its grace period protects nothing any more.
+pub(crate) const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(2);
 
 /// The time limits of a run.
 #[derive(Debug, Clone, Copy)]
@@ -48,45 +52,67 @@ impl From<ExitStatus> for Exit {
     }
 }
 
-/// How a run's processes came to their end.
+/// Why a run's processes ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// On their own.
-    ByItself(Exit),
-    /// By the time limit.
-    TimedOut(Exit, Duration),
-    /// By a person.
-    Cancelled(Exit),
-    /// By the agent's own end.
-    Stopped(Exit),
+pub(crate) enum Cause {
+    /// The first process ended on its own; what it left behind was ended.
+    ByItself,
+    /// The time limit.
+    TimedOut,
+    /// A cancel.
+    Cancelled,
+    /// The agent was stopped.
+    Stopped,
+}
+
+/// How a run's processes came to their end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Why.
+    pub cause: Cause,
+    /// How the first process ended.
+    pub exit: Exit,
+    /// The time limit of the run.
+    pub limit: Duration,
+    /// The other processes that were ended with it.
+    pub others: Names,
+    /// The processes that SIGKILL did not end.
+    pub stuck: Names,
 }
 
 impl Ended {
-    /// The final state, exit code and sentence.
-    pub(crate) fn verdict(self) -> (RunState, Option<i32>, Option<String>) {
-        match self {
-            Self::ByItself(Exit { code: Some(0), .. }) => (RunState::Succeeded, Some(0), None),
-            Self::ByItself(exit) if exit.by_signal => {
-                let sentence =
-                    exit.code.map(|code| format!("ended by signal {}{}", code - 128, signal_name(code - 128)));
-                (RunState::Failed, exit.code, sentence)
+    /// The final state, exit code and reason.
+    pub(crate) fn verdict(&self) -> (RunState, Option<i32>, Option<String>) {
+        let code = self.exit.code;
+        let (state, why) = match self.cause {
+            Cause::ByItself if code == Some(0) => (RunState::Succeeded, None),
+            Cause::ByItself => (RunState::Failed, code.filter(|_| self.exit.by_signal).map(ended_by_signal)),
+            Cause::TimedOut => {
+                (RunState::TimedOut, Some(format!("ended by its time limit of {} s", self.limit.as_secs_f64())))
             }
-            Self::ByItself(exit) => (RunState::Failed, exit.code, None),
-            Self::TimedOut(exit, limit) => {
-                let sentence = format!("ended by its time limit of {} s", limit.as_secs_f64());
-                (RunState::TimedOut, exit.code, Some(sentence + unkilled(exit)))
+            Cause::Cancelled => (RunState::Cancelled, Some("cancelled".to_owned())),
+            Cause::Stopped => {
+                (RunState::Lost, Some("the agent was stopped while the task ran, which was ended".to_owned()))
             }
-            Self::Cancelled(exit) => (RunState::Cancelled, exit.code, Some("cancelled".to_owned() + unkilled(exit))),
-            Self::Stopped(exit) => {
-                let sentence = "the agent was stopped while the task ran, which was ended".to_owned();
-                (RunState::Lost, exit.code, Some(sentence + unkilled(exit)))
-            }
-        }
+        };
+        let what = if self.cause == Cause::ByItself { "its background processes were ended" } else { "also ended" };
+        let others = (!self.others.is_empty()).then(|| format!("{what}: {}", self.others));
+        (state, code, join([why, others, not_ended(&self.stuck)]))
     }
 }
 
-fn unkilled(exit: Exit) -> &'static str {
-    if exit.code.is_none() { "; a process of it hangs in the kernel and could not be ended" } else { "" }
+/// Which processes SIGKILL did not end, if there are any.
+pub(crate) fn not_ended(stuck: &Names) -> Option<String> {
+    (!stuck.is_empty()).then(|| format!("still there, hung in the kernel: {stuck}"))
+}
+
+/// The parts of a reason that there are, in one text.
+pub(crate) fn join(parts: [Option<String>; 3]) -> Option<String> {
+    parts.into_iter().flatten().reduce(|before, next| before + "; " + &next)
+}
+
+fn ended_by_signal(code: i32) -> String {
+    format!("ended by signal {}{}", code - 128, signal_name(code - 128))
 }
 
 fn signal_name(signal: i32) -> &'static str {
@@ -101,20 +127,21 @@ fn signal_name(signal: i32) -> &'static str {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    LeftBehind,
-    TimedOut,
-    Cancelled,
-    Stopped,
-}
-
 #[derive(Debug)]
 struct Ending {
     cause: Cause,
+    others: Names,
     kill_at: Instant,
     give_up_at: Instant,
     look_at: Instant,
+}
+
+impl Ending {
+    /// SIGKILL follows by this time at the latest.
+    fn hurry(&mut self, kill_by: Instant) {
+        self.kill_at = self.kill_at.min(kill_by);
+        self.give_up_at = self.give_up_at.min(kill_by + UNKILLABLE);
+    }
 }
 
 /// The supervisor of one process.
@@ -166,7 +193,7 @@ impl Supervisor {
         if kin.living().is_empty() {
             self.drained_at = Some(now + DRAIN);
         } else {
-            self.ask_to_end(Cause::LeftBehind, kin, self.limits.grace, now);
+            self.ask_to_end(Cause::ByItself, kin, self.limits.grace, now);
         }
     }
 
@@ -186,7 +213,7 @@ impl Supervisor {
         now: Instant,
     ) -> Option<Ended> {
         if self.abandoned {
-            return Some(self.ended(Cause::Stopped));
+            return Some(self.ended(Some(Cause::Stopped), Names::default()));
         }
         self.look_for_a_cause(control, kin, stop_grace, now);
         self.push_on(kin, now);
@@ -194,18 +221,32 @@ impl Supervisor {
         if drained {
             self.process.stop_reading(&mut self.buffer, |stream, bytes| delivery.push(stream, bytes, now));
         }
+        if self.drained_at.is_some() && self.process.is_over() {
+            return Some(self.ended(None, Names::default()));
+        }
         let hopeless = self.ending.as_ref().is_some_and(|ending| ending.give_up_at <= now);
-        let over = self.drained_at.is_some() && self.process.is_over();
-        (over || hopeless).then(|| self.ended(self.ending.as_ref().map_or(Cause::LeftBehind, |ending| ending.cause)))
+        hopeless.then(|| self.ended(None, Names::of(kin.living())))
     }
 
+    /// A cancel counts until the last process is gone, whatever is ending the run already.
     fn look_for_a_cause(&mut self, control: &Control, kin: &Kin, stop_grace: Duration, now: Instant) {
-        if self.ending.as_ref().is_some_and(|ending| ending.cause != Cause::LeftBehind) || self.exit.is_some() {
+        if self.drained_at.is_some() {
             return;
         }
-        if control.stop {
+        let is_cancelled = control.cancel.is_some();
+        if let Some(ending) = &mut self.ending {
+            if is_cancelled && ending.cause != Cause::Cancelled {
+                ending.cause = Cause::Cancelled;
+                if self.exit.is_some() {
+                    ending.hurry(now + LEFT_BEHIND_GRACE);
+                }
+            }
+            if control.stop {
+                ending.hurry(now + stop_grace);
+            }
+        } else if control.stop {
             self.ask_to_end(Cause::Stopped, kin, self.limits.grace.min(stop_grace), now);
-        } else if control.cancel.is_some() {
+        } else if is_cancelled {
             self.ask_to_end(Cause::Cancelled, kin, self.limits.grace, now);
         } else if now >= self.deadline {
             self.ask_to_end(Cause::TimedOut, kin, self.limits.grace, now);
@@ -213,10 +254,10 @@ impl Supervisor {
     }
 
     fn ask_to_end(&mut self, cause: Cause, kin: &Kin, grace: Duration, now: Instant) {
-        let asked = kin.signal(Signal::TERM);
-        tracing::info!(?cause, processes = asked, "ending the processes of a run");
+        let others = kin.ask_to_end();
+        tracing::info!(?cause, %others, "ending the processes of a run");
         let kill_at = now + grace;
-        self.ending = Some(Ending { cause, kill_at, give_up_at: kill_at + UNKILLABLE, look_at: now + LOOK });
+        self.ending = Some(Ending { cause, others, kill_at, give_up_at: kill_at + UNKILLABLE, look_at: now + LOOK });
     }
 
     /// Looks whether they are gone, and insists.
@@ -228,7 +269,7 @@ impl Supervisor {
         ending.look_at = now + LOOK;
         let living = if now >= ending.kill_at {
             ending.kill_at = now + LOOK;
-            kin.signal(Signal::KILL)
+            kin.signal(Signal::KILL).len()
         } else {
             kin.living().len()
         };
@@ -245,14 +286,13 @@ impl Supervisor {
         [deadline, look, self.drained_at].into_iter().flatten().min()
     }
 
-    fn ended(&self, cause: Cause) -> Ended {
+    fn ended(&mut self, cause: Option<Cause>, stuck: Names) -> Ended {
+        let (found, others) = match self.ending.take() {
+            Some(ending) => (ending.cause, ending.others),
+            None => (Cause::ByItself, Names::default()),
+        };
         let exit = self.exit.unwrap_or_default();
-        match cause {
-            Cause::LeftBehind => Ended::ByItself(exit),
-            Cause::TimedOut => Ended::TimedOut(exit, self.limits.timeout),
-            Cause::Cancelled => Ended::Cancelled(exit),
-            Cause::Stopped => Ended::Stopped(exit),
-        }
+        Ended { cause: cause.unwrap_or(found), exit, limit: self.limits.timeout, others, stuck }
     }
 }
 
@@ -264,15 +304,38 @@ mod tests {
     fn each_end_has_its_state_and_sentence() {
         let exit = |code| Exit { code: Some(code), by_signal: false };
         let signal = |n| Exit { code: Some(128 + n), by_signal: true };
-        let minute = Duration::from_secs(60);
+        let ended = |cause, exit| Ended {
+            cause,
+            exit,
+            limit: Duration::from_secs(60),
+            others: Names::default(),
+            stuck: Names::default(),
+        };
+        let names = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect::<Names>();
+        let with = |cause, exit, others: &[&str]| Ended { others: names(others), ..ended(cause, exit) };
+        let hangs = Ended { stuck: names(&["dd"]), ..ended(Cause::Cancelled, Exit::default()) };
         let cases = [
-            (Ended::ByItself(exit(0)), RunState::Succeeded, Some(0), None),
-            (Ended::ByItself(exit(3)), RunState::Failed, Some(3), None),
-            (Ended::ByItself(signal(11)), RunState::Failed, Some(139), Some("signal 11 (SIGSEGV)")),
-            (Ended::TimedOut(signal(15), minute), RunState::TimedOut, Some(143), Some("time limit of 60 s")),
-            (Ended::Cancelled(signal(9)), RunState::Cancelled, Some(137), Some("cancelled")),
-            (Ended::Cancelled(Exit::default()), RunState::Cancelled, None, Some("hangs in the kernel")),
-            (Ended::Stopped(exit(1)), RunState::Lost, Some(1), Some("agent was stopped")),
+            (ended(Cause::ByItself, exit(0)), RunState::Succeeded, Some(0), None),
+            (ended(Cause::ByItself, exit(3)), RunState::Failed, Some(3), None),
+            (ended(Cause::ByItself, signal(11)), RunState::Failed, Some(139), Some("signal 11 (SIGSEGV)")),
+            (
+                with(Cause::ByItself, exit(0), &["a", "b"]),
+                RunState::Succeeded,
+                Some(0),
+                Some("background processes were ended: a, b"),
+            ),
+            (
+                with(Cause::ByItself, signal(11), &["a"]),
+                RunState::Failed,
+                Some(139),
+                Some("(SIGSEGV); its background processes"),
+            ),
+            (ended(Cause::TimedOut, signal(15)), RunState::TimedOut, Some(143), Some("time limit of 60 s")),
+            (with(Cause::TimedOut, signal(15), &["a"]), RunState::TimedOut, Some(143), Some("60 s; also ended: a")),
+            (ended(Cause::Cancelled, signal(9)), RunState::Cancelled, Some(137), Some("cancelled")),
+            (with(Cause::Cancelled, exit(0), &["a"]), RunState::Cancelled, Some(0), Some("cancelled; also ended: a")),
+            (hangs, RunState::Cancelled, None, Some("hung in the kernel: dd")),
+            (ended(Cause::Stopped, exit(1)), RunState::Lost, Some(1), Some("agent was stopped")),
         ];
         for (ended, state, code, part) in cases {
             let (found_state, found_code, reason) = ended.verdict();

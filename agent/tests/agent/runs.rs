@@ -1,10 +1,11 @@
 //! How runs end: by themselves, by their time limit, by a person, by a crash.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use pistat_protocol::{
+    id::RunId,
     status::Info,
-    task::{Ends, MAX_CHUNK_BYTES, RunState},
+    task::{Ends, MAX_CHUNK_BYTES, OutputChunk, RunState},
     topic::Topic,
 };
 
@@ -76,6 +77,133 @@ async fn nothing_of_a_run_outlives_it() {
     assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
 }
 
+/// Starts a process in the background that SIGTERM does not end, and ends itself; prints its own process id first.
+const LEAVES_ONE_BEHIND: &str = "echo $$; trap '' TERM; setsid sh -c 'while :; do sleep 0.1; done' & exit 0";
+
+/// Runs a script whose first process ends and leaves others behind; returns once only those are alive.
+async fn leave_behind(stage: &mut Stage, script: &str) -> RunId {
+    let mut order = stage.controller.order(&["sh", "-c", script]);
+    // Longer than any test: what ends sooner was not ended by the grace period.
+    order.grace_milliseconds = 600_000;
+    stage.controller.send(&order).await;
+    let first = stage
+        .controller
+        .wait_for("its process id", |heard| match heard.topic {
+            Topic::Output(..) => Some(heard.json::<OutputChunk>().data.trim().parse::<i32>().unwrap()),
+            _ => None,
+        })
+        .await;
+    let ended = async {
+        while Path::new(&format!("/proc/{first}")).exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, ended).await.expect("the first process ends");
+    order.run
+}
+
+#[tokio::test]
+async fn a_cancel_counts_until_the_last_process_of_the_run_is_gone() {
+    let mut stage = Stage::set(&[]).await;
+    let run = leave_behind(&mut stage, LEAVES_ONE_BEHIND).await;
+    stage.controller.cancel(run).await;
+    let report = stage.controller.wait_for_report(run, RunState::Cancelled).await;
+    assert_eq!(report.exit_code, Some(0), "the task's own");
+    assert!(report.reason.as_ref().is_some_and(|reason| reason.contains("sh")), "{report:?}");
+    stage.wait_until_no_records().await;
+}
+
+#[tokio::test]
+async fn a_cancel_counts_for_a_run_that_is_settled_after_a_restart_of_the_agent() {
+    let mut stage = Stage::set(&[]).await;
+    let run = leave_behind(&mut stage, LEAVES_ONE_BEHIND).await;
+    stage.agent.kill().await;
+    stage.controller.wait_for_status("offline").await;
+    stage.start_again();
+    stage.controller.wait_for_status("online").await;
+    stage.controller.cancel(run).await;
+    let report = stage.controller.wait_for_report(run, RunState::Cancelled).await;
+    assert!(report.reason.as_ref().is_some_and(|reason| reason.contains("sh")), "{report:?}");
+    stage.wait_until_no_records().await;
+}
+
+#[tokio::test]
+async fn a_cancel_is_not_forgotten_when_the_agent_is_killed_before_the_run_has_ended() {
+    let mut stage = Stage::set(&[]).await;
+    let mut order = stage.controller.order(&["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"]);
+    order.grace_milliseconds = 600_000;
+    stage.controller.send(&order).await;
+    stage.controller.wait_for("output", |heard| matches!(heard.topic, Topic::Output(..)).then_some(())).await;
+    stage.controller.cancel(order.run).await;
+    let record = stage.state().join("runs").join(format!("{}.json", order.run));
+    let written = async {
+        while !std::fs::read_to_string(&record).unwrap_or_default().contains("\"cancelled\":true") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, written).await.expect("the cancel is on the disk");
+    stage.agent.kill().await;
+    stage.start_again();
+    stage.controller.wait_for_report(order.run, RunState::Cancelled).await;
+    stage.wait_until_no_records().await;
+}
+
+#[tokio::test]
+async fn a_stopped_agent_ends_what_a_finished_task_left_behind_and_reports_the_tasks_own_end() {
+    let mut stage = Stage::set(&[]).await;
+    let run = leave_behind(&mut stage, LEAVES_ONE_BEHIND).await;
+    assert!(stage.agent.terminate().await.success());
+    let report = stage.controller.wait_for_report(run, RunState::Succeeded).await;
+    assert_eq!(report.exit_code, Some(0));
+    assert!(report.reason.as_ref().is_some_and(|reason| reason.contains("background")), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_run_names_the_background_processes_that_were_ended_with_it() {
+    let mut stage = Stage::set(&[]).await;
+    let (report, _) = stage.controller.run("sleep 1000 & sleep 1000 & exit 0").await;
+    assert_eq!((report.state, report.exit_code), (RunState::Succeeded, Some(0)));
+    let reason = report.reason.expect("a reason");
+    assert!(reason.contains("background") && reason.contains("sleep (2)"), "{reason}");
+    let (report, _) = stage.controller.run("sleep 1000 & exit 3").await;
+    assert_eq!((report.state, report.exit_code), (RunState::Failed, Some(3)));
+    assert!(report.reason.as_ref().is_some_and(|reason| reason.contains("sleep")), "{report:?}");
+    let (report, _) = stage.controller.run("true").await;
+    assert_eq!((report.state, report.reason), (RunState::Succeeded, None), "nothing was ended");
+}
+
+#[tokio::test]
+async fn the_names_in_a_reason_are_bounded_and_have_no_control_characters() {
+    let mut stage = Stage::set(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["a\nb", "c\u{1b}[31m", "d\u{9b}e", "f\u{202e}g"].map(str::to_owned).into_iter();
+    for name in names.chain((1..=40).map(|n| format!("process-{n}"))) {
+        std::os::unix::fs::symlink("/bin/sleep", folder.path().join(name)).unwrap();
+    }
+    let script = format!("for program in {}/*; do \"$program\" 1000 & done; exit 0", folder.path().display());
+    let (report, _) = stage.controller.run(&script).await;
+    let reason = report.reason.expect("a reason");
+    assert!(reason.chars().count() < 300 && reason.contains("more"), "{reason}");
+    assert!(!reason.chars().any(|c| c.is_control() || c == '\u{202e}'), "{reason:?}");
+    assert!(reason.contains("a\u{fffd}b"), "{reason:?}");
+}
+
+#[tokio::test]
+async fn a_run_names_what_its_time_limit_or_a_cancel_ended_with_it() {
+    let mut stage = Stage::set(&[]).await;
+    let mut order = stage.controller.order(&["sh", "-c", "sleep 1000 & sleep 1001"]);
+    order.timeout_milliseconds = 500;
+    stage.controller.send(&order).await;
+    let report = stage.controller.wait_for_report(order.run, RunState::TimedOut).await;
+    assert!(report.reason.as_ref().is_some_and(|reason| reason.contains("sleep (2)")), "{report:?}");
+    let order = stage.controller.order(&["sh", "-c", "sleep 1000 & echo ready; wait"]);
+    stage.controller.send(&order).await;
+    stage.controller.wait_for("output", |heard| matches!(heard.topic, Topic::Output(..)).then_some(())).await;
+    stage.controller.cancel(order.run).await;
+    let report = stage.controller.wait_for_report(order.run, RunState::Cancelled).await;
+    assert!(report.reason.as_ref().is_some_and(|reason| reason.contains("sleep")), "{report:?}");
+}
+
 #[tokio::test]
 async fn adopted_orphans_do_not_stay_as_zombies() {
     let mut stage = Stage::set(&[]).await;
@@ -117,7 +245,8 @@ async fn a_killed_agent_settles_its_runs_at_the_next_start() {
         .await;
     assert_eq!(known, [order.run]);
     let report = stage.controller.wait_for_report(order.run, RunState::Lost).await;
-    assert!(report.reason.is_some_and(|reason| reason.contains("interrupted")));
+    let reason = report.reason.unwrap_or_default();
+    assert!(reason.contains("interrupted") && reason.contains("sh"), "{reason}");
     let pid = std::fs::read_to_string(&pid_file).unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     assert!(stat.is_empty() || stat.contains(") Z "), "what was left of it has been ended: {stat}");

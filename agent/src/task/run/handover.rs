@@ -116,7 +116,8 @@ enum End {
 #[derive(Default)]
 struct Passed {
     told: Told,
-    cancelled: bool,
+    /// The last cancel that was passed on: one for a later session has to follow an earlier one.
+    cancel: Option<Bytes>,
     accepted: bool,
     /// A message that waits for room on the way to the controller.
     waiting: Option<Outgoing>,
@@ -289,8 +290,8 @@ fn tell(wire: &mut Wire, control: &Control, passed: &mut Passed) {
         passed.told = told;
         wire.push(Kind::Told, &pistat_protocol::codec::encode(&told));
     }
-    if let Some(cancel) = control.cancel.as_ref().filter(|_| !passed.cancelled) {
-        passed.cancelled = true;
+    if let Some(cancel) = control.cancel.as_ref().filter(|cancel| passed.cancel.as_ref() != Some(cancel)) {
+        passed.cancel = Some(cancel.clone());
         wire.push(Kind::Cancel, cancel);
     }
 }

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use pistat_protocol::{
-    id::RunId,
-    task::{Ends, RunState},
-};
+use pistat_protocol::task::{Ends, RunState};
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::{Next, Run, boot_milliseconds};
-use crate::task::{kin::Kin, record::Record};
+use crate::task::{
+    kin::{Kin, Names},
+    record::Record,
+    supervisor::{LEFT_BEHIND_GRACE, UNKILLABLE, join, not_ended},
+};
 
 impl Run {
     /// Exit 0 is not the end of a restart: the machine has to go down before the time limit.
@@ -51,6 +53,8 @@ impl Run {
             return self.find_again().await;
         }
         let same_boot = report.boot_id == self.context.boot_id;
+        let age = boot_milliseconds().checked_sub(self.record.started_boot_milliseconds).filter(|_| same_boot);
+        self.started = age.and_then(|age| Instant::now().checked_sub(Duration::from_millis(age)));
         self.delivery.set_report(report.clone());
         match (self.record.ends, same_boot) {
             (Ends::Restart | Ends::PowerOff, false) => {
@@ -59,35 +63,50 @@ impl Run {
             }
             (Ends::Restart | Ends::PowerOff, true) => self.await_restart().await,
             (Ends::Exit, false) => {
-                let sentence = "the machine was restarted while the task ran".to_owned();
-                self.end(RunState::Lost, None, Some(sentence)).await
+                let reason = "the machine was restarted while the task ran".to_owned();
+                self.interrupted(reason, [None, None]).await
             }
             (Ends::Exit, true) => {
-                let left = end_leftovers(self.record.run).await;
-                let sentence = match left {
-                    0 => "the agent was interrupted while the task ran".to_owned(),
-                    _ => {
-                        format!("the agent was interrupted while the task ran; {left} of its processes have been ended")
-                    }
-                };
-                self.end(RunState::Lost, None, Some(sentence)).await
+                let (ended, stuck) = self.end_leftovers().await;
+                let ended = (!ended.is_empty()).then(|| format!("its processes were ended: {ended}"));
+                let reason = "the agent was interrupted while the task ran".to_owned();
+                self.interrupted(reason, [ended, not_ended(&stuck)]).await
             }
         }
     }
-}
 
-/// Ends the processes of a run whose agent was interrupted; says how many there were.
-async fn end_leftovers(run: RunId) -> usize {
-    const GRACE: Duration = Duration::from_secs(2);
-    const LOOK: Duration = Duration::from_millis(100);
-    let kin = Kin::of(run, None);
-    let found = kin.signal(rustix::process::Signal::TERM);
-    let started = Instant::now();
-    while found > 0 && !kin.living().is_empty() && started.elapsed() < 2 * GRACE {
-        if started.elapsed() >= GRACE {
-            kin.signal(rustix::process::Signal::KILL);
+    /// How a run ends whose agent was interrupted: nobody knows how its task ended, unless it was cancelled.
+    async fn interrupted(&mut self, why: String, [ended, stuck]: [Option<String>; 2]) -> Next {
+        if self.record.cancelled {
+            return self.end(RunState::Cancelled, None, join([Some(format!("cancelled; {why}")), ended, stuck])).await;
         }
-        tokio::time::sleep(LOOK).await;
+        self.end(RunState::Lost, None, join([Some(why), ended, stuck])).await
     }
-    found
+
+    /// Ends the processes of a run whose agent was interrupted, by the rules of the task. A cancel counts until the last of them is gone.
+    /// Returns which there were, and which could not be ended.
+    async fn end_leftovers(&mut self) -> (Names, Names) {
+        const LOOK: Duration = Duration::from_millis(100);
+        let kin = Kin::of(self.record.run, None);
+        let names = kin.ask_to_end();
+        let grace = self.record.grace_milliseconds.map_or(LEFT_BEHIND_GRACE, Duration::from_millis);
+        let mut kill_at = Instant::now() + grace;
+        loop {
+            let now = Instant::now();
+            self.take_control(now);
+            let (is_cancelled, stops) = (self.control.borrow().cancel.is_some(), self.control.borrow().stop);
+            let living = if now >= kill_at { kin.signal(Signal::KILL) } else { kin.living() };
+            if living.is_empty() || now >= kill_at + UNKILLABLE {
+                return (names, Names::of(living));
+            }
+            self.record.cancelled |= is_cancelled;
+            if self.record.cancelled || stops {
+                kill_at = kill_at.min(now + LEFT_BEHIND_GRACE);
+            }
+            if !self.step(Some(now + LOOK)).await {
+                kill_at = kill_at.min(now);
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
 }
