@@ -20,6 +20,8 @@ const SOURCES: [&str; 9] = [
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    // The processor of the agent that is built together with this program (`src/install.rs`).
+    println!("cargo::rustc-env=PISTAT_TARGET={}", std::env::var("TARGET").expect("cargo sets TARGET"));
     if std::env::var_os("CARGO_FEATURE_DASHBOARD").is_none() {
         return;
     }

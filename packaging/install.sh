@@ -203,12 +203,13 @@ install_program() {
     return
   fi
   agent=$program
+  kinds=$(architectures) || exit 69
   offered='' wanted=''
-  for name in $(architectures); do
+  for name in $kinds; do
     sum=$(checksums | awk -v name="$name" '$1 == name { print $2 }')
     [ -n "$sum" ] && offered=$name wanted=$sum && break
   done
-  [ -n "$offered" ] || fail 69 "this controller has no agent for a machine of kind $(uname -m); it has: $(checksums | awk '{ printf "%s ", $1 }')(docs/install.md says how to give it one)"
+  [ -n "$offered" ] || no_agent "${kinds%% *}"
   if [ -x "$program" ] && [ "$(sha256sum "$program" | cut -d' ' -f1)" = "$wanted" ]; then
     say "$program is this controller's already"
     return
@@ -216,9 +217,29 @@ install_program() {
   fetch "$url/download/$offered" "$temporary/pistat-agent" || fail 69 "$url/download/$offered cannot be fetched"
   found=$(sha256sum "$temporary/pistat-agent" | cut -d' ' -f1)
   [ "$found" = "$wanted" ] || fail 69 "$url/download/$offered is not what the controller promised (SHA-256 $found, not $wanted): nothing was installed. If it was updated just now, ask the dashboard for the command again"
-  put "$program" 755 <"$temporary/pistat-agent" || true
-  [ "$(sha256sum "$program" | cut -d' ' -f1)" = "$wanted" ] || fail 73 "$program cannot be written whole: it is not what was fetched. Is the disk full?"
+  candidate=$program.candidate
+  put "$candidate" 755 <"$temporary/pistat-agent" || true
+  if [ "$(sha256sum "$candidate" | cut -d' ' -f1)" != "$wanted" ]; then
+    rm -f "$candidate"
+    fail 73 "$program cannot be written whole: it is not what was fetched. Is the disk full?"
+  fi
+  # The old agent stays unless the new one starts: it may be linked with a newer C library than this machine has.
+  if ! answer=$("$candidate" --version 2>&1); then
+    rm -f "$candidate"
+    fail 69 "the controller's agent for $offered does not start on this machine: $answer. Nothing was installed. \`packaging/build $offered\` makes one that runs on every Linux: put it into the controller's agents folder"
+  fi
+  mv -f "$candidate" "$program" || fail 73 "$program cannot be written"
   say "installed $program ($offered, checksum verified)"
+}
+
+# What to do where the controller has no agent for this machine.
+no_agent() { # the name of the best one
+  offers=$(checksums | awk 'NF { printf "%s%s", comma, $1; comma = ", " }')
+  fail 69 "this controller has no agent for this machine, which needs $1; it has: ${offers:-none}. Nothing was changed. Either
+  - give the controller that agent: run \`packaging/build $1\` in a Pi Stat source tree and copy target/packages/pistat-agent-$1
+    to the controller, into agents/ of its state folder or the folder of http.downloads; then run this command again;
+  - or build the agent on this machine: \`cargo build --release -p pistat-agent\` in a Pi Stat source tree
+    (docs/install.md, \"Agents that a controller hands out\")"
 }
 
 # A value as TOML writes it.

@@ -22,7 +22,7 @@ const PACKAGED: &str = "/usr/share/pistat/agents";
 const OWN_FOLDER: &str = "agents";
 
 /// An agent has two or three megabytes. What is much larger is a debug build: nothing to hand out, and seconds of work to hash at every start.
-const MOST_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The script, with a place for everything that is filled in.
 const TEMPLATE: &str = include_str!("../../packaging/install.sh");
@@ -61,15 +61,41 @@ impl Architecture {
         }
     }
 
-    /// This program's own, whose agent lies beside it when both were built here. Whether a 32-bit build is for the oldest boards cannot be told.
-    const fn own() -> Option<Self> {
-        if cfg!(target_arch = "aarch64") {
-            Some(Self::Aarch64)
-        } else if cfg!(target_arch = "x86_64") {
-            Some(Self::X86_64)
-        } else {
-            None
+    /// The machines that it is for.
+    pub const fn boards(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "Pi 3, 4, 5 and Zero 2 with a 64-bit system",
+            Self::Armv7 => "Pi 2 and later with a 32-bit system",
+            Self::Armv6 => "Pi 1, Zero and Zero W",
+            Self::X86_64 => "PCs",
         }
+    }
+
+    /// That of this program, whose agent is beside it when both were built together.
+    fn own() -> Option<Self> {
+        Self::of_target(env!("PISTAT_TARGET"))
+    }
+
+    /// That of a Rust target.
+    fn of_target(triple: &str) -> Option<Self> {
+        match triple.split('-').next()? {
+            "aarch64" => Some(Self::Aarch64),
+            "armv7" | "thumbv7neon" => Some(Self::Armv7),
+            "arm" => Some(Self::Armv6),
+            "x86_64" => Some(Self::X86_64),
+            _ => None,
+        }
+    }
+
+    /// Whether a file is a program for this processor, by its ELF header (System V ABI, "ELF Header"): magic number,
+    /// class, little-endian, and `e_machine`. The header does not distinguish ARMv6 from ARMv7.
+    fn is_of(self, file: &[u8]) -> bool {
+        let (class, machine) = match self {
+            Self::Aarch64 => (2, 183_u16),
+            Self::Armv7 | Self::Armv6 => (1, 40),
+            Self::X86_64 => (2, 62),
+        };
+        file.starts_with(&[0x7f, b'E', b'L', b'F', class, 1]) && file.get(18..20) == Some(&machine.to_le_bytes())
     }
 }
 
@@ -117,8 +143,9 @@ pub struct Downloads {
     folders: Vec<PathBuf>,
     /// The agent beside this program.
     beside: Option<PathBuf>,
-    /// What was read once is not read again until the file changes. Held while a file is read, so that many who ask cost no more than one.
-    known: Mutex<HashMap<PathBuf, (Stamp, String)>>,
+    /// The checksum of each file, `None` for one that is not handed out. A file is read again only when it has changed.
+    /// Locked while a file is read, so that many requests cost no more than one.
+    known: Mutex<HashMap<PathBuf, (Stamp, Option<String>)>>,
 }
 
 /// What changes when a file does.
@@ -140,11 +167,16 @@ impl Downloads {
         let named = format!("pistat-agent-{}", architecture.name());
         let beside = self.beside.clone().filter(|_| Architecture::own() == Some(architecture));
         for path in self.folders.iter().map(|folder| folder.join(&named)).chain(beside) {
-            if let Some(sha256) = self.digest(&path).await {
+            if let Some(sha256) = self.digest(&path, architecture).await {
                 return Some(Program { architecture, path, sha256 });
             }
         }
         None
+    }
+
+    /// The folder for an agent that this controller does not have yet.
+    pub fn folder(&self) -> &Path {
+        self.folders.first().expect("there is at least one folder")
     }
 
     /// The script, with the agents that there are now.
@@ -156,27 +188,37 @@ impl Downloads {
         render(&programs)
     }
 
-    /// The script's SHA-256, where there is an agent for it to install.
-    pub async fn script_sha256(&self) -> Option<String> {
-        let script = self.script().await;
-        Some(script.sha256).filter(|_| !script.architectures.is_empty())
-    }
-
-    async fn digest(&self, path: &Path) -> Option<String> {
+    async fn digest(&self, path: &Path, architecture: Architecture) -> Option<String> {
         let mut known = self.known.lock().await;
-        let is_agent = |metadata: &std::fs::Metadata| metadata.is_file() && metadata.len() <= MOST_BYTES;
-        let metadata = tokio::fs::metadata(path).await.ok().filter(is_agent)?;
+        let metadata = tokio::fs::metadata(path).await.ok().filter(std::fs::Metadata::is_file)?;
         let stamp = (metadata.len(), metadata.modified().ok()?);
         if let Some((then, sum)) = known.get(path)
             && *then == stamp
         {
-            return Some(sum.clone());
+            return sum.clone();
         }
-        let bytes = tokio::fs::read(path).await.ok()?;
-        let sum = hex(&sha256(&bytes));
+        let sum = match read(path, metadata.len(), architecture).await {
+            Ok(sum) => Some(sum),
+            Err(reason) => {
+                tracing::warn!("{} is not handed out: {reason}", path.display());
+                None
+            }
+        };
         known.insert(path.to_owned(), (stamp, sum.clone()));
-        Some(sum)
+        sum
     }
+}
+
+/// The checksum of an agent, or why the file cannot be one for this processor.
+async fn read(path: &Path, length: u64, architecture: Architecture) -> Result<String, String> {
+    if length > MAX_BYTES {
+        return Err(format!("it has {length} bytes, more than the {MAX_BYTES} of a release build"));
+    }
+    let bytes = tokio::fs::read(path).await.map_err(|error| error.to_string())?;
+    if !architecture.is_of(&bytes) {
+        return Err(format!("it is not a program for {}", architecture.name()));
+    }
+    Ok(hex(&sha256(&bytes)))
 }
 
 fn render(programs: &[Program]) -> Script {
@@ -218,6 +260,20 @@ fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A file with the header of a program, as far as it is looked at.
+    fn program(architecture: Architecture, text: &str) -> Vec<u8> {
+        let (class, machine) = match architecture {
+            Architecture::Aarch64 => (2, 0xb7),
+            Architecture::Armv7 | Architecture::Armv6 => (1, 0x28),
+            Architecture::X86_64 => (2, 0x3e),
+        };
+        let mut bytes = vec![0; 20];
+        bytes[..6].copy_from_slice(&[0x7f, 0x45, 0x4c, 0x46, class, 1]);
+        bytes[18] = machine;
+        bytes.extend(text.bytes());
+        bytes
+    }
+
     fn downloads(folder: &Path) -> Downloads {
         Downloads { folders: vec![folder.to_owned()], beside: None, known: Mutex::default() }
     }
@@ -238,14 +294,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let downloads = downloads(folder.path());
         assert_eq!(downloads.script().await.architectures, []);
-        std::fs::write(folder.path().join("pistat-agent-armv6"), "abc").unwrap();
+        let agent = program(Architecture::Armv6, "abc");
+        std::fs::write(folder.path().join("pistat-agent-armv6"), &agent).unwrap();
         let script = downloads.script().await;
         assert_eq!(script.architectures, [Architecture::Armv6]);
-        assert!(
-            script.text.contains("\narmv6 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n"),
-            "{}",
-            script.text
-        );
+        assert!(script.text.contains(&format!("\narmv6 {}\n", hex(&sha256(&agent)))), "{}", script.text);
         assert_eq!(script.sha256, hex(&sha256(script.text.as_bytes())));
     }
 
@@ -254,11 +307,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let downloads = downloads(folder.path());
         let file = folder.path().join("pistat-agent-x86_64");
-        std::fs::write(&file, "old").unwrap();
+        std::fs::write(&file, program(Architecture::X86_64, "old")).unwrap();
         let old = downloads.find(Architecture::X86_64).await.unwrap();
         assert_eq!(downloads.find(Architecture::X86_64).await.unwrap(), old);
-        std::fs::write(&file, "newer").unwrap();
-        assert_eq!(downloads.find(Architecture::X86_64).await.unwrap().sha256, hex(&sha256(b"newer")));
+        let newer = program(Architecture::X86_64, "newer");
+        std::fs::write(&file, &newer).unwrap();
+        assert_eq!(downloads.find(Architecture::X86_64).await.unwrap().sha256, hex(&sha256(&newer)));
         std::fs::remove_file(&file).unwrap();
         assert_eq!(downloads.find(Architecture::X86_64).await, None);
     }
@@ -267,8 +321,54 @@ mod tests {
     async fn a_debug_build_is_not_handed_out() {
         let folder = tempfile::tempdir().unwrap();
         let file = std::fs::File::create(folder.path().join("pistat-agent-armv7")).unwrap();
-        file.set_len(MOST_BYTES + 1).unwrap();
+        file.set_len(MAX_BYTES + 1).unwrap();
         assert_eq!(downloads(folder.path()).find(Architecture::Armv7).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_program_for_another_processor_is_not_handed_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(format!("pistat-agent-{name}"));
+        for architecture in Architecture::ALL {
+            let right = program(architecture, "");
+            let mut big_endian = right.clone();
+            big_endian[5] = 2;
+            let others = Architecture::ALL.map(|other| program(other, "")).into_iter().filter(|other| *other != right);
+            let wrong = others.chain([b"#!/bin/sh\n".to_vec(), right[..19].to_vec(), Vec::new(), big_endian]);
+            for bytes in wrong {
+                std::fs::write(file(architecture.name()), &bytes).unwrap();
+                let found = downloads(folder.path()).find(architecture).await;
+                assert_eq!(found, None, "{architecture:?} {bytes:?}");
+            }
+            std::fs::write(file(architecture.name()), &right).unwrap();
+            assert!(downloads(folder.path()).find(architecture).await.is_some(), "{architecture:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_agent_beside_this_program_is_handed_out_to_machines_of_the_same_processor_only() {
+        let own = Architecture::own().expect("tests run on a processor for which there are agents");
+        let folder = tempfile::tempdir().unwrap();
+        let beside = folder.path().join("pistat-agent");
+        std::fs::write(&beside, program(own, "")).unwrap();
+        let downloads = Downloads { beside: Some(beside), ..downloads(&folder.path().join("agents")) };
+        assert_eq!(downloads.script().await.architectures, [own]);
+    }
+
+    #[test]
+    fn each_target_that_programs_are_built_for_has_its_processor() {
+        for (triple, expected) in [
+            ("aarch64-unknown-linux-gnu", Some(Architecture::Aarch64)),
+            ("aarch64-unknown-linux-musl", Some(Architecture::Aarch64)),
+            ("armv7-unknown-linux-gnueabihf", Some(Architecture::Armv7)),
+            ("thumbv7neon-unknown-linux-gnueabihf", Some(Architecture::Armv7)),
+            ("arm-unknown-linux-gnueabihf", Some(Architecture::Armv6)),
+            ("x86_64-unknown-linux-gnu", Some(Architecture::X86_64)),
+            ("i686-unknown-linux-gnu", None),
+            ("riscv64gc-unknown-linux-gnu", None),
+        ] {
+            assert_eq!(Architecture::of_target(triple), expected, "{triple}");
+        }
     }
 
     #[test]

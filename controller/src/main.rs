@@ -6,7 +6,7 @@ use pistat::{
     Controller,
     cli::{self, Entry},
     config::{Broker, Config, Flags, environment},
-    install,
+    install::{self, Architecture},
     own_address::{self, OwnAddress},
     start::Welcome,
 };
@@ -125,14 +125,23 @@ fn is_journal(stream: Option<&str>) -> bool {
     is_it(rustix::fs::fstat(std::io::stdout())) || is_it(rustix::fs::fstat(std::io::stderr()))
 }
 
-/// What is typed on a Pi: the command that installs an agent where this controller has one, else how an agent is started that is there already.
+/// What is typed on a Pi: the command that installs an agent where this controller has one, else how an agent is started
+/// that is there already. An agent for one processor is of no use on another, so the first says for which there is none.
 fn add_a_pi(own_address: &OwnAddress, welcome: &Welcome) -> String {
     let (url, token) = (own_address.of_agent("pi-1"), welcome.join_token.to_string());
-    if let Some(sha256) = &welcome.install_sha256
-        && !own_address.is_of_another_broker()
-    {
-        return install::command(&url, "pi-1", "Rack Pi 1", &token, sha256);
+    let script = &welcome.install_script;
+    let indent = " ".repeat(14);
+    if script.architectures.is_empty() || own_address.is_of_another_broker() {
+        return format!(
+            "pistat-agent --controller-url {url} --pi-id pi-1 --label \"Rack Pi 1\" \\\n{indent}  --token {token}"
+        );
     }
-    let indent = " ".repeat(16);
-    format!("pistat-agent --controller-url {url} --pi-id pi-1 --label \"Rack Pi 1\" \\\n{indent}--token {token}")
+    let command = install::command(&url, "pi-1", "Rack Pi 1", &token, &script.sha256);
+    let has = |architecture: &Architecture| script.architectures.contains(architecture);
+    let missing: Vec<_> = Architecture::ALL.into_iter().filter(|architecture| !has(architecture)).collect();
+    if missing.is_empty() {
+        return command;
+    }
+    let (available, missing) = (install::names(script.architectures.iter().copied()), install::names(missing));
+    format!("{command}\n{indent}(for {available}; there is no agent for {missing} here: docs/install.md)")
 }

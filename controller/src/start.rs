@@ -21,7 +21,7 @@ use crate::{
     directory::directory,
     homeassistant::birth_topics,
     hub::{ASKS, Hub, HubParts, Inputs},
-    install::Downloads,
+    install::{self, Downloads},
     own_address::OwnAddress,
     own_machine,
     shutdown::{Ended, Signals, Wish},
@@ -101,8 +101,8 @@ pub struct Welcome {
     pub code: String,
     /// The join token.
     pub join_token: JoinToken,
-    /// The SHA-256 of `/install.sh`, where there is an agent to install.
-    pub install_sha256: Option<String>,
+    /// `/install.sh`, with the agents that it can install.
+    pub install_script: install::Script,
     /// Whether the account `admin` was made just now.
     pub new_admin: bool,
     /// What was damaged and set aside.
@@ -183,8 +183,8 @@ impl Controller {
             own_address: Arc::clone(&own_address),
         });
         let downloads = Arc::new(Downloads::new(&config));
-        let install_sha256 = downloads.script_sha256().await;
-        let welcome = Welcome { code: hub.first_code()?, join_token, install_sha256, new_admin, damaged };
+        let install_script = downloads.script().await;
+        let welcome = Welcome { code: hub.first_code()?, join_token, install_script, new_admin, damaged };
 
         let mut parts = JoinSet::new();
         let inputs = Inputs {

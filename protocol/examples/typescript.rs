@@ -58,6 +58,7 @@ fn types() -> String {
         api::EnrolmentToken,
         api::JoinTokenView,
         api::Installation,
+        api::AgentProgram,
         api::NewEnrolment,
         api::Enrolment,
         api::History,

@@ -196,8 +196,25 @@ pub struct Installation {
     pub script_sha256: String,
     /// The processors for which `/download/…` has an agent. None where machines connect to another's broker: a command cannot know its credentials.
     pub architectures: Vec<String>,
+    /// Every processor for which an agent can be built, and whether this controller has that agent.
+    pub agents: Vec<AgentProgram>,
+    /// The controller's folder for agents that it does not have: each is a file `pistat-agent-<architecture>` there.
+    pub agents_folder: String,
     /// The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
     pub controller_url: String,
+}
+
+/// One agent of [`Installation`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AgentProgram {
+    /// The processor, as in `/download/<architecture>` and `packaging/build <architecture>`.
+    pub architecture: String,
+    /// The machines that it is for, such as `Pi 1, Zero and Zero W`.
+    pub boards: String,
+    /// Whether this controller has it.
+    pub available: bool,
 }
 
 /// `POST /api/enrolments`: a single-use token for one pi-id.

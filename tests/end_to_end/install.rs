@@ -20,10 +20,21 @@ use pistat_tests::{
 /// All names under which agents are handed out.
 const TARGETS: [&str; 4] = ["aarch64", "armv7", "armv6", "x86_64"];
 
-/// A controller with agents for all processors but the last, each of them a few bytes that no machine runs.
+/// A program for a processor, as far as a controller looks at it: an ELF header, and a few bytes that do not run.
+fn agent_for(target: &str) -> Vec<u8> {
+    let (class, machine) = match target {
+        "aarch64" => (2, 0xb7),
+        "x86_64" => (2, 0x3e),
+        _ => (1, 0x28),
+    };
+    let header = [0x7f, b'E', b'L', b'F', class, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, machine, 0];
+    [&header[..], format!("an agent for {target}\n").as_bytes()].concat()
+}
+
+/// A controller with agents for all processors but the last.
 async fn stack_with_agents(folder: &Path) -> Stack {
     for target in &TARGETS[..3] {
-        std::fs::write(folder.join(format!("pistat-agent-{target}")), format!("an agent for {target}\n")).unwrap();
+        std::fs::write(folder.join(format!("pistat-agent-{target}")), agent_for(target)).unwrap();
     }
     Stack::builder().config(&format!("[http]\ndownloads = {:?}\n", folder.display())).start().await
 }
@@ -40,10 +51,10 @@ async fn every_agent_can_be_fetched_by_anybody_with_its_checksum() {
     let stack = stack_with_agents(folder.path()).await;
     for target in &TARGETS[..3] {
         let reply = stack.anonymous().get(&format!("/download/{target}")).await;
-        assert_eq!((reply.status, &*reply.body), (200, &*format!("an agent for {target}\n")));
+        assert_eq!((reply.status, &*reply.body), (200, &*String::from_utf8_lossy(&agent_for(target))));
         assert_eq!(reply.content_type, "application/octet-stream");
         let sum = stack.anonymous().get(&format!("/download/{target}.sha256")).await;
-        assert_eq!(sum.body, format!("{}  pistat-agent-{target}\n", hex(&sha256(reply.body.as_bytes()))));
+        assert_eq!(sum.body, format!("{}  pistat-agent-{target}\n", hex(&sha256(&agent_for(target)))));
     }
 }
 
@@ -60,6 +71,23 @@ async fn an_agent_that_is_not_there_is_told_with_where_it_would_be() {
         // Strangers need not know where this controller keeps things.
         assert!(!problem.detail.contains(folder.path().to_str().unwrap()), "{}", problem.detail);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_never_offered_to_another_processor() {
+    let folder = tempfile::tempdir().unwrap();
+    let stack = stack_with_agents(folder.path()).await;
+    std::fs::write(folder.path().join("pistat-agent-aarch64"), agent_for("x86_64")).unwrap();
+    stack.anonymous().get("/download/aarch64").await.problem();
+    let script = stack.anonymous().get("/install.sh").await.body;
+    assert!(script.contains("\narmv7 ") && !script.contains("\naarch64 "), "{script}");
+    let installation: Installation = stack.http().get("/api/installation").await.json();
+    let shown = installation.agents.iter().map(|agent| (&*agent.architecture, agent.available));
+    // The last is there if the agent beside the controller is a release build.
+    let is_available = |name: &str| installation.architectures.iter().any(|architecture| architecture == name);
+    let expected = [("aarch64", false), ("armv7", true), ("armv6", true), ("x86_64", is_available("x86_64"))];
+    assert_eq!(shown.collect::<Vec<_>>(), expected);
+    assert_eq!(installation.agents_folder, folder.path().to_str().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,11 +131,11 @@ async fn the_script_is_vouched_for_and_vouches_for_every_agent() {
     assert_eq!(told.controller_url, stack.said.http, "it listens there alone");
     for target in &TARGETS[..3] {
         assert!(told.architectures.iter().any(|name| name == target), "{told:?}");
-        let sum = hex(&sha256(format!("an agent for {target}\n").as_bytes()));
+        let sum = hex(&sha256(&agent_for(target)));
         assert!(script.body.contains(&format!("\n{target} {sum}\n")), "{target}");
     }
     // An agent that is replaced changes the script, and so what vouches for it.
-    std::fs::write(folder.path().join("pistat-agent-armv6"), "another").unwrap();
+    std::fs::write(folder.path().join("pistat-agent-armv6"), agent_for("armv6, another")).unwrap();
     let then: Installation = stack.http().get("/api/installation").await.json();
     assert_ne!(then.script_sha256, told.script_sha256);
 }
@@ -191,6 +219,83 @@ async fn the_agent_is_one_for_the_programs_of_a_machine_and_not_for_its_kernel()
             "uname() {{ echo {kernel}; }}\nhave() {{ false; }}\ndpkg() {{ echo {architecture}; }}\narchitectures"
         );
         assert_eq!(with_the_functions(folder.path(), &stubs).await.stdout, expected, "{kernel} {bits}");
+    }
+}
+
+/// The script's installation of a program for this processor: the controller offers `offers`, and `/download` has `program`.
+async fn installing(folder: &Path, machine: &str, offers: &str, program: &str) -> Finished {
+    std::fs::write(folder.join("served"), program).unwrap();
+    let stubs = format!(
+        "uname() {{ echo {machine}; }}\ngetconf() {{ echo 64; }}\nis_packaged() {{ false; }}\nprogram=$PWD/agent url=http://c\n\
+         checksums() {{ for name in {offers}; do echo \"$name $(sha256sum <served | cut -d' ' -f1)\"; done; }}\n\
+         fetch() {{ cp served \"$2\"; }}\ninstall_program"
+    );
+    with_the_functions(folder, &stubs).await
+}
+
+#[tokio::test]
+async fn a_machine_for_which_there_is_no_agent_is_told_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = installing(folder.path(), "aarch64", "x86_64", "").await;
+    assert_eq!(refused.code, 69, "{refused:?}");
+    for part in ["it has: x86_64", "packaging/build aarch64", "agents/ of its state folder", "cargo build --release"] {
+        assert!(refused.stderr.contains(part), "{part}: {refused:?}");
+    }
+    assert!(!folder.path().join("agent").exists());
+    let none = installing(folder.path(), "armv6l", "", "").await;
+    assert!(none.code == 69 && none.stderr.contains("it has: none"), "{none:?}");
+    let unknown = installing(folder.path(), "riscv64", "x86_64", "").await;
+    assert_eq!((unknown.code, unknown.stderr.matches("pistat-install:").count()), (69, 1), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_start_here_is_not_installed() {
+    let folder = tempfile::tempdir().unwrap();
+    let installed = folder.path().join("agent");
+    std::fs::write(&installed, "the agent before").unwrap();
+    let newer = "#!/bin/sh\necho \"version 'GLIBC_2.99' not found\" >&2\nexit 1\n";
+    let refused = installing(folder.path(), "x86_64", "x86_64", newer).await;
+    assert_eq!(refused.code, 69, "{refused:?}");
+    for part in ["GLIBC_2.99", "packaging/build x86_64", "Nothing was installed"] {
+        assert!(refused.stderr.contains(part), "{part}: {refused:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&installed).unwrap(), "the agent before");
+    assert!(!folder.path().join("agent.candidate").exists());
+    let starts = "#!/bin/sh\n[ \"$1\" = --version ]\n";
+    let done = installing(folder.path(), "x86_64", "x86_64", starts).await;
+    assert_eq!((done.code, std::fs::read_to_string(&installed).unwrap().as_str()), (0, starts), "{done:?}");
+}
+
+/// `cargo run` builds one program: its runner, `.cargo/run`, builds the agent that the controller hands out.
+#[tokio::test]
+async fn before_a_release_build_of_the_controller_starts_the_agent_is_built() {
+    let runner = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cargo/run");
+    let folder = tempfile::tempdir().unwrap();
+    let script = |path: &Path, text: &str| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let cargo = folder.path().join("cargo");
+    for (program, is_built) in [
+        ("release/pistat", true),
+        ("debug/pistat", false),
+        ("release/pistat-sim", false),
+        ("release/deps/end_to_end-0123", false),
+        ("aarch64-unknown-linux-gnu/release/pistat", false),
+    ] {
+        let path = folder.path().join("a target").join(program);
+        script(&path, "echo \"started $*\"");
+        for cargo_fails in [false, true] {
+            script(&cargo, if cargo_fails { "exit 101" } else { "echo \"built $* in ${CARGO_PKG_NAME-nothing}\"" });
+            let mut command = Command::new(runner);
+            command.env("CARGO", &cargo).env("CARGO_PKG_NAME", "pistat").arg(&path).args(["a", "b c"]);
+            let finished = run("the runner", &mut command, PATIENCE).await;
+            let (built, started) = finished.stdout.split_once("started").unwrap_or_else(|| panic!("{finished:?}"));
+            assert_eq!((finished.code, started.trim()), (0, "a b c"), "{program}");
+            assert_eq!(built.contains("--bin pistat-agent in nothing"), is_built && !cargo_fails, "{program}: {built}");
+            assert_eq!(finished.stderr.contains("was not built"), is_built && cargo_fails, "{program}: {finished:?}");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ import type {
   Event,
   EventKind,
   Group,
+  Installation,
   NewRun,
   OutputPiece,
   Run,
@@ -55,6 +56,14 @@ interface Output {
 
 /** Changes are sent in batches at this cadence, in milliseconds. */
 const BATCH_EVERY = 50;
+
+/** Every processor for which there are agents, and the machines that it is for. */
+const PROCESSORS = [
+  ["aarch64", "Pi 3, 4, 5 and Zero 2 with a 64-bit system"],
+  ["armv7", "Pi 2 and later with a 32-bit system"],
+  ["armv6", "Pi 1, Zero and Zero W"],
+  ["x86_64", "PCs"],
+] as const;
 
 const FINAL: RunState[] = ["succeeded", "failed", "timed_out", "cancelled", "rejected", "expired", "lost"];
 
@@ -137,6 +146,16 @@ export class MockController {
   }
 
   /** A snapshot's messages: of a large fleet the first machines come before it. */
+  installation(): Installation {
+    return {
+      script_sha256: this.installScript,
+      architectures: this.architectures,
+      agents: PROCESSORS.map(([architecture, boards]) => ({ architecture, boards, available: this.architectures.includes(architecture) })),
+      agents_folder: "/var/lib/pistat/agents",
+      controller_url: this.url,
+    };
+  }
+
   snapshot(account: string): ServerMessage[] {
     const role = this.accounts.get(account)?.role ?? "viewer";
     const machines = [...this.machines.values()].map((each) => each.machine);

@@ -242,7 +242,7 @@ class Face {
         controller.joinToken = `${randomBytes(12).toString("base64url")}.c0ffee5ca1ab1e`;
         return { token: controller.joinToken };
       case "GET installation":
-        return { script_sha256: controller.installScript, architectures: controller.architectures, controller_url: controller.url };
+        return controller.installation();
       case "GET enrolments":
         return [...controller.enrolments.values()];
       case "POST enrolments": {

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, header},
     response::Response,
 };
-use pistat_protocol::api::Installation;
+use pistat_protocol::api::{AgentProgram, Installation};
 use tokio_util::io::ReaderStream;
 
 use super::{Web, problem::Path};
@@ -34,9 +34,19 @@ pub(super) async fn script(State(web): State<Web>) -> ([(header::HeaderName, &'s
 )]
 pub(super) async fn installation(State(web): State<Web>) -> Json<Installation> {
     let script = web.downloads.script().await;
+    let agents = Architecture::ALL.map(|architecture| AgentProgram {
+        architecture: architecture.name().to_owned(),
+        boards: architecture.boards().to_owned(),
+        available: script.architectures.contains(&architecture),
+    });
     let joining_here = script.architectures.into_iter().filter(|_| web.broker.is_some());
-    let architectures = joining_here.map(|architecture| architecture.name().to_owned()).collect();
-    Json(Installation { script_sha256: script.sha256, architectures, controller_url: web.own_address.elsewhere() })
+    Json(Installation {
+        script_sha256: script.sha256,
+        architectures: joining_here.map(|architecture| architecture.name().to_owned()).collect(),
+        agents: agents.into(),
+        agents_folder: web.downloads.folder().display().to_string(),
+        controller_url: web.own_address.elsewhere(),
+    })
 }
 
 /// `GET /download/{target}`: the agent for a processor, or with `.sha256` behind it the checksum as `sha256sum -c` reads it.

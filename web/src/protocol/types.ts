@@ -1051,9 +1051,31 @@ script_sha256: string,
  */
 architectures: Array<string>, 
 /**
+ * Every processor for which an agent can be built, and whether this controller has that agent.
+ */
+agents: Array<AgentProgram>, 
+/**
+ * The controller's folder for agents that it does not have: each is a file `pistat-agent-<architecture>` there.
+ */
+agents_folder: string, 
+/**
  * The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
  */
 controller_url: string, };
+
+export type AgentProgram = { 
+/**
+ * The processor, as in `/download/<architecture>` and `packaging/build <architecture>`.
+ */
+architecture: string, 
+/**
+ * The machines that it is for, such as `Pi 1, Zero and Zero W`.
+ */
+boards: string, 
+/**
+ * Whether this controller has it.
+ */
+available: boolean, };
 
 export type NewEnrolment = { 
 /**
