@@ -76,9 +76,9 @@ pub(crate) fn parse_toml(text: &str, file: &str) -> (Item, Vec<Problem>) {
     (root, problems)
 }
 
-/// How deep values may be nested: deeper than any key of ours. Of a text that is no TOML, the `toml` crate makes tables thousands deep, and the `config`
-/// crate copies a table once for each level above it.
-const DEEPEST: usize = 16;
+/// How deep values may be nested: deeper than any key of ours. Of a text that is not TOML, the `toml` crate makes
+/// tables thousands deep, and each level is a call on the stack.
+const MAX_DEPTH: usize = 16;
 
 struct Reader<'t> {
     text: &'t str,
@@ -111,7 +111,7 @@ impl Reader<'_> {
 
     fn kind(&self, value: DeValue<'_>, depth: usize) -> Kind {
         match value {
-            DeValue::Array(_) | DeValue::Table(_) if depth > DEEPEST => Kind::Other("a value nested too deeply"),
+            DeValue::Array(_) | DeValue::Table(_) if depth > MAX_DEPTH => Kind::Other("a value nested too deeply"),
             DeValue::String(text) => Kind::Text(text.into_owned()),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or(Kind::Other("a number too large for 64 bits"), Kind::Integer),
@@ -168,7 +168,7 @@ mod tests {
         let text = format!("{}a = {}{}", "a.".repeat(20), "[".repeat(20), "]".repeat(20));
         let (root, problems) = parse_toml(&text, "f.toml");
         assert!(problems.is_empty(), "{problems:?}");
-        assert_eq!(depth(&root), DEEPEST + 1);
+        assert_eq!(depth(&root), MAX_DEPTH + 1);
     }
 
     proptest::proptest! {

@@ -1,8 +1,11 @@
-//! The layers of the configuration, merged by the `config` crate. Each value keeps the place that it came from.
+//! The environment and the flags over the file: the `config` crate merges them, and each value keeps the place that
+//! it came from.
+//!
+//! The file itself never passes through `config`, which forgets lines and reads a key as a path.
 
 use std::collections::HashMap;
 
-use config::{ConfigError, Source, Value, ValueKind};
+use config::{ConfigError, Environment, Value, ValueKind};
 
 use super::{
     Problem,
@@ -13,61 +16,91 @@ use super::{
 /// Keys of the file that belong to no section, and so have no `__` in their variable.
 const TOP_LEVEL: [&str; 3] = ["STATE", "TASKS", "LOG_LEVEL"];
 
-/// The file below the environment below the flags.
-///
-/// # Errors
-/// Never in practice: our layers cannot fail to be collected.
-pub(super) fn merge(file: Item, environment: Item, flags: Item) -> Result<Item, Problem> {
-    let layers = config::Config::builder().add_source(Layer(file)).add_source(Layer(environment));
-    let merged = layers.add_source(Layer(flags)).build();
-    let merged = merged.map_err(|error| Place::named("configuration").problem(error.to_string()))?;
-    let ValueKind::Table(mut top) = merged.cache.kind else { return Ok(table()) };
-    Ok(top.remove(ROOT).map_or_else(table, item))
-}
+const PREFIX: &str = "PISTAT_";
 
-/// The one key that the `config` crate sees at the top, where it reads keys as paths: of `n[888888888]` it would make a list of as many, and of
-/// `http.listen` in quotes the key of a section.
-const ROOT: &str = "configuration";
-
-/// The variables that are ours: `PISTAT_<SECTION>__<KEY>`. Empty ones count as unset.
-pub(super) fn environment(variables: impl IntoIterator<Item = (String, String)>) -> Item {
-    let mut root = table();
-    let mut variables: Vec<_> = variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-    variables.sort();
-    for (name, value) in variables {
-        let Some(key) = name.strip_prefix("PISTAT_") else { continue };
-        if key.contains("__") || TOP_LEVEL.contains(&key) {
-            let path: Vec<_> = key.split("__").map(str::to_ascii_lowercase).collect();
-            insert(&mut root, &path, Item { place: Place::named(&name), kind: Kind::Text(value) });
-        }
+/// Puts what the environment and the flags set into the file's tree. Variables that are not ours are ignored, empty
+/// ones count as unset. Returns the variables whose names cannot be keys.
+pub(super) fn overlay(
+    file: &mut Item,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: &Flags,
+) -> Vec<Problem> {
+    let ours = environment.into_iter().filter(|(name, _)| is_ours(name));
+    let (variables, unreadable): (Vec<_>, Vec<_>) = ours.partition(|(name, _)| is_plain(name));
+    let mut problems: Vec<_> = unreadable.iter().map(|(name, _)| not_a_key(name)).collect();
+    match merge(variables.into_iter().collect(), flags) {
+        Ok(merged) => put(file, &mut Vec::new(), merged, flags),
+        Err(error) => problems.push(Place::named("environment").problem(error.to_string())),
     }
-    root
+    problems
 }
 
-/// The flags that were given.
-pub(super) fn flags(flags: &Flags) -> Item {
+/// `PISTAT_<SECTION>__<KEY>`, or one of the keys without a section; `PISTAT_TOKEN` is the command line's.
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|key| key.contains("__") || TOP_LEVEL.contains(&key))
+}
+
+/// Whether the name has only what keys have: `config` reads anything else as a path, and would make of
+/// `n[888888888]` a list of as many.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn not_a_key(name: &str) -> Problem {
+    Place::named(name).problem("unknown key: the name of a variable has letters, digits and _ only")
+}
+
+fn merge(variables: HashMap<String, String>, flags: &Flags) -> Result<Value, ConfigError> {
+    let environment = Environment::with_prefix(PREFIX.trim_end_matches('_'))
+        .prefix_separator("_")
+        .separator("__")
+        .ignore_empty(true)
+        .source(Some(variables));
+    let mut layers = config::Config::builder().add_source(environment);
+    for (_, key, value) in given(flags) {
+        layers = layers.set_override_option(key, value)?;
+    }
+    Ok(layers.build()?.cache)
+}
+
+/// Each flag, its key and its value.
+fn given(flags: &Flags) -> [(&'static str, &'static str, Option<String>); 5] {
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
-    let given: [(&str, &[&str], Option<String>); 5] = [
-        ("--http", &["http", "listen"], flags.http.clone()),
-        ("--mqtt", &["mqtt", "listen"], flags.mqtt.clone()),
-        ("--state", &["state"], path(&flags.state)),
-        ("--tasks", &["tasks"], path(&flags.tasks)),
-        ("--log-level", &["log_level"], flags.log_level.clone()),
-    ];
-    let mut root = table();
-    for (flag, keys, value) in given {
-        let Some(value) = value else { continue };
-        let keys: Vec<_> = keys.iter().map(|&key| key.to_owned()).collect();
-        insert(&mut root, &keys, Item { place: Place::named(flag), kind: Kind::Text(value) });
+    [
+        ("--http", "http.listen", flags.http.clone()),
+        ("--mqtt", "mqtt.listen", flags.mqtt.clone()),
+        ("--state", "state", path(&flags.state)),
+        ("--tasks", "tasks", path(&flags.tasks)),
+        ("--log-level", "log_level", flags.log_level.clone()),
+    ]
+}
+
+fn put(root: &mut Item, path: &mut Vec<String>, value: Value, flags: &Flags) {
+    match value.kind {
+        ValueKind::Table(entries) => {
+            let mut entries: Vec<_> = entries.into_iter().collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            for (key, value) in entries {
+                path.push(key);
+                put(root, path, value, flags);
+                path.pop();
+            }
+        }
+        kind => insert(root, path, Item { place: place(path, flags), kind: Kind::Text(kind.to_string()) }),
     }
-    root
 }
 
-fn table() -> Item {
-    Item { place: Place::named("environment"), kind: Kind::Table(Vec::new()) }
+/// The flag that set a key, or else its variable.
+fn place(path: &[String], flags: &Flags) -> Place {
+    let key = path.join(".");
+    let flag = given(flags).into_iter().find(|(_, flagged, value)| *flagged == key && value.is_some());
+    match flag {
+        Some((flag, ..)) => Place::named(flag),
+        None => Place::named(&format!("{PREFIX}{}", path.join("__").to_ascii_uppercase())),
+    }
 }
 
-/// Puts a value into nested tables; where a variable contradicts another, the later one counts.
+/// Puts a value into nested tables; a value that stands where a table is needed gives way.
 fn insert(parent: &mut Item, path: &[String], value: Item) {
     let Some((key, rest)) = path.split_first() else { return *parent = value };
     if !matches!(parent.kind, Kind::Table(_)) {
@@ -79,65 +112,5 @@ fn insert(parent: &mut Item, path: &[String], value: Item) {
             entries.len() - 1
         });
         insert(&mut entries[index].1, rest, value);
-    }
-}
-
-/// One layer, as the `config` crate takes it.
-#[derive(Debug, Clone)]
-struct Layer(Item);
-
-impl Source for Layer {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<config::Map<String, Value>, ConfigError> {
-        Ok(HashMap::from([(ROOT.to_owned(), value(&self.0))]))
-    }
-}
-
-/// Between the file's name and the line in a value's origin; no file name holds it.
-const LINE_MARK: char = '\n';
-
-fn value(item: &Item) -> Value {
-    let line = item.place.line.map(|line| format!("{LINE_MARK}{line}")).unwrap_or_default();
-    let kind = match &item.kind {
-        Kind::Text(text) => ValueKind::String(text.clone()),
-        Kind::Integer(number) => ValueKind::I64(*number),
-        Kind::Number(number) => ValueKind::Float(*number),
-        Kind::Boolean(truth) => ValueKind::Boolean(*truth),
-        Kind::List(items) => ValueKind::Array(items.iter().map(value).collect()),
-        Kind::Table(entries) => {
-            ValueKind::Table(entries.iter().map(|(key, item)| (key.clone(), value(item))).collect())
-        }
-        Kind::Other(_) => ValueKind::Nil,
-    };
-    Value::new(Some(&format!("{}{line}", item.place.file)), kind)
-}
-
-fn item(value: Value) -> Item {
-    let origin = value.origin().unwrap_or("configuration");
-    let place = match origin.split_once(LINE_MARK) {
-        Some((file, line)) => Place { file: file.into(), line: line.parse().ok() },
-        None => Place::named(origin),
-    };
-    Item { place, kind: kind(value.kind) }
-}
-
-fn kind(kind: ValueKind) -> Kind {
-    match kind {
-        ValueKind::String(text) => Kind::Text(text),
-        ValueKind::I64(number) => Kind::Integer(number),
-        ValueKind::Float(number) => Kind::Number(number),
-        ValueKind::Boolean(truth) => Kind::Boolean(truth),
-        ValueKind::Array(values) => Kind::List(values.into_iter().map(item).collect()),
-        ValueKind::Table(map) => {
-            let mut entries: Vec<_> = map.into_iter().map(|(key, value)| (key, item(value))).collect();
-            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-            Kind::Table(entries)
-        }
-        ValueKind::Nil | ValueKind::U64(_) | ValueKind::I128(_) | ValueKind::U128(_) => {
-            Kind::Other("a value of another kind")
-        }
     }
 }

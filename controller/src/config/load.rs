@@ -39,27 +39,24 @@ impl Config {
         flags: &Flags,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> (Option<Self>, Vec<Problem>) {
-        let (file, problems) = match read_file(flags) {
+        let (mut tree, mut problems) = match read_file(flags) {
             Ok(text) => parse_toml(&text, &file_name(flags)),
             Err(problem) => (empty(), vec![problem]),
         };
-        Self::of(file, problems, layers::environment(environment), layers::flags(flags))
+        problems.extend(layers::overlay(&mut tree, environment, flags));
+        Self::of(tree, problems)
     }
 
     /// Reads a file's text alone, as [`Self::load`] does: the reader's door for fuzzing.
     #[doc(hidden)]
     pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Problem>> {
-        let (file, problems) = parse_toml(text, file);
-        without_problems(Self::of(file, problems, layers::environment([]), layers::flags(&Flags::default())))
+        let (tree, problems) = parse_toml(text, file);
+        without_problems(Self::of(tree, problems))
     }
 
-    fn of(file: Item, problems: Vec<Problem>, environment: Item, flags: Item) -> (Option<Self>, Vec<Problem>) {
+    fn of(tree: Item, problems: Vec<Problem>) -> (Option<Self>, Vec<Problem>) {
         let problems = Problems::from(problems);
-        let merged = match layers::merge(file, environment, flags) {
-            Ok(merged) => merged,
-            Err(problem) => return (None, vec![problem]),
-        };
-        let config = Section::new("", merged, &problems).map(read);
+        let config = Section::new("", tree, &problems).map(read);
         (config, problems.into_list())
     }
 }

@@ -123,7 +123,7 @@ label = "two\nlines"
         "tasks.toml:23: schedule: \"Mars\" is no time zone",
         "tasks.toml:25: unknown key comand in [task.e]; did you mean command?",
         "tasks.toml:26: timeout: 8d is out of range",
-        "tasks.toml:27: grace: \"soon\" is no duration",
+        "tasks.toml:27: grace: \"soon\" is not a valid duration",
         "tasks.toml:28: output_limit: 10B is out of range",
         "tasks.toml:29: role: a viewer runs nothing",
         "tasks.toml:30: confirm must be true or false, not \"yes\"",
