@@ -5,21 +5,18 @@
 
 mod broker_url;
 mod certificates;
-pub(crate) mod item;
 mod layers;
 mod load;
-mod problem;
-pub(crate) mod reader;
 mod sections;
-pub(crate) mod units;
 mod value;
 
 pub use broker_url::{BrokerUrl, Scheme};
-pub use problem::Problem;
+pub use pistat_domain::document::Problem;
+pub use pistat_domain::document::units::{parse_duration, parse_size};
+pub(crate) use pistat_domain::document::{item, reader, units};
 pub use sections::{
     AccountRules, Broker, Config, Flags, HomeAssistant, Http, HttpLimits, LogLevel, Mqtt, MqttTls, Requests, Runs, Tls,
 };
-pub use units::{parse_duration, parse_size};
 pub(crate) use value::check_publish_rule;
 
 /// The environment of this process, as [`Config::load`] takes it. What is not Unicode cannot be ours, and is left out.

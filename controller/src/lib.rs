@@ -2,27 +2,24 @@
 //!
 //! [`Controller::start`] → [`Controller::addresses`], [`Controller::run`]. Everything that lives hangs on it, and it has one way to stop.
 
-pub mod access;
 mod bridge;
-pub mod catalogue;
+mod catalogue_file;
 pub mod cli;
 pub mod config;
 mod directory;
-pub mod fleet;
-pub mod history;
 mod homeassistant;
 mod hub;
 pub mod install;
 pub mod own_address;
 mod own_machine;
-mod runs;
-pub mod schedule;
 mod shutdown;
 pub mod start;
 mod store;
 pub mod terminal;
 mod web;
 
+use pistat_domain::runs;
+pub use pistat_domain::{access, catalogue, fleet, history, schedule};
 pub use shutdown::Ended;
 pub use start::{Addresses, Controller, StartError};
 #[doc(hidden)]

@@ -17,6 +17,7 @@ use crate::{
     access::SecretHash,
     bridge::{self, BrokerAddress},
     catalogue::Catalogue,
+    catalogue_file,
     config::{self, Config, Problem},
     directory::directory,
     homeassistant::birth_topics,
@@ -147,7 +148,7 @@ impl Controller {
         let signals = Signals::listen()?;
         // Looked at before it is read: a change in between is then seen as one.
         let seen = fingerprint(&config.tasks);
-        let catalogue = Catalogue::read(&config.tasks).map_err(StartError::Catalogue)?;
+        let catalogue = catalogue_file::read(&config.tasks).map_err(StartError::Catalogue)?;
         let listener = Listener::bind(&config.http).await.map_err(StartError::Http)?;
         let state = config.state.clone();
         let (store, loaded, stored) = tokio::task::block_in_place(|| Store::open(&state, retention(&config)))?;
@@ -416,7 +417,7 @@ async fn watch_catalogue(
             }
         }
         let path = file.clone();
-        let read = if was_there { Catalogue::read_again } else { Catalogue::read };
+        let read = if was_there { catalogue_file::read_again } else { catalogue_file::read };
         was_there |= seen.is_some();
         let Ok(catalogue) = tokio::task::spawn_blocking(move || read(&path)).await else { return };
         if hub.send(catalogue).await.is_err() {

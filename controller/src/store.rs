@@ -5,9 +5,7 @@
 //! and change nothing; what the controller has to know (reports, output, events) waits here, in order, until there is room.
 
 mod files;
-mod given;
 mod plain;
-pub(crate) mod record;
 pub(crate) mod register;
 mod secrets;
 mod writer;
@@ -34,9 +32,10 @@ use crate::{
     homeassistant::Announced,
 };
 use files::{load_json, set_aside};
-pub use given::{Given, GivenChange};
+pub use pistat_domain::metadata::{Given, GivenChange};
+pub(crate) use pistat_domain::records as record;
 use plain::Files;
-use record::{GroupRecord, OutputState, RequestRecord, RunRecord};
+use record::{GroupRecord, OutputState, REMEMBERED_RUNS, RequestRecord, RunRecord};
 pub use register::{Cursor, Reader, Retention, RunQuery};
 use register::{Register, RegisterWrite};
 pub use secrets::new_secret;
@@ -154,10 +153,6 @@ pub struct Loaded {
 pub const RECENT: u32 = 200;
 
 const DAY_MILLISECONDS: i64 = 86_400_000;
-
-/// How many runs the requests that are remembered may have made, all together: a request to a fleet makes thousands, of sixteen bytes each. At the
-/// start requests are looked for in as many of the newest runs.
-pub(crate) const REMEMBERED_RUNS: u32 = 500_000;
 
 /// Names of the files in the state folder.
 mod name {
@@ -343,7 +338,7 @@ fn load_requests(register: &Register) -> rusqlite::Result<Vec<RequestRecord>> {
 
 fn load_open_runs(register: &Register, reader: &Reader) -> rusqlite::Result<Vec<(RunRecord, OutputState)>> {
     let runs = register.open_runs()?;
-    runs.into_iter().map(|mut run| OutputState::reload(&mut run, reader).map(|output| (run, output))).collect()
+    runs.into_iter().map(|mut run| register::reload_output(&mut run, reader).map(|output| (run, output))).collect()
 }
 
 #[cfg(test)]

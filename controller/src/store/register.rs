@@ -408,10 +408,8 @@ impl Reader {
     }
 }
 
-impl OutputState {
-    /// The state of a run's output after a restart.
-    pub(crate) fn reload(record: &mut RunRecord, reader: &Reader) -> rusqlite::Result<Self> {
-        let stored = reader.output_sizes(record.run.id)?;
-        Ok(Self::from_stored(record, stored))
-    }
+/// The state of a run's output after a restart.
+pub(crate) fn reload_output(record: &mut RunRecord, reader: &Reader) -> rusqlite::Result<OutputState> {
+    let stored = reader.output_sizes(record.run.id)?;
+    Ok(OutputState::from_stored(record, stored))
 }

@@ -30,8 +30,8 @@ fn what_was_stored_is_there_after_a_restart() {
     assert!(loaded.new_admin && loaded.damaged.is_empty());
     let ticket = store.commit(Demand::Ask, label("Rack Pi 1"));
     wait(&mut stored, ticket).unwrap();
-    let mut record = record::tests::record(100);
-    let piece = OutputState::new(100).take(&mut record, record::tests::chunk(0, "hello", None));
+    let mut record = record::fixtures::record(100);
+    let piece = OutputState::new(100).take(&mut record, record::fixtures::chunk(0, "hello", None));
     let writes = vec![RegisterWrite::Run(Box::new(record.clone())), RegisterWrite::Piece(piece)];
     let ticket = store.commit(Demand::Must, Write::Register(writes));
     wait(&mut stored, ticket).unwrap();
@@ -173,8 +173,8 @@ fn what_tasks_printed_is_nobody_elses_to_read() {
 fn what_can_never_be_stored_is_left_out_and_told_and_holds_up_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let (mut store, _loaded, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
-    let mut record = record::tests::record(100);
-    let good = OutputState::new(100).take(&mut record, record::tests::chunk(0, "hello", None));
+    let mut record = record::fixtures::record(100);
+    let good = OutputState::new(100).take(&mut record, record::fixtures::chunk(0, "hello", None));
     let bad = record::NewPiece { seq: 1, start: u64::MAX, ..good.clone() };
     let run = record.run.id;
     let asked = store.commit(Demand::Ask, Write::Register(vec![RegisterWrite::Piece(bad.clone())]));
@@ -195,10 +195,10 @@ fn what_can_never_be_stored_is_left_out_and_told_and_holds_up_nobody() {
 fn a_record_that_has_gone_bad_hides_no_other_and_stops_no_start() {
     let folder = tempfile::tempdir().unwrap();
     let (mut store, _, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
-    let (mut good, mut bad) = (record::tests::record(100), record::tests::record(100));
+    let (mut good, mut bad) = (record::fixtures::record(100), record::fixtures::record(100));
     bad.run.id = pistat_protocol::id::RunId::from_parts(2, [2; 10]);
     good.run.group = Some(pistat_protocol::id::RunId::from_parts(3, [3; 10]));
-    let piece = OutputState::new(100).take(&mut good, record::tests::chunk(0, "hello", None));
+    let piece = OutputState::new(100).take(&mut good, record::fixtures::chunk(0, "hello", None));
     let runs = [&good, &bad].map(|record| RegisterWrite::Run(Box::new(record.clone())));
     let ticket = store.commit(Demand::Must, Write::Register([&runs[..], &[RegisterWrite::Piece(piece)]].concat()));
     wait(&mut stored, ticket).unwrap();
@@ -227,7 +227,7 @@ fn the_runs_of_a_group_are_found_page_by_page() {
     let group = Some(id(200));
     let records: Vec<_> = (0..10u8)
         .map(|n| {
-            let mut record = record::tests::record(100);
+            let mut record = record::fixtures::record(100);
             record.run.id = id(n);
             record.run.group = group.filter(|_| n % 2 == 0);
             RegisterWrite::Run(Box::new(record))
@@ -260,7 +260,7 @@ fn the_requests_of_a_day_come_back_with_all_their_runs() {
     let records: Vec<_> = (0..6u8)
         .zip(asked)
         .map(|(n, (by, request, group))| {
-            let mut record = record::tests::record(100);
+            let mut record = record::fixtures::record(100);
             record.run.id = id(n);
             record.run.requested_by = by.into();
             record.run.request_id = request.map(str::to_owned);
@@ -289,7 +289,7 @@ fn old_runs_go_and_open_ones_stay() {
     let mut register = Register::open(&folder.path().join("r.sqlite")).unwrap();
     let mut records = Vec::new();
     for n in 0..10u8 {
-        let mut record = record::tests::record(100);
+        let mut record = record::fixtures::record(100);
         record.run.id = pistat_protocol::id::RunId::from_parts(u64::from(n), [n; 10]);
         record.run.created_at = Timestamp::from_unix_milliseconds(1_000_000_000_000);
         record.retained = false;

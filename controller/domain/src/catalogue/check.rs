@@ -11,7 +11,7 @@ use pistat_protocol::{
 };
 
 use super::{ApprovedTask, Catalogue, Refusal, RefusalKind, Task};
-use crate::config::reader::near;
+use crate::document::reader::near;
 
 /// What is asked: a task with arguments, by somebody, on one machine.
 #[derive(Clone, Copy)]

@@ -15,7 +15,7 @@ use super::{
     parse_argument::arguments,
 };
 use crate::{
-    config::{
+    document::{
         Problem,
         item::{Item, Kind, parse_toml},
         reader::{Problems, Section},
@@ -170,7 +170,7 @@ fn concurrency(section: &mut Section<'_>) -> u32 {
 fn within(section: &mut Section<'_>, key: &'static str, least: Duration, most: Duration) -> Option<Duration> {
     section.parsed(key, |text| {
         let duration = parse_duration(text)?;
-        let (range, show) = (least..=most, crate::config::units::format_duration);
+        let (range, show) = (least..=most, crate::document::units::format_duration);
         if range.contains(&duration) {
             return Ok(duration);
         }

@@ -15,7 +15,7 @@ const POWERED_OFF: Duration = Duration::from_secs(30);
 
 impl Runs {
     /// Time passes: what waited too long expires, what was silent too long is lost, what powered off has succeeded.
-    pub(crate) fn tick(&mut self, now: Now, offline_since: impl Fn(&PiId) -> Option<Instant>) -> Vec<Step> {
+    pub fn tick(&mut self, now: Now, offline_since: impl Fn(&PiId) -> Option<Instant>) -> Vec<Step> {
         self.requests.forget_old(now.monotonic);
         let mut ends = Vec::new();
         for (id, active) in &mut self.active {

@@ -24,7 +24,7 @@ use pistat_protocol::{
 use self::requests::Requests;
 use crate::{
     fleet::Now,
-    store::record::{GroupRecord, NewPiece, OutputState, RequestRecord, RunRecord},
+    records::{GroupRecord, NewPiece, OutputState, RequestRecord, RunRecord},
 };
 
 /// How many finished runs of a machine keep their retained status and output: a screenful for whoever subscribes late (`docs/mqtt.md` promises it).
@@ -35,7 +35,7 @@ const RECENT_RUNS: usize = 200;
 
 /// What the hub has to do.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Step {
+pub enum Step {
     /// Store the run, then announce its state (and acknowledge it, and send its order).
     Save(RunId),
     /// Store the group, then announce it.
@@ -80,13 +80,15 @@ struct Active {
 
 /// Runs that were accepted together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Accepted {
-    pub(crate) group: Option<RunId>,
-    pub(crate) runs: Vec<RunId>,
+pub struct Accepted {
+    /// Their group, for a request to several machines.
+    pub group: Option<RunId>,
+    /// In the order of acceptance.
+    pub runs: Vec<RunId>,
 }
 
 /// All runs that matter now.
-pub(crate) struct Runs {
+pub struct Runs {
     active: HashMap<RunId, Active>,
     /// The open runs of each machine, in the order of acceptance.
     by_pi: HashMap<PiId, BTreeSet<RunId>>,
@@ -101,17 +103,22 @@ pub(crate) struct Runs {
 }
 
 /// What was kept of runs by the register, at the start.
-pub(crate) struct KeptRuns {
-    pub(crate) open: Vec<(RunRecord, OutputState)>,
-    pub(crate) retained: Vec<RunRecord>,
-    pub(crate) recent: Vec<RunRecord>,
-    pub(crate) requests: Vec<RequestRecord>,
-    pub(crate) groups: Vec<GroupRecord>,
+pub struct KeptRuns {
+    /// Runs that are not final, in their order.
+    pub open: Vec<(RunRecord, OutputState)>,
+    /// Final runs whose status is retained on the broker, oldest first.
+    pub retained: Vec<RunRecord>,
+    /// The newest runs, newest first.
+    pub recent: Vec<RunRecord>,
+    /// Requests with an id, oldest first.
+    pub requests: Vec<RequestRecord>,
+    /// Groups that are not finished and the newest others.
+    pub groups: Vec<GroupRecord>,
 }
 
 impl Runs {
     /// The runs at the start.
-    pub(crate) fn new(kept: KeptRuns, per_machine: usize, lost_after: Duration, now: Instant) -> Self {
+    pub fn new(kept: KeptRuns, per_machine: usize, lost_after: Duration, now: Instant) -> Self {
         let mut runs = Self {
             active: HashMap::new(),
             by_pi: HashMap::new(),
@@ -156,12 +163,12 @@ impl Runs {
     }
 
     /// The runs of an earlier request with the same id by the same requester.
-    pub(crate) fn earlier(&self, requested_by: &str, request_id: &str) -> Option<Accepted> {
+    pub fn earlier(&self, requested_by: &str, request_id: &str) -> Option<Accepted> {
         self.requests.earlier(&(requested_by.into(), request_id.into())).cloned()
     }
 
     /// Takes new runs, and their group if they have one. They start only after [`Self::accepted`].
-    pub(crate) fn add(&mut self, records: Vec<RunRecord>, group: Option<GroupRecord>, now: Instant) {
+    pub fn add(&mut self, records: Vec<RunRecord>, group: Option<GroupRecord>, now: Instant) {
         for record in records {
             self.requests.remember(&record.run, now);
             let output = OutputState::new(record.output_limit_bytes);
@@ -174,7 +181,7 @@ impl Runs {
     }
 
     /// The runs are on disk: they may start.
-    pub(crate) fn accepted(&mut self, ids: &[RunId]) -> Vec<Step> {
+    pub fn accepted(&mut self, ids: &[RunId]) -> Vec<Step> {
         let mut machines = BTreeSet::new();
         for id in ids {
             if let Some(active) = self.active.get_mut(id) {
@@ -186,7 +193,7 @@ impl Runs {
     }
 
     /// The runs could not be stored: they never were.
-    pub(crate) fn withdraw(&mut self, ids: &[RunId]) {
+    pub fn withdraw(&mut self, ids: &[RunId]) {
         for id in ids {
             if let Some(active) = self.active.remove(id) {
                 let run = active.record.run;
@@ -211,22 +218,22 @@ impl Runs {
     }
 
     /// A run's record, if it is alive.
-    pub(crate) fn get(&self, id: RunId) -> Option<&RunRecord> {
+    pub fn get(&self, id: RunId) -> Option<&RunRecord> {
         self.active.get(&id).map(|active| &active.record)
     }
 
     /// The record of a run as it is to be stored.
-    pub(crate) fn record(&self, id: RunId) -> Option<RunRecord> {
+    pub fn record(&self, id: RunId) -> Option<RunRecord> {
         self.get(id).cloned()
     }
 
     /// A run that has not ended, as it is on disk.
-    pub(crate) fn told(&self, id: RunId) -> Option<&Run> {
+    pub fn told(&self, id: RunId) -> Option<&Run> {
         self.active.get(&id).filter(|active| active.accepted).map(|active| &active.told)
     }
 
     /// The newest runs as they are on disk, newest first.
-    pub(crate) fn newest(&self) -> Vec<Run> {
+    pub fn newest(&self) -> Vec<Run> {
         let open = self.active.values().filter(|active| active.accepted).map(|active| active.told.clone());
         let ended = self.recent.iter().filter(|run| !self.active.contains_key(&run.id)).cloned();
         let mut runs: Vec<Run> = open.chain(ended).collect();
@@ -236,17 +243,17 @@ impl Runs {
     }
 
     /// The newest ended runs whose status is retained on the broker.
-    pub(crate) fn newest_retained(&self) -> impl Iterator<Item = Run> {
+    pub fn newest_retained(&self) -> impl Iterator<Item = Run> {
         self.recent.iter().filter(|run| self.is_retained(&run.pi, run.id)).cloned()
     }
 
     /// Whether an ended run's status is retained on the broker.
-    pub(crate) fn is_retained(&self, pi: &PiId, id: RunId) -> bool {
+    pub fn is_retained(&self, pi: &PiId, id: RunId) -> bool {
         self.retained.get(pi).is_some_and(|kept| kept.contains(&id))
     }
 
     /// How many runs are in each state that is not final.
-    pub(crate) fn counts(&self) -> BTreeMap<RunState, u32> {
+    pub fn counts(&self) -> BTreeMap<RunState, u32> {
         let mut counts = BTreeMap::new();
         for active in self.active.values() {
             *counts.entry(active.record.run.state).or_insert(0) += 1;
@@ -256,7 +263,7 @@ impl Runs {
 
     /// The runs of a machine that may be sent now: on disk, queued, let through by their group and by the concurrency of their task, oldest first,
     /// as many as the machine has room for. A task that has to wait for itself keeps no place from others.
-    pub(crate) fn ready(&self, pi: &PiId, concurrency: impl Fn(&TaskId) -> u32) -> Vec<RunId> {
+    pub fn ready(&self, pi: &PiId, concurrency: impl Fn(&TaskId) -> u32) -> Vec<RunId> {
         let own = || self.of_machine(pi).map(|active| (active, &active.record.run));
         let mut busy: BTreeMap<&TaskId, u32> = BTreeMap::new();
         for (_, run) in own().filter(|(_, run)| is_started(run.state)) {
@@ -278,12 +285,12 @@ impl Runs {
     }
 
     /// Whether a task has a run that is not final, anywhere.
-    pub(crate) fn is_alive(&self, task: &TaskId) -> bool {
+    pub fn is_alive(&self, task: &TaskId) -> bool {
         self.active.values().any(|active| active.record.run.task == *task && !active.record.run.state.is_final())
     }
 
     /// A run is on its way to its agent.
-    pub(crate) fn dispatched(&mut self, id: RunId, ends: Ends, now: Instant) -> Vec<Step> {
+    pub fn dispatched(&mut self, id: RunId, ends: Ends, now: Instant) -> Vec<Step> {
         let Some(active) = self.active.get_mut(&id) else { return Vec::new() };
         active.record.run.state = RunState::Dispatched;
         active.record.ends = ends;
@@ -296,14 +303,14 @@ impl Runs {
     }
 
     /// Its order was sent.
-    pub(crate) fn sent(&mut self, id: RunId, session: Session) {
+    pub fn sent(&mut self, id: RunId, session: Session) {
         if let Some(active) = self.active.get_mut(&id) {
             active.session = Some(session);
         }
     }
 
     /// Ends a run without its agent.
-    pub(crate) fn end(&mut self, id: RunId, state: RunState, reason: impl Into<String>, now: Now) -> Vec<Step> {
+    pub fn end(&mut self, id: RunId, state: RunState, reason: impl Into<String>, now: Now) -> Vec<Step> {
         let Some(active) = self.active.get_mut(&id).filter(|active| !active.record.run.state.is_final()) else {
             return Vec::new();
         };
@@ -335,7 +342,7 @@ impl Runs {
     }
 
     /// A run's record is on disk, as it was handed to the store: what to acknowledge. A final one leaves.
-    pub(crate) fn stored(&mut self, record: &RunRecord) -> Ack {
+    pub fn stored(&mut self, record: &RunRecord) -> Ack {
         let id = record.run.id;
         let Some(active) = self.active.get_mut(&id) else { return Ack { seq: None, state: record.reported } };
         active.stored.state = record.reported.or(active.stored.state);
@@ -354,14 +361,14 @@ impl Runs {
     }
 
     /// A piece of output is on disk: what to acknowledge.
-    pub(crate) fn piece_stored(&mut self, id: RunId, seq: u64) -> Option<(PiId, Ack)> {
+    pub fn piece_stored(&mut self, id: RunId, seq: u64) -> Option<(PiId, Ack)> {
         let active = self.active.get_mut(&id)?;
         active.stored.seq = active.stored.seq.max(Some(seq));
         Some((active.record.run.pi.clone(), active.stored))
     }
 
     /// A person wants a run to end.
-    pub(crate) fn cancel(&mut self, id: RunId, by: &str, now: Now) -> Option<Vec<Step>> {
+    pub fn cancel(&mut self, id: RunId, by: &str, now: Now) -> Option<Vec<Step>> {
         let active = self.active.get_mut(&id).filter(|active| !active.record.run.state.is_final())?;
         active.record.cancelled_by = Some(by.into());
         if active.record.run.state == RunState::Queued {
@@ -371,7 +378,7 @@ impl Runs {
     }
 
     /// A machine was forgotten: its runs are lost, those that were never sent are cancelled.
-    pub(crate) fn forget(&mut self, pi: &PiId, now: Now) -> Vec<Step> {
+    pub fn forget(&mut self, pi: &PiId, now: Now) -> Vec<Step> {
         let open: Vec<_> = self.of_machine(pi).map(|active| (active.record.run.id, active.record.run.state)).collect();
         let mut steps = Vec::new();
         for (id, state) in open {

@@ -7,7 +7,7 @@ use super::{
     command::is_argument_name,
     parse::one_line,
 };
-use crate::config::{
+use crate::document::{
     item::{Item, Kind},
     reader::Section,
 };

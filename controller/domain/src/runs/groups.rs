@@ -7,21 +7,21 @@ use pistat_protocol::{
 };
 
 use super::{RECENT_RUNS, Runs, Step, is_started};
-use crate::store::record::GroupRecord;
+use crate::records::GroupRecord;
 
 impl Runs {
     /// A group as everybody sees it.
-    pub(crate) fn group(&self, id: RunId) -> Option<Group> {
+    pub fn group(&self, id: RunId) -> Option<Group> {
         self.groups.get(&id).map(|record| self.view_group(record))
     }
 
     /// The groups, newest first.
-    pub(crate) fn all_groups(&self) -> Vec<Group> {
+    pub fn all_groups(&self) -> Vec<Group> {
         self.groups.values().rev().take(RECENT_RUNS).map(|record| self.view_group(record)).collect()
     }
 
     /// A group's record as it is to be stored.
-    pub(crate) fn group_record(&self, id: RunId) -> Option<GroupRecord> {
+    pub fn group_record(&self, id: RunId) -> Option<GroupRecord> {
         self.groups.get(&id).cloned()
     }
 

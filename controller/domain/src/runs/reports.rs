@@ -10,11 +10,11 @@ use pistat_protocol::{
 };
 
 use super::{Runs, Step, is_started, not_before};
-use crate::{fleet::Now, store::record::RunRecord};
+use crate::{fleet::Now, records::RunRecord};
 
 impl Runs {
     /// An agent sent a piece of output.
-    pub(crate) fn output(&mut self, pi: &PiId, id: RunId, chunk: OutputChunk, now: Now) -> Vec<Step> {
+    pub fn output(&mut self, pi: &PiId, id: RunId, chunk: OutputChunk, now: Now) -> Vec<Step> {
         if chunk.is_final {
             return Vec::new();
         }
@@ -45,7 +45,7 @@ impl Runs {
     }
 
     /// An agent reported about a run.
-    pub(crate) fn report(&mut self, pi: &PiId, id: RunId, report: Report, now: Now) -> Vec<Step> {
+    pub fn report(&mut self, pi: &PiId, id: RunId, report: Report, now: Now) -> Vec<Step> {
         let Some(active) = self.active.get_mut(&id) else { return self.late_report(pi, id, &report) };
         let record = &mut active.record;
         if record.run.pi != *pi {
@@ -133,14 +133,7 @@ impl Runs {
     ///
     /// What it was sent or named in this very session it still has: a list without it is older than that, and was overtaken on its way. It may be sent
     /// again, which starts nothing twice, but neither ends.
-    pub(crate) fn settle(
-        &mut self,
-        pi: &PiId,
-        session: &Session,
-        known: &[RunId],
-        boot_id: &str,
-        now: Now,
-    ) -> Vec<Step> {
+    pub fn settle(&mut self, pi: &PiId, session: &Session, known: &[RunId], boot_id: &str, now: Now) -> Vec<Step> {
         let open: Vec<_> = self.of_machine(pi).map(|active| (active.record.run.id, active.record.run.state)).collect();
         let mut steps = Vec::new();
         for (id, state) in open {

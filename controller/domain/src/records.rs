@@ -10,6 +10,10 @@ use pistat_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+/// How many runs the remembered requests may have made in total: a request to a fleet makes thousands, of sixteen bytes
+/// each. At the start, requests are searched for in as many of the newest runs.
+pub const REMEMBERED_RUNS: u32 = 500_000;
+
 /// A run as the register keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -55,7 +59,7 @@ pub struct RequestRecord {
 
 /// What [`RequestRecord`] needs of a [`RunRecord`]: a day has a hundred thousand of them, and most of each is not looked at.
 #[derive(Debug, Deserialize)]
-pub(crate) struct RequestedRun {
+pub struct RequestedRun {
     run: RequestOf,
 }
 
@@ -69,7 +73,7 @@ struct RequestOf {
 
 impl RequestedRun {
     /// Puts the run to those of its request, which is the newest or a new one: the runs of a request are accepted together.
-    pub(crate) fn join(self, requests: &mut Vec<RequestRecord>) {
+    pub fn join(self, requests: &mut Vec<RequestRecord>) {
         let RequestOf { id, requested_by, request_id: Some(request_id), group } = self.run else { return };
         match requests.last_mut() {
             Some(last) if last.requested_by == requested_by && last.request_id == request_id => last.runs.push(id),
@@ -108,19 +112,19 @@ pub struct GroupRecord {
 
 /// A piece of output to be stored, and the earlier pieces that make room for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NewPiece {
+pub struct NewPiece {
     /// Whose.
-    pub(crate) run: RunId,
+    pub run: RunId,
     /// The chunk's number.
-    pub(crate) seq: u64,
+    pub seq: u64,
     /// Where it begins, in bytes of the whole output, gaps included.
-    pub(crate) start: u64,
+    pub start: u64,
     /// Where it came from.
-    pub(crate) stream: Stream,
+    pub stream: Stream,
     /// The text.
-    pub(crate) data: String,
+    pub data: String,
     /// The first and last chunk that are left out from now on.
-    pub(crate) left_out: Option<(u64, u64)>,
+    pub left_out: Option<(u64, u64)>,
 }
 
 /// The most bytes that a run's output is said to have: what every reader of JSON can count, and far below what the register's integers hold.
@@ -129,7 +133,7 @@ const MOST_OUTPUT_BYTES: u64 = (1 << 53) - 1;
 
 /// How far a run's output has come: which chunk is next, and which make room when the limit is reached.
 #[derive(Debug, Clone)]
-pub(crate) struct OutputState {
+pub struct OutputState {
     limit: u64,
     /// Bytes of the whole output so far, gaps included.
     end: u64,
@@ -143,12 +147,12 @@ pub(crate) struct OutputState {
 
 impl OutputState {
     /// Nothing yet.
-    pub(crate) fn new(limit: u64) -> Self {
+    pub fn new(limit: u64) -> Self {
         Self { limit, end: 0, head_bytes: 0, head_open: true, tail: VecDeque::new(), tail_bytes: 0 }
     }
 
     /// The state after a restart, from the number, start and size of each stored chunk. The record's counts follow what is stored.
-    pub(crate) fn from_stored(record: &mut RunRecord, stored: Vec<(u64, u64, u64)>) -> Self {
+    pub fn from_stored(record: &mut RunRecord, stored: Vec<(u64, u64, u64)>) -> Self {
         let mut state = Self::new(record.output_limit_bytes);
         let mut next = 0;
         for (seq, start, bytes) in stored {
@@ -164,7 +168,7 @@ impl OutputState {
     }
 
     /// Takes the next chunk: adds to the run's counts and says what to store.
-    pub(crate) fn take(&mut self, record: &mut RunRecord, chunk: OutputChunk) -> NewPiece {
+    pub fn take(&mut self, record: &mut RunRecord, chunk: OutputChunk) -> NewPiece {
         let (gap, size) = (chunk.gap_bytes.unwrap_or(0), chunk.data.len() as u64);
         let start = self.end.saturating_add(gap).min(MOST_OUTPUT_BYTES);
         self.end = start.saturating_add(size).min(MOST_OUTPUT_BYTES);
@@ -176,7 +180,7 @@ impl OutputState {
     }
 
     /// Counts what never arrived of all that there was: an agent that was killed had it in its memory only. An empty piece marks the place.
-    pub(crate) fn miss(&mut self, record: &mut RunRecord, all_bytes: Option<u64>) -> Option<NewPiece> {
+    pub fn miss(&mut self, record: &mut RunRecord, all_bytes: Option<u64>) -> Option<NewPiece> {
         let end = all_bytes.map(|bytes| bytes.min(MOST_OUTPUT_BYTES)).filter(|bytes| *bytes > self.end)?;
         self.end = end;
         let seq = record.next_chunk;
@@ -221,11 +225,17 @@ impl OutputState {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
+/// Records and chunks for tests, here and in the crates above.
+#[cfg(any(test, feature = "test-util"))]
+pub mod fixtures {
+    use super::{OutputChunk, Run, RunId, RunRecord, RunState, Stream, Timestamp};
 
-    pub(crate) fn record(limit: u64) -> RunRecord {
+    /// A queued run of `uptime` on `pi-1`.
+    ///
+    /// # Panics
+    /// Never: its ids are valid.
+    #[expect(clippy::unwrap_used, reason = "the ids are literals")]
+    pub fn record(limit: u64) -> RunRecord {
         RunRecord {
             run: Run {
                 id: RunId::from_parts(1, [1; 10]),
@@ -258,7 +268,8 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn chunk(seq: u64, data: &str, gap: Option<u64>) -> OutputChunk {
+    /// A chunk of standard output.
+    pub fn chunk(seq: u64, data: &str, gap: Option<u64>) -> OutputChunk {
         OutputChunk {
             seq,
             stream: Some(Stream::Stdout),
@@ -268,6 +279,14 @@ pub(crate) mod tests {
             dropped_bytes: None,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        fixtures::{chunk, record},
+        *,
+    };
 
     #[test]
     fn output_beyond_the_limit_keeps_its_first_and_its_last_half() {

@@ -9,21 +9,25 @@ use super::{
 
 /// The problems found so far.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(RefCell<Vec<Problem>>);
+pub struct Problems(RefCell<Vec<Problem>>);
 
 impl Problems {
-    pub(crate) fn push(&self, problem: Problem) {
+    /// Adds one.
+    pub fn push(&self, problem: Problem) {
         self.0.borrow_mut().push(problem);
     }
 
     /// `value` when nothing is wrong; else every problem, in the order of the places.
-    pub(crate) fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Problem>> {
+    ///
+    /// # Errors
+    /// Something is wrong.
+    pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Problem>> {
         let problems = self.into_list();
         value.filter(|_| problems.is_empty()).ok_or(problems)
     }
 
     /// Every problem, in the order of the places.
-    pub(crate) fn into_list(self) -> Vec<Problem> {
+    pub fn into_list(self) -> Vec<Problem> {
         let mut problems = self.0.into_inner();
         problems.sort();
         problems.dedup();
@@ -38,7 +42,7 @@ impl From<Vec<Problem>> for Problems {
 }
 
 /// A table that is being read. [`Section::finish`] reports what nobody asked for.
-pub(crate) struct Section<'p> {
+pub struct Section<'p> {
     name: String,
     place: Place,
     entries: Vec<(String, Item)>,
@@ -49,7 +53,7 @@ pub(crate) struct Section<'p> {
 
 impl<'p> Section<'p> {
     /// The table of an item; `name` is how people write it, empty for a whole file.
-    pub(crate) fn new(name: &str, item: Item, problems: &'p Problems) -> Option<Self> {
+    pub fn new(name: &str, item: Item, problems: &'p Problems) -> Option<Self> {
         let place = place_of(&item);
         match item.kind {
             Kind::Table(entries) => {
@@ -63,43 +67,43 @@ impl<'p> Section<'p> {
     }
 
     /// How people write this table.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Reports something about the table as a whole.
-    pub(crate) fn problem(&self, message: impl Into<String>) {
+    pub fn problem(&self, message: impl Into<String>) {
         self.problems.push(self.place.problem(message));
     }
 
     /// Reports something about another place.
-    pub(crate) fn problem_at(&self, place: &Place, message: &str) {
+    pub fn problem_at(&self, place: &Place, message: &str) {
         self.problems.push(place.problem(message));
     }
 
     /// Where the key's value was written; the table's own place without one.
-    pub(crate) fn place_of(&self, key: &str) -> Place {
+    pub fn place_of(&self, key: &str) -> Place {
         let entry = self.entries.iter().find(|(name, _)| name == key);
         entry.map_or_else(|| self.place.clone(), |(_, item)| place_of(item))
     }
 
     /// Whether the key is there, asked for or not.
-    pub(crate) fn has(&self, key: &str) -> bool {
+    pub fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(name, _)| name == key)
     }
 
     /// A table inside this one whose key is not ours, and which has been taken already.
-    pub(crate) fn child(&self, key: &str, item: Item) -> Option<Section<'p>> {
+    pub fn child(&self, key: &str, item: Item) -> Option<Section<'p>> {
         Section::new(&format!("{}.{key}", self.name), item, self.problems)
     }
 
     /// Whether a key that was asked for had a value, right or wrong.
-    pub(crate) fn was_given(&self, key: &str) -> bool {
+    pub fn was_given(&self, key: &str) -> bool {
         self.given.contains(&key)
     }
 
     /// The raw value of a key, which counts as known from now on.
-    pub(crate) fn take(&mut self, key: &'static str) -> Option<Item> {
+    pub fn take(&mut self, key: &'static str) -> Option<Item> {
         self.asked.push(key);
         let index = self.entries.iter().position(|(name, _)| name == key)?;
         self.given.push(key);
@@ -107,28 +111,24 @@ impl<'p> Section<'p> {
     }
 
     /// Every entry, whatever its key.
-    pub(crate) fn take_all(&mut self) -> Vec<(String, Item)> {
+    pub fn take_all(&mut self) -> Vec<(String, Item)> {
         std::mem::take(&mut self.entries)
     }
 
     /// A text that `parse` understands.
-    pub(crate) fn parsed<T, E: Display>(
-        &mut self,
-        key: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
+    pub fn parsed<T, E: Display>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         let item = self.take(key)?;
         let text = self.text_of(key, &item)?;
         parse(&text).map_err(|error| self.problems.push(item.place.problem(format!("{key}: {error}")))).ok()
     }
 
     /// Any text.
-    pub(crate) fn text(&mut self, key: &'static str) -> Option<String> {
+    pub fn text(&mut self, key: &'static str) -> Option<String> {
         self.parsed(key, |text| Ok::<_, String>(text.to_owned()))
     }
 
     /// `true` or `false`.
-    pub(crate) fn boolean(&mut self, key: &'static str) -> Option<bool> {
+    pub fn boolean(&mut self, key: &'static str) -> Option<bool> {
         let item = self.take(key)?;
         match (&item.kind, item.place.line) {
             (Kind::Boolean(value), _) => Some(*value),
@@ -139,7 +139,7 @@ impl<'p> Section<'p> {
     }
 
     /// A whole number within a range.
-    pub(crate) fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+    pub fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let item = self.take(key)?;
         let value = match (&item.kind, item.place.line) {
             (Kind::Integer(value), _) => *value,
@@ -155,7 +155,7 @@ impl<'p> Section<'p> {
     }
 
     /// A decimal number that is finite.
-    pub(crate) fn number(&mut self, key: &'static str) -> Option<f64> {
+    pub fn number(&mut self, key: &'static str) -> Option<f64> {
         let item = self.take(key)?;
         match item.kind {
             Kind::Number(value) if value.is_finite() => Some(value),
@@ -169,11 +169,7 @@ impl<'p> Section<'p> {
     }
 
     /// A list of texts, each of which `parse` understands; from the environment, separated by commas.
-    pub(crate) fn list<T, E: Display>(
-        &mut self,
-        key: &'static str,
-        parse: impl Fn(&str) -> Result<T, E>,
-    ) -> Option<Vec<T>> {
+    pub fn list<T, E: Display>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, E>) -> Option<Vec<T>> {
         let item = self.take(key)?;
         let elements = match item.kind {
             Kind::List(elements) => elements,
@@ -188,14 +184,14 @@ impl<'p> Section<'p> {
     }
 
     /// A table inside this one.
-    pub(crate) fn section(&mut self, key: &'static str) -> Option<Section<'p>> {
+    pub fn section(&mut self, key: &'static str) -> Option<Section<'p>> {
         let name = if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) };
         let item = self.take(key)?;
         Section::new(&name, item, self.problems)
     }
 
     /// Tables of one kind, `[[key]]`.
-    pub(crate) fn sections(&mut self, key: &'static str) -> Vec<Section<'p>> {
+    pub fn sections(&mut self, key: &'static str) -> Vec<Section<'p>> {
         let Some(item) = self.take(key) else { return Vec::new() };
         let Kind::List(items) = item.kind else {
             self.wrong_kind::<()>(key, &item, "tables, each beginning with a line [[…]]");
@@ -205,7 +201,7 @@ impl<'p> Section<'p> {
     }
 
     /// Reports every key that nobody asked for.
-    pub(crate) fn finish(self) {
+    pub fn finish(self) {
         for (key, item) in &self.entries {
             let near = near(key, self.asked.iter().copied());
             let hint = match near {
@@ -250,7 +246,7 @@ fn comma_separated(text: &str, place: &Place) -> Vec<Item> {
 }
 
 /// The candidate that somebody probably meant.
-pub(crate) fn near<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+pub fn near<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_lowercase();
     let score = |candidate: &str| strsim::normalized_damerau_levenshtein(&word, &candidate.to_lowercase());
     let scored = candidates.into_iter().map(|candidate| (score(candidate), candidate));

@@ -28,7 +28,6 @@ pub struct Given {
 }
 
 /// A change of what people gave a machine; `None` leaves a part as it is.
-#[expect(clippy::option_option, reason = "untouched, taken away and given are three things")]
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GivenChange {
     /// A new label, or none.

@@ -6,7 +6,7 @@ use hashlink::LinkedHashMap;
 use pistat_protocol::{dashboard::Run, id::RunId};
 
 use super::Accepted;
-use crate::store::{self, record::RequestRecord};
+use crate::records::{self, RequestRecord};
 
 /// Two requests of one account with the same id within this time are one.
 const REQUEST_MEMORY: Duration = Duration::from_secs(86_400);
@@ -15,7 +15,7 @@ const REQUEST_MEMORY: Duration = Duration::from_secs(86_400);
 pub(super) const REMEMBERED_REQUESTS: usize = 50_000;
 
 /// How many runs these may have made, all together.
-pub(super) const REMEMBERED_RUNS: usize = store::REMEMBERED_RUNS as usize;
+pub(super) const REMEMBERED_RUNS: usize = records::REMEMBERED_RUNS as usize;
 
 /// What was asked with an id, oldest first: by the monotonic clock, since a wall clock that jumps must not make two runs of one request.
 #[derive(Default)]

@@ -23,7 +23,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// A duration as [`parse_duration`] reads it.
-pub(crate) fn format_duration(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     const UNITS: [(u128, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let milliseconds = duration.as_millis();
     if milliseconds == 0 {

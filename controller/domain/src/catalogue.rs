@@ -4,7 +4,7 @@
 //! describe cannot leave the controller. It refuses shells: a command is an argv, and an argument never becomes more than one element of it.
 
 mod approved;
-pub(crate) mod argument;
+pub mod argument;
 mod check;
 mod command;
 mod parse;
@@ -15,4 +15,4 @@ mod task;
 pub use approved::ApprovedTask;
 pub use check::{Ask, MachineFacts};
 pub use refusal::{Refusal, RefusalKind};
-pub use task::{Catalogue, Task};
+pub use task::{Catalogue, SHIPPED, Task};

@@ -22,7 +22,7 @@ use self::boots::Boots;
 use crate::{
     catalogue::MachineFacts,
     history::History,
-    store::{Given, GivenChange},
+    metadata::{Given, GivenChange},
 };
 
 /// After how many intervals without a sample a connected machine is stale.

@@ -1,6 +1,6 @@
 //! The catalogue and its tasks, as they were read.
 
-use std::{collections::BTreeMap, io, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use pistat_protocol::{
     id::{Target, TaskId},
@@ -8,13 +8,10 @@ use pistat_protocol::{
 };
 
 use super::{argument::Argument, command::Command};
-use crate::{
-    config::{Config, Problem},
-    schedule::Schedule,
-};
+use crate::schedule::Schedule;
 
-/// The catalogue that ships, for a controller without a file.
-const SHIPPED: &str = include_str!("../../../config/tasks.toml");
+/// The text of the catalogue that ships, for a controller without a file.
+pub const SHIPPED: &str = include_str!("../../../../config/tasks.toml");
 
 /// All tasks, in the order of the file.
 #[derive(Debug, Clone, Default)]
@@ -38,35 +35,6 @@ pub struct Task {
 }
 
 impl Catalogue {
-    /// Reads the catalogue's file. When the file that nobody named does not exist, the catalogue is the one that ships.
-    ///
-    /// # Errors
-    /// The file cannot be read, or every problem of its text.
-    pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
-        match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && path == Config::default().tasks => {
-                Self::parse(SHIPPED, &path.display().to_string())
-            }
-            text => Self::of_file(path, text),
-        }
-    }
-
-    /// Reads the catalogue's file again. One that is gone is a mistake like any other: it brings no task back that its owner had taken out.
-    ///
-    /// # Errors
-    /// The file cannot be read, or every problem of its text.
-    pub fn read_again(path: &Path) -> Result<Self, Vec<Problem>> {
-        Self::of_file(path, std::fs::read_to_string(path))
-    }
-
-    fn of_file(path: &Path, text: io::Result<String>) -> Result<Self, Vec<Problem>> {
-        let file = path.display().to_string();
-        match text {
-            Ok(text) => Self::parse(&text, &file),
-            Err(error) => Err(vec![Problem { file, line: None, message: format!("the file cannot be read: {error}") }]),
-        }
-    }
-
     /// What people see: everything but the commands.
     pub fn view(&self) -> Vec<TaskView> {
         self.tasks.iter().map(|task| task.view.clone()).collect()
@@ -103,16 +71,6 @@ impl Task {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_missing_default_file_is_the_catalogue_that_ships_and_a_missing_named_file_is_a_problem() {
-        // Tests run in the crate's folder, which has no config/tasks.toml of its own.
-        assert_eq!(Catalogue::read(Path::new("config/tasks.toml")).unwrap().tasks.len(), 14);
-        let gone = Catalogue::read_again(Path::new("config/tasks.toml")).unwrap_err();
-        assert!(gone[0].to_string().starts_with("config/tasks.toml: the file cannot be read"), "one that was there");
-        let problems = Catalogue::read(Path::new("/nonexistent/tasks.toml")).unwrap_err();
-        assert!(problems[0].to_string().starts_with("/nonexistent/tasks.toml: the file cannot be read"));
-    }
 
     #[test]
     fn fourteen_tasks_ship_and_those_that_change_a_machine_need_root_and_most_a_confirmation() {

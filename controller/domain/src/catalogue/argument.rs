@@ -62,7 +62,7 @@ impl Argument {
 }
 
 /// What values an argument takes, in a few words.
-pub(crate) fn describe(kind: &ArgumentKind) -> String {
+pub fn describe(kind: &ArgumentKind) -> String {
     match kind {
         ArgumentKind::Choices { choices } => format!("one of {}", choices.join(", ")),
         ArgumentKind::Integer { min, max } => format!("a whole number, {min} to {max}"),

@@ -11,39 +11,46 @@ use super::Problem;
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
     /// The file, the environment variable or the flag.
-    pub(crate) file: Arc<str>,
+    pub file: Arc<str>,
     /// The line in the file, from 1; `None` outside of files.
-    pub(crate) line: Option<usize>,
+    pub line: Option<usize>,
 }
 
 impl Place {
     /// A place that is no line of a file: an environment variable, a flag, a whole file.
-    pub(crate) fn named(name: &str) -> Self {
+    pub fn named(name: &str) -> Self {
         Self { file: name.into(), line: None }
     }
 
     /// Something that is wrong here.
-    pub(crate) fn problem(&self, message: impl Into<String>) -> Problem {
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
         Problem { file: self.file.to_string(), line: self.line, message: message.into() }
     }
 }
 
 /// A value and its place: for a table's entry, the line of its key.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Item {
-    pub(crate) place: Place,
-    pub(crate) kind: Kind,
+pub struct Item {
+    /// Where it was written.
+    pub place: Place,
+    /// What it is.
+    pub kind: Kind,
 }
 
 /// What a value is.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A string.
     Text(String),
+    /// An integer.
     Integer(i64),
+    /// A float.
     Number(f64),
+    /// `true` or `false`.
     Boolean(bool),
+    /// An array.
     List(Vec<Item>),
     /// In the order of the file.
     Table(Vec<(String, Item)>),
@@ -53,7 +60,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// The kind's name in a sentence.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Text(_) => "a text",
             Self::Integer(_) => "a whole number",
@@ -67,7 +74,7 @@ impl Kind {
 }
 
 /// The tree of a TOML text, as far as it could be read, and everything that is wrong with its grammar.
-pub(crate) fn parse_toml(text: &str, file: &str) -> (Item, Vec<Problem>) {
+pub fn parse_toml(text: &str, file: &str) -> (Item, Vec<Problem>) {
     let reader = Reader { text, file: file.into() };
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut problems: Vec<_> = errors.iter().map(|error| reader.grammar_problem(error)).collect();
