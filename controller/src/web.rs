@@ -2,7 +2,7 @@
 //!
 //! Every route stands in one of four tables below, by the least role that may use it; what is in none does not exist, and what is in one is described
 //! ([`openapi`]): its path and method stand on its handler. Who asks is found out in one place
-//! ([`login::authenticate`]), and whether they may in one place ([`login::require`]).
+//! ([`login::authenticate`]), whether they may in one place ([`login::require`]), and from which page in one place ([`origin::check`]).
 
 mod accounts;
 mod admission;
@@ -15,6 +15,7 @@ mod login;
 mod metrics;
 mod mqtt;
 mod openapi;
+mod origin;
 mod output;
 mod problem;
 mod readers;
@@ -35,7 +36,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::openapi::Description;
+use self::{openapi::Description, origin::Origins};
 use crate::{
     access::{Access, Caller},
     config::Config,
@@ -187,6 +188,7 @@ pub(crate) fn router(web: Web) -> Router {
         }))
     };
     let (tables, description) = tables();
+    let origins = Origins::new(web.config.http.public_url.as_deref());
     let all = tables.into_iter().fold(Router::new().fallback(assets::asset), |all, (role, routes)| match role {
         Some(role) => all.merge(guarded(routes, role)),
         None => all.merge(routes),
@@ -196,6 +198,7 @@ pub(crate) fn router(web: Web) -> Router {
     })
     .layer(Extension(description))
     .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+    .layer(middleware::from_fn(move |request: Request, next: Next| origin::check(origins.clone(), request, next)))
     .layer(middleware::map_response(with_headers))
     .with_state(web)
 }

@@ -30,14 +30,20 @@ const COOKIE: &str = "pistat_session";
 const COOKIE_SECONDS: u32 = 30 * 86_400;
 
 /// Who asks: by `Authorization: Bearer <token>`, else by the session's cookie.
+///
+/// A header that is not a token of ours does not hide the session: a reverse proxy may add its own credentials there.
 pub(super) fn authenticate(web: &Web, headers: &HeaderMap) -> Option<Caller> {
     let access = web.access.borrow();
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let token = value.to_str().ok()?.strip_prefix("Bearer ")?;
-        return access.caller_by_token(token.trim());
-    }
     let now: Timestamp = std::time::SystemTime::now().into();
-    access.caller_by_session(cookie(headers)?, now)
+    let by_token = bearer(headers).and_then(|token| access.caller_by_token(token));
+    by_token.or_else(|| access.caller_by_session(cookie(headers)?, now))
+}
+
+/// The token of `Authorization: Bearer`, which may be empty. The scheme's case does not count (RFC 9110, section 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let values = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
+    let mut credentials = values.map(|value| value.trim().split_once(' ').unwrap_or((value.trim(), "")));
+    credentials.find(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim())
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -49,7 +55,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 /// Lets a request through if its caller has at least this role.
 pub(super) async fn require(web: Web, role: Role, mut request: Request<RawBody>, next: Next) -> Response {
     let Some(caller) = authenticate(&web, request.headers()) else {
-        let tried = request.headers().contains_key(header::AUTHORIZATION);
+        let tried = bearer(request.headers()).is_some();
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         return unknown(&web, tried, peer).await.into_response();
     };
