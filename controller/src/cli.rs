@@ -162,6 +162,7 @@ fn ask_controller(
         Sub::Output { run, follow } => runs::output(client, console, &run, follow),
         Sub::Events => admin::events(client, console),
         Sub::Account(command) => admin::account(client, console, command),
+        Sub::Sessions { command } => admin::sessions(client, console, command),
         Sub::JoinToken(command) => admin::join_token(client, console, command),
         Sub::Agent(command) => admin::agent(client, console, command),
         Sub::Serve(_) | Sub::Check(_) | Sub::Tls(_) | Sub::BrokerAcl(_) | Sub::Completions { .. } => Ok(()),

@@ -4,7 +4,7 @@
 //! does not know.
 
 use pistat_broker::Directory;
-use pistat_protocol::order::JoinToken;
+use pistat_protocol::{order::JoinToken, time::Timestamp};
 
 use crate::{
     access::{Access, SecretHash},
@@ -17,11 +17,12 @@ pub(crate) fn directory(
     rules: &[AccountRules],
     join_token: &JoinToken,
     controller: SecretHash,
+    now: Timestamp,
 ) -> Directory {
     let mut directory = Directory::new();
     directory.controller(controller.0);
     directory.join_token(SecretHash::of(&join_token.secret).0);
-    for account in access.accounts() {
+    for account in access.accounts().filter(|account| account.is_in_force(now)) {
         let rules = rules.iter().find(|rules| rules.name.key() == account.name.key());
         let (publish, subscribe) = match rules {
             Some(rules) => (&rules.publish, &rules.subscribe),

@@ -11,11 +11,12 @@ pub mod feed;
 pub mod histogram;
 mod homeassistant;
 mod machines;
-mod people;
+pub(crate) mod people;
 mod repeats;
 mod requests;
 mod runs;
 mod schedule;
+mod sessions;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -38,7 +39,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{Access, SecretHash},
+    access::{Access, SecretHash, Uses},
     bridge::{Heard, Outgoing},
     catalogue::Catalogue,
     config::{Config, Problem},
@@ -101,6 +102,7 @@ pub(crate) struct HubParts {
     pub(crate) broker: Option<BrokerHandle>,
     pub(crate) controller_secret: SecretHash,
     pub(crate) access: watch::Sender<Arc<Access>>,
+    pub(crate) uses: watch::Sender<Arc<Uses>>,
     pub(crate) mqtt: Option<SocketAddr>,
     pub(crate) own_address: Arc<OwnAddress>,
 }
@@ -114,6 +116,7 @@ pub(crate) struct Hub {
     runs: Runs,
     access: Access,
     access_watch: watch::Sender<Arc<Access>>,
+    uses: sessions::UsesKept,
     controller_secret: SecretHash,
     key: ControllerKey,
     join_token: JoinToken,
@@ -167,7 +170,8 @@ struct Counted {
 impl Hub {
     /// The hub at the start, with everything that the state folder held.
     pub(crate) fn new(parts: HubParts) -> Self {
-        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, mqtt, own_address } = parts;
+        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, uses, mqtt, own_address } =
+            parts;
         let now = Now::get();
         // Whoever has an open run is known, whatever else was lost: what is not known is neither offline nor silent, and its runs would never end.
         let busy = loaded.open_runs.iter().map(|(record, _)| record.run.pi.clone());
@@ -189,6 +193,7 @@ impl Hub {
             schedules: schedule::Schedules::new(&catalogue, now.wall),
             announcer: homeassistant::announcer(&config, loaded.announced),
             catalogue,
+            uses: sessions::UsesKept::new(&loaded.access, uses, now),
             access: loaded.access,
             access_watch: access,
             controller_secret,
@@ -307,6 +312,7 @@ impl Hub {
             self.line(line);
         }
         self.event(EventKind::System, Severity::Info, None, None, None, "controller stopped".into());
+        self.keep_uses();
         self.commit_turn();
     }
 
@@ -344,16 +350,20 @@ impl Hub {
             Ask::Group(id, reply) => self.tell_group(id, reply),
             Ask::Follow(id, reply) => self.follow(id, reply),
             Ask::Watch(pis) => self.watch(pis),
-            Ask::SignIn(login, reply) => self.sign_in(login, reply),
+            Ask::SignIn(login, browser, reply) => self.sign_in(login, browser, reply),
             Ask::SignOut(session, reply) => self.sign_out(session, reply),
+            Ask::Used(credential, at) => self.used(credential, at),
+            Ask::Sessions(caller, reply) => self.tell_sessions(&caller, reply),
+            Ask::EndSession(caller, name, reply) => self.end_session(&caller, &name, reply),
+            Ask::EndSessions(caller, account, reply) => self.end_sessions(&caller, account, reply),
             Ask::LoginLink(caller, reply) => self.login_link(&caller, reply),
             Ask::BadCredentials(address, reply) => self.bad_credentials(address, reply),
             Ask::Accounts(reply) => {
-                tell(reply, self.access.accounts().map(crate::access::AccountRecord::view).collect());
+                tell(reply, self.access.accounts().map(|account| account.view(self.uses.last())).collect());
             }
             Ask::AddAccount(caller, account, reply) => self.add_account(&caller, account, reply),
             Ask::RemoveAccount(caller, name, reply) => self.remove_account(&caller, name, reply),
-            Ask::RotateAccount(caller, name, role, reply) => self.rotate_account(&caller, &name, role, reply),
+            Ask::RotateAccount(caller, name, rotation, reply) => self.rotate_account(&caller, &name, rotation, reply),
             Ask::JoinToken(reply) => tell(reply, self.join_token.clone()),
             Ask::RotateJoinToken(caller, reply) => self.rotate_join_token(&caller, reply),
             Ask::Enrolments(reply) => tell(reply, self.access.agents().map(crate::access::AgentRecord::view).collect()),
@@ -459,6 +469,7 @@ impl Hub {
         self.repair_retained();
         self.run_schedules();
         self.announce_to_homeassistant();
+        self.tick_access();
         self.beat();
     }
 

@@ -168,6 +168,7 @@ impl Controller {
         let (reload, reloads) = mpsc::channel(1);
         let (ready, is_ready) = oneshot::channel();
         let (access_sender, access) = watch::channel(Arc::new(loaded.access.clone()));
+        let (uses_sender, uses) = watch::channel(Arc::default());
         let (key, join_token) = (loaded.key.public(), loaded.join_token.clone());
         let (new_admin, damaged) = (loaded.new_admin, loaded.damaged.clone());
         let own_runs = store.own_runs_folder();
@@ -180,6 +181,7 @@ impl Controller {
             broker: handle.clone(),
             controller_secret: SecretHash::of(&controller_secret),
             access: access_sender,
+            uses: uses_sender,
             mqtt,
             own_address: Arc::clone(&own_address),
         });
@@ -201,6 +203,7 @@ impl Controller {
         let topics = config.mqtt.topics.clone();
         let connection = bridge::run(address, heard_sender, agent_sender, outgoing, ready, stop.bridge.clone());
         spawn(&mut parts, "the connection to the broker", connection.map(Ok));
+        let cookie = web::CookieNames::of(&key);
         let agent = own_machine::run(own_runs, key, topics, agent_incoming, outgoing_sender, stop.agent.clone());
         spawn(&mut parts, "the agent of this machine", agent.map_err(|error| error.to_string()));
         let reader = watch_catalogue(config.tasks.clone(), seen, reloads, catalogue_sender, stop.web.clone());
@@ -208,6 +211,8 @@ impl Controller {
         let web = Web {
             asks: asks_sender,
             access,
+            uses,
+            cookie,
             readers: Arc::new(readers),
             broker: handle,
             config,
@@ -372,7 +377,13 @@ async fn start_broker(config: &Config, store: &Store, loaded: &Loaded, secret: &
         discovery: Some(config.homeassistant.prefix.clone()),
         limits,
     };
-    let directory = directory(&loaded.access, &config.accounts, &loaded.join_token, SecretHash::of(secret));
+    let directory = directory(
+        &loaded.access,
+        &config.accounts,
+        &loaded.join_token,
+        SecretHash::of(secret),
+        std::time::SystemTime::now().into(),
+    );
     let (broker, events) = Broker::start(broker, directory).await?;
     Ok((Some(broker), Some(events)))
 }

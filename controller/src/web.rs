@@ -1,6 +1,6 @@
 //! The HTTP server: dashboard, API, feed, and MQTT over WebSocket, on one port.
 //!
-//! Every route stands in one of four tables below, by the least role that may use it; what is in none does not exist, and what is in one is described
+//! Every route stands in one of five tables below, by what it needs; what is in none does not exist, and what is in one is described
 //! ([`openapi`]): its path and method stand on its handler. Who asks is found out in one place
 //! ([`login::authenticate`]), whether they may in one place ([`login::require`]), and from which page in one place ([`origin::check`]).
 
@@ -20,6 +20,7 @@ mod output;
 mod problem;
 mod readers;
 mod server;
+mod sessions;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -31,20 +32,21 @@ use axum::{
     response::Response,
 };
 use pistat_broker::BrokerHandle;
-use pistat_protocol::account::Role;
+use pistat_protocol::{account::Role, time::Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{openapi::Description, origin::Origins};
 use crate::{
-    access::{Access, Caller},
+    access::{Access, Caller, Uses},
     config::Config,
     hub::ask::{Ask, Refused, Reply},
     install::Downloads,
     own_address::OwnAddress,
     store::Reader,
 };
+pub(crate) use login::CookieNames;
 pub(crate) use mqtt::LAST_WORDS;
 pub(crate) use readers::Readers;
 pub(crate) use server::{Listener, serve};
@@ -71,6 +73,8 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 pub(crate) struct Web {
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) access: watch::Receiver<Arc<Access>>,
+    pub(crate) uses: watch::Receiver<Arc<Uses>>,
+    pub(crate) cookie: CookieNames,
     pub(crate) readers: Arc<Readers>,
     pub(crate) broker: Option<BrokerHandle>,
     pub(crate) config: Arc<Config>,
@@ -93,7 +97,7 @@ impl Web {
 
     /// Resolves when a caller is not who it was any more: removed, rotated, demoted, signed out. What it has opened ends then.
     pub(crate) async fn revoked(&self, caller: &Caller) {
-        let revoked = self.access.clone().wait_for(|access| !access.still_holds(caller)).await.is_ok();
+        let revoked = self.access.clone().wait_for(|access| !access.still_holds(caller, now())).await.is_ok();
         if !revoked {
             // There is no hub any more, so the controller is stopping, which ends everything in its own way.
             std::future::pending::<()>().await;
@@ -109,6 +113,11 @@ impl Web {
     }
 }
 
+/// The clock, for what ends by its own time.
+fn now() -> Timestamp {
+    std::time::SystemTime::now().into()
+}
+
 /// What anybody may ask for.
 fn open_routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new()
@@ -119,14 +128,19 @@ fn open_routes() -> OpenApiRouter<Web> {
         .routes(routes!(install::download))
 }
 
+/// What a session's cookie is enough for: who is signed in, and a feed, whose first message then is the session's key.
+fn cookie_routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(routes!(login::me)).routes(routes!(feed::connect))
+}
+
 /// What any account may see.
 fn viewer_routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new()
         .routes(routes!(metrics::metrics))
         .routes(routes!(api::openapi))
-        .routes(routes!(login::me))
         .routes(routes!(login::logout))
-        .routes(routes!(feed::connect))
+        .routes(routes!(sessions::list, sessions::end_all))
+        .routes(routes!(sessions::end))
         .routes(routes!(api::machines))
         .routes(routes!(api::machine))
         .routes(routes!(api::history))
@@ -159,39 +173,51 @@ fn admin_routes() -> OpenApiRouter<Web> {
         .routes(routes!(accounts::reset_agent))
 }
 
-/// The routes of one role; of nobody's, everybody's.
-type Table = (Option<Role>, Router<Web>);
+/// What a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// Nothing.
+    Nothing,
+    /// A viewer's credential; a session's cookie is enough.
+    Cookie,
+    /// A credential of this role; of a session, both secrets.
+    Role(Role),
+}
 
-/// The routes of each role, and the description of them all.
+/// The routes that need the same.
+type Table = (Needs, Router<Web>);
+
+/// The routes by what they need, and the description of them all.
 fn tables() -> (Vec<Table>, Description) {
     let tables = [
-        (None, open_routes()),
-        (Some(Role::Viewer), viewer_routes()),
-        (Some(Role::Operator), operator_routes()),
-        (Some(Role::Admin), admin_routes()),
+        (Needs::Nothing, open_routes()),
+        (Needs::Cookie, cookie_routes()),
+        (Needs::Role(Role::Viewer), viewer_routes()),
+        (Needs::Role(Role::Operator), operator_routes()),
+        (Needs::Role(Role::Admin), admin_routes()),
     ];
     let (mut routers, mut described) = (Vec::new(), Vec::new());
-    for (role, table) in tables {
+    for (needs, table) in tables {
         let (router, api) = table.split_for_parts();
-        routers.push((role, router));
-        described.push((role, api));
+        routers.push((needs, router));
+        described.push((needs, api));
     }
     (routers, openapi::description(described))
 }
 
 /// All routes.
 pub(crate) fn router(web: Web) -> Router {
-    let guarded = |routes: Router<Web>, role: Role| {
+    let guarded = |routes: Router<Web>, needs: Needs| {
         let state = web.clone();
         routes.route_layer(middleware::from_fn(move |request: Request, next: Next| {
-            login::require(state.clone(), role, request, next)
+            login::require(state.clone(), needs, request, next)
         }))
     };
     let (tables, description) = tables();
     let origins = Origins::new(web.config.http.public_url.as_deref());
-    let all = tables.into_iter().fold(Router::new().fallback(assets::asset), |all, (role, routes)| match role {
-        Some(role) => all.merge(guarded(routes, role)),
-        None => all.merge(routes),
+    let all = tables.into_iter().fold(Router::new().fallback(assets::asset), |all, (needs, routes)| match needs {
+        Needs::Nothing => all.merge(routes),
+        needs => all.merge(guarded(routes, needs)),
     });
     all.method_not_allowed_fallback(|| async {
         Refused { status: 405, detail: "this address does not take that method".into() }

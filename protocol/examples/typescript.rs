@@ -48,6 +48,8 @@ fn types() -> String {
         dashboard::ServerMessage,
         dashboard::ClientMessage,
         api::Login,
+        api::SignedIn,
+        api::SessionView,
         api::LoginLink,
         api::NewRun,
         api::GroupOptions,

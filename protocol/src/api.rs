@@ -31,6 +31,45 @@ pub enum Login {
     },
 }
 
+/// The header that carries the key of a session's page. The cookie alone is sent to every port of a host, so it proves too little.
+pub const SESSION_KEY_HEADER: &str = "pistat-session-key";
+
+/// The answer to `POST /api/login`; the session's cookie comes with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SignedIn {
+    /// The account.
+    pub account: AccountName,
+    /// Its role.
+    pub role: Role,
+    /// The session's second secret, shown once: the header [`SESSION_KEY_HEADER`] of every request beside the cookie.
+    pub session_key: String,
+}
+
+/// A signed-in browser: `GET /api/sessions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SessionView {
+    /// Its name here.
+    pub id: String,
+    /// Whose.
+    pub account: AccountName,
+    /// Where it was last used from; behind a reverse proxy, the proxy's address.
+    pub address: Option<String>,
+    /// What the browser calls itself.
+    pub user_agent: Option<String>,
+    /// When it signed in.
+    pub created_at: Timestamp,
+    /// When it was last used, to the minute; null is not since it signed in.
+    pub last_used: Option<Timestamp>,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Whether it is the one that asks.
+    pub current: bool,
+}
+
 /// `POST /api/login-links` (admin; `pistat login`): a new single-use code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
@@ -133,7 +172,7 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 
 /// `POST /api/accounts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewAccount {
@@ -148,6 +187,9 @@ pub struct NewAccount {
     /// Topic filters that it may receive, besides its role's.
     #[serde(default)]
     pub subscribe: Vec<String>,
+    /// How long it lasts, such as `24h` or `30d`; without it, until it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
 }
 
 fn viewer() -> Role {

@@ -132,7 +132,7 @@ async fn a_sign_in_code_works_once_and_its_session_ends_with_the_logout() {
     assert_eq!(reply.json::<Me>().account.as_str(), "admin");
     let again = anonymous.post("/api/login", json!({"code": code})).await;
     assert_eq!(again.problem().status, 401, "a code works once");
-    let browser = anonymous.cookie(&cookie);
+    let browser = anonymous.session(&reply);
     assert_eq!(browser.get("/api/me").await.status, 200);
     let mut feed = Feed::connect(&browser).await.expect("the session opens the feed");
     feed.machines().await;
@@ -199,8 +199,7 @@ async fn links_and_commands_that_were_asked_for_on_this_machine_name_the_address
 #[tokio::test(flavor = "multi_thread")]
 async fn the_feed_checks_who_comes_from_where() {
     let stack = Stack::start().await;
-    let cookie = stack.anonymous().post("/api/login", json!({"token": stack.admin_token()})).await.cookie.unwrap();
-    let browser = stack.anonymous().cookie(&cookie);
+    let browser = stack.anonymous().sign_in(&stack.admin_token()).await;
     assert_eq!(Feed::connect_from(&browser, Some("http://evil.example")).await.err(), Some(403));
     assert_eq!(Feed::connect(&stack.anonymous()).await.err(), Some(401));
     assert!(Feed::connect(&browser).await.is_ok());
@@ -323,8 +322,7 @@ mod embedded_only {
         for verb in ["remove", "rotate", "demote"] {
             let run = stack.http().start_run("drip", "controller", json!({"lines": 10_000})).await;
             let (http, token) = stack.account("olga", "operator").await;
-            let cookie = stack.anonymous().post("/api/login", json!({"token": token})).await.cookie.expect("a cookie");
-            let browser = stack.anonymous().cookie(&cookie);
+            let browser = stack.anonymous().sign_in(&token).await;
             let (mut by_token, mut by_cookie) =
                 (Feed::connect(&http).await.unwrap(), Feed::connect(&browser).await.unwrap());
             let mut mqtt = stack.mqtt("olga", &token).await;

@@ -7,7 +7,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use pistat_tests::{Feed, Http, Reply, Stack};
+use pistat_protocol::dashboard::{ClientMessage, ServerMessage};
+use pistat_tests::{Feed, Http, PATIENCE, Reply, Stack};
 use serde_json::{Value, json};
 
 /// Who asks, from the least.
@@ -20,7 +21,7 @@ const TERMINAL: &str = include_str!("../../controller/src/terminal/help.rs");
 const MESSAGES: &str = include_str!("../../protocol/src/dashboard.rs");
 
 /// Every route, and the least of [`WHO`] that may use it.
-const ROUTES: [(&str, &str, usize); 37] = [
+const ROUTES: [(&str, &str, usize); 40] = [
     ("GET", "/healthz", 0),
     ("POST", "/api/login", 0),
     ("GET", "/mqtt", 0),
@@ -30,6 +31,9 @@ const ROUTES: [(&str, &str, usize); 37] = [
     ("GET", "/api/openapi.json", 1),
     ("GET", "/api/me", 1),
     ("POST", "/api/logout", 1),
+    ("GET", "/api/sessions", 1),
+    ("DELETE", "/api/sessions", 1),
+    ("DELETE", "/api/sessions/{id}", 1),
     ("GET", "/api/ws", 1),
     ("GET", "/api/pis", 1),
     ("GET", "/api/pis/{pi}", 1),
@@ -109,7 +113,8 @@ const COMMANDS: [(&str, &str, usize); 16] = [
 ];
 
 /// The browser's messages; all but commands only look.
-const LOOKING: [&str; 8] = ["Ping", "Watch", "Visible", "Follow", "Unfollow", "Command", "Confirm", "Complete"];
+const LOOKING: [&str; 9] =
+    ["Session", "Ping", "Watch", "Visible", "Follow", "Unfollow", "Command", "Confirm", "Complete"];
 
 /// The routes that the controller describes, which are those that it has: both come from one table.
 fn described(document: &Value) -> BTreeMap<(String, String), usize> {
@@ -141,6 +146,7 @@ fn concrete(path: &str) -> String {
         ("{run}", run),
         ("{group}", run),
         ("{target}", "no-such-target"),
+        ("{id}", "no-such-session"),
     ];
     let path = values.iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value));
     assert!(!path.contains('{'), "{path} has a part that this test does not know");
@@ -194,8 +200,7 @@ fn no_route_is_added_past_the_description() {
 
 /// A browser that has just signed in with this token.
 async fn browser(stack: &Stack, token: &str) -> Http {
-    let reply = stack.anonymous().post("/api/login", json!({"token": token})).await;
-    stack.anonymous().cookie(&reply.cookie.unwrap_or_else(|| panic!("{token} signs in: {}", reply.body)))
+    stack.anonymous().sign_in(token).await
 }
 
 /// What is wrong with the answer that somebody of this rank got where the least is that one.
@@ -230,6 +235,81 @@ async fn every_role_and_nobody_gets_exactly_its_routes_by_token_and_by_cookie() 
         }
     }
     assert_eq!(all_wrong, Vec::<String>::new());
+}
+
+/// What a session's cookie alone is enough for: who is signed in, and a feed, which then asks for the session's key.
+const BY_COOKIE: [&str; 2] = ["/api/me", "/api/ws"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_program_of_the_host_that_was_sent_the_cookie_neither_reads_nor_acts_by_any_route() {
+    let stack = Stack::start().await;
+    let reply = stack.anonymous().post("/api/login", json!({"token": stack.admin_token()})).await;
+    let browser = stack.anonymous().session(&reply);
+    let thief = stack.anonymous().cookie(reply.cookie.as_deref().unwrap());
+    let wrong_key = thief.header("pistat-session-key", "guess");
+    let mut all_wrong = Vec::new();
+    for (method, path, least) in ROUTES {
+        for (what, client) in [("the cookie", &thief), ("a wrong key", &wrong_key)] {
+            let body = (method != "GET").then(|| json!({"matrix": true}));
+            let status = client.send(method, &concrete(path), body).await.status;
+            let is_enough = least == 0 || (what == "the cookie" && BY_COOKIE.contains(&path));
+            if (status == 401) == is_enough {
+                all_wrong.push(format!("{method} {path} with {what}: {status}"));
+            }
+        }
+    }
+    assert_eq!(all_wrong, Vec::<String>::new());
+    // The feed opens for the cookie, and says nothing until its first message is the session's key.
+    for first in [ClientMessage::Session { key: "guess".into() }, ClientMessage::Ping { id: 1 }] {
+        let mut feed = Feed::connect(&thief).await.expect("a handshake has no place for the key");
+        feed.send(&first).await;
+        let told = feed.next(PATIENCE).await;
+        assert!(matches!(told, Some(ServerMessage::Expired)), "{first:?}: {told:?}");
+        assert!(feed.next(PATIENCE).await.is_none(), "then it is closed");
+    }
+    assert_eq!(browser.get("/api/pis").await.status, 200, "the session itself is as it was");
+    Feed::connect(&browser).await.unwrap().machines().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_route_is_changed_or_opened_by_a_page_of_another_origin_and_the_refusal_says_which_was_expected() {
+    let stack = Stack::builder().embedded().config("[http]\npublic_url = \"https://pis.example.org\"\n").start().await;
+    let own = stack.anonymous().base().to_owned();
+    let other_port = own.rsplit_once(':').unwrap().0.to_owned() + ":1";
+    let foreign = [("Origin", "https://evil.example"), ("Origin", "null"), ("Origin", &*other_port)];
+    let sites = [("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Site", "cross-site")];
+    let clients = [
+        stack.http(),
+        stack.anonymous().sign_in(&stack.admin_token()).await,
+        stack.anonymous(),
+    ];
+    let mut all_wrong = Vec::new();
+    let paths: std::collections::BTreeSet<_> = ROUTES.iter().map(|(_, path, _)| *path).collect();
+    for path in paths {
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            for client in &clients {
+                for (name, value) in foreign.iter().chain(&sites) {
+                    // Whatever the content type, and with no body at all.
+                    let reply = client.header(name, value).send(method, &concrete(path), None).await;
+                    let says = ["pis.example.org", "http.public_url", &own[7..]].iter().all(|word| reply.body.contains(word));
+                    if reply.status != 403 || !says {
+                        all_wrong.push(format!("{method} {path} with {name}: {value}: {} {}", reply.status, reply.body));
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(all_wrong, Vec::<String>::new());
+    // Reads stay possible for whoever has the credential, and our own pages may act.
+    assert_eq!(stack.http().header("Origin", "https://evil.example").get("/api/pis").await.status, 200);
+    for (host, origin) in [(None, &*own), (None, "https://pis.example.org"), (Some("PIS.example.org:443"), "https://pis.example.org")] {
+        let mut page = clients[1].header("Origin", origin).header("Sec-Fetch-Site", "same-origin");
+        if let Some(host) = host {
+            page = page.header("Host", host);
+        }
+        let reply = page.ask_run("uptime", "controller", json!({})).await;
+        assert_eq!(reply.status, 202, "{host:?} {origin}: {reply:?}");
+    }
 }
 
 /// The commands that the terminal has, with their roles.

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use pistat_protocol::{
-    api::AcceptedRuns,
+    account::Account,
+    api::{AcceptedRuns, NewToken, SessionView},
     dashboard::{ClientMessage, MachineStatus, ServerMessage},
     task::RunState,
 };
-use pistat_tests::{Feed, Http, Mqtt, PATIENCE, Stack, eventually, mqtt::Heard};
+use pistat_tests::{Feed, Http, Mqtt, PATIENCE, Reply, Stack, eventually, mqtt::Heard};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -17,7 +18,7 @@ use tokio::{
 };
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
-    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
+    tungstenite::{Message, client::IntoClientRequest, http::{HeaderName, HeaderValue}},
 };
 
 /// Levels of the protocol.
@@ -64,9 +65,10 @@ impl Wire {
     /// Opens `/mqtt` as this client would, with its cookie or token in the handshake.
     async fn open(http: &Http) -> Self {
         let mut request = format!("{}/mqtt", http.base().replacen("http", "ws", 1)).into_client_request().unwrap();
-        let protocol = ("Sec-WebSocket-Protocol", "mqtt".to_owned());
-        for (name, value) in http.credential_header().into_iter().chain([protocol, ("Origin", http.base().to_owned())])
-        {
+        let protocol = ("Sec-WebSocket-Protocol".to_owned(), "mqtt".to_owned());
+        let own = [protocol, ("Origin".to_owned(), http.base().to_owned())];
+        for (name, value) in http.handshake_headers().into_iter().chain(own) {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             request.headers_mut().insert(name, HeaderValue::from_str(&value).unwrap());
         }
         Self(tokio_tungstenite::connect_async(request).await.expect("/mqtt opens for anybody").0)
@@ -135,8 +137,7 @@ async fn a_clean_stop_says_goodbye_over_websocket_too_and_leaves_no_agent_offlin
 #[tokio::test(flavor = "multi_thread")]
 async fn mqtt_over_websocket_takes_the_credentials_of_connect_and_never_a_cookie_or_a_header() {
     let stack = Stack::builder().embedded().config(HASTY).start().await;
-    let cookie = stack.anonymous().post("/api/login", json!({"token": stack.admin_token()})).await.cookie.unwrap();
-    for http in [stack.anonymous().cookie(&cookie), stack.http()] {
+    for http in [stack.anonymous().sign_in(&stack.admin_token()).await, stack.http()] {
         assert_eq!(http.get("/api/me").await.status, 200, "the credential itself is good");
         for (level, code) in [(V311, NOT_AUTHORIZED_V311), (V5, NOT_AUTHORIZED)] {
             let mut wire = Wire::open(&http).await;
@@ -179,13 +180,155 @@ async fn removing_rotating_or_demoting_an_account_ends_its_mqtt_over_websocket_a
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_another_origin_or_of_none_cannot_use_a_session() {
     let stack = Stack::builder().embedded().start().await;
-    let cookie = stack.anonymous().post("/api/login", json!({"token": stack.admin_token()})).await.cookie.unwrap();
-    let browser = stack.anonymous().cookie(&cookie);
+    let browser = stack.anonymous().sign_in(&stack.admin_token()).await;
     let other_port = browser.base().rsplit_once(':').unwrap().0.to_owned() + ":1";
     for origin in [None, Some("null"), Some("http://evil.example"), Some(&*other_port)] {
         assert_eq!(Feed::connect_from(&browser, origin).await.err(), Some(403), "{origin:?}");
     }
     assert!(Feed::connect(&browser).await.is_ok());
+}
+
+/// The name of the cookie that a sign-in sets, and what follows its value.
+fn named(reply: &Reply) -> (String, String) {
+    let cookie = reply.cookie.as_deref().unwrap_or_else(|| panic!("a sign-in sets a cookie: {reply:?}"));
+    let (name, rest) = cookie.split_once('=').unwrap();
+    (name.to_owned(), rest.split_once(';').unwrap().1.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cookie_is_secure_wherever_the_address_is_https_and_two_controllers_have_two_names() {
+    let public = "[http]\npublic_url = \"https://pis.example.org\"\n";
+    let (plain, proxied) =
+        tokio::join!(Stack::builder().embedded().start(), Stack::builder().embedded().config(public).start());
+    let login = async |stack: &Stack, origin: Option<&str>| {
+        let client = stack.anonymous();
+        let client = origin.map_or(client.clone(), |origin| client.header("Origin", origin));
+        named(&client.post("/api/login", json!({"token": stack.admin_token()})).await)
+    };
+    let own = plain.anonymous().base().to_owned();
+    let (name, attributes) = login(&plain, Some(&own)).await;
+    assert!(name.starts_with("pistat_") && !attributes.contains("Secure"), "{name} {attributes}");
+    let (secure, attributes) = login(&plain, Some(&own.replacen("http", "https", 1))).await;
+    assert_eq!(secure, format!("__Host-{name}"), "a proxy speaks https for it");
+    assert!(attributes.contains("Secure") && attributes.contains("Path=/;"), "{attributes}");
+    for origin in [None, Some("https://pis.example.org")] {
+        let (other, attributes) = login(&proxied, origin).await;
+        assert!(other.starts_with("__Host-pistat_") && attributes.contains("; Secure"), "{other} {attributes}");
+        assert_ne!(other, secure, "another controller has another name");
+    }
+    // A browser sends the cookies of all that it knows for the host.
+    let reply = plain.anonymous().post("/api/login", json!({"token": plain.admin_token()})).await;
+    let own = reply.cookie.clone().unwrap();
+    let both = format!("pistat_session=old; {name}=tossed; {}", own.split(';').next().unwrap());
+    let key: Value = reply.json();
+    let browser = plain.anonymous().header("Cookie", &both);
+    let browser = browser.header("pistat-session-key", key["session_key"].as_str().unwrap());
+    assert_eq!(browser.get("/api/pis").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxys_own_credentials_do_not_hide_the_session_and_the_schemes_case_does_not_count() {
+    let stack = Stack::builder().embedded().start().await;
+    let browser = stack.anonymous().sign_in(&stack.admin_token()).await;
+    for other in ["Basic aG91c2U6c2VjcmV0", "Negotiate abc", "Bearer of-the-proxy"] {
+        let reply = browser.header("Authorization", other).get("/api/pis").await;
+        assert_eq!(reply.status, 200, "{other}: {reply:?}");
+    }
+    for scheme in ["bearer", "BEARER", "Bearer "] {
+        let token = format!("{scheme} {}", stack.admin_token());
+        assert_eq!(stack.anonymous().header("Authorization", &token).get("/api/pis").await.status, 200, "{scheme}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_listed_ended_one_by_one_and_none_ends_another() {
+    let mut stack = Stack::builder().embedded().start().await;
+    let (_, token) = stack.account("olga", "operator").await;
+    let phone = stack.anonymous().header("User-Agent", "Phone/1 \u{1}").sign_in(&token).await;
+    let mut browsers = Vec::new();
+    // More than were kept once.
+    for _ in 0..40 {
+        browsers.push(stack.anonymous().sign_in(&token).await);
+    }
+    for browser in browsers.iter().chain([&phone]) {
+        assert_eq!(browser.get("/api/pis").await.status, 200, "no session ends another");
+    }
+    let own: Vec<SessionView> = phone.get("/api/sessions").await.json();
+    assert_eq!((own.len(), own.iter().filter(|session| session.current).count()), (41, 1));
+    let current = own.iter().find(|session| session.current).unwrap();
+    assert_eq!((current.address.as_deref(), current.account.as_str()), (Some("127.0.0.1"), "olga"));
+    assert!(current.user_agent.as_deref().unwrap().starts_with("Phone/1"), "{current:?}");
+    assert!(current.last_used.is_some_and(|used| used >= current.created_at), "{current:?}");
+    // Another account neither sees nor ends them; an administrator does.
+    let (vera, _) = stack.account("vera", "viewer").await;
+    assert_eq!(vera.get("/api/sessions").await.json::<Vec<SessionView>>(), []);
+    let one = format!("/api/sessions/{}", own.iter().find(|session| !session.current).unwrap().id);
+    assert_eq!(vera.send("DELETE", &one, None).await.problem().status, 404);
+    assert_eq!(vera.send("DELETE", "/api/sessions?account=olga", None).await.problem().status, 403);
+    assert_eq!(stack.http().send("DELETE", "/api/sessions?account=nobody", None).await.problem().status, 404);
+    let mut feed = Feed::connect(&phone).await.unwrap();
+    feed.machines().await;
+    assert_eq!(phone.send("DELETE", &one, None).await.status, 204);
+    assert_eq!(phone.get("/api/sessions").await.json::<Vec<SessionView>>().len(), 40);
+    let listed = stack.cli(&["sessions"]).await;
+    assert!(listed.code == 0 && listed.stdout.contains("olga") && listed.stdout.contains(" UTC"), "{listed:?}");
+    // What was used and is not on the disk yet is there after a stop, too.
+    assert_eq!(stack.stop().await, 0);
+    stack.restart().await;
+    let accounts: Vec<Account> = stack.http().get("/api/accounts").await.json();
+    let vera = accounts.iter().find(|account| account.name.as_str() == "vera").unwrap();
+    assert!(vera.last_used.is_some(), "{vera:?}");
+    assert_eq!(phone.get("/api/pis").await.status, 200, "sessions outlive a restart");
+    let mut feed = Feed::connect(&phone).await.unwrap();
+    feed.machines().await;
+    let ended = stack.cli(&["sessions", "end-all", "olga"]).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(phone.get("/api/me").await.status, 401);
+    eventually("the feed of the session ends", PATIENCE, async || match feed.next(PATIENCE).await {
+        None => Ok(()),
+        Some(message) => Err(format!("{message:?}")),
+    })
+    .await;
+    assert_eq!(stack.anonymous().bearer(&token).get("/api/me").await.status, 200, "the token is as it was");
+    stack.http().event(&["ended all sessions of olga"], PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_expires_loses_every_way_in_at_its_time_and_a_new_token_lasts_as_long_again() {
+    let stack = Stack::builder().embedded().start().await;
+    let body = |expires: &str| json!({"name": "guest", "role": "viewer", "expires": expires});
+    for wrong in ["", "soon", "0s", "100000d"] {
+        assert_eq!(stack.http().post("/api/accounts", body(wrong)).await.problem().status, 400, "{wrong}");
+    }
+    let token: NewToken = stack.http().post("/api/accounts", body("8s")).await.json();
+    let guest = stack.anonymous().bearer(&token.token);
+    let browser = stack.anonymous().sign_in(&token.token).await;
+    let mut feed = Feed::connect(&browser).await.unwrap();
+    feed.machines().await;
+    let mut mqtt = stack.mqtt("guest", &token.token).await;
+    let accounts = async || -> Vec<Account> { stack.http().get("/api/accounts").await.json() };
+    let listed = async || accounts().await.into_iter().find(|account| account.name.as_str() == "guest").unwrap();
+    assert!(listed().await.expires_at.is_some());
+    mqtt.ended().await;
+    for client in [&guest, &browser] {
+        assert_eq!(client.get("/api/me").await.status, 401);
+    }
+    eventually("the feed ends", PATIENCE, async || match feed.next(PATIENCE).await {
+        None => Ok(()),
+        Some(message) => Err(format!("{message:?}")),
+    })
+    .await;
+    assert!(Mqtt::connect(stack.said.mqtt, "guest", &token.token).await.is_err());
+    assert_eq!(stack.anonymous().post("/api/login", json!({"token": token.token})).await.status, 401);
+    let again = stack.http().post("/api/accounts/guest/rotate", json!({"expires": "1h"})).await;
+    let token: NewToken = again.json();
+    assert_eq!(stack.anonymous().bearer(&token.token).get("/api/me").await.status, 200);
+    let before = listed().await.expires_at.unwrap();
+    let token: NewToken = stack.http().send("POST", "/api/accounts/guest/rotate", None).await.json();
+    assert_eq!(stack.anonymous().bearer(&token.token).get("/api/me").await.status, 200);
+    assert!(listed().await.expires_at.unwrap() >= before, "it lasts as long again");
+    let reply = stack.http().post("/api/accounts/admin/rotate", json!({"expires": "1h"})).await;
+    assert_eq!(reply.problem().status, 409);
 }
 
 /// Publishes where it may not, as fast as the broker reads, until it is aborted.

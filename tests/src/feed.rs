@@ -10,7 +10,7 @@ use pistat_protocol::{
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
-    tungstenite::{self, Message, client::IntoClientRequest, handshake::client::Request, http::HeaderValue},
+    tungstenite::{self, Message, client::IntoClientRequest, handshake::client::Request, http::{HeaderName, HeaderValue}},
 };
 
 use crate::{http::Http, wait::PATIENCE};
@@ -49,7 +49,16 @@ impl Feed {
     /// As [`Feed::connect`].
     pub async fn connect_from(http: &Http, origin: Option<&str>) -> Result<Self, u16> {
         let connected = tokio_tungstenite::connect_async(request(http, origin)).await;
-        connected.map(|(socket, _)| Self { socket, next_id: 1 }).map_err(|error| status(&error))
+        let (socket, _) = connected.map_err(|error| status(&error))?;
+        Ok(Self { socket, next_id: 1 }.introduced(http).await)
+    }
+
+    /// The first message of a browser is the key of its session.
+    async fn introduced(mut self, http: &Http) -> Self {
+        if let Some(key) = http.session_key() {
+            self.send(&ClientMessage::Session { key: key.to_owned() }).await;
+        }
+        self
     }
 
     /// Connects with a receive buffer that is soon full when nobody reads.
@@ -63,7 +72,8 @@ impl Feed {
         socket.set_recv_buffer_size(4096).expect("buffers may be small");
         let stream = MaybeTlsStream::Plain(socket.connect(address).await.map_err(|_| 0_u16)?);
         let connected = tokio_tungstenite::client_async(request(http, Some(http.base())), stream).await;
-        connected.map(|(socket, _)| Self { socket, next_id: 1 }).map_err(|error| status(&error))
+        let (socket, _) = connected.map_err(|error| status(&error))?;
+        Ok(Self { socket, next_id: 1 }.introduced(http).await)
     }
 
     /// How many bytes have come that nobody has read.
@@ -205,8 +215,9 @@ impl Feed {
 fn request(http: &Http, origin: Option<&str>) -> Request {
     let url = format!("{}/api/ws", http.base().replacen("http", "ws", 1));
     let mut request = url.into_client_request().expect("the address is a URL");
-    let headers = http.credential_header().into_iter().chain(origin.map(|origin| ("Origin", origin.to_owned())));
-    for (name, value) in headers {
+    let headers = http.handshake_headers().into_iter();
+    for (name, value) in headers.chain(origin.map(|origin| ("Origin".to_owned(), origin.to_owned()))) {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("names of headers are plain text");
         request.headers_mut().insert(name, HeaderValue::from_str(&value).expect("tokens are plain text"));
     }
     request

@@ -3,7 +3,7 @@
 use std::{io::Read, time::Duration};
 
 use pistat_protocol::{
-    api::{AcceptedRuns, Problem},
+    api::{AcceptedRuns, Problem, SESSION_KEY_HEADER, SignedIn},
     dashboard::{Event, Machine, Run},
     id::RunId,
 };
@@ -21,7 +21,7 @@ const PIECES: usize = 16;
 enum Credential {
     None,
     Bearer(String),
-    Cookie(String),
+    Session { cookie: String, key: Option<String> },
 }
 
 /// A client of one controller, with one credential.
@@ -29,6 +29,7 @@ enum Credential {
 pub struct Http {
     base: String,
     credential: Credential,
+    headers: Vec<(String, String)>,
     client: ureq::Agent,
 }
 
@@ -75,7 +76,7 @@ impl Http {
         let config =
             ureq::Agent::config_builder().http_status_as_error(false).timeout_connect(Some(Duration::from_secs(5)));
         let client = config.timeout_global(Some(Duration::from_secs(180))).max_redirects(0).build().into();
-        Self { base: base.trim_end_matches('/').to_owned(), credential: Credential::None, client }
+        Self { base: base.trim_end_matches('/').to_owned(), credential: Credential::None, headers: Vec::new(), client }
     }
 
     /// The same client with a token.
@@ -84,11 +85,37 @@ impl Http {
         Self { credential: Credential::Bearer(token.trim().to_owned()), ..self.clone() }
     }
 
-    /// The same client with the cookie of a session.
+    /// The same client with the cookie of a session alone, as another program on the controller's host gets it.
     #[must_use]
     pub fn cookie(&self, cookie: &str) -> Self {
-        let pair = cookie.split(';').next().unwrap_or_default().to_owned();
-        Self { credential: Credential::Cookie(pair), ..self.clone() }
+        let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+        Self { credential: Credential::Session { cookie, key: None }, ..self.clone() }
+    }
+
+    /// The same client with the session that a sign-in began: its cookie, and the key of its page.
+    ///
+    /// # Panics
+    /// The reply is not that of a sign-in.
+    #[must_use]
+    pub fn session(&self, reply: &Reply) -> Self {
+        let SignedIn { session_key, .. } = reply.json();
+        let Credential::Session { cookie, .. } = self.cookie(reply.cookie.as_deref().expect("a cookie")).credential else {
+            unreachable!("a cookie makes a session")
+        };
+        Self { credential: Credential::Session { cookie, key: Some(session_key) }, ..self.clone() }
+    }
+
+    /// A browser that signs in with this token.
+    pub async fn sign_in(&self, token: &str) -> Self {
+        self.session(&self.post("/api/login", json!({ "token": token })).await)
+    }
+
+    /// The same client, which sends a header more.
+    #[must_use]
+    pub fn header(&self, name: &str, value: &str) -> Self {
+        let mut headers = self.headers.clone();
+        headers.push((name.to_owned(), value.to_owned()));
+        Self { headers, ..self.clone() }
     }
 
     /// The address of the controller.
@@ -96,12 +123,21 @@ impl Http {
         &self.base
     }
 
-    /// The header that carries the credential.
-    pub fn credential_header(&self) -> Option<(&'static str, String)> {
-        match &self.credential {
+    /// The headers that carry the credential, and those that were added. The handshake of a browser's WebSocket lacks the session's key.
+    pub fn handshake_headers(&self) -> Vec<(String, String)> {
+        let credential = match &self.credential {
             Credential::None => None,
-            Credential::Bearer(token) => Some(("Authorization", format!("Bearer {token}"))),
-            Credential::Cookie(cookie) => Some(("Cookie", cookie.clone())),
+            Credential::Bearer(token) => Some(("Authorization".to_owned(), format!("Bearer {token}"))),
+            Credential::Session { cookie, .. } => Some(("Cookie".to_owned(), cookie.clone())),
+        };
+        credential.into_iter().chain(self.headers.iter().cloned()).collect()
+    }
+
+    /// The key of the session's page, if there is one.
+    pub fn session_key(&self) -> Option<&str> {
+        match &self.credential {
+            Credential::Session { key, .. } => key.as_deref(),
+            _ => None,
         }
     }
 
@@ -117,10 +153,8 @@ impl Http {
 
     fn request(&self, method: &str, path: &str) -> ureq::http::request::Builder {
         let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
-        match self.credential_header() {
-            Some((name, value)) => request.header(name, value),
-            None => request,
-        }
+        let key = self.session_key().map(|key| (SESSION_KEY_HEADER.to_owned(), key.to_owned()));
+        self.handshake_headers().into_iter().chain(key).fold(request, |request, (name, value)| request.header(name, value))
     }
 
     fn send_now(&self, method: &str, path: &str, body: Option<Value>) -> Result<Reply, ureq::Error> {

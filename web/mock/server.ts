@@ -7,7 +7,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { WebSocketServer, type WebSocket } from "ws";
-import type { ClientMessage, NewRun, ServerMessage } from "../src/protocol/types";
+import type { ClientMessage, NewRun, ServerMessage, SessionView } from "../src/protocol/types";
+import { SESSION_KEY_HEADER } from "../src/session";
 import { MockController, Refused, type Options, type Subscriber } from "./controller";
 import { history } from "./fleet";
 import { command, complete, type Conversation } from "./language";
@@ -61,12 +62,13 @@ export async function startMock(options: ServeOptions = {}): Promise<Mock> {
   const server = createServer((request, response) => void face.handle(request, response));
   const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false });
   server.on("upgrade", (request, socket, head) => {
-    const account = face.account(request);
+    const held = face.session(request);
+    const account = held?.account;
     if (!request.url?.endsWith("/api/ws") || !account || face.refusing) {
       socket.end(`HTTP/1.1 ${account ? 503 : 401} Refused\r\ncontent-length: 0\r\n\r\n`);
       return;
     }
-    sockets.handleUpgrade(request, socket, head, (client) => face.connected(client, account));
+    sockets.handleUpgrade(request, socket, head, (client) => face.introduce(client, account, held?.key ?? ""));
   });
   const port = await listen(server, options.port ?? 0, options.host ?? "127.0.0.1");
   return {
@@ -103,9 +105,15 @@ function listen(server: Server, port: number, host: string): Promise<number> {
   });
 }
 
+interface Session {
+  account: string;
+  key: string;
+  created_at: string;
+}
+
 class Face {
   readonly controller: MockController;
-  readonly sessions = new Map<string, string>();
+  readonly sessions = new Map<string, Session>();
   readonly clients = new Set<WebSocket>();
   refusing = false;
   breakOff: (() => void) | undefined;
@@ -115,9 +123,26 @@ class Face {
     this.controller = controller;
   }
 
-  account(request: IncomingMessage): string | undefined {
+  /** The session of a request's cookie. */
+  session(request: IncomingMessage): Session | undefined {
     const session = /(?:^|;\s*)session=([^;]+)/.exec(request.headers.cookie ?? "")?.[1];
     return this.sessions.get(session ?? "");
+  }
+
+  /** Who asks: the cookie alone is not enough. */
+  account(request: IncomingMessage): string | undefined {
+    const held = this.session(request);
+    return held && request.headers[SESSION_KEY_HEADER] === held.key ? held.account : undefined;
+  }
+
+  /** The first message of a feed has the key of its session. */
+  introduce(client: WebSocket, account: string, key: string): void {
+    client.once("message", (data) => {
+      const message = JSON.parse(String(data)) as ClientMessage;
+      if (message.type === "session" && message.key === key) return this.connected(client, account);
+      send(client, { type: "expired" });
+      client.close();
+    });
   }
 
   expire(): void {
@@ -172,7 +197,7 @@ class Face {
 
   mayWrite(account: string, what: string): void {
     const role = this.controller.accounts.get(account)?.role ?? "viewer";
-    if (what !== "logout" && role === "viewer") {
+    if (what !== "logout" && what !== "sessions" && role === "viewer") {
       throw new Refused(403, `${account} may look, and nothing else.`);
     }
   }
@@ -183,9 +208,25 @@ class Face {
       throw new Refused(401, login.code === undefined ? "This token is not known here." : "This sign-in link was used or is too old. Print a new one with `pistat login`.");
     }
     const session = randomBytes(16).toString("hex");
-    this.sessions.set(session, account);
+    const key = randomBytes(16).toString("hex");
+    this.sessions.set(session, { account, key, created_at: new Date(this.controller.options.now()).toISOString() });
     response.setHeader("set-cookie", `session=${session}; HttpOnly; SameSite=Strict; Path=/`);
-    answer(response, 200, { account, role: this.controller.accounts.get(account)?.role ?? "viewer" });
+    answer(response, 200, { account, role: this.controller.accounts.get(account)?.role ?? "viewer", session_key: key });
+  }
+
+  listed(account: string, request: IncomingMessage): SessionView[] {
+    const admin = this.controller.accounts.get(account)?.role === "admin";
+    const seen = [...this.sessions].filter(([, held]) => admin || held.account === account);
+    return seen.reverse().map(([session, held]) => ({
+      id: session.slice(0, 16),
+      account: held.account,
+      address: "192.0.2.7",
+      user_agent: "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0",
+      created_at: held.created_at,
+      last_used: held.created_at,
+      expires_at: new Date(Date.parse(held.created_at) + 30 * 86_400_000).toISOString(),
+      current: held === this.session(request),
+    }));
   }
 
   async authorised(route: string, parts: string[], url: URL, account: string, request: IncomingMessage): Promise<unknown> {
@@ -195,7 +236,12 @@ class Face {
       case "GET me":
         return { account, role: controller.accounts.get(account)?.role ?? "viewer" };
       case "POST logout":
-        for (const [session, name] of this.sessions) if (name === account) this.sessions.delete(session);
+        for (const [session, held] of this.sessions) if (held === this.session(request)) this.sessions.delete(session);
+        return {};
+      case "GET sessions":
+        return this.listed(account, request);
+      case "DELETE sessions":
+        for (const [session, held] of this.sessions) if (id ? session.slice(0, 16) === id : held.account === url.searchParams.get("account")) this.sessions.delete(session);
         return {};
       case "GET tasks":
         return TASKS;
@@ -362,6 +408,7 @@ class Face {
       case "complete":
         return talk.send({ type: "completions", id: message.id, ...complete(controller, message.line, message.cursor) });
       case "confirm":
+      case "session":
         return;
     }
   }

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { api, onExpired, Refusal } from "./api";
+import { session } from "./session";
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -39,7 +40,7 @@ test("a late refusal of an earlier session does not end the one that began since
   const refused = () => new Response("{}", { status: 401 });
   let answer = (_response: Response): void => undefined;
   vi.stubGlobal("fetch", (url: string) =>
-    url.endsWith("/api/login") ? Promise.resolve(new Response('{"account":"admin","role":"admin"}')) : new Promise<Response>((resolve) => (answer = resolve)),
+    url.endsWith("/api/login") ? Promise.resolve(new Response('{"account":"admin","role":"admin","session_key":"k"}')) : new Promise<Response>((resolve) => (answer = resolve)),
   );
   const before = api.accounts().catch(() => undefined);
   await api.login({ token: "t" });
@@ -50,4 +51,29 @@ test("a late refusal of an earlier session does not end the one that began since
   answer(refused());
   await since;
   expect(expired).toHaveBeenCalledOnce();
+});
+
+test("the key of a sign-in goes with every request after it, until it is forgotten", async () => {
+  const sent: Array<string | undefined> = [];
+  vi.stubGlobal("fetch", async (_url: string, init: RequestInit) => {
+    sent.push((init.headers as Record<string, string>)["pistat-session-key"]);
+    return new Response('{"account":"admin","role":"admin","session_key":"secret"}');
+  });
+  session.end();
+  await expect(api.login({ token: "t" })).resolves.toEqual({ account: "admin", role: "admin" });
+  await api.accounts();
+  await api.run({ task: "uptime", target: "pi-1", args: {}, confirmed: false });
+  session.end();
+  await api.accounts();
+  expect(sent).toEqual([undefined, "secret", "secret", undefined]);
+});
+
+test("a page whose origin is refused learns why, and any other refusal is not taken for that", async () => {
+  const answer = (status: number) => vi.stubGlobal("fetch", async () => new Response(JSON.stringify({ detail: `because ${status}` }), { status }));
+  answer(403);
+  await expect(api.whyRefused()).resolves.toBe("because 403");
+  for (const status of [200, 405, 500]) {
+    answer(status);
+    await expect(api.whyRefused()).resolves.toBeNull();
+  }
 });

@@ -19,7 +19,10 @@ import type {
   Problem,
   Run,
   RunId,
+  SessionView,
+  SignedIn,
 } from "./protocol/types";
+import { session, SESSION_KEY_HEADER } from "./session";
 
 export class Refusal extends Error {
   readonly status: number;
@@ -57,6 +60,10 @@ export function address(path: string): string {
 
 async function call(method: string, path: string, body: unknown, signal: AbortSignal): Promise<Response> {
   const init: RequestInit = { method, credentials: "same-origin", headers: { accept: "application/json" }, signal };
+  const key = session.key();
+  if (key !== null) {
+    init.headers = { ...init.headers, [SESSION_KEY_HEADER]: key };
+  }
   if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers = { ...init.headers, "content-type": "application/json" };
@@ -113,9 +120,20 @@ export interface RunFilter {
 export const api = {
   me: () => json<Me>("GET", "api/me", undefined, SOON),
   login: async (login: Login): Promise<Me> => {
-    const me = await json<Me>("POST", LOGIN, login);
+    const { session_key, ...me } = await json<SignedIn>("POST", LOGIN, login);
+    session.begin(session_key);
     sessions += 1;
     return me;
+  },
+  /** Why the controller does not serve this page's origin; null if that is not what is wrong. */
+  whyRefused: async (): Promise<string | null> => {
+    // The feed is only read, so this can only be refused: for its origin, or for its method. A failed WebSocket says nothing to a script.
+    try {
+      await json<unknown>("POST", "api/ws", undefined, SOON);
+    } catch (error) {
+      if (error instanceof Refusal && error.status === 403) return error.message;
+    }
+    return null;
   },
   /** Takes up the session that another tab of this browser began. */
   rejoin: async (): Promise<Me> => {
@@ -124,6 +142,9 @@ export const api = {
     return me;
   },
   logout: () => json<void>("POST", "api/logout"),
+  sessions: () => json<SessionView[]>("GET", "api/sessions"),
+  endSession: (session: string) => json<unknown>("DELETE", `api/sessions/${id(session)}`),
+  endSessions: (account: string) => json<unknown>("DELETE", `api/sessions${query({ account })}`),
   patchMachine: (pi: PiId, patch: PatchMachine) => json<unknown>("PATCH", `api/pis/${id(pi)}`, patch),
   forgetMachine: (pi: PiId) => json<unknown>("DELETE", `api/pis/${id(pi)}`),
   history: (pi: PiId, seconds: number) => json<History>("GET", `api/pis/${id(pi)}/history?seconds=${seconds}`),

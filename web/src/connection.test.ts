@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Connection, type Link } from "./connection";
 import { snapshot } from "./fixtures";
-import type { ServerMessage } from "./protocol/types";
+import type { ClientMessage, ServerMessage } from "./protocol/types";
 
 class FakeSocket {
   static made: FakeSocket[] = [];
@@ -34,6 +34,7 @@ class FakeSocket {
 }
 
 let signedIn = true;
+let introduction: ClientMessage | null = null;
 let now = 0;
 let links: Link[] = [];
 let waits: number[] = [];
@@ -43,7 +44,7 @@ let trips: number[] = [];
 
 function make(): Connection {
   return new Connection(
-    { open: () => new FakeSocket() as unknown as WebSocket, signedIn: async () => signedIn, clock: () => now, random: () => 1 },
+    { open: () => new FakeSocket() as unknown as WebSocket, introduction: () => introduction, signedIn: async () => signedIn, clock: () => now, random: () => 1 },
     {
       message: (message) => heard.push(message.type),
       link: (link, wait) => {
@@ -62,6 +63,7 @@ beforeEach(() => {
   vi.useFakeTimers();
   FakeSocket.made = [];
   signedIn = true;
+  introduction = null;
   now = expired = 0;
   links = [];
   waits = [];
@@ -149,6 +151,19 @@ describe("a connection", () => {
     now = 7;
     newest().say({ type: "pong", id: 1 });
     expect(trips).toEqual([7]);
+  });
+
+  test("says who it is before anything else, on every link", async () => {
+    introduction = { type: "session", key: "k" };
+    const connection = make();
+    connection.start();
+    connection.send({ type: "watch", pis: [] });
+    newest().open();
+    connection.send({ type: "watch", pis: [] });
+    newest().fail();
+    await vi.advanceTimersByTimeAsync(400);
+    newest().open();
+    expect(FakeSocket.made.map((socket) => socket.sent.map((text) => JSON.parse(text).type))).toEqual([["session", "watch"], ["session"]]);
   });
 
   test("sends nothing without a link and keeps nothing for later", () => {

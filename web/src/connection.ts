@@ -35,6 +35,8 @@ export interface Handlers {
 
 export interface Environment {
   open(): WebSocket;
+  /** What is said first on every link: who this is. */
+  introduction(): ClientMessage | null;
   /** Whether the session still holds; a network failure counts as yes. */
   signedIn(): Promise<boolean>;
   clock(): number;
@@ -106,6 +108,8 @@ export class Connection {
   #opened(): void {
     clearTimeout(this.#opening);
     this.#heard = this.#environment.clock();
+    const introduction = this.#environment.introduction();
+    if (introduction) this.send(introduction);
     this.#handlers.link("open", 0);
     // The first moments are the page's own work: measured then, the round trip would tell of that.
     this.#first = setTimeout(() => this.#ping(), FIRST_PING);

@@ -10,6 +10,7 @@ import type { ClientMessage, Login, Me, PiId, ServerMessage } from "./protocol/t
 import { health, type Health } from "./lib/health";
 import { activeRun, apply, clean, emptyState, gather, type Held, type State } from "./store";
 import { commands } from "./terminal/commands";
+import { session } from "./session";
 import { History } from "./terminal/history";
 
 /** How often what depends on all samples (counters, sorting, filters by number) may be worked out anew, in milliseconds. */
@@ -96,6 +97,8 @@ class Live {
   downSince = $state<number | null>(null);
   /** When the next try comes, by `performance.now()`. */
   nextTry = $state<number | null>(null);
+  /** Why the controller refuses this page its feed; empty if it does not. */
+  refused = $state("");
   /** The controller's version, once it is another than the page began with. */
   newVersion = $state("");
   #version = "";
@@ -110,13 +113,15 @@ class Live {
   #fleetDue = 0;
   #fleetTimer: ReturnType<typeof setTimeout> | undefined;
   #watched: PiId[] = [];
-  /** By which the tabs of this browser tell each other that somebody signed in: they have one session. */
-  readonly #tabs = new BroadcastChannel("pistat.session");
 
   readonly connection = new Connection(
     {
       open: () => new WebSocket(new URL("api/ws", document.baseURI).href.replace(/^http/, "ws")),
-      signedIn: () => stillSignedIn(),
+      introduction: () => {
+        const key = session.key();
+        return key === null ? null : { type: "session", key };
+      },
+      signedIn: () => this.#stillSignedIn(),
       clock: () => performance.now(),
       random: () => Math.random(),
     },
@@ -152,7 +157,11 @@ class Live {
     onExpired(() => this.#expired());
     addEventListener("online", () => this.connection.hurry());
     document.addEventListener("visibilitychange", () => this.#shown());
-    this.#tabs.onmessage = () => void this.#rejoin();
+    session.onChange((signedIn) => (signedIn ? void this.#rejoin() : this.#expired()));
+    if (session.key() === null) {
+      this.signedIn = false;
+      return;
+    }
     try {
       this.entered(await api.me());
     } catch (error) {
@@ -163,16 +172,14 @@ class Live {
     }
   }
 
-  /** Signs in, and tells the other tabs. */
-  async login(login: Login): Promise<Me> {
-    const me = await api.login(login);
-    this.#tabs.postMessage(null);
-    return me;
+  /** Signs in; the other tabs learn of it by the key that they share. */
+  login(login: Login): Promise<Me> {
+    return api.login(login);
   }
 
   /** Whoever waits at the sign-in goes on, if there is a session again. */
   async #rejoin(): Promise<void> {
-    if (this.signedIn !== false) return;
+    if (this.signedIn !== false || session.key() === null) return;
     const me = await api.rejoin().catch(() => null);
     if (me && this.signedIn === false) this.entered(me);
   }
@@ -193,10 +200,23 @@ class Live {
       // A session that has ended already is as good.
       if (!(error instanceof Refusal && error.status === 401)) throw error;
     }
+    session.end();
     this.connection.stop();
     History.forget();
     location.replace(`${location.pathname}${location.search}#/`);
     location.reload();
+  }
+
+  /** Whether the session holds, asked after a failed link; and why the link is refused, if it is for the page's origin. */
+  async #stillSignedIn(): Promise<boolean> {
+    if (session.key() === null) return false;
+    try {
+      await api.me();
+    } catch (error) {
+      return !(error instanceof Refusal && error.status === 401);
+    }
+    this.refused = (await api.whyRefused()) ?? "";
+    return true;
   }
 
   #expired(): void {
@@ -265,6 +285,7 @@ class Live {
     this.#version ||= version;
     this.newVersion = version === this.#version ? "" : version;
     this.downSince = null;
+    this.refused = "";
     this.signedIn = true;
     this.outputs.again();
     if (this.#watched.length > 0) {
@@ -335,15 +356,6 @@ class Live {
         this.#raiseSamples();
       }, this.#fleetDue - now);
     }
-  }
-}
-
-async function stillSignedIn(): Promise<boolean> {
-  try {
-    await api.me();
-    return true;
-  } catch (error) {
-    return !(error instanceof Refusal && error.status === 401);
   }
 }
 

@@ -96,7 +96,9 @@ test("a tab that is looked at again takes up a session that was begun meanwhile"
   await expect(page.getByText("The session ended.")).toBeVisible();
   await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
   await expect(page.getByText("The session ended.")).toBeVisible();
-  await page.request.post(`${mock.url}/api/login`, { data: { code: "mock-code" } });
+  const answer = await page.request.post(`${mock.url}/api/login`, { data: { code: "mock-code" } });
+  // As another tab would, though this one was not told.
+  await page.evaluate((key) => localStorage.setItem("pistat.session /", key), ((await answer.json()) as { session_key: string }).session_key);
   await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
   await expect(page.getByText("The session ended.")).toHaveCount(0);
   mock.controller.setOffline("pi-1", true);
@@ -148,6 +150,43 @@ test("signing out ends the session on the server, and nothing of it stays readab
   expect(await page.evaluate(() => JSON.stringify(localStorage))).not.toContain("uptime");
   const answer = await page.request.get(`${mock.url}/api/me`);
   expect(answer.status()).toBe(401);
+});
+
+test("signing out in one tab takes the fleet off the others, and a key without its session signs in nobody", async ({ page, enter, mock }) => {
+  await enter();
+  const other = await page.context().newPage();
+  await other.goto(mock.url);
+  await expect(other.locator('[data-pi="pi-1"]')).toBeVisible();
+  await page.goto(`${mock.url}/#/settings`);
+  await page.getByRole("button", { name: "sign out" }).click();
+  await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
+  await expect(other.getByLabel("Token or sign-in link")).toBeVisible();
+  await page.evaluate(() => localStorage.setItem("pistat.session /", "guess"));
+  await page.reload();
+  await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
+});
+
+test("a session outlives the page, and its cookie without the key opens nothing", async ({ page, enter, mock }) => {
+  await enter();
+  await page.reload();
+  await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
+  // What another program on the controller's host receives.
+  expect((await page.request.get(`${mock.url}/api/pis`)).status()).toBe(401);
+  await page.evaluate(() => localStorage.removeItem("pistat.session /"));
+  await page.reload();
+  await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
+});
+
+test("signed-in browsers are listed, and another one's session is ended", async ({ page, enter, mock }) => {
+  await page.request.post(`${mock.url}/api/login`, { data: { token: "viewer-token" } });
+  await enter("#/settings");
+  const row = (account: string) => page.getByRole("listitem").filter({ hasText: "Firefox" }).filter({ hasText: account });
+  await expect(row("admin")).toContainText("this browser");
+  await row("wall-display").getByRole("button", { name: "end" }).click();
+  await expect(row("wall-display")).toHaveCount(0);
+  await page.getByRole("button", { name: "end all of mine" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "end all" }).click();
+  await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
 });
 
 test("a sign-out that does not reach the controller says so", async ({ page, enter, mock }) => {

@@ -3,6 +3,8 @@
 //! Secrets are 256 random bits; what is kept of one is its SHA-256, compared in constant time. A change is decided on what is in force, stored, and
 //! only then applied, by the same [`Access::apply`] in the store and in the hub, so that both always agree.
 
+mod sessions;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use pistat_protocol::{
@@ -15,11 +17,7 @@ use pistat_protocol::{
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-/// How long a sign-in lasts.
-const SESSION_MILLISECONDS: i64 = 30 * 86_400_000;
-
-/// The most sessions that one account has; the oldest goes when another is made.
-const MAX_SESSIONS_PER_ACCOUNT: usize = 32;
+pub use sessions::{MAX_SESSIONS_PER_ACCOUNT, SessionRecord, Use, Uses, user_agent};
 
 /// The SHA-256 of a secret, in hexadecimal in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,6 +67,12 @@ pub struct AccountRecord {
     pub subscribe: Vec<String>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it ends, with its token and its sessions; null is never.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+    /// How long a token of it lasts, in milliseconds: a new token lasts as long again.
+    #[serde(default)]
+    pub lifetime_milliseconds: Option<i64>,
 }
 
 impl AccountRecord {
@@ -81,19 +85,44 @@ impl AccountRecord {
             publish: Vec::new(),
             subscribe: Vec::new(),
             created_at: now,
+            expires_at: None,
+            lifetime_milliseconds: None,
         }
     }
 
+    /// Lets it end after this time from now on, or never.
+    pub fn expire_after(&mut self, lifetime: Option<std::time::Duration>, now: Timestamp) {
+        self.lifetime_milliseconds = lifetime.map(|lifetime| i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 2));
+        self.expires_at = self.lifetime_milliseconds.map(|lifetime| after(now, lifetime));
+    }
+
+    /// How long a token of it lasts.
+    pub fn lifetime(&self) -> Option<std::time::Duration> {
+        let milliseconds = u64::try_from(self.lifetime_milliseconds?).ok()?;
+        Some(std::time::Duration::from_millis(milliseconds))
+    }
+
+    /// Whether it has not ended.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+
     /// What `GET /api/accounts` shows.
-    pub fn view(&self) -> Account {
+    pub fn view(&self, uses: &Uses) -> Account {
         Account {
             name: self.name.clone(),
             role: self.role,
             publish: self.publish.clone(),
             subscribe: self.subscribe.clone(),
             created_at: self.created_at,
+            expires_at: self.expires_at,
+            last_used: uses.last(&self.token_sha256).map(|last| last.at),
         }
     }
+}
+
+fn after(now: Timestamp, milliseconds: i64) -> Timestamp {
+    Timestamp::from_unix_milliseconds(now.unix_milliseconds().saturating_add(milliseconds))
 }
 
 /// A machine that may connect, or may enrol.
@@ -124,15 +153,6 @@ impl AgentRecord {
     }
 }
 
-/// A signed-in browser.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionRecord {
-    /// Whose.
-    pub account: AccountName,
-    /// Since when.
-    pub created_at: Timestamp,
-}
-
 /// Accounts, machines and sessions in force: the content of `accounts.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
@@ -142,6 +162,9 @@ pub struct Access {
     agents: BTreeMap<String, AgentRecord>,
     #[serde(default)]
     sessions: BTreeMap<SecretHash, SessionRecord>,
+    /// When credentials were last used, as it was written last.
+    #[serde(default, skip_serializing_if = "Uses::is_empty")]
+    uses: Uses,
     /// Machines that were forgotten and have not been heard of since: what a broker still retains of them is old.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     forgotten: BTreeSet<String>,
@@ -169,8 +192,12 @@ pub enum AccessChange {
         /// The hash of the account's token.
         token: SecretHash,
     },
-    /// A browser signed out.
+    /// A browser signed out, or its session was ended.
     RemoveSession(SecretHash),
+    /// All sessions of an account are ended.
+    RemoveSessions(AccountName),
+    /// When credentials were last used.
+    Used(Uses),
 }
 
 impl AccessChange {
@@ -179,7 +206,11 @@ impl AccessChange {
         match self {
             Self::PutAccount(AccountRecord { name, .. }) | Self::RemoveAccount(name) => Some(name.key()),
             Self::PutAgent(AgentRecord { pi, .. }) | Self::RemoveAgent(pi) => Some(pi.key()),
-            Self::ReturnAgent(_) | Self::PutSession { .. } | Self::RemoveSession(_) => None,
+            Self::ReturnAgent(_)
+            | Self::PutSession { .. }
+            | Self::RemoveSession(_)
+            | Self::RemoveSessions(_)
+            | Self::Used(_) => None,
         }
     }
 }
@@ -198,7 +229,9 @@ pub struct Caller {
 /// What proves who somebody is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential {
-    /// A browser's session.
+    /// The cookie of a browser's session, without the key of its page: another program on the host may have sent it.
+    Cookie(SecretHash),
+    /// A browser's session: its cookie, and the key of its page.
     Session(SecretHash),
     /// An account's token.
     Token(SecretHash),
@@ -209,8 +242,19 @@ impl Caller {
     pub fn session(&self) -> Option<SecretHash> {
         match self.credential {
             Credential::Session(hash) => Some(hash),
-            Credential::Token(_) => None,
+            Credential::Cookie(_) | Credential::Token(_) => None,
         }
+    }
+
+    /// What its uses are remembered by.
+    pub fn credential_hash(&self) -> SecretHash {
+        let (Credential::Cookie(hash) | Credential::Session(hash) | Credential::Token(hash)) = self.credential;
+        hash
+    }
+
+    /// Whether it may see and end the sessions of an account: its own, and an administrator those of all.
+    pub fn may_end(&self, account: &AccountName) -> bool {
+        self.role == Role::Admin || self.account.key() == account.key()
     }
 }
 
@@ -275,28 +319,9 @@ impl Access {
             AccessChange::RemoveSession(hash) => {
                 self.sessions.remove(hash);
             }
+            AccessChange::RemoveSessions(name) => self.end_sessions(name),
+            AccessChange::Used(uses) => self.keep_uses(uses),
         }
-    }
-
-    fn end_sessions(&mut self, account: &AccountName) {
-        self.sessions.retain(|_, session| session.account.key() != account.key());
-    }
-
-    fn put_session(&mut self, hash: SecretHash, session: SessionRecord) {
-        let now = session.created_at.unix_milliseconds();
-        self.sessions.retain(|_, other| now - other.created_at.unix_milliseconds() < SESSION_MILLISECONDS);
-        let mut own: Vec<_> = self
-            .sessions
-            .iter()
-            .filter(|(_, other)| other.account == session.account)
-            .map(|(h, s)| (s.created_at, *h))
-            .collect();
-        own.sort_unstable();
-        let surplus = (own.len() + 1).saturating_sub(MAX_SESSIONS_PER_ACCOUNT);
-        for (_, hash) in own.into_iter().take(surplus) {
-            self.sessions.remove(&hash);
-        }
-        self.sessions.insert(hash, session);
     }
 
     /// All accounts, by name.
@@ -325,44 +350,42 @@ impl Access {
     }
 
     /// Who has this token. Every account is compared, so that the time tells nothing.
-    pub fn caller_by_token(&self, token: &str) -> Option<Caller> {
-        let hash = SecretHash::of(token);
+    pub fn caller_by_token(&self, token: &str, now: Timestamp) -> Option<Caller> {
+        self.caller(Credential::Token(SecretHash::of(token)), now)
+    }
+
+    /// Whose credential it is, if it and its account are in force.
+    fn caller(&self, credential: Credential, now: Timestamp) -> Option<Caller> {
+        let account = match &credential {
+            Credential::Token(token) => self.account_by_token(token),
+            _ => self.account(self.session_in_force(&credential, now)?.account.as_str()),
+        };
+        let account = account.filter(|account| account.is_in_force(now))?;
+        Some(Caller { account: account.name.clone(), role: account.role, credential })
+    }
+
+    fn account_by_token(&self, token: &SecretHash) -> Option<&AccountRecord> {
         let mut found = None;
         for account in self.accounts.values() {
-            if bool::from(account.token_sha256.0.ct_eq(&hash.0)) {
-                found = Some(Caller {
-                    account: account.name.clone(),
-                    role: account.role,
-                    credential: Credential::Token(hash),
-                });
+            if bool::from(account.token_sha256.0.ct_eq(&token.0)) {
+                found = Some(account);
             }
         }
         found
     }
 
-    /// Who has this session, if it has not run out.
-    pub fn caller_by_session(&self, cookie: &str, now: Timestamp) -> Option<Caller> {
-        // The hash is looked up, not compared: who could use its timing would have to know preimages of SHA-256.
-        let hash = SecretHash::of(cookie);
-        let session = self.sessions.get(&hash)?;
-        let age = now.unix_milliseconds() - session.created_at.unix_milliseconds();
-        let account = self.account(session.account.as_str())?;
-        (age < SESSION_MILLISECONDS).then(|| Caller {
-            account: account.name.clone(),
-            role: account.role,
-            credential: Credential::Session(hash),
-        })
+    /// Whether a caller is still who it was: its account stands with its role, and its session or token is still in force.
+    pub fn still_holds(&self, caller: &Caller, now: Timestamp) -> bool {
+        self.caller(caller.credential, now).is_some_and(|now| now == *caller)
     }
 
-    /// Whether a caller is still who it was: its account stands with its role, and its session or token is still in force.
-    pub fn still_holds(&self, caller: &Caller) -> bool {
-        let Some(account) = self.account(caller.account.as_str()).filter(|account| account.role == caller.role) else {
-            return false;
+    /// Whether something that was in force at one time is not at the other: an account or a session has ended meanwhile.
+    pub fn differs(&self, before: Timestamp, now: Timestamp) -> bool {
+        let accounts = self.accounts.values().any(|account| account.is_in_force(before) != account.is_in_force(now));
+        let session = |cookie: &SecretHash| {
+            [before, now].map(|time| self.session_in_force(&Credential::Cookie(*cookie), time).is_some())
         };
-        match caller.credential {
-            Credential::Session(session) => self.sessions.contains_key(&session),
-            Credential::Token(token) => account.token_sha256 == token,
-        }
+        accounts || self.sessions.keys().map(session).any(|[before, now]| before != now)
     }
 
     /// Checks the name of a new account.

@@ -4,12 +4,18 @@
 
 use pistat_protocol::{
     account::Account,
-    api::{Enrolment, EnrolmentToken, JoinTokenView, LoginLink, NewAccount, NewEnrolment, NewToken},
+    api::{Enrolment, EnrolmentToken, JoinTokenView, LoginLink, NewAccount, NewEnrolment, NewToken, SessionView},
     dashboard::{Event, Machine},
+    time::Timestamp,
 };
 use ureq::http::Method;
 
-use super::{args, client::Client, console::Console, failure::Failure};
+use super::{
+    args,
+    client::{Client, query},
+    console::Console,
+    failure::Failure,
+};
 use crate::terminal::{self, Style, clean};
 
 pub(super) fn login(client: &Client, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -34,8 +40,9 @@ pub(super) fn events(client: &Client, console: &mut Console<'_>) -> Result<(), F
 
 pub(super) fn account(client: &Client, console: &mut Console<'_>, command: args::Account) -> Result<(), Failure> {
     match command {
-        args::Account::Add { name, role, publish, subscribe } => {
-            let token: NewToken = client.post("/api/accounts", &NewAccount { name, role, publish, subscribe })?;
+        args::Account::Add { name, role, publish, subscribe, expires } => {
+            let account = NewAccount { name, role, publish, subscribe, expires };
+            let token: NewToken = client.post("/api/accounts", &account)?;
             new_token(console, &token, "This token is shown once. Over MQTT it is the password of the user")
         }
         args::Account::List => {
@@ -46,8 +53,12 @@ pub(super) fn account(client: &Client, console: &mut Console<'_>, command: args:
             client.act(Method::DELETE, &format!("/api/accounts/{name}"))?;
             console.done(&format!("{name} is removed, and its sessions are ended"))
         }
-        args::Account::Rotate { name } => {
-            let token: NewToken = client.post_empty(&format!("/api/accounts/{name}/rotate"))?;
+        args::Account::Rotate { name, expires } => {
+            let path = format!("/api/accounts/{name}/rotate");
+            let token: NewToken = match expires {
+                Some(expires) => client.post(&path, &serde_json::json!({ "expires": expires }))?,
+                None => client.post_empty(&path)?,
+            };
             new_token(console, &token, "The old token has ended. This one is shown once; it is for")
         }
     }
@@ -59,10 +70,53 @@ fn account_line(account: &Account) -> String {
         if filters.is_empty() { String::new() } else { format!("  {verb} {}", filters.join(" ")) }
     };
     let (publish, subscribe) = (rules("publishes", &account.publish), rules("receives", &account.subscribe));
-    format!("{}  {:8}{publish}{subscribe}", Style::PLAIN.cell(None, account.name.as_str(), 20), account.role.as_str())
+    let used = account.last_used.map_or("not used yet".to_owned(), |time| format!("used {}", minute(time)));
+    let expires = account.expires_at.map(|time| format!("  expires {}", minute(time))).unwrap_or_default();
+    format!("{}  {:8}  {used}{expires}{publish}{subscribe}", Style::PLAIN.cell(None, account.name.as_str(), 20), account.role.as_str())
         .trim_end()
         .to_owned()
         + "\n"
+}
+
+/// A time to the minute, with its time zone.
+fn minute(time: Timestamp) -> String {
+    let text = time.to_string();
+    format!("{} UTC", text.get(..16).unwrap_or(&text).replace('T', " "))
+}
+
+pub(super) fn sessions(
+    client: &Client,
+    console: &mut Console<'_>,
+    command: Option<args::Sessions>,
+) -> Result<(), Failure> {
+    match command {
+        None => {
+            let sessions: Vec<SessionView> = client.get("/api/sessions")?;
+            console.show(&sessions, |sessions, _| sessions.iter().map(session_line).collect())
+        }
+        Some(args::Sessions::End { id }) => {
+            client.act(Method::DELETE, &format!("/api/sessions/{}", query(&id)))?;
+            console.done(&format!("session {id} has ended"))
+        }
+        Some(args::Sessions::EndAll { account }) => {
+            client.act(Method::DELETE, &format!("/api/sessions?account={account}"))?;
+            console.done(&format!("all sessions of {account} have ended; its token is as it was"))
+        }
+    }
+}
+
+fn session_line(session: &SessionView) -> String {
+    let used = session.last_used.unwrap_or(session.created_at);
+    let address = clean(session.address.as_deref().unwrap_or("-"));
+    let agent = session.user_agent.as_deref().map(|agent| format!("  {}", clean(agent))).unwrap_or_default();
+    format!(
+        "{}  {}  {}  signed in {}  used {}{agent}\n",
+        clean(&session.id),
+        Style::PLAIN.cell(None, session.account.as_str(), 16),
+        Style::PLAIN.cell(None, &address, 15),
+        minute(session.created_at),
+        minute(used),
+    )
 }
 
 pub(super) fn join_token(client: &Client, console: &mut Console<'_>, command: args::JoinToken) -> Result<(), Failure> {

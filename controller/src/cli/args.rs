@@ -157,6 +157,12 @@ pub(super) enum Sub {
     /// People, scripts and other devices that may connect
     #[command(subcommand)]
     Account(Account),
+    /// Signed-in browsers: show them, or end their sessions
+    #[command(args_conflicts_with_subcommands = true)]
+    Sessions {
+        #[command(subcommand)]
+        command: Option<Sessions>,
+    },
     /// The token with which new machines join
     #[command(subcommand)]
     JoinToken(JoinToken),
@@ -268,6 +274,9 @@ pub(super) enum Account {
         /// A topic filter that it may receive, besides its role's
         #[arg(long, value_name = "FILTER")]
         subscribe: Vec<String>,
+        /// How long it lasts, such as 24h or 30d [default: until it is removed]
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        expires: Option<String>,
     },
     /// Show all accounts
     List,
@@ -280,6 +289,23 @@ pub(super) enum Account {
     Rotate {
         /// Its name
         name: AccountName,
+        /// How long it lasts from now on, such as 24h or 30d [default: as long as before]
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        expires: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Sessions {
+    /// End one session
+    End {
+        /// Its id, as the list shows it
+        id: String,
+    },
+    /// End all sessions of an account; its token is as it was
+    EndAll {
+        /// Its name
+        account: AccountName,
     },
 }
 

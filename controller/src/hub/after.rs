@@ -10,7 +10,7 @@ use pistat_protocol::{
 
 use super::{
     Hub,
-    ask::{Refused, Reply},
+    ask::{Refused, Reply, SignedIn},
     refuse,
     repeats::Line,
     tell,
@@ -96,10 +96,11 @@ pub(super) enum Answer {
 pub(super) enum AfterAccess {
     Done(Reply<()>),
     Token { reply: Reply<String>, token: String, admin: bool },
-    SignedIn(Reply<(Caller, String)>, Caller, String),
+    SignedIn(Reply<SignedIn>, SignedIn),
     Enrolled { pi: PiId, nonce: String, secret_sha256: String, serial: Option<String> },
     Forgotten(PiId, String, Reply<()>),
     Returned,
+    Used,
 }
 
 impl Hub {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use pistat_protocol::{
     account::{Account, Role},
-    api::{AcceptedRuns, Enrolment, History, NewAccount, NewRun, PatchMachine},
+    api::{AcceptedRuns, Enrolment, History, NewAccount, NewRun, PatchMachine, SessionView},
     dashboard::{Group, Machine, Run, ServerMessage},
     id::{AccountName, PiId, RunId},
     order::JoinToken,
@@ -17,7 +17,7 @@ use super::{
     feed::{FeedCounts, Frame},
     histogram::Histogram,
 };
-use crate::access::{Caller, SecretHash};
+use crate::access::{Caller, SecretHash, Use};
 
 /// Why a question is refused: an HTTP status and a sentence that a person can act on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +114,29 @@ pub struct Numbers {
 /// A dashboard's start: what is, and what changes from exactly then on.
 pub type Joined = (ServerMessage, broadcast::Receiver<Frame>);
 
+/// What changes with an account's token.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rotation {
+    pub(crate) role: Option<Role>,
+    /// How long it lasts from now on; as long as before without it.
+    pub(crate) lifetime: Option<Duration>,
+}
+
+/// Who signs in.
+#[derive(Debug, Clone)]
+pub(crate) struct Browser {
+    pub(crate) address: IpAddr,
+    pub(crate) user_agent: Option<String>,
+}
+
+/// A session that has begun, with its two secrets.
+#[derive(Debug, Clone)]
+pub(crate) struct SignedIn {
+    pub(crate) caller: Caller,
+    pub(crate) cookie: String,
+    pub(crate) key: String,
+}
+
 /// A question to the hub.
 pub(crate) enum Ask {
     /// A dashboard joins, or had fallen behind; and whether nobody looks at it.
@@ -146,10 +169,18 @@ pub(crate) enum Ask {
     Follow(RunId, Reply<watch::Receiver<Progress>>),
     /// Somebody looks at these machines.
     Watch(Vec<PiId>),
-    /// A browser signs in by a code or an account's token; the answer is its cookie.
-    SignIn(pistat_protocol::api::Login, Reply<(Caller, String)>),
+    /// A browser signs in by a code or an account's token.
+    SignIn(pistat_protocol::api::Login, Browser, Reply<SignedIn>),
     /// A browser signs out.
     SignOut(SecretHash, Reply<()>),
+    /// A credential is used.
+    Used(SecretHash, Use),
+    /// The sessions that the caller may see.
+    Sessions(Caller, Reply<Vec<SessionView>>),
+    /// A session ends, by its name.
+    EndSession(Caller, String, Reply<()>),
+    /// All sessions of an account end.
+    EndSessions(Caller, AccountName, Reply<()>),
     /// A new sign-in link for this account: its code, and when it stops working.
     LoginLink(Caller, Reply<(String, Timestamp)>),
     /// Bad credentials came from an address: how long its answer waits.
@@ -160,8 +191,8 @@ pub(crate) enum Ask {
     AddAccount(Caller, NewAccount, Reply<String>),
     /// An account goes.
     RemoveAccount(Caller, AccountName, Reply<()>),
-    /// An account gets a new token, or another role.
-    RotateAccount(Caller, AccountName, Option<Role>, Reply<String>),
+    /// An account gets a new token, or another role, or another end.
+    RotateAccount(Caller, AccountName, Rotation, Reply<String>),
     /// The join token.
     JoinToken(Reply<JoinToken>),
     /// A new join token.

@@ -289,6 +289,7 @@ impl Hub {
     pub(super) fn broker_event(&mut self, event: BrokerEvent) {
         let (severity, account, text) = match event {
             BrokerEvent::Connected { account, peer, .. } => {
+                self.used_over_mqtt(&account, peer.ip());
                 (Severity::Info, account, format!("connected from {}", peer.ip()))
             }
             BrokerEvent::Disconnected { account, reason, .. } => {

@@ -8,7 +8,6 @@ use std::{
 
 use bytes::Bytes;
 use pistat_protocol::{
-    account::Role,
     api::{Login, NewAccount},
     codec::{decode, encode},
     dashboard::{EventKind, Severity},
@@ -20,14 +19,17 @@ use pistat_protocol::{
 
 use super::{
     After, AfterAccess, Hub, Promise,
-    ask::{Refused, Reply},
+    ask::{Browser, Refused, Reply, Rotation, SignedIn},
     refuse,
     repeats::{Line, Repeated, source},
     tell,
 };
 use crate::{
-    access::{AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, SecretHash, SessionRecord},
-    config::check_publish_rule,
+    access::{
+        AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, MAX_SESSIONS_PER_ACCOUNT, SecretHash,
+        SessionRecord, user_agent,
+    },
+    config::{check_publish_rule, parse_duration},
     directory::directory,
     fleet::Now,
     store::{Demand, GivenChange, Stored, Write, new_secret},
@@ -38,6 +40,10 @@ const CODE_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// How many sign-in links wait; the oldest goes when another is made.
 const MAX_CODES: usize = 64;
+
+/// How long something that expires lasts at least and at most.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
+const LONGEST_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
 
 /// The longest that an answer to bad credentials waits.
 const MAX_DELAY: Duration = Duration::from_secs(5);
@@ -78,13 +84,25 @@ impl Codes {
     }
 }
 
+/// How long an account or a join token lasts.
+///
+/// # Errors
+/// It is not a duration, or none that makes sense.
+pub(crate) fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = parse_duration(text)?;
+    if (SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) {
+        return Ok(lifetime);
+    }
+    Err(format!("{text:?} is not from one second to ten years: write how long it lasts, such as 24h or 30d"))
+}
+
 impl Hub {
     /// Accounts or machines changed: every way in knows it at once.
     pub(super) fn access_changed(&mut self) {
         self.access_watch.send_replace(Arc::new(self.access.clone()));
         if let Some(broker) = &self.broker {
-            let Self { access, config, join_token, controller_secret, .. } = self;
-            broker.set_directory(directory(access, &config.accounts, join_token, *controller_secret));
+            let Self { access, config, join_token, controller_secret, now, .. } = self;
+            broker.set_directory(directory(access, &config.accounts, join_token, *controller_secret, now.wall));
         }
     }
 
@@ -133,7 +151,7 @@ impl Hub {
         match after {
             AfterAccess::Done(reply) => tell(reply, ()),
             AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
-            AfterAccess::SignedIn(reply, caller, cookie) => self.signed_in(reply, caller, cookie),
+            AfterAccess::SignedIn(reply, session) => self.signed_in(reply, session),
             AfterAccess::Enrolled { pi, nonce, secret_sha256, serial } => {
                 self.enrolled(&pi, nonce, secret_sha256, serial);
             }
@@ -143,6 +161,7 @@ impl Hub {
                 let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
                 self.after.insert(ticket, After::Forgotten(pi, by, Some(Promise::Web(reply))));
             }
+            AfterAccess::Used => self.uses_stored(),
             AfterAccess::Returned => {}
         }
     }
@@ -157,7 +176,7 @@ impl Hub {
             AfterAccess::Token { reply, .. } => refuse(reply, refused),
             AfterAccess::SignedIn(reply, ..) => refuse(reply, refused),
             // The machine repeats its request until it is answered, and its next word tells that it is back.
-            AfterAccess::Enrolled { .. } | AfterAccess::Returned => {}
+            AfterAccess::Enrolled { .. } | AfterAccess::Returned | AfterAccess::Used => {}
         }
     }
 
@@ -170,34 +189,52 @@ impl Hub {
         self.after.insert(ticket, After::AdminToken(token, Some(reply)));
     }
 
-    pub(super) fn sign_in(&mut self, login: Login, reply: Reply<(Caller, String)>) {
+    pub(super) fn sign_in(&mut self, login: Login, browser: Browser, reply: Reply<SignedIn>) {
         let account = match login {
             Login::Code { code } => self.codes.take(&code, self.now),
-            Login::Token { token } => self.access.caller_by_token(token.trim()).map(|caller| caller.account),
+            Login::Token { token } => {
+                self.access.caller_by_token(token.trim(), self.now.wall).map(|caller| caller.account)
+            }
         };
-        let Some(account) = account.and_then(|name| self.access.account(name.as_str())).cloned() else {
+        let account = account.and_then(|name| self.access.account(name.as_str()));
+        let Some(account) = account.filter(|account| account.is_in_force(self.now.wall)).cloned() else {
             let sentence = "this sign-in link or token is not valid (a link works once, for 15 minutes): `pistat login` on the controller prints a new link";
             return refuse(reply, Refused { status: 401, detail: sentence.into() });
         };
-        let Ok(cookie) = new_secret() else {
+        if self.access.session_count(&account.name, self.now.wall) >= MAX_SESSIONS_PER_ACCOUNT {
+            let text = format!(
+                "{name} has {MAX_SESSIONS_PER_ACCOUNT} sessions, which is as many as an account may have: end those that are \
+                 not needed with `pistat sessions end-all {name}`",
+                name = account.name
+            );
+            return refuse(reply, Refused::conflict(text));
+        }
+        let (Ok(cookie), Ok(key)) = (new_secret(), new_secret()) else {
             return refuse(reply, Refused::unavailable("the system has no randomness"));
         };
         let hash = SecretHash::of(&cookie);
         let caller =
             Caller { account: account.name.clone(), role: account.role, credential: Credential::Session(hash) };
-        let session = SessionRecord { account: account.name, created_at: self.now.wall };
+        let session = SessionRecord {
+            account: account.name,
+            created_at: self.now.wall,
+            key_sha256: Some(SecretHash::of(&key)),
+            address: Some(browser.address),
+            user_agent: browser.user_agent.as_deref().map(user_agent),
+        };
         let change = AccessChange::PutSession { cookie: hash, session, token: account.token_sha256 };
-        self.store_access(vec![change], None, AfterAccess::SignedIn(reply, caller, cookie));
+        self.store_access(vec![change], None, AfterAccess::SignedIn(reply, SignedIn { caller, cookie, key }));
     }
 
-    fn signed_in(&mut self, reply: Reply<(Caller, String)>, caller: Caller, cookie: String) {
-        if !self.access.still_holds(&caller) {
-            let sentence = "the account was changed while you signed in: sign in with its new token";
+    fn signed_in(&mut self, reply: Reply<SignedIn>, session: SignedIn) {
+        let caller = &session.caller;
+        if !self.access.still_holds(caller, self.now.wall) {
+            let sentence = "this account was changed while you signed in: use a new sign-in link, or sign in with its new token";
             return refuse(reply, Refused { status: 401, detail: sentence.into() });
         }
         let by = Some(caller.account.as_str());
         self.event(EventKind::Access, Severity::Info, None, None, by, "signed in".into());
-        tell(reply, (caller, cookie));
+        tell(reply, session);
     }
 
     pub(super) fn sign_out(&mut self, session: SecretHash, reply: Reply<()>) {
@@ -257,14 +294,21 @@ impl Hub {
         if let Err(sentence) = self.check_rules(&account) {
             return refuse(reply, Refused::bad(sentence));
         }
-        let record = AccountRecord {
+        let lifetime = match account.expires.as_deref().map(lifetime).transpose() {
+            Ok(lifetime) => lifetime,
+            Err(sentence) => return refuse(reply, Refused::bad(sentence)),
+        };
+        let mut record = AccountRecord {
             name: account.name,
             role: account.role,
             token_sha256: SecretHash([0; 32]),
             publish: account.publish,
             subscribe: account.subscribe,
             created_at: self.now.wall,
+            expires_at: None,
+            lifetime_milliseconds: None,
         };
+        record.expire_after(lifetime, self.now.wall);
         let text = format!("made account {} ({})", record.name, record.role);
         self.give_token(record, access_line(caller, Severity::Info, None, text), reply);
     }
@@ -313,7 +357,7 @@ impl Hub {
         &mut self,
         caller: &Caller,
         name: &AccountName,
-        role: Option<Role>,
+        rotation: Rotation,
         reply: Reply<String>,
     ) {
         if let Err(refused) = self.check_settled(&name.key(), name.as_str()) {
@@ -322,10 +366,13 @@ impl Hub {
         let Some(mut record) = self.access.account(name.as_str()).cloned() else {
             return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
         };
-        if record.name == AccountName::admin() && role.is_some_and(|role| role != record.role) {
-            return refuse(reply, Refused::conflict("the account admin keeps its role: it is how you get in"));
+        let is_admin = record.name == AccountName::admin();
+        if is_admin && (rotation.lifetime.is_some() || rotation.role.is_some_and(|role| role != record.role)) {
+            let text = "the account admin keeps its role and does not expire: it is how you get in";
+            return refuse(reply, Refused::conflict(text));
         }
-        record.role = role.unwrap_or(record.role);
+        record.role = rotation.role.unwrap_or(record.role);
+        record.expire_after(rotation.lifetime.or_else(|| record.lifetime()), self.now.wall);
         let text = format!("gave account {} a new token ({})", record.name, record.role);
         self.give_token(record, access_line(caller, Severity::Info, None, text), reply);
     }
@@ -437,7 +484,7 @@ impl Hub {
 }
 
 /// A line of the audit log about a change that a caller makes.
-fn access_line(caller: &Caller, severity: Severity, pi: Option<PiId>, text: String) -> Line {
+pub(super) fn access_line(caller: &Caller, severity: Severity, pi: Option<PiId>, text: String) -> Line {
     let account = Some(caller.account.to_string());
     Line { kind: EventKind::Access, severity, pi, account, text }
 }

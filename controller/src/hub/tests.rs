@@ -63,6 +63,7 @@ impl Driven {
         prepare(&mut loaded);
         let config = Arc::new(config);
         let hub = Hub::new(HubParts {
+            uses: watch::Sender::new(Arc::default()),
             config: Arc::clone(&config),
             catalogue: Catalogue::parse(CATALOGUE, "tasks.toml").unwrap(),
             store,
@@ -322,7 +323,7 @@ fn the_new_token_of_admin_is_told_when_its_file_has_it() {
     let mut driven = Driven::new();
     driven.disk();
     let rotate = |driven: &mut Driven| {
-        let mut answer = driven.ask(|reply| Ask::RotateAccount(anna(), AccountName::admin(), None, reply));
+        let mut answer = driven.ask(|reply| Ask::RotateAccount(anna(), AccountName::admin(), ask::Rotation::default(), reply));
         while !driven.hub.after.values().any(|after| matches!(after, After::AdminToken(..))) {
             assert!(answer.try_recv().is_err(), "only its account is on the disk");
             let stored = driven.stored.blocking_recv().unwrap();
@@ -444,7 +445,7 @@ fn of_two_who_make_one_account_at_the_same_moment_one_is_refused_and_the_others_
     driven.disk();
     let token = first.try_recv().unwrap().unwrap();
     assert_eq!(second.try_recv().unwrap().unwrap_err().status, 503);
-    assert!(driven.hub.access.caller_by_token(&token).is_some());
+    assert!(driven.hub.access.caller_by_token(&token, driven.hub.now.wall).is_some());
 }
 
 #[test]
@@ -454,7 +455,7 @@ fn an_account_that_is_removed_does_not_come_back_by_a_rotation_at_the_same_momen
     driven.disk();
     let olga = || "olga".parse::<AccountName>().unwrap();
     let mut removed = driven.ask(|reply| Ask::RemoveAccount(anna(), olga(), reply));
-    let mut rotated = driven.ask(|reply| Ask::RotateAccount(anna(), olga(), None, reply));
+    let mut rotated = driven.ask(|reply| Ask::RotateAccount(anna(), olga(), ask::Rotation::default(), reply));
     driven.disk();
     assert_eq!(removed.try_recv().unwrap(), Ok(()));
     assert_eq!(rotated.try_recv().unwrap().unwrap_err().status, 503);

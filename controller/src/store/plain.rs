@@ -31,7 +31,7 @@ impl Files {
                 assignments: load_json(&folder.join(name::ASSIGNMENTS), damaged)?,
                 settings: load_json(&folder.join(name::MACHINES), damaged)?,
             },
-            access: load_json(&folder.join(name::ACCESS), damaged)?,
+            access: load_access(folder, damaged)?,
         })
     }
 
@@ -39,7 +39,7 @@ impl Files {
     pub(super) fn ensure_admin(&mut self, damaged: &mut Vec<String>) -> io::Result<bool> {
         let file = self.folder.join(name::ADMIN_TOKEN);
         let content = read(&file, damaged)?.unwrap_or_default();
-        let known = self.access.caller_by_token(String::from_utf8_lossy(&content).trim());
+        let known = self.access.caller_by_token(String::from_utf8_lossy(&content).trim(), now());
         if known.is_some_and(|caller| caller.account.as_str() == "admin") {
             return Ok(false);
         }
@@ -87,4 +87,13 @@ impl Files {
         self.access = access;
         Ok(())
     }
+}
+
+fn load_access(folder: &Path, damaged: &mut Vec<String>) -> io::Result<Access> {
+    let mut access: Access = load_json(&folder.join(name::ACCESS), damaged)?;
+    let dropped = access.drop_sessions_without_key();
+    if dropped > 0 {
+        tracing::info!(dropped, "browsers have to sign in again: a session now needs a key besides its cookie");
+    }
+    Ok(access)
 }

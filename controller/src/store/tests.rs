@@ -116,8 +116,8 @@ fn a_lost_admin_token_is_made_anew() {
     let (_store, again, _stored) = Store::open(folder.path(), RETENTION).unwrap();
     assert!(again.new_admin);
     let token = fs::read_to_string(folder.path().join("admin.token")).unwrap();
-    assert!(again.access.caller_by_token(token.trim()).is_some());
-    assert!(first.access.caller_by_token(token.trim()).is_none());
+    assert!(again.access.caller_by_token(token.trim(), now()).is_some());
+    assert!(first.access.caller_by_token(token.trim(), now()).is_none());
 }
 
 #[test]

@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     access::Caller,
-    hub::ask::{Ask, Refused},
+    hub::{
+        ask::{Ask, Refused, Rotation},
+        people::lifetime,
+    },
 };
 
 /// `GET /api/accounts`.
@@ -75,6 +78,9 @@ struct Rotate {
     /// Another role.
     #[serde(default)]
     role: Option<Role>,
+    /// How long it lasts from now on, such as `30d`; as long as before without it.
+    #[serde(default)]
+    expires: Option<String>,
 }
 
 impl Rotate {
@@ -105,9 +111,10 @@ pub(super) async fn rotate(
     Path(name): Path<AccountName>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<NewToken>, Refused> {
-    let Rotate { role } = Rotate::read(&body?)?;
+    let Rotate { role, expires } = Rotate::read(&body?)?;
+    let lifetime = expires.as_deref().map(lifetime).transpose().map_err(Refused::bad)?;
     let account = name.to_string();
-    let token = web.ask(|reply| Ask::RotateAccount(caller, name, role, reply)).await?;
+    let token = web.ask(|reply| Ask::RotateAccount(caller, name, Rotation { role, lifetime }, reply)).await?;
     Ok(Json(NewToken { name: account, token }))
 }
 

@@ -3,7 +3,12 @@
 //! A slow browser is never waited for: it falls behind the shared frames, and is given a fresh snapshot. What it asked for itself (output, answers)
 //! waits for it, and nothing else does: neither the stop of the controller nor the end of an account, whatever is being sent.
 
-use std::{collections::HashMap, convert::Infallible, net::SocketAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use axum::{
     Extension,
@@ -27,9 +32,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Web, console, output::Follower, problem::Handshake};
+use super::{Web, admission::Visitor, console, login, output::Follower, problem::Handshake};
 use crate::{
-    access::Caller,
+    access::{Caller, Credential},
     hub::{
         ask::{Ask, Refused},
         feed::Frame,
@@ -57,6 +62,9 @@ const MISSED_HEARTBEATS: u32 = 3;
 /// How long one message may take on its way to a browser: as long as the browser may be silent.
 const SENDING: Duration = HEARTBEAT.saturating_mul(MISSED_HEARTBEATS);
 
+/// How long a browser may take for the first message, which has the key of its session.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+
 /// How long a browser may take for the word that its account has ended.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -72,19 +80,78 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 pub(super) async fn connect(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
-    ConnectInfo(_peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    visitor: Option<Extension<Visitor>>,
     headers: HeaderMap,
     Handshake(upgrade): Handshake,
 ) -> Result<Response, Refused> {
     // That an origin is ours has been checked already; a browser always says it, a program with a token need not.
-    if caller.session().is_some() && !headers.contains_key(header::ORIGIN) {
+    if !matches!(caller.credential, Credential::Token(_)) && !headers.contains_key(header::ORIGIN) {
         return Err(Refused::forbidden("a session is for browsers, which send an Origin: a program uses a token"));
     }
     let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).read_buffer_size(READ_BYTES).write_buffer_size(0);
-    Ok(upgrade.on_upgrade(move |socket| serve(web, caller, socket)))
+    let visitor = visitor.map(|Extension(visitor)| visitor);
+    Ok(upgrade.on_upgrade(move |socket| serve(web, caller, Client { peer: peer.ip(), visitor }, socket)))
 }
 
-async fn serve(web: Web, caller: Caller, mut socket: WebSocket) {
+/// A client, for those who decide who it is.
+struct Client {
+    peer: IpAddr,
+    visitor: Option<Visitor>,
+}
+
+impl Client {
+    /// The caller with the key of its session, which the first message brings where the handshake had the cookie alone: a browser cannot put it
+    /// into the handshake of a WebSocket.
+    async fn identify(&self, web: &Web, caller: Caller, socket: &mut WebSocket) -> Result<Caller, End> {
+        if !matches!(caller.credential, Credential::Cookie(_)) {
+            return Ok(caller);
+        }
+        let evicted = async {
+            match &self.visitor {
+                Some(visitor) => visitor.turned_out().await,
+                None => std::future::pending().await,
+            }
+        };
+        let first = tokio::select! {
+            biased;
+            end = must_end(web, &caller) => return Err(end),
+            () = evicted => return Err(End::Over),
+            first = timeout(FIRST_MESSAGE, first_text(socket)) => first.ok().flatten().ok_or(End::Over)?,
+        };
+        let Ok(ClientMessage::Session { key }) = serde_json::from_str(&first) else { return Err(End::Revoked) };
+        let known = web.access.borrow().with_key(&caller, &key).ok_or(End::Revoked)?;
+        if let Some(visitor) = &self.visitor {
+            visitor.let_in();
+        }
+        login::note_use(web, &known, Some(self.peer));
+        Ok(known)
+    }
+}
+
+/// The first message that is a text.
+async fn first_text(socket: &mut WebSocket) -> Option<Utf8Bytes> {
+    loop {
+        match socket.recv().await?.ok()? {
+            Message::Text(text) => return Some(text),
+            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Binary(_) | Message::Close(_) => return None,
+        }
+    }
+}
+
+async fn serve(web: Web, caller: Caller, client: Client, mut socket: WebSocket) {
+    let end = match client.identify(&web, caller, &mut socket).await {
+        Ok(caller) => serve_known(web, caller, &mut socket).await,
+        Err(end) => end,
+    };
+    if let (End::Revoked, Ok(word)) = (end, text(&ServerMessage::Expired)) {
+        // Whoever does not take it, goes without.
+        let _ = timeout(LAST_WORD, socket.send(word)).await;
+    }
+}
+
+async fn serve_known(web: Web, caller: Caller, socket: &mut WebSocket) -> End {
     let (outbox, messages) = mpsc::channel(OUTBOX);
     let connection = Connection {
         web,
@@ -98,11 +165,8 @@ async fn serve(web: Web, caller: Caller, mut socket: WebSocket) {
         silent: 0,
     };
     // Its tasks end with the connection.
-    let Err(end) = connection.run(&mut socket, messages).await;
-    if let (End::Revoked, Ok(word)) = (end, text(&ServerMessage::Expired)) {
-        // Whoever does not take it, goes without.
-        let _ = timeout(LAST_WORD, socket.send(word)).await;
-    }
+    let Err(end) = connection.run(socket, messages).await;
+    end
 }
 
 /// What is sent next.
@@ -266,6 +330,8 @@ impl Connection {
         self.silent = 0;
         let Message::Text(text) = message else { return Ok(()) };
         match serde_json::from_str(&text) {
+            // Who it is was decided before.
+            Ok(ClientMessage::Session { .. }) => {}
             Ok(ClientMessage::Ping { id }) => return self.tell(socket, &ServerMessage::Pong { id }).await,
             Ok(ClientMessage::Visible { visible }) => return self.shown(socket, frames, visible).await,
             Ok(ClientMessage::Watch { pis }) => self.watch(pis).await,

@@ -3,7 +3,7 @@
 //! A handler tells what it answers when all is well and what only it refuses; what every route of its kind may answer is added here.
 
 use axum::body::Bytes;
-use pistat_protocol::{account::Role, api::Problem};
+use pistat_protocol::api::{Problem, SESSION_KEY_HEADER};
 use utoipa::{
     OpenApi,
     openapi::{
@@ -13,6 +13,8 @@ use utoipa::{
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
+
+use super::Needs;
 
 /// The description, as it is sent.
 #[derive(Clone)]
@@ -34,16 +36,18 @@ pub(super) struct Description(pub(super) Bytes);
 )]
 struct Base;
 
-/// The whole description, of the routes of each role; `None` is everybody's.
-pub(super) fn description(tables: impl IntoIterator<Item = (Option<Role>, utoipa::openapi::OpenApi)>) -> Description {
+/// The whole description, of the routes by what they need.
+pub(super) fn description(tables: impl IntoIterator<Item = (Needs, utoipa::openapi::OpenApi)>) -> Description {
     let mut whole = Base::openapi();
-    for (role, mut table) in tables {
-        operations(&mut table).for_each(|operation| complete(operation, role));
+    for (needs, mut table) in tables {
+        operations(&mut table).for_each(|operation| complete(operation, needs));
         whole.merge(table);
     }
     let components = whole.components.get_or_insert_with(Components::default);
     *components = with_security(std::mem::take(components));
-    whole.security = Some(["token", "session"].map(|name| SecurityRequirement::new(name, [""; 0])).into());
+    let none = [""; 0];
+    let both = SecurityRequirement::new("session", none).add("sessionKey", none);
+    whole.security = Some(vec![SecurityRequirement::new("token", none), both]);
     Description(whole.to_json().expect("a description has only texts for keys").into())
 }
 
@@ -53,17 +57,27 @@ fn operations(api: &mut utoipa::openapi::OpenApi) -> impl Iterator<Item = &mut O
 }
 
 /// Adds what every operation of a role may answer, and makes problems of all its refusals.
-fn complete(operation: &mut Operation, role: Option<Role>) {
+fn complete(operation: &mut Operation, needs: Needs) {
     let mut common = vec![(
         503,
         "It cannot be done now: the disk is full, the controller is stopping, or another change of the same thing is being stored",
     )];
-    match role {
-        Some(role) => {
+    let other_origin = "The request comes from a page of another origin, or the caller's role is not enough";
+    match needs {
+        Needs::Role(role) => {
             operation.description = Some(format!("Needs the role {role}."));
-            common.extend([(401, "Nobody who is known asks"), (403, "The caller's role is not enough")]);
+            common.extend([(401, "The credential is missing or not valid"), (403, other_origin)]);
         }
-        None => operation.security = Some(Vec::new()),
+        Needs::Cookie => {
+            operation.description = Some("Needs the role viewer; a session's cookie is enough.".into());
+            let requirements = ["token", "session"].map(|name| SecurityRequirement::new(name, [""; 0]));
+            operation.security = Some(requirements.into());
+            common.extend([(401, "The credential is missing or not valid"), (403, other_origin)]);
+        }
+        Needs::Nothing => {
+            operation.security = Some(Vec::new());
+            common.push((403, "The request comes from a page of another origin"));
+        }
     }
     if operation.parameters.is_some() || operation.request_body.is_some() {
         common.push((400, "The request is malformed"));
@@ -93,10 +107,15 @@ fn problem(description: &str) -> Response {
 
 fn with_security(components: Components) -> Components {
     let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An account's token.")).build();
-    let session = ApiKeyValue::with_description("pistat_session", "The cookie of a browser that signed in.");
+    let session = ApiKeyValue::with_description(
+        "pistat_<key id>",
+        "The cookie of a browser that signed in, named after the controller's key; with __Host- before it over https.",
+    );
+    let key = ApiKeyValue::with_description(SESSION_KEY_HEADER, "The session_key of the answer to POST /api/login.");
     ComponentsBuilder::from(components)
         .security_scheme("token", SecurityScheme::Http(token))
         .security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(session)))
+        .security_scheme("sessionKey", SecurityScheme::ApiKey(ApiKey::Header(key)))
         .build()
 }
 
