@@ -64,6 +64,7 @@ fn every_golden_message_is_decoded_and_written_again_without_a_difference() {
         ("client-command", round_trip::<ClientMessage>),
         ("client-follow", round_trip::<ClientMessage>),
         ("client-watch", round_trip::<ClientMessage>),
+        ("client-session", round_trip::<ClientMessage>),
         ("client-visible", round_trip::<ClientMessage>),
     ];
     for (name, check) in table {

@@ -182,7 +182,7 @@ impl Builder {
         }
         let ports = Ports { http: Port::claim(), mqtt: Port::claim() };
         let mut process = self.spawn(folder.path(), &ports);
-        let said = listen(&mut process).await;
+        let said = listen(&mut process, &ports).await;
         let stack = Stack { process, said, folder, ports, plan: self, house };
         then(&stack).await;
         stack
@@ -235,8 +235,8 @@ pub(crate) fn path() -> String {
     std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into())
 }
 
-async fn listen(process: &mut Process) -> Said {
-    let dashboard = process.line("its dashboard's address", PATIENCE, |line| word_with(line, "http://")).await;
+async fn listen(process: &mut Process, ports: &Ports) -> Said {
+    let dashboard = process.line("its dashboard's address", PATIENCE, |line| word_with(line, "http")).await;
     let mqtt = process
         .line("its broker's address", PATIENCE, |line| {
             line.strip_prefix("  mqtt ").and_then(|rest| rest.split_whitespace().next().map(str::to_owned))
@@ -246,6 +246,8 @@ async fn listen(process: &mut Process) -> Said {
         Some((http, code)) => (http.to_owned(), Some(code.to_owned())),
         None => (dashboard.trim_end_matches('/').to_owned(), None),
     };
+    // With a `public_url` it names that, under which the test does not reach it.
+    let http = if http.starts_with("https") { format!("http://{}", ports.http.address()) } else { http };
     Said { http_address: address(&http), mqtt: address(&mqtt), http, login }
 }
 
@@ -420,7 +422,7 @@ impl Stack {
     /// Starts the controller again, on the same addresses and with the same state.
     pub async fn restart(&mut self) {
         self.process = self.plan.spawn(self.folder.path(), &self.ports);
-        self.said = listen(&mut self.process).await;
+        self.said = listen(&mut self.process, &self.ports).await;
         self.ready().await;
     }
 

@@ -34,7 +34,15 @@ subscribe: Array<string>,
 /**
  * When it was made.
  */
-created_at: Timestamp, };
+created_at: Timestamp, 
+/**
+ * When it ends; null is never.
+ */
+expires_at: Timestamp | null, 
+/**
+ * When its token was last used, over HTTP or MQTT; null is not yet, or before this was remembered.
+ */
+last_used: Timestamp | null, };
 
 export type Sample = { 
 /**
@@ -843,7 +851,11 @@ start: number,
  */
 candidates: Array<Completion>, } | { "type": "expired" };
 
-export type ClientMessage = { "type": "ping", 
+export type ClientMessage = { "type": "session", 
+/**
+ * The key, as the answer to the sign-in had it.
+ */
+key: string, } | { "type": "ping", 
 /**
  * A number of the browser's.
  */
@@ -906,6 +918,54 @@ code: string, } | {
  * The token.
  */
 token: string, };
+
+export type SignedIn = { 
+/**
+ * The account.
+ */
+account: AccountName, 
+/**
+ * Its role.
+ */
+role: Role, 
+/**
+ * The session's second secret, shown once: the header [`SESSION_KEY_HEADER`] of every request beside the cookie.
+ */
+session_key: string, };
+
+export type SessionView = { 
+/**
+ * Its name here.
+ */
+id: string, 
+/**
+ * Whose.
+ */
+account: AccountName, 
+/**
+ * Where it was last used from; behind a reverse proxy, the proxy's address.
+ */
+address: string | null, 
+/**
+ * What the browser calls itself.
+ */
+user_agent: string | null, 
+/**
+ * When it signed in.
+ */
+created_at: Timestamp, 
+/**
+ * When it was last used, to the minute; null is not since it signed in.
+ */
+last_used: Timestamp | null, 
+/**
+ * When it ends.
+ */
+expires_at: Timestamp, 
+/**
+ * Whether it is the one that asks.
+ */
+current: boolean, };
 
 export type LoginLink = { 
 /**
@@ -1009,7 +1069,11 @@ publish: Array<string>,
 /**
  * Topic filters that it may receive, besides its role's.
  */
-subscribe: Array<string>, };
+subscribe: Array<string>, 
+/**
+ * How long it lasts, such as `24h` or `30d`; without it, until it is removed.
+ */
+expires?: string, };
 
 export type NewToken = { 
 /**
