@@ -278,11 +278,7 @@ async fn no_route_is_changed_or_opened_by_a_page_of_another_origin_and_the_refus
     let other_port = own.rsplit_once(':').unwrap().0.to_owned() + ":1";
     let foreign = [("Origin", "https://evil.example"), ("Origin", "null"), ("Origin", &*other_port)];
     let sites = [("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Site", "cross-site")];
-    let clients = [
-        stack.http(),
-        stack.anonymous().sign_in(&stack.admin_token()).await,
-        stack.anonymous(),
-    ];
+    let clients = [stack.http(), stack.anonymous().sign_in(&stack.admin_token()).await, stack.anonymous()];
     let mut all_wrong = Vec::new();
     let paths: std::collections::BTreeSet<_> = ROUTES.iter().map(|(_, path, _)| *path).collect();
     for path in paths {
@@ -291,9 +287,11 @@ async fn no_route_is_changed_or_opened_by_a_page_of_another_origin_and_the_refus
                 for (name, value) in foreign.iter().chain(&sites) {
                     // Whatever the content type, and with no body at all.
                     let reply = client.header(name, value).send(method, &concrete(path), None).await;
-                    let says = ["pis.example.org", "http.public_url", &own[7..]].iter().all(|word| reply.body.contains(word));
+                    let says =
+                        ["pis.example.org", "http.public_url", &own[7..]].iter().all(|word| reply.body.contains(word));
                     if reply.status != 403 || !says {
-                        all_wrong.push(format!("{method} {path} with {name}: {value}: {} {}", reply.status, reply.body));
+                        all_wrong
+                            .push(format!("{method} {path} with {name}: {value}: {} {}", reply.status, reply.body));
                     }
                 }
             }
@@ -302,7 +300,9 @@ async fn no_route_is_changed_or_opened_by_a_page_of_another_origin_and_the_refus
     assert_eq!(all_wrong, Vec::<String>::new());
     // Reads stay possible for whoever has the credential, and our own pages may act.
     assert_eq!(stack.http().header("Origin", "https://evil.example").get("/api/pis").await.status, 200);
-    for (host, origin) in [(None, &*own), (None, "https://pis.example.org"), (Some("PIS.example.org:443"), "https://pis.example.org")] {
+    for (host, origin) in
+        [(None, &*own), (None, "https://pis.example.org"), (Some("PIS.example.org:443"), "https://pis.example.org")]
+    {
         let mut page = clients[1].header("Origin", origin).header("Sec-Fetch-Site", "same-origin");
         if let Some(host) = host {
             page = page.header("Host", host);

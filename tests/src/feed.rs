@@ -10,7 +10,12 @@ use pistat_protocol::{
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
-    tungstenite::{self, Message, client::IntoClientRequest, handshake::client::Request, http::{HeaderName, HeaderValue}},
+    tungstenite::{
+        self, Message,
+        client::IntoClientRequest,
+        handshake::client::Request,
+        http::{HeaderName, HeaderValue},
+    },
 };
 
 use crate::{http::Http, wait::PATIENCE};

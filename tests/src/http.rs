@@ -99,7 +99,8 @@ impl Http {
     #[must_use]
     pub fn session(&self, reply: &Reply) -> Self {
         let SignedIn { session_key, .. } = reply.json();
-        let Credential::Session { cookie, .. } = self.cookie(reply.cookie.as_deref().expect("a cookie")).credential else {
+        let Credential::Session { cookie, .. } = self.cookie(reply.cookie.as_deref().expect("a cookie")).credential
+        else {
             unreachable!("a cookie makes a session")
         };
         Self { credential: Credential::Session { cookie, key: Some(session_key) }, ..self.clone() }
@@ -154,7 +155,10 @@ impl Http {
     fn request(&self, method: &str, path: &str) -> ureq::http::request::Builder {
         let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
         let key = self.session_key().map(|key| (SESSION_KEY_HEADER.to_owned(), key.to_owned()));
-        self.handshake_headers().into_iter().chain(key).fold(request, |request, (name, value)| request.header(name, value))
+        self.handshake_headers()
+            .into_iter()
+            .chain(key)
+            .fold(request, |request, (name, value)| request.header(name, value))
     }
 
     fn send_now(&self, method: &str, path: &str, body: Option<Value>) -> Result<Reply, ureq::Error> {

@@ -202,7 +202,7 @@ export class MockController {
   }
 
   addAccount(name: string, role: Account["role"]): string {
-    this.accounts.set(name, { name, role, publish: [], subscribe: [], created_at: this.iso(-9e8) });
+    this.accounts.set(name, { name, role, publish: [], subscribe: [], created_at: this.iso(-9e8), expires_at: null, last_used: null });
     return randomBytes(32).toString("base64url");
   }
 

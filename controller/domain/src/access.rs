@@ -92,7 +92,8 @@ impl AccountRecord {
 
     /// Lets it end after this time from now on, or never.
     pub fn expire_after(&mut self, lifetime: Option<std::time::Duration>, now: Timestamp) {
-        self.lifetime_milliseconds = lifetime.map(|lifetime| i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 2));
+        self.lifetime_milliseconds =
+            lifetime.map(|lifetime| i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 2));
         self.expires_at = self.lifetime_milliseconds.map(|lifetime| after(now, lifetime));
     }
 

@@ -72,9 +72,13 @@ fn account_line(account: &Account) -> String {
     let (publish, subscribe) = (rules("publishes", &account.publish), rules("receives", &account.subscribe));
     let used = account.last_used.map_or("not used yet".to_owned(), |time| format!("used {}", minute(time)));
     let expires = account.expires_at.map(|time| format!("  expires {}", minute(time))).unwrap_or_default();
-    format!("{}  {:8}  {used}{expires}{publish}{subscribe}", Style::PLAIN.cell(None, account.name.as_str(), 20), account.role.as_str())
-        .trim_end()
-        .to_owned()
+    format!(
+        "{}  {:8}  {used}{expires}{publish}{subscribe}",
+        Style::PLAIN.cell(None, account.name.as_str(), 20),
+        account.role.as_str()
+    )
+    .trim_end()
+    .to_owned()
         + "\n"
 }
 

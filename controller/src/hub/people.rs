@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     access::{
-        AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, MAX_SESSIONS_PER_ACCOUNT, SecretHash,
-        SessionRecord, user_agent,
+        AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, MAX_SESSIONS_PER_ACCOUNT,
+        SecretHash, SessionRecord, user_agent,
     },
     config::{check_publish_rule, parse_duration},
     directory::directory,
@@ -229,7 +229,8 @@ impl Hub {
     fn signed_in(&mut self, reply: Reply<SignedIn>, session: SignedIn) {
         let caller = &session.caller;
         if !self.access.still_holds(caller, self.now.wall) {
-            let sentence = "this account was changed while you signed in: use a new sign-in link, or sign in with its new token";
+            let sentence =
+                "this account was changed while you signed in: use a new sign-in link, or sign in with its new token";
             return refuse(reply, Refused { status: 401, detail: sentence.into() });
         }
         let by = Some(caller.account.as_str());

@@ -6,12 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pistat_protocol::{
-    api::SessionView,
-    dashboard::Severity,
-    id::AccountName,
-    time::Timestamp,
-};
+use pistat_protocol::{api::SessionView, dashboard::Severity, id::AccountName, time::Timestamp};
 use tokio::sync::watch;
 
 use super::{
@@ -101,7 +96,9 @@ impl Hub {
         let Some((cookie, session)) = self.access.session_named(caller, name) else {
             return refuse(
                 reply,
-                Refused::missing(format!("there is no session {name:?}; `pistat sessions` shows those that you may end")),
+                Refused::missing(format!(
+                    "there is no session {name:?}; `pistat sessions` shows those that you may end"
+                )),
             );
         };
         let text = format!("ended session {name} of {}", session.account);

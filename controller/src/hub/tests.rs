@@ -323,7 +323,8 @@ fn the_new_token_of_admin_is_told_when_its_file_has_it() {
     let mut driven = Driven::new();
     driven.disk();
     let rotate = |driven: &mut Driven| {
-        let mut answer = driven.ask(|reply| Ask::RotateAccount(anna(), AccountName::admin(), ask::Rotation::default(), reply));
+        let mut answer =
+            driven.ask(|reply| Ask::RotateAccount(anna(), AccountName::admin(), ask::Rotation::default(), reply));
         while !driven.hub.after.values().any(|after| matches!(after, After::AdminToken(..))) {
             assert!(answer.try_recv().is_err(), "only its account is on the disk");
             let stored = driven.stored.blocking_recv().unwrap();
@@ -551,11 +552,17 @@ fn refusal<T: 'static>(driven: &mut Driven, ask: impl FnOnce(Reply<T>) -> Ask) -
     Box::new(move || answer.try_recv().ok().and_then(Result::err))
 }
 
-const CHANGES: [NamedChange; 10] = [
+const CHANGES: [NamedChange; 11] = [
     ("a new account", |driven| refusal(driven, |reply| Ask::AddAccount(anna(), new_account("Bob"), reply))),
     ("a removed account", |driven| refusal(driven, |reply| Ask::RemoveAccount(anna(), olga(), reply))),
-    ("a new token", |driven| refusal(driven, |reply| Ask::RotateAccount(anna(), olga(), None, reply))),
-    ("a new role", |driven| refusal(driven, |reply| Ask::RotateAccount(anna(), olga(), Some(Role::Viewer), reply))),
+    ("a new token", |driven| {
+        refusal(driven, |reply| Ask::RotateAccount(anna(), olga(), ask::Rotation::default(), reply))
+    }),
+    ("a new role", |driven| {
+        let rotation = ask::Rotation { role: Some(Role::Viewer), lifetime: None };
+        refusal(driven, |reply| Ask::RotateAccount(anna(), olga(), rotation, reply))
+    }),
+    ("an end of all sessions", |driven| refusal(driven, |reply| Ask::EndSessions(anna(), olga(), reply))),
     ("a machine that may join", |driven| {
         refusal(driven, |reply| Ask::AddAgent(anna(), "pi-2".parse().unwrap(), reply))
     }),

@@ -53,8 +53,10 @@ impl CookieNames {
     /// The values of the cookie in a request, that of https first. Another program of the host may have set one of its own beside ours.
     fn values<'h>(&self, headers: &'h HeaderMap) -> impl Iterator<Item = &'h str> {
         let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let pairs: Vec<_> = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('=')).collect();
-        let named = |name: &Arc<str>| pairs.iter().filter(|(other, _)| **other == **name).map(|(_, value)| *value).collect();
+        let pairs: Vec<_> =
+            lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('=')).collect();
+        let named =
+            |name: &Arc<str>| pairs.iter().filter(|(other, _)| **other == **name).map(|(_, value)| *value).collect();
         let (secure, plain): (Vec<_>, Vec<_>) = (named(&self.secure), named(&self.plain));
         secure.into_iter().chain(plain)
     }

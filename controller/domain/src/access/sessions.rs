@@ -181,7 +181,8 @@ impl Access {
 
     /// Uses as they are kept: of credentials that are still in force.
     pub(super) fn keep_uses(&mut self, uses: &Uses) {
-        let tokens: std::collections::BTreeSet<_> = self.accounts.values().map(|account| account.token_sha256).collect();
+        let tokens: std::collections::BTreeSet<_> =
+            self.accounts.values().map(|account| account.token_sha256).collect();
         let is_known = |credential: &SecretHash| tokens.contains(credential) || self.sessions.contains_key(credential);
         let mut kept = uses.clone();
         kept.keep(is_known);

@@ -158,10 +158,7 @@ fn sessions_are_listed_for_their_account_and_for_administrators_and_ended_by_nam
         let views = access.sessions(caller, &uses, time(8));
         views.into_iter().map(|view| (view.created_at, view.address.unwrap(), view.last_used, view.current)).collect()
     };
-    let both = [
-        (time(6), "192.0.2.1".to_owned(), None, false),
-        (time(5), "192.0.2.9".to_owned(), Some(time(7)), true),
-    ];
+    let both = [(time(6), "192.0.2.1".to_owned(), None, false), (time(5), "192.0.2.9".to_owned(), Some(time(7)), true)];
     assert_eq!(seen(&access, &anna), both);
     let token = |token| access.caller_by_token(token, time(7)).unwrap();
     let (boss, vera) = (token("b"), token("v"));
