@@ -168,7 +168,7 @@ impl Access {
     }
 
     /// Ends the sessions of before there were keys, and says how many there were.
-    pub(crate) fn drop_sessions_without_key(&mut self) -> usize {
+    pub fn drop_sessions_without_key(&mut self) -> usize {
         let before = self.sessions.len();
         self.sessions.retain(|_, session| session.key_sha256.is_some());
         before - self.sessions.len()
