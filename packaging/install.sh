@@ -6,7 +6,8 @@
 #
 # Run it again to update the agent or to change what it was told: what is there already is left as it is.
 # Exit codes: 0 done · 3 installed, but nothing starts it by itself here · 64 wrong usage · 69 no agent for this machine, or it cannot be fetched ·
-# 73 something cannot be written · 75 the controller has not let this machine in · 77 not root · 78 no join token, and not enrolled yet.
+# 73 something cannot be written · 75 the controller has not let this machine in · 77 not root · 78 no join token, and not
+# enrolled yet, or nothing by which the root runner could be told its controller.
 set -eu
 umask 022
 
@@ -75,7 +76,7 @@ config=/etc/pistat/agent.toml
 state=/var/lib/pistat-agent
 runner_state=/var/lib/pistat-runner
 runner_sockets=/run/pistat-runner
-url='' pi='' label='' ca='' root_tasks=no uninstall=no token='' temporary='' agent=''
+url='' pi='' label='' ca='' root_tasks=no uninstall=no unpinned=no token='' temporary='' agent=''
 
 read_arguments() {
   while [ $# -gt 0 ]; do
@@ -284,11 +285,15 @@ write_units() {
   systemctl daemon-reload
 }
 
+# Root's own note of the controller that it let in: the root runner is told by it, and not by what the agent's user may write.
+fingerprint_file() { printf %s "${config%/*}/controller.fingerprint"; }
+
 as_agent() { # file of what it says, words…
   said=$1
   shift
+  # In a session of its own: processes of that user must not write into root's terminal.
   # shellcheck disable=SC2016 # for the other shell
-  su -s /bin/sh "$user" -c 'exec "$0" "$@"' -- "$agent" "$@" >"$said" 2>&1
+  $(if have setsid; then echo setsid; fi) su -s /bin/sh "$user" -c 'exec "$0" "$@"' -- "$agent" "$@" >"$said" 2>&1 </dev/null
 }
 
 # Lets the agent see to it, as its own user, that the controller lets it in, so that the token need not stay here. It ends by itself.
@@ -306,17 +311,29 @@ enroll() {
   chown "$user" "$temporary/token"
   chmod 400 "$temporary/token"
   if ! as_agent "$temporary/said" enroll --state "$state" --log-level info --token-file "$temporary/token"; then
-    sed 's/^/  /' "$temporary/said" >&2
+    # Without what a terminal would obey.
+    tr -cd '\n\t\040-\176\200-\377' <"$temporary/said" | sed 's/^/  /' >&2
     fail 75 "the controller has not let this machine in; the agent is installed, but not started. Run the command again when what it said above is cured"
   fi
+  printf '%s\n' "${token#*.}" | put "$(fingerprint_file)" 644 || true
   say "enrolled as $pi at $url"
 }
 
+# By the fingerprint that root was given, now or when it let the agent in. Without one nothing is pinned: what is in the agent's folder proves nothing.
 pin_runner() {
   if [ "$root_tasks" = no ] || ! has_systemd; then return; fi
-  set -- runner pin --agent-state "$state"
-  [ -z "$token" ] || set -- "$@" --fingerprint "${token#*.}"
-  "$agent" "$@" || fail 73 'the root runner could not be told which controller to believe'
+  if [ -n "$token" ]; then
+    set -- --fingerprint "${token#*.}" --replace
+  elif [ -s "$runner_state/controller.json" ]; then
+    say 'the root runner goes on believing the controller that it was told'
+    return
+  elif [ -s "$(fingerprint_file)" ]; then
+    set -- --fingerprint "$(cat "$(fingerprint_file)")"
+  else
+    unpinned=yes
+    return
+  fi
+  "$agent" runner pin --agent-state "$state" --pi-id "$pi" "$@" || fail 73 'the root runner could not be told which controller to believe'
   say 'the root runner believes this controller'
 }
 
@@ -334,6 +351,9 @@ start() {
   systemctl enable --quiet pistat-agent.service
   systemctl restart pistat-agent.service
   say 'the agent runs, and starts with this machine: systemctl status pistat-agent'
+  if [ "$unpinned" = yes ]; then
+    fail 78 "the root runner is installed, and refuses every task until root has told it which controller to believe: run this command again with the join token on standard input, or $agent runner pin --fingerprint FINGERPRINT (the part of the join token after the dot)"
+  fi
 }
 
 # --- removing ---------------------------------------------------------------------------------------------------------
@@ -344,7 +364,7 @@ remove() {
     systemctl disable --quiet --now pistat-agent.service pistat-runner.socket 2>/dev/null || true
   fi
   for unit in pistat-agent.service pistat-runner.socket pistat-runner@.service; do rm -rf "${units:?}/$unit" "$units/$unit.d"; done
-  rm -f "$program" "$config" "${config%/*}/ca.pem" "${config%/*}/join.token" "${config%/*}/runner.toml"
+  rm -f "$program" "$config" "${config%/*}/ca.pem" "${config%/*}/join.token" "${config%/*}/runner.toml" "$(fingerprint_file)"
   if has_systemd; then systemctl daemon-reload; fi
   rm -rf "$state" "$runner_state" "$runner_sockets"
   rmdir "${config%/*}" 2>/dev/null || true

@@ -21,6 +21,7 @@ pub use self::flags::Flags;
 use crate::{
     address::Address,
     credential::Credential,
+    disk,
     options::{DEFAULT_BACKLOG_SAMPLES, DEFAULT_INTERVAL, DEFAULT_RUNNER_SOCKET, Policy},
 };
 
@@ -144,7 +145,7 @@ impl Collect {
 
 fn read_file(named: Option<&Path>) -> Result<File, String> {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-    match std::fs::read_to_string(path) {
+    match disk::read_text(path) {
         Ok(text) => File::parse(&text).map_err(|problem| format!("{}: {problem}", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(File::default()),
         Err(error) => Err(format!("the configuration file {} cannot be read: {error}", path.display())),
@@ -193,7 +194,7 @@ fn token(flags: &Flags, file: &File, state: &Path) -> Result<Option<JoinToken>, 
     let given = match (&flags.token, &flags.token_file, &file.token_file) {
         (Some(_), Some(_), _) => return Err("--token and --token-file cannot both be given".into()),
         (Some(token), None, _) => token.clone(),
-        (None, Some(path), _) | (None, None, Some(path)) => match std::fs::read_to_string(path) {
+        (None, Some(path), _) | (None, None, Some(path)) => match disk::read_text(path) {
             Ok(text) => text,
             // It was needed at the first start only, and a secret that nobody needs is well thrown away.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && Credential::is_in(state) => return Ok(None),

@@ -118,8 +118,20 @@ impl Credential {
         }
     }
 
+    /// The credential in another user's state folder, as root reads it: that user may have put anything there.
+    ///
+    /// # Errors
+    /// It cannot be read, is not a regular file of that user, or is damaged.
+    pub(crate) fn load_foreign(folder: &Path) -> Result<Option<Self>, CredentialError> {
+        Self::read_by(folder.join(FILE), disk::read_foreign_without_links)
+    }
+
     fn load_file(path: PathBuf) -> Result<Option<Self>, CredentialError> {
-        let bytes = match fs::read(&path) {
+        Self::read_by(path, disk::read)
+    }
+
+    fn read_by(path: PathBuf, read: fn(&Path) -> io::Result<Vec<u8>>) -> Result<Option<Self>, CredentialError> {
+        let bytes = match read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(CredentialError::Folder { path, source }),

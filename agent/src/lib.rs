@@ -12,7 +12,7 @@ mod cadence;
 pub mod config;
 pub mod connection;
 pub mod credential;
-mod disk;
+pub mod disk;
 pub mod enroll;
 pub mod facts;
 pub mod notify;
@@ -73,6 +73,14 @@ pub enum AgentError {
     /// Whoever holds the connection went away.
     #[error("the agent's connection ended without having been asked to")]
     ConnectionGone,
+}
+
+/// Keeps what this process has in memory from everybody but root: no core dump, no debugger, no `/proc/<pid>/mem` and `environ` for another process of
+/// the same user, such as a task (`PR_SET_DUMPABLE`, prctl(2)). What it starts begins anew, so tasks are as debuggable as ever.
+pub fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    // It fails for no value that is given here.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Runs the agent until `stop` is cancelled.

@@ -56,6 +56,7 @@ const CONFIGURATION_STACK: usize = 512 * 1024;
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
+    pistat_agent::keep_memory_private();
     // Root's part, which systemd starts: it shares the binary's pages and none of its configuration.
     let first = std::env::args_os().nth(1);
     if first.as_ref().is_some_and(|word| word == "runner") {

@@ -20,6 +20,7 @@
 
 mod host;
 mod ledger;
+mod pin;
 mod trust;
 pub(crate) mod wire;
 
@@ -30,7 +31,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -44,6 +45,7 @@ use tokio::{net::UnixStream, sync::Semaphore, time::timeout};
 use self::{
     host::Host,
     ledger::Ledger,
+    pin::Pin,
     trust::{Pinned, Settings, TrustError},
     wire::{Kind, Wire},
 };
@@ -71,9 +73,6 @@ const STATE: &str = "/var/lib/pistat-runner";
 const RUNTIME: &str = "/run/pistat-runner";
 const CONFIGURATION: &str = "/etc/pistat";
 
-/// The agent's own state folder, where its credential is.
-const AGENT_STATE: &str = "/var/lib/pistat-agent";
-
 /// Runs one signed task as root: started by systemd for each connection of the agent (pistat-runner.socket).
 #[derive(Debug, clap::Parser)]
 #[command(name = "pistat-agent runner", max_term_width = 100)]
@@ -85,17 +84,7 @@ struct Words {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Believe the controller that the agent is enrolled with
-    Pin {
-        /// Refuse any other key than the one with this fingerprint: the part of the join token after the dot
-        #[arg(long, value_name = "FINGERPRINT")]
-        fingerprint: Option<String>,
-        /// How long to wait for an enrolment that is under way
-        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-        wait: u64,
-        /// The agent's state folder
-        #[arg(long, value_name = "DIR", default_value = AGENT_STATE)]
-        agent_state: PathBuf,
-    },
+    Pin(Pin),
 }
 
 /// What `pistat-agent runner …` does.
@@ -109,9 +98,7 @@ pub fn main() -> ExitCode {
     };
     let folders = Folders::from_environment();
     let result = match words.command {
-        Some(Command::Pin { fingerprint, wait, agent_state }) => {
-            pin(&folders, &agent_state, fingerprint.as_deref(), Duration::from_secs(wait))
-        }
+        Some(Command::Pin(pin)) => pin.run(&folders.state),
         None => serve(folders).map_err(|error| error.to_string()),
     };
     match result {
@@ -151,7 +138,7 @@ impl Folders {
 
     /// The session that was made last.
     fn load_session(&self) -> Result<Session, Refusal> {
-        let text = std::fs::read_to_string(self.session()).map_err(|_| Refusal::NoSession)?;
+        let text = disk::read_text(&self.session()).map_err(|_| Refusal::NoSession)?;
         Session::try_from(text).map_err(|_| Refusal::NoSession)
     }
 }
@@ -165,32 +152,6 @@ fn run_socket(folder: &Path, run: RunId) -> PathBuf {
 pub(crate) fn run_socket_beside(runner_socket: &Path, run: RunId) -> PathBuf {
     run_socket(&runner_socket.with_extension(""), run)
 }
-
-// --- pinning
-
-fn pin(folders: &Folders, agent_state: &Path, fingerprint: Option<&str>, wait: Duration) -> Result<(), String> {
-    let began = Instant::now();
-    let pinned = loop {
-        match Pinned::from_agent(agent_state, facts::serial(Path::new("/")))? {
-            Some(pinned) => break pinned,
-            None if began.elapsed() < wait => std::thread::sleep(Duration::from_millis(500)),
-            None => return Err(format!("the agent is not enrolled yet: there is no key in {}", agent_state.display())),
-        }
-    };
-    let found = pinned.controller_key.fingerprint();
-    if fingerprint.is_some_and(|wanted| wanted != found) {
-        return Err(format!(
-            "the agent's controller has the fingerprint {found}, which is another; nothing was changed"
-        ));
-    }
-    std::fs::create_dir_all(&folders.state)
-        .and_then(|()| pinned.save(&folders.state))
-        .map_err(|error| format!("{} cannot be written: {error}", folders.state.display()))?;
-    tracing::info!("the root runner of {} believes the controller with the fingerprint {found}", pinned.pi);
-    Ok(())
-}
-
-// --- serving
 
 /// Why a connection came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -210,15 +171,16 @@ enum ServeError {
 enum Refusal {
     #[error("{0}")]
     Trust(#[from] TrustError),
-    #[error(
-        "{0}; if the agent was enrolled with another controller meanwhile, run `pistat-agent runner pin` as root on this machine"
-    )]
+    #[error("{0}{advice}", advice = after_another_signature(.0))]
     Order(#[from] OrderError),
     #[error("it has made no session since this machine was started")]
     NoSession,
     #[error("the order does not ask for root")]
     NotRoot,
-    #[error("its controller was pinned on another board: run `pistat-agent runner pin` as root on this machine")]
+    #[error(
+        "its controller was pinned on another board: if you moved the card yourself, run `pistat-agent runner pin --replace --fingerprint \
+         FINGERPRINT` as root on this machine"
+    )]
     OtherBoard,
     #[error("the order's run was made longer ago than any run may wait")]
     TooOld,
@@ -230,6 +192,17 @@ enum Refusal {
     Ledger(io::Error),
     #[error("what it was asked is not understood")]
     Nonsense,
+}
+
+/// The one refusal that another enrolment explains. It may as well be a forged order, so the advice does not lead to the attacker's key.
+fn after_another_signature(error: &OrderError) -> &'static str {
+    match error {
+        OrderError::Signature => {
+            ". Do nothing unless you moved this machine to another controller yourself: then run `pistat-agent runner pin --replace \
+             --fingerprint FINGERPRINT` as root, with the fingerprint that `pistat join-token show` prints on the new controller"
+        }
+        _ => "",
+    }
 }
 
 fn serve(folders: Folders) -> Result<(), ServeError> {

@@ -2,6 +2,7 @@
 //!
 //! A pair that cannot be used leaves the old one in force, and says so.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -15,6 +16,9 @@ use crate::StartError;
 
 /// How often the files are looked at: certificates are renewed days before they expire.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// More than any chain or key has: a device without an end must not fill the memory.
+const MAX_PEM_BYTES: u64 = 1 << 20;
 
 /// The certificate in force. Clones share it: what one of them reads anew, all of them show.
 #[derive(Clone)]
@@ -82,13 +86,16 @@ fn changed_at(cert: &Path, key: &Path) -> ChangedAt {
 }
 
 fn read(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
+    let open = |path| std::fs::File::open(path).map(|file| file.take(MAX_PEM_BYTES));
+    let chain = open(cert).map_err(|error| format!("the certificate cannot be read: {error}"))?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_reader_iter(chain)
+        .collect::<Result<_, _>>()
         .map_err(|error| format!("the certificate cannot be read: {error}"))?;
     if chain.is_empty() {
         return Err("there is no certificate in the file".to_owned());
     }
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("the key cannot be read: {error}"))?;
+    let key = open(key).map_err(|error| format!("the key cannot be read: {error}"))?;
+    let key = PrivateKeyDer::from_pem_reader(key).map_err(|error| format!("the key cannot be read: {error}"))?;
     ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?

@@ -2,6 +2,8 @@
 
 use std::{io, path::Path};
 
+use pistat_agent::disk;
+
 use crate::{
     catalogue::{Catalogue, SHIPPED},
     config::{Config, Problem},
@@ -12,7 +14,7 @@ use crate::{
 /// # Errors
 /// The file cannot be read, or every problem of its text.
 pub(crate) fn read(path: &Path) -> Result<Catalogue, Vec<Problem>> {
-    match std::fs::read_to_string(path) {
+    match disk::read_text(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && path == Config::default().tasks => {
             Catalogue::parse(SHIPPED, &path.display().to_string())
         }
@@ -25,7 +27,7 @@ pub(crate) fn read(path: &Path) -> Result<Catalogue, Vec<Problem>> {
 /// # Errors
 /// The file cannot be read, or every problem of its text.
 pub(crate) fn read_again(path: &Path) -> Result<Catalogue, Vec<Problem>> {
-    parse(path, std::fs::read_to_string(path))
+    parse(path, disk::read_text(path))
 }
 
 fn parse(path: &Path, text: io::Result<String>) -> Result<Catalogue, Vec<Problem>> {

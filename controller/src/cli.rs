@@ -17,12 +17,12 @@ mod tls;
 
 use std::{
     ffi::OsString,
-    fs,
     io::{self, BufRead, Write},
     process::ExitCode,
 };
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
+use pistat_agent::disk;
 
 use self::{
     args::{Cli, ClientArgs, ServeArgs, Sub},
@@ -223,19 +223,32 @@ impl Setting {
     }
 
     fn find_token(&self) -> Result<(Option<String>, String), Failure> {
-        let read = |path: &std::path::Path| fs::read_to_string(path).map(|token| token.trim().to_owned());
         if let Some(file) = &self.token_file {
-            let token = read(file).map_err(Failure::file(format!("{} cannot be read", file.display())))?;
+            let token = disk::read_text(file)
+                .and_then(token_of)
+                .map_err(Failure::file(format!("{} cannot be read", file.display())))?;
             return Ok((Some(token), String::new()));
         }
         if let Some(token) = &self.token {
             return Ok((Some(token.trim().to_owned()), String::new()));
         }
         let file = self.config.state.join("admin.token");
-        match read(&file) {
+        // The folder may be another user's, as the service's is root's in `sudo pistat login`: what that user links there is not read, nor sent.
+        match disk::read_foreign(&file).and_then(token_of) {
             Ok(token) => Ok((Some(token), String::new())),
             Err(error) => Ok((None, format!("{}: {error}", file.display()))),
         }
+    }
+}
+
+/// The token of a file. Another line of whatever else the file holds is never sent to a controller.
+fn token_of(text: String) -> io::Result<String> {
+    let token = text.trim();
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_token {
+        Ok(token.to_owned())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "it does not hold a token"))
     }
 }
 

@@ -15,6 +15,8 @@ use pistat::{
 const OPEN_FILES: u64 = 65_536;
 
 fn main() -> ExitCode {
+    // Before any secret is read, by the command line too.
+    pistat_agent::keep_memory_private();
     match cli::start(std::env::args_os()) {
         Entry::Done(code) => code,
         Entry::Serve(flags) => serve(&flags),

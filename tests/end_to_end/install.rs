@@ -327,6 +327,34 @@ async fn an_agent_that_is_not_let_in_is_told_and_nothing_of_the_token_stays() {
 }
 
 #[tokio::test]
+async fn the_root_runner_is_told_its_controller_by_root_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["etc", "runner", "state"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    // What the agent's user wrote is there each time, and counts for nothing.
+    std::fs::write(folder.path().join("state/credential.json"), "{}").unwrap();
+    let agent = folder.path().join("agent");
+    std::fs::write(&agent, "#!/bin/sh\necho \"$*\"\n").unwrap();
+    std::fs::set_permissions(&agent, PermissionsExt::from_mode(0o755)).unwrap();
+    let lines = "has_systemd() { true; }\nsystemctl() { :; }\nconfig=$PWD/etc/agent.toml state=$PWD/state \
+        runner_state=$PWD/runner root_tasks=yes pi=pi-1 agent=$PWD/agent\n";
+    let pin =
+        async |before: &str| with_the_functions(folder.path(), &format!("{lines}{before}\npin_runner\nstart")).await;
+    let refused = pin("").await;
+    assert!(refused.code == 78 && refused.stderr.contains("--fingerprint"), "{refused:?}");
+    assert!(!refused.stdout.contains("runner pin"), "{refused:?}");
+    let by_token = pin("token=secret.FINGER").await;
+    assert!(by_token.stdout.contains("--pi-id pi-1 --fingerprint FINGER --replace\n"), "{by_token:?}");
+    std::fs::write(folder.path().join("etc/controller.fingerprint"), "NOTED\n").unwrap();
+    let by_note = pin("").await;
+    assert!(by_note.stdout.contains("--pi-id pi-1 --fingerprint NOTED\n") && by_note.code == 0, "{by_note:?}");
+    std::fs::write(folder.path().join("runner/controller.json"), "{}").unwrap();
+    let kept = pin("").await;
+    assert!(kept.code == 0 && !kept.stdout.contains("runner pin"), "{kept:?}");
+}
+
+#[tokio::test]
 async fn removing_leaves_nothing_of_the_agent_and_the_rest_alone() {
     let folder = tempfile::tempdir().unwrap();
     let of = |path: &str| folder.path().join("machine").join(path);
@@ -335,6 +363,7 @@ async fn removing_leaves_nothing_of_the_agent_and_the_rest_alone() {
         "etc/pistat/ca.pem",
         "etc/pistat/join.token",
         "etc/pistat/runner.toml",
+        "etc/pistat/controller.fingerprint",
         "units/pistat-agent.service",
         "units/pistat-agent.service.d/override.conf",
         "units/pistat-runner.socket.d/override.conf",

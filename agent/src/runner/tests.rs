@@ -233,23 +233,108 @@ fn the_age_of_a_run_is_told_by_its_id() {
     assert_eq!(age(run, at(5)), Duration::ZERO, "a run of the future is new");
 }
 
-#[test]
-fn pinning_takes_the_agents_key_if_it_is_the_right_one() {
-    use crate::credential::Credential;
-    let bench = Bench::new();
+/// A state folder of the agent's user, enrolled as this machine with the controller of this secret.
+fn enrolled_agent(pi: &str, secret: u8) -> (tempfile::TempDir, String) {
     let agent = tempfile::tempdir().unwrap();
-    let folders = &bench.runner.folders;
-    let try_pin = |fingerprint: Option<&str>| pin(folders, agent.path(), fingerprint, Duration::ZERO);
-    assert!(try_pin(None).unwrap_err().contains("not enrolled yet"));
-    let mut credential = Credential::generate("pi-7".parse().unwrap(), None).unwrap();
-    let key = ControllerKey::from_secret(&[8; 32]).public();
+    let fingerprint = enrol(agent.path(), pi, secret);
+    (agent, fingerprint)
+}
+
+fn enrol(agent: &Path, pi: &str, secret: u8) -> String {
+    let mut credential = crate::credential::Credential::generate(pi.parse().unwrap(), None).unwrap();
+    let key = ControllerKey::from_secret(&[secret; 32]).public();
     credential.controller_key = Some(key.clone());
-    credential.save(agent.path()).unwrap();
-    assert!(try_pin(Some("another")).is_err());
-    assert_eq!(Pinned::load(&folders.state).unwrap().pi.as_str(), "pi-1", "nothing was changed");
-    try_pin(Some(&key.fingerprint())).unwrap();
-    let pinned = Pinned::load(&folders.state).unwrap();
-    assert_eq!((pinned.pi.as_str(), pinned.controller_key), ("pi-7", key));
+    credential.save(agent).unwrap();
+    key.fingerprint()
+}
+
+fn try_pin(bench: &Bench, agent: &Path, words: &[&str]) -> Result<(), String> {
+    let folder = std::fs::canonicalize(agent).unwrap();
+    let words = ["runner", "pin", "--agent-state", folder.to_str().unwrap()].into_iter().chain(words.iter().copied());
+    match <Words as clap::Parser>::try_parse_from(words).unwrap().command {
+        Some(Command::Pin(pin)) => pin.run(&bench.runner.folders.state),
+        None => panic!("a pinning"),
+    }
+}
+
+fn pinned(bench: &Bench) -> String {
+    Pinned::load(&bench.runner.folders.state).unwrap().to_string()
+}
+
+#[test]
+fn nothing_is_pinned_without_a_fingerprint_or_explicit_trust_in_the_agents_user() {
+    let bench = Bench::new();
+    std::fs::remove_dir_all(&bench.runner.folders.state).unwrap();
+    let (agent, fingerprint) = enrolled_agent("pi-7", 8);
+    let refused = try_pin(&bench, agent.path(), &[]).unwrap_err();
+    assert!(refused.contains("--fingerprint") && refused.contains("--trust-agent"), "{refused}");
+    assert!(try_pin(&bench, agent.path(), &["--fingerprint", "another"]).unwrap_err().contains("which is another"));
+    let other_name = try_pin(&bench, agent.path(), &["--fingerprint", &fingerprint, "--pi-id", "pi-8"]);
+    assert!(other_name.unwrap_err().contains("enrolled as pi-7, not as pi-8"));
+    assert!(matches!(Pinned::load(&bench.runner.folders.state), Err(TrustError::NotPinned)));
+    try_pin(&bench, agent.path(), &["--fingerprint", &fingerprint, "--pi-id", "pi-7"]).unwrap();
+    assert!(pinned(&bench).contains("pi-7") && pinned(&bench).contains(&fingerprint));
+    std::fs::remove_dir_all(&bench.runner.folders.state).unwrap();
+    try_pin(&bench, agent.path(), &["--trust-agent"]).unwrap();
+    assert!(pinned(&bench).contains(&fingerprint));
+}
+
+#[test]
+fn what_is_pinned_is_replaced_only_on_request() {
+    let bench = Bench::new();
+    let (agent, fingerprint) = enrolled_agent("pi-1", 4);
+    try_pin(&bench, agent.path(), &["--fingerprint", &fingerprint]).unwrap();
+    let before = pinned(&bench);
+    for (pi, secret) in [("pi-1", 66), ("pi-2", 4)] {
+        let other = enrol(agent.path(), pi, secret);
+        for words in [&["--trust-agent"][..], &["--fingerprint", &other]] {
+            let refused = try_pin(&bench, agent.path(), words).unwrap_err();
+            assert!(
+                refused.contains("--replace") && refused.contains(&before) && refused.contains(&other),
+                "{refused}"
+            );
+            assert_eq!(pinned(&bench), before, "{words:?}");
+        }
+    }
+    let other = enrol(agent.path(), "pi-1", 66);
+    try_pin(&bench, agent.path(), &["--fingerprint", &other, "--replace"]).unwrap();
+    assert!(pinned(&bench).contains(&other));
+    std::fs::write(bench.runner.folders.state.join("controller.json"), "{").unwrap();
+    assert!(try_pin(&bench, agent.path(), &["--trust-agent"]).unwrap_err().contains("--replace"), "a damaged one, too");
+}
+
+#[test]
+fn a_credential_that_the_agents_user_made_a_link_a_fifo_or_endless_is_refused_at_once() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let bench = Bench::new();
+    let (elsewhere, fingerprint) = enrolled_agent("pi-1", 4);
+    let agent = tempfile::tempdir().unwrap();
+    let file = agent.path().join("credential.json");
+    let make: [(&str, &dyn Fn()); 3] = [
+        ("symbolic link", &|| std::os::unix::fs::symlink(elsewhere.path().join("credential.json"), &file).unwrap()),
+        ("not a regular file", &|| mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap()),
+        ("more than", &|| std::fs::File::create(&file).unwrap().set_len(1 << 40).unwrap()),
+    ];
+    for (why, make) in make {
+        make();
+        // A FIFO would hold an opening up for ever, and the end of time is the test's limit.
+        let refused = try_pin(&bench, agent.path(), &["--fingerprint", &fingerprint]).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+        std::fs::remove_file(&file).unwrap();
+    }
+    assert!(try_pin(&bench, agent.path(), &["--trust-agent"]).unwrap_err().contains("not enrolled yet"));
+}
+
+#[test]
+fn the_advice_after_a_foreign_signature_does_not_lead_to_the_key_that_signed_it() {
+    let bench = Bench::new();
+    let forged = ControllerKey::from_secret(&[66; 32]).sign(&Order::Execute(bench.order(1)));
+    let advice = bench.sentence(&encode(&forged));
+    assert!(
+        advice.contains("--replace") && advice.contains("--fingerprint") && advice.contains("Do nothing unless"),
+        "{advice}"
+    );
+    assert!(!bench.refusal(ExecuteOrder { pi: "pi-2".parse().unwrap(), ..bench.order(2) }).contains("pin"));
 }
 
 #[test]
@@ -260,6 +345,7 @@ fn the_documentation_names_every_flag_of_pinning() {
     let flags: Vec<_> = words.find_subcommand("pin").unwrap().get_arguments().filter_map(clap::Arg::get_long).collect();
     assert!(flags.len() > 2, "{flags:?}");
     for flag in flags {
-        assert!(section.contains(&format!("\n| `--{flag} ")), "docs/configuration.md does not name --{flag}");
+        let is_named = [' ', '`'].iter().any(|end| section.contains(&format!("\n| `--{flag}{end}")));
+        assert!(is_named, "docs/configuration.md does not name --{flag}");
     }
 }

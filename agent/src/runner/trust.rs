@@ -1,7 +1,7 @@
 //! What the root runner goes by: files that only root may write. Whom it serves, which controller it believes, and root's own policy.
 //!
-//! Nothing of it comes from the agent, except once: `pin` takes the controller's key from the agent's credential when root says so, checked by
-//! its fingerprint where one is given.
+//! Nothing of it comes from the agent, except once: `pin` takes the controller's key from the agent's credential. The agent's user could have written
+//! another key there, so root names the key's fingerprint, or says explicitly that it trusts that user; what is pinned already is replaced only on request.
 
 use std::{
     collections::BTreeMap,
@@ -31,8 +31,8 @@ const NICE: i32 = 5;
 pub(crate) enum TrustError {
     /// Nothing was pinned yet.
     #[error(
-        "the root runner does not know its controller yet: run `pistat-agent runner pin` as root on this machine, once the \
-         agent is enrolled"
+        "the root runner does not know its controller yet: run `pistat-agent runner pin --fingerprint FINGERPRINT` as root on this \
+         machine, once the agent is enrolled; the fingerprint is the part of the join token after the dot (`pistat join-token show`)"
     )]
     NotPinned,
     /// Somebody else than root could have written it.
@@ -91,7 +91,7 @@ impl Pinned {
     /// # Errors
     /// The credential cannot be read.
     pub(crate) fn from_agent(state: &Path, serial: Option<String>) -> Result<Option<Self>, String> {
-        let credential = Credential::load(state).map_err(|error| error.to_string())?;
+        let credential = Credential::load_foreign(state).map_err(|error| error.to_string())?;
         let pinned = |credential: Credential| {
             Some(Self { pi: credential.pi, serial, controller_key: credential.controller_key? })
         };
@@ -104,6 +104,13 @@ impl Pinned {
     /// The folder cannot be written.
     pub(crate) fn save(&self, folder: &Path) -> io::Result<()> {
         disk::replace(&Self::path(folder), &serde_json::to_vec_pretty(self)?, 0o600)
+    }
+}
+
+impl std::fmt::Display for Pinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "machine {} with the controller key {}", self.pi, self.controller_key.fingerprint())?;
+        self.serial.as_ref().map_or(Ok(()), |serial| write!(f, " on board {serial}"))
     }
 }
 
@@ -164,7 +171,7 @@ fn uid_of(user: &str, passwd: &str) -> Option<u32> {
 /// The text of a file that only this process's user may write; `None` when it is not there.
 fn read_own(path: &Path) -> Result<Option<String>, TrustError> {
     let unreadable = |source| TrustError::Unreadable { path: path.to_owned(), source };
-    let text = match fs::read_to_string(path) {
+    let text = match disk::read_text(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),

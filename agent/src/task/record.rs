@@ -89,7 +89,7 @@ pub(crate) fn load(folder: &Path) -> io::Result<Vec<Record>> {
 }
 
 fn load_one(path: &Path) -> Option<Record> {
-    let error = match fs::read(path).map(|bytes| serde_json::from_slice::<Record>(&bytes)) {
+    let error = match disk::read(path).map(|bytes| serde_json::from_slice::<Record>(&bytes)) {
         Ok(Ok(record)) if path.file_stem().is_some_and(|name| name == record.run.to_string().as_str()) => {
             return Some(record);
         }

@@ -170,7 +170,12 @@ impl Place {
     fn pin(&self, key: &ControllerKey) {
         let mut command = runner(self.folder.path(), Stdio::null());
         command.args(["pin", "--wait", "10", "--fingerprint", &key.public().fingerprint(), "--agent-state"]);
-        assert!(command.arg(self.of("state")).status().unwrap().success(), "{}", self.log());
+        assert!(command.arg(self.real("state")).status().unwrap().success(), "{}", self.log());
+    }
+
+    /// Its path without symbolic links, which pinning does not follow.
+    fn real(&self, name: &str) -> PathBuf {
+        std::fs::canonicalize(self.of(name)).unwrap()
     }
 
     fn log(&self) -> String {
@@ -415,6 +420,25 @@ async fn an_unpinned_runner_says_what_to_do() {
     stage.place.wait_until_no_records().await;
     // And afterwards it works without anything being started again.
     stage.place.pin(&stage.controller.key);
+    let run = stage.order("true", |_| {}).await;
+    stage.controller.wait_for_report(run, RunState::Succeeded).await;
+}
+
+#[tokio::test]
+async fn the_agents_user_does_not_become_root_by_writing_another_key_into_its_credential() {
+    let mut stage = Stage::set().await;
+    // Whoever has taken over the agent's user writes its own key there, and orders something.
+    let forger = ControllerKey::from_secret(&[66; 32]);
+    let file = stage.place.of("state/credential.json");
+    let mut credential: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    credential["controller_key"] = serde_json::to_value(forger.public()).unwrap();
+    std::fs::write(&file, credential.to_string()).unwrap();
+    for words in [&["pin"][..], &["pin", "--trust-agent"], &["pin", "--fingerprint", &forger.public().fingerprint()]] {
+        let mut command = runner(stage.place.folder.path(), Stdio::null());
+        let status = command.args(words).arg("--agent-state").arg(stage.place.real("state")).status().unwrap();
+        assert!(!status.success(), "{words:?}");
+    }
+    assert!(stage.place.log().contains("--replace"), "{}", stage.place.log());
     let run = stage.order("true", |_| {}).await;
     stage.controller.wait_for_report(run, RunState::Succeeded).await;
 }

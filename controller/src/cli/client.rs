@@ -1,12 +1,12 @@
 //! The controller's API over HTTP, with errors as sentences.
 
 use std::{
-    fs,
     io::{self, Read},
     path::Path,
     time::Duration,
 };
 
+use pistat_agent::disk;
 use pistat_protocol::api::Problem;
 use serde::{Serialize, de::DeserializeOwned};
 use ureq::{
@@ -181,7 +181,7 @@ fn encoded(body: &impl Serialize) -> Result<Vec<u8>, Failure> {
 
 fn tls(ca: Option<&Path>) -> Result<TlsConfig, Failure> {
     let Some(ca) = ca else { return Ok(TlsConfig::default()) };
-    let pem = fs::read(ca).map_err(Failure::file(format!("{} cannot be read", ca.display())))?;
+    let pem = disk::read(ca).map_err(Failure::file(format!("{} cannot be read", ca.display())))?;
     let certificates: Result<Vec<_>, _> = ureq::tls::parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(Ok(certificate)),

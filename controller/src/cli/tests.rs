@@ -103,6 +103,28 @@ fn wrong_use_exits_64_and_help_0() {
 }
 
 #[test]
+fn a_token_file_that_another_user_put_there_is_not_followed_and_nothing_but_a_token_is_sent() {
+    let state = tempfile::tempdir().unwrap();
+    let of = |name: &str| state.path().join(name);
+    let ask = |words: &[&str]| {
+        let server = Server::start(fleet_answers());
+        let words: Vec<_> = ["pis", "--state", state.path().to_str().unwrap()].iter().chain(words).copied().collect();
+        pistat(&words, &[("PISTAT_CONTROLLER_URL", &server.url())], None).err
+    };
+    std::fs::write(of("secret"), "something that only root may read\n").unwrap();
+    std::os::unix::fs::symlink(of("secret"), of("admin.token")).unwrap();
+    let server = Server::start(vec![("GET /api/pis", 401, problem(401, "who is this?"))]);
+    let words = ["pis", "--state", state.path().to_str().unwrap()];
+    let told = pistat(&words, &[("PISTAT_CONTROLLER_URL", &server.url())], None).err;
+    assert!(told.contains("symbolic link"), "{told}");
+    let told = ask(&["--token-file", of("secret").to_str().unwrap()]);
+    assert!(told.contains("does not hold a token"), "{told}");
+    assert!(ask(&["--token-file", "/dev/zero"]).contains("more than"));
+    std::fs::write(of("token"), "abc\n").unwrap();
+    assert_eq!(ask(&["--token-file", of("token").to_str().unwrap()]), "");
+}
+
+#[test]
 fn the_command_line_is_well_formed() {
     Cli::command().debug_assert();
 }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use pistat_agent::connection::tls_configuration;
+use pistat_agent::{connection::tls_configuration, disk};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -48,8 +48,13 @@ fn readable(text: &str) -> Result<PathBuf, String> {
     fs::File::open(text).map(|_| text.into()).map_err(|error| format!("{text} cannot be read: {error}"))
 }
 
+fn bounded(path: &Path) -> Result<Vec<u8>, String> {
+    disk::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+}
+
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let pem = bounded(path)?;
+    let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     match chain {
         Ok(chain) if chain.is_empty() => Err(format!("{} has no certificate in PEM form", path.display())),
         chain => chain.map_err(|error| format!("{} is no certificate in PEM form: {error}", path.display())),
@@ -57,6 +62,6 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn private(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(path)
+    PrivateKeyDer::from_pem_slice(&bounded(path)?)
         .map_err(|error| format!("{} is no private key in PEM form: {error}", path.display()))
 }

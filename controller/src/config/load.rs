@@ -1,7 +1,8 @@
 //! From merged layers to a [`Config`]: every key is read, every problem kept.
 
-use std::{fs, io, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{io, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 
+use pistat_agent::disk;
 use pistat_protocol::topic::Topics;
 
 use super::{
@@ -75,7 +76,7 @@ fn file_name(flags: &Flags) -> String {
 /// The file's text. Only the default file may be missing.
 fn read_file(flags: &Flags) -> Result<String, Problem> {
     let path = flags.config.clone().unwrap_or_else(|| default_file().into());
-    match fs::read_to_string(&path) {
+    match disk::read_text(&path) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound && flags.config.is_none() => Ok(String::new()),
         Err(error) => Err(Place::named(&file_name(flags)).problem(format!("the file cannot be read: {error}"))),

@@ -1,6 +1,6 @@
 //! The four layers, every mistake with its line, and the file that ships held against the code.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use super::*;
 use crate::config::LogLevel;
