@@ -7,6 +7,7 @@ const FIRST: Duration = Duration::from_millis(250);
 /// A sequence of waits.
 #[derive(Debug, Clone)]
 pub struct Backoff {
+    first: Duration,
     next: Duration,
     most: Duration,
 }
@@ -14,7 +15,12 @@ pub struct Backoff {
 impl Backoff {
     /// Waits of at most `most`.
     pub fn new(most: Duration) -> Self {
-        Self { next: FIRST.min(most), most }
+        Self::starting_at(FIRST.min(most), most)
+    }
+
+    /// Waits that begin with at most `first` and grow to at most `most`.
+    pub fn starting_at(first: Duration, most: Duration) -> Self {
+        Self { first, next: first, most }
     }
 
     /// The next wait: between half of the present step and all of it, by a random byte.
@@ -26,7 +32,7 @@ impl Backoff {
 
     /// Something worked: starts over.
     pub fn reset(&mut self) {
-        *self = Self::new(self.most);
+        self.next = self.first;
     }
 }
 

@@ -23,12 +23,14 @@ use tokio::{
 
 pub(crate) use self::link::{Link, LinkEvent};
 pub use self::tls::{TlsError, configuration as tls_configuration};
+use self::trouble::{ShortLived, is_not_authorized};
 pub(crate) use self::trouble::{Troubles, describe, is_refusal};
 use crate::{
     Incoming, Outgoing,
     address::{Address, Transport},
     backoff::{Backoff, random_byte},
     enroll::Rejoin,
+    waiting::Waiting,
 };
 
 /// Noticed by the broker after one and a half of it, by us after two.
@@ -80,8 +82,36 @@ impl Endpoint {
         &self.address
     }
 
-    /// Options for one connection under this name.
-    pub(crate) fn options(&self, client_id: &str, user: &str, password: &str) -> MqttOptions {
+    /// What a connection waits for until it is made, with what to do about it.
+    pub(crate) fn missing(&self, trouble: Option<&str>) -> String {
+        let trouble = trouble.unwrap_or("it has not answered yet");
+        format!(
+            "a connection to {}: {trouble}; check the address, that the controller or broker there runs, and the network between",
+            self.address
+        )
+    }
+
+    /// What a connection waits for on which no controller shows itself, with what to do about it.
+    pub(crate) fn no_controller(&self) -> String {
+        let (address, prefix) = (&self.address, self.topics.prefix());
+        format!(
+            "the controller: {address} is connected, but no controller shows its key there under the prefix `{prefix}`; check that this is \
+             the controller's broker, and that `prefix` in agent.toml is the same as `prefix` under [mqtt] in the controller's pistat.toml"
+        )
+    }
+
+    /// What to do about topics that are refused to credentials that are good.
+    pub(crate) fn other_prefix(&self) -> String {
+        let (address, prefix) = (&self.address, self.topics.prefix());
+        format!(
+            "{address} accepts this machine's credentials, but refuses its topics under the prefix `{prefix}`: set `prefix` in agent.toml to \
+             the `prefix` under [mqtt] in the controller's pistat.toml; an external broker has to allow the topics to this machine \
+             (`pistat broker-acl` writes the rules)"
+        )
+    }
+
+    /// Options for one connection under this name; without user and password where there is no login.
+    pub(crate) fn options(&self, client_id: &str, login: Option<(&str, &str)>) -> MqttOptions {
         let (host, transport) = match (self.address.transport, self.tls.clone()) {
             (Transport::Tcp, None) => (self.address.host_in_url(), rumqttc::Transport::Tcp),
             (Transport::Tcp, Some(tls)) => (self.address.host.clone(), rumqttc::Transport::Tls(tls)),
@@ -94,30 +124,42 @@ impl Endpoint {
         options.set_clean_session(true);
         options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
         options.set_inflight(INFLIGHT);
-        match &self.address.login {
-            Some(login) => options.set_credentials(&login.user, &login.password),
-            None => options.set_credentials(user, password),
-        };
+        let own = self.address.login.as_ref().map(|login| (login.user.as_str(), login.password.as_str()));
+        if let Some((user, password)) = own.or(login) {
+            options.set_credentials(user, password);
+        }
         options
     }
+}
+
+/// How a machine shows at its broker who it is.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The password; the user is the pi-id.
+    pub secret: String,
+    /// Whether the broker lets in whoever shows no credentials, and refused this machine's.
+    pub anonymous: bool,
 }
 
 /// Keeps a connection for an agent until the agent closes its side.
 pub async fn keep(
     endpoint: Endpoint,
     pi: PiId,
-    secret: String,
+    login: Login,
     rejoin: Option<Rejoin>,
     incoming: mpsc::Sender<Incoming>,
     mut outgoing: mpsc::Receiver<Outgoing>,
 ) {
     let mut keeper = Keeper {
+        waiting: Some(Waiting::begin(endpoint.missing(None))),
+        shows_secret: !login.anonymous,
         endpoint,
         pi,
-        secret,
+        login,
         rejoin,
         incoming,
         backoff: Backoff::new(MOST_BACKOFF),
+        short_lived: ShortLived::default(),
         troubles: Troubles::default(),
     };
     while keeper.connect(&mut outgoing).await {}
@@ -126,17 +168,22 @@ pub async fn keep(
 struct Keeper {
     endpoint: Endpoint,
     pi: PiId,
-    secret: String,
+    login: Login,
+    /// Whether the next connection is made with the secret.
+    shows_secret: bool,
     rejoin: Option<Rejoin>,
     incoming: mpsc::Sender<Incoming>,
     backoff: Backoff,
+    short_lived: ShortLived,
     troubles: Troubles,
+    /// For a connection, and then for the controller.
+    waiting: Option<Waiting>,
 }
 
 impl Keeper {
     /// One connection and the wait after it; `false` when the agent has closed its side.
     async fn connect(&mut self, outgoing: &mut mpsc::Receiver<Outgoing>) -> bool {
-        let mut options = self.endpoint.options(&format!("pistat-agent-{}", self.pi), self.pi.as_str(), &self.secret);
+        let mut options = self.options("pistat-agent");
         let status = self.endpoint.topics.format(&Topic::Status(self.pi.clone()));
         options.set_last_will(LastWill::new(status, Availability::Offline.as_str(), QoS::AtLeastOnce, true));
         let filters = self.endpoint.topics.agent_filters(&self.pi);
@@ -146,42 +193,56 @@ impl Keeper {
             trouble = self.wait_until_ready(&mut link) => trouble,
             () = drain(outgoing) => return false,
         };
-        let trouble = match trouble {
-            Some(trouble) => trouble,
+        let (trouble, lasted) = match trouble {
+            Some(trouble) => (trouble, None),
             None => match self.serve(link, outgoing).await {
-                Some(trouble) => trouble,
+                Some((trouble, lasted)) => (trouble, Some(lasted)),
                 None => return false,
             },
-        };
-        let wait = self.wait_after(&trouble);
-        let next_attempt = async {
-            let rejoined = is_refusal(&trouble) && self.rejoin().await;
-            if !rejoined {
-                tokio::time::sleep(wait).await;
-            }
         };
         tokio::select! {
             biased;
             () = drain(outgoing) => false,
-            () = next_attempt => true,
+            () = self.wait_after(&trouble, lasted) => true,
         }
+    }
+
+    fn options(&self, client: &str) -> MqttOptions {
+        let login = self.shows_secret.then_some((self.pi.as_str(), self.login.secret.as_str()));
+        self.endpoint.options(&format!("{client}-{}", self.pi), login)
     }
 
     async fn wait_until_ready(&mut self, link: &mut Link) -> Option<ConnectionError> {
         loop {
             match link.events.recv().await {
-                Some(LinkEvent::Ready) => return None,
+                Some(LinkEvent::Ready { refused }) => {
+                    // What the controller has retained may have come already.
+                    self.waiting = self.waiting.take().map(|_| Waiting::begin(self.endpoint.no_controller()));
+                    for filter in refused {
+                        tracing::warn!(
+                            filter,
+                            "the broker refuses this subscription: allow it to this machine's account there"
+                        );
+                    }
+                    return None;
+                }
                 Some(LinkEvent::Lost(trouble)) => return Some(*trouble),
                 // Retained messages may come before the last filter is confirmed.
-                Some(LinkEvent::Message { topic, payload, retain }) => self.hear(&topic, payload, retain).await,
+                Some(LinkEvent::Message { topic, payload, retain }) => {
+                    self.hear(&topic, payload, retain).await;
+                }
                 Some(LinkEvent::Acknowledged) => {}
                 None => return Some(ConnectionError::RequestsDone),
             }
         }
     }
 
-    /// Passes messages both ways; `None` when the agent has closed its side.
-    async fn serve(&mut self, mut link: Link, outgoing: &mut mpsc::Receiver<Outgoing>) -> Option<ConnectionError> {
+    /// Passes messages both ways; `None` when the agent has closed its side, else why it ended and how long it lasted.
+    async fn serve(
+        &mut self,
+        mut link: Link,
+        outgoing: &mut mpsc::Receiver<Outgoing>,
+    ) -> Option<(ConnectionError, Duration)> {
         self.troubles.connected(&self.endpoint.address);
         self.backoff.reset();
         let since = Instant::now();
@@ -195,29 +256,34 @@ impl Keeper {
             trouble = self.listen(&mut link, &acknowledged) => Some(trouble),
             () = pump(&topics, &client, outgoing, acknowledgements) => None,
         };
-        if trouble.is_some() {
-            self.troubles.lasted(since);
-            let _ = self.incoming.send(Incoming::Disconnected).await;
-        } else {
+        let Some(trouble) = trouble else {
             link.disconnect().await;
-        }
-        trouble
+            return None;
+        };
+        self.troubles.lost(&self.endpoint.address, &trouble, since);
+        self.waiting = Some(Waiting::begin(self.endpoint.missing(None)));
+        let _ = self.incoming.send(Incoming::Disconnected).await;
+        Some((trouble, since.elapsed()))
     }
 
-    async fn listen(&self, link: &mut Link, acknowledged: &watch::Sender<u64>) -> ConnectionError {
+    async fn listen(&mut self, link: &mut Link, acknowledged: &watch::Sender<u64>) -> ConnectionError {
         loop {
             match link.events.recv().await {
                 Some(LinkEvent::Message { topic, payload, retain }) => self.hear(&topic, payload, retain).await,
                 Some(LinkEvent::Acknowledged) => acknowledged.send_modify(|count| *count += 1),
                 Some(LinkEvent::Lost(trouble)) => return *trouble,
-                Some(LinkEvent::Ready) => {}
+                Some(LinkEvent::Ready { .. }) => {}
                 None => return ConnectionError::RequestsDone,
             }
         }
     }
 
-    async fn hear(&self, topic: &str, payload: bytes::Bytes, retain: bool) {
+    async fn hear(&mut self, topic: &str, payload: bytes::Bytes, retain: bool) {
         if let Some(topic) = self.endpoint.topics.parse(topic) {
+            let is_controllers = matches!(&topic, Topic::Status(pi) if pi.is_controller());
+            if is_controllers || topic == Topic::ControllerKey {
+                self.waiting = None;
+            }
             // Nobody listens any more when the agent is ending.
             let _ = self.incoming.send(Incoming::Message { topic, payload, retain }).await;
         } else {
@@ -240,20 +306,79 @@ impl Keeper {
         }
     }
 
-    fn wait_after(&mut self, trouble: &ConnectionError) -> Duration {
-        let refused = is_refusal(trouble);
-        let wait = if refused { REFUSED_WAIT } else { self.backoff.next(random_byte()) };
-        let sentence = if refused {
+    /// Says what went wrong and waits until it is time for the next attempt.
+    async fn wait_after(&mut self, trouble: &ConnectionError, lasted: Option<Duration>) {
+        if is_refusal(trouble) {
+            return self.wait_after_refusal(trouble).await;
+        }
+        let mut wait = self.backoff.next(random_byte());
+        if let Some(lasted) = lasted {
+            let (pause, is_suspicious) = self.short_lived.ended(trouble, lasted);
+            wait = wait.max(pause);
+            if is_suspicious {
+                tracing::warn!(
+                    "{} has closed several connections soon after they were made: this happens when another machine uses the pi-id {} too, \
+                     for example one that runs from a copy of this one's card; give each its own --pi-id, and enrol the copy with --token; \
+                     until then the pauses between attempts grow to two minutes",
+                    self.endpoint.address,
+                    self.pi
+                );
+            }
+            tracing::debug!(next_attempt_in = ?wait, "the next attempt follows");
+        } else {
+            let why = describe(trouble);
+            let missing = self.endpoint.missing(Some(&why));
+            self.missing(&missing);
+            self.troubles.log(&format!("no connection to {}: {why}", self.endpoint.address), wait);
+        }
+        tokio::time::sleep(wait).await;
+    }
+
+    async fn wait_after_refusal(&mut self, trouble: &ConnectionError) {
+        if self.login.anonymous && self.endpoint.address.login.is_none() {
+            self.shows_secret = !self.shows_secret;
+            if self.shows_secret {
+                return;
+            }
+        }
+        let is_other_prefix = is_not_authorized(trouble) && self.is_let_in_without_will().await;
+        let sentence = if is_other_prefix {
+            self.endpoint.other_prefix()
+        } else {
             format!(
                 "{} refuses this machine's credentials: it may have been removed or reset there; enrol it anew with --token \
-                 (`pistat join-token show` on the controller prints it), after `pistat agent reset {}` if it is still known",
+                 (`pistat join-token show` on the controller prints it), after `pistat agent reset {}` if it is still known; if this is an \
+                 external broker, write the user and password that it gave this machine into the address",
                 self.endpoint.address, self.pi
             )
-        } else {
-            format!("no connection to {}: {}", self.endpoint.address, describe(trouble))
         };
-        self.troubles.log(&sentence, wait);
-        wait
+        self.missing(&format!("a connection: {sentence}"));
+        self.troubles.log(&sentence, REFUSED_WAIT);
+        if is_other_prefix || !self.rejoin().await {
+            tokio::time::sleep(REFUSED_WAIT).await;
+        }
+    }
+
+    /// Whether the same credentials are good for a connection that leaves no last will: then its topic is what is refused.
+    async fn is_let_in_without_will(&self) -> bool {
+        let filter = self.endpoint.topics.format(&Topic::ControllerKey);
+        let mut link = Link::open(self.options("pistat-join"), vec![(filter, 1)]);
+        loop {
+            match link.events.recv().await {
+                Some(LinkEvent::Ready { .. }) => break,
+                Some(LinkEvent::Lost(_)) | None => return false,
+                Some(LinkEvent::Message { .. } | LinkEvent::Acknowledged) => {}
+            }
+        }
+        link.disconnect().await;
+        true
+    }
+
+    fn missing(&mut self, what: &str) {
+        match &self.waiting {
+            Some(waiting) => waiting.update(what),
+            None => self.waiting = Some(Waiting::begin(what)),
+        }
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Credential {
     pub secret: String,
     /// The controller's key; absent until the enrolment was answered.
     pub controller_key: Option<PublicKey>,
+    /// Whether its broker, which is not the controller's own, lets this machine in without credentials only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
 }
 
 impl std::fmt::Debug for Credential {
@@ -90,7 +93,7 @@ impl Credential {
     pub fn generate(pi: PiId, serial: Option<String>) -> Result<Self, CredentialError> {
         let mut bits = [0; 32];
         getrandom::fill(&mut bits).map_err(CredentialError::Random)?;
-        Ok(Self { pi, serial, secret: secret_text(bits), controller_key: None })
+        Ok(Self { pi, serial, secret: secret_text(bits), controller_key: None, anonymous: false })
     }
 
     /// Whether a state folder holds a credential in force, good or bad.

@@ -22,12 +22,16 @@ use crate::{
     backoff::{Backoff, random_byte},
     connection::{Endpoint, Link, LinkEvent, MOST_BACKOFF, REFUSED_WAIT, Troubles, describe, is_refusal},
     credential::{Credential, CredentialError},
+    waiting::Waiting,
 };
 
 /// The request is repeated until it is answered.
 const REPEAT: Duration = Duration::from_secs(3);
 
-/// After so long without an answer, somebody is told what may be the matter.
+/// How long the controller's key may take, which tells whether to ask at all.
+const KEY_COMES: Duration = Duration::from_millis(500);
+
+/// How long an attempt to join again may take beside other things to do.
 const NO_ANSWER: Duration = Duration::from_secs(20);
 
 /// Who is to be enrolled where.
@@ -98,7 +102,8 @@ impl Rejoin {
             token: Some(&self.token),
             folder: Path::new(""),
         };
-        let joining = enrolment.try_to_join(&self.token, &self.credential);
+        let mut waiting = Waiting::begin(endpoint.missing(None));
+        let joining = enrolment.try_to_join(&self.token, &self.credential, false, &mut waiting);
         match tokio::time::timeout(NO_ANSWER, joining).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(trouble)) => Err(enrolment.explain(trouble, &mut Backoff::new(MOST_BACKOFF)).0),
@@ -123,8 +128,8 @@ pub async fn enroll(enrolment: &Enrolment<'_>) -> Result<(Credential, PublicKey)
     }
     let token = enrolment.token.ok_or(EnrollError::NoToken)?;
     let credential = enrolment.prepare()?;
-    let key = enrolment.join(token, &credential).await;
-    let credential = Credential { controller_key: Some(key.clone()), ..credential };
+    let (key, anonymous) = enrolment.join(token, &credential).await;
+    let credential = Credential { controller_key: Some(key.clone()), anonymous, ..credential };
     credential.save(enrolment.folder)?;
     Credential::discard_pending(enrolment.folder);
     tracing::info!(pi = %enrolment.pi, key = key.key_id(), "enrolled");
@@ -163,16 +168,26 @@ impl Enrolment<'_> {
         Ok(credential)
     }
 
-    /// Tries until it works.
-    async fn join(&self, token: &JoinToken, credential: &Credential) -> PublicKey {
+    /// Tries until it works. Returns the controller's key, and whether the broker lets this machine in without credentials only.
+    async fn join(&self, token: &JoinToken, credential: &Credential) -> (PublicKey, bool) {
         let mut backoff = Backoff::new(MOST_BACKOFF);
         let mut troubles = Troubles::default();
+        let mut waiting = Waiting::begin(self.endpoint.missing(None));
+        let mut anonymous = false;
         loop {
-            let trouble = match self.try_to_join(token, credential).await {
-                Ok(key) => return key,
+            let trouble = match self.try_to_join(token, credential, anonymous, &mut waiting).await {
+                Ok(key) => return (key, anonymous),
                 Err(trouble) => trouble,
             };
+            // The controller's own broker knows the token. Another's may let in whoever shows no credentials, and refuse those that it
+            // does not know.
+            let is_refused = matches!(&trouble, Trouble::Connection(error) if is_refusal(error));
+            anonymous = is_refused && !anonymous && self.endpoint.address().login.is_none();
+            if anonymous {
+                continue;
+            }
             let (sentence, wait) = self.explain(trouble, &mut backoff);
+            waiting.update(format!("an enrolment: {sentence}"));
             troubles.log(&sentence, wait);
             tokio::time::sleep(wait).await;
         }
@@ -183,10 +198,15 @@ impl Enrolment<'_> {
         match trouble {
             Trouble::Refused(reason) => (format!("{address} refuses to enrol this machine: {reason}"), REFUSED_WAIT),
             Trouble::Connection(error) if is_refusal(&error) => {
-                let what =
-                    if address.login.is_some() { "the user or password of its address" } else { "the join token" };
-                let hint = "`pistat join-token show` on the controller prints the one in force; a machine that is enrolled already \
-                            needs `pistat agent reset` first";
+                let (what, hint) = if address.login.is_some() {
+                    ("the user or password of its address", "both are those that this broker gave this machine")
+                } else {
+                    (
+                        "the join token",
+                        "`pistat join-token show` on the controller prints the one in force; a machine that is enrolled already needs \
+                         `pistat agent reset` first; an external broker's own user and password are written into the address",
+                    )
+                };
                 (format!("{address} refuses {what}: {hint}"), REFUSED_WAIT)
             }
             Trouble::Connection(error) => {
@@ -195,10 +215,18 @@ impl Enrolment<'_> {
         }
     }
 
-    async fn try_to_join(&self, token: &JoinToken, credential: &Credential) -> Result<PublicKey, Trouble> {
+    async fn try_to_join(
+        &self,
+        token: &JoinToken,
+        credential: &Credential,
+        anonymous: bool,
+        waiting: &mut Waiting,
+    ) -> Result<PublicKey, Trouble> {
         let topics = self.endpoint.topics();
-        let pins_only = self.endpoint.address().login.is_some();
-        let options = self.endpoint.options(&format!("pistat-join-{}", self.pi), self.pi.as_str(), &token.secret);
+        // The controller's own broker lets nobody in without credentials.
+        let pins_only = anonymous || self.endpoint.address().login.is_some();
+        let login = (!anonymous).then_some((self.pi.as_str(), token.secret.as_str()));
+        let options = self.endpoint.options(&format!("pistat-join-{}", self.pi), login);
         let mut filters = vec![(topics.format(&Topic::ControllerKey), 1)];
         if !pins_only {
             filters.push((topics.format(&Topic::EnrollResponse(self.pi.clone())), 1));
@@ -207,28 +235,34 @@ impl Enrolment<'_> {
         let mut conversation = Conversation::new(token, credential, pins_only);
         let started = Instant::now();
         let mut ask_at: Option<Instant> = None;
-        let mut told = false;
         let key = loop {
             tokio::select! {
                 event = link.events.recv() => match event {
-                    Some(LinkEvent::Ready) => ask_at = Some(Instant::now()),
+                    Some(LinkEvent::Ready { refused }) => {
+                        ask_at = Some(Instant::now() + KEY_COMES);
+                        conversation.refuses_topics(!refused.is_empty());
+                        *waiting = Waiting::begin(conversation.what_is_missing(self.endpoint));
+                    }
                     Some(LinkEvent::Message { topic, payload, .. }) => {
                         if let Some(key) = conversation.hear(topics.parse(&topic), &payload)? {
                             break key;
                         }
+                        waiting.update(conversation.what_is_missing(self.endpoint));
+                        if conversation.key_has_come() {
+                            ask_at = ask_at.map(|_| Instant::now());
+                        }
                     }
                     Some(LinkEvent::Acknowledged) => {}
-                    Some(LinkEvent::Lost(error)) => return Err(Trouble::Connection(error)),
+                    Some(LinkEvent::Lost(error)) => {
+                        *waiting = Waiting::begin(self.endpoint.missing(None));
+                        return Err(Trouble::Connection(error));
+                    }
                     None => return Err(Trouble::Connection(Box::new(ConnectionError::RequestsDone))),
                 },
                 () = sleep_until(ask_at.unwrap_or(started)), if ask_at.is_some() => {
                     ask_at = Some(Instant::now() + REPEAT);
-                    if !pins_only {
+                    if conversation.is_to_ask() {
                         self.ask(&link, &conversation.request(self.label));
-                    }
-                    if !told && started.elapsed() >= NO_ANSWER {
-                        told = true;
-                        tracing::warn!("{}", conversation.what_is_missing());
                     }
                 }
             }

@@ -17,9 +17,12 @@ pub mod enroll;
 pub mod facts;
 pub mod notify;
 pub mod options;
+#[cfg(test)]
+mod recorded;
 pub mod runner;
 mod stats;
 mod task;
+mod waiting;
 
 use bytes::Bytes;
 use pistat_protocol::topic::Topic;

@@ -12,7 +12,7 @@ use anyhow::Context;
 use pistat_agent::{
     AgentOptions, Incoming, Outgoing,
     config::{Config, Flags},
-    connection::{self, Endpoint},
+    connection::{self, Endpoint, Login},
     credential::CredentialError,
     enroll::{EnrollError, Enrolment, Rejoin, enroll},
     facts,
@@ -202,7 +202,8 @@ async fn enroll_and_run(
         credential: credential.clone(),
         label: config.label.clone(),
     });
-    let connection = connection::keep(endpoint, config.pi.clone(), credential.secret, rejoin, hear, said);
+    let login = Login { secret: credential.secret, anonymous: credential.anonymous };
+    let connection = connection::keep(endpoint, config.pi.clone(), login, rejoin, hear, said);
     // Who speaks over it closes its side at the end; the connection then says goodbye.
     if only_enrolls {
         let (is_let_in, ()) = tokio::join!(knock(heard, say, &stop), connection);

@@ -36,6 +36,12 @@ pub(crate) const OUTGOING: usize = link::OUTGOING;
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
+/// The longest pause while another client takes the connection over again and again.
+const MAX_TAKEN_OVER: Duration = Duration::from_secs(120);
+
+/// A connection that ends sooner does not count as one that worked.
+const LASTS: Duration = Duration::from_secs(10);
+
 /// How long the farewell may take; the will says the same if it does not get through.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -119,7 +125,7 @@ pub(crate) async fn run(
         agent,
         ready: Some(ready),
         versions: Versions::default(),
-        backoff: MIN_BACKOFF,
+        pauses: Pauses::default(),
         last_trouble: None,
     };
     while !stop.is_cancelled() {
@@ -161,9 +167,36 @@ struct Bridge {
     /// Told once, at the first connection.
     ready: Option<oneshot::Sender<()>>,
     versions: Versions,
-    backoff: Duration,
+    pauses: Pauses,
     /// The same trouble is told once.
     last_trouble: Option<String>,
+}
+
+/// The pauses between attempts to connect. They grow until a connection has lasted longer than another client's pause may be, or two controllers
+/// with one name would take each other's place several times a second.
+#[derive(Debug)]
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(MIN_BACKOFF)
+    }
+}
+
+impl Pauses {
+    /// A connection has ended.
+    fn ended(&mut self, lasted: Duration) {
+        if lasted >= LASTS.max(2 * self.0) {
+            *self = Self::default();
+        }
+    }
+
+    fn next(&mut self, taken_over: bool) -> Duration {
+        let most = if taken_over { MAX_TAKEN_OVER } else { MAX_BACKOFF };
+        let pause = self.0.min(most);
+        self.0 = (pause * 2).min(most);
+        pause
+    }
 }
 
 impl Bridge {
@@ -187,6 +220,7 @@ impl Bridge {
         // What was meant for the last connection is not for this one.
         while outgoing.try_recv().is_ok() {}
         self.greet(&link.client(), version).await;
+        let since = tokio::time::Instant::now();
         let writer = write(link.client(), outgoing);
         tokio::pin!(writer);
         let trouble = tokio::select! {
@@ -198,6 +232,7 @@ impl Bridge {
         match &trouble {
             Some(_) => {
                 self.versions.ended();
+                self.pauses.ended(since.elapsed());
                 let _ = self.hub.send(Heard::Disconnected).await;
                 let _ = self.agent.send(AgentIncoming::Disconnected).await;
             }
@@ -244,7 +279,7 @@ impl Bridge {
         match trouble {
             Trouble::Version => {
                 if self.versions.refused() {
-                    self.backoff = MIN_BACKOFF;
+                    self.pauses = Pauses::default();
                 }
             }
             Trouble::Closed if !accepted && !self.address.embedded => self.versions.closed(),
@@ -253,7 +288,6 @@ impl Bridge {
     }
 
     async fn greet(&mut self, client: &Client, version: Version) {
-        self.backoff = MIN_BACKOFF;
         self.last_trouble = None;
         if !self.address.embedded {
             tracing::info!(broker = self.address.shown, "connected to the broker");
@@ -343,12 +377,16 @@ impl Bridge {
 
     /// Tells a trouble, unless it was the last one too, and says how long to wait.
     fn pause_after(&mut self, trouble: &Trouble) -> Duration {
-        let pause = self.backoff;
-        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+        let pause = self.pauses.next(matches!(trouble, Trouble::TakenOver));
         let why = match trouble {
             Trouble::Version => "it does not know this version of MQTT".into(),
             Trouble::Credentials => "it refuses the user or the password of mqtt.broker".into(),
             Trouble::Closed => "it closed the connection".into(),
+            Trouble::TakenOver => format!(
+                "another client took the connection over; a second controller with the prefix {} is connected there: stop one of them, or \
+                 give it another `prefix` under [mqtt]",
+                self.address.topics.prefix()
+            ),
             Trouble::Other(why) => why.clone(),
         };
         let sentence = format!("no connection to {}: {why}; trying again until there is one", self.address.shown);
@@ -381,6 +419,20 @@ impl Bridge {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_grow_until_a_connection_has_lasted() {
+        let mut pauses = Pauses::default();
+        let seconds = Duration::from_secs;
+        for _ in 0..20 {
+            pauses.ended(seconds(1));
+            pauses.next(true);
+        }
+        pauses.ended(MAX_TAKEN_OVER);
+        assert_eq!(pauses.next(true), MAX_TAKEN_OVER, "the other one may pause as long");
+        pauses.ended(2 * MAX_TAKEN_OVER);
+        assert_eq!((pauses.next(false), pauses.next(false)), (MIN_BACKOFF, 2 * MIN_BACKOFF));
+    }
 
     #[test]
     fn only_requests_keep_their_retained_flag() {

@@ -138,6 +138,13 @@ pub struct KeyView {
     pub key_id: String,
     /// Its fingerprint, as in join tokens.
     pub fingerprint: String,
+    /// Whether machines enrol with the controller; with an external broker they only pin its key. Left out where they do.
+    #[serde(default = "enrols", skip_serializing_if = "Clone::clone")]
+    pub enrols: bool,
+}
+
+fn enrols() -> bool {
+    true
 }
 
 /// Why an order was refused.
@@ -266,9 +273,9 @@ impl PublicKey {
         self.fingerprint().chars().take(16).collect()
     }
 
-    /// What `controller/key` shows.
+    /// What `controller/key` shows of a controller with an embedded broker.
     pub fn view(&self) -> KeyView {
-        KeyView { key: self.clone(), key_id: self.key_id(), fingerprint: self.fingerprint() }
+        KeyView { key: self.clone(), key_id: self.key_id(), fingerprint: self.fingerprint(), enrols: true }
     }
 
     /// Verifies an order: first the signature, and only then is the text parsed.

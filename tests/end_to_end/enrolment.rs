@@ -36,6 +36,22 @@ async fn a_join_token_of_a_new_controller_makes_the_agent_enrol_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_with_another_prefix_than_its_controller_is_told_so() {
+    let stack = Stack::builder().embedded().start().await;
+    let mut agent = stack.agent("pi-1").online(&stack.http()).await;
+    agent.stop().await;
+    for plan in [agent.plan().token(None), agent.plan(), stack.agent("pi-2")] {
+        let mut lost = plan.config("prefix = 'other'").start();
+        let told = lost
+            .process()
+            .line("what to do", PATIENCE, |line| line.contains("set `prefix` in agent.toml").then_some(()));
+        told.await;
+        let said = lost.process().stderr().join("\n");
+        assert!(!said.contains("enrol it anew"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_agents_label_counts_until_somebody_renames_the_machine() {
     let stack = Stack::start().await;
     let http = stack.http();

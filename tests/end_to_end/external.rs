@@ -586,3 +586,30 @@ async fn a_group_runs_on_every_machine_of_a_foreign_broker() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_lets_anybody_in_needs_no_user_and_password_in_any_address() {
+    let broker = Mosquitto::open().await;
+    let url = format!("mqtt://{}", broker.address());
+    let stack = closed_to_requests(&url).start().await;
+    let mut agent = agent_at(&stack, "pi-1", &url).online(&stack.http()).await;
+    succeeds(&stack.http(), "pi-1").await;
+    // Without its join token too.
+    agent.restart();
+    agent.sampled(&stack.http()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_with_another_prefix_is_told_so_on_a_broker_of_others() {
+    let broker = Mosquitto::open().await;
+    let url = format!("mqtt://{}", broker.address());
+    let stack = closed_to_requests(&url).start().await;
+    let mut agent = agent_at(&stack, "pi-1", &url).online(&stack.http()).await;
+    agent.stop().await;
+    let part = "under the prefix `other`";
+    let find = |line: &str| (line.contains(part) && line.contains("prefix` under [mqtt]")).then_some(());
+    for plan in [agent.plan().token(None), agent_at(&stack, "pi-2", &url)] {
+        let mut lost = plan.config("prefix = 'other'").flag("--log-level", "error").start();
+        lost.process().line(part, PATIENCE, find).await;
+    }
+}

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, SubscribeFilter};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{CONNECT_SECONDS, KEEP_ALIVE};
@@ -19,14 +22,20 @@ const REQUESTS: usize = 8;
 /// The client pings at every keep-alive interval, so something happens at least that often unless a write hangs.
 const HANGS: Duration = Duration::from_secs(2 * KEEP_ALIVE.as_secs() + CONNECT_SECONDS);
 
+/// How long a connection may take until its filters are answered: the broker may be as slow to answer those as to let us in.
+const READY: Duration = Duration::from_secs(2 * CONNECT_SECONDS);
+
 /// How long DISCONNECT may take to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What happens on a connection.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
-    /// Connected, and every filter is confirmed.
-    Ready,
+    /// Connected, and every filter is answered.
+    Ready {
+        /// The filters that the broker refuses.
+        refused: Vec<String>,
+    },
     /// A message.
     Message {
         /// Its topic.
@@ -86,14 +95,19 @@ struct Driver {
 
 impl Driver {
     async fn run(self, mut event_loop: EventLoop) {
+        let mut ready_by = Some(Instant::now() + READY);
         loop {
-            let event = match timeout(HANGS, event_loop.poll()).await {
+            let limit = ready_by.map_or(HANGS, |by| by.saturating_duration_since(Instant::now()));
+            let event = match timeout(limit, event_loop.poll()).await {
                 Ok(Ok(Event::Outgoing(Outgoing::Disconnect))) => return,
                 Ok(Ok(event)) => self.translate(event),
                 Ok(Err(error)) => Some(LinkEvent::Lost(Box::new(error))),
                 Err(_) => Some(LinkEvent::Lost(Box::new(ConnectionError::RequestsDone))),
             };
             let Some(event) = event else { continue };
+            if matches!(event, LinkEvent::Ready { .. }) {
+                ready_by = None;
+            }
             let over = matches!(event, LinkEvent::Lost(_));
             if self.tell.send(event).await.is_err() || over {
                 return;
@@ -108,8 +122,7 @@ impl Driver {
                 None
             }
             Event::Incoming(Packet::SubAck(answer)) => {
-                self.check_filters(&answer.return_codes);
-                Some(LinkEvent::Ready)
+                Some(LinkEvent::Ready { refused: self.refused_filters(&answer.return_codes) })
             }
             Event::Incoming(Packet::Publish(message)) => {
                 Some(LinkEvent::Message { topic: message.topic, payload: message.payload, retain: message.retain })
@@ -127,14 +140,9 @@ impl Driver {
         }
     }
 
-    fn check_filters(&self, codes: &[rumqttc::SubscribeReasonCode]) {
-        for ((filter, _), code) in self.filters.iter().zip(codes) {
-            if matches!(code, rumqttc::SubscribeReasonCode::Failure) {
-                tracing::warn!(
-                    filter,
-                    "the broker refuses this subscription: allow it to this machine's account there"
-                );
-            }
-        }
+    fn refused_filters(&self, codes: &[rumqttc::SubscribeReasonCode]) -> Vec<String> {
+        let answers = self.filters.iter().zip(codes);
+        let refused = answers.filter(|(_, code)| matches!(code, rumqttc::SubscribeReasonCode::Failure));
+        refused.map(|((filter, _), _)| filter.clone()).collect()
     }
 }

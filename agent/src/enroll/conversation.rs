@@ -11,7 +11,7 @@ use pistat_protocol::{
 };
 
 use super::Trouble;
-use crate::credential::Credential;
+use crate::{connection::Endpoint, credential::Credential};
 
 /// What has been heard so far. Pure.
 pub(super) struct Conversation<'a> {
@@ -22,7 +22,9 @@ pub(super) struct Conversation<'a> {
     nonce: String,
     pins_only: bool,
     key: Option<PublicKey>,
+    key_was_known: bool,
     strange_key: bool,
+    topics_refused: bool,
     answer: Option<SignedOrder>,
 }
 
@@ -39,7 +41,9 @@ impl<'a> Conversation<'a> {
             nonce: secret_text(bits),
             pins_only,
             key: None,
+            key_was_known: false,
             strange_key: false,
+            topics_refused: false,
             answer: None,
         }
     }
@@ -51,6 +55,12 @@ impl<'a> Conversation<'a> {
             serial: self.serial.clone(),
             label: label.map(str::to_owned),
         }
+    }
+
+    /// Whether the controller's key has come since this was last asked.
+    pub(super) fn key_has_come(&mut self) -> bool {
+        let is_known = self.key.is_some();
+        is_known && !std::mem::replace(&mut self.key_was_known, is_known)
     }
 
     /// Takes a message; the controller's key when everything is proven.
@@ -78,7 +88,11 @@ impl<'a> Conversation<'a> {
 
     fn hear_key(&mut self, payload: &[u8]) {
         match decode::<KeyView>(payload) {
-            Ok(view) if view.key.fingerprint() == self.token.fingerprint => self.key = Some(view.key),
+            Ok(view) if view.key.fingerprint() == self.token.fingerprint => {
+                // On a broker that is not its own the controller enrols nobody.
+                self.pins_only |= !view.enrols;
+                self.key = Some(view.key);
+            }
             Ok(_) => self.strange_key = true,
             Err(error) => tracing::warn!(%error, "the controller's key was not understood"),
         }
@@ -105,14 +119,29 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    pub(super) fn what_is_missing(&self) -> &'static str {
+    /// Whether the broker has refused the topics that an enrolment needs.
+    pub(super) fn refuses_topics(&mut self, refused: bool) {
+        self.topics_refused = refused;
+    }
+
+    /// Whether to ask the controller to enrol this machine.
+    pub(super) fn is_to_ask(&self) -> bool {
+        !self.pins_only
+    }
+
+    /// What the enrolment waits for, with what to do about it.
+    pub(super) fn what_is_missing(&self, endpoint: &Endpoint) -> String {
         match (&self.key, self.strange_key) {
-            (Some(_), _) => "the controller does not answer the enrolment; it is repeated",
-            (None, true) => {
-                "the key that this broker shows is not the one of the join token: the token is another controller's, or somebody \
-                 pretends to be the controller; nothing is trusted"
-            }
-            (None, false) => "no controller has shown its key on this broker yet; is this the address of its broker?",
+            (Some(_), _) => format!(
+                "the controller at {} to answer the enrolment, which is repeated; its log tells more; if this broker is not the controller's \
+                 own, write the user and password that it gave this machine into the address",
+                endpoint.address()
+            ),
+            (None, true) => "the controller: the key that this broker shows is not the one of the join token, so the token is another controller's, \
+                             or something pretends to be the controller; nothing is trusted"
+                .to_owned(),
+            (None, false) if self.topics_refused => format!("an enrolment: {}", endpoint.other_prefix()),
+            (None, false) => endpoint.no_controller(),
         }
     }
 }
@@ -189,6 +218,38 @@ mod tests {
         let mut conversation = Conversation::new(&bench.token, &bench.credential, true);
         let key = encode(&bench.controller.public().view());
         assert!(matches!(conversation.hear(Some(Topic::ControllerKey), &key), Ok(Some(_))));
+    }
+
+    #[test]
+    fn a_controller_that_enrols_nobody_on_this_broker_is_believed_by_its_key_alone() {
+        let bench = Bench::new();
+        let mut conversation = Conversation::new(&bench.token, &bench.credential, false);
+        assert!(conversation.is_to_ask());
+        let stranger = KeyView { enrols: false, ..ControllerKey::from_secret(&[8; 32]).public().view() };
+        assert!(matches!(conversation.hear(Some(Topic::ControllerKey), &encode(&stranger)), Ok(None)));
+        assert!(conversation.is_to_ask(), "another's word counts for nothing");
+        let view = KeyView { enrols: false, ..bench.controller.public().view() };
+        assert!(matches!(conversation.hear(Some(Topic::ControllerKey), &encode(&view)), Ok(Some(_))));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_what_to_do() {
+        let bench = Bench::new();
+        let topics = pistat_protocol::topic::Topics::new("other").unwrap();
+        let endpoint = Endpoint::new("mqtt://broker:1883".parse().unwrap(), topics, None).unwrap();
+        let mut conversation = Conversation::new(&bench.token, &bench.credential, false);
+        let missing = conversation.what_is_missing(&endpoint);
+        assert!(missing.contains("no controller shows its key") && missing.contains("`other`"), "{missing}");
+        conversation.refuses_topics(true);
+        let missing = conversation.what_is_missing(&endpoint);
+        assert!(missing.contains("refuses its topics") && missing.contains("set `prefix`"), "{missing}");
+        let stranger = encode(&ControllerKey::from_secret(&[8; 32]).public().view());
+        assert!(conversation.hear(Some(Topic::ControllerKey), &stranger).is_ok());
+        assert!(conversation.what_is_missing(&endpoint).contains("nothing is trusted"));
+        let key = encode(&bench.controller.public().view());
+        assert!(conversation.hear(Some(Topic::ControllerKey), &key).is_ok());
+        let missing = conversation.what_is_missing(&endpoint);
+        assert!(missing.contains("mqtt://broker:1883") && missing.contains("user and password"), "{missing}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::{
     record::Record,
     supervisor::{Cause, Ended, Limits, Supervisor},
 };
-use crate::Outgoing;
+use crate::{Outgoing, waiting::Waiting};
 
 /// What all runs of an agent share.
 #[derive(Debug)]
@@ -187,6 +187,9 @@ impl Run {
 
     /// Waits until fewer runs of the task are active than it allows; a cancellation or the agent's end come first.
     async fn wait_for_place(&mut self, places: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Next> {
+        if places.available_permits() == 0 {
+            tracing::info!(run = %self.record.run, "waiting for an earlier run of the same task to end");
+        }
         let place = places.acquire_owned();
         tokio::pin!(place);
         loop {
@@ -358,6 +361,7 @@ impl Run {
 
 /// An fsync on an SD card may take a second: never on the thread that measures.
 async fn on_disk(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    let _waiting = Waiting::begin("the disk to take the state of a run; the run goes on when it has");
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 

@@ -79,24 +79,6 @@ async fn a_killed_agent_is_offline_by_its_last_will() {
 }
 
 #[tokio::test]
-async fn two_machines_of_one_name_fight_without_filling_the_log() {
-    let mut stage = Stage::set(&[]).await;
-    let clone = stage.folder.path().join("clone");
-    std::fs::create_dir(&clone).unwrap();
-    std::fs::copy(stage.state().join("credential.json"), clone.join("credential.json")).unwrap();
-    let rival = Agent::start(&stage.url(), &clone, &[]);
-    for _ in 0..20 {
-        stage.controller.wait_for_status("online").await;
-    }
-    for log in [stage.agent.log(), rival.log()] {
-        let told = |text: &str| log.lines().filter(|line| line.contains(text)).count();
-        let lines = |level: &str| log.lines().filter(|line| line.split_whitespace().nth(1) == Some(level)).count();
-        assert!(told("connected controller") > 3 && told("no connection to") > 3, "they fight: {log}");
-        assert!(lines("WARN") <= 3 && lines("INFO") <= 6, "{log}");
-    }
-}
-
-#[tokio::test]
 async fn an_agent_that_sees_itself_offline_says_that_it_is_online() {
     let mut stage = Stage::set(&[]).await;
     let topic = Topic::Status(stage.controller.pi.clone());
@@ -204,6 +186,37 @@ async fn the_controller_sets_the_interval_and_watching_makes_it_a_second() {
     stage.controller.publish(&Topic::Watch(pi), encode(&Watch { seconds: 10 }), false).await;
     let first = stage.controller.wait_for("watched samples", sample).await;
     stage.controller.wait_for("watched samples", |heard| sample(heard).filter(|next| next.seq > first.seq + 1)).await;
+}
+
+#[tokio::test]
+async fn each_change_of_the_connection_is_in_the_log_also_after_equal_failures() {
+    let mut stage = Stage::set(&[]).await;
+    stage.agent.wait_for_log(" INFO connected", 1).await;
+    stage.broker.stop();
+    stage.agent.wait_for_log(" WARN connection lost", 1).await;
+    // The first is told, the others are known.
+    stage.agent.wait_for_log("no connection to", 3).await;
+    stage.broker.start_again().await;
+    stage.controller.wait_for_status("online").await;
+    stage.agent.wait_for_log(" INFO connected", 2).await;
+}
+
+#[tokio::test]
+async fn two_copies_of_an_agent_take_each_others_place_ever_less_often_and_say_what_it_means() {
+    let stage = Stage::set(&[]).await;
+    let copied = stage.folder.path().join("copied");
+    std::fs::create_dir(&copied).unwrap();
+    std::fs::copy(stage.state().join("credential.json"), copied.join("credential.json")).unwrap();
+    let copy = Agent::start(&stage.url(), &copied, &[]);
+    let part = "another machine uses the pi-id pi-1";
+    stage.agent.wait_for_log(part, 1).await;
+    copy.wait_for_log(part, 1).await;
+    // By then each has lost three connections and has waited a second or more after each but the first.
+    for log in [stage.agent.log(), copy.log()] {
+        let lines = |level: &str| log.lines().filter(|line| line.split_whitespace().nth(1) == Some(level)).count();
+        assert!(log.matches("INFO connected controller=").count() <= 6, "{log}");
+        assert!(lines("WARN") + lines("INFO") <= 12, "{log}");
+    }
 }
 
 #[tokio::test]

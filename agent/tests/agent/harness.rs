@@ -11,7 +11,7 @@ use pistat_protocol::{
     codec::encode,
     id::{PiId, RunId},
     order::{
-        CancelOrder, ControllerKey, EnrollAnswer, EnrollOrder, EnrollRequest, ExecuteOrder, JoinToken, Order,
+        CancelOrder, ControllerKey, EnrollAnswer, EnrollOrder, EnrollRequest, ExecuteOrder, JoinToken, KeyView, Order,
         SignedOrder, secret_text,
     },
     status::{Info, Session},
@@ -117,6 +117,8 @@ pub(crate) struct Controller {
     pub(crate) client: AsyncClient,
     pub(crate) session: Option<Session>,
     pub(crate) acknowledges: bool,
+    /// Whether the broker is its own, as it tells with its key.
+    enrols: bool,
     /// The next chunk of each run: like a real controller, it acknowledges only what has no hole before it.
     next_chunks: HashMap<RunId, u64>,
     topics: Topics,
@@ -133,13 +135,23 @@ impl Drop for Controller {
 
 impl Controller {
     pub(crate) fn connect(broker: &Broker) -> Self {
+        Self::connect_to(broker, true)
+    }
+
+    /// As a controller does on a broker that is not its own.
+    pub(crate) fn connect_as_a_guest(broker: &Broker) -> Self {
+        Self::connect_to(broker, false)
+    }
+
+    fn connect_to(broker: &Broker, enrols: bool) -> Self {
         let key = ControllerKey::from_secret(&[9; 32]);
         let mut options = MqttOptions::new("test-controller", "127.0.0.1", broker.port.number());
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, mut event_loop) = AsyncClient::new(options, 1000);
         let (tell, heard) = mpsc::channel(100_000);
         let topics = Topics::default();
-        let (own_topics, own_client, view) = (topics.clone(), client.clone(), encode(&key.public().view()));
+        let view = encode(&KeyView { enrols, ..key.public().view() });
+        let (own_topics, own_client) = (topics.clone(), client.clone());
         let driver = tokio::spawn(async move {
             loop {
                 match event_loop.poll().await {
@@ -168,6 +180,7 @@ impl Controller {
             client,
             session: None,
             acknowledges: true,
+            enrols,
             next_chunks: HashMap::new(),
             topics,
             heard,
@@ -196,7 +209,7 @@ impl Controller {
 
     async fn answer(&mut self, heard: &Heard) {
         match &heard.topic {
-            Topic::EnrollRequest(pi) => self.enroll(pi, &heard.json()).await,
+            Topic::EnrollRequest(pi) if self.enrols => self.enroll(pi, &heard.json()).await,
             Topic::Info(_) if !heard.payload.is_empty() => self.session = Some(heard.json::<Info>().session),
             Topic::Report(pi, run) if self.acknowledges => {
                 let ack = Ack { seq: None, state: Some(heard.json::<Report>().state) };
@@ -395,8 +408,11 @@ impl Agent {
     pub(crate) fn start_by(mut command: Command, url: &str, state: &Path, words: &[&str]) -> Self {
         let log = state.with_extension("log");
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        if !words.contains(&"--log-level") {
+            command.args(["--log-level", "debug"]);
+        }
         let process = command
-            .args(["--controller-url", url, "--pi-id", "pi-1", "--log-level", "debug", "--state"])
+            .args(["--controller-url", url, "--pi-id", "pi-1", "--state"])
             .arg(state)
             .args(words)
             .stdin(Stdio::null())
@@ -413,6 +429,17 @@ impl Agent {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until its log has so many lines with this part.
+    pub(crate) async fn wait_for_log(&self, part: &str, count: usize) {
+        let told = async {
+            while self.log().lines().filter(|line| line.contains(part)).count() < count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let found = timeout(DEADLINE, told).await;
+        assert!(found.is_ok(), "{part:?} is not in the log {count} times:\n{}", self.log());
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

@@ -1,6 +1,9 @@
 //! Starting, enrolling, and being refused.
 
-use std::process::{Command, Output};
+use std::{
+    io::{Read, Write},
+    process::{Command, Output},
+};
 
 use pistat_protocol::{status::Info, topic::Topic};
 
@@ -155,6 +158,85 @@ async fn with_an_external_broker_only_the_key_is_pinned() {
     assert_eq!(enrolments, 0);
     assert!(!agent.log().contains("broker-password"));
     assert!(agent.terminate().await.success());
+}
+
+/// An agent whose log shows the most severe messages only.
+fn quiet_agent(url: &str, state: &std::path::Path, words: &[&str]) -> Agent {
+    let words: Vec<&str> = ["--log-level", "error"].iter().chain(words).copied().collect();
+    Agent::start(url, state, &words)
+}
+
+/// A server that takes connections, answers the first bytes of each with these, and is silent from then on.
+fn silent_server(answer: &'static [u8]) -> Port {
+    let port = Port::claim();
+    let listener = std::net::TcpListener::bind(port.address()).unwrap();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(answer);
+            kept.push(stream);
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_answered_says_what_it_waits_for_at_every_log_level() {
+    const CONNACK: &[u8] = &[0x20, 2, 0, 0];
+    let (mute, half_mute) = (silent_server(b""), silent_server(CONNACK));
+    let empty = Broker::start().await;
+    let stage = Stage::set(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = stage.controller.token();
+    let enrolled = folder.path().join("enrolled");
+    std::fs::create_dir(&enrolled).unwrap();
+    std::fs::copy(stage.state().join("credential.json"), enrolled.join("credential.json")).unwrap();
+    let joining = |name: &str, port: &Port| {
+        quiet_agent(&format!("mqtt://127.0.0.1:{port}"), &folder.path().join(name), &["--token", &token])
+    };
+    let agents = [
+        (joining("mute", &mute), "waiting for a connection"),
+        (joining("half", &half_mute), "waiting for a connection"),
+        (joining("empty", &empty.port), "no controller shows its key there under the prefix `pistat`"),
+        (quiet_agent(&format!("mqtt://127.0.0.1:{mute}"), &enrolled, &[]), "waiting for a connection"),
+        (quiet_agent(&format!("mqtt://127.0.0.1:{}", empty.port), &enrolled, &[]), "no controller shows its key"),
+    ];
+    for (agent, part) in &agents {
+        agent.wait_for_log(part, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broker_of_others_that_lets_anybody_in_needs_no_user_and_password() {
+    let broker = Broker::start().await;
+    let mut controller = Controller::connect_as_a_guest(&broker);
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let token = controller.token();
+    let mut agent = Agent::start(&url, &folder.path().join("state"), &["--token", &token]);
+    controller.wait_for_status("online").await;
+    let (report, _) = controller.run("true").await;
+    assert_eq!(report.exit_code, Some(0));
+    assert!(agent.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_broker_of_others_that_refuses_unknown_users_is_joined_without_credentials() {
+    let folder = tempfile::tempdir().unwrap();
+    let passwords = folder.path().join("passwords");
+    let made = Command::new("mosquitto_passwd").args(["-b", "-c", passwords.to_str().unwrap(), "other", "x"]).status();
+    assert!(made.unwrap().success());
+    let broker = Broker::start_with(&format!("allow_anonymous true\npassword_file {}", passwords.display())).await;
+    let mut controller = Controller::connect_as_a_guest(&broker);
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let (state, token) = (folder.path().join("state"), controller.token());
+    for words in [&["--token", &token][..], &[]] {
+        let mut agent = Agent::start(&url, &state, words);
+        controller.wait_for_status("online").await;
+        assert!(agent.terminate().await.success());
+        controller.wait_for_status("offline").await;
+    }
 }
 
 #[tokio::test]

@@ -68,6 +68,8 @@ pub(super) enum Trouble {
     Credentials,
     /// The broker closed the connection.
     Closed,
+    /// Another client has connected under the same name.
+    TakenOver,
     /// Anything else, in words.
     Other(String),
 }
@@ -238,12 +240,16 @@ fn translate_4(event: rumqttc::Event) -> Happened {
 }
 
 fn trouble_5(error: &v5::ConnectionError) -> Trouble {
-    use v5::{ConnectionError, StateError};
+    use v5::{ConnectionError, StateError, mqttbytes::v5::DisconnectReasonCode};
     match error {
         ConnectionError::ConnectionRefused(Code5::RefusedProtocolVersion | Code5::UnsupportedProtocolVersion) => {
             Trouble::Version
         }
         ConnectionError::ConnectionRefused(Code5::BadUserNamePassword | Code5::NotAuthorized) => Trouble::Credentials,
+        ConnectionError::MqttState(StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::SessionTakenOver,
+            ..
+        }) => Trouble::TakenOver,
         ConnectionError::MqttState(StateError::ConnectionAborted) => Trouble::Closed,
         ConnectionError::MqttState(StateError::Deserialization(Error5::Io(error))) if is_reset(error) => {
             Trouble::Closed

@@ -4,6 +4,7 @@ use pistat_protocol::{
     codec::encode,
     dashboard::{Change, ControllerView, EventKind, MACHINES_PER_MESSAGE, Me, Run, ServerMessage, Severity},
     id::{PiId, RunId},
+    order::KeyView,
     task::{Ack, RunState, RunStatus, TaskResult},
     topic::Topic,
 };
@@ -50,7 +51,8 @@ impl Hub {
     /// Everything that is retained, said again on a new connection.
     pub(super) fn announce_everything(&mut self) {
         self.announcer.connected(self.now.monotonic);
-        self.publish(&Topic::ControllerKey, encode(&self.key.public().view()), 1, true);
+        let key = KeyView { enrols: self.config.mqtt.broker == Broker::Embedded, ..self.key.public().view() };
+        self.publish(&Topic::ControllerKey, encode(&key), 1, true);
         self.announce_tasks();
         let machines: Vec<PiId> = self.fleet.ids().cloned().collect();
         for pi in &machines {

@@ -17,6 +17,7 @@ use crate::{
         wire::{Kind, Step, Told, Wire},
     },
     task::{delivery::Control, policy},
+    waiting::Waiting,
 };
 
 /// Systemd starts a process and the order goes to the disk before the answer: seconds on a Pi Zero that is busy.
@@ -155,6 +156,7 @@ impl Run {
 
     async fn go_on(&mut self, mut end: End) -> Next {
         let mut missing_since = Instant::now();
+        let mut waiting: Option<Waiting> = None;
         loop {
             match end {
                 End::Done => return Next::Forget,
@@ -165,13 +167,20 @@ impl Run {
                 }
                 End::Broken(error, true) => {
                     missing_since = Instant::now();
+                    waiting = None;
                     tracing::info!(run = %self.record.run, %error, "the root runner has gone; looking for it");
                 }
                 End::Unreached(error) | End::Broken(error, false) if missing_since.elapsed() >= GIVEN_UP => {
                     let sentence = format!("the root runner that had this run cannot be reached any more: {error}");
                     return self.end(RunState::Lost, None, Some(sentence)).await;
                 }
-                End::Unreached(_) | End::Broken(_, false) => {}
+                End::Unreached(error) | End::Broken(error, false) => {
+                    let what = format!("the root runner that has run {}: {error}", self.record.run);
+                    match &waiting {
+                        Some(waiting) => waiting.update(what),
+                        None => waiting = Some(Waiting::begin(what)),
+                    }
+                }
             }
             if !self.rest().await {
                 return Next::Leave;
@@ -230,10 +239,14 @@ impl Run {
     async fn pass_both_ways(&mut self, wire: &mut Wire, passed: &mut Passed) -> io::Result<End> {
         let outgoing = self.context.outgoing.clone();
         let accept_by = Instant::now() + ACCEPTED_WITHIN;
+        let mut waiting = Some(Waiting::begin(format!("the root runner to take run {}", self.record.run)));
         loop {
             let control = self.control.borrow_and_update().clone();
             if control.stop {
                 return Ok(End::Stopped);
+            }
+            if passed.accepted {
+                drop(waiting.take());
             }
             if wire.is_flushed() && passed.accepted {
                 tell(wire, &control, passed);
