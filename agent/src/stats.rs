@@ -6,17 +6,19 @@
 //! ([`crate::facts`]).
 //!
 //! What asks a device (disk, sensor, radio, firmware) may hang: it runs in another thread and has a deadline. What is read without one cannot: `stat`,
-//! `meminfo`, `loadavg`, `uptime`, `diskstats`, `net/dev`, `self/mounts` and the list of `/proc` are made up by the kernel from what it has in memory, and
+//! `meminfo`, `loadavg`, `uptime`, `diskstats`, `net/dev`, `self/mountinfo` and the list of `/proc` are made up by the kernel from what it has in memory, and
 //! whether a folder of `/sys` is there, or what a sensor is called, is in memory too.
 //! Rates come from monotonic time; a counter that went back yields nothing; what cannot be read is left out.
 
 #[cfg(test)]
 mod boards;
 mod clock;
+mod counter;
 mod cpu;
 mod disk;
 mod guarded;
 mod memory;
+mod mounts;
 mod network;
 mod power;
 mod sensors;
@@ -79,7 +81,7 @@ impl Sampler {
             processes: of("proc"),
             counted: None,
         };
-        sampler.cpu.prime();
+        sampler.cpu.prime(now);
         sampler.network.prime(now);
         sampler.activity.prime(now);
         sampler
@@ -92,7 +94,7 @@ impl Sampler {
     pub(crate) async fn sample(&mut self, wall: SystemTime, now: Instant, clock_synchronized: bool) -> Sample {
         let mut sample = Sample::new(Timestamp::from(wall), clock_synchronized, self.seq);
         self.seq += 1;
-        self.cpu.fill(&mut sample);
+        self.cpu.fill(&mut sample, now);
         self.memory.fill(&mut sample);
         self.fill_system(&mut sample);
         self.network.fill(&mut sample, now);

@@ -35,8 +35,8 @@ async fn sample(board: &str) -> (Sample, Facts) {
     let mut sampler = Sampler::new(root.path(), start);
     copy(&fixture.join("later"), root.path());
     // Every mount of the board is a folder here, as those that the kernel makes up: only the table says which are file systems on disks.
-    for line in fs::read_to_string(root.path().join("proc/self/mounts")).unwrap().lines() {
-        let mount = line.split(' ').nth(1).unwrap().replace("\\040", " ");
+    for line in fs::read_to_string(root.path().join("proc/self/mountinfo")).unwrap().lines() {
+        let mount = line.split(' ').nth(4).unwrap().replace("\\040", " ");
         fs::create_dir_all(root.path().join(mount.trim_start_matches('/'))).unwrap();
     }
     let (wall, now) = (SystemTime::now(), start + Duration::from_secs(5));

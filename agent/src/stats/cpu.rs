@@ -1,6 +1,9 @@
 //! Busy time and clock of the processor, from `/proc/stat` (proc(5)) and cpufreq.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use pistat_protocol::stats::Sample;
 
@@ -8,6 +11,9 @@ use super::{percent, source::Source};
 
 /// Fewer clock ticks than this say nothing: a share of busy time would be noise.
 const FEWEST_TICKS: u64 = 5;
+
+/// Clock ticks in a second, as the kernel counts them for every program (`USER_HZ`, time(7)).
+const TICKS_PER_SECOND: u128 = 100;
 
 /// Ticks of one core since boot. User time contains guest time already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,9 +23,10 @@ struct Ticks {
 }
 
 impl Ticks {
-    /// The share of busy ticks since an earlier reading; nothing when a counter went back, as idle time sometimes does.
-    fn busy_since(self, before: Self) -> Option<f32> {
-        let total = self.total.checked_sub(before.total).filter(|total| *total >= FEWEST_TICKS)?;
+    /// The share of busy ticks since an earlier reading; nothing when a counter went back, as idle time sometimes does, or by more than there
+    /// can have been, as when it has read 0 for a moment.
+    fn busy_since(self, before: Self, most: u64) -> Option<f32> {
+        let total = self.total.checked_sub(before.total).filter(|total| (FEWEST_TICKS..=most).contains(total))?;
         let idle = self.idle.checked_sub(before.idle).filter(|idle| *idle <= total)?;
         percent(total - idle, total)
     }
@@ -59,32 +66,45 @@ fn parse_ticks<'a>(fields: impl Iterator<Item = &'a str>) -> Option<Ticks> {
 pub(crate) struct Cpu {
     stat: Source,
     before: Reading,
+    read_at: Instant,
 }
 
 impl Cpu {
     /// The processor of the machine whose `/proc` is under `root`.
     pub(crate) fn new(root: &Path) -> Self {
-        Self { stat: Source::new(root.join("proc/stat")), before: Reading::default() }
+        Self { stat: Source::new(root.join("proc/stat")), before: Reading::default(), read_at: Instant::now() }
     }
 
     /// Reads the counters, so that the first sample has something to compare with.
-    pub(crate) fn prime(&mut self) {
+    pub(crate) fn prime(&mut self, now: Instant) {
         self.before = self.stat.read(parse).unwrap_or_default();
+        self.read_at = now;
     }
 
     /// Adds busy time since the last reading.
-    pub(crate) fn fill(&mut self, sample: &mut Sample) {
+    pub(crate) fn fill(&mut self, sample: &mut Sample, now: Instant) {
         let reading = self.stat.read(parse).unwrap_or_default();
-        sample.cpu_percent = reading.all.zip(self.before.all).and_then(|(now, before)| now.busy_since(before));
-        let cores: Option<Vec<f32>> = reading.cores.iter().map(|(core, now)| self.busy_core(*core, *now)).collect();
+        let most = most_ticks(now.duration_since(self.read_at));
+        self.read_at = now;
+        let most_of_all = most.saturating_mul(reading.cores.len().max(1) as u64);
+        sample.cpu_percent =
+            reading.all.zip(self.before.all).and_then(|(now, before)| now.busy_since(before, most_of_all));
+        let cores: Option<Vec<f32>> =
+            reading.cores.iter().map(|(core, now)| self.busy_core(*core, *now, most)).collect();
         sample.cpu_cores_percent = cores.filter(|cores| !cores.is_empty());
         self.before = reading;
     }
 
-    fn busy_core(&self, core: u32, now: Ticks) -> Option<f32> {
+    fn busy_core(&self, core: u32, now: Ticks, most: u64) -> Option<f32> {
         let before = self.before.cores.iter().find(|(number, _)| *number == core)?.1;
-        now.busy_since(before)
+        now.busy_since(before, most)
     }
+}
+
+/// How many ticks a core can have counted in this time. Twice as many, and a second's more, may come: a core that sleeps counts late.
+fn most_ticks(elapsed: Duration) -> u64 {
+    let ticks = (2 * elapsed.as_millis() + 1000) * TICKS_PER_SECOND / 1000;
+    u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 
 /// The clocks of the cores. Some drivers ask the firmware or the core itself: it may hang.
@@ -137,9 +157,13 @@ mod tests {
             (ticks(100, 1000), ticks(90, 1100), None),
             (ticks(100, 1000), ticks(50, 500), None),
             (ticks(0, 0), ticks(200, 100), None),
+            // It has read 0 for a moment.
+            (ticks(0, 0), ticks(900_000, 1_000_000), None),
+            (ticks(900_000, 1_000_000), ticks(0, 0), None),
+            (ticks(900_000, 1_000_000), ticks(900_375, 1_000_500), Some(25.0)),
         ];
         for (before, now, expected) in cases {
-            assert_eq!(now.busy_since(before), expected, "{before:?} → {now:?}");
+            assert_eq!(now.busy_since(before, most_ticks(Duration::from_secs(5))), expected, "{before:?} → {now:?}");
         }
     }
 }

@@ -7,23 +7,19 @@ use std::{
 
 use pistat_protocol::stats::Sample;
 
-use super::{rate, source::Source};
+use super::{
+    counter::{Rates, Reading},
+    source::Source,
+};
 
-/// Bytes of one interface since it came up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Counters {
-    name: Box<str>,
-    received: u64,
-    sent: u64,
-}
-
-fn parse(text: &str) -> impl Iterator<Item = Counters> + '_ {
+/// The bytes of each interface since it came up.
+fn parse(text: &str) -> impl Iterator<Item = Reading> + '_ {
     text.lines().filter_map(|line| {
         let (name, values) = line.split_once(':')?;
         let mut values = values.split_ascii_whitespace();
         let received = values.next()?.parse().ok()?;
         let sent = values.nth(7)?.parse().ok()?;
-        Some(Counters { name: name.trim().into(), received, sent })
+        Some(Reading { name: name.trim().into(), bytes: [received, sent] })
     })
 }
 
@@ -42,8 +38,7 @@ fn has_name_of_hardware(name: &str) -> bool {
 pub(crate) struct Network {
     root: PathBuf,
     dev: Source,
-    before: Vec<Counters>,
-    read_at: Instant,
+    rates: Rates,
     /// The kind of each name that was seen, so that `/sys` is asked once.
     kinds: Vec<(Box<str>, bool)>,
 }
@@ -52,28 +47,23 @@ impl Network {
     /// The network of the machine whose `/proc` and `/sys` are under `root`.
     pub(crate) fn new(root: &Path) -> Self {
         let dev = Source::new(root.join("proc/net/dev"));
-        Self { root: root.to_owned(), dev, before: Vec::new(), read_at: Instant::now(), kinds: Vec::new() }
+        Self { root: root.to_owned(), dev, rates: Rates::new(), kinds: Vec::new() }
     }
 
     /// Reads the counters, so that the first sample has something to compare with.
     pub(crate) fn prime(&mut self, now: Instant) {
-        self.before = self.read();
-        self.read_at = now;
+        let readings = self.read();
+        let _ = self.rates.advance(readings, now);
     }
 
     /// Adds the rates since the last reading. An interface that came, went or was reset in between is not counted this time.
     pub(crate) fn fill(&mut self, sample: &mut Sample, now: Instant) {
-        let (before, elapsed) = (std::mem::take(&mut self.before), now.duration_since(self.read_at));
-        self.prime(now);
-        let rates = self.before.iter().filter_map(|after| {
-            let before = before.iter().find(|counters| counters.name == after.name)?;
-            Some((rate(before.received, after.received, elapsed)?, rate(before.sent, after.sent, elapsed)?))
-        });
-        let sum = rates.reduce(|a, b| (a.0.saturating_add(b.0), a.1.saturating_add(b.1)));
+        let readings = self.read();
+        let sum = self.rates.advance(readings, now);
         (sample.network_rx_bytes_per_second, sample.network_tx_bytes_per_second) = sum.unzip();
     }
 
-    fn read(&mut self) -> Vec<Counters> {
+    fn read(&mut self) -> Vec<Reading> {
         let others = |text: &str| parse(text).filter(|counters| &*counters.name != "lo").collect::<Vec<_>>();
         let Some(all) = self.dev.read(others) else { return Vec::new() };
         if all.iter().any(|counters| !self.kinds.iter().any(|(name, _)| *name == counters.name)) {
@@ -85,7 +75,7 @@ impl Network {
     }
 }
 
-fn kinds(root: &Path, all: &[Counters]) -> Vec<(Box<str>, bool)> {
+fn kinds(root: &Path, all: &[Reading]) -> Vec<(Box<str>, bool)> {
     let real: Vec<_> = all.iter().map(|counters| (counters.name.clone(), is_real(root, &counters.name))).collect();
     if real.iter().any(|(_, real)| *real) {
         return real;

@@ -17,34 +17,41 @@ const STACK_BYTES: usize = 2 * PAGE_BYTES;
 /// More than any of the files has: what comes after it in `/proc/stat` or `diskstats` of huge machines is not needed.
 const MOST_BYTES: usize = 64 * 1024;
 
+/// The same of a file with long records: a host of hundreds of containers has as many mounts, each with the names of all its layers.
+const MOST_LONG_BYTES: usize = 1024 * 1024;
+
 /// One file.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
     file: Option<File>,
     longest_record: usize,
+    most_bytes: usize,
 }
 
 impl Source {
     /// A file that may or may not be there.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, file: None, longest_record: LONGEST_RECORD_BYTES }
+        Self { path, file: None, longest_record: LONGEST_RECORD_BYTES, most_bytes: MOST_BYTES }
     }
 
     /// A file whose records may be of any length, as the mounts of containers are: only an empty read is its end.
     pub(crate) fn with_long_records(path: PathBuf) -> Self {
-        Self { longest_record: PAGE_BYTES, ..Self::new(path) }
+        Self { longest_record: PAGE_BYTES, most_bytes: MOST_LONG_BYTES, ..Self::new(path) }
     }
 
-    /// Parses its present content; `None` when it is not there or cannot be read. Bytes that are no text, as a mount point's name may have, are
-    /// replaced, and the rest is there.
+    /// Parses its present content; `None` when it is not there or cannot be read. Bytes that are no text are replaced, and the rest is there.
     pub(crate) fn read<T>(&mut self, parse: impl FnOnce(&str) -> T) -> Option<T> {
-        let (mut page, mut longer) = ([0; STACK_BYTES], Vec::new());
-        let text = self.read_bytes(&mut page, &mut longer)?;
-        Some(parse(&String::from_utf8_lossy(text)))
+        self.read_bytes(|text| parse(&String::from_utf8_lossy(text)))
     }
 
-    fn read_bytes<'a>(&mut self, page: &'a mut [u8; STACK_BYTES], longer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    /// Parses its present content as it is: the name of a mount point need not be text.
+    pub(crate) fn read_bytes<T>(&mut self, parse: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let (mut page, mut longer) = ([0; STACK_BYTES], Vec::new());
+        self.read_all(&mut page, &mut longer).map(parse)
+    }
+
+    fn read_all<'a>(&mut self, page: &'a mut [u8; STACK_BYTES], longer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let length = self.read_open_file(page, longer).or_else(|| {
             // Its device may have vanished and come back: open it anew, once.
             longer.clear();
@@ -68,7 +75,7 @@ impl Source {
             match file.read_at(room, length as u64).ok()? {
                 0 => return Some(length),
                 read if read + self.longest_record <= PAGE_BYTES => return Some(length + read),
-                read if length + read >= MOST_BYTES => {
+                read if length + read >= self.most_bytes => {
                     let text = if longer.is_empty() { &page[..] } else { &longer[..] };
                     return Some(complete_lines(&text[..length + read]));
                 }
@@ -121,6 +128,16 @@ mod tests {
         let (_folder, mut source) = source("0123456789\n".repeat(20_000).as_bytes());
         let text = source.read(str::to_owned).unwrap();
         assert!(text.len() >= MOST_BYTES - 4096 && text.len() <= MOST_BYTES + 4096 && text.ends_with("9\n"));
+    }
+
+    #[test]
+    fn a_file_with_long_records_may_be_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mounts");
+        let text = format!("{}\n", "x".repeat(3000)).repeat(200);
+        std::fs::write(&path, &text).unwrap();
+        let mut source = Source::with_long_records(path);
+        assert_eq!(source.read_bytes(<[u8]>::len), Some(text.len()));
     }
 
     #[test]
