@@ -1,7 +1,10 @@
 //! One argument of a task: which values it takes.
 
+use std::convert::Infallible;
+
 use pistat_protocol::task::{ArgumentKind, ArgumentValue, ArgumentView};
 use regex::{Regex, RegexBuilder};
+use regex_syntax::ast::{Ast, ClassPerl, ClassPerlKind, ClassSetItem, Visitor, parse::Parser, visit};
 
 /// The most memory that one compiled pattern may take, in bytes: a catalogue is read on a Pi.
 const PATTERN_BYTES: usize = 1 << 18;
@@ -11,7 +14,7 @@ const PATTERN_BYTES: usize = 1 << 18;
 pub(super) struct Argument {
     pub(super) view: ArgumentView,
     /// The compiled pattern, for texts with one.
-    pub(super) pattern: Option<Regex>,
+    pub(super) pattern: Option<Pattern>,
     /// Whether a value may start with `-`.
     pub(super) dash: bool,
 }
@@ -75,15 +78,94 @@ pub fn describe(kind: &ArgumentKind) -> String {
     }
 }
 
-/// The pattern for a whole value.
-pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
-    let build = |text: &str| RegexBuilder::new(text).size_limit(PATTERN_BYTES).build();
-    // Alone first: `a)|(b` would be well-formed inside of the anchors, and escape them.
-    build(pattern).and_then(|_| build(&format!(r"\A(?:{pattern})\z"))).map_err(|error| {
-        let reason = error.to_string();
-        let last_line = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        format!("the pattern {pattern:?} cannot be used: {last_line}")
-    })
+/// A compiled pattern for whole values.
+///
+/// `\d`, `\w` and `\s`, and letters with `(?i)`, stand for ASCII characters only: who writes `\d+` expects what programs read as a number. Others are
+/// admitted where a pattern names them, with `.`, `[^…]` or `\p{…}`.
+#[derive(Debug, Clone)]
+pub(super) struct Pattern {
+    regex: Regex,
+    /// Characters that `(?i)` takes for ASCII letters though the pattern does not have them, and others that it takes for none.
+    folded: Vec<(char, char)>,
+}
+
+impl Pattern {
+    /// # Errors
+    /// A sentence that says why it cannot be used.
+    pub(super) fn compile(pattern: &str) -> Result<Self, String> {
+        let build = |text: &str| RegexBuilder::new(text).size_limit(PATTERN_BYTES).build();
+        let refusal = |error: regex::Error| {
+            let reason = error.to_string();
+            let last_line = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            format!("the pattern {pattern:?} cannot be used: {last_line}")
+        };
+        // Alone first: `a)|(b` would be well-formed inside of the anchors, and escape them.
+        build(pattern).map_err(refusal)?;
+        let ascii = with_ascii_classes(pattern);
+        let regex = build(&ascii).and_then(|_| build(&format!(r"\A(?:{ascii})\z"))).map_err(refusal)?;
+        // The two characters beyond ASCII whose simple case folding is an ASCII letter (Unicode's CaseFolding.txt), each with a letter of its kind.
+        let folded = [('\u{17f}', '\u{180}'), ('\u{212a}', '\u{2126}')];
+        Ok(Self { regex, folded: folded.into_iter().filter(|(folded, _)| !pattern.contains(*folded)).collect() })
+    }
+
+    /// Whether the whole of a text matches.
+    pub(super) fn is_match(&self, text: &str) -> bool {
+        let other = |c| self.folded.iter().find(|(folded, _)| *folded == c).map_or(c, |(_, other)| *other);
+        self.regex.is_match(text)
+            && (text.is_ascii() || self.regex.is_match(&text.chars().map(other).collect::<String>()))
+    }
+}
+
+/// The pattern with classes of ASCII characters for `\d`, `\w`, `\s` and their opposites.
+fn with_ascii_classes(pattern: &str) -> String {
+    let classes = Parser::new().parse(pattern).ok().and_then(|ast| visit(&ast, PerlClasses::default()).ok());
+    let mut text = pattern.to_owned();
+    for (start, end, class) in classes.unwrap_or_default().into_iter().rev() {
+        text.replace_range(start..end, class);
+    }
+    text
+}
+
+/// Where a pattern has `\d` and its like, in the order of the text, and what stands for it.
+#[derive(Default)]
+struct PerlClasses(Vec<(usize, usize, &'static str)>);
+
+impl PerlClasses {
+    fn note(&mut self, class: &ClassPerl) {
+        let ascii = match (&class.kind, class.negated) {
+            (ClassPerlKind::Digit, false) => "[0-9]",
+            (ClassPerlKind::Digit, true) => "[^0-9]",
+            (ClassPerlKind::Word, false) => "[0-9A-Za-z_]",
+            (ClassPerlKind::Word, true) => "[^0-9A-Za-z_]",
+            (ClassPerlKind::Space, false) => r"[\t\n\x0B\f\r\x20]",
+            (ClassPerlKind::Space, true) => r"[^\t\n\x0B\f\r\x20]",
+        };
+        self.0.push((class.span.start.offset, class.span.end.offset, ascii));
+    }
+}
+
+impl Visitor for PerlClasses {
+    type Output = Vec<(usize, usize, &'static str)>;
+    type Err = Infallible;
+
+    fn finish(mut self) -> Result<Self::Output, Infallible> {
+        self.0.sort_unstable();
+        Ok(self.0)
+    }
+
+    fn visit_pre(&mut self, ast: &Ast) -> Result<(), Infallible> {
+        if let Ast::ClassPerl(class) = ast {
+            self.note(class);
+        }
+        Ok(())
+    }
+
+    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), Infallible> {
+        if let ClassSetItem::Perl(class) = item {
+            self.note(class);
+        }
+        Ok(())
+    }
 }
 
 fn integer(value: &ArgumentValue) -> Option<i64> {
@@ -124,5 +206,42 @@ fn text(value: &ArgumentValue) -> Option<String> {
         ArgumentValue::Text(text) => Some(text.clone()),
         ArgumentValue::Integer(number) => Some(number.to_string()),
         ArgumentValue::Number(_) | ArgumentValue::Boolean(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_a_pattern_are_of_ascii_characters_and_others_are_admitted_where_they_are_named() {
+        // What each pattern takes, and what it refuses.
+        let table: [(&str, &[&str], &[&str]); 16] = [
+            (r"\d+", &["0123456789"], &["\u{0661}\u{0662}", "1\u{ff11}", "\u{1d7d8}", "", "a"]),
+            (r"[\d.]+", &["1.5"], &["1.\u{0665}"]),
+            (r"[^\d]", &["a", "\u{0661}"], &["1"]),
+            (r"\D", &["a", "é", "\u{0661}"], &["1"]),
+            (r"[\D]", &["a"], &["1"]),
+            (r"\w+", &["a_Z9"], &["é", "日本", "a\u{0661}", "a-b"]),
+            (r"[\w.-]+", &["a-b.c_d"], &["ä", "a b"]),
+            (r"\W", &[" ", "é"], &["a", "_"]),
+            (r"a\sb", &["a b"], &["a\u{a0}b", "a\u{2003}b", "a\u{3000}b"]),
+            (r"\S+", &["ab", "a\u{a0}"], &["a b"]),
+            (r"(?i)[a-z]+", &["Kiss"], &["\u{212a}iss", "ki\u{17f}s"]),
+            (r"(?i)kiss", &["KISS"], &["\u{212a}ISS", "KI\u{17f}S"]),
+            (r"(?i).*", &["\u{212a}elvin \u{17f}"], &[]),
+            ("(?i)[a-z\u{17f}]+", &["ki\u{17f}s"], &["\u{212a}is"]),
+            (r"(?x) \s \w", &[" a"], &["a", " é"]),
+            (r"\p{Greek}+|\\d", &["Ωμέγα", r"\d"], &["1"]),
+        ];
+        for (pattern, takes, refuses) in table {
+            let compiled = Pattern::compile(pattern).unwrap();
+            for text in takes {
+                assert!(compiled.is_match(text), "{pattern} {text:?}");
+            }
+            for text in refuses {
+                assert!(!compiled.is_match(text), "{pattern} {text:?}");
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use pistat_protocol::task::{ArgumentKind, ArgumentValue, ArgumentView};
 
 use super::{
-    argument::{Argument, compile},
+    argument::{Argument, Pattern},
     command::is_argument_name,
     parse::one_line,
 };
@@ -49,7 +49,7 @@ fn argument(parent: &Section<'_>, name: String, item: Item) -> Option<Argument> 
     argument
 }
 
-fn kind(section: &mut Section<'_>) -> Option<(ArgumentKind, Option<regex::Regex>)> {
+fn kind(section: &mut Section<'_>) -> Option<(ArgumentKind, Option<Pattern>)> {
     let given: Vec<_> = KINDS.into_iter().filter(|kind| section.has(kind)).collect();
     let [given] = given[..] else {
         let known = "choices, integer, number, pattern, boolean = true or machine = true";
@@ -108,9 +108,9 @@ fn both<T: Copy>(range: &Section<'_>, [min, max]: [Option<T>; 2], in_order: fn(T
     Some([min, max])
 }
 
-fn pattern(section: &mut Section<'_>) -> Option<(ArgumentKind, Option<regex::Regex>)> {
+fn pattern(section: &mut Section<'_>) -> Option<(ArgumentKind, Option<Pattern>)> {
     let max_length = section.integer("max_length", 1..=MOST_MAX_LENGTH).and_then(|n| u32::try_from(n).ok());
-    let compiled = section.parsed("pattern", |text| compile(text).map(|regex| (text.to_owned(), regex)));
+    let compiled = section.parsed("pattern", |text| Pattern::compile(text).map(|regex| (text.to_owned(), regex)));
     let (pattern, regex) = compiled?;
     Some((ArgumentKind::Pattern { pattern, max_length: max_length.unwrap_or(DEFAULT_MAX_LENGTH) }, Some(regex)))
 }
