@@ -28,6 +28,7 @@ pub use render::{
 pub use resolve::{
     MAX_LABEL_CHARS, label, new_run, patch_assignment, patch_interval, patch_name, patch_tags, typed_arguments,
 };
+pub(crate) use style::is_unsafe;
 pub use style::{Style, clean};
 pub use words::{Word, quote, split};
 

@@ -120,8 +120,21 @@ impl<'s> Console<'s> {
 
 fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
-        .map(|text| text + "\n")
+        .map(|text| escape(&text) + "\n")
         .map_err(|error| Failure::Refused(format!("The answer cannot be written as JSON: {error}")))
+}
+
+/// JSON without characters that a terminal acts on or that change the direction of text; each is in a text of JSON, where its escape means the same.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c != '\n' && terminal::is_unsafe(c) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 fn write_all(stream: &mut dyn Write, bytes: &[u8]) -> Result<(), Failure> {
@@ -129,4 +142,18 @@ fn write_all(stream: &mut dyn Write, bytes: &[u8]) -> Result<(), Failure> {
         io::ErrorKind::BrokenPipe => Failure::Closed,
         _ => Failure::File { what: "standard output cannot be written".into(), error },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_no_character_that_a_terminal_acts_on_and_means_the_same() {
+        let value = serde_json::json!({"label": "a\u{9b}2J\u{202e}b\u{7f}\u{1b}[m\u{2028}\u{feff}\n", "list": ["Küche 🚪", "\u{85}"]});
+        let text = json(&value).unwrap();
+        assert!(!text.chars().any(|c| c != '\n' && terminal::is_unsafe(c)), "{text:?}");
+        assert!(text.contains("a\\u009b2J\\u202eb\\u007f") && text.contains("Küche 🚪"), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
 }

@@ -3,10 +3,14 @@
 //! Output is untrusted: a machine could set the window's title, move the cursor over earlier lines, or answer back into the shell.
 
 /// Filters a stream piece by piece; a sequence may begin in one piece and end in the next.
+///
+/// A sequence that has no end hides nothing but the rest of its line: a line break, another sequence, and too great a length break it off.
 #[derive(Debug, Default)]
 pub struct OutputFilter {
     state: State,
     parameters: String,
+    /// The characters of the sequence so far.
+    length: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +27,11 @@ enum State {
     StringEscape,
 }
 
-/// Longer sequences are no colours.
+/// Longer sequences are no colours, and no others that a terminal has.
 const MOST_PARAMETERS: usize = 64;
+
+/// Longer strings have lost their end.
+const LONGEST_STRING: usize = 4096;
 
 impl OutputFilter {
     /// The part of a piece that may be shown.
@@ -37,27 +44,46 @@ impl OutputFilter {
     }
 
     fn step(&mut self, c: char, shown: &mut String) {
+        self.length += 1;
         self.state = match (self.state, c) {
-            (State::String, '\u{7}' | '\u{9c}') | (State::StringEscape, '\\') => State::Text,
-            (State::String, '\u{1b}') => State::StringEscape,
-            (State::String | State::StringEscape, _)
-            | (State::Escape, ']' | 'P' | '_' | '^' | 'X')
-            | (State::Text, '\u{9d}' | '\u{90}') => State::String,
-            // ESC and intermediates are followed by one more character; alone, ESC takes one.
-            (State::Text | State::Escape | State::Csi, '\u{1b}') | (State::Escape, ' '..='/') => State::Escape,
-            (State::Escape, '[') | (State::Text, '\u{9b}') => {
-                self.parameters.clear();
-                State::Csi
-            }
-            (State::Escape, _) => State::Text,
+            (State::Text, _) => self.text(c, shown),
+            (State::String, '\u{7}' | '\u{9c}' | CANCEL | SUBSTITUTE) | (State::StringEscape, '\\') => State::Text,
+            (State::String, ESCAPE) => State::StringEscape,
+            (State::String, '\n') => self.text(c, shown),
+            (State::String, _) if self.length > LONGEST_STRING => self.text(c, shown),
+            (State::String, _) => State::String,
+            (State::Escape | State::StringEscape, _) => self.escape(c, shown),
             (State::Csi, _) => self.csi(c, shown),
-            (State::Text, _) => {
+        };
+    }
+
+    /// A character that is no part of a sequence, or the first of one.
+    fn text(&mut self, c: char, shown: &mut String) -> State {
+        self.length = 0;
+        self.parameters.clear();
+        match c {
+            ESCAPE => State::Escape,
+            '\u{9b}' => State::Csi,
+            '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}' => State::String,
+            _ => {
                 if matches!(c, '\n' | '\t' | '\r') || !super::style::is_unsafe(c) {
                     shown.push(c);
                 }
                 State::Text
             }
-        };
+        }
+    }
+
+    fn escape(&mut self, c: char, shown: &mut String) -> State {
+        self.state = State::Escape;
+        match c {
+            '[' => State::Csi,
+            ']' | 'P' | '_' | '^' | 'X' => State::String,
+            // Intermediates are followed by one more character; alone, ESC takes one.
+            ' '..='/' if self.length < MOST_PARAMETERS => State::Escape,
+            '0'..='~' => State::Text,
+            _ => self.text(c, shown),
+        }
     }
 
     fn csi(&mut self, c: char, shown: &mut String) -> State {
@@ -72,10 +98,17 @@ impl OutputFilter {
                 shown.push('m');
                 State::Text
             }
-            _ => State::Text,
+            '@'..='~' => State::Text,
+            // Whatever cannot be in a sequence breaks it off.
+            _ => self.text(c, shown),
         }
     }
 }
+
+const ESCAPE: char = '\u{1b}';
+/// The control characters CAN and SUB end any sequence (ECMA-48, and every terminal).
+const CANCEL: char = '\u{18}';
+const SUBSTITUTE: char = '\u{1a}';
 
 #[cfg(test)]
 mod tests {
@@ -95,9 +128,46 @@ mod tests {
             ("\x1b(Bx\x1b7x\x1bcx", "xxx"),
             ("a\u{8}b\u{7}c\u{9b}2Jd\u{202e}", "abcd"),
             ("\x1b\x1b[31mx", "\x1b[31mx"),
+            ("\u{9d}0;title\x07a\u{90}q\u{9c}b\u{98}s\x1b\\c\u{9e}p\x1b\\d\u{9f}a\x07e", "abcde"),
         ] {
             assert_eq!(OutputFilter::default().filter(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_sequence_without_an_end_hides_no_more_than_the_rest_of_its_line() {
+        let strings = [
+            "\x1b]0;title",
+            "\x1bPq#0",
+            "\x1b_apc",
+            "\x1b^pm",
+            "\x1bXsos",
+            "\u{9d}0;t",
+            "\u{90}q",
+            "\u{98}s",
+            "\u{9e}p",
+            "\u{9f}a",
+        ];
+        for begun in strings.into_iter().chain(["\x1b", "\x1b(", "\x1b[31", "\u{9b}1;", "\x1b]0;title\x1b"]) {
+            for (rest, expected) in [
+                ("\nwarning\nend", "\nwarning\nend"),
+                ("\r\nwarning", "\nwarning"),
+                ("\x1b[33mwarning\x1b[0m", "\x1b[33mwarning\x1b[0m"),
+                ("\x1b]0;other\x07warning", "warning"),
+            ] {
+                let shown = OutputFilter::default().filter(&format!("{begun}{rest}"));
+                // What is not a string is broken off by a carriage return, too.
+                assert_eq!(shown.trim_start_matches('\r'), expected, "{begun:?} {rest:?}");
+            }
+        }
+        for begun in strings {
+            let long = format!("{begun}{}", "x".repeat(2 * LONGEST_STRING));
+            assert!(OutputFilter::default().filter(&long).len() >= LONGEST_STRING - 10, "{begun:?}");
+        }
+        let spaces = format!("\x1b{}[", " ".repeat(200));
+        assert!(OutputFilter::default().filter(&format!("{spaces}warning")).ends_with("warning"));
+        let parameters = format!("\x1b[{}", "1".repeat(200));
+        assert!(OutputFilter::default().filter(&format!("{parameters}warning")).contains("arning"));
     }
 
     proptest::proptest! {

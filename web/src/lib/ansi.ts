@@ -7,7 +7,7 @@ import { visible } from "./text";
 /** A stretch of plain text, or the parameters of one SGR sequence. */
 export type Token = { text: string } | { sgr: number[] } | { control: "newline" | "return" };
 
-/** The longest sequence that is waited for; longer ones are dropped up to here. */
+/** The longest sequence that is waited for; of longer ones this much is dropped, and the rest is text. */
 const LONGEST_SEQUENCE = 4096;
 
 const ESC = "\u001b";
@@ -24,7 +24,7 @@ export class AnsiReader {
     let at = 0;
     while (at < input.length) {
       // eslint-disable-next-line no-control-regex
-      const special = input.slice(at).search(/[\u001b\u009b\u009d\u0090\r\n]/);
+      const special = input.slice(at).search(/[\u001b\u0090\u0098\u009b\u009d-\u009f\r\n]/);
       const end = special < 0 ? input.length : at + special;
       if (end > at) {
         this.#flushReturn(tokens);
@@ -62,8 +62,9 @@ export class AnsiReader {
       // Cut in the middle: wait for the rest, but not for ever.
       if (input.length - at < LONGEST_SEQUENCE) {
         this.#rest = input.slice(at);
+        return input.length;
       }
-      return input.length;
+      return at + LONGEST_SEQUENCE;
     }
     const colours = sgr(input.slice(at, end));
     if (colours) {
@@ -87,7 +88,7 @@ function sequenceEnd(input: string, at: number): number | null {
   if (kind === "[" || kind === "\u009b") {
     return controlEnd(input, next);
   }
-  if (kind !== undefined && "]PX^_\u009d\u0090".includes(kind)) {
+  if (kind !== undefined && "]PX^_\u0090\u0098\u009d\u009e\u009f".includes(kind)) {
     return stringEnd(input, next);
   }
   if (kind !== undefined && "()*+-./ #%".includes(kind)) {
@@ -110,14 +111,14 @@ function controlEnd(input: string, from: number): number | null {
   return null;
 }
 
-/** OSC, DCS and their kin end with BEL or ST; a newline ends them too, or a lost end would swallow the output. */
+/** OSC, DCS and their kin end with BEL or ST; a newline or another sequence ends them too, or a lost end would swallow the output. */
 function stringEnd(input: string, from: number): number | null {
   // eslint-disable-next-line no-control-regex
-  const end = /\u0007|\u001b\\|\u009c|\n/.exec(input.slice(from));
+  const end = /\u0007|\u001b\\|\u009c|\u0018|\u001a|\n|\u001b(?=[^\\])/.exec(input.slice(from));
   if (!end) {
     return null;
   }
-  return from + end.index + (end[0] === "\n" ? 0 : end[0].length);
+  return from + end.index + (end[0] === "\n" || end[0] === ESC ? 0 : end[0].length);
 }
 
 function sgr(sequence: string): number[] | null {
