@@ -14,7 +14,7 @@ use pistat_protocol::{
 use serde_json::Map;
 
 use super::{
-    document::{Announced, Components, Facts, Place, Shared, gone},
+    document::{Announced, Component, Components, Facts, Place, Shared, gone},
     known::Known,
 };
 
@@ -284,10 +284,13 @@ impl Turn<'_> {
             return true;
         }
         let going: Components = missing.into_iter().filter(|(key, _)| !told.leaving.contains(key)).collect();
-        let now_announced: Components =
-            components.iter().map(|(key, (platform, _))| (key.clone(), *platform)).chain(going.clone()).collect();
+        let now_announced: Components = components
+            .iter()
+            .map(|(key, (component, _))| (key.clone(), component.clone()))
+            .chain(going.clone())
+            .collect();
         let mut values: Map<_, _> = components.into_iter().map(|(key, (_, value))| (key, value)).collect();
-        values.extend(going.iter().map(|(key, platform)| (key.clone(), gone(*platform))));
+        values.extend(going.iter().map(|(key, component)| (key.clone(), gone(component.platform()))));
         let payload = place.text(pi, facts, &values);
         if before != Some(&now_announced) {
             announced.insert(topic.clone(), shared(shapes, now_announced.into()));
@@ -316,8 +319,8 @@ fn shared(shapes: &mut BTreeSet<Shared>, components: Shared) -> Shared {
     components
 }
 
-fn owned((key, platform): (&String, &super::sensors::Platform)) -> (String, super::sensors::Platform) {
-    (key.clone(), *platform)
+fn owned((key, component): (&String, &Component)) -> (String, Component) {
+    (key.clone(), component.clone())
 }
 
 fn hash(payload: &[u8]) -> u64 {

@@ -19,7 +19,7 @@ use crate::config::HomeAssistant;
 
 use super::{
     known::{Known, told_by},
-    sensors::{Entity, OF_INFO, Platform},
+    sensors::{Entity, OF_INFO, OF_SAMPLES, Platform},
 };
 
 /// What has been announced: the components of each document, by its topic. What the state folder keeps.
@@ -58,10 +58,35 @@ impl Deref for Shared {
 }
 
 /// The components of a document, by their keys.
-pub(crate) type Components = BTreeMap<String, Platform>;
+pub(crate) type Components = BTreeMap<String, Component>;
+
+/// What was announced under a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Component {
+    /// What its key says.
+    Of(Platform),
+    /// A file system. Several names may make one key, so whose it is has to be kept: another must not go on with its history.
+    Disk {
+        /// The mount point.
+        disk: String,
+    },
+}
+
+impl Component {
+    pub(super) fn platform(&self) -> Platform {
+        match self {
+            Self::Of(platform) => *platform,
+            Self::Disk { .. } => Platform::Sensor,
+        }
+    }
+}
 
 /// After how many intervals without a sample a value is unavailable, should nobody have said that the machine is gone.
 const EXPIRE_INTERVALS: f64 = 3.0;
+
+/// The key of the event that tells how runs ended.
+const TASK_RESULT: &str = "task_result";
 
 /// Where documents go and what they refer to.
 #[derive(Debug, Clone)]
@@ -121,26 +146,28 @@ impl Place {
         facts: &Facts<'_>,
         known: &Known,
         announced: Option<&Components>,
-    ) -> BTreeMap<String, (Platform, Value)> {
+    ) -> BTreeMap<String, (Component, Value)> {
         let machine = Machine { place: self, pi, device: self.device(pi), facts };
         let mut components = BTreeMap::new();
+        let of = Component::Of;
         let was = |key: &str| announced.is_some_and(|announced| announced.contains_key(key));
         for entity in known.entities() {
-            components.insert(entity.key.to_owned(), (entity.platform, machine.of_sample(entity)));
+            components.insert(entity.key.to_owned(), (of(entity.platform), machine.of_sample(entity)));
         }
         for entity in OF_INFO.iter().filter(|entity| told_by(facts.info, entity.key, was(entity.key))) {
-            components.insert(entity.key.to_owned(), (entity.platform, machine.of_info(entity)));
+            components.insert(entity.key.to_owned(), (of(entity.platform), machine.of_info(entity)));
         }
         for mount in known.mounts() {
-            let (key, value) = machine.disk(mount);
-            components.entry(key).or_insert((Platform::Sensor, value));
+            let key = disk_key(mount, pi, announced, |key| components.contains_key(key));
+            let value = machine.disk(mount, &key);
+            components.insert(key, (Component::Disk { disk: mount.to_owned() }, value));
         }
         for button in &facts.buttons {
             let (key, value) = machine.button(button);
-            components.insert(key, (Platform::Button, value));
+            components.insert(key, (of(Platform::Button), value));
         }
-        components.insert("online".to_owned(), (Platform::BinarySensor, machine.online()));
-        components.insert("task_result".to_owned(), (Platform::Event, machine.task_result()));
+        components.insert("online".to_owned(), (of(Platform::BinarySensor), machine.online()));
+        components.insert(TASK_RESULT.to_owned(), (of(Platform::Event), machine.task_result()));
         components
     }
 
@@ -220,8 +247,13 @@ impl Machine<'_> {
             "p": platform.as_str(),
             "name": name,
             "unique_id": format!("{}_{key}", self.device),
-            "default_entity_id": format!("{}.{}", platform.as_str(), slug(&format!("{} {name}", self.facts.label), self.pi)),
+            "default_entity_id": self.entity_id(platform, name, key),
         })
+    }
+
+    /// A name of the machine and one of the component: neither is left out because it has no letters that an entity id may have.
+    fn entity_id(&self, platform: Platform, name: &str, key: &str) -> String {
+        format!("{}.{}_{}", platform.as_str(), slug(&self.facts.label, self.pi.as_str()), slug(name, key))
     }
 
     fn entity<T>(&self, entity: &Entity<T>) -> Value {
@@ -267,11 +299,10 @@ impl Machine<'_> {
         (expire.as_secs() + u64::from(expire.subsec_nanos() > 0)).max(1)
     }
 
-    fn disk(&self, mount: &str) -> (String, Value) {
-        let root = mount == "/";
-        let key = if root { "disk".to_owned() } else { format!("disk_{}", slug(mount, self.pi)) };
-        let name = if root { "Disk".to_owned() } else { format!("Disk {mount}") };
-        let mut value = self.component(Platform::Sensor, &key, &name);
+    fn disk(&self, mount: &str, key: &str) -> Value {
+        let name = if mount == "/" { "Disk".to_owned() } else { format!("Disk {mount}") };
+        let mut value = self.component(Platform::Sensor, key, &name);
+        value["default_entity_id"] = self.entity_id(Platform::Sensor, key, key).into();
         // A text in JSON is one in a template, too.
         let text = Value::from(mount).to_string();
         let options = json!({
@@ -285,11 +316,15 @@ impl Machine<'_> {
             "icon": "mdi:harddisk",
         });
         add(&mut value, options);
-        (key, value)
+        value
     }
 
     fn button(&self, button: &Button) -> (String, Value) {
-        let key = format!("task_{}", button.task.as_str().replace('-', "_"));
+        let mut key = format!("task_{}", button.task.as_str().replace('-', "_"));
+        if key == TASK_RESULT {
+            // No id of a task begins with a dash, so this key is no other's.
+            key = key.replacen('_', "__", 1);
+        }
         let mut value = self.component(Platform::Button, &key, &button.label);
         let request = Topic::Request(pistat_protocol::id::Target::Pi(self.pi.clone()));
         let options = json!({
@@ -323,7 +358,7 @@ impl Machine<'_> {
 
     /// Runs also end (expired, lost) while their machine is away.
     fn task_result(&self) -> Value {
-        let mut value = self.component(Platform::Event, "task_result", "Task result");
+        let mut value = self.component(Platform::Event, TASK_RESULT, "Task result");
         let kinds: Vec<_> = RunState::ALL.into_iter().filter(|state| state.is_final()).map(RunState::as_str).collect();
         let options = json!({
             "state_topic": self.own(Topic::Result),
@@ -346,14 +381,41 @@ fn add(value: &mut Value, options: Value) {
     }
 }
 
+/// The key of a file system: the one that it was announced under, or one that no other component has. Where names make the same key, the first keeps
+/// it, as it always did, and the others have a hash of their name.
+fn disk_key(mount: &str, pi: &PiId, announced: Option<&Components>, is_used: impl Fn(&str) -> bool) -> String {
+    if mount == "/" {
+        return "disk".to_owned();
+    }
+    let is_own = |component: &Component| matches!(component, Component::Disk { disk } if disk == mount);
+    let mut known = announced.into_iter().flatten().filter(|(_, component)| is_own(component));
+    if let Some((key, _)) = known.find(|(key, _)| !is_used(key)) {
+        return key.clone();
+    }
+    let plain = format!("disk_{}", slug(mount, pi.as_str()));
+    let digest = pistat_protocol::order::hex(&pistat_protocol::order::sha256(mount.as_bytes()));
+    let is_another = |key: &str| {
+        let is_other = |component: &Component| matches!(component, Component::Disk { disk } if disk != mount);
+        announced.and_then(|announced| announced.get(key)).is_some_and(is_other)
+    };
+    let is_free = |key: &String| !is_used(key) && !is_another(key) && !is_fixed(key);
+    let hashed = [8, 16, 32, 64].map(|length| format!("{plain}_{}", &digest[..length]));
+    [plain].into_iter().chain(hashed.clone()).find(is_free).unwrap_or_else(|| hashed[3].clone())
+}
+
+/// Whether a key is an entity's that machines have or may have later.
+fn is_fixed(key: &str) -> bool {
+    OF_SAMPLES.iter().any(|entity| entity.key == key) || OF_INFO.iter().any(|entity| entity.key == key)
+}
+
 /// As an entity id has it: small letters, digits, single underscores between them.
-fn slug(text: &str, otherwise: &PiId) -> String {
+fn slug(text: &str, otherwise: &str) -> String {
     let plain = |text: &str| {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
         words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("_")
     };
     let slug = plain(text);
-    if slug.is_empty() { plain(otherwise.as_str()) } else { slug }
+    if slug.is_empty() { plain(otherwise) } else { slug }
 }
 
 #[cfg(test)]

@@ -241,8 +241,8 @@ pub(super) static OF_SAMPLES: [Entity<Sample>; 21] = [
 
 /// What `info` tells. Most of it is looked up once an hour, so what a machine has once told it is believed to have.
 pub(super) const OF_INFO: [Entity<Info>; 5] = [
-    // Every machine was booted once; until its clock can be believed, the time is unknown.
-    sensor("boot_time", "Last boot", "boot_time", |_: &Info| true).class("timestamp").diagnostic(),
+    // Told once the machine's clock is synchronised: one that never is has no time of its last boot.
+    sensor("boot_time", "Last boot", "boot_time", |i: &Info| i.boot_time.is_some()).class("timestamp").diagnostic(),
     sensor("storage_wear", "Storage wear", "storage_wear_percent", |i: &Info| i.storage_wear_percent.is_some())
         .unit("%", 0)
         .icon("mdi:sd")

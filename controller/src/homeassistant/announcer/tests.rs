@@ -8,7 +8,7 @@ use pistat_protocol::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::homeassistant::sensors::Platform;
+use crate::homeassistant::{document::Component, sensors::Platform};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -94,7 +94,7 @@ fn a_machine_is_announced_once_and_again_only_when_something_changes() {
     let plan = stage.turn();
     assert_eq!(plan.say[0].topic, "homeassistant/device/pistat_pi-1/config");
     let kept = plan.keep.unwrap();
-    assert_eq!(kept["homeassistant/device/pistat_pi-1/config"]["cpu"], Platform::Sensor);
+    assert_eq!(kept["homeassistant/device/pistat_pi-1/config"]["cpu"], Component::Of(Platform::Sensor));
     stage.announcer.changed(&pi());
     for _ in 0..10 {
         assert!(stage.later(SECOND).say.is_empty());

@@ -22,7 +22,7 @@ fn place() -> Place {
 fn info() -> Info {
     let session = "a".repeat(32);
     let json = json!({
-        "model": "Raspberry Pi 4 Model B Rev 1.4", "serial": "10000000abcdef01", "agent_version": "0.1.0", "boot_id": "b", "session": session,
+        "model": "Raspberry Pi 4 Model B Rev 1.4", "serial": "10000000abcdef01", "agent_version": "0.1.0", "boot_id": "b", "session": session, "boot_time": "2026-10-12T09:36:17.000Z",
         "execution_policy": "controller", "runner": false, "interval_seconds": 5.0,
         "capabilities": ["cpu_percent", "memory_percent", "temperature_celsius", "disks", "power"],
     });
@@ -182,7 +182,7 @@ fn undervoltage_is_there_and_unknown_where_only_other_problems_can_be_seen() {
 fn what_info_told_once_stays_announced() {
     let (info, sample) = (info(), sample());
     let facts = Facts { label: "x".into(), info: &info, buttons: Vec::new() };
-    let announced = Components::from([("storage_wear".to_owned(), Platform::Sensor)]);
+    let announced = Components::from([("storage_wear".to_owned(), Component::Of(Platform::Sensor))]);
     let components = place().components(&pi("pi-1"), &facts, &known(&info, &sample), Some(&announced));
     assert!(components.contains_key("storage_wear") && !components.contains_key("updates"));
 }
@@ -219,7 +219,7 @@ fn topics_and_entity_ids_have_only_the_characters_that_are_allowed() {
         ("a\u{1b}[31m", "a_31m"),
     ];
     for (text, expected) in cases {
-        assert_eq!(slug(text, &pi("pi-1")), expected, "{text}");
+        assert_eq!(slug(text, "pi-1"), expected, "{text}");
     }
 }
 
@@ -232,4 +232,107 @@ fn a_mount_point_cannot_break_out_of_its_template() {
     let disk = &document["cmps"]["disk_mnt_it_s_odd_1"];
     let template = disk["value_template"].as_str().unwrap();
     assert!(template.contains(r#"'eq', "/mnt/it's \"odd\" }} {{ 1 }}\\")"#), "{template}");
+}
+
+/// The keys of a machine's file systems, when so many were announced before.
+fn disks(mounts: &[&str], announced: &Components) -> BTreeMap<String, String> {
+    let mut sample = sample();
+    let disk = |mount: &&str| Disk { mount: (*mount).into(), used_bytes: 1, total_bytes: 2, used_percent: 1.0 };
+    sample.disks = Some(mounts.iter().map(disk).collect());
+    let info = info();
+    let facts = Facts { label: "Rack Pi 1".into(), info: &info, buttons: Vec::new() };
+    let components = place().components(&pi("pi-1"), &facts, &known(&info, &sample), Some(announced));
+    let of_disk = |(key, (component, value)): (String, (Component, Value))| {
+        let Component::Disk { disk } = component else { return None };
+        assert_eq!(value["unique_id"], format!("pistat_pi-1_{key}"));
+        Some((disk, key))
+    };
+    components.into_iter().filter_map(of_disk).collect()
+}
+
+fn announced(disks: &BTreeMap<String, String>) -> Components {
+    disks.iter().map(|(disk, key)| (key.clone(), Component::Disk { disk: disk.clone() })).collect()
+}
+
+#[test]
+fn every_file_system_is_announced_and_the_first_of_those_with_one_key_has_it_as_before() {
+    let mounts = [
+        "/",
+        "/media/写真",
+        "/media/音楽",
+        "/media/Кино",
+        "/media/usb-1",
+        "/media/usb_1",
+        "/写真",
+        "/音楽",
+        "/read",
+        "/boot/firmware",
+    ];
+    let keys = disks(&mounts, &Components::new());
+    assert_eq!(keys.len(), mounts.len(), "{keys:?}");
+    let distinct: BTreeSet<_> = keys.values().collect();
+    assert_eq!(distinct.len(), mounts.len(), "{keys:?}");
+    for (mount, key) in [
+        ("/", "disk"),
+        ("/boot/firmware", "disk_boot_firmware"),
+        ("/media/usb-1", "disk_media_usb_1"),
+        ("/写真", "disk_pi_1"),
+    ] {
+        assert_eq!(keys[mount], key);
+    }
+    assert!(keys["/media/usb_1"].starts_with("disk_media_usb_1_"), "{keys:?}");
+    assert!(keys["/read"].starts_with("disk_read_"), "the rate of reading has the other: {keys:?}");
+    assert_eq!(disks(&mounts, &announced(&keys)), keys, "they stay");
+}
+
+#[test]
+fn a_file_system_keeps_its_key_whatever_comes_beside_it() {
+    let first = disks(&["/", "/media/usb_1"], &Components::new());
+    assert_eq!(first["/media/usb_1"], "disk_media_usb_1");
+    let both = disks(&["/", "/media/usb-1", "/media/usb_1"], &announced(&first));
+    assert_eq!(both["/media/usb_1"], "disk_media_usb_1", "though the other's name is before it");
+    assert_ne!(both["/media/usb-1"], both["/media/usb_1"]);
+    let alone = disks(&["/", "/media/usb-1"], &announced(&both));
+    assert_eq!(alone["/media/usb-1"], both["/media/usb-1"]);
+    // What a version before this kept has no names: the first has the key, as it had.
+    let old = Components::from([("disk_media_usb_1".to_owned(), Component::Of(Platform::Sensor))]);
+    assert_eq!(disks(&["/media/usb-1", "/media/usb_1"], &old)["/media/usb-1"], "disk_media_usb_1");
+    let text = serde_json::to_string(&announced(&first)).unwrap();
+    assert_eq!(text, r#"{"disk":{"disk":"/"},"disk_media_usb_1":{"disk":"/media/usb_1"}}"#);
+    assert_eq!(serde_json::from_str::<Components>(r#"{"disk_media_usb_1":"sensor"}"#).unwrap(), old);
+}
+
+#[test]
+fn a_task_named_result_and_labels_in_any_script_have_ids_of_their_own() {
+    let (info, sample) = (info(), sample());
+    let buttons = ["result", "a-b"].map(|task| Button { label: "更新".into(), ..button(task, Ends::Exit) }).into();
+    let facts = Facts { label: "日本".into(), info: &info, buttons };
+    let components = place().components(&pi("pi-1"), &facts, &known(&info, &sample), None);
+    let id = |key: &str| components[key].1["default_entity_id"].as_str().unwrap().to_owned();
+    assert_eq!(components["task_result"].0, Component::Of(Platform::Event));
+    assert_eq!(components["task__result"].1["payload_press"], "result");
+    let ids = ["cpu", "task_a_b", "task__result", "task_result", "disk"].map(id);
+    assert_eq!(
+        ids,
+        [
+            "sensor.pi_1_cpu",
+            "button.pi_1_task_a_b",
+            "button.pi_1_task_result",
+            "event.pi_1_task_result",
+            "sensor.pi_1_disk"
+        ]
+    );
+}
+
+#[test]
+fn the_last_boot_is_announced_once_the_clock_is_synchronised() {
+    let has = |info: &Info, announced: &Components| {
+        let facts = Facts { label: "x".into(), info, buttons: Vec::new() };
+        place().components(&pi("pi-1"), &facts, &known(info, &sample()), Some(announced)).contains_key("boot_time")
+    };
+    let (with, mut without) = (info(), info());
+    without.boot_time = None;
+    assert!(has(&with, &Components::new()) && !has(&without, &Components::new()));
+    // After a restart of the agent it is told again in a while.
+    assert!(has(&without, &Components::from([("boot_time".into(), Component::Of(Platform::Sensor))])));
 }
