@@ -17,6 +17,7 @@ mod requests;
 mod runs;
 mod schedule;
 mod sessions;
+mod standing;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},

@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use pistat_protocol::{
     api::LoginLink,
-    dashboard::{ClientMessage, Me},
+    dashboard::{ClientMessage, MachineStatus, Me, Run},
     task::RunState,
 };
 use pistat_tests::{
@@ -361,6 +361,55 @@ mod embedded_only {
             }
             stack.http().send("DELETE", "/api/accounts/olga", None).await;
             stack.http().send("POST", &format!("/api/runs/{run}/cancel"), None).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_run_that_waits_for_its_machine_is_rejected_once_its_account_could_not_ask_for_it() {
+        let stack = Stack::start().await;
+        let admin = stack.http();
+        for (verb, reason) in [
+            ("remove", Some("the account olga, which asked for it, was removed")),
+            ("replace", Some("another has its name now")),
+            ("demote", Some("has the role viewer now")),
+            ("rotate", None),
+        ] {
+            let pi = format!("pi-{verb}");
+            let identity = stack.fake_agent(&pi).await.vanish().await;
+            let (olga, token) = stack.account("olga", "operator").await;
+            eventually("the machine is gone", PATIENCE, async || match admin.machine(&pi).await?.status {
+                MachineStatus::Offline => Ok(()),
+                status => Err(format!("{status:?}")),
+            })
+            .await;
+            // By both ways that an account has.
+            let by_http = olga.start_run("uptime", &pi, json!({})).await;
+            let mut mqtt = stack.mqtt("olga", &token).await;
+            mqtt.publish(&format!("pistat/{pi}/task/request"), "uptime", false).await;
+            let runs = eventually("both requests are accepted", PATIENCE, async || {
+                let runs: Vec<Run> = admin.get(&format!("/api/runs?pi={pi}")).await.json();
+                if runs.len() == 2 { Ok(runs) } else { Err(format!("{runs:?}")) }
+            })
+            .await;
+            assert!(runs.iter().any(|run| run.id == by_http) && runs.iter().all(|run| run.requested_by == "olga"));
+            let rotate = |body| admin.post("/api/accounts/olga/rotate", body);
+            match verb {
+                "demote" => assert_eq!(rotate(json!({"role": "viewer"})).await.status, 200),
+                "rotate" => assert_eq!(rotate(json!({})).await.status, 200),
+                _ => assert!(admin.send("DELETE", "/api/accounts/olga", None).await.status < 300),
+            }
+            if verb == "replace" {
+                stack.account("olga", "admin").await;
+            }
+            let serving = tokio::spawn(identity.connect().await.serve());
+            for run in runs {
+                let run = admin.ended(run.id, PATIENCE).await;
+                let expected = if reason.is_some() { RunState::Rejected } else { RunState::Succeeded };
+                let told = run.reason.clone().unwrap_or_default();
+                assert!(run.state == expected && told.contains(reason.unwrap_or_default()), "{verb}: {run:?}");
+            }
+            serving.abort();
+            admin.send("DELETE", "/api/accounts/olga", None).await;
         }
     }
 

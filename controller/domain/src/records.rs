@@ -14,6 +14,24 @@ use serde::{Deserialize, Serialize};
 /// each. At the start, requests are searched for in as many of the newest runs.
 pub const REMEMBERED_RUNS: u32 = 500_000;
 
+/// Who asked for a run, besides the name: what is asked again when the order is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Requester {
+    /// An account, by the time at which it was made: one that is given the same name later is another account.
+    Account {
+        /// The account's own.
+        created_at: Timestamp,
+    },
+    /// The schedule of the task.
+    Schedule {
+        /// Its expression and time zone at that time.
+        schedule: String,
+    },
+    /// A client of an external broker, by `[mqtt.requests]`.
+    Broker,
+}
+
 /// A run as the register keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -40,15 +58,30 @@ pub struct RunRecord {
     /// Its time limit, within which a restarted machine must be back; 0 in records of versions that did not keep it.
     #[serde(default)]
     pub timeout_milliseconds: u64,
-    /// The requester's role, checked again when the order is sent; null for the schedule.
+    /// The requester's role at the time of the request; null for the schedule.
     pub role: Option<pistat_protocol::account::Role>,
+    /// Who asked; none in records of versions that did not keep it.
+    #[serde(default)]
+    pub requester: Option<Requester>,
+}
+
+impl RunRecord {
+    /// Whether the schedule asked for it.
+    pub fn is_scheduled(&self) -> bool {
+        match &self.requester {
+            Some(requester) => matches!(requester, Requester::Schedule { .. }),
+            None => self.role.is_none(),
+        }
+    }
 }
 
 /// What was made of a request that had an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestRecord {
-    /// Who asked.
+    /// Who asked, by name.
     pub requested_by: String,
+    /// Who that was; none in records of versions that did not keep it.
+    pub requester: Option<Requester>,
     /// The id that they gave it.
     pub request_id: String,
     /// The group of its runs, if it was aimed at many machines.
@@ -61,6 +94,8 @@ pub struct RequestRecord {
 #[derive(Debug, Deserialize)]
 pub struct RequestedRun {
     run: RequestOf,
+    #[serde(default)]
+    requester: Option<Requester>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,8 +111,20 @@ impl RequestedRun {
     pub fn join(self, requests: &mut Vec<RequestRecord>) {
         let RequestOf { id, requested_by, request_id: Some(request_id), group } = self.run else { return };
         match requests.last_mut() {
-            Some(last) if last.requested_by == requested_by && last.request_id == request_id => last.runs.push(id),
-            _ => requests.push(RequestRecord { requested_by, request_id, group, runs: vec![id] }),
+            Some(last)
+                if last.requested_by == requested_by
+                    && last.requester == self.requester
+                    && last.request_id == request_id =>
+            {
+                last.runs.push(id);
+            }
+            _ => requests.push(RequestRecord {
+                requested_by,
+                requester: self.requester,
+                request_id,
+                group,
+                runs: vec![id],
+            }),
         }
     }
 }
@@ -265,6 +312,7 @@ pub mod fixtures {
             ends: pistat_protocol::task::Ends::Exit,
             timeout_milliseconds: 60_000,
             role: None,
+            requester: None,
         }
     }
 

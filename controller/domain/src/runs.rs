@@ -21,10 +21,10 @@ use pistat_protocol::{
     time::Timestamp,
 };
 
-use self::requests::Requests;
+use self::requests::{RequestKey, Requests};
 use crate::{
     fleet::Now,
-    records::{GroupRecord, NewPiece, OutputState, RequestRecord, RunRecord},
+    records::{GroupRecord, NewPiece, OutputState, RequestRecord, Requester, RunRecord},
 };
 
 /// How many finished runs of a machine keep their retained status and output: a screenful for whoever subscribes late (`docs/mqtt.md` promises it).
@@ -162,15 +162,25 @@ impl Runs {
         self.active.insert(id, active);
     }
 
-    /// The runs of an earlier request with the same id by the same requester.
-    pub fn earlier(&self, requested_by: &str, request_id: &str) -> Option<Accepted> {
-        self.requests.earlier(&(requested_by.into(), request_id.into())).cloned()
+    /// The runs of an earlier request with the same id by the same requester. Of what a version before this accepted, only the requester's name is known.
+    pub fn earlier(&self, requested_by: &str, requester: &Requester, request_id: &str) -> Option<Accepted> {
+        let key =
+            |requester| RequestKey { requested_by: requested_by.into(), requester, request_id: request_id.into() };
+        let found = self.requests.earlier(&key(Some(requester.clone())));
+        found.or_else(|| self.requests.earlier(&key(None))).cloned()
+    }
+
+    /// The state of the open run of this task that the schedule has asked for on a machine.
+    pub fn scheduled(&self, task: &TaskId, pi: &PiId) -> Option<RunState> {
+        let records = self.of_machine(pi).map(|active| &active.record);
+        let mut open = records.filter(|record| record.is_scheduled() && !record.run.state.is_final());
+        open.find(|record| record.run.task == *task).map(|record| record.run.state)
     }
 
     /// Takes new runs, and their group if they have one. They start only after [`Self::accepted`].
     pub fn add(&mut self, records: Vec<RunRecord>, group: Option<GroupRecord>, now: Instant) {
         for record in records {
-            self.requests.remember(&record.run, now);
+            self.requests.remember(&record, now);
             let output = OutputState::new(record.output_limit_bytes);
             self.insert(record, output, false, Ack { seq: None, state: None }, now);
         }
@@ -196,10 +206,10 @@ impl Runs {
     pub fn withdraw(&mut self, ids: &[RunId]) {
         for id in ids {
             if let Some(active) = self.active.remove(id) {
-                let run = active.record.run;
-                if let Some(request) = run.request_id {
-                    self.requests.forget(&(run.requested_by, request));
+                if let Some(request) = RequestKey::of(&active.record) {
+                    self.requests.forget(&request);
                 }
+                let run = active.record.run;
                 if let Some(group) = run.group {
                     self.groups.remove(&group);
                 }
@@ -282,11 +292,6 @@ impl Runs {
 
     fn of_machine(&self, pi: &PiId) -> impl Iterator<Item = &Active> {
         self.by_pi.get(pi).into_iter().flatten().filter_map(|id| self.active.get(id))
-    }
-
-    /// Whether a task has a run that is not final, anywhere.
-    pub fn is_alive(&self, task: &TaskId) -> bool {
-        self.active.values().any(|active| active.record.run.task == *task && !active.record.run.state.is_final())
     }
 
     /// A run is on its way to its agent.

@@ -20,7 +20,7 @@ use crate::{
     catalogue::{ApprovedTask, Ask, Refusal, RefusalKind},
     runs::Accepted,
     store::{
-        record::{GroupRecord, RunRecord},
+        record::{GroupRecord, Requester, RunRecord},
         register::RegisterWrite,
     },
 };
@@ -37,6 +37,7 @@ pub(super) struct Wish {
     pub(super) expires: Duration,
     pub(super) group: GroupOptions,
     pub(super) requested_by: String,
+    pub(super) requester: Requester,
     /// `None` is the schedule.
     pub(super) role: Option<Role>,
 }
@@ -59,7 +60,8 @@ impl From<Refusal> for Refused {
 impl Hub {
     /// Checks a wish and stores its runs; the answer follows when they are on the disk.
     pub(super) fn accept(&mut self, wish: Wish, answer: Answer) -> Result<(), (Refused, Answer)> {
-        let earlier = wish.request_id.as_ref().and_then(|id| self.runs.earlier(&wish.requested_by, id));
+        let known = |id: &String| self.runs.earlier(&wish.requested_by, &wish.requester, id);
+        let earlier = wish.request_id.as_ref().and_then(known);
         if let Some(earlier) = earlier {
             match self.accepting(&earlier) {
                 Some(first) => first.answers.push(answer),
@@ -67,16 +69,21 @@ impl Hub {
             }
             return Ok(());
         }
-        let approved = match self.approve(&wish) {
-            Ok(approved) => approved,
+        match self.approve(&wish) {
+            Ok(approved) => self.take(&wish, &approved, answer),
             Err(refused) => return Err((refused, answer)),
-        };
+        }
+        Ok(())
+    }
+
+    /// Stores the runs of what was approved.
+    pub(super) fn take(&mut self, wish: &Wish, approved: &[ApprovedTask], answer: Answer) {
         // Only what this request needs is refused if it cannot be stored, so it has a commit of its own.
         self.commit_turn();
-        let (records, group) = self.new_records(&wish, &approved);
+        let (records, group) = self.new_records(wish, approved);
         let runs: Vec<_> = records.iter().map(|record| record.run.id).collect();
-        let sentence = request_sentence(&wish, &approved);
-        let pi = if let [only] = &approved[..] { Some(only.pi().clone()) } else { None };
+        let sentence = request_sentence(wish, approved);
+        let pi = if let [only] = approved { Some(only.pi().clone()) } else { None };
         self.writes.extend(records.iter().cloned().map(|record| RegisterWrite::Run(Box::new(record))));
         self.writes.extend(group.iter().cloned().map(|group| RegisterWrite::Group(Box::new(group))));
         let group_id = group.as_ref().map(|group| group.id);
@@ -85,12 +92,11 @@ impl Hub {
             runs,
             group: group_id,
             sentence,
-            requested_by: wish.requested_by,
+            requested_by: wish.requested_by.clone(),
             pi,
             answers: vec![answer],
         });
         self.commit_turn();
-        Ok(())
     }
 
     /// A request that was taken and is not on the disk yet, by its runs.
@@ -111,9 +117,7 @@ impl Hub {
                 group => format!("no machine has {group}: nothing was run; `tag add <pi> <tag>` tags one"),
             }));
         }
-        if self.runs.counts().values().sum::<u32>() as usize + machines.len() > MAX_OPEN_RUNS {
-            return Err(Refused::unavailable("too many runs are open: wait until some have ended, or cancel them"));
-        }
+        self.check_room(machines.len())?;
         let mut first_refusal = None;
         let mut approved = Vec::new();
         for pi in &machines {
@@ -131,6 +135,14 @@ impl Hub {
             Some(refused) if approved.is_empty() => Err(refused),
             _ => Ok(approved),
         }
+    }
+
+    /// Whether so many more runs may be open.
+    pub(super) fn check_room(&self, more: usize) -> Result<(), Refused> {
+        if self.runs.counts().values().sum::<u32>() as usize + more > MAX_OPEN_RUNS {
+            return Err(Refused::unavailable("too many runs are open: wait until some have ended, or cancel them"));
+        }
+        Ok(())
     }
 
     fn not_away(&self, wish: &Wish, pi: &PiId) -> Result<(), Refused> {
@@ -189,6 +201,7 @@ impl Hub {
                 ends: task.ends(),
                 timeout_milliseconds: u64::try_from(task.timeout().as_millis()).unwrap_or(u64::MAX),
                 role: wish.role,
+                requester: Some(wish.requester.clone()),
             })
             .collect();
         let group = group.map(|id| GroupRecord {
@@ -223,7 +236,7 @@ impl Hub {
             Answer::Mqtt(response) => {
                 self.answer_request(response, &RequestAnswer::Accepted { runs: accepted.runs.clone() });
             }
-            Answer::Nobody => {}
+            Answer::Schedule(_) => {}
         }
     }
 
@@ -237,7 +250,7 @@ impl Hub {
                 Answer::Mqtt(response) => {
                     self.refuse_request(accepting.pi.as_ref(), Some(&accepting.requested_by), sentence, response);
                 }
-                Answer::Nobody => {}
+                Answer::Schedule(task) => self.missed(&task, None, sentence),
             }
         }
     }

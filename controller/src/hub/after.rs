@@ -3,7 +3,7 @@
 use pistat_protocol::{
     api::AcceptedRuns,
     dashboard::{EventKind, Machine, Severity},
-    id::{PiId, RunId},
+    id::{PiId, RunId, TaskId},
     order::JoinToken,
     task::RequestAnswer,
 };
@@ -89,7 +89,8 @@ pub(super) enum Promise {
 pub(super) enum Answer {
     Web(Reply<AcceptedRuns>),
     Mqtt(Option<ResponseTo>),
-    Nobody,
+    /// The schedule of this task, whose failures are told in the audit log.
+    Schedule(TaskId),
 }
 
 /// What follows from a stored change of access.

@@ -21,11 +21,13 @@ use super::{
     ask::{Refused, Reply},
     refuse,
     repeats::{Line, Repeated},
+    standing::{Asker, BROKER},
 };
 use crate::{
     access::Caller,
     bridge::{Outgoing, ResponseTo},
     config::{Broker, Requests, parse_duration},
+    store::record::Requester,
 };
 
 /// The longest that a run may wait for an offline machine.
@@ -51,8 +53,7 @@ impl Hub {
             let sentence = "a request was published with the retain flag: it was cleared and runs nothing; publish it without the flag";
             return self.refuse_request(pi.as_ref(), account, sentence, response);
         }
-        let answer =
-            self.asker(account).and_then(|(name, role)| self.request(target, payload, &name, role, response.clone()));
+        let answer = self.asker(account).and_then(|asker| self.request(target, payload, asker, response.clone()));
         if let Err(refused) = answer {
             self.refuse_request(pi.as_ref(), account, &refused.detail, response);
         }
@@ -75,28 +76,22 @@ impl Hub {
     }
 
     /// Who asks over MQTT: the account that our own broker stamped, or whoever an external one let publish, if that is allowed at all.
-    fn asker(&self, account: Option<&str>) -> Result<(String, Role), Refused> {
+    fn asker(&self, account: Option<&str>) -> Result<Asker, Refused> {
         if self.config.mqtt.broker == Broker::Embedded {
-            let account = account.and_then(|name| self.access.account(name));
-            let account = account.filter(|account| account.role >= Role::Operator);
-            return account
-                .map(|account| (account.name.to_string(), account.role))
+            let asker = account.and_then(|name| self.account_that_asks(name));
+            return asker
+                .filter(|asker| asker.role >= Role::Operator)
                 .ok_or_else(|| Refused::forbidden("only operators may ask for tasks"));
         }
-        let refused = || {
-            Refused::forbidden(
-                "requests over MQTT are off with an external broker; [mqtt.requests] in pistat.toml turns them on",
-            )
-        };
-        self.config.mqtt.requests.as_ref().map(|requests| ("mqtt".to_string(), requests.role)).ok_or_else(refused)
+        let role = self.role_of_broker()?;
+        Ok(Asker { name: BROKER.into(), requester: Requester::Broker, role })
     }
 
     fn request(
         &mut self,
         target: &Target,
         payload: &Bytes,
-        by: &str,
-        role: Role,
+        asker: Asker,
         response: Option<ResponseTo>,
     ) -> Result<(), Refused> {
         match decode_request(payload).map_err(Refused::bad)? {
@@ -109,8 +104,9 @@ impl Hub {
                     request_id: run.request_id,
                     expires: self.config.runs.expires,
                     group: GroupOptions::default(),
-                    requested_by: by.into(),
-                    role: Some(role),
+                    requested_by: asker.name,
+                    requester: asker.requester,
+                    role: Some(asker.role),
                 };
                 self.accept(wish, Answer::Mqtt(response)).map_err(|(refused, _)| refused)
             }
@@ -123,7 +119,7 @@ impl Hub {
                 if let Some(task) = self.runs.get(id).map(|record| record.run.task.clone()) {
                     self.may_be_asked_for(&task)?;
                 }
-                self.cancel(id, by)?;
+                self.cancel(id, &asker.name)?;
                 self.turn.promises.push(Promise::Mqtt(response, id));
                 Ok(())
             }
@@ -131,7 +127,7 @@ impl Hub {
     }
 
     /// With a broker that is not ours, only the tasks that `[mqtt.requests]` lists are anybody's to ask for, or to cancel.
-    fn may_be_asked_for(&self, task: &TaskId) -> Result<(), Refused> {
+    pub(super) fn may_be_asked_for(&self, task: &TaskId) -> Result<(), Refused> {
         let listed = |requests: &Requests| requests.tasks.contains(task);
         if self.config.mqtt.broker == Broker::Embedded || self.config.mqtt.requests.as_ref().is_some_and(listed) {
             return Ok(());
@@ -206,6 +202,13 @@ impl Hub {
         if long {
             return refuse(reply, Refused::bad(format!("a request_id has 1 to {MAX_REQUEST_ID_BYTES} bytes")));
         }
+        // Between the check of its credential and now, the account may have been removed or given another role.
+        let Some(asker) = self.account_that_asks(caller.account.as_str()) else {
+            return refuse(
+                reply,
+                Refused::forbidden(format!("the account {} was removed or has expired", caller.account)),
+            );
+        };
         let wish = Wish {
             task: request.task,
             target: request.target,
@@ -213,8 +216,9 @@ impl Hub {
             request_id: request.request_id,
             expires,
             group: request.group.unwrap_or_default(),
-            requested_by: caller.account.to_string(),
-            role: Some(caller.role),
+            requested_by: asker.name,
+            requester: asker.requester,
+            role: Some(asker.role),
         };
         if let Err((refused, answer)) = self.accept(wish, Answer::Web(reply)) {
             let text = format!("request refused: {}", refused.detail);

@@ -115,9 +115,9 @@ impl Hub {
         let mut steps = Vec::new();
         for id in self.runs.ready(pi, concurrency) {
             let Some(record) = self.runs.get(id) else { continue };
-            // The catalogue may have changed since the run was accepted: what it no longer lists does not run.
-            match self.approve_on(&record.run.task, &record.run.args, record.role, pi) {
-                Err(refusal) => steps.extend(self.runs.end(id, RunState::Rejected, refusal.message, self.now)),
+            // Catalogue and requester may have changed since the run was accepted: what they no longer approve does not run.
+            match self.approve_again(record) {
+                Err(reason) => steps.extend(self.runs.end(id, RunState::Rejected, reason, self.now)),
                 Ok(task) => {
                     steps.extend(self.runs.dispatched(id, task.ends(), self.now.monotonic));
                     steps.push(Step::Execute(id));
@@ -207,14 +207,14 @@ impl Hub {
         let (pi, requested_by) = (record.run.pi.clone(), record.run.requested_by.clone());
         // Without a session it is sent once the agent has come back and has told what it knows.
         let Some(session) = self.sessions.get(&pi).cloned() else { return };
-        match self.approve_on(&record.run.task, &record.run.args, record.role, &pi) {
+        match self.approve_again(record) {
             Ok(task) => {
                 let order = task.sign(&self.key, id, &session, &requested_by);
                 self.publish(&Topic::Execute(pi, id), encode(&order), 1, false);
                 self.runs.sent(id, session);
             }
-            Err(refusal) => {
-                let steps = self.runs.end(id, RunState::Rejected, refusal.message, self.now);
+            Err(reason) => {
+                let steps = self.runs.end(id, RunState::Rejected, reason, self.now);
                 self.perform(steps);
             }
         }

@@ -12,11 +12,14 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
-    access::{AccessChange, AgentRecord, Caller, Credential},
+    access::{AccessChange, AccountRecord, AgentRecord, Caller, Credential},
     bridge::ResponseTo,
     config::Broker,
     store::{NotStored, Retention},
 };
+
+mod asked_again;
+mod scheduled;
 
 const CATALOGUE: &str = "[task.uptime]\ncommand = [\"uptime\"]\n";
 
@@ -60,6 +63,7 @@ impl Driven {
     fn configured(config: Config, folder: tempfile::TempDir, prepare: impl FnOnce(&mut Loaded)) -> Self {
         let retention = Retention { days: 30, runs: 1000, events: 1000 };
         let (store, mut loaded, stored) = Store::open(folder.path(), retention).unwrap();
+        loaded.access.apply(&AccessChange::PutAccount(account("anna", Role::Operator)));
         prepare(&mut loaded);
         let config = Arc::new(config);
         let hub = Hub::new(HubParts {
@@ -132,8 +136,12 @@ impl Driven {
 
     /// `pi-1` tells its session and that it knows no run.
     fn greets(&mut self) {
-        self.hear(Topic::Info(pi()), greeting());
-        self.hear(Topic::Status(pi()), "online");
+        self.greets_as(&pi());
+    }
+
+    fn greets_as(&mut self, pi: &PiId) {
+        self.hear(Topic::Info(pi.clone()), greeting());
+        self.hear(Topic::Status(pi.clone()), "online");
     }
 
     /// A run of `uptime` on `pi-1` that is stored, and sent where its machine has a session.
@@ -171,6 +179,19 @@ fn enrolled(name: &str) -> AgentRecord {
         enrolled_at: None,
         open: false,
         token_sha256: None,
+    }
+}
+
+fn account(name: &str, role: Role) -> AccountRecord {
+    AccountRecord {
+        name: name.parse().unwrap(),
+        role,
+        token_sha256: SecretHash::of(name),
+        publish: Vec::new(),
+        subscribe: Vec::new(),
+        created_at: pistat_protocol::time::Timestamp::from_unix_milliseconds(0),
+        expires_at: None,
+        lifetime_milliseconds: None,
     }
 }
 
@@ -363,6 +384,7 @@ const SCHEDULED: &str = "[task.nightly]\ncommand = ['true']\non = ['pi-1']\nsche
 /// A hub whose catalogue has a task that is due each minute, at this time.
 fn scheduled(time: &str) -> Driven {
     let mut driven = Driven::new();
+    driven.greets();
     driven.disk();
     driven.hub.now.wall = at(time);
     driven.hub.catalogue = Catalogue::parse(SCHEDULED, "tasks.toml").unwrap();

@@ -86,7 +86,7 @@ impl Catalogue {
 impl Task {
     /// Why it cannot run on a machine, whatever its arguments are: the one place that decides it, for refusals, API and dashboard.
     /// The message does not name task and machine, so that tasks with the same obstacle share it.
-    fn obstacle(&self, machine: &MachineFacts<'_>, role: Option<Role>) -> Option<(Obstacle, String)> {
+    pub fn obstacle(&self, machine: &MachineFacts<'_>, role: Option<Role>) -> Option<(Obstacle, String)> {
         let MachineFacts { pi, tags, policy, listed, runner } = *machine;
         let needed = self.view.role;
         if let Some(role) = role.filter(|role| *role < needed) {

@@ -70,7 +70,7 @@ fn tasks(section: &mut Section<'_>, problems: &Problems) -> Vec<Task> {
 fn read_task(id: TaskId, mut section: Section<'_>) -> Option<Task> {
     let (arguments, names) = section.section("args").map(arguments).unwrap_or_default();
     let command = command(&mut section, &arguments, &names);
-    let schedule = schedule(&mut section, &arguments);
+    let (schedule, runs_when_back) = schedule(&mut section, &arguments);
     let on = section.list("on", str::parse::<Target>).unwrap_or_else(|| vec![Target::All]);
     if on.is_empty() {
         section.problem_at(
@@ -111,6 +111,7 @@ fn read_task(id: TaskId, mut section: Section<'_>) -> Option<Task> {
         output_limit_bytes,
         on,
         schedule,
+        runs_when_back,
     })
 }
 
@@ -145,12 +146,16 @@ fn command(section: &mut Section<'_>, arguments: &[Argument], names: &[String]) 
     Some(command)
 }
 
-fn schedule(section: &mut Section<'_>, arguments: &[Argument]) -> Option<Schedule> {
+/// When it runs by itself, and whether that is made up for where a machine was offline.
+fn schedule(section: &mut Section<'_>, arguments: &[Argument]) -> (Option<Schedule>, bool) {
     let zone = section.text("timezone");
     let place = section.place_of("schedule");
     let schedule = section.parsed("schedule", |text| Schedule::parse(text, zone.as_deref()));
-    if zone.is_some() && !section.was_given("schedule") {
-        section.problem("timezone has no meaning without a schedule");
+    let runs_when_back = section.parsed("missed", missed);
+    for (key, given) in [("timezone", zone.is_some()), ("missed", runs_when_back.is_some())] {
+        if given && !section.was_given("schedule") {
+            section.problem(format!("{key} has no meaning without a schedule"));
+        }
     }
     let missing = arguments.iter().find(|argument| argument.view.default.is_none());
     if let (Some(_), Some(argument)) = (&schedule, missing) {
@@ -160,7 +165,15 @@ fn schedule(section: &mut Section<'_>, arguments: &[Argument]) -> Option<Schedul
             &format!("a task with a schedule needs a default for args.{name}: nobody is there to give it"),
         );
     }
-    schedule
+    (schedule, runs_when_back.unwrap_or(false))
+}
+
+fn missed(text: &str) -> Result<bool, String> {
+    match text {
+        "skip" => Ok(false),
+        "run-when-back" => Ok(true),
+        _ => Err(format!("{text:?} is not a valid value: missed is skip or run-when-back")),
+    }
 }
 
 fn concurrency(section: &mut Section<'_>) -> u32 {

@@ -32,6 +32,7 @@ pub struct Task {
     pub(super) output_limit_bytes: u64,
     pub(super) on: Vec<Target>,
     pub(super) schedule: Option<Schedule>,
+    pub(super) runs_when_back: bool,
 }
 
 impl Catalogue {
@@ -65,6 +66,11 @@ impl Task {
     /// When it runs by itself, on every machine of [`Task::on`].
     pub fn schedule(&self) -> Option<&Schedule> {
         self.schedule.as_ref()
+    }
+
+    /// Whether a machine that is offline when the schedule fires runs it once it is back.
+    pub fn runs_when_back(&self) -> bool {
+        self.runs_when_back
     }
 }
 

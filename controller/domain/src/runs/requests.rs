@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use hashlink::LinkedHashMap;
-use pistat_protocol::{dashboard::Run, id::RunId};
+use pistat_protocol::id::RunId;
 
 use super::Accepted;
-use crate::records::{self, RequestRecord};
+use crate::records::{self, RequestRecord, Requester, RunRecord};
 
 /// Two requests of one account with the same id within this time are one.
 const REQUEST_MEMORY: Duration = Duration::from_secs(86_400);
@@ -17,32 +17,50 @@ pub(super) const REMEMBERED_REQUESTS: usize = 50_000;
 /// How many runs these may have made, all together.
 pub(super) const REMEMBERED_RUNS: usize = records::REMEMBERED_RUNS as usize;
 
+/// Whose request it is: an account that was given the name of a removed one does not inherit its requests.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct RequestKey {
+    pub(super) requested_by: String,
+    /// None in what versions before this kept.
+    pub(super) requester: Option<Requester>,
+    pub(super) request_id: String,
+}
+
+impl RequestKey {
+    /// Of a run's request, if that had an id.
+    pub(super) fn of(record: &RunRecord) -> Option<Self> {
+        let request_id = record.run.request_id.clone()?;
+        Some(Self { requested_by: record.run.requested_by.clone(), requester: record.requester.clone(), request_id })
+    }
+}
+
 /// What was asked with an id, oldest first: by the monotonic clock, since a wall clock that jumps must not make two runs of one request.
 #[derive(Default)]
 pub(super) struct Requests {
-    accepted: LinkedHashMap<(String, String), (Instant, Accepted)>,
+    accepted: LinkedHashMap<RequestKey, (Instant, Accepted)>,
     runs: usize,
 }
 
 impl Requests {
     /// What was made of an earlier request with the same id by the same requester.
-    pub(super) fn earlier(&self, key: &(String, String)) -> Option<&Accepted> {
+    pub(super) fn earlier(&self, key: &RequestKey) -> Option<&Accepted> {
         self.accepted.get(key).map(|(_, accepted)| accepted)
     }
 
     /// Another run of a request, or the first.
-    pub(super) fn remember(&mut self, run: &Run, now: Instant) {
-        if let Some(request_id) = run.request_id.clone() {
-            self.add((run.requested_by.clone(), request_id), run.group, vec![run.id], now);
+    pub(super) fn remember(&mut self, record: &RunRecord, now: Instant) {
+        if let Some(key) = RequestKey::of(record) {
+            self.add(key, record.run.group, vec![record.run.id], now);
         }
     }
 
     /// A request of before the start.
     pub(super) fn restore(&mut self, request: RequestRecord, now: Instant) {
-        self.add((request.requested_by, request.request_id), request.group, request.runs, now);
+        let RequestRecord { requested_by, requester, request_id, group, runs } = request;
+        self.add(RequestKey { requested_by, requester, request_id }, group, runs, now);
     }
 
-    fn add(&mut self, key: (String, String), group: Option<RunId>, runs: Vec<RunId>, now: Instant) {
+    fn add(&mut self, key: RequestKey, group: Option<RunId>, runs: Vec<RunId>, now: Instant) {
         self.runs += runs.len();
         let (_, accepted) = self.accepted.entry(key).or_insert_with(|| (now, Accepted { group, runs: Vec::new() }));
         accepted.runs.extend(runs);
@@ -52,7 +70,7 @@ impl Requests {
     }
 
     /// The request never was: its runs could not be stored.
-    pub(super) fn forget(&mut self, key: &(String, String)) {
+    pub(super) fn forget(&mut self, key: &RequestKey) {
         if let Some((_, accepted)) = self.accepted.remove(key) {
             self.runs -= accepted.runs.len();
         }

@@ -54,7 +54,12 @@ fn record(n: u8, machine: &str) -> RunRecord {
         ends: Ends::Exit,
         timeout_milliseconds: 600_000,
         role: None,
+        requester: Some(account(0)),
     }
+}
+
+fn account(created: i64) -> Requester {
+    Requester::Account { created_at: Timestamp::from_unix_milliseconds(created) }
 }
 
 fn empty() -> Runs {
@@ -513,12 +518,24 @@ fn the_same_request_id_by_the_same_account_is_the_same_run() {
     asked.run.request_id = Some("r".into());
     let id = asked.run.id;
     runs.add(vec![asked], None, Instant::now());
-    assert_eq!(runs.earlier("anna", "r").unwrap().runs, [id]);
-    assert_eq!(runs.earlier("berta", "r"), None);
+    assert_eq!(runs.earlier("anna", &account(0), "r").unwrap().runs, [id]);
+    assert_eq!(runs.earlier("berta", &account(0), "r"), None);
+    assert_eq!(runs.earlier("anna", &account(1), "r"), None, "an account of the same name is another");
     runs.tick(later(now(), 86_000), |_| None);
-    assert_eq!(runs.earlier("anna", "r").unwrap().runs, [id], "whatever the wall clock says");
+    assert_eq!(runs.earlier("anna", &account(0), "r").unwrap().runs, [id], "whatever the wall clock says");
     runs.withdraw(&[id]);
-    assert_eq!(runs.earlier("anna", "r"), None);
+    assert_eq!(runs.earlier("anna", &account(0), "r"), None);
+}
+
+#[test]
+fn a_request_of_an_earlier_version_is_known_by_the_name_of_its_account() {
+    let mut runs = empty();
+    let (requested_by, request_id) = ("anna".to_owned(), "r".to_owned());
+    let known =
+        RequestRecord { requested_by, requester: None, request_id, group: None, runs: vec![record(1, "pi-1").run.id] };
+    runs.requests.restore(known.clone(), Instant::now());
+    assert_eq!(runs.earlier("anna", &account(7), "r").unwrap().runs, known.runs);
+    assert_eq!(runs.earlier("berta", &account(7), "r"), None);
 }
 
 #[test]
@@ -531,7 +548,7 @@ fn requests_are_forgotten_after_a_day_and_when_there_are_too_many() {
         asked.run.request_id = Some(n.to_string());
         runs.add(vec![asked], None, started.monotonic);
     }
-    assert!(runs.earlier("anna", "9").is_none() && runs.earlier("anna", "10").is_some());
+    assert!(runs.earlier("anna", &account(0), "9").is_none() && runs.earlier("anna", &account(0), "10").is_some());
     assert_eq!(runs.requests.len(), (REMEMBERED_REQUESTS, REMEMBERED_REQUESTS));
     runs.tick(later(started, 86_400), |_| Some(started.monotonic));
     assert_eq!(runs.requests.len(), (0, 0));
@@ -543,12 +560,14 @@ fn requests_to_many_machines_are_forgotten_sooner_and_the_newest_never() {
     let now = Instant::now();
     let mut ask = |request: u64, machines: u64| {
         for machine in 0..machines {
-            let mut run = record(1, "pi-1").run;
-            run.id = RunId::from_parts(request << 32 | machine, [0; 10]);
-            run.request_id = Some(request.to_string());
-            requests.remember(&run, now);
+            let mut asked = record(1, "pi-1");
+            asked.run.id = RunId::from_parts(request << 32 | machine, [0; 10]);
+            asked.run.request_id = Some(request.to_string());
+            requests.remember(&asked, now);
         }
-        (requests.len(), requests.earlier(&("anna".into(), request.to_string())).map(|accepted| accepted.runs.len()))
+        let key =
+            RequestKey { requested_by: "anna".into(), requester: Some(account(0)), request_id: request.to_string() };
+        (requests.len(), requests.earlier(&key).map(|accepted| accepted.runs.len()))
     };
     let half = REMEMBERED_RUNS as u64 / 2;
     assert_eq!(ask(1, half), ((1, REMEMBERED_RUNS / 2), Some(REMEMBERED_RUNS / 2)));

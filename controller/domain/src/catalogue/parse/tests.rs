@@ -146,6 +146,26 @@ fn the_program_is_never_an_argument() {
 }
 
 #[test]
+fn a_schedule_that_never_fires_and_what_has_no_meaning_without_one_are_mistakes() {
+    let task = "[task.a]\ncommand = ['a']\n";
+    for (keys, problem) in [
+        ("schedule = '0 0 30 2 *'", Some("tasks.toml:3: schedule: \"0 0 30 2 *\" never fires")),
+        ("schedule = '0 0 31 4,6 *'", Some("tasks.toml:3: schedule: \"0 0 31 4,6 *\" never fires")),
+        ("missed = 'skip'", Some("tasks.toml:1: missed has no meaning without a schedule")),
+        ("missed = 'later'\nschedule = '0 3 * * *'", Some("tasks.toml:3: missed: \"later\" is not a valid value")),
+        ("missed = 'run-when-back'\nschedule = '0 0 29 2 *'", None),
+        ("missed = 'skip'\nschedule = '0 0 29 2 +MON'", None),
+    ] {
+        let text = format!("{task}{keys}\n");
+        match (Catalogue::parse(&text, "tasks.toml"), problem) {
+            (Ok(catalogue), None) => assert_eq!(catalogue.tasks[0].runs_when_back, keys.contains("back"), "{keys}"),
+            (Err(problems), Some(problem)) => assert!(problems[0].to_string().starts_with(problem), "{problems:?}"),
+            (result, _) => panic!("{keys}: {result:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_scheduled_task_needs_a_default_for_every_argument() {
     let text = "[task.a]\ncommand = ['a', '{x}']\nargs.x = { boolean = true }\nschedule = '0 3 * * *'\n";
     assert!(problems(text)[0].starts_with("tasks.toml:4: a task with a schedule needs a default for args.x"));
