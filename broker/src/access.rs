@@ -63,6 +63,14 @@ impl Access {
         }
     }
 
+    /// What a message on this topic is stamped with: an operator's request with the account, an enrolment with the name of the join token.
+    pub(crate) fn stamp<'i>(&self, topic: &str, identity: &'i Identity) -> Option<&'i str> {
+        match identity {
+            Identity::Joining(_, token) if self.is_enrolment(topic) => Some(token),
+            _ => self.is_request(topic).then(|| identity.name()),
+        }
+    }
+
     /// Whether this is a topic on which operators ask for tasks: its messages get the broker's stamp.
     pub(crate) fn is_request(&self, topic: &str) -> bool {
         topic.ends_with("/task/request") && filter::matches(&self.requests, topic)
@@ -95,7 +103,7 @@ impl Access {
 
     /// Whether `who` may leave a last will on this topic.
     pub(crate) fn may_leave_will(&self, who: &Identity, topic: &str) -> bool {
-        !matches!(who, Identity::Joining(_)) && self.may_publish(who, topic)
+        !matches!(who, Identity::Joining(..)) && self.may_publish(who, topic)
     }
 
     /// Whether `who` may publish on this topic.
@@ -106,7 +114,7 @@ impl Access {
                 Some((machine, rest)) => machine == pi.as_str() && is_one_of(&AGENT_WRITES, rest),
                 None => false,
             },
-            Identity::Joining(pi) => self.enrolment_verb(topic, pi) == Some(ENROLMENT_QUESTION),
+            Identity::Joining(pi, _) => self.enrolment_verb(topic, pi) == Some(ENROLMENT_QUESTION),
             Identity::Account { role, publish, .. } => {
                 let by_role = *role >= Role::Operator
                     && (self.is_request(topic) || self.births.iter().any(|birth| birth == topic));
@@ -133,7 +141,7 @@ impl Access {
                 Some((machine, rest)) => machine == pi.as_str() && is_one_of(&AGENT_READS, rest),
                 None => false,
             },
-            Identity::Joining(pi) => {
+            Identity::Joining(pi, _) => {
                 self.enrolment_verb(topic, pi) == Some(ENROLMENT_ANSWER)
                     || self.levels_of_machine(topic) == Some(("controller", CONTROLLERS_READ_BY_JOINING))
             }
@@ -150,7 +158,7 @@ impl Access {
         match who {
             Identity::Controller => true,
             Identity::Agent(pi) => self.topics.agent_filters(pi).iter().any(|(allowed, _)| reaches(allowed)),
-            Identity::Joining(pi) => {
+            Identity::Joining(pi, _) => {
                 reaches(&format!("{}enroll/{pi}/{ENROLMENT_ANSWER}", self.own_system))
                     || reaches(&format!("{}controller/{CONTROLLERS_READ_BY_JOINING}", self.own))
             }

@@ -31,7 +31,7 @@ use self::{
     failure::{Failure, USAGE},
 };
 use crate::{
-    config::{Config, Flags, environment},
+    config::{Config, Flags, environment, is_of_current_folder, without_current_folder},
     terminal::{self, TagChange},
 };
 
@@ -160,7 +160,7 @@ fn ask_controller(
         Sub::Runs { pi, limit } => runs::list(client, console, pi.as_deref(), limit),
         Sub::Show { run } => runs::show(client, console, &run),
         Sub::Output { run, follow } => runs::output(client, console, &run, follow),
-        Sub::Events => admin::events(client, console),
+        Sub::Events(asked) => admin::events(client, console, &asked),
         Sub::Account(command) => admin::account(client, console, command),
         Sub::Sessions { command } => admin::sessions(client, console, command),
         Sub::JoinToken(command) => admin::join_token(client, console, command),
@@ -191,19 +191,33 @@ struct Setting {
     token_file: Option<std::path::PathBuf>,
     token: Option<String>,
     ca: Option<std::path::PathBuf>,
+    /// Whether only `config/pistat.toml` of the current folder says that the controller is there.
+    is_address_of_folder: bool,
+    /// Whether the state folder was given by a flag or the environment.
+    is_state_given: bool,
+}
+
+/// What a client may read of the configuration. What is wrong with the server's does not matter to it: `check` and `serve` report that.
+fn lenient(flags: &Flags, client: &ClientArgs, surroundings: &Surroundings<'_>) -> Config {
+    Config::load(flags, surroundings.environment.clone()).unwrap_or_else(|_| Config {
+        state: client.state.clone().unwrap_or_else(|| "state".into()),
+        ..Config::default()
+    })
 }
 
 impl Setting {
     fn of(client: &ClientArgs, surroundings: &Surroundings<'_>) -> Self {
         let flags = ServeArgs::default().flags(client);
-        // What is wrong with the server's configuration does not matter to a client: it is reported by `check` and `serve`.
-        let config = Config::load(&flags, surroundings.environment.clone()).unwrap_or_else(|_| Config {
-            state: client.state.clone().unwrap_or_else(|| "state".into()),
-            ..Config::default()
-        });
+        let config = lenient(&flags, client, surroundings);
+        let is_address_of_folder = || {
+            let trusted = lenient(&without_current_folder(&flags), client, surroundings);
+            is_of_current_folder(&flags) && own_url(&config) != own_url(&trusted)
+        };
         let url = client.controller_url.clone().or_else(|| surroundings.variable("PISTAT_CONTROLLER_URL"));
         Self {
             is_own: url.is_none(),
+            is_address_of_folder: url.is_none() && is_address_of_folder(),
+            is_state_given: client.state.is_some() || surroundings.variable("PISTAT_STATE").is_some(),
             url: url.unwrap_or_else(|| own_url(&config)),
             config,
             token_file: client.token_file.clone(),
@@ -219,7 +233,29 @@ impl Setting {
 
     fn client(&self) -> Result<Client, Failure> {
         let (token, token_source) = self.find_token()?;
+        if token.is_some() && !self.may_send_token() {
+            return Err(Failure::Usage(format!(
+                "The token is not sent to {url}: only config/pistat.toml of the current folder says that the controller is there, and \
+                 whoever made this folder would receive it. Name the address with --controller-url {url}, or the file with \
+                 --config config/pistat.toml, if you trust it",
+                url = self.url
+            )));
+        }
         Client::new(Access { url: self.url.clone(), token, token_source, ca: self.ca.as_deref() })
+    }
+
+    /// Whether the token may go to the address. One that only a file of the current folder names gets no token from elsewhere: not that of
+    /// `PISTAT_TOKEN` or `--token-file`, and not one that lies outside of the folder. Else whoever made the folder could have it sent to a program
+    /// of theirs.
+    fn may_send_token(&self) -> bool {
+        if !self.is_address_of_folder {
+            return true;
+        }
+        let is_of_folder = || {
+            let token = fs::canonicalize(self.config.state.join("admin.token")).ok()?;
+            Some(token.starts_with(std::env::current_dir().and_then(fs::canonicalize).ok()?))
+        };
+        self.token_file.is_none() && self.token.is_none() && !self.is_state_given && is_of_folder().unwrap_or(false)
     }
 
     fn find_token(&self) -> Result<(Option<String>, String), Failure> {

@@ -11,11 +11,13 @@ mod sections;
 mod value;
 
 pub use broker_url::{BrokerUrl, Scheme};
+pub(crate) use load::{is_of_current_folder, without_current_folder};
 pub use pistat_domain::document::Problem;
 pub use pistat_domain::document::units::{parse_duration, parse_size};
 pub(crate) use pistat_domain::document::{item, reader, units};
 pub use sections::{
-    AccountRules, Broker, Config, Flags, HomeAssistant, Http, HttpLimits, LogLevel, Mqtt, MqttTls, Requests, Runs, Tls,
+    AccountRules, Broker, Config, Enrolment, Flags, HomeAssistant, Http, HttpLimits, LogLevel, Mqtt, MqttTls, Requests,
+    Runs, Tls,
 };
 pub(crate) use value::check_publish_rule;
 

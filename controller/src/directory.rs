@@ -4,7 +4,7 @@
 //! does not know.
 
 use pistat_broker::Directory;
-use pistat_protocol::{order::JoinToken, time::Timestamp};
+use pistat_protocol::{id::TokenName, order::JoinToken, time::Timestamp};
 
 use crate::{
     access::{Access, SecretHash},
@@ -21,7 +21,14 @@ pub(crate) fn directory(
 ) -> Directory {
     let mut directory = Directory::new();
     directory.controller(controller.0);
-    directory.join_token(SecretHash::of(&join_token.secret).0);
+    if access.default_token_is_in_force(now) {
+        directory.join_token(TokenName::default_token().as_str(), SecretHash::of(&join_token.secret).0);
+    }
+    for token in access.join_tokens().filter(|token| token.is_in_force(now)) {
+        if let Some(secret) = token.secret_sha256 {
+            directory.join_token(token.name.as_str(), secret.0);
+        }
+    }
     for account in access.accounts().filter(|account| account.is_in_force(now)) {
         let rules = rules.iter().find(|rules| rules.name.key() == account.name.key());
         let (publish, subscribe) = match rules {

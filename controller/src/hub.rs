@@ -10,6 +10,7 @@ pub mod ask;
 pub mod feed;
 pub mod histogram;
 mod homeassistant;
+mod joining;
 mod machines;
 pub(crate) mod people;
 mod repeats;
@@ -141,6 +142,7 @@ pub(crate) struct Hub {
     watches: HashMap<PiId, Instant>,
     codes: people::Codes,
     bad_credentials: HashMap<IpAddr, (u32, Instant)>,
+    quota: joining::Quota,
     repeats: repeats::Repeats,
     /// The accounts and machines of which a change is being stored. Another is not decided meanwhile: it would be, on what is out of date.
     changing: HashSet<String>,
@@ -217,6 +219,7 @@ impl Hub {
             watches: HashMap::new(),
             codes: people::Codes::default(),
             bad_credentials: HashMap::new(),
+            quota: joining::Quota::default(),
             repeats: repeats::Repeats::default(),
             changing: HashSet::new(),
             pulse: Pulse::default(),
@@ -365,7 +368,10 @@ impl Hub {
             Ask::AddAccount(caller, account, reply) => self.add_account(&caller, account, reply),
             Ask::RemoveAccount(caller, name, reply) => self.remove_account(&caller, name, reply),
             Ask::RotateAccount(caller, name, rotation, reply) => self.rotate_account(&caller, &name, rotation, reply),
-            Ask::JoinToken(reply) => tell(reply, self.join_token.clone()),
+            Ask::JoinToken(reply) => self.show_join_token(reply),
+            Ask::JoinTokens(reply) => self.list_join_tokens(reply),
+            Ask::AddJoinToken(caller, token, reply) => self.add_join_token(&caller, token, reply),
+            Ask::RemoveJoinToken(caller, name, reply) => self.remove_join_token(&caller, name, reply),
             Ask::RotateJoinToken(caller, reply) => self.rotate_join_token(&caller, reply),
             Ask::Enrolments(reply) => tell(reply, self.access.agents().map(crate::access::AgentRecord::view).collect()),
             Ask::AddAgent(caller, pi, reply) => self.add_agent(&caller, pi, reply),

@@ -36,7 +36,7 @@ pub use pistat_domain::metadata::{Given, GivenChange};
 pub(crate) use pistat_domain::records as record;
 use plain::Files;
 use record::{GroupRecord, OutputState, REMEMBERED_RUNS, RequestRecord, RunRecord};
-pub use register::{Cursor, Reader, Retention, RunQuery};
+pub use register::{Cursor, EventQuery, Reader, Retention, RunQuery};
 use register::{Register, RegisterWrite};
 pub use secrets::new_secret;
 use secrets::{load_join_token, load_key};

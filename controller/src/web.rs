@@ -167,6 +167,8 @@ fn admin_routes() -> OpenApiRouter<Web> {
         .routes(routes!(accounts::rotate))
         .routes(routes!(accounts::join_token))
         .routes(routes!(accounts::rotate_join_token))
+        .routes(routes!(accounts::join_tokens, accounts::add_join_token))
+        .routes(routes!(accounts::remove_join_token))
         .routes(routes!(install::installation))
         .routes(routes!(accounts::enrolments, accounts::add_agent))
         .routes(routes!(accounts::remove_agent))

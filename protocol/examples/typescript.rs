@@ -59,6 +59,8 @@ fn types() -> String {
         api::NewToken,
         api::EnrolmentToken,
         api::JoinTokenView,
+        api::NewJoinToken,
+        api::JoinTokenInfo,
         api::Installation,
         api::AgentProgram,
         api::NewEnrolment,
@@ -67,7 +69,7 @@ fn types() -> String {
         api::Problem,
     ];
     // Identifiers and times are texts there; Rust checks them, the browser repeats what it was given.
-    let texts = ["PiId", "AccountName", "TaskId", "Tag", "RunId", "Target", "Session", "Timestamp"];
+    let texts = ["PiId", "AccountName", "TaskId", "Tag", "TokenName", "RunId", "Target", "Session", "Timestamp"];
     let texts = texts.map(|name| format!("export type {name} = string;")).join("\n");
     let constants = format!(
         "export const MAX_FOLLOWED = {};\nexport const MACHINES_PER_MESSAGE = {};",

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     account::Role,
-    id::{AccountName, PiId, RunId, Tag, Target, TaskId},
+    id::{AccountName, PiId, RunId, Tag, Target, TaskId, TokenName},
     task::Arguments,
     time::Timestamp,
 };
@@ -227,6 +227,47 @@ pub struct EnrolmentToken {
 pub struct JoinTokenView {
     /// `<random>.<fingerprint of the controller's key>`.
     pub token: String,
+}
+
+/// `POST /api/join-tokens`: a token with which machines join. Its secret is in the answer, and nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewJoinToken {
+    /// Its name.
+    pub name: TokenName,
+    /// How many machines it lets in; without it, any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    pub uses: Option<u32>,
+    /// How long it works, such as `24h`; without it, until it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// The tags that machines have which join with it.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+/// A join token without its secret: `GET /api/join-tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JoinTokenInfo {
+    /// Its name; `default` is the one that `GET /api/join-token` shows.
+    pub name: TokenName,
+    /// When it was made; of the default one, when it was used first or removed.
+    pub created_at: Timestamp,
+    /// When it ends; null is never.
+    pub expires_at: Option<Timestamp>,
+    /// How many more machines it lets in; null is any number.
+    pub uses_left: Option<u32>,
+    /// How many machines it has let in.
+    pub used: u32,
+    /// When it let one in last.
+    pub last_used: Option<Timestamp>,
+    /// The tags of machines that join with it.
+    pub tags: Vec<Tag>,
 }
 
 /// `GET /api/installation`: what the command that adds a machine has to name.

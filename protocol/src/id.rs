@@ -112,6 +112,26 @@ text_id!(
     "it starts with a lower-case letter or digit and has at most 64 lower-case letters, digits or '-'"
 );
 
+text_id!(
+    /// The name of a join token, of the form of a tag.
+    TokenName,
+    "name of a join token",
+    is_slug,
+    "it starts with a lower-case letter or digit and has at most 64 lower-case letters, digits or '-'"
+);
+
+impl TokenName {
+    /// The token that is always there, and can be shown again.
+    pub fn default_token() -> Self {
+        Self("default".into())
+    }
+
+    /// The key of its changes, which is no machine's and no account's.
+    pub fn change_key(&self) -> String {
+        format!("join-token/{}", self.0)
+    }
+}
+
 impl PiId {
     /// The controller's own machine.
     pub fn controller() -> Self {

@@ -11,7 +11,7 @@ use utoipa::{
 };
 
 use crate::{
-    id::{AccountName, PiId, RunId, Tag, Target, TaskId},
+    id::{AccountName, PiId, RunId, Tag, Target, TaskId, TokenName},
     status::Session,
     task::ArgumentValue,
     time::Timestamp,
@@ -39,6 +39,7 @@ texts! {
     AccountName, Some("^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"), None, "An account's name, also its MQTT user name.";
     TaskId, Some("^[a-z0-9][a-z0-9-]{0,63}$"), None, "A task of the catalogue.";
     Tag, Some("^[a-z0-9][a-z0-9-]{0,63}$"), None, "A tag; people write it @tag.";
+    TokenName, Some("^[a-z0-9][a-z0-9-]{0,63}$"), None, "The name of a join token.";
     Target, Some("^(@[a-z0-9][a-z0-9-]{0,63}|[A-Za-z0-9][A-Za-z0-9_-]{0,63})$"), None, "A pi-id, @tag, or @all for everyone.";
     RunId, None, Some(SchemaFormat::Custom("uuid".into())), "A UUIDv7, made by the controller only.";
     Timestamp, None, Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)), "RFC 3339 in UTC.";

@@ -56,6 +56,15 @@ impl FromStr for Timestamp {
     }
 }
 
+impl Timestamp {
+    /// This long after it.
+    #[must_use]
+    pub fn after(self, duration: std::time::Duration) -> Self {
+        let milliseconds = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_unix_milliseconds(self.unix_milliseconds().saturating_add(milliseconds))
+    }
+}
+
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -56,7 +56,7 @@ async fn fleet_with(
     epoch: Instant,
     has_a_past: bool,
 ) -> (Stack, Fleet, Vec<PiId>) {
-    let stack = Stack::builder().packaged().start().await;
+    let stack = Stack::builder().packaged().environment("PISTAT_ENROLMENT__PER_HOUR", "1000000").start().await;
     let mut roll = Roll::default();
     let token = stack.join_token().parse().expect("the controller wrote a join token");
     let plan = Plan {

@@ -21,7 +21,7 @@ const TERMINAL: &str = include_str!("../../controller/src/terminal/help.rs");
 const MESSAGES: &str = include_str!("../../protocol/src/dashboard.rs");
 
 /// Every route, and the least of [`WHO`] that may use it.
-const ROUTES: [(&str, &str, usize); 40] = [
+const ROUTES: [(&str, &str, usize); 43] = [
     ("GET", "/healthz", 0),
     ("POST", "/api/login", 0),
     ("GET", "/mqtt", 0),
@@ -55,6 +55,9 @@ const ROUTES: [(&str, &str, usize); 40] = [
     ("POST", "/api/accounts/{name}/rotate", 3),
     ("GET", "/api/join-token", 3),
     ("POST", "/api/join-token/rotate", 3),
+    ("GET", "/api/join-tokens", 3),
+    ("POST", "/api/join-tokens", 3),
+    ("DELETE", "/api/join-tokens/{name}", 3),
     ("GET", "/api/installation", 3),
     ("GET", "/api/enrolments", 3),
     ("POST", "/api/enrolments", 3),

@@ -2,6 +2,7 @@
 
 import { randomBytes } from "node:crypto";
 import type {
+  JoinTokenInfo,
   Account,
   ArgumentValue,
   Change,
@@ -79,6 +80,7 @@ export class MockController {
   readonly watched = new Set<string>();
   events: Event[] = [];
   joinToken = "7Qm2xT9vB4kLr8Wd.c0ffee5ca1ab1e";
+  readonly joinTokens = new Map<string, JoinTokenInfo>([["default", { name: "default", created_at: new Date(0).toISOString(), expires_at: null, uses_left: null, used: 3, last_used: null, tags: [] }]]);
   installScript = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
   architectures = ["aarch64", "armv7", "armv6"];
   version = "0.1.0";

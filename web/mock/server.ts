@@ -7,7 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { WebSocketServer, type WebSocket } from "ws";
-import type { ClientMessage, NewRun, ServerMessage, SessionView } from "../src/protocol/types";
+import type { ClientMessage, NewJoinToken, NewRun, ServerMessage, SessionView } from "../src/protocol/types";
 import { SESSION_KEY_HEADER } from "../src/session";
 import { MockController, Refused, type Options, type Subscriber } from "./controller";
 import { history } from "./fleet";
@@ -287,6 +287,18 @@ class Face {
       case "POST join-token":
         controller.joinToken = `${randomBytes(12).toString("base64url")}.c0ffee5ca1ab1e`;
         return { token: controller.joinToken };
+      case "GET join-tokens":
+        return [...controller.joinTokens.values()];
+      case "POST join-tokens": {
+        const { name, uses, tags } = (await body(request)) as unknown as NewJoinToken;
+        if (controller.joinTokens.has(name)) throw new Refused(409, `There is already a join token named ${name}.`);
+        const expires_at = controller.iso(86_400_000);
+        controller.joinTokens.set(name, { name, created_at: controller.iso(), expires_at, uses_left: uses ?? null, used: 0, last_used: null, tags });
+        return { name, token: `${randomBytes(32).toString("base64url")}.c0ffee5ca1ab1e` };
+      }
+      case "DELETE join-tokens":
+        controller.joinTokens.delete(id);
+        return {};
       case "GET installation":
         return controller.installation();
       case "GET enrolments":

@@ -8,10 +8,12 @@ import type {
   Event,
   History,
   Installation,
+  JoinTokenInfo,
   JoinTokenView,
   Login,
   Me,
   NewAccount,
+  NewJoinToken,
   NewRun,
   NewToken,
   PatchMachine,
@@ -39,6 +41,9 @@ const ANSWERED_WITHIN = 20_000;
 /** The same for a question that only asks whether somebody is there. */
 const SOON = 5_000;
 
+/** How long the whole output of a run may take, in milliseconds: it may be large, and the link slow. */
+const OUTPUT_WITHIN = 600_000;
+
 const LOGIN = "api/login";
 
 const NO_ANSWER = "The controller does not answer. Is it running, and is this machine on its network?";
@@ -54,7 +59,7 @@ export function onExpired(handler: () => void): void {
 let sessions = 0;
 
 /** An address of the API, also below a path of a reverse proxy. */
-export function address(path: string): string {
+function address(path: string): string {
   return new URL(path, document.baseURI).href;
 }
 
@@ -81,13 +86,17 @@ async function refusal(response: Response): Promise<Refusal> {
 }
 
 async function json<T>(method: string, path: string, body?: unknown, limit = ANSWERED_WITHIN): Promise<T> {
+  const text = await exchange(method, path, body, limit, (response) => response.text());
+  return (text === "" ? undefined : JSON.parse(text)) as T;
+}
+
+/** Asks, and reads the answer, all of it within a time. */
+async function exchange<T>(method: string, path: string, body: unknown, limit: number, read: (response: Response) => Promise<T>): Promise<T> {
   const session = sessions;
   const control = new AbortController();
   const late = setTimeout(() => control.abort(), limit);
   try {
-    const response = await call(method, path, body, control.signal);
-    const text = await response.text();
-    return (text === "" ? undefined : JSON.parse(text)) as T;
+    return await read(await call(method, path, body, control.signal));
   } catch (error) {
     if (!(error instanceof Refusal)) {
       throw new Refusal(0, NO_ANSWER);
@@ -151,6 +160,8 @@ export const api = {
   run: (run: NewRun) => json<AcceptedRuns>("POST", "api/runs", run),
   runs: (filter: RunFilter) => json<Run[]>("GET", `api/runs${query({ ...filter })}`),
   runById: (run: RunId) => json<Run>("GET", `api/runs/${id(run)}`),
+  /** A run's whole output, to be saved: a link could not carry the session's key. */
+  output: (run: RunId) => exchange("GET", `api/runs/${id(run)}/output`, undefined, OUTPUT_WITHIN, (response) => response.blob()),
   cancel: (run: RunId) => json<unknown>("POST", `api/runs/${id(run)}/cancel`),
   events: (limit: number, before?: number) => json<Event[]>("GET", `api/events${query({ limit, before })}`),
   accounts: () => json<Account[]>("GET", "api/accounts"),
@@ -158,6 +169,9 @@ export const api = {
   removeAccount: (name: string) => json<unknown>("DELETE", `api/accounts/${id(name)}`),
   rotateAccount: (name: string) => json<NewToken>("POST", `api/accounts/${id(name)}/rotate`),
   joinToken: () => json<JoinTokenView>("GET", "api/join-token"),
+  joinTokens: () => json<JoinTokenInfo[]>("GET", "api/join-tokens"),
+  addJoinToken: (token: NewJoinToken) => json<NewToken>("POST", "api/join-tokens", token),
+  removeJoinToken: (name: string) => json<unknown>("DELETE", `api/join-tokens/${id(name)}`),
   rotateJoinToken: () => json<JoinTokenView>("POST", "api/join-token/rotate"),
   installation: () => json<Installation>("GET", "api/installation"),
   enrolments: () => json<Enrolment[]>("GET", "api/enrolments"),

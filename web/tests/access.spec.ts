@@ -177,6 +177,21 @@ test("a session outlives the page, and its cookie without the key opens nothing"
   await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
 });
 
+test("the output of a run is saved with the session, though a link could not carry its key", async ({ page, enter, mock }) => {
+  await enter();
+  const [run] = mock.controller.newest(mock.controller.runs, 1);
+  await page.goto(`${mock.url}/#/run/${run?.id}`);
+  const saved = page.waitForEvent("download");
+  await page.getByRole("button", { name: "download" }).click();
+  const download = await saved;
+  expect(download.suggestedFilename()).toBe(`${run?.id}.txt`);
+  const chunks: Buffer[] = [];
+  for await (const chunk of await download.createReadStream()) chunks.push(chunk as Buffer);
+  const pieces = mock.controller.outputs.get(run?.id ?? "")?.pieces ?? [];
+  expect(Buffer.concat(chunks).toString()).toBe(pieces.map((piece) => piece.data).join(""));
+  expect(pieces.length).toBeGreaterThan(0);
+});
+
 test("signed-in browsers are listed, and another one's session is ended", async ({ page, enter, mock }) => {
   await page.request.post(`${mock.url}/api/login`, { data: { token: "viewer-token" } });
   await enter("#/settings");
@@ -221,6 +236,22 @@ test("the join token is shown when asked for, and made anew after a question", a
   await page.getByRole("dialog").getByRole("button", { name: "new join token" }).click();
   await expect.poll(() => mock.controller.joinToken).not.toBe(before);
   await expect(page.getByText(mock.controller.joinToken)).toBeVisible();
+});
+
+test("a join token with bounds is made, shown once, listed and removed", async ({ page, enter, mock }) => {
+  await enter("#/settings");
+  await page.getByLabel("Name of the new join token").fill("cameras");
+  await page.getByLabel("How many machines it lets in").fill("5");
+  await page.getByLabel("Tags of machines that join with it").fill("@camera street");
+  await page.getByRole("button", { name: "add join token" }).click();
+  await expect(page.getByText("The token of cameras.")).toBeVisible();
+  const row = page.getByRole("listitem").filter({ hasText: "cameras" });
+  await expect(row).toContainText("5 more machines");
+  await expect(row).toContainText("@camera @street");
+  expect(mock.controller.joinTokens.get("cameras")?.tags).toEqual(["camera", "street"]);
+  await row.getByRole("button", { name: "remove" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "remove" }).click();
+  await expect(row).toHaveCount(0);
 });
 
 test("adding a Pi shows the one command and turns green when the machine appears", async ({ page, enter, mock }) => {

@@ -1,11 +1,11 @@
 //! Who exists: an immutable snapshot of names, the hashes of their secrets, and what they are.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use pistat_protocol::account::Role;
 use pistat_protocol::id::{AccountName, PiId, is_reserved};
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 
 /// The controller's user name on its own broker.
 pub const CONTROLLER_USER: &str = "controller";
@@ -20,8 +20,8 @@ pub enum Identity {
     Controller,
     /// The agent of an enrolled machine.
     Agent(PiId),
-    /// A machine that asks to be enrolled.
-    Joining(PiId),
+    /// A machine that asks to be enrolled, and the name of the join token that it came with. A machine's own single-use token has none.
+    Joining(PiId, Arc<str>),
     /// A person or a program.
     Account {
         /// Its name.
@@ -40,7 +40,7 @@ impl Identity {
     pub fn name(&self) -> &str {
         match self {
             Self::Controller => CONTROLLER_USER,
-            Self::Agent(pi) | Self::Joining(pi) => pi.as_str(),
+            Self::Agent(pi) | Self::Joining(pi, _) => pi.as_str(),
             Self::Account { name, .. } => name.as_str(),
         }
     }
@@ -51,7 +51,7 @@ impl Identity {
         match self {
             Self::Controller => "c/".to_owned(),
             Self::Agent(pi) => format!("a/{}", pi.key()),
-            Self::Joining(pi) => format!("j/{}", pi.key()),
+            Self::Joining(pi, _) => format!("j/{}", pi.key()),
             Self::Account { name, .. } => format!("u/{}", name.key()),
         }
     }
@@ -62,7 +62,7 @@ impl Identity {
             (Self::Controller, Self::Controller) => false,
             (Self::Agent(before), Self::Agent(now)) => before != now,
             // A machine that has just been enrolled still waits for the answer on its joining connection.
-            (Self::Joining(before), Self::Joining(now) | Self::Agent(now)) => before.key() != now.key(),
+            (Self::Joining(before, _), Self::Joining(now, _) | Self::Agent(now)) => before.key() != now.key(),
             (
                 Self::Account { role, publish, subscribe, .. },
                 Self::Account { role: role_now, publish: publish_now, subscribe: subscribe_now, .. },
@@ -85,7 +85,7 @@ struct Principal {
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
     principals: HashMap<String, Principal>,
-    join_tokens: Vec<SecretHash>,
+    join_tokens: Vec<(Arc<str>, SecretHash)>,
     pi_join_tokens: Vec<(String, SecretHash)>,
 }
 
@@ -118,8 +118,8 @@ impl Directory {
     }
 
     /// A token with which any machine may ask to be enrolled whose pi-id is no account's name.
-    pub fn join_token(&mut self, secret_sha256: SecretHash) {
-        self.join_tokens.push(secret_sha256);
+    pub fn join_token(&mut self, name: &str, secret_sha256: SecretHash) {
+        self.join_tokens.push((name.into(), secret_sha256));
     }
 
     /// A token with which one machine may ask to be enrolled.
@@ -145,8 +145,8 @@ impl Directory {
         }
         let pi: PiId = user_name.parse().ok()?;
         let is_machine = matches!(principal, None | Some(Principal { identity: Identity::Agent(_), .. }));
-        let may_join = is_machine && !is_reserved(user_name) && bool::from(self.is_join_token(&key, secret));
-        may_join.then_some(Identity::Joining(pi))
+        let token = self.joining_by(&key, secret).filter(|_| is_machine && !is_reserved(user_name))?;
+        Some(Identity::Joining(pi, token))
     }
 
     /// Who keeps sessions under this [`Identity::session_owner`], if it exists still.
@@ -174,11 +174,19 @@ impl Directory {
         self.principals.values().map(|principal| &principal.identity).filter(|who| **who != Identity::Controller)
     }
 
-    fn is_join_token(&self, pi_key: &str, secret: &Secret) -> Choice {
-        let of_this_pi = self.pi_join_tokens.iter().filter(|(pi, _)| pi == pi_key).map(|(_, hash)| hash);
-        let mut found = Choice::from(0);
-        for hash in self.join_tokens.iter().chain(of_this_pi) {
-            found |= secret.whole.ct_eq(hash) | secret.before_dot.ct_eq(hash);
+    /// The name of the join token that a secret is, for this machine. All are compared, so that the time tells nothing.
+    fn joining_by(&self, pi_key: &str, secret: &Secret) -> Option<Arc<str>> {
+        let is = |hash: &SecretHash| bool::from(secret.whole.ct_eq(hash) | secret.before_dot.ct_eq(hash));
+        let mut found = None;
+        for (name, hash) in &self.join_tokens {
+            if is(hash) {
+                found = Some(name.clone());
+            }
+        }
+        for (pi, hash) in &self.pi_join_tokens {
+            if is(hash) && pi == pi_key {
+                found = Some("".into());
+            }
         }
         found
     }

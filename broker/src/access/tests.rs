@@ -27,7 +27,7 @@ fn everybody() -> [(&'static str, Identity); 8] {
         ("controller", Identity::Controller),
         ("own agent", Identity::Agent(pi("pi-1"))),
         ("other agent", Identity::Agent(pi("pi-10"))),
-        ("joining", Identity::Joining(pi("pi-1"))),
+        ("joining", joining("pi-1", "default")),
         ("viewer", account(Role::Viewer, &[])),
         ("operator", account(Role::Operator, &[])),
         ("admin", account(Role::Admin, &[])),
@@ -40,7 +40,7 @@ fn columns(identity: &Identity) -> &'static str {
     match identity {
         Identity::Controller => "c",
         Identity::Agent(_) => "ax",
-        Identity::Joining(_) => "j",
+        Identity::Joining(..) => "j",
         Identity::Account { role: Role::Viewer, .. } => "vr",
         Identity::Account { role: Role::Operator, .. } => "o",
         Identity::Account { role: Role::Admin, .. } => "m",
@@ -201,7 +201,7 @@ fn the_rules_follow_the_prefix() {
     let viewer = account(Role::Viewer, &[]);
     assert!(access.may_receive(&viewer, "home/pis/pi-1/status") && !access.may_receive(&viewer, "pistat/pi-1/status"));
     assert!(!access.may_receive(&viewer, &format!("home/pis/pi-1/task/{RUN}/execute")));
-    assert!(access.may_publish(&Identity::Joining(pi("pi-1")), "$home/pis/enroll/pi-1/request"));
+    assert!(access.may_publish(&joining("pi-1", "default"), "$home/pis/enroll/pi-1/request"));
 }
 
 /// A filter is granted exactly when some topic matches it that may be received. The topics of the table and some more
@@ -280,12 +280,17 @@ fn hash(text: &str) -> SecretHash {
     Sha256::digest(text).into()
 }
 
+fn joining(name: &str, token: &str) -> Identity {
+    Identity::Joining(pi(name), token.into())
+}
+
 fn directory() -> Directory {
     let mut directory = Directory::new();
     directory.controller(hash("controller-secret"));
     directory.agent(pi("Pi-1"), hash("agent-secret"));
     directory.account(name("Anna"), Role::Operator, hash("anna-secret"), vec![], vec![]);
-    directory.join_token(hash("join"));
+    directory.join_token("default", hash("join"));
+    directory.join_token("cameras", hash("snap"));
     directory.pi_join_token(pi("pi-9"), hash("nine"));
     directory
 }
@@ -299,10 +304,11 @@ fn credentials_are_who_they_say() {
     assert_eq!(who("pi-1", "agent-secret"), Some(Identity::Agent(pi("Pi-1"))));
     assert!(matches!(who("ANNA", "anna-secret"), Some(Identity::Account { role: Role::Operator, .. })));
     // An enrolled machine may ask again with the join token, as joining only.
-    assert_eq!(who("pi-1", "join"), Some(Identity::Joining(pi("pi-1"))));
-    assert_eq!(who("new-pi", "join"), Some(Identity::Joining(pi("new-pi"))));
-    assert_eq!(who("new-pi", "join.fingerprint"), Some(Identity::Joining(pi("new-pi"))));
-    assert_eq!(who("PI-9", "nine.fingerprint"), Some(Identity::Joining(pi("PI-9"))));
+    assert_eq!(who("pi-1", "join"), Some(joining("pi-1", "default")));
+    assert_eq!(who("new-pi", "join"), Some(joining("new-pi", "default")));
+    assert_eq!(who("new-pi", "join.fingerprint"), Some(joining("new-pi", "default")));
+    assert_eq!(who("PI-9", "nine.fingerprint"), Some(joining("PI-9", "")));
+    assert_eq!(who("new-pi", "snap"), Some(joining("new-pi", "cameras")), "the token's name goes along");
     for (user, password) in [
         ("pi-1", "wrong"),
         ("pi-1", ""),
@@ -335,7 +341,7 @@ fn joining_machines_and_agents_never_share_sessions() {
     let owners: std::collections::HashSet<String> = [
         Identity::Controller,
         Identity::Agent(pi("a")),
-        Identity::Joining(pi("a")),
+        joining("a", "default"),
         Identity::Account { name: name("a"), role: Role::Admin, publish: vec![], subscribe: vec![] },
     ]
     .iter()
@@ -349,9 +355,9 @@ fn joining_machines_and_agents_never_share_sessions() {
 fn rights_that_shrink_are_told_from_rights_that_grow() {
     let (small, large) = (account(Role::Viewer, &["a"]), account(Role::Admin, &["a", "b"]));
     assert!(large.exceeds(&small) && !small.exceeds(&large) && !small.exceeds(&small));
-    assert!(Identity::Agent(pi("a")).exceeds(&Identity::Joining(pi("a"))));
-    assert!(!Identity::Joining(pi("a")).exceeds(&Identity::Agent(pi("A"))));
-    assert!(Identity::Joining(pi("a")).exceeds(&Identity::Joining(pi("b"))));
+    assert!(Identity::Agent(pi("a")).exceeds(&joining("a", "default")));
+    assert!(!joining("a", "default").exceeds(&Identity::Agent(pi("A"))));
+    assert!(joining("a", "default").exceeds(&joining("b", "default")));
     assert!(Identity::Controller.exceeds(&large) && small.exceeds(&Identity::Controller));
 }
 
@@ -389,5 +395,20 @@ fn an_answer_goes_only_where_the_asker_could_speak_itself_or_nobody_else_listens
         ("nobody", "pistat/reply/me", false),
     ] {
         assert_eq!(access.may_be_answered(&directory, account, topic), may, "{account} {topic}");
+    }
+}
+
+#[test]
+fn an_enrolment_is_stamped_with_the_name_of_its_token_and_a_request_with_its_account() {
+    let access = Access::new(&Topics::default(), None);
+    let anna = Identity::Account { name: name("Anna"), role: Role::Operator, publish: vec![], subscribe: vec![] };
+    for (identity, topic, stamp) in [
+        (&joining("pi-1", "cameras"), "$pistat/enroll/pi-1/request", Some("cameras")),
+        (&joining("pi-1", ""), "$pistat/enroll/pi-1/request", Some("")),
+        (&joining("pi-1", "cameras"), "pistat/pi-1/status", None),
+        (&anna, "pistat/pi-1/task/request", Some("Anna")),
+        (&anna, "pistat/pi-1/status", None),
+    ] {
+        assert_eq!(access.stamp(topic, identity), stamp, "{topic}");
     }
 }

@@ -27,7 +27,7 @@ impl Hub {
         if !self.front.access.is_enrolment(message.topic()) {
             return;
         }
-        let joining = |session: &&mut Session| matches!(*session.identity, Identity::Joining(_));
+        let joining = |session: &&mut Session| matches!(*session.identity, Identity::Joining(..));
         if let Some(session) = self.session(message.publisher()).filter(joining) {
             let request: Option<EnrollRequest> = decode(&message.payload()).ok();
             session.asked_secret = request.and_then(|request| parse_sha256(&request.secret_sha256));
@@ -39,7 +39,7 @@ impl Hub {
     fn note_enrolled(&mut self, slot: u32, before: &Directory) {
         let answer_until = self.front.clock.now_ms() + self.front.limits.connect_seconds * 1000;
         let Some(session) = self.sessions[slot as usize].as_mut() else { return };
-        let Identity::Joining(pi) = &*session.identity else { return };
+        let Identity::Joining(pi, _) = &*session.identity else { return };
         let (was, is) = (before.agent_secret(pi), self.directory.agent_secret(pi));
         if is.is_some() && is != was && is == session.asked_secret.as_ref() {
             session.answer_until = Some(answer_until);

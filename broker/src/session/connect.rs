@@ -264,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             qos: will.qos,
             retain: will.retain,
             properties: will.properties,
-            stamp: self.front.access.is_request(will.topic).then(|| identity.name()),
+            stamp: self.front.access.stamp(will.topic, identity),
             now_ms: self.front.clock.now_ms(),
         };
         let stored = StoredWill { frame: draft.seal(), expiry_seconds: will.properties.expiry_seconds };

@@ -147,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             qos: publish.qos,
             retain: publish.retain,
             properties: publish.properties,
-            stamp: front.access.is_request(topic).then(|| identity.name()),
+            stamp: front.access.stamp(topic, &identity),
             now_ms: front.clock.now_ms(),
         };
         let frame = draft.seal();

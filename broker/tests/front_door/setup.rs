@@ -33,7 +33,7 @@ pub(crate) fn directory() -> Directory {
     for name in ["pi-1", "pi-2"] {
         directory.agent(name.parse().unwrap(), hash(name));
     }
-    directory.join_token(hash("join"));
+    directory.join_token("default", hash("join"));
     directory.pi_join_token("pi-9".parse().unwrap(), hash("only-nine"));
     directory
 }

@@ -3,6 +3,7 @@
 //! Secrets are 256 random bits; what is kept of one is its SHA-256, compared in constant time. A change is decided on what is in force, stored, and
 //! only then applied, by the same [`Access::apply`] in the store and in the hub, so that both always agree.
 
+mod joining;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use pistat_protocol::{
     account::{Account, Role},
     api::Enrolment,
-    id::{AccountName, PiId, is_reserved},
+    id::{AccountName, PiId, TokenName, is_reserved},
     order::{EnrollRequest, parse_sha256, sha256},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+pub use joining::JoinTokenRecord;
 pub use sessions::{MAX_SESSIONS_PER_ACCOUNT, SessionRecord, Use, Uses, user_agent};
 
 /// The SHA-256 of a secret, in hexadecimal in files.
@@ -163,6 +165,9 @@ pub struct Access {
     agents: BTreeMap<String, AgentRecord>,
     #[serde(default)]
     sessions: BTreeMap<SecretHash, SessionRecord>,
+    /// Join tokens; the default one is here once it has been used.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    join_tokens: BTreeMap<TokenName, JoinTokenRecord>,
     /// When credentials were last used, as it was written last.
     #[serde(default, skip_serializing_if = "Uses::is_empty")]
     uses: Uses,
@@ -197,6 +202,12 @@ pub enum AccessChange {
     RemoveSession(SecretHash),
     /// All sessions of an account are ended.
     RemoveSessions(AccountName),
+    /// A join token is new or changed.
+    PutJoinToken(JoinTokenRecord),
+    /// A join token is gone.
+    RemoveJoinToken(TokenName),
+    /// A machine has joined with a token, at this time.
+    Joined(TokenName, Timestamp),
     /// When credentials were last used.
     Used(Uses),
 }
@@ -207,7 +218,9 @@ impl AccessChange {
         match self {
             Self::PutAccount(AccountRecord { name, .. }) | Self::RemoveAccount(name) => Some(name.key()),
             Self::PutAgent(AgentRecord { pi, .. }) | Self::RemoveAgent(pi) => Some(pi.key()),
+            Self::PutJoinToken(JoinTokenRecord { name, .. }) | Self::RemoveJoinToken(name) => Some(name.change_key()),
             Self::ReturnAgent(_)
+            | Self::Joined(..)
             | Self::PutSession { .. }
             | Self::RemoveSession(_)
             | Self::RemoveSessions(_)
@@ -284,6 +297,18 @@ pub enum AccessRefusal {
         "pi-id {0} is enrolled with another secret: `pistat agent reset {0}` on the controller allows one new enrolment, or choose another --pi-id"
     )]
     Enrolled(PiId),
+    /// A join token's time is over, or it was removed.
+    #[error("the join token {0} has expired or was removed: `pistat join-token add` makes another")]
+    TokenEnded(TokenName),
+    /// A join token has no uses left.
+    #[error("the join token {0} has let in as many machines as it may: `pistat join-token add` makes another")]
+    TokenUsedUp(TokenName),
+    /// The default token has let in too many machines of late.
+    #[error(
+        "the join token {0} let in {1} machines within an hour, which is as many as enrolment.per_hour allows; a machine tries \
+         again by itself. If these machines are not yours, `pistat join-token rotate` ends the token"
+    )]
+    TokenQuota(TokenName, usize),
     /// The request makes no sense.
     #[error("the enrolment request is not valid: {0}")]
     Invalid(&'static str),
@@ -321,6 +346,13 @@ impl Access {
                 self.sessions.remove(hash);
             }
             AccessChange::RemoveSessions(name) => self.end_sessions(name),
+            AccessChange::PutJoinToken(token) => {
+                self.join_tokens.insert(token.name.clone(), token.clone());
+            }
+            AccessChange::RemoveJoinToken(name) => {
+                self.join_tokens.remove(name);
+            }
+            AccessChange::Joined(name, at) => self.note_joined(name, *at),
             AccessChange::Used(uses) => self.keep_uses(uses),
         }
     }
@@ -386,7 +418,9 @@ impl Access {
         let session = |cookie: &SecretHash| {
             [before, now].map(|time| self.session_in_force(&Credential::Cookie(*cookie), time).is_some())
         };
-        accounts || self.sessions.keys().map(session).any(|[before, now]| before != now)
+        accounts
+            || self.tokens_differ(before, now)
+            || self.sessions.keys().map(session).any(|[before, now]| before != now)
     }
 
     /// Checks the name of a new account.

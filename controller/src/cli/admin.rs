@@ -4,8 +4,12 @@
 
 use pistat_protocol::{
     account::Account,
-    api::{Enrolment, EnrolmentToken, JoinTokenView, LoginLink, NewAccount, NewEnrolment, NewToken, SessionView},
+    api::{
+        Enrolment, EnrolmentToken, JoinTokenInfo, JoinTokenView, LoginLink, NewAccount, NewEnrolment, NewJoinToken,
+        NewToken, SessionView,
+    },
     dashboard::{Event, Machine},
+    id::PiId,
     time::Timestamp,
 };
 use ureq::http::Method;
@@ -16,7 +20,7 @@ use super::{
     console::Console,
     failure::Failure,
 };
-use crate::terminal::{self, Style, clean};
+use crate::terminal::{self, Style, View, clean};
 
 pub(super) fn login(client: &Client, console: &mut Console<'_>) -> Result<(), Failure> {
     let link: LoginLink = client.post_empty("/api/login-links")?;
@@ -29,13 +33,63 @@ pub(super) fn login(client: &Client, console: &mut Console<'_>) -> Result<(), Fa
     Ok(())
 }
 
-pub(super) fn events(client: &Client, console: &mut Console<'_>) -> Result<(), Failure> {
-    let events: Vec<Event> = client.get("/api/events")?;
-    let machines: Vec<Machine> = if console.json { Vec::new() } else { client.get("/api/pis")? };
+/// How many events one request asks for: as many as an answer has at most.
+const PAGE: usize = 1000;
+
+pub(super) fn events(client: &Client, console: &mut Console<'_>, asked: &args::Events) -> Result<(), Failure> {
+    let machines: Vec<Machine> =
+        if console.json && asked.pi.is_none() { Vec::new() } else { client.get("/api/pis")? };
+    let limit = if asked.limit == 0 { usize::MAX } else { asked.limit };
+    // One more than is shown tells whether there are more.
+    let mut events = find_events(client, &event_filter(asked, &machines)?, limit.saturating_add(1))?;
+    let has_more = events.len() > limit;
+    events.truncate(limit);
     // On a terminal the newest belongs at the end, above the prompt.
     console.show(&events, |events, style| {
         events.iter().rev().map(|event| terminal::event(event, &machines, style)).collect()
-    })
+    })?;
+    if has_more {
+        console
+            .remark(&format!("These are the newest {limit}. There are more: --limit N shows so many, --limit 0 all\n"));
+    }
+    Ok(())
+}
+
+/// The query that filters events. A machine that was forgotten still has events, so an unknown name is taken as its id.
+fn event_filter(asked: &args::Events, machines: &[Machine]) -> Result<String, Failure> {
+    let mut filter = String::new();
+    if let Some(name) = &asked.pi {
+        let pi = match (View { machines, tasks: &[], runs: &[] }).machine(name) {
+            Ok(machine) => machine.id.to_string(),
+            Err(refusal) => name.parse::<PiId>().map_err(|_| Failure::Refused(refusal))?.to_string(),
+        };
+        filter += &format!("&pi={pi}");
+    }
+    if let Some(account) = &asked.account {
+        filter += &format!("&account={}", query(account));
+    }
+    if let Some(kind) = asked.kind {
+        filter += &format!("&kind={}", kind.as_str());
+    }
+    if let Some(since) = asked.since {
+        filter += &format!("&since={}", query(&since.to_string()));
+    }
+    Ok(filter)
+}
+
+/// As many as are wanted, newest first, page by page.
+fn find_events(client: &Client, filter: &str, wanted: usize) -> Result<Vec<Event>, Failure> {
+    let mut events: Vec<Event> = Vec::new();
+    loop {
+        let count = (wanted - events.len()).min(PAGE);
+        let before = events.last().map(|event| format!("&before={}", event.seq)).unwrap_or_default();
+        let page: Vec<Event> = client.get(&format!("/api/events?limit={count}{before}{filter}"))?;
+        let is_last = page.len() < count;
+        events.extend(page);
+        if is_last || events.len() >= wanted {
+            return Ok(events);
+        }
+    }
 }
 
 pub(super) fn account(client: &Client, console: &mut Console<'_>, command: args::Account) -> Result<(), Failure> {
@@ -124,11 +178,33 @@ fn session_line(session: &SessionView) -> String {
 }
 
 pub(super) fn join_token(client: &Client, console: &mut Console<'_>, command: args::JoinToken) -> Result<(), Failure> {
-    let token: JoinTokenView = match command {
-        args::JoinToken::Show => client.get("/api/join-token")?,
-        args::JoinToken::Rotate => client.post_empty("/api/join-token/rotate")?,
-    };
-    console.show(&token, |token, _| format!("{}\n", token.token))
+    let default =
+        |token: JoinTokenView, console: &mut Console<'_>| console.show(&token, |token, _| format!("{}\n", token.token));
+    match command {
+        args::JoinToken::Show => default(client.get("/api/join-token")?, console),
+        args::JoinToken::Rotate => default(client.post_empty("/api/join-token/rotate")?, console),
+        args::JoinToken::Add { name, uses, expires, tags } => {
+            let token: NewToken = client.post("/api/join-tokens", &NewJoinToken { name, uses, expires, tags })?;
+            new_token(console, &token, "This join token is shown once:")
+        }
+        args::JoinToken::List => {
+            let tokens: Vec<JoinTokenInfo> = client.get("/api/join-tokens")?;
+            console.show(&tokens, |tokens, _| tokens.iter().map(join_token_line).collect())
+        }
+        args::JoinToken::Remove { name } => {
+            client.act(Method::DELETE, &format!("/api/join-tokens/{name}"))?;
+            console.done(&format!("the join token {name} lets in no machine any more; those that joined stay"))
+        }
+    }
+}
+
+fn join_token_line(token: &JoinTokenInfo) -> String {
+    let left = token.uses_left.map_or("any number of uses left".to_owned(), |left| format!("{left} uses left"));
+    let expires = token.expires_at.map_or("does not expire".to_owned(), |time| format!("expires {}", minute(time)));
+    let last = token.last_used.map(|time| format!("  last used {}", minute(time))).unwrap_or_default();
+    let tags: String = token.tags.iter().map(|tag| format!("  @{tag}")).collect();
+    let name = Style::PLAIN.cell(None, token.name.as_str(), 20);
+    format!("{name}  {left}  used {}  {expires}{last}{tags}\n", token.used)
 }
 
 pub(super) fn agent(client: &Client, console: &mut Console<'_>, command: args::Agent) -> Result<(), Failure> {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pistat_protocol::{
     account::Role,
-    id::{AccountName, PiId},
+    dashboard::EventKind,
+    id::{AccountName, PiId, Tag as TagName, TokenName},
+    time::Timestamp,
 };
 
 use crate::{config::Flags, terminal::parse::interval_seconds};
@@ -152,8 +154,8 @@ pub(super) enum Sub {
         #[arg(long)]
         follow: bool,
     },
-    /// Show the audit log
-    Events,
+    /// Show the audit log, times in UTC
+    Events(Events),
     /// People, scripts and other devices that may connect
     #[command(subcommand)]
     Account(Account),
@@ -163,7 +165,7 @@ pub(super) enum Sub {
         #[command(subcommand)]
         command: Option<Sessions>,
     },
-    /// The token with which new machines join
+    /// The tokens with which new machines join
     #[command(subcommand)]
     JoinToken(JoinToken),
     /// Machines that may connect
@@ -179,6 +181,40 @@ pub(super) enum Sub {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Only those of this machine, by its id or label
+    #[arg(long, value_name = "PI")]
+    pub(super) pi: Option<String>,
+    /// Only those of this account
+    #[arg(long, value_name = "ACCOUNT")]
+    pub(super) account: Option<String>,
+    /// Only those of this kind: task, alert, mqtt, label, access or system
+    #[arg(long, value_name = "KIND", value_parser = event_kind)]
+    pub(super) kind: Option<EventKind>,
+    /// Only those since then: a time such as 2026-12-01T08:00:00Z, or how long ago, such as 2h
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(super) since: Option<Timestamp>,
+    /// How many at most, the newest; 0 is all
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(super) limit: usize,
+}
+
+fn event_kind(text: &str) -> Result<EventKind, String> {
+    serde_json::from_value(text.to_ascii_lowercase().into())
+        .map_err(|_| "it is one of task, alert, mqtt, label, access and system".into())
+}
+
+/// A time, or how long ago it was.
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago = crate::config::parse_duration(text)
+        .map_err(|_| "write a time such as 2026-12-01T08:00:00Z, or how long ago, such as 2h or 7d")?;
+    std::time::SystemTime::now().checked_sub(ago).map(Into::into).ok_or_else(|| "that is before all times".into())
 }
 
 #[derive(Debug, Subcommand)]
@@ -309,12 +345,33 @@ pub(super) enum Sessions {
     },
 }
 
-#[derive(Debug, Clone, Copy, Subcommand, ValueEnum)]
+#[derive(Debug, Subcommand)]
 pub(super) enum JoinToken {
-    /// Print it
+    /// Print the default one
     Show,
-    /// Make a new one; the old one ends
+    /// Make a new default one; the old one ends
     Rotate,
+    /// Make a named one, print it once
+    Add {
+        /// Its name
+        name: TokenName,
+        /// How many machines it lets in [default: any number]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        uses: Option<u32>,
+        /// How long it works, such as 24h [default: until it is removed]
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        expires: Option<String>,
+        /// A tag of machines that join with it; may be given several times
+        #[arg(long = "tag", value_name = "TAG")]
+        tags: Vec<TagName>,
+    },
+    /// Show all of them, without their secrets
+    List,
+    /// Remove one; machines that joined with it stay
+    Remove {
+        /// Its name
+        name: TokenName,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,8 +6,8 @@ use pistat_agent::disk;
 use pistat_protocol::topic::Topics;
 
 use super::{
-    AccountRules, Broker, Config, Flags, HomeAssistant, Http, HttpLimits, Mqtt, MqttTls, Problem, Requests, Runs, Tls,
-    certificates,
+    AccountRules, Broker, Config, Enrolment, Flags, HomeAssistant, Http, HttpLimits, Mqtt, MqttTls, Problem, Requests,
+    Runs, Tls, certificates,
     item::{Item, Kind, Place, parse_toml},
     layers,
     reader::{Problems, Section, near},
@@ -62,6 +62,17 @@ impl Config {
     }
 }
 
+/// Whether the default file of the current folder is what is read: whoever made the folder has written it.
+pub(crate) fn is_of_current_folder(flags: &Flags) -> bool {
+    flags.config.is_none() && Path::new(DEFAULT_FILE).exists()
+}
+
+/// The same flags, with the package's file, or none, instead of that of the current folder.
+pub(crate) fn without_current_folder(flags: &Flags) -> Flags {
+    let trusted = if Path::new(PACKAGED_FILE).exists() { PACKAGED_FILE } else { "/dev/null" };
+    Flags { config: Some(trusted.into()), ..flags.clone() }
+}
+
 fn without_problems((config, problems): (Option<Config>, Vec<Problem>)) -> Result<Config, Vec<Problem>> {
     match config {
         Some(config) if problems.is_empty() => Ok(config),
@@ -99,6 +110,7 @@ fn read(mut root: Section<'_>) -> Config {
             .section("homeassistant")
             .map_or(default.homeassistant, |section| homeassistant(section, &mqtt.topics)),
         runs: root.section("runs").map_or(default.runs, runs),
+        enrolment: root.section("enrolment").map_or(default.enrolment, enrolment),
         accounts: accounts(root.sections("account"), &mqtt.topics),
         mqtt,
     };
@@ -142,6 +154,12 @@ fn http_limits(mut section: Section<'_>) -> HttpLimits {
     };
     section.finish();
     limits
+}
+
+fn enrolment(mut section: Section<'_>) -> Enrolment {
+    let per_hour = section.integer("per_hour", 0..=MOST_CONNECTIONS).and_then(|count| usize::try_from(count).ok());
+    section.finish();
+    Enrolment { per_hour: per_hour.unwrap_or(Config::default().enrolment.per_hour) }
 }
 
 fn mqtt(mut section: Section<'_>) -> Mqtt {

@@ -50,8 +50,17 @@ pub struct Config {
     pub homeassistant: HomeAssistant,
     /// Runs: waiting, retention, concurrency.
     pub runs: Runs,
+    /// How machines join.
+    pub enrolment: Enrolment,
     /// Topic rules of accounts.
     pub accounts: Vec<AccountRules>,
+}
+
+/// `[enrolment]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enrolment {
+    /// How many new machines the default join token lets in within an hour.
+    pub per_hour: usize,
 }
 
 /// `[http]`.
@@ -234,6 +243,7 @@ impl Default for Config {
             mqtt: Mqtt::default(),
             homeassistant: HomeAssistant { discovery: true, prefix: "homeassistant".into() },
             runs: Runs::default(),
+            enrolment: Enrolment { per_hour: 1000 },
             accounts: Vec::new(),
         }
     }

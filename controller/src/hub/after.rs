@@ -11,6 +11,7 @@ use pistat_protocol::{
 use super::{
     Hub,
     ask::{Refused, Reply, SignedIn},
+    joining::Joining,
     refuse,
     repeats::Line,
     tell,
@@ -30,6 +31,8 @@ pub(super) enum After {
     Given(PiId, GivenChange, Caller, Reply<Machine>),
     /// Accounts, machines, sessions; and what the audit log tells of it.
     Access(Vec<AccessChange>, Option<Line>, AfterAccess),
+    /// The tags of a machine that joins, and then the machine.
+    Tagged(Box<(GivenChange, AccessChange)>, Joining),
     /// The join token.
     JoinToken(JoinToken, String, Reply<JoinToken>),
     /// What Home Assistant may be told.
@@ -98,7 +101,7 @@ pub(super) enum AfterAccess {
     Done(Reply<()>),
     Token { reply: Reply<String>, token: String, admin: bool },
     SignedIn(Reply<SignedIn>, SignedIn),
-    Enrolled { pi: PiId, nonce: String, secret_sha256: String, serial: Option<String> },
+    Enrolled(Joining),
     Forgotten(PiId, String, Reply<()>),
     Returned,
     Used,
@@ -128,6 +131,7 @@ impl Hub {
             Some(After::Runs(after)) => self.after_runs(after),
             Some(After::Given(pi, change, by, reply)) => self.given(&pi, &change, &by, reply),
             Some(After::Access(_, line, after)) => self.access_stored(line, after),
+            Some(After::Tagged(change, joining)) => self.tagged(&change.0, change.1, joining),
             Some(After::JoinToken(token, by, reply)) => self.join_token_stored(token, &by, reply),
             Some(After::Announced(say)) => self.announced(say),
             Some(After::AdminToken(token, Some(reply))) => tell(reply, token),
@@ -141,6 +145,8 @@ impl Hub {
             Some(After::Runs(after)) => self.not_accepted(after, sentence),
             Some(After::Given(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
             Some(After::Access(changes, _, after)) => self.access_not_stored(&changes, after, sentence),
+            // The machine repeats its request until it is answered.
+            Some(After::Tagged(_, joining)) => drop(self.changing.remove(&joining.pi.key())),
             Some(After::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
             // These are never refused: they wait.
             Some(After::Announced(_) | After::AdminToken(..) | After::Forgotten(..)) | None => {}

@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use pistat_protocol::{
     account::{Account, Role},
-    api::{AcceptedRuns, Enrolment, History, NewAccount, NewRun, PatchMachine, SessionView},
+    api::{
+        AcceptedRuns, Enrolment, History, JoinTokenInfo, NewAccount, NewJoinToken, NewRun, PatchMachine, SessionView,
+    },
     dashboard::{Group, Machine, Run, ServerMessage},
-    id::{AccountName, PiId, RunId},
+    id::{AccountName, PiId, RunId, TokenName},
     order::JoinToken,
     task::{RunState, TaskView},
     time::Timestamp,
@@ -195,6 +197,12 @@ pub(crate) enum Ask {
     RotateAccount(Caller, AccountName, Rotation, Reply<String>),
     /// The join token.
     JoinToken(Reply<JoinToken>),
+    /// All join tokens, without their secrets.
+    JoinTokens(Reply<Vec<JoinTokenInfo>>),
+    /// A new named join token; the answer is its text.
+    AddJoinToken(Caller, NewJoinToken, Reply<String>),
+    /// A join token goes.
+    RemoveJoinToken(Caller, TokenName, Reply<()>),
     /// A new join token.
     RotateJoinToken(Caller, Reply<JoinToken>),
     /// Machines that enrolled or may.

@@ -53,6 +53,9 @@ impl Hub {
                 self.misaddressed(topic, &why, retain, account.as_deref(), response);
             }
             Heard::Birth { payload, retain } => self.homeassistant_said(&payload, retain),
+            Heard::Message { topic: Topic::EnrollRequest(pi), payload, retain: false, account, .. } => {
+                self.enrol(&pi, &payload, account.as_deref());
+            }
             Heard::Message { topic, payload, retain, .. } => self.message(topic, &payload, retain),
         }
     }
@@ -108,7 +111,6 @@ impl Hub {
             Topic::Output(pi, run) => {
                 self.with(&pi, payload, retain, |hub, pi, chunk, _| hub.output_came(pi, run, chunk));
             }
-            Topic::EnrollRequest(pi) if !retain => self.enrol(&pi, payload),
             _ => {}
         }
     }

@@ -6,15 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use pistat_protocol::{
     api::{Login, NewAccount},
-    codec::{decode, encode},
     dashboard::{EventKind, Severity},
     id::{AccountName, PiId},
-    order::{EnrollAnswer, EnrollOrder, EnrollRequest, JoinToken, Order},
+    order::JoinToken,
     time::Timestamp,
-    topic::Topic,
 };
 
 use super::{
@@ -152,9 +149,7 @@ impl Hub {
             AfterAccess::Done(reply) => tell(reply, ()),
             AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
             AfterAccess::SignedIn(reply, session) => self.signed_in(reply, session),
-            AfterAccess::Enrolled { pi, nonce, secret_sha256, serial } => {
-                self.enrolled(&pi, nonce, secret_sha256, serial);
-            }
+            AfterAccess::Enrolled(joining) => self.enrolled(joining),
             AfterAccess::Forgotten(pi, by, reply) => {
                 // Nobody gives it anything and it does not come back before it has nothing any more.
                 self.changing.insert(pi.key());
@@ -176,7 +171,7 @@ impl Hub {
             AfterAccess::Token { reply, .. } => refuse(reply, refused),
             AfterAccess::SignedIn(reply, ..) => refuse(reply, refused),
             // The machine repeats its request until it is answered, and its next word tells that it is back.
-            AfterAccess::Enrolled { .. } | AfterAccess::Returned | AfterAccess::Used => {}
+            AfterAccess::Enrolled(_) | AfterAccess::Returned | AfterAccess::Used => {}
         }
     }
 
@@ -391,6 +386,7 @@ impl Hub {
         self.join_token = token.clone();
         self.access_changed();
         self.event(EventKind::Access, Severity::Info, None, None, Some(by), "made a new join token".into());
+        self.restore_default_token();
         tell(reply, token);
     }
 
@@ -431,56 +427,6 @@ impl Hub {
         let line = access_line(caller, Severity::Warning, Some(agent.pi.clone()), "may enrol anew, once".into());
         let change = AccessChange::PutAgent(AgentRecord { open: true, ..agent });
         self.store_access(vec![change], Some(line), AfterAccess::Done(reply));
-    }
-
-    /// A machine that joins asks to be registered. It repeats itself until it is answered.
-    pub(super) fn enrol(&mut self, pi: &PiId, payload: &Bytes) {
-        if payload.is_empty() || self.changing.contains(&pi.key()) {
-            return;
-        }
-        let request: EnrollRequest = match decode(payload) {
-            Ok(request) => request,
-            Err(error) => {
-                self.numbers.refused_messages += 1;
-                tracing::warn!(%pi, %error, "an enrolment cannot be read");
-                return;
-            }
-        };
-        match self.access.enrol(pi, &request, self.now.wall) {
-            Ok(None) => self.answer_enrolment(pi, request.nonce, request.secret_sha256),
-            Ok(Some(change)) => {
-                let EnrollRequest { nonce, secret_sha256, serial, .. } = request;
-                let after = AfterAccess::Enrolled { pi: pi.clone(), nonce, secret_sha256, serial };
-                self.store_access(vec![change], None, after);
-            }
-            Err(refusal) => {
-                let line = Line {
-                    kind: EventKind::Access,
-                    severity: Severity::Warning,
-                    pi: Some(pi.clone()),
-                    account: None,
-                    text: format!("enrolment refused: {refusal}"),
-                };
-                self.repeated_event(Repeated::Enrolment, pi.key(), line);
-                let answer = EnrollAnswer::Refused { error: refusal.to_string(), nonce: request.nonce };
-                self.publish(&Topic::EnrollResponse(pi.clone()), encode(&answer), 1, false);
-            }
-        }
-    }
-
-    fn enrolled(&mut self, pi: &PiId, nonce: String, secret_sha256: String, serial: Option<String>) {
-        if self.fleet.ensure(pi, self.now) {
-            self.announce_given(pi);
-        }
-        self.push_machine(pi);
-        let serial = serial.map(|serial| format!(" (serial {serial})")).unwrap_or_default();
-        self.event(EventKind::Access, Severity::Info, Some(pi), None, None, format!("enrolled{serial}"));
-        self.answer_enrolment(pi, nonce, secret_sha256);
-    }
-
-    fn answer_enrolment(&mut self, pi: &PiId, nonce: String, secret_sha256: String) {
-        let order = self.key.sign(&Order::Enroll(EnrollOrder { pi: pi.clone(), nonce, secret_sha256 }));
-        self.publish(&Topic::EnrollResponse(pi.clone()), encode(&EnrollAnswer::Accepted(order)), 1, false);
     }
 }
 

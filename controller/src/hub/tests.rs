@@ -115,7 +115,7 @@ impl Driven {
         let stored = |(ticket, after): (&Ticket, &After)| {
             let may_be_refused = match after {
                 After::Runs(after) => after.accepted.is_some(),
-                After::Given(..) | After::Access(..) | After::JoinToken(..) => true,
+                After::Given(..) | After::Access(..) | After::Tagged(..) | After::JoinToken(..) => true,
                 After::Announced(_) | After::AdminToken(..) | After::Forgotten(..) => false,
             };
             let (refused, waits) = (NotStored::Refused("it is full".into()), NotStored::Waits("it is full".into()));
@@ -574,7 +574,7 @@ fn refusal<T: 'static>(driven: &mut Driven, ask: impl FnOnce(Reply<T>) -> Ask) -
     Box::new(move || answer.try_recv().ok().and_then(Result::err))
 }
 
-const CHANGES: [NamedChange; 11] = [
+const CHANGES: [NamedChange; 13] = [
     ("a new account", |driven| refusal(driven, |reply| Ask::AddAccount(anna(), new_account("Bob"), reply))),
     ("a removed account", |driven| refusal(driven, |reply| Ask::RemoveAccount(anna(), olga(), reply))),
     ("a new token", |driven| {
@@ -590,6 +590,14 @@ const CHANGES: [NamedChange; 11] = [
     }),
     ("a machine that may enrol anew", |driven| refusal(driven, |reply| Ask::ResetAgent(anna(), pi(), reply))),
     ("a forgotten machine", |driven| refusal(driven, |reply| Ask::Forget(anna(), pi(), reply))),
+    ("a named join token", |driven| {
+        let body = serde_json::from_value(serde_json::json!({"name": "cameras"})).unwrap();
+        refusal(driven, |reply| Ask::AddJoinToken(anna(), body, reply))
+    }),
+    ("a removed join token", |driven| {
+        let name = pistat_protocol::id::TokenName::default_token();
+        refusal(driven, |reply| Ask::RemoveJoinToken(anna(), name, reply))
+    }),
     ("a new join token", |driven| refusal(driven, |reply| Ask::RotateJoinToken(anna(), reply))),
     ("a renamed machine", |driven| {
         let patch = pistat_protocol::api::PatchMachine { label: Some(Some("Rack".into())), ..Default::default() };

@@ -6,9 +6,10 @@
 use std::path::Path;
 
 use pistat_protocol::{
-    dashboard::{Event, OutputPiece},
-    id::RunId,
+    dashboard::{Event, EventKind, OutputPiece},
+    id::{PiId, RunId},
     task::Stream,
+    time::Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -54,6 +55,21 @@ impl RegisterWrite {
             Self::Event(event) => format!("event {}", event.seq),
         }
     }
+}
+
+/// What `GET /api/events` asks for.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// Only those before this sequence number.
+    pub before: Option<u64>,
+    /// Only those of this time and later.
+    pub since: Option<Timestamp>,
+    /// Only those of this machine.
+    pub pi: Option<PiId>,
+    /// Only those of this account.
+    pub account: Option<String>,
+    /// Only those of this kind.
+    pub kind: Option<EventKind>,
 }
 
 /// What `GET /api/runs` asks for.
@@ -363,12 +379,18 @@ impl Reader {
     ///
     /// # Errors
     /// The register cannot be read.
-    pub fn events(&self, before: Option<u64>, limit: u32) -> rusqlite::Result<Vec<Event>> {
-        let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
+    pub fn events(&self, query: &EventQuery, limit: u32) -> rusqlite::Result<Vec<Event>> {
+        let before = query.before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
+        let since = query.since.map_or(i64::MIN, Timestamp::unix_milliseconds);
+        let (pi, kind) = (query.pi.as_ref().map(PiId::as_str), query.kind.map(EventKind::as_str));
         query_records(
             &self.connection,
-            "SELECT record FROM events WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
-            params![before, limit],
+            "SELECT record FROM events WHERE seq < ?1 AND time >= ?2
+             AND (?3 IS NULL OR json_extract(record, '$.pi') = ?3 COLLATE NOCASE)
+             AND (?4 IS NULL OR json_extract(record, '$.account') = ?4 COLLATE NOCASE)
+             AND (?5 IS NULL OR json_extract(record, '$.kind') = ?5)
+             ORDER BY seq DESC LIMIT ?6",
+            params![before, since, pi, query.account, kind, limit],
         )
     }
 

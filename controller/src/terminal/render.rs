@@ -21,23 +21,21 @@ pub use machine::{machine, machines};
 pub use run::{group, group_progress, run, run_footer, run_header, runs};
 pub use task::task_list;
 
-/// An event in one line: time in UTC, kind, machine or account, text.
+/// An event in one line: time in UTC, kind, machine, who did it, text.
 pub fn event(event: &Event, machines: &[Machine], style: Style) -> String {
     let time = event.time.to_string();
-    let time = time.get(..19).unwrap_or(&time).replace('T', " ");
+    let time = format!("{} UTC", time.get(..19).unwrap_or(&time).replace('T', " "));
     let paint = match event.severity {
         Severity::Info => Paint::Name,
         Severity::Warning => Paint::Warning,
         Severity::Error => Paint::Bad,
     };
-    let who = match (&event.pi, &event.account) {
-        (Some(pi), _) => label_of(machines, pi),
-        (None, Some(account)) => account.clone(),
-        (None, None) => String::new(),
-    };
+    let machine = event.pi.as_ref().map(|pi| label_of(machines, pi)).unwrap_or_default();
+    let account = event.account.as_deref().unwrap_or("-");
     let kind = style.cell(Some(Paint::Dim), event.kind.as_str(), 6);
-    let who = style.cell(Some(paint), &clean(&who), 14);
-    format!("{}  {kind}  {who}  {}\n", style.paint(Paint::Dim, &time), clean(&event.text))
+    let machine = style.cell(Some(paint), &clean(&machine), 14);
+    let who = style.cell(None, &clean(account), 12);
+    format!("{}  {kind}  {machine}  {who}  {}\n", style.paint(Paint::Dim, &time), clean(&event.text))
 }
 
 /// A sentence that says what was done.

@@ -8,8 +8,8 @@ use axum::{
 };
 use pistat_protocol::{
     account::{Account, Role},
-    api::{Enrolment, EnrolmentToken, JoinTokenView, NewAccount, NewEnrolment, NewToken},
-    id::{AccountName, PiId},
+    api::{Enrolment, EnrolmentToken, JoinTokenInfo, JoinTokenView, NewAccount, NewEnrolment, NewJoinToken, NewToken},
+    id::{AccountName, PiId, TokenName},
 };
 use serde::Deserialize;
 
@@ -121,7 +121,10 @@ pub(super) async fn rotate(
 /// `GET /api/join-token`.
 #[utoipa::path(
     get, path = "/api/join-token", operation_id = "joinToken", tag = "enrolment",
-    responses((status = 200, description = "The token with which machines join", body = JoinTokenView))
+    responses(
+        (status = 200, description = "The default token with which machines join", body = JoinTokenView),
+        (status = 404, description = "The default token was removed"),
+    )
 )]
 pub(super) async fn join_token(State(web): State<Web>) -> Result<Json<JoinTokenView>, Refused> {
     let token = web.ask(Ask::JoinToken).await?.to_string();
@@ -139,6 +142,51 @@ pub(super) async fn rotate_join_token(
 ) -> Result<Json<JoinTokenView>, Refused> {
     let token = web.ask(|reply| Ask::RotateJoinToken(caller, reply)).await?.to_string();
     Ok(Json(JoinTokenView { token }))
+}
+
+/// `GET /api/join-tokens`.
+#[utoipa::path(
+    get, path = "/api/join-tokens", operation_id = "joinTokens", tag = "enrolment",
+    responses((status = 200, description = "All join tokens, without their secrets", body = Vec<JoinTokenInfo>))
+)]
+pub(super) async fn join_tokens(State(web): State<Web>) -> Result<Json<Vec<JoinTokenInfo>>, Refused> {
+    web.ask(Ask::JoinTokens).await.map(Json)
+}
+
+/// `POST /api/join-tokens`: the token is in the answer, and nowhere else.
+#[utoipa::path(
+    post, path = "/api/join-tokens", operation_id = "addJoinToken", tag = "enrolment",
+    request_body = NewJoinToken,
+    responses(
+        (status = 201, description = "The token, shown once", body = NewToken),
+        (status = 409, description = "The name is taken, or there are as many as there may be"),
+    )
+)]
+pub(super) async fn add_join_token(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Body(token): Body<NewJoinToken>,
+) -> Result<(StatusCode, Json<NewToken>), Refused> {
+    let name = token.name.to_string();
+    let token = web.ask(|reply| Ask::AddJoinToken(caller, token, reply)).await?;
+    Ok((StatusCode::CREATED, Json(NewToken { name, token })))
+}
+
+/// `DELETE /api/join-tokens/{name}`: it lets in no machine any more; those that joined stay.
+#[utoipa::path(
+    delete, path = "/api/join-tokens/{name}", operation_id = "removeJoinToken", tag = "enrolment",
+    params(("name" = TokenName, Path, description = "Its name")),
+    responses(
+        (status = 204, description = "It lets in no machine any more"),
+        (status = 404, description = "There is no such token"),
+    )
+)]
+pub(super) async fn remove_join_token(
+    State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<TokenName>,
+) -> Result<StatusCode, Refused> {
+    web.ask(|reply| Ask::RemoveJoinToken(caller, name, reply)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
 /// `GET /api/enrolments`.

@@ -8,9 +8,10 @@ use axum::{
 };
 use pistat_protocol::{
     api::{AcceptedRuns, GroupOptions, History, NewRun, PatchMachine},
-    dashboard::{Event, Group, Machine, Run},
+    dashboard::{Event, EventKind, Group, Machine, Run},
     id::{PiId, RunId, TaskId},
     task::{RunState, TaskView},
+    time::Timestamp,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     access::Caller,
     hub::ask::{Ask, Refused},
-    store::RunQuery,
+    store::{EventQuery, RunQuery},
 };
 
 /// How many runs or events one answer has, if nothing is asked for, and at most.
@@ -292,6 +293,15 @@ pub(super) struct EventsQuery {
     limit: Option<u32>,
     /// Only those before this sequence number.
     before: Option<u64>,
+    /// Only those of this time and later, RFC 3339.
+    #[param(value_type = Option<String>)]
+    since: Option<Timestamp>,
+    /// Only those of this machine.
+    pi: Option<PiId>,
+    /// Only those of this account.
+    account: Option<String>,
+    /// Only those of this kind.
+    kind: Option<EventKind>,
 }
 
 /// Whether one of the queries of this file can be read.
@@ -304,7 +314,7 @@ pub(super) fn reads_query(uri: &Uri) -> bool {
     known.contains(&true)
 }
 
-/// `GET /api/events?limit=&before=`, newest first.
+/// `GET /api/events`, newest first.
 #[utoipa::path(
     get, path = "/api/events", operation_id = "events", tag = "controller",
     params(EventsQuery),
@@ -314,8 +324,10 @@ pub(super) async fn events(
     State(web): State<Web>,
     Query(query): Query<EventsQuery>,
 ) -> Result<Json<Vec<Event>>, Refused> {
-    let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
-    web.read(move |reader| reader.events(query.before, limit)).await.map(Json)
+    let EventsQuery { limit, before, since, pi, account, kind } = query;
+    let limit = limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let query = EventQuery { before, since, pi, account, kind };
+    web.read(move |reader| reader.events(&query, limit)).await.map(Json)
 }
 
 #[cfg(test)]

@@ -27,11 +27,15 @@ pub(super) struct Origins {
 
 /// Lets a request through unless it changes something or opens a connection, and comes from another origin.
 pub(super) async fn check(origins: Origins, request: Request, next: Next) -> Response {
+    let headers = request.headers();
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    if reads && !request.headers().contains_key(header::UPGRADE) {
-        return next.run(request).await;
-    }
-    match origins.refusal(request.headers()) {
+    let refused = match (reads, headers.contains_key(header::UPGRADE)) {
+        (true, false) => None,
+        // A WebSocket of a browser always has an Origin; browsers have disagreed on the other header there.
+        (true, true) => origins.foreign_origin(headers),
+        (false, _) => origins.foreign_origin(headers).or_else(|| origins.foreign_site(headers)),
+    };
+    match refused {
         None => next.run(request).await,
         Some(refused) => refused.into_response(),
     }
@@ -43,15 +47,16 @@ impl Origins {
         Self { public_url: public_url.and_then(|url| Url::parse(url).ok()).map(Arc::new) }
     }
 
-    /// Why a request with these headers is refused, if it is.
-    fn refusal(&self, headers: &HeaderMap) -> Option<Refused> {
+    /// Why a request is refused for its `Origin`, if it is.
+    fn foreign_origin(&self, headers: &HeaderMap) -> Option<Refused> {
         let mut origins = headers.get_all(header::ORIGIN).iter();
-        if let Some(origin) = origins.next() {
-            let origin = origin.to_str().unwrap_or_default();
-            if origins.next().is_some() || !self.is_own(origin, host(headers)) {
-                return Some(self.refused(&format!("from {origin:?}"), headers));
-            }
-        }
+        let origin = origins.next()?.to_str().unwrap_or_default();
+        let is_own = origins.next().is_none() && self.is_own(origin, host(headers));
+        (!is_own).then(|| self.refused(&format!("from {origin:?}"), headers))
+    }
+
+    /// Why a request is refused for its `Sec-Fetch-Site`, if it is.
+    fn foreign_site(&self, headers: &HeaderMap) -> Option<Refused> {
         // "none" is the user's own doing, such as a form that is sent again.
         let site = headers.get_all(SEC_FETCH_SITE).iter().map(|site| site.to_str().unwrap_or_default());
         let foreign = site.into_iter().find(|site| !matches!(*site, "same-origin" | "none"))?;
@@ -111,7 +116,8 @@ mod tests {
 
     fn is_refused(public_url: &str, host: &str, origin: &str, site: &str) -> bool {
         let public_url = Some(public_url).filter(|url| !url.is_empty());
-        Origins::new(public_url).refusal(&headers(host, origin, site)).is_some()
+        let (origins, headers) = (Origins::new(public_url), headers(host, origin, site));
+        origins.foreign_origin(&headers).is_some() || origins.foreign_site(&headers).is_some()
     }
 
     #[test]
@@ -164,7 +170,7 @@ mod tests {
         }
         let mut twice = headers("pi:8000", "http://pi:8000", "");
         twice.append("origin", HeaderValue::from_static("http://evil.example"));
-        assert!(Origins::new(None).refusal(&twice).is_some(), "one origin of two is another's");
+        assert!(Origins::new(None).foreign_origin(&twice).is_some(), "one origin of two is another's");
     }
 
     #[test]
@@ -175,7 +181,7 @@ mod tests {
     #[test]
     fn a_refusal_names_both_origins_and_what_to_configure() {
         let refused = |public_url: Option<&str>, host| {
-            Origins::new(public_url).refusal(&headers(host, "https://evil.example", "")).unwrap().detail
+            Origins::new(public_url).foreign_origin(&headers(host, "https://evil.example", "")).unwrap().detail
         };
         let text = refused(Some("https://pis.example.org/a"), "127.0.0.1:8000");
         for words in ["\"https://evil.example\"", "http(s)://127.0.0.1:8000", "https://pis.example.org,", "Host"] {

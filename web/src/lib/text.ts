@@ -49,3 +49,13 @@ export async function copyText(text: string): Promise<boolean> {
   }
   return copied;
 }
+
+/** Lets the browser save a file. */
+export function saveAs(content: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  // The download has its own hold on the content once it has begun.
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}

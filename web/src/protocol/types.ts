@@ -4,6 +4,7 @@ export type PiId = string;
 export type AccountName = string;
 export type TaskId = string;
 export type Tag = string;
+export type TokenName = string;
 export type RunId = string;
 export type Target = string;
 export type Session = string;
@@ -1104,6 +1105,54 @@ export type JoinTokenView = {
  * `<random>.<fingerprint of the controller's key>`.
  */
 token: string, };
+
+export type NewJoinToken = { 
+/**
+ * Its name.
+ */
+name: TokenName, 
+/**
+ * How many machines it lets in; without it, any number.
+ */
+uses?: number, 
+/**
+ * How long it works, such as `24h`; without it, until it is removed.
+ */
+expires?: string, 
+/**
+ * The tags that machines have which join with it.
+ */
+tags: Array<Tag>, };
+
+export type JoinTokenInfo = { 
+/**
+ * Its name; `default` is the one that `GET /api/join-token` shows.
+ */
+name: TokenName, 
+/**
+ * When it was made; of the default one, when it was used first or removed.
+ */
+created_at: Timestamp, 
+/**
+ * When it ends; null is never.
+ */
+expires_at: Timestamp | null, 
+/**
+ * How many more machines it lets in; null is any number.
+ */
+uses_left: number | null, 
+/**
+ * How many machines it has let in.
+ */
+used: number, 
+/**
+ * When it let one in last.
+ */
+last_used: Timestamp | null, 
+/**
+ * The tags of machines that join with it.
+ */
+tags: Array<Tag>, };
 
 export type Installation = { 
 /**

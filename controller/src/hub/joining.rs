@@ -1,0 +1,301 @@
+//! How machines join: join tokens are made, listed and removed, and an enrolment is decided, stored, and then answered.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use pistat_protocol::{
+    api::{JoinTokenInfo, NewJoinToken},
+    codec::{decode, encode},
+    dashboard::{Change, EventKind, Severity},
+    id::{PiId, Tag, TokenName},
+    order::{EnrollAnswer, EnrollOrder, EnrollRequest, JoinToken, Order},
+    topic::Topic,
+};
+
+use super::{
+    After, AfterAccess, Hub,
+    ask::{Refused, Reply},
+    people::{access_line, lifetime},
+    refuse,
+    repeats::{Line, Repeated},
+    tell,
+};
+use crate::{
+    access::{AccessChange, AccessRefusal, Caller, JoinTokenRecord, SecretHash},
+    fleet::Now,
+    store::{Demand, GivenChange, Write, new_secret},
+};
+
+/// How many join tokens there may be: each is compared with the password of every unknown client.
+const MAX_JOIN_TOKENS: usize = 100;
+
+/// In what time the default token lets in a bounded number of machines.
+const QUOTA_TIME: Duration = Duration::from_secs(3600);
+
+/// When machines joined with the default token, in the last hour.
+#[derive(Default)]
+pub(super) struct Quota(VecDeque<Instant>);
+
+impl Quota {
+    /// Whether one more may join, of so many within an hour.
+    fn has_room(&mut self, per_hour: usize, now: Now) -> bool {
+        let is_old = |joined: &Instant| now.monotonic.saturating_duration_since(*joined) >= QUOTA_TIME;
+        while self.0.front().is_some_and(is_old) {
+            self.0.pop_front();
+        }
+        self.0.len() < per_hour
+    }
+
+    fn note(&mut self, now: Now) {
+        self.0.push_back(now.monotonic);
+    }
+}
+
+/// A machine that is being enrolled.
+pub(super) struct Joining {
+    pub(super) pi: PiId,
+    pub(super) nonce: String,
+    pub(super) secret_sha256: String,
+    pub(super) serial: Option<String>,
+    /// By which token; a machine's own single-use token has no name.
+    pub(super) token: Option<TokenName>,
+}
+
+impl Hub {
+    pub(super) fn list_join_tokens(&self, reply: Reply<Vec<JoinTokenInfo>>) {
+        let mut tokens: Vec<_> = self.access.join_tokens().map(JoinTokenRecord::view).collect();
+        if self.access.join_token(&TokenName::default_token()).is_none() {
+            tokens.insert(0, JoinTokenRecord::default_token(self.now.wall).view());
+        }
+        tell(reply, tokens);
+    }
+
+    pub(super) fn add_join_token(&mut self, caller: &Caller, token: NewJoinToken, reply: Reply<String>) {
+        let NewJoinToken { name, uses, expires, mut tags } = token;
+        if name == TokenName::default_token() || self.access.join_token(&name).is_some() {
+            let text =
+                format!("there is already a join token named {name}: choose another name, or remove that one first");
+            return refuse(reply, Refused::conflict(text));
+        }
+        if let Err(refused) = self.check_settled(&name.change_key(), name.as_str()) {
+            return refuse(reply, refused);
+        }
+        if self.access.join_tokens().count() >= MAX_JOIN_TOKENS {
+            let text =
+                format!("there are {MAX_JOIN_TOKENS} join tokens, which is as many as there may be: remove some");
+            return refuse(reply, Refused::conflict(text));
+        }
+        if uses == Some(0) || tags.iter().any(|tag| tag.as_str() == "all") {
+            let text = "a join token lets in at least one machine, and @all is no tag but stands for every machine";
+            return refuse(reply, Refused::bad(text));
+        }
+        let lifetime = match expires.as_deref().map(lifetime).transpose() {
+            Ok(lifetime) => lifetime,
+            Err(sentence) => return refuse(reply, Refused::bad(sentence)),
+        };
+        let Ok(secret) = new_secret() else {
+            return refuse(reply, Refused::unavailable("the system has no randomness"));
+        };
+        tags.sort();
+        tags.dedup();
+        let record = JoinTokenRecord {
+            secret_sha256: Some(SecretHash::of(&secret)),
+            expires_at: lifetime.map(|lifetime| self.now.wall.after(lifetime)),
+            uses_left: uses,
+            tags,
+            name: name.clone(),
+            ..JoinTokenRecord::default_token(self.now.wall)
+        };
+        let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() }.to_string();
+        let line = access_line(caller, Severity::Info, None, format!("made join token {name}"));
+        let after = AfterAccess::Token { reply, token, admin: false };
+        self.store_access(vec![AccessChange::PutJoinToken(record)], Some(line), after);
+    }
+
+    pub(super) fn remove_join_token(&mut self, caller: &Caller, name: TokenName, reply: Reply<()>) {
+        if let Err(refused) = self.check_settled(&name.change_key(), name.as_str()) {
+            return refuse(reply, refused);
+        }
+        let change = if name == TokenName::default_token() {
+            // Its file stays; it lets nobody in until it is made anew.
+            let known = self.access.join_token(&name).cloned();
+            let record = known.unwrap_or_else(|| JoinTokenRecord::default_token(self.now.wall));
+            AccessChange::PutJoinToken(JoinTokenRecord { uses_left: Some(0), ..record })
+        } else if self.access.join_token(&name).is_some() {
+            AccessChange::RemoveJoinToken(name.clone())
+        } else {
+            let text = format!("there is no join token named {name}; `pistat join-token list` shows them");
+            return refuse(reply, Refused::missing(text));
+        };
+        let line = access_line(caller, Severity::Warning, None, format!("removed join token {name}"));
+        self.store_access(vec![change], Some(line), AfterAccess::Done(reply));
+    }
+
+    /// The default token, unless it was removed.
+    pub(super) fn show_join_token(&self, reply: Reply<JoinToken>) {
+        if self.access.default_token_is_in_force(self.now.wall) {
+            return tell(reply, self.join_token.clone());
+        }
+        refuse(
+            reply,
+            Refused::missing("the default join token was removed: `pistat join-token rotate` makes a new one"),
+        );
+    }
+
+    /// A default token that was removed is in force again, with its new secret.
+    pub(super) fn restore_default_token(&mut self) {
+        if !self.access.default_token_is_in_force(self.now.wall) {
+            let record = JoinTokenRecord::default_token(self.now.wall);
+            self.store_access(vec![AccessChange::PutJoinToken(record)], None, AfterAccess::Returned);
+        }
+    }
+
+    /// A machine that joins asks to be registered, with the token that the broker stamped the request with. It repeats itself until it is answered.
+    pub(super) fn enrol(&mut self, pi: &PiId, payload: &Bytes, token: Option<&str>) {
+        if payload.is_empty() || self.changing.contains(&pi.key()) {
+            return;
+        }
+        let request: EnrollRequest = match decode(payload) {
+            Ok(request) => request,
+            Err(error) => {
+                self.numbers.refused_messages += 1;
+                tracing::warn!(%pi, %error, "an enrolment cannot be read");
+                return;
+            }
+        };
+        let decided = match self.access.enrol(pi, &request, self.now.wall) {
+            Ok(None) => return self.answer_enrolment(pi, request.nonce, request.secret_sha256),
+            Ok(Some(change)) => self.check_join_token(token).map(|token| (change, token)),
+            Err(refusal) => Err(refusal),
+        };
+        match decided {
+            Ok((change, token)) => {
+                let EnrollRequest { nonce, secret_sha256, serial, .. } = request;
+                self.begin_joining(change, Joining { pi: pi.clone(), nonce, secret_sha256, serial, token });
+            }
+            Err(refusal) => self.refuse_enrolment(pi, request.nonce, &refusal),
+        }
+    }
+
+    fn refuse_enrolment(&mut self, pi: &PiId, nonce: String, refusal: &AccessRefusal) {
+        let line = Line {
+            kind: EventKind::Access,
+            severity: Severity::Warning,
+            pi: Some(pi.clone()),
+            account: None,
+            text: format!("enrolment refused: {refusal}"),
+        };
+        // What is refused to one token is one thing, however many machines it is refused to.
+        let source = match refusal {
+            AccessRefusal::TokenEnded(name) | AccessRefusal::TokenUsedUp(name) | AccessRefusal::TokenQuota(name, _) => {
+                name.change_key()
+            }
+            _ => pi.key(),
+        };
+        self.repeated_event(Repeated::Enrolment, source, line);
+        let answer = EnrollAnswer::Refused { error: refusal.to_string(), nonce };
+        self.publish(&Topic::EnrollResponse(pi.clone()), encode(&answer), 1, false);
+    }
+
+    /// The token by which one more machine may join; a machine's own single-use token has no name.
+    fn check_join_token(&mut self, stamp: Option<&str>) -> Result<Option<TokenName>, AccessRefusal> {
+        let Some(name) = stamp.filter(|stamp| !stamp.is_empty()).and_then(|stamp| stamp.parse::<TokenName>().ok())
+        else {
+            return Ok(None);
+        };
+        if name == TokenName::default_token() {
+            let per_hour = self.config.enrolment.per_hour;
+            if !self.quota.has_room(per_hour, self.now) {
+                return Err(AccessRefusal::TokenQuota(name, per_hour));
+            }
+            self.quota.note(self.now);
+        }
+        match self.access.join_token(&name) {
+            Some(token) => token.check(self.pending_joins(&name), self.now.wall)?,
+            None if name == TokenName::default_token() => {}
+            // It was removed a moment ago.
+            None => return Err(AccessRefusal::TokenEnded(name)),
+        }
+        Ok(Some(name))
+    }
+
+    /// How many machines are being let in by a token, and are not on the disk yet.
+    fn pending_joins(&self, name: &TokenName) -> usize {
+        let is_by_it = |after: &&After| match after {
+            After::Tagged(_, joining) => joining.token.as_ref() == Some(name),
+            After::Access(_, _, AfterAccess::Enrolled(joining)) => joining.token.as_ref() == Some(name),
+            _ => false,
+        };
+        self.after.values().filter(is_by_it).count()
+    }
+
+    /// Its tags are on the disk before the machine is let in: so it is never in without them, whatever ends the controller meanwhile.
+    fn begin_joining(&mut self, change: AccessChange, joining: Joining) {
+        let token = joining.token.as_ref().and_then(|name| self.access.join_token(name));
+        let given: Vec<Tag> = token.map(|token| token.tags.clone()).unwrap_or_default();
+        if given.is_empty() {
+            return self.let_in(change, joining);
+        }
+        let mut tags = self.fleet.tags(&joining.pi).to_vec();
+        tags.extend(given);
+        tags.sort();
+        tags.dedup();
+        self.changing.insert(joining.pi.key());
+        let tagged = GivenChange { tags: Some(tags), ..GivenChange::default() };
+        let ticket = self.store.commit(Demand::Ask, Write::Given(joining.pi.clone(), tagged.clone()));
+        self.after.insert(ticket, After::Tagged(Box::new((tagged, change)), joining));
+    }
+
+    /// The tags of a machine that joins are on the disk.
+    pub(super) fn tagged(&mut self, tagged: &GivenChange, change: AccessChange, joining: Joining) {
+        self.fleet.give(&joining.pi, tagged);
+        self.let_in(change, joining);
+    }
+
+    fn let_in(&mut self, change: AccessChange, joining: Joining) {
+        let joined = joining.token.clone().map(|token| AccessChange::Joined(token, self.now.wall));
+        let changes = std::iter::once(change).chain(joined).collect();
+        self.store_access(changes, None, AfterAccess::Enrolled(joining));
+    }
+
+    pub(super) fn enrolled(&mut self, joining: Joining) {
+        let Joining { pi, nonce, secret_sha256, serial, token } = joining;
+        if self.fleet.ensure(&pi, self.now) {
+            self.announce_given(&pi);
+        }
+        if let Some(machine) = self.fleet.machine(&pi, false, self.now) {
+            self.feed.push(Change::Machine { machine: Box::new(machine) });
+        }
+        let serial = serial.map(|serial| format!(" (serial {serial})")).unwrap_or_default();
+        let token = token.map(|token| format!(" with the join token {token}")).unwrap_or_default();
+        self.event(EventKind::Access, Severity::Info, Some(&pi), None, None, format!("enrolled{serial}{token}"));
+        self.answer_enrolment(&pi, nonce, secret_sha256);
+    }
+
+    fn answer_enrolment(&mut self, pi: &PiId, nonce: String, secret_sha256: String) {
+        let order = self.key.sign(&Order::Enroll(EnrollOrder { pi: pi.clone(), nonce, secret_sha256 }));
+        self.publish(&Topic::EnrollResponse(pi.clone()), encode(&EnrollAnswer::Accepted(order)), 1, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_token_lets_in_so_many_within_an_hour_and_no_more() {
+        let (mut quota, start) = (Quota::default(), Now::get());
+        let at = |seconds| Now { monotonic: start.monotonic + Duration::from_secs(seconds), ..start };
+        for second in 0..10 {
+            assert!(quota.has_room(10, at(second)), "{second}");
+            quota.note(at(second));
+        }
+        assert!(!quota.has_room(10, at(10)) && !quota.has_room(10, at(3599)));
+        assert!(quota.has_room(10, at(3600)), "the first of them is an hour ago");
+        quota.note(at(3600));
+        assert!(!quota.has_room(10, at(3600)));
+    }
+}
