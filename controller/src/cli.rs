@@ -252,8 +252,8 @@ impl Setting {
             return true;
         }
         let is_of_folder = || {
-            let token = fs::canonicalize(self.config.state.join("admin.token")).ok()?;
-            Some(token.starts_with(std::env::current_dir().and_then(fs::canonicalize).ok()?))
+            let token = std::fs::canonicalize(self.config.state.join("admin.token")).ok()?;
+            Some(token.starts_with(std::env::current_dir().and_then(std::fs::canonicalize).ok()?))
         };
         self.token_file.is_none() && self.token.is_none() && !self.is_state_given && is_of_folder().unwrap_or(false)
     }
