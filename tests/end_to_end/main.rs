@@ -27,5 +27,6 @@ mod requests;
 mod restore;
 mod sessions;
 mod soak;
+mod sockets;
 mod strangers;
 mod survival;
