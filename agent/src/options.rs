@@ -1,6 +1,6 @@
 //! What an agent is told by its embedder: identity, cadence, policy, folders.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use pistat_protocol::{
     id::{PiId, TaskId},
@@ -63,6 +63,8 @@ pub struct AgentOptions {
     pub backlog_samples: usize,
     /// The socket of the root runner; tasks with `root = true` are refused while nothing is there.
     pub runner_socket: PathBuf,
+    /// Words before each task's own: of a program that confines itself and then becomes the task. Without any, tasks are started as they are.
+    pub launcher: Vec<OsString>,
     /// How long running tasks may take to end when the agent is stopped.
     pub stop_grace: Duration,
     /// Whom the agent's loop tells that it goes round; nobody inside the controller, whose own loop does.
@@ -96,6 +98,7 @@ impl AgentOptions {
             root: PathBuf::from("/"),
             backlog_samples: DEFAULT_BACKLOG_SAMPLES,
             runner_socket: PathBuf::from(DEFAULT_RUNNER_SOCKET),
+            launcher: Vec::new(),
             stop_grace: STOP_GRACE,
             notify: None,
         }

@@ -4,14 +4,15 @@
 //! What it believes, and why:
 //!
 //! - **The other end** is the agent's user: the socket's mode says so, and the kernel is asked again (`SO_PEERCRED`).
-//!   That user is not trusted with anything else. Whoever has taken it over can hold an order back or throw it away; no more.
+//!   That user is not trusted with anything else. Whoever has taken it over can throw an order away; no more.
 //! - **The signature**, over the very bytes that the controller sent, by the key that root pinned in a file of root's.
 //! - **The machine**: the pinned pi-id, on the board whose serial number was pinned.
 //! - **The session.** The runner makes it itself, at random, each time the agent connects to its controller and asks for one; the agent publishes
 //!   it as its own. So an order that names it was signed after that moment, whatever any clock says: one that was recorded earlier, on this machine or
 //!   anywhere on its way, names another. It is kept in memory (`/run`) and gone with the boot.
+//! - **The nonce.** The runner answers an order with a nonce, and starts it only when it comes back over the same connection, signed again with that nonce,
+//!   within seconds by a clock that nobody can set. So an order that was held back is worth nothing: its nonce is gone with the connection.
 //! - **Once.** A run's id is entered into root's own ledger, on disk, before anything starts; what is in it never starts again.
-//! - **Its age**, as a second fence where the clock is synchronised, by whatever time service: a run that the controller made longer ago than any run may wait is refused.
 //! - **`root`.** An order that does not ask for root is none for root, though the signature is good.
 //! - **Root's policy** (`runner.toml`) comes last and wins.
 //!
@@ -31,14 +32,14 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use pistat_protocol::{
     id::RunId,
     order::{ExecuteOrder, OrderError, Verified, VerifiedOrder},
-    status::Session,
+    status::{Nonce, ROOT_NONCE_LIFETIME, Session},
 };
 use tokio::{net::UnixStream, sync::Semaphore, time::timeout};
 
@@ -52,8 +53,10 @@ use self::{
 use crate::{
     disk,
     facts::{self, Facts},
-    stats::Clock,
-    task::{adopt_orphans, policy, record, run::Start},
+    task::{
+        adopt_orphans, policy, record,
+        run::{Start, boot_milliseconds},
+    },
 };
 
 /// Whoever connects has to say what it wants within this time.
@@ -61,12 +64,6 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// How long the last word may take to leave.
 const LAST_WORD: Duration = Duration::from_secs(5);
-
-/// No run waits longer for its machine than a week; a day more for clocks that differ.
-const MOST_AGE: Duration = Duration::from_secs(8 * 86_400);
-
-/// How long it may take to learn whether the clock is synchronised.
-const CLOCK_WITHIN: Duration = Duration::from_secs(20);
 
 /// Where systemd's directories are when it has not said so.
 const STATE: &str = "/var/lib/pistat-runner";
@@ -182,8 +179,17 @@ enum Refusal {
          FINGERPRINT` as root on this machine"
     )]
     OtherBoard,
-    #[error("the order's run was made longer ago than any run may wait")]
-    TooOld,
+    #[error(
+        "the order names no nonce of the root runner, so it may have been held back; if this machine's agent was updated, it has to be restarted: \
+         `systemctl restart pistat-agent`"
+    )]
+    NoNonce,
+    #[error(
+        "the order names another nonce than the root runner gave for it, or came too late: it was held back, or is a replay"
+    )]
+    StaleNonce,
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
     #[error("{0}")]
     Policy(String),
     #[error("the run has been started before: it is a replay")]
@@ -238,7 +244,12 @@ async fn answer(folders: Folders) -> Result<(), ServeError> {
     let mut wire = Wire::new(stream);
     let Ok(Some((kind, payload))) = timeout(FIRST_WORD, wire.frame()).await.unwrap_or(Ok(None)) else { return Ok(()) };
     let runner = Runner { folders, settings, root: "/".into() };
-    match runner.begin(kind, &payload).await {
+    let begun = match kind {
+        Kind::Prepare => runner.prepare(&mut wire, &payload).await,
+        _ => runner.begin(kind, &payload),
+    };
+    match begun {
+        Ok(Begin::Nothing) => {}
         Ok(Begin::Answer(kind, payload)) => {
             wire.push(kind, &payload);
             finish(wire).await;
@@ -264,6 +275,8 @@ async fn finish(mut wire: Wire) {
 
 /// What a connection begins with.
 enum Begin {
+    /// The agent has gone, or waited for longer than the nonce is good.
+    Nothing,
     /// An answer, and that was all.
     Answer(Kind, Vec<u8>),
     /// A run.
@@ -285,26 +298,49 @@ struct Runner {
 }
 
 impl Runner {
-    async fn begin(&self, kind: Kind, payload: &[u8]) -> Result<Begin, Refusal> {
+    fn begin(&self, kind: Kind, payload: &[u8]) -> Result<Begin, Refusal> {
         match kind {
             Kind::AskSession => Ok(Begin::Answer(Kind::Session, self.make_session()?.into_bytes())),
-            Kind::Execute => self.execute(payload).await,
+            Kind::Execute => Err(Refusal::NoNonce),
             Kind::Attach => self.attach(std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok())),
             _ => Err(Refusal::Nonsense),
         }
     }
 
     fn make_session(&self) -> Result<String, Refusal> {
-        let mut bits = [0; 16];
-        getrandom::fill(&mut bits)
-            .map_err(|error| Refusal::Policy(format!("the system gives no random numbers: {error}")))?;
-        let session = Session::from_random(bits).as_str().to_owned();
+        let session = Session::from_random(random()?).as_str().to_owned();
         disk::replace(&self.folders.session(), session.as_bytes(), 0o600).map_err(Refusal::Ledger)?;
         Ok(session)
     }
 
-    async fn execute(&self, signed: &[u8]) -> Result<Begin, Refusal> {
-        let order = self.admit(signed).await?;
+    /// Gives a nonce for an order that would be taken, and takes the order only if it comes back with it: over this connection, which is the nonce's only
+    /// memory, and in time.
+    async fn prepare(&self, wire: &mut Wire, signed: &[u8]) -> Result<Begin, Refusal> {
+        // The controller signs the order again for the session that it knows then: an agent that has connected anew meanwhile has another.
+        let first = self.admit(signed, |order| Ok(order.session.clone()))?;
+        if Ledger::new(&self.folders.state).contains(first.get().run).map_err(Refusal::Ledger)? {
+            return Err(Refusal::Replayed);
+        }
+        let nonce = Nonce::from_random(random()?);
+        let given = boot_milliseconds();
+        wire.push(Kind::Nonce, nonce.as_str().as_bytes());
+        let signed = match timeout(ROOT_NONCE_LIFETIME, wire.frame()).await {
+            Ok(Ok(Some((Kind::Execute, signed)))) => signed,
+            Ok(Ok(Some(_))) => return Err(Refusal::Nonsense),
+            Ok(Ok(None) | Err(_)) | Err(_) => return Ok(Begin::Nothing),
+        };
+        // Time that a suspended machine slept counts, too.
+        let age = Duration::from_millis(boot_milliseconds().saturating_sub(given));
+        if age > ROOT_NONCE_LIFETIME { Err(Refusal::StaleNonce) } else { self.execute(&signed, &nonce) }
+    }
+
+    fn execute(&self, signed: &[u8], nonce: &Nonce) -> Result<Begin, Refusal> {
+        let order = self.admit(signed, |_| self.folders.load_session())?;
+        match &order.get().nonce {
+            None => return Err(Refusal::NoNonce),
+            Some(named) if named != nonce => return Err(Refusal::StaleNonce),
+            Some(_) => {}
+        }
         let run = order.get().run;
         let claim = self.claim(run)?.ok_or(Refusal::Replayed)?;
         if !Ledger::new(&self.folders.state).enter(run).map_err(Refusal::Ledger)? {
@@ -314,23 +350,23 @@ impl Runner {
         Ok(Begin::Run(Box::new(Start::Execute { order: Box::new(order), signed: Bytes::new(), places: alone }), claim))
     }
 
-    /// Everything but the ledger.
-    async fn admit(&self, signed: &[u8]) -> Result<Verified<ExecuteOrder>, Refusal> {
+    /// Everything but nonce and ledger, for the session that is asked for once the signature is good.
+    fn admit(
+        &self,
+        signed: &[u8],
+        session: impl Fn(&ExecuteOrder) -> Result<Session, Refusal>,
+    ) -> Result<Verified<ExecuteOrder>, Refusal> {
         let pinned = Pinned::load(&self.folders.state)?;
         let VerifiedOrder::Execute(order) = pinned.controller_key.verify(signed)? else {
             return Err(Refusal::Nonsense);
         };
-        let run = order.get().run;
-        let order = order.accept(&pinned.pi, &self.folders.load_session()?, run)?;
+        let (run, session) = (order.get().run, session(order.get())?);
+        let order = order.accept(&pinned.pi, &session, run)?;
         if !order.get().root {
             return Err(Refusal::NotRoot);
         }
         if pinned.serial.is_some() && pinned.serial != facts::serial(&self.root) {
             return Err(Refusal::OtherBoard);
-        }
-        // Most orders are young by any clock, and nobody has to be asked.
-        if age(run, SystemTime::now()) > MOST_AGE && Clock::new(&self.root).ask(CLOCK_WITHIN).await {
-            return Err(Refusal::TooOld);
         }
         policy::check(&self.settings.policy, order.get(), policy::Root::Available).map_err(Refusal::Policy)?;
         Ok(order)
@@ -382,6 +418,7 @@ impl Runner {
             folder: self.folders.runs(),
             boot_id: Facts::boot_id(&self.root),
             nice: self.settings.nice,
+            launcher: Vec::new(),
             stop_grace: crate::options::STOP_GRACE,
             outgoing,
             runner_socket: None,
@@ -389,9 +426,10 @@ impl Runner {
     }
 }
 
-/// How long ago the controller made a run; its id tells.
-fn age(run: RunId, now: SystemTime) -> Duration {
-    now.duration_since(SystemTime::UNIX_EPOCH + Duration::from_millis(run.unix_milliseconds())).unwrap_or_default()
+fn random() -> Result<[u8; 16], Refusal> {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).map_err(Refusal::Random)?;
+    Ok(bits)
 }
 
 #[cfg(test)]

@@ -116,6 +116,7 @@ impl Runs {
             folder: options.runs.clone(),
             boot_id,
             nice: options.nice,
+            launcher: options.launcher.clone(),
             stop_grace: options.stop_grace,
             outgoing,
             runner_socket: Some(options.runner_socket.clone()),
@@ -206,6 +207,12 @@ impl Runs {
     fn execute(&mut self, order: Verified<ExecuteOrder>, signed: &[u8]) -> Result<Heeded, Refusal> {
         let run = order.get().run;
         if let Some(known) = self.known.get(&run) {
+            if let Some(nonce) = order.get().nonce.clone()
+                && policy::check(&self.policy, order.get(), Root::Available).is_ok()
+            {
+                known.send_modify(|control| control.order = Some((nonce, Bytes::copy_from_slice(signed))));
+                return Ok(Heeded::Taken);
+            }
             tracing::debug!(%run, "the run is known: its report is repeated");
             known.send_modify(|control| control.repeats += 1);
             return Ok(Heeded::Taken);

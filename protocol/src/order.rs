@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     codec::{DecodeError, MAX_PAYLOAD_BYTES},
     id::{PiId, RunId, TaskId},
-    status::Session,
+    status::{Nonce, Session},
     task::Ends,
 };
 
@@ -74,6 +74,9 @@ pub struct ExecuteOrder {
     pub concurrency: u32,
     /// Who asked, for the machine's own log.
     pub requested_by: String,
+    /// The root runner's nonce for this run. Without one, an order that needs root starts nothing there: the runner answers it with a nonce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<Nonce>,
 }
 
 /// End a run; one that the agent does not know is refused from then on.
@@ -421,6 +424,7 @@ mod tests {
             ends: Ends::Exit,
             concurrency: 1,
             requested_by: "admin".into(),
+            nonce: None,
         }
     }
 

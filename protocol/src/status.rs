@@ -1,5 +1,7 @@
 //! What a machine is, besides its samples: status, info, meta, settings, watch.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -51,38 +53,57 @@ pub enum ExecutionPolicy {
     Never,
 }
 
-/// A random value that an agent makes at each connection. Orders name it, so that none can arrive late.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
-#[serde(try_from = "String", into = "String")]
-pub struct Session(Box<str>);
+/// A type for a random value that travels as 16 to 64 letters and digits.
+macro_rules! random_value {
+    ($(#[$documentation:meta])* $name:ident, $wrong:literal) => {
+        $(#[$documentation])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Box<str>);
 
-impl Session {
-    /// A session from 128 random bits.
-    pub fn from_random(bits: [u8; 16]) -> Self {
-        Self(format!("{:032x}", u128::from_be_bytes(bits)).into())
-    }
+        impl $name {
+            /// From 128 random bits.
+            pub fn from_random(bits: [u8; 16]) -> Self {
+                Self(format!("{:032x}", u128::from_be_bytes(bits)).into())
+            }
 
-    /// The session's text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+            /// Its text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = &'static str;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                let valid = (16..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+                if valid { Ok(Self(text.into())) } else { Err($wrong) }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.0.into()
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for Session {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let valid = (16..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
-        if valid { Ok(Self(text.into())) } else { Err("a session is 16 to 64 letters and digits") }
-    }
+random_value! {
+    /// A random value that an agent makes at each connection. Orders name it, so that none can arrive late.
+    Session, "a session is 16 to 64 letters and digits"
 }
 
-impl From<Session> for String {
-    fn from(session: Session) -> Self {
-        session.0.into()
-    }
+random_value! {
+    /// A random value that a root runner makes for one run, and accepts once within [`ROOT_NONCE_LIFETIME`]. An order for root names it, so that one
+    /// that was held back is worth nothing.
+    Nonce, "a nonce is 16 to 64 letters and digits"
 }
+
+/// How long a root runner accepts an order with the nonce that it made for it, by its monotonic clock. The order travels twice through the broker meanwhile.
+pub const ROOT_NONCE_LIFETIME: Duration = Duration::from_secs(10);
 
 /// What a machine is: the retained payload of `info`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

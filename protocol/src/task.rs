@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     account::Role,
     id::{AccountName, PiId, RunId, TaskId},
+    status::Nonce,
     time::Timestamp,
 };
 
@@ -150,7 +151,7 @@ pub const MAX_REQUEST_ID_BYTES: usize = 128;
 /// What an agent says about a run: the payload of `report`, repeated until it is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// `running`, or how it ended; `rejected` when the agent refused it, `lost` when it found it interrupted.
+    /// `running`, or how it ended; `rejected` when the agent refused it, `lost` when it found it interrupted; `dispatched` only with a nonce.
     pub state: RunState,
     /// When the process was started, by the machine's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,6 +179,9 @@ pub struct Report {
     /// Bytes of output that were dropped while the controller was away.
     #[serde(default)]
     pub dropped_bytes: u64,
+    /// With the state `dispatched` alone: the root runner's nonce, with which the controller is asked to sign the order again. Not acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<Nonce>,
 }
 
 /// Where output came from.

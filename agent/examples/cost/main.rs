@@ -232,6 +232,7 @@ fn order(session: Session) -> Result<ExecuteOrder> {
         ends: Ends::Exit,
         concurrency: 1,
         requested_by: "cost".into(),
+        nonce: None,
     })
 }
 

@@ -21,7 +21,9 @@ const HEAD_BYTES: usize = 5;
 pub(crate) enum Kind {
     /// Agent: make a session. The answer is [`Kind::Session`].
     AskSession,
-    /// Agent: the bytes of a signed order to start a run.
+    /// Agent: the bytes of a signed order to start a run, for which a nonce is asked. The answer is [`Kind::Nonce`].
+    Prepare,
+    /// Agent: the bytes of the same order, signed again with the nonce. Over the same connection.
     Execute,
     /// Agent: a run's id, to be heard of again.
     Attach,
@@ -31,6 +33,8 @@ pub(crate) enum Kind {
     Told,
     /// Runner: the session that orders must name from now on.
     Session,
+    /// Runner: the nonce that the order has to name, for a few seconds.
+    Nonce,
     /// Runner: the run is in its hands.
     Accepted,
     /// Runner: a sentence why not; nothing was started.
@@ -50,13 +54,15 @@ pub(crate) enum Kind {
 }
 
 /// Every kind with its byte.
-const KINDS: [(Kind, u8); 14] = [
+const KINDS: [(Kind, u8); 16] = [
     (Kind::AskSession, b's'),
+    (Kind::Prepare, b'p'),
     (Kind::Execute, b'x'),
     (Kind::Attach, b'a'),
     (Kind::Cancel, b'c'),
     (Kind::Told, b't'),
     (Kind::Session, b'S'),
+    (Kind::Nonce, b'K'),
     (Kind::Accepted, b'A'),
     (Kind::Refused, b'N'),
     (Kind::Unknown, b'U'),

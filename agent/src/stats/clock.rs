@@ -46,15 +46,6 @@ impl Clock {
         self.told || self.mark.exists()
     }
 
-    /// Whether it is synchronised, for whoever needs to know once and can wait: asks at once, and for no longer than this.
-    pub(crate) async fn ask(mut self, deadline: Duration) -> bool {
-        if let Some(question) = self.question(Instant::now()).filter(|_| !self.is_synchronized()) {
-            let answer = tokio::time::timeout(deadline, question.ask()).await.ok().flatten();
-            self.answer(answer.as_deref().unwrap_or_default());
-        }
-        self.is_synchronized()
-    }
-
     /// The question to ask now, if it is time for one and the last has been answered.
     pub(crate) fn question(&mut self, now: Instant) -> Option<Question> {
         if self.asked || self.ask_at.is_some_and(|at| now < at) {

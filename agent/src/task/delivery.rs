@@ -9,6 +9,7 @@ use bytes::Bytes;
 use pistat_protocol::{
     codec::encode,
     id::{PiId, RunId},
+    status::Nonce,
     task::{Ack, OutputChunk, Report, Stream},
     topic::Topic,
 };
@@ -46,6 +47,8 @@ pub(crate) struct Control {
     pub ack: Option<Ack>,
     /// Counts acknowledgements.
     pub acks: u64,
+    /// The order, signed again with the root runner's nonce: byte for byte.
+    pub order: Option<(Nonce, Bytes)>,
     /// A person wants it to end: the signed cancellation, byte for byte.
     pub cancel: Option<Bytes>,
     /// The agent is being stopped.

@@ -84,6 +84,7 @@ mod tests {
             ends: Ends::Exit,
             concurrency: 1,
             requested_by: "admin".into(),
+            nonce: None,
         }
     }
 

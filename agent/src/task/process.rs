@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io,
     os::{fd::AsFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::kin::RUN_MARK;
+use super::{kin::RUN_MARK, run::Context};
 
 /// Where programs are looked for: the system's folders in the order of Debian's root, so that `reboot` and `ip` are found too.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,6 +34,7 @@ pub(crate) const READ_BYTES: usize = 64 * 1024;
 /// What is to be started.
 #[derive(Debug, Clone)]
 pub(crate) struct Command {
+    launcher: Vec<OsString>,
     argv: Vec<String>,
     environment: BTreeMap<OsString, OsString>,
     directory: PathBuf,
@@ -74,11 +75,12 @@ impl StartError {
 
 impl Command {
     /// The command that a verified order names.
-    pub(crate) fn from_order(order: &Verified<ExecuteOrder>, nice: i32) -> Self {
+    pub(crate) fn from_order(order: &Verified<ExecuteOrder>, context: &Context) -> Self {
         let order = order.get();
         let directory = order.working_directory.as_deref().unwrap_or("/").into();
         let environment = environment(&order.environment, order.run);
-        Self { argv: order.argv.clone(), environment, directory, nice }
+        let (launcher, nice) = (context.launcher.clone(), context.nice);
+        Self { launcher, argv: order.argv.clone(), environment, directory, nice }
     }
 
     fn program(&self) -> String {
@@ -117,14 +119,28 @@ impl Command {
         told.await.unwrap_or_else(|_| Err(io::Error::other("the starting thread ended")))
     }
 
+    /// A launcher is always there: whether the task's program is, has to be asked.
+    fn is_installed(&self) -> bool {
+        let program = self.program();
+        if program.contains('/') {
+            return self.directory.join(program).exists();
+        }
+        let path = self.environment.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+        std::env::split_paths(&path).any(|folder| self.directory.join(folder).join(&program).exists())
+    }
+
     fn spawn(&self) -> io::Result<Child> {
         // Told apart from a program that is not there.
         if !self.directory.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        let (program, arguments) = self.argv.split_first().ok_or(io::ErrorKind::NotFound)?;
+        if !self.launcher.is_empty() && !self.is_installed() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut words = self.launcher.iter().map(OsString::as_os_str).chain(self.argv.iter().map(OsStr::new));
+        let program = words.next().ok_or(io::ErrorKind::NotFound)?;
         tokio::process::Command::new(program)
-            .args(arguments)
+            .args(words)
             .env_clear()
             .envs(&self.environment)
             .current_dir(&self.directory)
@@ -275,6 +291,7 @@ mod tests {
             // `sleep` holds the pipes after the end, as a daemon would: reading must not wait for it.
             let script = "echo late; echo trouble >&2; sleep 30 &";
             let command = Command {
+                launcher: Vec::new(),
                 argv: ["sh", "-c", script].map(str::to_owned).into(),
                 environment: BTreeMap::from([("PATH".into(), PATH.into())]),
                 directory: "/".into(),

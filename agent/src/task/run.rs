@@ -8,7 +8,7 @@ mod settle;
 
 pub(crate) use self::handover::{Asked, SocketFile, ask_session};
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{ffi::OsString, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use pistat_protocol::{
@@ -42,6 +42,8 @@ pub(crate) struct Context {
     pub boot_id: String,
     /// The nice value of tasks.
     pub nice: i32,
+    /// Words before each task's own.
+    pub launcher: Vec<OsString>,
     /// How long running tasks may take to end when the agent is stopped.
     pub stop_grace: Duration,
     /// Where everything is published.
@@ -108,6 +110,7 @@ pub(crate) fn empty_report(state: RunState, boot_id: &str) -> Report {
         output_chunks: None,
         output_bytes: None,
         dropped_bytes: 0,
+        nonce: None,
     }
 }
 
@@ -175,7 +178,7 @@ impl Run {
             grace: Duration::from_millis(order.get().grace_milliseconds),
         };
         let mut presence = Presence::announce();
-        let process = match Command::from_order(&order, self.context.nice).start().await {
+        let process = match Command::from_order(&order, &self.context).start().await {
             Ok(process) => process,
             Err(error) => return self.end(RunState::Failed, Some(error.exit_code()), Some(error.to_string())).await,
         };

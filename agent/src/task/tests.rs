@@ -46,6 +46,7 @@ impl Bench {
             ends: Ends::Exit,
             concurrency: 1,
             requested_by: "admin".into(),
+            nonce: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use pistat_protocol::{
         CancelOrder, ControllerKey, EnrollAnswer, EnrollOrder, EnrollRequest, ExecuteOrder, JoinToken, KeyView, Order,
         SignedOrder, secret_text,
     },
-    status::{Info, Session},
+    status::{Info, Nonce, Session},
     task::{Ack, Ends, OutputChunk, Report, RunState},
     topic::{Topic, Topics},
 };
@@ -119,6 +120,9 @@ pub(crate) struct Controller {
     pub(crate) acknowledges: bool,
     /// Whether the broker is its own, as it tells with its key.
     enrols: bool,
+    /// Whether it signs an order again with the root runner's nonce, as a real controller does.
+    pub(crate) confirms: bool,
+    sent: Mutex<HashMap<RunId, ExecuteOrder>>,
     /// The next chunk of each run: like a real controller, it acknowledges only what has no hole before it.
     next_chunks: HashMap<RunId, u64>,
     topics: Topics,
@@ -181,6 +185,8 @@ impl Controller {
             session: None,
             acknowledges: true,
             enrols,
+            confirms: true,
+            sent: Mutex::default(),
             next_chunks: HashMap::new(),
             topics,
             heard,
@@ -211,6 +217,11 @@ impl Controller {
         match &heard.topic {
             Topic::EnrollRequest(pi) if self.enrols => self.enroll(pi, &heard.json()).await,
             Topic::Info(_) if !heard.payload.is_empty() => self.session = Some(heard.json::<Info>().session),
+            Topic::Report(_, run) if heard.json::<Report>().nonce.is_some() => {
+                if let Some(nonce) = heard.json::<Report>().nonce.filter(|_| self.confirms) {
+                    self.confirm(*run, nonce).await;
+                }
+            }
             Topic::Report(pi, run) if self.acknowledges => {
                 let ack = Ack { seq: None, state: Some(heard.json::<Report>().state) };
                 self.publish(&Topic::Ack(pi.clone(), *run), encode(&ack), false).await;
@@ -295,10 +306,29 @@ impl Controller {
             ends: Ends::Exit,
             concurrency: 8,
             requested_by: "test".into(),
+            nonce: None,
         }
     }
 
+    /// Signs an order again, with a nonce of the root runner's, for the present session.
+    pub(crate) async fn confirm(&self, run: RunId, nonce: Nonce) {
+        let order = self.sent.lock().unwrap().get(&run).cloned().expect("the order was sent");
+        let session = self.session.clone().expect("the agent has told its session");
+        let order = ExecuteOrder { nonce: Some(nonce), session, ..order };
+        self.send_signed(run, &self.key.sign(&Order::Execute(order))).await;
+    }
+
+    /// Waits until the root runner of the machine has given a nonce for a run.
+    pub(crate) async fn wait_for_nonce(&mut self, run: RunId) -> Nonce {
+        self.wait_for("a nonce", |heard| match heard.topic {
+            Topic::Report(_, of) if of == run => heard.json::<Report>().nonce,
+            _ => None,
+        })
+        .await
+    }
+
     pub(crate) async fn send(&self, order: &ExecuteOrder) {
+        self.sent.lock().unwrap().insert(order.run, order.clone());
         self.send_signed(order.run, &self.key.sign(&Order::Execute(order.clone()))).await;
     }
 

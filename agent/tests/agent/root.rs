@@ -24,7 +24,7 @@ use std::{
 use pistat_protocol::{
     codec::encode,
     order::{ControllerKey, Order},
-    status::{Info, Session},
+    status::{Info, Nonce},
     task::{Report, RunState},
     topic::Topic,
 };
@@ -542,13 +542,16 @@ fn systemd_takes_the_socket_away_with_the_runner() {
     );
 }
 
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    [&[kind], &u32::try_from(payload.len()).unwrap().to_be_bytes()[..], payload].concat()
+}
+
 /// Says one thing to a runner and reads everything that it says.
 fn ask(place: &Place, kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut stream = UnixStream::connect(place.socket()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     // Whoever is not served may find the connection closed before it has said anything.
-    let _ = stream.write_all(&[&[kind], &length[..], payload].concat());
+    let _ = stream.write_all(&frame(kind, payload));
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     answer
@@ -584,7 +587,7 @@ async fn replayed_and_forged_orders_start_nothing() {
         encode(&key.sign(&Order::Execute(order.clone())))
     };
     let refused = |payload: &[u8], part: &str| {
-        let answer = ask(&stage.place, b'x', payload);
+        let answer = ask(&stage.place, b'p', payload);
         let sentence = String::from_utf8_lossy(&answer[5.min(answer.len())..]).into_owned();
         assert!(answer.first() == Some(&b'N') && sentence.contains(part), "{part}: {sentence}");
     };
@@ -599,15 +602,112 @@ async fn replayed_and_forged_orders_start_nothing() {
     let mut foreign = new.clone();
     foreign.pi = "pi-2".parse().unwrap();
     refused(&signed(key, &foreign), "pi-2");
-    let mut other_session = new.clone();
-    other_session.session = Session::from_random([1; 16]);
-    refused(&signed(key, &other_session), "session");
     let mut not_for_root = new.clone();
     not_for_root.root = false;
     refused(&signed(key, &not_for_root), "does not ask for root");
-    // A session that is asked for anew makes what was signed before worthless.
-    assert_eq!(ask(&stage.place, b's', b"")[0], b'S');
-    refused(&signed(key, &new), "session");
     assert_eq!(std::fs::read_to_string(&proof).unwrap(), "x\n");
     stage.systemd.wait_until_idle().await;
+}
+
+/// Asks the runner for a nonce with an order, and keeps the connection.
+fn ask_nonce(place: &Place, order: &[u8]) -> (UnixStream, Nonce) {
+    let mut stream = UnixStream::connect(place.socket()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(&frame(b'p', order)).unwrap();
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[0], b'K', "{}", place.log());
+    let mut nonce = vec![0; usize::try_from(u32::from_be_bytes(head[1..].try_into().unwrap())).unwrap()];
+    stream.read_exact(&mut nonce).unwrap();
+    (stream, Nonce::try_from(String::from_utf8(nonce).unwrap()).unwrap())
+}
+
+/// What the runner says to the order that comes back over a connection: the kind of its first frame, and all of it.
+fn hand_over(mut stream: UnixStream, order: &[u8]) -> (Option<u8>, String) {
+    // One that waited for too long has gone.
+    let _ = stream.write_all(&frame(b'x', order));
+    let mut answer = vec![0; 1024];
+    let length = stream.read(&mut answer).unwrap_or(0);
+    (answer[..length].first().copied(), String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+#[tokio::test]
+async fn an_order_that_the_agents_user_holds_back_is_worth_nothing() {
+    let mut stage = Stage::set().await;
+    let proof = stage.place.of("ran");
+    let mut order = stage.controller.order(&["sh", "-c", &format!("echo x >> {}", proof.display())]);
+    order.root = true;
+    // The test has taken over the agent's user, and the controller signs what it asks for.
+    stage.place.configure(&format!("agent_user = '{}'\n", own_uid()));
+    chown(stage.place.socket(), Some(own_uid()), None).unwrap();
+    let key = &stage.controller.key;
+    let signed = |nonce: Option<Nonce>| {
+        encode(&key.sign(&Order::Execute(pistat_protocol::order::ExecuteOrder { nonce, ..order.clone() })))
+    };
+    let (mut first, nonce) = ask_nonce(&stage.place, &signed(None));
+    let held = signed(Some(nonce));
+    // Until the runner waits no longer: somebody may have been told meanwhile that the run is cancelled.
+    assert_eq!(first.read_to_end(&mut Vec::new()).unwrap(), 0, "it gives up without a word");
+    assert_eq!(hand_over(first, &held).0, None);
+    for answer in [ask(&stage.place, b'x', &held), ask(&stage.place, b'x', &signed(None))] {
+        assert!(String::from_utf8_lossy(&answer).contains("no nonce"), "{answer:?}");
+    }
+    let (second, _) = ask_nonce(&stage.place, &signed(None));
+    let (kind, told) = hand_over(second, &held);
+    assert!(kind == Some(b'N') && told.contains("another nonce"), "{told}");
+    stage.systemd.wait_until_idle().await;
+    assert!(!proof.exists());
+    // In time it runs.
+    let (third, nonce) = ask_nonce(&stage.place, &signed(None));
+    assert_eq!(hand_over(third, &signed(Some(nonce))).0, Some(b'A'), "{}", stage.place.log());
+    let ran = async {
+        while !proof.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, ran).await.expect("the order in time runs");
+}
+
+#[tokio::test]
+async fn a_root_run_that_was_cancelled_before_its_order_was_signed_with_a_nonce_never_runs() {
+    let mut stage = Stage::set().await;
+    stage.controller.confirms = false;
+    let proof = stage.place.of("ran");
+    let run = stage.order(&format!("touch {}", proof.display()), |_| {}).await;
+    let nonce = stage.controller.wait_for_nonce(run).await;
+    stage.controller.cancel(run).await;
+    let report = stage.controller.wait_for_report(run, RunState::Cancelled).await;
+    assert!(report.started_at.is_none());
+    // An order that was under way, and comes late.
+    stage.controller.confirm(run, nonce).await;
+    stage.systemd.wait_until_idle().await;
+    stage.place.wait_until_no_records().await;
+    let (report, _) = stage.controller.run("true").await;
+    assert_eq!(report.state, RunState::Succeeded, "the agent has heard everything before this");
+    assert!(!proof.exists());
+}
+
+#[tokio::test]
+async fn a_controller_that_does_not_know_of_nonces_is_named() {
+    let mut stage = Stage::set().await;
+    stage.controller.confirms = false;
+    let run = stage.order("true", |_| {}).await;
+    stage.controller.wait_for_nonce(run).await;
+    let report = stage.controller.wait_for_report(run, RunState::Rejected).await;
+    assert!(report.reason.as_ref().is_some_and(|reason| reason.contains("older than this agent")), "{report:?}");
+    stage.systemd.wait_until_idle().await;
+    stage.place.wait_until_no_records().await;
+}
+
+#[tokio::test]
+async fn a_root_run_whose_nonce_was_lost_with_the_connection_is_asked_for_again() {
+    let mut stage = Stage::set().await;
+    stage.controller.confirms = false;
+    let run = stage.order("id -u", |_| {}).await;
+    stage.controller.wait_for_nonce(run).await;
+    stage.broker.stop();
+    stage.broker.start_again().await;
+    stage.controller.confirms = true;
+    let report = stage.controller.wait_for_report(run, RunState::Succeeded).await;
+    assert_eq!(report.exit_code, Some(0));
 }

@@ -16,7 +16,7 @@ use std::{
 use pistat_protocol::{
     dashboard::Run,
     id::{PiId, RunId, TaskId},
-    status::Session,
+    status::{Nonce, ROOT_NONCE_LIFETIME, Session},
     task::{Ack, Ends, Report, RunState},
     time::Timestamp,
 };
@@ -46,6 +46,8 @@ pub enum Step {
     Ack(PiId, RunId, Ack),
     /// Send the order to start it.
     Execute(RunId),
+    /// Send the order again with the root runner's nonce: without it, the runner starts nothing.
+    Confirm(RunId, Nonce),
     /// Send the order to end it.
     Cancel(RunId),
     /// Take the retained status and output of an old run off the broker.
@@ -76,6 +78,8 @@ struct Active {
     started: Option<Instant>,
     /// The newest session in which its agent was sent it or named it.
     session: Option<Session>,
+    /// Until when a root runner could start an order that was sent to it, whatever its agent says.
+    startable_until: Option<Instant>,
 }
 
 /// Runs that were accepted together.
@@ -156,6 +160,7 @@ impl Runs {
             waiting_since,
             stored,
             held: None,
+            startable_until: None,
             started: None,
             session: None,
         };
@@ -311,6 +316,13 @@ impl Runs {
     pub fn sent(&mut self, id: RunId, session: Session) {
         if let Some(active) = self.active.get_mut(&id) {
             active.session = Some(session);
+        }
+    }
+
+    /// Its order was sent with the root runner's nonce. The nonce was made before, so it is good for no longer than this.
+    pub fn confirmed(&mut self, id: RunId, now: Instant) {
+        if let Some(active) = self.active.get_mut(&id) {
+            active.startable_until = Some(now + ROOT_NONCE_LIFETIME);
         }
     }
 

@@ -1,16 +1,14 @@
 //! The life of runs: every change of one goes through [`Hub::perform`], and what is told of it waits for the disk.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use pistat_protocol::{
     codec::encode,
     dashboard::{Change, EventKind, Group, Severity},
     id::{PiId, RunId, TaskId},
     order::{CancelOrder, Order},
-    task::{Ack, OutputChunk, Report, RunState},
+    status::Nonce,
+    task::{OutputChunk, Report, RunState},
     topic::Topic,
 };
 use tokio::sync::watch;
@@ -26,27 +24,6 @@ use crate::{
     runs::{Accepted, Step},
     store::{record::RunRecord, register::RegisterWrite},
 };
-
-/// How many refused reports are answered in a second, over all machines. An agent repeats each every half minute, and a flood
-/// of them must not become one of answers.
-const ANSWERED_A_SECOND: u32 = 20;
-
-/// Counts the answers to refused reports.
-#[derive(Debug, Default)]
-pub(super) struct RefusedReports {
-    since: Option<Instant>,
-    answered: u32,
-}
-
-impl RefusedReports {
-    fn may_answer(&mut self, now: Instant) -> bool {
-        if self.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
-            *self = Self { since: Some(now), answered: 0 };
-        }
-        self.answered += 1;
-        self.answered <= ANSWERED_A_SECOND
-    }
-}
 
 impl Hub {
     pub(super) fn cancel_for(&mut self, caller: &Caller, id: RunId, reply: Reply<()>) {
@@ -82,22 +59,6 @@ impl Hub {
         self.perform(steps);
     }
 
-    /// The broker has refused a report on a run that it does not know as this machine's. The agent would repeat it for ever: a run
-    /// that is open here is published to the broker again; the agent is told to forget any other.
-    pub(super) fn report_refused(&mut self, account: &str, topic: &str) {
-        let Some(Topic::Report(pi, run)) = self.topics.parse(topic) else { return };
-        if pi.as_str() != account
-            || !self.sessions.contains_key(&pi)
-            || !self.refused_reports.may_answer(self.now.monotonic)
-        {
-            return;
-        }
-        match self.runs.get(run).map(|record| record.run.clone()) {
-            Some(run) if run.pi == pi => self.announce_run(&run),
-            _ => self.acknowledge(&pi, run, Ack { seq: None, state: Some(RunState::Lost) }),
-        }
-    }
-
     pub(super) fn output_came(&mut self, pi: &PiId, run: RunId, chunk: OutputChunk) {
         let steps = self.runs.output(pi, run, chunk, self.now);
         self.perform(steps);
@@ -116,6 +77,8 @@ impl Hub {
                 }
                 Step::Ack(pi, run, ack) => self.acknowledge(&pi, run, ack),
                 Step::Execute(id) => self.turn.execute.push(id),
+                // It was stored when it was sent for the first time.
+                Step::Confirm(id, nonce) => self.send_execute(id, Some(nonce)),
                 // It promises nothing and can be said again, so it does not wait: a full disk must not keep a task running.
                 Step::Cancel(id) => self.send_cancel(id),
                 Step::Clear(pi, run) => {
@@ -182,7 +145,7 @@ impl Hub {
             }
         }
         for id in after.execute {
-            self.send_execute(id);
+            self.send_execute(id, None);
         }
         for (pi, run) in after.clear {
             self.clear_run(&pi, run);
@@ -239,8 +202,8 @@ impl Hub {
         }
     }
 
-    /// Signs and sends the order to start a run, for the session that its agent has told.
-    fn send_execute(&mut self, id: RunId) {
+    /// Signs and sends the order to start a run, for the session that its agent has told; with the root runner's nonce if that has given one.
+    fn send_execute(&mut self, id: RunId, nonce: Option<Nonce>) {
         // One that was cancelled meanwhile is not started for that: its agent has been told.
         let is_wanted = |record: &&RunRecord| record.run.state == RunState::Dispatched && record.cancelled_by.is_none();
         let Some(record) = self.runs.get(id).filter(is_wanted) else { return };
@@ -249,7 +212,10 @@ impl Hub {
         let Some(session) = self.sessions.get(&pi).cloned() else { return };
         match self.approve_again(record) {
             Ok(task) => {
-                let order = task.sign(&self.key, id, &session, &requested_by);
+                if nonce.is_some() {
+                    self.runs.confirmed(id, self.now.monotonic);
+                }
+                let order = task.sign(&self.key, id, &session, &requested_by, nonce);
                 self.publish(&Topic::Execute(pi, id), encode(&order), 1, false);
                 self.runs.sent(id, session);
             }

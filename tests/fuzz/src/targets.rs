@@ -163,6 +163,7 @@ fn signed(key: &ControllerKey) -> Vec<SignedOrder> {
         ends: Ends::Restart,
         concurrency: 1,
         requested_by: "admin".into(),
+        nonce: None,
     };
     [Order::Execute(execute), Order::Cancel(cancel), Order::Enroll(enroll)]
         .iter()

@@ -162,6 +162,7 @@ impl Run {
             output_chunks: (is_final && !self.is_torn).then_some(self.next_seq),
             output_bytes: (is_final && !self.is_torn).then_some(self.bytes),
             dropped_bytes: 0,
+            nonce: None,
         }
     }
 }

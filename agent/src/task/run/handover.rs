@@ -1,12 +1,20 @@
 //! A run that needs root: the order is handed to the root runner as it came, and from then on its words and the controller's are passed on.
 //!
+//! The runner answers the order with a nonce, which goes to the controller in a report; the controller signs the order again with it. While nothing is
+//! started there is no record on disk: a run that is dropped here is sent again.
+//!
 //! The run is the runner's: its record, its output and its end are there. So it goes on when this process ends, and is found again at the next
 //! start. Here is only a record that says so. What is published is always on this run's own topics, whatever the runner says.
 
 use std::{io, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pistat_protocol::{order::ExecuteOrder, status::Session, task::RunState, topic::Topic};
+use pistat_protocol::{
+    order::ExecuteOrder,
+    status::{Nonce, ROOT_NONCE_LIFETIME, Session},
+    task::RunState,
+    topic::Topic,
+};
 use tokio::{net::UnixStream, sync::Semaphore, time::Instant};
 
 use super::{Next, Run, empty_report, sleep_until};
@@ -22,6 +30,12 @@ use crate::{
 
 /// Systemd starts a process and the order goes to the disk before the answer: seconds on a Pi Zero that is busy.
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Over the nonce's lifetime, for a runner that is slow to say that it took the order.
+const NONCE_MARGIN: Duration = Duration::from_secs(20);
+
+/// How many nonces are asked for while the controller is connected and signs none of them.
+const MOST_NONCES: u32 = 2;
 
 /// How soon to look again for a runner that has gone.
 const RETRY: Duration = Duration::from_millis(500);
@@ -107,6 +121,10 @@ enum End {
     Unknown,
     /// The agent is being stopped; the run goes on.
     Stopped,
+    /// Cancelled before the runner had an order that it could start.
+    Cancelled,
+    /// The controller did not sign the order with the nonce in time; nothing was started.
+    Unconfirmed,
     /// There was no connection: nothing was said.
     Unreached(io::Error),
     /// The connection broke; whether the runner had accepted the run by then.
@@ -119,6 +137,8 @@ struct Passed {
     told: Told,
     /// The last cancel that was passed on: one for a later session has to follow an earlier one.
     cancel: Option<Bytes>,
+    /// The nonce that the runner gave, until the order was handed over with it.
+    nonce: Option<Nonce>,
     accepted: bool,
     /// A message that waits for room on the way to the controller.
     waiting: Option<Outgoing>,
@@ -133,18 +153,51 @@ impl Run {
         };
         self.record.runner = Some(order.concurrency);
         self.record.report = empty_report(RunState::Running, &self.context.boot_id);
-        if let Err(error) = self.write().await {
-            let sentence = format!("not started: the state of runs cannot be written on this machine: {error}");
-            return self.end(RunState::Rejected, None, Some(sentence)).await;
-        }
         tracing::info!(run = %order.run, task = %order.task, by = order.requested_by, "handing a task to the root runner");
-        match self.pass_on(Opening::Order(signed)).await {
+        match self.prepare(&signed).await {
             End::Unreached(error) if says_nobody(&error) => self.reject(policy::not_installed(&order.task)).await,
             End::Unreached(error) => {
                 let sentence = format!("the root runner of this machine could not be asked to take the task: {error}");
                 self.reject(sentence).await
             }
             other => self.go_on(other).await,
+        }
+    }
+
+    /// Hands the order over, with another nonce as long as the controller has not been connected for the time of a few.
+    async fn prepare(&mut self, signed: &Bytes) -> End {
+        let mut nonces = 0;
+        loop {
+            // A nonce is good for seconds: none is asked for while nobody can sign with it.
+            if let Some(end) = self.wait_for_connection().await {
+                return end;
+            }
+            let connection = self.control.borrow().connection;
+            match self.pass_on(Opening::Order(signed.clone())).await {
+                End::Unconfirmed if nonces + 1 < MOST_NONCES => {
+                    nonces += u32::from(self.control.borrow().connection == connection);
+                }
+                end => return end,
+            }
+        }
+    }
+
+    /// Waits for the controller; a cancellation or the agent's end come first.
+    async fn wait_for_connection(&mut self) -> Option<End> {
+        loop {
+            let control = self.control.borrow_and_update().clone();
+            if control.stop {
+                return Some(End::Stopped);
+            }
+            if control.cancel.is_some() {
+                return Some(End::Cancelled);
+            }
+            if control.connection.is_some() {
+                return None;
+            }
+            if self.control.changed().await.is_err() {
+                return Some(End::Stopped);
+            }
         }
     }
 
@@ -161,6 +214,15 @@ impl Run {
             match end {
                 End::Done => return Next::Forget,
                 End::Stopped => return Next::Leave,
+                End::Cancelled => {
+                    self.record.runner = None;
+                    let sentence = "cancelled before the root runner had its order".to_owned();
+                    return self.end(RunState::Cancelled, None, Some(sentence)).await;
+                }
+                End::Unconfirmed => {
+                    let sentence = "the controller did not sign the order again with the root runner's nonce: if it is older than this agent, update it";
+                    return self.reject(sentence.to_owned()).await;
+                }
                 End::Refused(sentence) => return self.reject(format!("the root runner refused it: {sentence}")).await,
                 End::Unknown => {
                     return self.reject("the order did not reach the root runner of this machine".to_owned()).await;
@@ -214,6 +276,7 @@ impl Run {
         match self.connect(opening).await {
             Ok(mut wire) => match self.pass_both_ways(&mut wire, &mut passed).await {
                 Ok(end) => end,
+                Err(_) if passed.nonce.is_some() => End::Unconfirmed,
                 Err(error) => End::Broken(error, passed.accepted),
             },
             Err(error) => End::Unreached(error),
@@ -230,7 +293,7 @@ impl Run {
         }
         let mut wire = Wire::new(UnixStream::connect(socket).await?);
         match opening {
-            Opening::Order(signed) => wire.push(Kind::Execute, &signed),
+            Opening::Order(signed) => wire.push(Kind::Prepare, &signed),
             Opening::Attach => wire.push(Kind::Attach, self.record.run.to_string().as_bytes()),
         }
         Ok(wire)
@@ -238,8 +301,8 @@ impl Run {
 
     async fn pass_both_ways(&mut self, wire: &mut Wire, passed: &mut Passed) -> io::Result<End> {
         let outgoing = self.context.outgoing.clone();
-        let accept_by = Instant::now() + ACCEPTED_WITHIN;
         let mut waiting = Some(Waiting::begin(format!("the root runner to take run {}", self.record.run)));
+        let mut accept_by = Instant::now() + ACCEPTED_WITHIN;
         loop {
             let control = self.control.borrow_and_update().clone();
             if control.stop {
@@ -251,6 +314,9 @@ impl Run {
             if wire.is_flushed() && passed.accepted {
                 tell(wire, &control, passed);
             }
+            if let Some(end) = self.confirm(wire, &control, passed).await {
+                return Ok(end);
+            }
             tokio::select! {
                 biased;
                 changed = self.control.changed() => if changed.is_err() { return Ok(End::Stopped) },
@@ -258,6 +324,10 @@ impl Run {
                     if let (Ok(permit), Some(next)) = (permit, passed.waiting.take()) { permit.send(next); }
                 }
                 step = wire.step(), if passed.waiting.is_none() => match step? {
+                    Step::Frame(Kind::Nonce, payload) => {
+                        self.ask_for_signature(&payload, passed)?;
+                        accept_by = Instant::now() + ROOT_NONCE_LIFETIME + NONCE_MARGIN;
+                    }
                     Step::Frame(kind, payload) => if let Some(end) = self.hear(kind, payload, passed) { return Ok(end) },
                     Step::Flushed => {}
                     Step::Closed => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
@@ -265,6 +335,33 @@ impl Run {
                 () = sleep_until(Some(accept_by)), if !passed.accepted => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
+    }
+
+    /// The runner waits for the order with this nonce: the controller is told.
+    fn ask_for_signature(&self, payload: &[u8], passed: &mut Passed) -> io::Result<()> {
+        let nonce = String::from_utf8_lossy(payload).into_owned();
+        let nonce = Nonce::try_from(nonce).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let mut report = empty_report(RunState::Dispatched, &self.context.boot_id);
+        report.nonce = Some(nonce.clone());
+        passed.nonce = Some(nonce);
+        passed.waiting = Some(self.outgoing(Topic::Report, pistat_protocol::codec::encode(&report).into(), false));
+        Ok(())
+    }
+
+    /// Hands the order over once the controller has signed it with the nonce: on disk first. Until then a cancellation ends it here.
+    async fn confirm(&self, wire: &mut Wire, control: &Control, passed: &mut Passed) -> Option<End> {
+        let nonce = passed.nonce.as_ref()?;
+        if control.cancel.is_some() {
+            return Some(End::Cancelled);
+        }
+        let (_, signed) = control.order.as_ref().filter(|(named, _)| named == nonce)?;
+        if let Err(error) = self.write().await {
+            let sentence = format!("not started: the state of runs cannot be written on this machine: {error}");
+            return Some(End::Refused(sentence));
+        }
+        passed.nonce = None;
+        wire.push(Kind::Execute, signed);
+        None
     }
 
     fn hear(&self, kind: Kind, payload: Bytes, passed: &mut Passed) -> Option<End> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use pistat_protocol::{
     id::{PiId, RunId, TaskId},
     order::{ControllerKey, ExecuteOrder, Order, SignedOrder},
-    status::Session,
+    status::{Nonce, Session},
     task::{Arguments, Ends},
 };
 
@@ -89,8 +89,16 @@ impl ApprovedTask {
         self.confirm
     }
 
-    /// The order that starts it on its machine, in the agent's current session. The only place where such an order is signed.
-    pub fn sign(&self, key: &ControllerKey, run: RunId, session: &Session, requested_by: &str) -> SignedOrder {
+    /// The order that starts it on its machine, in the agent's current session, and with the root runner's nonce once that has given one.
+    /// The only place where such an order is signed.
+    pub fn sign(
+        &self,
+        key: &ControllerKey,
+        run: RunId,
+        session: &Session,
+        requested_by: &str,
+        nonce: Option<Nonce>,
+    ) -> SignedOrder {
         key.sign(&Order::Execute(ExecuteOrder {
             pi: self.pi.clone(),
             run,
@@ -105,6 +113,7 @@ impl ApprovedTask {
             ends: self.ends,
             concurrency: self.concurrency,
             requested_by: requested_by.to_owned(),
+            nonce,
         }))
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! It is believed about its own machine's runs only, and a run ends by it only when all of its output is here.
 
+use std::time::Instant;
+
 use pistat_protocol::{
     id::{PiId, RunId},
-    status::Session,
+    status::{Nonce, Session},
     task::{Ack, Ends, OutputChunk, Report, RunState},
     time::Timestamp,
 };
 
-use super::{Runs, Step, is_started, not_before};
+use super::{Active, Runs, Step, is_started, not_before};
 use crate::{fleet::Now, records::RunRecord};
 
 impl Runs {
@@ -37,7 +39,7 @@ impl Runs {
             return vec![Step::Ack(pi.clone(), id, active.stored)];
         }
         let mut steps = vec![Step::SavePiece(active.output.take(&mut active.record, chunk))];
-        let complete = active.held.as_ref().is_some_and(|report| has_all_output(report, &active.record));
+        let complete = active.held.as_ref().is_some_and(|report| active.may_end_by(report, now.monotonic));
         if let Some(report) = active.held.take_if(|_| complete) {
             steps.extend(self.report(pi, id, report, now));
         }
@@ -74,8 +76,9 @@ impl Runs {
                 steps.extend(self.group_changed(id));
                 steps
             }
+            RunState::Dispatched if report.nonce.is_some() => confirm(id, &active.record, report.nonce),
             state if state.is_final() => {
-                if has_all_output(&report, record) {
+                if active.may_end_by(&report, now.monotonic) {
                     self.end_by_report(id, report, now)
                 } else {
                     active.held = Some(report);
@@ -181,6 +184,22 @@ impl Runs {
             "the agent came back and does not know this run: its state was lost with the machine",
             now,
         )
+    }
+}
+
+/// The root runner asks for the order with its nonce. One that somebody has cancelled is not sent again, and one that runs needs none.
+fn confirm(id: RunId, record: &RunRecord, nonce: Option<Nonce>) -> Vec<Step> {
+    let is_wanted = record.run.state == RunState::Dispatched && record.cancelled_by.is_none();
+    nonce.filter(|_| is_wanted).map(|nonce| Step::Confirm(id, nonce)).into_iter().collect()
+}
+
+impl Active {
+    /// Whether this report may end the run now. Its output comes first; and that a run was cancelled or rejected is believed only when its order cannot be
+    /// started any more: an agent whose user was taken over may say so and keep the order.
+    pub(super) fn may_end_by(&self, report: &Report, now: Instant) -> bool {
+        let says_that_it_never_goes_on = matches!(report.state, RunState::Cancelled | RunState::Rejected);
+        let may_be_started = self.startable_until.is_some_and(|until| now < until);
+        has_all_output(report, &self.record) && !(says_that_it_never_goes_on && may_be_started)
     }
 }
 

@@ -87,6 +87,7 @@ fn report(state: RunState) -> Report {
         output_chunks: None,
         output_bytes: None,
         dropped_bytes: 0,
+        nonce: None,
     }
 }
 
@@ -673,4 +674,46 @@ fn a_group_stops_after_so_many_failures_and_closes_when_all_are_done() {
     // Whoever wants it again knows how it was.
     assert_eq!(view.options, GroupOptions { stop_after: Some(2), ..GroupOptions::default() });
     assert_eq!(view.args["lines"], pistat_protocol::task::ArgumentValue::Integer(20));
+}
+
+#[test]
+fn a_root_runners_nonce_is_answered_only_for_a_run_that_is_sent_and_wanted() {
+    let nonce = Nonce::from_random([3; 16]);
+    let asks = Report { nonce: Some(nonce.clone()), ..report(RunState::Dispatched) };
+    let (mut runs, ids) = with(vec![record(1, "pi-1"), record(2, "pi-1"), record(3, "pi-1")]);
+    for id in &ids {
+        runs.dispatched(*id, Ends::Exit, now().monotonic);
+    }
+    assert_eq!(runs.report(&pi("pi-1"), ids[0], asks.clone(), now()), [Step::Confirm(ids[0], nonce)]);
+    let of_another = runs.report(&pi("pi-2"), ids[0], asks.clone(), now());
+    assert!(matches!(of_another[..], [Step::Odd(..)]), "{of_another:?}");
+    runs.report(&pi("pi-1"), ids[1], report(RunState::Running), now());
+    assert_eq!(runs.report(&pi("pi-1"), ids[1], asks.clone(), now()), [], "it runs already");
+    runs.cancel(ids[2], "anna", now());
+    assert_eq!(runs.report(&pi("pi-1"), ids[2], asks, now()), [], "nobody wants it any more");
+    assert_eq!(state(&runs, ids[2]), RunState::Dispatched);
+}
+
+#[test]
+fn a_root_run_counts_as_cancelled_only_when_its_order_can_start_nothing_any_more() {
+    for claimed in [RunState::Cancelled, RunState::Rejected] {
+        for first in [None, Some(RunState::Running)] {
+            let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+            let sent = now();
+            runs.dispatched(ids[0], Ends::Exit, sent.monotonic);
+            runs.confirmed(ids[0], sent.monotonic);
+            first.map(|first| runs.report(&pi("pi-1"), ids[0], report(first), sent));
+            assert_eq!(runs.report(&pi("pi-1"), ids[0], report(claimed), sent), [], "{claimed}");
+            assert_eq!(runs.tick(later(sent, ROOT_NONCE_LIFETIME.as_secs() - 1), |_| None), []);
+            assert!(!state(&runs, ids[0]).is_final());
+            let steps = runs.tick(later(sent, ROOT_NONCE_LIFETIME.as_secs()), |_| None);
+            assert!(saves(&steps, ids[0]), "{steps:?}");
+            assert_eq!(state(&runs, ids[0]), claimed);
+        }
+    }
+    // What it did is told at once.
+    let (mut runs, ids) = with(vec![record(1, "pi-1")]);
+    runs.dispatched(ids[0], Ends::Exit, now().monotonic);
+    runs.confirmed(ids[0], now().monotonic);
+    assert!(saves(&runs.report(&pi("pi-1"), ids[0], report(RunState::Succeeded), now()), ids[0]));
 }

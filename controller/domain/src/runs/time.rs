@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pistat_protocol::{
     id::PiId,
-    task::{Ends, RunState},
+    task::{Ends, Report, RunState},
 };
 
 use super::{Active, Runs, Step};
@@ -26,8 +26,15 @@ impl Runs {
                 ends.push((*id, state, reason));
             }
         }
+        let due: Vec<_> =
+            self.active.iter_mut().filter_map(|(id, active)| Some((*id, active.take_due(now.monotonic)?))).collect();
+        let mut steps = Vec::new();
+        for (id, (pi, report)) in due {
+            steps.extend(self.report(&pi, id, report, now));
+        }
         ends.sort_unstable_by_key(|(id, ..)| *id);
-        ends.into_iter().flat_map(|(id, state, reason)| self.end(id, state, reason, now)).collect()
+        steps.extend(ends.into_iter().flat_map(|(id, state, reason)| self.end(id, state, reason, now)));
+        steps
     }
 }
 
@@ -37,6 +44,12 @@ impl Active {
         self.waited = self.waited_until(now);
         let may_wait = matches!(self.record.run.state, RunState::Queued | RunState::Dispatched);
         self.waiting_since = (offline && may_wait).then_some(now);
+    }
+
+    /// A report that was held until the run's order could not be started any more.
+    fn take_due(&mut self, now: Instant) -> Option<(PiId, Report)> {
+        let is_due = self.held.as_ref().is_some_and(|report| self.may_end_by(report, now));
+        self.held.take_if(|_| is_due).map(|report| (self.record.run.pi.clone(), report))
     }
 
     fn waited_until(&self, now: Instant) -> Duration {

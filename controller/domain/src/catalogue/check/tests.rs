@@ -191,7 +191,7 @@ fn the_signed_order_is_what_was_approved() {
     let approved = World::default().check("log", &[("unit", text("cron"))]).unwrap();
     let key = ControllerKey::from_secret(&[7; 32]);
     let (run, session) = (RunId::from_parts(1, [1; 10]), Session::from_random([2; 16]));
-    let signed = approved.sign(&key, run, &session, "anna");
+    let signed = approved.sign(&key, run, &session, "anna", None);
     let VerifiedOrder::Execute(order) = key.public().verify_signed(&signed).unwrap() else {
         panic!("an execute order")
     };
