@@ -6,6 +6,7 @@ mod bridge;
 mod catalogue_file;
 pub mod cli;
 pub mod config;
+pub mod confine;
 mod directory;
 mod homeassistant;
 mod hub;

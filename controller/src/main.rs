@@ -1,11 +1,12 @@
 //! `pistat`: reads the command line, starts the controller, prints what a person needs first, and ends with an exit code that says how it went.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, path::Path, process::ExitCode};
 
 use pistat::{
     Controller,
     cli::{self, Entry},
     config::{Broker, Config, Flags, environment},
+    confine,
     install::{self, Architecture},
     own_address::{self, OwnAddress},
     start::Welcome,
@@ -15,6 +16,9 @@ use pistat::{
 const OPEN_FILES: u64 = 65_536;
 
 fn main() -> ExitCode {
+    if let Some(code) = confine::start(std::env::args_os()) {
+        return code;
+    }
     // Before any secret is read, by the command line too.
     pistat_agent::keep_memory_private();
     match cli::start(std::env::args_os()) {
@@ -42,7 +46,7 @@ fn serve(flags: &Flags) -> ExitCode {
             return ExitCode::from(71);
         }
     };
-    runtime.block_on(run(config))
+    runtime.block_on(run(config, &flags.file()))
 }
 
 /// Each machine is an open socket, and a shell allows 1,024 of them unless somebody asks for more. What the system does not grant, the broker refuses.
@@ -58,9 +62,9 @@ fn raise_open_files() {
     }
 }
 
-async fn run(config: Config) -> ExitCode {
+async fn run(config: Config, file: &Path) -> ExitCode {
     let told = config.clone();
-    match Controller::start(config).await {
+    match Controller::start(config, file).await {
         Ok(controller) => {
             welcome(&controller, &told);
             ExitCode::from(controller.run().await.exit_code())

@@ -1,5 +1,7 @@
 //! The controller's own machine: the same agent as on every Pi, over the controller's own connection.
 
+use std::{ffi::OsString, path::PathBuf};
+
 use pistat_agent::{AgentError, AgentOptions, Incoming, Outgoing};
 use pistat_protocol::{id::PiId, order::PublicKey, topic::Topics};
 use tokio::sync::mpsc;
@@ -13,17 +15,22 @@ pub(crate) const INCOMING: usize = 256;
 /// How many messages of the agent wait for the bridge: a few pages of output.
 const OUTGOING: usize = 64;
 
+/// How this machine's agent differs from another: its status is the controller's, and its tasks are started by this launcher.
+pub(crate) fn options(runs: PathBuf, launcher: Vec<OsString>, key: PublicKey) -> AgentOptions {
+    let mut options = AgentOptions::new(PiId::controller(), runs, key);
+    options.publishes_status = false;
+    options.launcher = launcher;
+    options
+}
+
 /// Runs the agent until `stop` is cancelled.
 pub(crate) async fn run(
-    runs: std::path::PathBuf,
-    key: PublicKey,
+    options: AgentOptions,
     topics: Topics,
     incoming: mpsc::Receiver<Incoming>,
     bridge: mpsc::Sender<bridge::Outgoing>,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
-    let mut options = AgentOptions::new(PiId::controller(), runs, key);
-    options.publishes_status = false;
     let (sender, outgoing) = mpsc::channel(OUTGOING);
     let agent = pistat_agent::run(options, incoming, sender, stop);
     let (result, ()) = tokio::join!(agent, forward(outgoing, topics, bridge));

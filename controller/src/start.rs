@@ -1,6 +1,14 @@
 //! Wiring: opens the state, binds the ports, starts every part, and ends them in order.
 
-use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    ffi::OsString,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{FutureExt, TryFutureExt};
 use pistat_agent::notify::Notify;
@@ -19,6 +27,7 @@ use crate::{
     catalogue::Catalogue,
     catalogue_file,
     config::{self, Config, Problem},
+    confine::{self, Confinement},
     directory::directory,
     homeassistant::birth_topics,
     hub::{ASKS, Hub, HubParts, Inputs},
@@ -139,11 +148,11 @@ struct Stop {
 }
 
 impl Controller {
-    /// Starts everything. When it returns, the ports are open.
+    /// Starts everything, as this file and all else configure it. When it returns, the ports are open.
     ///
     /// # Errors
     /// Anything that a person has to mend first, in a sentence.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(config: Config, file: &Path) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let signals = Signals::listen()?;
         // Looked at before it is read: a change in between is then seen as one.
@@ -204,7 +213,8 @@ impl Controller {
         let connection = bridge::run(address, heard_sender, agent_sender, outgoing, ready, stop.bridge.clone());
         spawn(&mut parts, "the connection to the broker", connection.map(Ok));
         let cookie = web::CookieNames::of(&key);
-        let agent = own_machine::run(own_runs, key, topics, agent_incoming, outgoing_sender, stop.agent.clone());
+        let options = own_machine::options(own_runs, launcher(&config, file), key);
+        let agent = own_machine::run(options, topics, agent_incoming, outgoing_sender, stop.agent.clone());
         spawn(&mut parts, "the agent of this machine", agent.map_err(|error| error.to_string()));
         let reader = watch_catalogue(config.tasks.clone(), seen, reloads, catalogue_sender, stop.web.clone());
         spawn(&mut parts, "the reader of the catalogue", reader.map(Ok));
@@ -317,6 +327,15 @@ impl Controller {
             }
         }
     }
+}
+
+/// What starts the tasks of this machine.
+fn launcher(config: &Config, file: &Path) -> Vec<OsString> {
+    if confine::is_available() {
+        return Confinement::of(config, file).launcher();
+    }
+    tracing::warn!("{}", confine::UNAVAILABLE);
+    Vec::new()
 }
 
 fn addresses(listener: &Listener, broker: Option<&Broker>) -> io::Result<Addresses> {

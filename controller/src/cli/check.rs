@@ -5,9 +5,10 @@ use super::{
     failure::{Failure, USAGE},
 };
 use crate::{
+    catalogue::Catalogue,
     catalogue_file,
     config::{Config, Flags, Problem},
-    terminal,
+    confine, terminal,
 };
 
 pub(super) fn run(console: &mut Console<'_>, flags: &Flags, environment: Vec<(String, String)>) -> Result<(), Failure> {
@@ -15,8 +16,28 @@ pub(super) fn run(console: &mut Console<'_>, flags: &Flags, environment: Vec<(St
     let (config, mut problems) = Config::load_in_spite(flags, environment);
     let catalogue = catalogue_file::read(&config.unwrap_or_default().tasks);
     let count = catalogue.as_ref().map_or(0, |catalogue| catalogue.tasks().count());
+    catalogue.iter().for_each(|catalogue| warn(console, catalogue));
     problems.extend(catalogue.err().unwrap_or_default());
     report(console, &problems, count)
+}
+
+/// What is no mistake, and worth a second look: free text that reaches the controller's own machine.
+fn warn(console: &mut Console<'_>, catalogue: &Catalogue) {
+    if !confine::is_available() {
+        console.remark(&format!("warning: {}\n", confine::UNAVAILABLE));
+    }
+    for task in catalogue.tasks().filter(|task| task.may_run_on_controller()) {
+        let texts: Vec<_> = task.free_texts().map(|name| format!("{{{name}}}")).collect();
+        if !texts.is_empty() {
+            let user = if task.view().root { "root" } else { "the controller's own user" };
+            console.remark(&format!(
+                "warning: task {}: {} is free text, and the task may run on `controller` as {user}. If that is not meant, list its values with \
+                 `choices`, or name other machines with `on`\n",
+                task.view().id,
+                texts.join(", ")
+            ));
+        }
+    }
 }
 
 fn report(console: &mut Console<'_>, problems: &[Problem], tasks: usize) -> Result<(), Failure> {

@@ -125,6 +125,29 @@ fn a_token_file_that_another_user_put_there_is_not_followed_and_nothing_but_a_to
 }
 
 #[test]
+fn check_warns_of_free_text_that_reaches_the_controllers_own_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tasks.toml");
+    let text = "command = ['tail', '{file}']\nargs.file = { pattern = '.+' }\n";
+    let checked = |more: &str| {
+        std::fs::write(&file, format!("[task.tail]\n{text}{more}\n")).unwrap();
+        pistat(&["check", "--tasks", file.to_str().unwrap()], &[], None)
+    };
+    for on in ["", "on = ['controller']", "on = ['pi-1', '@camera']", "root = true"] {
+        let ran = checked(on);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert!(ran.err.contains("task tail: {file} is free text") && ran.err.contains("`on`"), "{on}: {}", ran.err);
+    }
+    assert!(!checked("on = ['pi-1']").err.contains("free text"));
+    std::fs::write(
+        &file,
+        "[task.tail]\ncommand = ['tail', '{file}']\nargs.file = { choices = ['/var/log/dpkg.log'] }\n",
+    )
+    .unwrap();
+    assert!(!pistat(&["check", "--tasks", file.to_str().unwrap()], &[], None).err.contains("free text"));
+}
+
+#[test]
 fn the_command_line_is_well_formed() {
     Cli::command().debug_assert();
 }

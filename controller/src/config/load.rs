@@ -1,6 +1,12 @@
 //! From merged layers to a [`Config`]: every key is read, every problem kept.
 
-use std::{io, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use pistat_agent::disk;
 use pistat_protocol::topic::Topics;
@@ -80,14 +86,20 @@ fn without_problems((config, problems): (Option<Config>, Vec<Problem>)) -> Resul
     }
 }
 
+impl Flags {
+    /// The configuration file that is read.
+    pub fn file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| default_file().into())
+    }
+}
+
 fn file_name(flags: &Flags) -> String {
     flags.config.as_ref().map_or_else(|| default_file().into(), |path| path.display().to_string())
 }
 
 /// The file's text. Only the default file may be missing.
 fn read_file(flags: &Flags) -> Result<String, Problem> {
-    let path = flags.config.clone().unwrap_or_else(|| default_file().into());
-    match disk::read_text(&path) {
+    match disk::read_text(&flags.file()) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound && flags.config.is_none() => Ok(String::new()),
         Err(error) => Err(Place::named(&file_name(flags)).problem(format!("the file cannot be read: {error}"))),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use pistat_protocol::{
     id::{Target, TaskId},
-    task::TaskView,
+    task::{ArgumentKind, TaskView},
 };
 
 use super::{argument::Argument, command::Command};
@@ -61,6 +61,20 @@ impl Task {
     /// Where it may run.
     pub fn on(&self) -> &[Target] {
         &self.on
+    }
+
+    /// Whether it may run on the controller's own machine: by name, by `@all`, or by a tag that the machine may have.
+    pub fn may_run_on_controller(&self) -> bool {
+        self.on.iter().any(|target| match target {
+            Target::All | Target::Tag(_) => true,
+            Target::Pi(pi) => pi.is_controller(),
+        })
+    }
+
+    /// The names of its arguments that are free text: of their values only the form is checked.
+    pub fn free_texts(&self) -> impl Iterator<Item = &str> {
+        let is_free = |argument: &&Argument| matches!(argument.view.kind, ArgumentKind::Pattern { .. });
+        self.arguments.iter().filter(is_free).map(|argument| argument.view.name.as_str())
     }
 
     /// When it runs by itself, on every machine of [`Task::on`].
