@@ -11,14 +11,19 @@
 //! The rules themselves stand in [`table`], which other brokers' access lists are written from too.
 
 mod directory;
+mod runs;
 pub(crate) mod table;
+
+use std::sync::Arc;
 
 use pistat_protocol::account::Role;
 use pistat_protocol::id::PiId;
 use pistat_protocol::topic::Topics;
 
 use crate::filter;
+use crate::message::Message;
 use crate::retained::Origin;
+use runs::SentRuns;
 
 /// Where answers may go that are nobody's in particular, under the prefix.
 const REPLIES: &str = "reply/";
@@ -26,8 +31,8 @@ const REPLIES: &str = "reply/";
 pub(crate) use directory::Secret;
 pub use directory::{CONTROLLER_USER, Directory, Identity, SecretHash};
 use table::{
-    AGENT_READS, AGENT_WRITES, CONTROLLERS_READ_BY_AGENTS, CONTROLLERS_READ_BY_JOINING, ENROLMENT_ANSWER,
-    ENROLMENT_QUESTION, HOME_ASSISTANT, ORDERS, REQUESTS,
+    ACKNOWLEDGEMENTS, AGENT_READS, AGENT_WRITES, CONTROLLERS_READ_BY_AGENTS, CONTROLLERS_READ_BY_JOINING,
+    ENROLMENT_ANSWER, ENROLMENT_QUESTION, HOME_ASSISTANT, ORDERS, REQUESTS, WITNESS,
 };
 
 /// The rules, under one prefix.
@@ -39,12 +44,16 @@ pub(crate) struct Access {
     own_system: Box<str>,
     /// What a viewer receives.
     viewer_receives: Vec<String>,
-    /// What nobody but an agent and the controller receives.
-    orders: [String; 2],
-    requests: String,
+    /// What no operator receives: an agent and the controller alone do.
+    orders: Vec<String>,
+    /// What no viewer receives: these, and what is for operators.
+    hidden_from_viewers: Vec<String>,
+    /// Where operators make requests and acknowledge alerts.
+    operators: Vec<String>,
     /// Where an operator may say that Home Assistant was started.
     births: Vec<String>,
     topics: Topics,
+    runs: Arc<SentRuns>,
 }
 
 impl Access {
@@ -52,14 +61,18 @@ impl Access {
     pub(crate) fn new(topics: &Topics, discovery: Option<&str>) -> Self {
         let prefix = topics.prefix();
         let discovery = discovery.unwrap_or(HOME_ASSISTANT);
+        let of_machines = |row: &str| format!("{prefix}/+/{row}");
+        let orders = ORDERS.map(of_machines).to_vec();
         Self {
             own: format!("{prefix}/").into(),
             own_system: format!("${prefix}/").into(),
             viewer_receives: table::viewer_reads(prefix, discovery),
-            orders: ORDERS.map(|filter| format!("{prefix}/+/{filter}")),
-            requests: format!("{prefix}/+/{REQUESTS}"),
+            hidden_from_viewers: orders.iter().cloned().chain([of_machines(WITNESS)]).collect(),
+            orders,
+            operators: [REQUESTS].iter().chain(&ACKNOWLEDGEMENTS).map(|row| of_machines(row)).collect(),
             births: table::births(discovery),
             topics: topics.clone(),
+            runs: Arc::default(),
         }
     }
 
@@ -71,9 +84,31 @@ impl Access {
         }
     }
 
-    /// Whether this is a topic on which operators ask for tasks: its messages get the broker's stamp.
+    /// Whether this is a topic on which operators ask for something: its messages get the broker's stamp.
     pub(crate) fn is_request(&self, topic: &str) -> bool {
-        topic.ends_with("/task/request") && filter::matches(&self.requests, topic)
+        let may_be = topic.ends_with("/request") || topic.ends_with("/acknowledge");
+        may_be && self.operators.iter().any(|filter| filter::matches(filter, topic))
+    }
+
+    /// Remembers which runs each machine was sent. Only the controller may publish what is looked at here.
+    pub(crate) fn note(&self, message: &Message) {
+        let Some((machine, rest)) = self.levels_of_machine(message.topic()) else { return };
+        let Some((run, verb)) = run_and_verb(rest) else { return };
+        let is_state = verb == "status" && message.retain();
+        if !is_state && verb != "execute" {
+            return;
+        }
+        let Ok(run) = run.parse() else { return };
+        if is_state && message.payload_bytes() == 0 {
+            self.runs.remove(machine, run);
+        } else {
+            self.runs.add(machine, run);
+        }
+    }
+
+    /// Whether the machine was sent the run that this is about; what is about none is.
+    fn is_of_sent_run(&self, machine: &str, rest: &str) -> bool {
+        run_and_verb(rest).is_none_or(|(run, _)| run.parse().is_ok_and(|run| self.runs.contains(machine, run)))
     }
 
     /// Whether this is a topic of enrolment.
@@ -111,7 +146,9 @@ impl Access {
         match who {
             Identity::Controller => true,
             Identity::Agent(pi) => match self.levels_of_machine(topic) {
-                Some((machine, rest)) => machine == pi.as_str() && is_one_of(&AGENT_WRITES, rest),
+                Some((machine, rest)) => {
+                    machine == pi.as_str() && is_one_of(&AGENT_WRITES, rest) && self.is_of_sent_run(machine, rest)
+                }
                 None => false,
             },
             Identity::Joining(pi, _) => self.enrolment_verb(topic, pi) == Some(ENROLMENT_QUESTION),
@@ -145,8 +182,8 @@ impl Access {
                 self.enrolment_verb(topic, pi) == Some(ENROLMENT_ANSWER)
                     || self.levels_of_machine(topic) == Some(("controller", CONTROLLERS_READ_BY_JOINING))
             }
-            Identity::Account { subscribe, .. } => {
-                self.viewer_may_receive(topic)
+            Identity::Account { role, subscribe, .. } => {
+                self.role_may_receive(*role, topic)
                     || (self.is_open_to_rules(topic, false) && subscribe.iter().any(|f| filter::matches(f, topic)))
             }
         }
@@ -157,25 +194,34 @@ impl Access {
         let reaches = |allowed: &str| filter::meet(filter, allowed).is_some();
         match who {
             Identity::Controller => true,
-            Identity::Agent(pi) => self.topics.agent_filters(pi).iter().any(|(allowed, _)| reaches(allowed)),
+            Identity::Agent(pi) => {
+                let own = AGENT_READS.iter().any(|row| reaches(&format!("{}{pi}/{row}", self.own)));
+                own || CONTROLLERS_READ_BY_AGENTS.iter().any(|row| reaches(&format!("{}controller/{row}", self.own)))
+            }
             Identity::Joining(pi, _) => {
                 reaches(&format!("{}enroll/{pi}/{ENROLMENT_ANSWER}", self.own_system))
                     || reaches(&format!("{}controller/{CONTROLLERS_READ_BY_JOINING}", self.own))
             }
-            Identity::Account { subscribe, .. } => {
-                let reaches_more_than_orders = |allowed: &str| {
+            Identity::Account { role, subscribe, .. } => {
+                let reaches_more_than_hidden = |allowed: &str| {
                     filter::meet(filter, allowed)
-                        .is_some_and(|common| !self.orders.iter().any(|f| filter::covers(f, &common)))
+                        .is_some_and(|common| !self.hidden_from(*role).iter().any(|f| filter::covers(f, &common)))
                 };
-                self.viewer_receives.iter().any(|f| reaches_more_than_orders(f))
+                self.viewer_receives.iter().any(|f| reaches_more_than_hidden(f))
                     || subscribe.iter().any(|f| self.rule_reaches_beyond_own(filter, f))
             }
         }
     }
 
-    fn viewer_may_receive(&self, topic: &str) -> bool {
+    /// What of the fleet's topics a role does not see.
+    fn hidden_from(&self, role: Role) -> &[String] {
+        if role >= Role::Operator { &self.orders } else { &self.hidden_from_viewers }
+    }
+
+    fn role_may_receive(&self, role: Role, topic: &str) -> bool {
         let is_visible = self.viewer_receives.iter().any(|f| filter::matches(f, topic));
-        is_visible && !(topic.starts_with(&*self.own) && self.orders.iter().any(|f| filter::matches(f, topic)))
+        let is_hidden = || self.hidden_from(role).iter().any(|f| filter::matches(f, topic));
+        is_visible && !(topic.starts_with(&*self.own) && is_hidden())
     }
 
     /// An account's own rules never reach an agent's or the controller's topics, nor those of the broker.
@@ -205,6 +251,11 @@ impl Access {
 /// Whether what follows `<prefix>/<pi>/` is one of these rows of the table.
 fn is_one_of(rows: &[&str], rest: &str) -> bool {
     rows.iter().any(|filter| filter::matches(filter, rest))
+}
+
+/// The run, and what about it, of what follows `<prefix>/<pi>/`.
+fn run_and_verb(rest: &str) -> Option<(&str, &str)> {
+    rest.strip_prefix("task/")?.split_once('/')
 }
 
 #[cfg(test)]

@@ -5,14 +5,27 @@
 /// The prefix of a shared subscription, `$share/<group>/<filter>`.
 const SHARE: &str = "$share/";
 
-/// Whether a client may publish on this topic as far as its form goes: not empty, no wildcard, no NUL, within bounds.
+/// Whether a client may publish on this topic as far as its form goes: not empty, no wildcard, plain text, within bounds.
 pub(crate) fn is_valid_topic(topic: &str, max_bytes: usize, max_levels: usize) -> bool {
-    is_bounded(topic, max_bytes, max_levels) && !topic.bytes().any(|b| matches!(b, b'+' | b'#' | 0))
+    is_bounded(topic, max_bytes, max_levels) && !topic.contains(['+', '#']) && is_plain(topic)
+}
+
+/// Whether a text holds no control characters (U+0000 to U+001F, U+007F to U+009F) and no non-characters of Unicode.
+///
+/// MQTT 5, section 1.5.4 allows a receiver to refuse these, and the clients of mosquitto end their connection when they are
+/// sent one: a client that could publish such a topic would disconnect every subscriber.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| !c.is_control() && !is_non_character(c))
+}
+
+fn is_non_character(c: char) -> bool {
+    let code = u32::from(c);
+    matches!(code, 0xFDD0..=0xFDEF) || code & 0xFFFE == 0xFFFE
 }
 
 /// Whether this is a topic filter by its form, without a `$share` prefix.
 pub(crate) fn is_valid_filter(filter: &str, max_bytes: usize, max_levels: usize) -> bool {
-    is_bounded(filter, max_bytes, max_levels) && !filter.contains('\0') && wildcards_stand_alone(filter)
+    is_bounded(filter, max_bytes, max_levels) && is_plain(filter) && wildcards_stand_alone(filter)
 }
 
 fn is_bounded(text: &str, max_bytes: usize, max_levels: usize) -> bool {
@@ -49,7 +62,7 @@ pub(crate) fn parse(text: &str, max_bytes: usize, max_levels: usize) -> Option<P
         None => ParsedFilter { group: None, filter: text },
         Some(rest) => {
             let (group, filter) = rest.split_once('/')?;
-            if group.is_empty() || group.contains(['+', '#', '\0']) {
+            if group.is_empty() || group.contains(['+', '#']) || !is_plain(group) {
                 return None;
             }
             ParsedFilter { group: Some(group), filter }
@@ -149,6 +162,21 @@ mod tests {
         }
         for bad in ["", "a/+", "#", "a\0", "12345"] {
             assert!(!is_valid_topic(bad, 4, 4), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn control_characters_and_non_characters_are_in_no_topic_and_no_filter() {
+        let bad =
+            ['\u{1}', '\u{1f}', '\u{7f}', '\u{9f}', '\u{fdd0}', '\u{fdef}', '\u{fffe}', '\u{1ffff}', '\u{10fffe}'];
+        for bad in bad {
+            assert!(!is_valid_topic(&format!("a/{bad}"), 64, 4), "{bad:?}");
+            assert!(!is_valid_filter(&format!("+/{bad}/#"), 64, 4), "{bad:?}");
+            assert_eq!(parse(&format!("$share/{bad}/a"), 64, 4), None, "{bad:?}");
+        }
+        for good in [' ', '~', '\u{a0}', '\u{fdcf}', '\u{fdf0}', '\u{feff}', '\u{fffd}', '\u{10fffd}'] {
+            assert!(is_valid_topic(&format!("a/{good}"), 64, 4), "{good:?}");
+            assert!(is_valid_filter(&format!("+/{good}/#"), 64, 4), "{good:?}");
         }
     }
 

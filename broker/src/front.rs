@@ -12,6 +12,7 @@ use crate::events::Events;
 use crate::hub::{Closed, Command};
 use crate::limits::Limits;
 use crate::message::Clock;
+use crate::rates::Rates;
 use crate::session::KeptInAll;
 use crate::spine;
 use crate::statistics::Counters;
@@ -29,6 +30,8 @@ pub(crate) struct Front {
     pub(crate) closed: mpsc::UnboundedSender<Closed>,
     pub(crate) directory: watch::Sender<Arc<Directory>>,
     pub(crate) admission: Admission,
+    /// How fast clients publish.
+    pub(crate) rates: Arc<Rates>,
     /// What waits for clients that are held up.
     pub(crate) kept_in_all: Arc<KeptInAll>,
     /// Asks everything to stop.

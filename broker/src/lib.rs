@@ -16,6 +16,7 @@ mod listener;
 mod message;
 mod outbox;
 mod packet;
+mod rates;
 mod retained;
 mod session;
 mod spine;
@@ -205,6 +206,7 @@ impl Broker {
             closed,
             directory,
             admission: Admission::default(),
+            rates: Arc::default(),
             kept_in_all: Arc::default(),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
@@ -320,6 +322,16 @@ impl BrokerHandle {
     /// Whether the owner, who may publish everywhere, may answer an account's request on this topic without lending it that right.
     pub fn may_answer(&self, account: &str, topic: &str) -> bool {
         self.front.access.may_be_answered(&self.front.directory.borrow(), account, topic)
+    }
+
+    /// The largest packet that is taken, in bytes.
+    pub fn packet_bytes(&self) -> usize {
+        self.front.limits.packet_bytes as usize
+    }
+
+    /// The largest CONNECT packet that is taken, in bytes.
+    pub fn connect_packet_bytes(&self) -> usize {
+        self.front.limits.connect_packet_bytes.min(self.front.limits.packet_bytes) as usize
     }
 
     /// Every counter, now.

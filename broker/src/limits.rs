@@ -33,7 +33,8 @@ pub struct Limits {
     pub connect_seconds: u64,
     /// The largest packet taken, in bytes (an MQTT 5 client is told). A sample is 0.5 kB, output chunks 25 kB.
     pub packet_bytes: u32,
-    /// The largest CONNECT packet, in bytes: a stranger may make the broker hold no more than this.
+    /// The largest CONNECT packet, in bytes: an unauthenticated connection may make the broker hold no more than this. The usual
+    /// ones have some hundred bytes; a last will may be large.
     pub connect_packet_bytes: u32,
     /// The longest topic or filter, in bytes.
     pub topic_bytes: usize,
@@ -90,8 +91,12 @@ pub struct Limits {
     pub retained_bytes_per_account: usize,
     /// Bytes of one retained message.
     pub retained_message_bytes: usize,
-    /// Messages a second that one client may publish, over ten seconds; beyond, it is slowed down. 0 is no bound.
+    /// Messages a second that one client of an account may publish, over ten seconds; beyond, it is slowed down. Filters that it
+    /// subscribes to count as messages. 0 means unlimited.
     pub publish_rate: u32,
+    /// The same for a machine, over all its connections. A sample takes one a second at most, output at full speed some
+    /// hundreds; a flood would cost the controller, and so all other machines. 0 means unlimited.
+    pub agent_publish_rate: u32,
     /// The longest keep alive in seconds; an MQTT 5 client that asks for more is told this one. A minute is what the usual
     /// clients ask for themselves, and finds a dead one within a minute and a half. 0, no keep alive, is always allowed: dead
     /// peers are then found by TCP's own probes.
@@ -116,7 +121,7 @@ impl Default for Limits {
             connections_per_account: 1_000,
             connect_seconds: 10,
             packet_bytes: 1024 * 1024,
-            connect_packet_bytes: 64 * 1024,
+            connect_packet_bytes: 16 * 1024,
             topic_bytes: 1024,
             topic_levels: 32,
             subscriptions: 1_000,
@@ -142,6 +147,7 @@ impl Default for Limits {
             retained_bytes_per_account: 32 * 1024 * 1024,
             retained_message_bytes: 1024 * 1024,
             publish_rate: 0,
+            agent_publish_rate: 1_000,
             keep_alive_seconds: 60,
             will_grace_seconds: 30,
             sys_interval_seconds: 10,

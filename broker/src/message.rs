@@ -13,6 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use pistat_protocol::topic::ACCOUNT_PROPERTY;
 
+use crate::filter::is_plain;
 use crate::packet::{MessageProperties, Properties, Property, property, write};
 
 /// Milliseconds since the broker started: immune to steps of the wall clock.
@@ -149,6 +150,12 @@ impl Message {
     pub(crate) fn topic(&self) -> &str {
         // Checked when the envelope was opened; an empty topic matches nothing.
         std::str::from_utf8(&self.frame[HEADER_BYTES..self.topic_end as usize]).unwrap_or_default()
+    }
+
+    /// Whether all its text may be sent to clients, see [`is_plain`].
+    pub(crate) fn is_plain(&self) -> bool {
+        is_plain(self.topic())
+            && Properties::new(self.properties()).all(|property| property.is_ok_and(|property| property.is_plain()))
     }
 
     pub(crate) fn properties(&self) -> &[u8] {

@@ -37,10 +37,12 @@ pub(crate) struct Delivery {
     pub(crate) retain: bool,
     /// The subscription identifiers that it matched.
     pub(crate) identifiers: Option<Box<[u32]>>,
+    /// The shared subscription that chose this session for it, `$share/<group>/` included: another member may get it instead.
+    pub(crate) share: Option<Arc<str>>,
 }
 
 /// What a delivery costs in a queue besides its message.
-const DELIVERY_BYTES: usize = 64;
+const DELIVERY_BYTES: usize = 80;
 
 impl Delivery {
     /// What it costs to keep it.

@@ -20,6 +20,7 @@ pub(crate) mod reason {
     pub(crate) const UNSPECIFIED: u8 = 0x80;
     pub(crate) const MALFORMED_PACKET: u8 = 0x81;
     pub(crate) const PROTOCOL_ERROR: u8 = 0x82;
+    pub(crate) const IMPLEMENTATION_SPECIFIC: u8 = 0x83;
     pub(crate) const UNSUPPORTED_VERSION: u8 = 0x84;
     pub(crate) const CLIENT_ID_INVALID: u8 = 0x85;
     pub(crate) const BAD_CREDENTIALS: u8 = 0x86;
@@ -97,6 +98,8 @@ pub(crate) enum Packet<'a> {
 #[expect(clippy::struct_excessive_bools, reason = "the packet has that many independent flags")]
 pub(crate) struct Connect<'a> {
     pub(crate) v5: bool,
+    /// It bridges two brokers: of 3.1.1, with the highest bit of the protocol level set, as mosquitto does it.
+    pub(crate) is_bridge: bool,
     pub(crate) clean_start: bool,
     pub(crate) keep_alive: u16,
     pub(crate) client_id: &'a str,
@@ -130,7 +133,8 @@ pub(crate) struct MessageProperties<'a> {
     pub(crate) raw: &'a [u8],
     pub(crate) expiry_seconds: Option<u32>,
     pub(crate) topic_alias: Option<u16>,
-    pub(crate) response_topic: Option<&'a str>,
+    /// A string in it holds a control character or a non-character, see [`crate::filter::is_plain`].
+    pub(crate) has_unfit_text: bool,
 }
 
 /// The PUBLISH packet.
@@ -193,21 +197,29 @@ pub(crate) fn decode_connect<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Fault
     let protocol = reader.string()?;
     let level = reader.u8()?;
     let v5 = match (protocol, level) {
-        ("MQTT", 4) => false,
+        ("MQTT", 4 | BRIDGE_311) => false,
         ("MQTT", 5) => true,
         ("MQTT" | "MQIsdp", _) => {
             return Err(Fault { reason: reason::UNSUPPORTED_VERSION, what: "only MQTT 3.1.1 and 5 are spoken here" });
         }
         _ => return Err(malformed("the protocol is not MQTT")),
     };
-    read::connect_after_version(&mut reader, v5)
+    let mut connect = read::connect_after_version(&mut reader, v5)?;
+    connect.is_bridge = level == BRIDGE_311;
+    Ok(connect)
 }
 
-/// The protocol level that a CONNECT packet names, whatever else is wrong with it.
+/// The protocol level of a bridge that speaks 3.1.1.
+const BRIDGE_311: u8 = BRIDGE | 4;
+
+/// The bit of the protocol level by which a bridge says what it is.
+const BRIDGE: u8 = 0x80;
+
+/// The protocol level that a CONNECT packet names, whatever else is wrong with it; a bridge's is that of other clients.
 pub(crate) fn protocol_level(frame: &Frame<'_>) -> Option<u8> {
     let mut reader = Reader::new(frame.body);
     reader.binary().ok()?;
-    reader.u8().ok()
+    reader.u8().ok().map(|level| level & !BRIDGE)
 }
 
 /// Reads a packet of a connected client.

@@ -29,6 +29,7 @@ use crate::hub::{Closed, WillFate};
 use crate::message::SessionId;
 use crate::outbox::{Delivery, Outbox, Ready};
 use crate::packet::{self, Packet, reason, write};
+use crate::rates::Meter;
 use crate::store::StoredWill;
 use end::Close;
 use held::Held;
@@ -70,27 +71,25 @@ struct Session<S> {
     outbox: Arc<Outbox>,
     identity: Arc<Identity>,
     v5: bool,
+    /// It bridges two brokers, see [`packet::Connect`].
+    is_bridge: bool,
     /// One and a half times the keep alive; `None` without.
     patience: Option<Duration>,
     last_heard: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     inbound: Inbound,
     outbound: Outbound,
-    will: Option<Will>,
+    will: Option<StoredWill>,
     /// Seconds that the session lives on without its client.
     expiry: u32,
     /// It publishes faster than this outbox's client reads.
     held: Held,
+    /// How fast it may publish.
+    meter: Option<Meter>,
     /// It publishes faster than it may; nothing is read until then.
     paused_until: Option<Instant>,
     /// Reports the end to the hub, whatever happens.
     report: Report,
-}
-
-/// A last will that the session would leave.
-struct Will {
-    stored: StoredWill,
-    delay_seconds: u32,
 }
 
 /// Reports the session's end exactly once, even if its connection goes before it was told, or its task fails.
@@ -114,13 +113,20 @@ impl Report {
     }
 }
 
-impl Drop for Report {
-    fn drop(&mut self) {
+impl Report {
+    /// Reports it now.
+    fn send(&mut self) {
         if let Some(mut closed) = self.closed.take() {
             closed.position = self.front.spine.position();
             // The hub is gone only when the broker stops.
             let _ = self.front.closed.send(closed);
         }
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.send();
     }
 }
 
@@ -318,9 +324,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let output = &mut self.transport.output;
         match packet {
             Packet::Publish(publish) => self.on_publish(publish)?,
-            Packet::PubAck(ack) => self.outbound.on_puback(ack),
-            Packet::PubRec(ack) => self.outbound.on_pubrec(ack, output),
-            Packet::PubComp(ack) => self.outbound.on_pubcomp(ack),
+            Packet::PubAck(ack) => self.outbound.on_puback(ack)?,
+            Packet::PubRec(ack) => self.outbound.on_pubrec(ack, output)?,
+            Packet::PubComp(ack) => self.outbound.on_pubcomp(ack)?,
             Packet::PubRel(ack) => {
                 // Its PUBREC may still wait for the log.
                 self.publish_batch().await?;

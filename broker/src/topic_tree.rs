@@ -4,6 +4,7 @@
 //! before. It knows nothing of rights, queues or messages.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::packet::SubscriptionOptions;
 
@@ -22,9 +23,21 @@ pub(crate) struct Subscriber {
 #[derive(Debug)]
 struct Group {
     name: Box<str>,
+    /// The whole text of the subscription.
+    share: Arc<str>,
     members: Vec<Subscriber>,
     /// Who is next, in turn.
     turn: usize,
+}
+
+impl Group {
+    /// The members, whose turn it is first.
+    fn take_turn(&mut self) -> Shared {
+        let count = self.members.len().max(1);
+        let (after, before) = self.members.split_at(self.turn % count);
+        self.turn = (self.turn + 1) % count;
+        Shared { share: self.share.clone(), members: [before, after].concat() }
+    }
 }
 
 /// So many children are looked through one by one.
@@ -109,7 +122,15 @@ pub(crate) struct Hits {
     /// Whether a session may stand in `subscribers` more than once.
     pub(crate) may_repeat: bool,
     /// Shared subscriptions: the members of one group after the other, each group in its turn.
-    pub(crate) shared: Vec<Vec<Subscriber>>,
+    pub(crate) shared: Vec<Shared>,
+}
+
+/// A shared subscription that a topic has hit.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// As it was subscribed, `$share/<group>/` included.
+    pub(crate) share: Arc<str>,
+    pub(crate) members: Vec<Subscriber>,
 }
 
 impl Hits {
@@ -132,7 +153,7 @@ impl TopicTree {
         let node = self.root.reach(filter);
         let list = match group {
             None => &mut node.subscribers,
-            Some(name) => node.group(name),
+            Some(name) => node.group(name, filter),
         };
         let known = list.iter_mut().find(|known| known.slot == subscriber.slot);
         let is_new = known.is_none();
@@ -146,6 +167,16 @@ impl TopicTree {
             list.push(subscriber);
         }
         is_new
+    }
+
+    /// The members of one shared subscription, in their turn; `None` when there are none.
+    pub(crate) fn members(&mut self, filter: &str, group: &str) -> Option<Shared> {
+        let node = filter.split('/').try_fold(&mut self.root, |node, level| match level {
+            "+" => node.any_level.as_deref_mut(),
+            "#" => node.any_rest.as_deref_mut(),
+            _ => node.children.get_mut(level),
+        })?;
+        node.groups.iter_mut().find(|known| &*known.name == group).map(Group::take_turn)
     }
 
     /// Removes a subscription; says whether there was one.
@@ -200,9 +231,10 @@ impl Node {
         node
     }
 
-    fn group(&mut self, name: &str) -> &mut Vec<Subscriber> {
+    fn group(&mut self, name: &str, filter: &str) -> &mut Vec<Subscriber> {
         let index = self.groups.iter().position(|group| &*group.name == name).unwrap_or_else(|| {
-            self.groups.push(Group { name: name.into(), members: Vec::new(), turn: 0 });
+            let share = format!("$share/{name}/{filter}").into();
+            self.groups.push(Group { name: name.into(), share, members: Vec::new(), turn: 0 });
             self.groups.len() - 1
         });
         &mut self.groups[index].members
@@ -261,11 +293,7 @@ impl Node {
             into.hits.subscribers.extend_from_slice(&self.subscribers);
             into.lists += 1;
         }
-        for group in &mut self.groups {
-            let (after, before) = group.members.split_at(group.turn % group.members.len().max(1));
-            into.hits.shared.push([before, after].concat());
-            group.turn = (group.turn + 1) % group.members.len().max(1);
-        }
+        into.hits.shared.extend(self.groups.iter_mut().map(Group::take_turn));
     }
 }
 
@@ -382,11 +410,15 @@ mod tests {
         let firsts: Vec<u32> = (0..6)
             .map(|_| {
                 tree.hits("a/b", &mut hits);
-                assert_eq!(hits.shared[0].len(), 3);
-                hits.shared[0][0].slot
+                assert_eq!((hits.shared[0].members.len(), &*hits.shared[0].share), (3, "$share/g/a/+"));
+                hits.shared[0].members[0].slot
             })
             .collect();
         assert_eq!(firsts, [0, 1, 2, 0, 1, 2]);
+        // By its name it is the same group in the same turn.
+        assert_eq!(tree.members("a/+", "g").unwrap().members[0].slot, 0);
+        assert_eq!(tree.members("a/+", "g").unwrap().members[0].slot, 1);
+        assert!(tree.members("a/+", "h").is_none() && tree.members("a/b", "g").is_none());
         for slot in 0..3 {
             assert!(tree.unsubscribe("a/+", Some("g"), slot));
         }

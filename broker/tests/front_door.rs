@@ -18,6 +18,8 @@ mod access;
 mod bounds;
 #[path = "front_door/cells.rs"]
 mod cells;
+#[path = "front_door/conformance.rs"]
+mod conformance;
 #[path = "front_door/hostile.rs"]
 mod hostile;
 #[path = "front_door/lasting.rs"]

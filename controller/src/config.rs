@@ -19,7 +19,7 @@ pub use sections::{
     AccountRules, Broker, Config, Enrolment, Flags, HomeAssistant, Http, HttpLimits, LogLevel, Mqtt, MqttTls, Requests,
     Runs, Tls,
 };
-pub(crate) use value::check_publish_rule;
+pub(crate) use value::{check_not_brokers, check_publish_rule};
 
 /// The environment of this process, as [`Config::load`] takes it. What is not Unicode cannot be ours, and is left out.
 pub fn environment() -> Vec<(String, String)> {

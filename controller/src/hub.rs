@@ -154,6 +154,7 @@ pub(crate) struct Hub {
     numbers: Counted,
     /// Of the newest id, so that ids never go back.
     last_id_milliseconds: u64,
+    refused_reports: runs::RefusedReports,
     /// Ended runs whose retained topics are to be said again.
     repairs: VecDeque<pistat_protocol::dashboard::Run>,
     /// Runs of which the broker retains something though it should not.
@@ -227,6 +228,7 @@ impl Hub {
             power: HashMap::new(),
             numbers: Counted::default(),
             last_id_milliseconds: newest_id.unwrap_or(0),
+            refused_reports: runs::RefusedReports::default(),
             repairs,
             strays: VecDeque::new(),
             started: now.monotonic,

@@ -68,6 +68,9 @@ pub fn read_rotation(body: &[u8]) -> bool {
 /// The largest body that is read; the largest real one, an account with many rules, has a few kilobytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
+/// The largest body that is read without a credential: a token or a code, to sign in.
+const OPEN_BODY_BYTES: usize = 4 * 1024;
+
 /// What every route has.
 #[derive(Clone)]
 pub(crate) struct Web {
@@ -126,6 +129,7 @@ fn open_routes() -> OpenApiRouter<Web> {
         .routes(routes!(mqtt::connect))
         .routes(routes!(install::script))
         .routes(routes!(install::download))
+        .layer(DefaultBodyLimit::max(OPEN_BODY_BYTES))
 }
 
 /// What a session's cookie is enough for: who is signed in, and a feed, whose first message then is the session's key.

@@ -10,6 +10,7 @@ use pistat_protocol::{
     order::{CancelOrder, ControllerKey, ExecuteOrder, JoinToken, Order, SignedOrder},
     status::{Info, Session},
     task::{Ends, Report, RunState},
+    topic::Topic,
 };
 use pistat_tests::{Agent, Mosquitto, Mqtt, PATIENCE, Stack, agent, catalogue::starts, random::Dice, steadily};
 use tempfile::TempDir;
@@ -319,6 +320,8 @@ async fn a_last_will_that_comes_late_keeps_no_run_from_its_machine() {
 
 /// The embedded broker's own rules; those of another are in `external.rs`.
 mod embedded_only {
+    use serde_json::json;
+
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
@@ -343,5 +346,59 @@ mod embedded_only {
                 assert_eq!(code, rumqttc::v5::mqttbytes::v5::PubAckReason::NotAuthorized, "{user} to {topic}");
             }
         }
+    }
+
+    /// It is refused at the broker, and yet its agent does not repeat it for ever.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_report_on_a_run_that_a_machine_was_not_sent_is_refused_and_its_agent_told_to_forget_it() {
+        let stack = Stack::start().await;
+        let mut agent = stack.fake_agent("pi-1").await;
+        let other = stack.fake_agent("pi-2").await;
+        let of_other = stack.http().start_run("uptime", "pi-2", json!({})).await;
+        let unknown = RunId::from_parts(1_800_000_000_000, [1; 10]);
+        for run in [unknown, of_other] {
+            agent.report(run, RunState::Succeeded, Some(0), Some(0)).await;
+            agent.acknowledged(run, RunState::Lost).await;
+            // Nor does it leave anything behind.
+            let topic = Topic::Output(agent.identity.pi.clone(), run);
+            agent.publish(&topic, b"{}".to_vec(), true).await;
+        }
+        stack.http().event(&["may not publish", &unknown.to_string()], PATIENCE).await;
+        let kept = stack.mosquitto().receive(&["-t", "pistat/pi-1/task/#", "-W", "1", "-v"]).await;
+        assert_eq!(kept.stdout, "", "{kept:?}");
+        drop(other);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn after_a_kill_of_the_controller_an_agent_still_reports_on_its_runs_open_and_ended() {
+        let mut stack = Stack::start().await;
+        let http = stack.http();
+        let mut agent = stack.fake_agent("pi-1").await;
+        let runs = [
+            http.start_run("uptime", "pi-1", json!({})).await,
+            http.start_run("echo", "pi-1", json!({"text": "x"})).await,
+        ];
+        let [ended, open] = runs;
+        for _ in runs {
+            agent.order().await;
+        }
+        for run in runs {
+            agent.report(run, RunState::Running, None, None).await;
+            agent.acknowledged(run, RunState::Running).await;
+        }
+        agent.report(ended, RunState::Succeeded, Some(0), Some(0)).await;
+        agent.acknowledged(ended, RunState::Succeeded).await;
+        // What the broker retains is on the disk within a second.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let mut identity = agent.vanish().await;
+        stack.kill();
+        stack.restart().await;
+        identity.address = stack.said.mqtt;
+        identity.info.known_runs = vec![open];
+        let mut agent = identity.connect().await;
+        agent.report(open, RunState::Succeeded, Some(0), Some(0)).await;
+        assert_eq!(stack.http().ended(open, PATIENCE).await.state, RunState::Succeeded);
+        agent.report(ended, RunState::Succeeded, Some(0), Some(0)).await;
+        agent.acknowledged(ended, RunState::Succeeded).await;
     }
 }

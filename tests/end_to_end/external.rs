@@ -376,7 +376,7 @@ async fn the_rules_for_mosquitto_let_each_user_publish_and_receive_what_it_may_a
     // c: the controller, a: the agent pi-1, x: another agent, o: an operator, v: a viewer, s: a user without rules.
     const USERS: [(char, &str); 6] =
         [('c', CONTROLLER), ('a', "pi-1"), ('x', "pi-2"), ('o', "ha"), ('v', "grafana"), ('s', "stranger")];
-    const TABLE: [(&str, &str, &str); 24] = [
+    const TABLE: [(&str, &str, &str); 29] = [
         ("pistat/pi-1/status", "ca", "caov"),
         ("pistat/pi-1/info", "ca", "cov"),
         ("pistat/pi-1/stats", "ca", "cov"),
@@ -393,6 +393,11 @@ async fn the_rules_for_mosquitto_let_each_user_publish_and_receive_what_it_may_a
         ("pistat/pi-1/task/RUN/output", "ca", "cov"),
         ("pistat/pi-1/task/RUN/status", "c", "cov"),
         ("pistat/pi-1/task/result", "c", "cov"),
+        ("pistat/pi-1/recall", "c", "caov"),
+        ("pistat/pi-1/witness", "ca", "co"),
+        ("pistat/pi-1/alert/too-hot", "c", "cov"),
+        ("pistat/pi-1/alert/too-hot/acknowledge", "co", "cov"),
+        ("pistat/pi-1/alert/disk-full/sda1/acknowledge", "co", "cov"),
         ("pistat/controller/status", "c", "caxov"),
         ("pistat/controller/key", "c", "caxov"),
         ("pistat/controller/tasks", "c", "cov"),

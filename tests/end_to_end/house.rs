@@ -102,7 +102,12 @@ subscribe = [\"zigbee2mqtt/#\", \"homeassistant/#\"]
     #[tokio::test(flavor = "multi_thread")]
     async fn a_rule_that_is_no_filter_or_could_never_be_granted_is_refused() {
         let stack = Stack::start().await;
-        for (filter, why) in [("a/#/b", "no topic filter"), ("pistat/pi-1/status", "never be granted")] {
+        for (filter, why) in [
+            ("a/#/b", "no topic filter"),
+            ("pistat/pi-1/status", "never be granted"),
+            ("$SYS/broker/connection/x/state", "never be granted"),
+            ("$SYS", "never be granted"),
+        ] {
             let said = stack.cli(&["account", "add", "lamp", "--publish", filter]).await;
             assert!(said.code == 1 && said.stderr.contains(filter) && said.stderr.contains(why), "{said:?}");
         }

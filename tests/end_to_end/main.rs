@@ -29,5 +29,6 @@ mod restore;
 mod root_orders;
 mod sessions;
 mod soak;
+mod sockets;
 mod strangers;
 mod survival;

@@ -12,7 +12,8 @@ use rustix::process::Signal;
 use crate::{
     http::Http,
     process::Process,
-    programs::{path, program},
+    programs::program,
+    stack::path,
     wait::{PATIENCE, eventually},
 };
 

@@ -18,7 +18,8 @@ use crate::{
     mqtt::Mqtt,
     port::Port,
     process::{Process, run},
-    programs::{path, program},
+    programs::program,
+    stack::path,
     wait::{PATIENCE, eventually},
 };
 

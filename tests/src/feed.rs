@@ -119,6 +119,21 @@ impl Feed {
         }
     }
 
+    /// Sends a text that is larger than any that is taken; the code with which the controller closes the feed.
+    pub async fn send_too_much(&mut self, text: &str) -> Option<u16> {
+        let _ = self.socket.send(Message::text(text)).await;
+        let closing = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code.into()),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return None,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, closing).await.ok().flatten()
+    }
+
     /// Reads until `find` gives something.
     ///
     /// # Panics

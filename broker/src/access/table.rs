@@ -6,12 +6,17 @@
 use pistat_protocol::topic::Topics;
 
 /// What an agent writes under `<prefix>/<pi>/`, the most frequent first.
-pub(crate) const AGENT_WRITES: [&str; 6] =
-    ["stats", "task/+/output", "task/+/report", "status", "info", "stats/backfill"];
+///
+/// The embedded broker lets it report only on runs that it was sent, which no filter can say.
+pub(crate) const AGENT_WRITES: [&str; 7] =
+    ["stats", "task/+/output", "task/+/report", "status", "info", "stats/backfill", WITNESS];
+
+/// What a machine saw before it restarted, under `<prefix>/<pi>/`: lines of its kernel's log, which a viewer does not read.
+pub(crate) const WITNESS: &str = "witness";
 
 /// What an agent reads under `<prefix>/<pi>/`.
-pub(crate) const AGENT_READS: [&str; 6] =
-    ["task/+/ack", "task/+/execute", "task/+/cancel", "settings", "watch", "status"];
+pub(crate) const AGENT_READS: [&str; 7] =
+    ["task/+/ack", "task/+/execute", "task/+/cancel", "settings", "watch", "status", "recall"];
 
 /// What every agent reads under `<prefix>/controller/`.
 pub(crate) const CONTROLLERS_READ_BY_AGENTS: [&str; 2] = ["key", "status"];
@@ -37,11 +42,14 @@ pub(crate) const ORDERS: [&str; 2] = ["task/+/execute", "task/+/cancel"];
 /// What an operator writes, under `<prefix>/<pi>/`.
 pub(crate) const REQUESTS: &str = "task/request";
 
+/// Where an operator acknowledges alerts, under `<prefix>/<pi>/`: of a rule, and of one instance of it.
+pub(crate) const ACKNOWLEDGEMENTS: [&str; 2] = ["alert/+/acknowledge", "alert/+/+/acknowledge"];
+
 /// The last level of Home Assistant's birth and last will, which an operator's account may publish.
 const BIRTH: &str = "status";
 
 /// Everything that is told about a machine but its orders, under `<prefix>/<pi>/`: for brokers that check a subscription and not each message.
-const TOLD_OF_MACHINES: [&str; 13] = [
+const TOLD_OF_MACHINES: [&str; 18] = [
     "status",
     "info",
     "stats",
@@ -55,6 +63,11 @@ const TOLD_OF_MACHINES: [&str; 13] = [
     "task/+/report",
     "task/+/output",
     "task/+/status",
+    "recall",
+    "alert/#",
+    "alerts",
+    "alert_event",
+    "update",
 ];
 
 /// Everything that the controller tells of itself, under `<prefix>/controller/`.
@@ -123,16 +136,24 @@ impl Grants {
                 let publish = of_machine(prefix, pi, &AGENT_WRITES);
                 Self { publish, subscribe: receive.clone(), receive, ..Self::default() }
             }
-            Party::Viewer => Self::of_viewer(prefix, discovery),
+            Party::Viewer => {
+                let mut viewer = Self::of_reader(prefix, discovery);
+                viewer.never_receive.extend(of_machine(prefix, "+", &[WITNESS]));
+                viewer
+            }
             Party::Operator => {
-                let mut publish = vec![format!("{prefix}/+/{REQUESTS}")];
-                publish.extend(births(discovery));
-                Self { publish, ..Self::of_viewer(prefix, discovery) }
+                let mut operator = Self::of_reader(prefix, discovery);
+                operator.publish = of_machine(prefix, "+", &[REQUESTS]);
+                operator.publish.extend(of_machine(prefix, "+", &ACKNOWLEDGEMENTS));
+                operator.publish.extend(births(discovery));
+                operator.subscribe.extend(of_machine(prefix, "+", &[WITNESS]));
+                operator
             }
         }
     }
 
-    fn of_viewer(prefix: &str, discovery: &str) -> Self {
+    /// What every account reads.
+    fn of_reader(prefix: &str, discovery: &str) -> Self {
         let receive = viewer_reads(prefix, discovery);
         let mut subscribe = of_machine(prefix, "+", &TOLD_OF_MACHINES);
         subscribe.extend(of_machine(prefix, "controller", &TOLD_OF_CONTROLLER));

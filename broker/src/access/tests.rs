@@ -47,9 +47,30 @@ fn columns(identity: &Identity) -> &'static str {
     }
 }
 
+/// The rules, once the machine was sent its run.
+fn with_run() -> Access {
+    let access = Access::new(&Topics::default(), None);
+    access.note(&message(&format!("pistat/pi-1/task/{RUN}/execute"), "order", false));
+    access
+}
+
+fn message(topic: &str, payload: &str, retain: bool) -> Message {
+    let draft = crate::message::Draft {
+        publisher: crate::message::SessionId::BROKER,
+        topic,
+        payload: payload.as_bytes(),
+        qos: 1,
+        retain,
+        properties: crate::packet::MessageProperties::default(),
+        stamp: None,
+        now_ms: 0,
+    };
+    Message::open(draft.seal()).unwrap()
+}
+
 /// Each topic with who may publish on it and who may receive it: c(ontroller), a(gent), x (another agent), j(oining),
 /// v(iewer), o(perator), m (admin), r (an account whose own rules name everything).
-const TABLE: [(&str, &str, &str); 41] = [
+const TABLE: [(&str, &str, &str); 55] = [
     ("pistat/pi-1/status", "ca", "cavomr"),
     ("pistat/pi-1/info", "ca", "cvomr"),
     ("pistat/pi-1/stats", "ca", "cvomr"),
@@ -68,6 +89,21 @@ const TABLE: [(&str, &str, &str); 41] = [
     ("pistat/pi-1/task/RUN/output", "ca", "cvomr"),
     ("pistat/pi-1/task/RUN/status", "c", "cvomr"),
     ("pistat/pi-1/task/result", "c", "cvomr"),
+    // A run that it was not sent, and a level that is not a run id.
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8058/report", "c", "cvomr"),
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8058/output", "c", "cvomr"),
+    ("pistat/pi-1/task/x/output", "c", "cvomr"),
+    ("pistat/pi-1/recall", "c", "cavomr"),
+    ("pistat/pi-1/witness", "ca", "com"),
+    ("pistat/pi-1/witness/x", "c", "cvomr"),
+    ("pistat/pi-1/update", "c", "cvomr"),
+    ("pistat/pi-1/alerts", "c", "cvomr"),
+    ("pistat/pi-1/alert_event", "c", "cvomr"),
+    ("pistat/pi-1/alert/too-hot", "c", "cvomr"),
+    ("pistat/pi-1/alert/disk-full/sda1", "c", "cvomr"),
+    ("pistat/pi-1/alert/too-hot/acknowledge", "comr", "cvomr"),
+    ("pistat/pi-1/alert/disk-full/sda1/acknowledge", "comr", "cvomr"),
+    ("pistat/pi-1/alert/acknowledge", "c", "cvomr"),
     ("pistat/controller/status", "c", "caxvomr"),
     ("pistat/controller/key", "c", "caxjvomr"),
     ("pistat/controller/tasks", "c", "cvomr"),
@@ -118,7 +154,7 @@ fn every_kind_of_topic_has_its_row_and_every_kind_of_identity_its_column() {
 
 #[test]
 fn who_may_do_what_is_what_every_cell_of_the_table_says() {
-    let access = Access::new(&Topics::default(), None);
+    let access = with_run();
     for (topic, may_publish, may_receive) in TABLE {
         let topic = topic.replace("RUN", RUN);
         for ((who, identity), letter) in everybody().iter().zip("caxjvomr".chars()) {
@@ -131,10 +167,38 @@ fn who_may_do_what_is_what_every_cell_of_the_table_says() {
 }
 
 #[test]
+fn an_agent_reports_on_a_run_from_its_state_or_order_until_its_state_is_cleared() {
+    let access = Access::new(&Topics::default(), None);
+    let agent = Identity::Agent(pi("pi-1"));
+    let topic = |verb: &str| format!("pistat/pi-1/task/{RUN}/{verb}");
+    let may = |who: &Identity| [access.may_publish(who, &topic("report")), access.may_publish(who, &topic("output"))];
+    assert_eq!(may(&agent), [false; 2]);
+    // What says nothing about the run having been sent.
+    for verb in ["ack", "cancel", "output", "report"] {
+        access.note(&message(&topic(verb), "x", verb == "output"));
+    }
+    access.note(&message(&topic("status"), "x", false));
+    access.note(&message("pistat/pi-1/task/no-run/execute", "x", false));
+    assert_eq!(may(&agent), [false; 2]);
+    for (verb, payload, retain, expected) in [
+        ("status", "queued", true, true),
+        ("execute", "order", false, true),
+        ("status", "succeeded", true, true),
+        ("status", "", true, false),
+        ("execute", "order", false, true),
+        ("status", "", true, false),
+    ] {
+        access.note(&message(&topic(verb), payload, retain));
+        assert_eq!(may(&agent), [expected; 2], "{verb} {payload}");
+        assert_eq!(may(&Identity::Agent(pi("pi-10"))), [false; 2]);
+    }
+}
+
+#[test]
 fn what_is_written_for_other_brokers_is_what_ours_enforces() {
     use table::{Grants, Party};
     let topics = Topics::default();
-    let access = Access::new(&topics, None);
+    let access = with_run();
     let parties = [
         (Party::Agent("pi-1"), Identity::Agent(pi("pi-1"))),
         (Party::Viewer, account(Role::Viewer, &[])),
@@ -147,7 +211,10 @@ fn what_is_written_for_other_brokers_is_what_ours_enforces() {
         for (topic, ..) in TABLE {
             let topic = topic.replace("RUN", RUN);
             let receives = any(&grants.receive, &topic) && !any(&grants.never_receive, &topic);
-            assert_eq!(any(&grants.publish, &topic), access.may_publish(&identity, &topic), "{party:?} {topic}");
+            // Which runs a machine was sent is for our broker alone to know.
+            let is_of_other_run = topic.contains("/task/") && !topic.contains(RUN) && grants.receive.len() == 9;
+            let publishes = any(&grants.publish, &topic) && !is_of_other_run;
+            assert_eq!(publishes, access.may_publish(&identity, &topic), "{party:?} {topic}");
             assert_eq!(receives, access.may_receive(&identity, &topic), "{party:?} {topic}");
             // Where only subscriptions are checked, whatever means something and may be seen is among them, and nothing else.
             let means_something = topics.parse(&topic).is_some();

@@ -91,7 +91,7 @@ mod tests {
             now_ms: 0,
         };
         let message = Arc::new(Message::open(draft.seal()).unwrap());
-        Waiting { packet_id: 0, delivery: Delivery { message, qos: 1, retain: false, identifiers: None } }
+        Waiting { packet_id: 0, delivery: Delivery { message, qos: 1, retain: false, identifiers: None, share: None } }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::events::BrokerEvent;
 use crate::filter;
 use crate::front::Front;
 use crate::message::SessionId;
-use crate::outbox::{Bounds, End, Outbox};
+use crate::outbox::{Bounds, Delivery, End, Outbox};
 use crate::retained::Retained;
 use crate::session::Report;
 use crate::store::{Restored, Store};
@@ -112,9 +112,7 @@ impl Hub {
         let owner = session.key.0.clone();
         match closed.will {
             WillFate::Done => self.set_will(slot, None),
-            WillFate::Delayed(seconds) => {
-                session.will_due = Some(after_seconds(now_ms, seconds.min(session_expiry)));
-            }
+            WillFate::Delayed(seconds) => self.delay_will(slot, seconds.min(session_expiry), now_ms),
             WillFate::Kept => {}
         }
         self.release_account(&owner);
@@ -245,10 +243,13 @@ impl Hub {
         self.free_slots.push(slot);
         self.keys.remove(&session.key);
         for subscription in &session.subscriptions {
-            self.drop_subscription(&subscription.filter, slot);
+            self.drop_subscription(&subscription.filter, slot, &session.key.0);
         }
+        let left = session.left_for_others();
         let unfinished = session.parked.as_ref().map_or(0, |parked| parked.unfinished());
-        self.front.counters.dropped_with_session.add(session.outbox.close() + unfinished);
+        let waiting = (session.outbox.close() + unfinished).saturating_sub(left.len() as u64);
+        let lost = self.deliver_to_others(left);
+        self.front.counters.dropped_with_session.add(waiting + lost);
         if let Some(waiting) = session.waiting {
             refuse(*waiting, ConnectRefusal::Revoked);
         }
@@ -288,9 +289,10 @@ impl Hub {
     }
 
     /// Takes a subscription out of the tree.
-    pub(super) fn drop_subscription(&mut self, text: &str, slot: u32) {
+    pub(super) fn drop_subscription(&mut self, text: &str, slot: u32, owner: &str) {
         let Some(parsed) = filter::parse(text, usize::MAX, usize::MAX) else { return };
         if self.tree.unsubscribe(parsed.filter, parsed.group, slot) {
+            self.count_unsubscribed(owner, text);
             self.front.counters.subscriptions.sub(1);
             if parsed.group.is_some() {
                 self.front.counters.subscriptions_shared.sub(1);
@@ -339,6 +341,13 @@ impl Session {
     /// it since then is lost, so nothing may come after.
     pub(super) fn expiry_after(&self, closed: &Closed) -> u32 {
         if self.outbox.is_given_up() { 0 } else { closed.session_expiry }
+    }
+
+    /// What other members of its shared subscriptions may have instead: all that it has not been sent, and of what it has, but
+    /// not acknowledged, that of `QoS` 1. Its client may have a message of `QoS` 2 already, and then no other may.
+    fn left_for_others(&self) -> Vec<Delivery> {
+        let sent = self.parked.iter().flat_map(|parked| parked.unacknowledged()).filter(|sent| sent.qos == 1).cloned();
+        sent.chain(self.outbox.reliable()).filter(|delivery| delivery.share.is_some()).collect()
     }
 
     /// A session that nobody is connected to yet.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::{Hub, Session};
 use crate::access::Identity;
 use crate::events::BrokerEvent;
+use crate::filter;
 use crate::limits::{Limits, SlowSubscriber};
 use crate::message::{Message, SessionId};
 use crate::outbox::{Delivery, Load, Outbox, Pushed};
 use crate::retained::Kept;
-use crate::topic_tree::{Hits, Subscriber};
+use crate::topic_tree::{Hits, Shared, Subscriber};
 
 /// How often its bound a connected session's queue may be before the session is ended at once, besides what publishers
 /// that wait have under way.
@@ -38,6 +39,7 @@ impl Hub {
         if message.qos() == 2 {
             self.note_exchange(message.publisher());
         }
+        self.front.access.note(message);
         let mut hits = std::mem::take(&mut self.hits);
         self.tree.hits(message.topic(), &mut hits);
         self.deliver_plain(message, &mut hits);
@@ -73,12 +75,12 @@ impl Hub {
             hits.subscribers.sort_unstable_by_key(|subscriber| subscriber.slot);
         }
         for same_session in hits.subscribers.chunk_by(|a, b| a.slot == b.slot) {
-            self.deliver_to(message, same_session);
+            self.deliver_to(message, same_session, None);
         }
     }
 
     /// Delivers once, however many subscriptions of the session match: at their highest `QoS`, with all identifiers.
-    fn deliver_to(&mut self, message: &Arc<Message>, subscriptions: &[Subscriber]) {
+    fn deliver_to(&mut self, message: &Arc<Message>, subscriptions: &[Subscriber], share: Option<&Arc<str>>) {
         let slot = subscriptions[0].slot;
         let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
         let is_own = message.publisher() == SessionId { slot, use_count: session.use_count };
@@ -91,25 +93,43 @@ impl Hub {
         let retain = message.retain() && wanted.clone().any(|s| s.options.retain_as_published);
         let identifiers: Vec<u32> = wanted.map(|s| s.identifier).filter(|&id| id != 0).collect();
         let identifiers = (!identifiers.is_empty()).then(|| identifiers.into_boxed_slice());
-        self.put(slot, Delivery { message: message.clone(), qos: qos.min(message.qos()), retain, identifiers });
+        let (qos, share) = (qos.min(message.qos()), share.cloned());
+        self.put(slot, Delivery { message: message.clone(), qos, retain, identifiers, share });
     }
 
     /// Delivers to the first of the group, in its turn, that is connected and may have it; if none is connected, to the
-    /// first that is away.
-    fn deliver_shared(&mut self, message: &Arc<Message>, group: &[Subscriber]) {
+    /// first that is away. Whether there was one.
+    fn deliver_shared(&mut self, message: &Arc<Message>, group: &Shared) -> bool {
         let may_have = |member: &&Subscriber| {
             let session = self.sessions.get(member.slot as usize).and_then(Option::as_ref);
-            session.is_some_and(|session| self.front.access.may_receive(&session.identity, message.topic()))
+            session.is_some_and(|session| {
+                !session.outbox.is_given_up() && self.front.access.may_receive(&session.identity, message.topic())
+            })
         };
         let is_here = |member: &&Subscriber| {
             self.sessions[member.slot as usize].as_ref().is_some_and(|session| session.peer.is_some())
         };
-        let mut allowed = group.iter().filter(may_have);
+        let mut allowed = group.members.iter().filter(may_have);
         let chosen = allowed.clone().find(is_here).or_else(|| allowed.next()).copied();
         match chosen {
-            Some(member) => self.deliver_to(message, &[member]),
+            Some(member) => self.deliver_to(message, &[member], Some(&group.share)),
             None => self.front.counters.deliveries_withheld.add(1),
         }
+        chosen.is_some()
+    }
+
+    /// Gives what a member of shared subscriptions has left behind to other members (MQTT 5, section 4.8.2). How many messages
+    /// found none.
+    pub(super) fn deliver_to_others(&mut self, left: Vec<Delivery>) -> u64 {
+        let now_ms = self.front.clock.now_ms();
+        let mut lost = 0;
+        for delivery in left.into_iter().filter(|delivery| !delivery.message.is_expired(now_ms)) {
+            let parsed = delivery.share.as_deref().and_then(|share| filter::parse(share, usize::MAX, usize::MAX));
+            let group = parsed.and_then(|parsed| self.tree.members(parsed.filter, parsed.group?));
+            let found = group.is_some_and(|group| self.deliver_shared(&delivery.message, &group));
+            lost += u64::from(!found);
+        }
+        lost
     }
 
     fn put(&mut self, slot: u32, delivery: Delivery) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::changes::Waiting;
 use super::connect::after_seconds;
 use super::wills::will_key;
-use super::{Closed, Hub, Session};
+use super::{Closed, Hub, Session, WillFate};
 use crate::filter;
 use crate::message::Message;
 use crate::message::SessionId;
@@ -112,6 +112,9 @@ impl Hub {
         session.expiry_seconds = session.expiry_after(&closed);
         session.parked = closed.parked;
         session.away_since = now_ms;
+        if closed.will == WillFate::Done {
+            self.set_will(closed.id.slot, None);
+        }
         self.note_away(closed.id.slot);
     }
 
@@ -289,7 +292,8 @@ fn restored(kept: KeptDelivery, now_ms: u64, unix_ms: u64) -> Option<Waiting> {
     }
     let message = Message::reframed(&kept.frame, expires_in_ms, now_ms)?;
     let identifiers = (!kept.identifiers.is_empty()).then(|| kept.identifiers.into_boxed_slice());
-    Some(Waiting { packet_id, delivery: Delivery { message, qos, retain, identifiers } })
+    let share = kept.share.map(Into::into);
+    Some(Waiting { packet_id, delivery: Delivery { message, qos, retain, identifiers, share } })
 }
 
 fn queue_record(key: &WillKey, waiting: &Waiting, now_ms: u64) -> Record {
@@ -299,6 +303,7 @@ fn queue_record(key: &WillKey, waiting: &Waiting, now_ms: u64) -> Record {
         qos: delivery.qos,
         retain: delivery.retain,
         identifiers: delivery.identifiers.as_deref().unwrap_or_default().to_vec(),
+        share: delivery.share.as_deref().map(Into::into),
         packet_id: *packet_id,
         expires_unix_ms: message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left)),
         frame: message.frame(),

@@ -1,6 +1,8 @@
 //! What goes to disk, and when: changes twice a second in one write, telemetry once a minute, and what comes back from
 //! there at the start.
 
+use bytes::Bytes;
+
 use super::Hub;
 use super::wills::will_key;
 use crate::front::Front;
@@ -53,14 +55,21 @@ impl Schedule {
 impl Hub {
     pub(super) fn restore(&mut self, restored: Restored) {
         let now_ms = self.front.clock.now_ms();
-        for (frame, expires_in_ms, owner) in restored.retained {
+        let (mut restored, unfit) = without_unfit(restored);
+        if unfit > 0 {
+            tracing::warn!(unfit, "messages whose topics or properties hold control characters were dropped");
+            // They are not in the file any more once everything else is written anew.
+            self.lasting.rewrite = true;
+        }
+        for (frame, expires_in_ms, owner) in std::mem::take(&mut restored.retained) {
             if let Some(message) = Message::reframed(&frame, expires_in_ms, now_ms) {
+                self.front.access.note(&message);
                 let origin = self.front.access.origin(&owner, message.topic());
                 self.retained.restore(message.clone(), origin);
             }
         }
-        self.orphaned_wills = restored.wills.into_iter().collect();
         self.restore_sessions(restored.sessions);
+        self.restore_wills(restored.wills, now_ms);
         self.count_retained();
     }
 
@@ -179,7 +188,72 @@ impl Hub {
     }
 }
 
+/// What may still be sent, and how many messages are not: earlier versions kept what no client should be sent.
+fn without_unfit(mut restored: Restored) -> (Restored, usize) {
+    let count = |restored: &Restored| {
+        let queued: usize = restored.sessions.iter().map(|(.., queue)| queue.len()).sum();
+        restored.retained.len() + restored.wills.len() + queued
+    };
+    let is_fit = |frame: &Bytes| Message::open(frame.clone()).is_some_and(|message| message.is_plain());
+    let before = count(&restored);
+    restored.retained.retain(|(frame, ..)| is_fit(frame));
+    restored.wills.retain(|(_, will)| is_fit(&will.frame));
+    for (.., queue) in &mut restored.sessions {
+        queue.retain(|waiting| is_fit(&waiting.frame));
+    }
+    let unfit = before - count(&restored);
+    (restored, unfit)
+}
+
 fn retain_record(entry: &Entry, now_ms: u64) -> Record {
     let expires_unix_ms = entry.message.expires_in_ms(now_ms).map(|left| unix_ms().saturating_add(left));
     Record::Retain { message: entry.message.clone(), expires_unix_ms, owner: entry.owner.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Draft, SessionId};
+    use crate::packet::MessageProperties;
+    use crate::store::{KeptDelivery, StoredWill};
+
+    fn frame(topic: &str, raw: &[u8]) -> Bytes {
+        let properties = MessageProperties { raw, ..MessageProperties::default() };
+        let publisher = SessionId::BROKER;
+        Draft { publisher, topic, payload: b"x", qos: 1, retain: true, properties, stamp: None, now_ms: 0 }.seal()
+    }
+
+    /// Earlier versions kept them, and each start would send them to every subscriber again.
+    #[test]
+    fn what_no_client_should_be_sent_is_dropped_when_the_state_is_read() {
+        // A content type with a line feed in it.
+        let unfit = [frame("a/\u{1}", &[]), frame("a/\u{ffff}/b", &[]), frame("a/b", &[3, 0, 1, b'\n'])];
+        let fit = frame("a/b", &[3, 0, 1, b'x']);
+        let mut restored = Restored::default();
+        for (number, frame) in unfit.iter().chain([&fit]).enumerate() {
+            restored.retained.push((frame.clone(), None, "u/home".into()));
+            let key = ("u/home".into(), number.to_string().into());
+            let will = StoredWill { frame: frame.clone(), expiry_seconds: None, delay_seconds: 0, due_unix_ms: None };
+            restored.wills.push((key, will));
+        }
+        let mut queue = Vec::new();
+        for frame in unfit.iter().chain([&fit]) {
+            let (identifiers, share, packet_id, expires_unix_ms) = (Vec::new(), None, 0, None);
+            let frame = frame.clone();
+            queue.push(KeptDelivery { qos: 1, retain: false, identifiers, share, packet_id, expires_unix_ms, frame });
+        }
+        let session = crate::store::KeptSession {
+            user_name: "home".into(),
+            secret: crate::access::Secret::of(b"home"),
+            expiry_seconds: 60,
+            away_since_unix_ms: None,
+            subscriptions: Vec::new(),
+            exchange: crate::store::KeptExchange::default(),
+        };
+        restored.sessions.push((("u/home".into(), "client".into()), session, queue));
+        let (restored, dropped) = without_unfit(restored);
+        assert_eq!(dropped, 9);
+        let [(kept, ..)] = &restored.retained[..] else { panic!("one is fit") };
+        assert_eq!((kept, restored.wills.len(), restored.sessions[0].2.len()), (&fit, 1, 1));
+    }
 }

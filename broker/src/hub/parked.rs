@@ -5,6 +5,8 @@
 //! together are too many, the one that has been away longest goes, and when too much waits, the account for which most
 //! waits loses its fullest.
 
+use std::sync::Arc;
+
 use super::Hub;
 use crate::outbox::Delivery;
 use crate::session::Parked;
@@ -18,11 +20,45 @@ pub(super) struct Account {
     pub(super) away: usize,
     /// Bytes that wait for those.
     pub(super) away_bytes: usize,
+    /// About what its subscriptions cost, in bytes.
+    pub(super) subscription_bytes: usize,
+}
+
+/// About what the subscriptions of one account may cost in memory, in bytes: tens of thousands of the usual length. Each session
+/// has a bound of its own besides, but an account has a thousand sessions.
+const ACCOUNT_SUBSCRIPTION_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a level of a filter costs in the tree, and a subscription besides: measured, with the longest filters.
+const LEVEL_BYTES: usize = 160;
+const SUBSCRIPTION_BYTES: usize = 100;
+
+/// How many connections an agent may have at once: one, and those that have not been found dead yet. Machines that join, too.
+const AGENT_CONNECTIONS: usize = 8;
+
+fn subscription_bytes(filter: &str) -> usize {
+    let levels = filter.split('/').count();
+    2 * filter.len() + LEVEL_BYTES * levels + SUBSCRIPTION_BYTES
 }
 
 impl Hub {
     pub(super) fn account_has_room(&self, owner: &str) -> bool {
-        self.account(owner).connected < self.front.limits.connections_per_account
+        let limit = self.front.limits.connections_per_account;
+        let is_machine = owner.starts_with("a/") || owner.starts_with("j/");
+        let most = if is_machine { limit.min(AGENT_CONNECTIONS) } else { limit };
+        self.account(owner).connected < most
+    }
+
+    /// Whether an account may have another subscription.
+    pub(super) fn account_may_subscribe(&self, owner: &str, filter: &str) -> bool {
+        self.account(owner).subscription_bytes + subscription_bytes(filter) <= ACCOUNT_SUBSCRIPTION_BYTES
+    }
+
+    pub(super) fn count_subscribed(&mut self, owner: &Arc<str>, filter: &str) {
+        self.accounts.entry(owner.clone()).or_default().subscription_bytes += subscription_bytes(filter);
+    }
+
+    pub(super) fn count_unsubscribed(&mut self, owner: &str, filter: &str) {
+        self.change_account(owner, |account| account.subscription_bytes -= subscription_bytes(filter));
     }
 
     pub(super) fn account_has_room_away(&self, owner: &str) -> bool {

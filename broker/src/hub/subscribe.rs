@@ -23,7 +23,8 @@ impl Hub {
         let limit = self.front.limits.subscriptions;
         let Some(session) = self.session(id) else { return reason::UNSPECIFIED };
         let is_full = session.subscriptions.len() >= limit;
-        if is_full && !session.subscriptions.iter().any(|known| *known.filter == *text) {
+        let owner = session.key.0.clone();
+        if (is_full || !self.account_may_subscribe(&owner, text)) && !self.has_subscribed(id, text) {
             return reason::QUOTA_EXCEEDED;
         }
         let Some(parsed) = filter::parse(text, usize::MAX, usize::MAX) else { return reason::FILTER_INVALID };
@@ -46,10 +47,15 @@ impl Hub {
         options.qos
     }
 
+    fn has_subscribed(&mut self, id: SessionId, text: &str) -> bool {
+        self.session(id).is_some_and(|session| session.subscriptions.iter().any(|known| *known.filter == *text))
+    }
+
     pub(super) fn note_subscription(&mut self, slot: u32, subscription: KeptSubscription, is_shared: bool) {
-        if let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) {
-            session.subscriptions.push(subscription);
-        }
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let owner = session.key.0.clone();
+        session.subscriptions.push(subscription.clone());
+        self.count_subscribed(&owner, &subscription.filter);
         self.front.counters.subscriptions.add(1);
         if is_shared {
             self.front.counters.subscriptions_shared.add(1);
@@ -77,6 +83,7 @@ impl Hub {
             qos: subscriber.options.qos.min(message.qos()),
             retain: true,
             identifiers: (subscriber.identifier != 0).then(|| Box::from([subscriber.identifier])),
+            share: None,
         });
         session.outbox.push_retained(deliveries, &mut self.wakers);
         let id = SessionId { slot: subscriber.slot, use_count: session.use_count };
@@ -101,7 +108,8 @@ impl Hub {
             return reason::NO_SUBSCRIPTION_EXISTED;
         };
         session.subscriptions.swap_remove(index);
-        self.drop_subscription(text, id.slot);
+        let owner = session.key.0.clone();
+        self.drop_subscription(text, id.slot, &owner);
         self.note_session(id.slot);
         reason::SUCCESS
     }

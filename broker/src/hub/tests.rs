@@ -44,6 +44,7 @@ impl Bench {
             closed,
             directory,
             admission: Admission::default(),
+            rates: Arc::default(),
             kept_in_all: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -113,7 +114,7 @@ async fn a_session_that_was_given_up_does_not_live_on_though_its_connection_ende
         let attached = bench.connect("home");
         bench.hub.end_session(attached.id.slot, "it stands still");
         let message = Arc::new(Message::open(frame(SessionId::BROKER, "t")).unwrap());
-        let lost = Delivery { message, qos: 1, retain: false, identifiers: None };
+        let lost = Delivery { message, qos: 1, retain: false, identifiers: None, share: None };
         assert_eq!(attached.outbox.push(lost, 0, &mut Vec::new()).reliable_messages, 0);
         let closed = Closed {
             id: attached.id,

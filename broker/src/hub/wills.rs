@@ -5,10 +5,11 @@
 
 use bytes::Bytes;
 
+use super::connect::after_seconds;
 use super::{Command, ConnectRequest, Hub, SessionKey};
 use crate::access::Identity;
 use crate::message::{Message, resealed};
-use crate::store::{StoredWill, WillKey};
+use crate::store::{StoredWill, WillKey, unix_ms};
 
 impl Hub {
     /// A session's client has left a will, or it is not needed any more.
@@ -19,6 +20,37 @@ impl Hub {
         // Most clients have no will and never had one: nothing to write for them.
         if previous != will {
             self.note_will(key, will);
+        }
+    }
+
+    /// The client of a session has gone, and its will is due after so many seconds: across a restart, too.
+    pub(super) fn delay_will(&mut self, slot: u32, seconds: u32, now_ms: u64) {
+        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        session.will_due = Some(after_seconds(now_ms, seconds));
+        let key = will_key(&session.key);
+        if let Some(will) = &mut session.will {
+            will.due_unix_ms = Some(unix_ms().saturating_add(u64::from(seconds) * 1000));
+            let will = will.clone();
+            self.note_will(key, Some(will));
+        }
+    }
+
+    /// Wills from before a stop. That of a session which came back waits for its delay or for the session's end (MQTT 5, section
+    /// 3.1.3.2.2), and for the time that clients are given to return. The others are due after that time.
+    pub(super) fn restore_wills(&mut self, wills: Vec<(WillKey, StoredWill)>, now_ms: u64) {
+        let (unix_ms, earliest) = (unix_ms(), self.lasting.orphans_at);
+        for (key, will) in wills {
+            let key_of_session = (key.0.as_ref().into(), key.1.clone());
+            let slot = self.keys.get(&key_of_session).copied();
+            let Some(session) = slot.and_then(|slot| self.sessions[slot as usize].as_mut()) else {
+                self.orphaned_wills.insert(key, will);
+                continue;
+            };
+            // The wall clock may have been set meanwhile: the wait is at most the whole delay.
+            let delay_ms = u64::from(will.delay_seconds) * 1000;
+            let left_ms = will.due_unix_ms.map_or(delay_ms, |due| due.saturating_sub(unix_ms).min(delay_ms));
+            session.will_due = Some(now_ms.saturating_add(left_ms).min(session.expires_at).max(earliest));
+            session.will = Some(will);
         }
     }
 

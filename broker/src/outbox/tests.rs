@@ -18,7 +18,7 @@ fn delivery(text: &str, qos: u8) -> Delivery {
         now_ms: 0,
     };
     let message = Arc::new(Message::open(draft.seal()).unwrap());
-    Delivery { message, qos, retain: false, identifiers: None }
+    Delivery { message, qos, retain: false, identifiers: None, share: None }
 }
 
 fn outbox(qos0_bytes: usize, reliable_bytes: usize) -> Arc<Outbox> {

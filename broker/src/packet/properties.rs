@@ -2,6 +2,7 @@
 
 use super::read::Reader;
 use super::{Fault, malformed, protocol_error};
+use crate::filter::is_plain;
 
 /// Property identifiers (MQTT 5, section 2.2.2.2).
 pub(crate) mod property {
@@ -41,7 +42,7 @@ enum Value<'a> {
     Number(u32),
     Text(&'a str),
     Bytes,
-    Pair(&'a str),
+    Pair(&'a str, &'a str),
 }
 
 impl<'a> Property<'a> {
@@ -55,7 +56,16 @@ impl<'a> Property<'a> {
 
     /// The name of a user property.
     pub(crate) fn pair_name(&self) -> Option<&'a str> {
-        if let Value::Pair(name) = self.value { Some(name) } else { None }
+        if let Value::Pair(name, _) = self.value { Some(name) } else { None }
+    }
+
+    /// Whether its text may be passed on to other clients; what is not text may.
+    pub(crate) fn is_plain(&self) -> bool {
+        match self.value {
+            Value::Text(text) => is_plain(text),
+            Value::Pair(name, value) => is_plain(name) && is_plain(value),
+            Value::Number(_) | Value::Bytes => true,
+        }
     }
 }
 
@@ -113,8 +123,7 @@ impl<'a> Properties<'a> {
             }
             property::USER => {
                 let name = reader.string()?;
-                reader.string()?;
-                Value::Pair(name)
+                Value::Pair(name, reader.string()?)
             }
             _ => return Err(malformed("an unknown property")),
         })

@@ -105,6 +105,7 @@ pub(super) fn connect_after_version<'a>(reader: &mut Reader<'a>, v5: bool) -> Re
     let keep_alive = reader.u16()?;
     let mut connect = Connect {
         v5,
+        is_bridge: false,
         clean_start: flags & 2 != 0,
         keep_alive,
         client_id: "",
@@ -137,6 +138,7 @@ pub(super) fn connect_after_version<'a>(reader: &mut Reader<'a>, v5: bool) -> Re
 }
 
 fn connect_properties(connect: &mut Connect<'_>, block: &[u8]) -> Result<(), Fault> {
+    let mut has_authentication_data = false;
     for property in Properties::new(block) {
         let property = property?;
         let number = property.number();
@@ -149,9 +151,14 @@ fn connect_properties(connect: &mut Connect<'_>, block: &[u8]) -> Result<(), Fau
             property::TOPIC_ALIAS_MAXIMUM => connect.topic_alias_maximum = low_16(number),
             property::REQUEST_PROBLEM => connect.wants_problems = number == 1,
             property::AUTHENTICATION_METHOD => connect.has_authentication_method = true,
-            property::REQUEST_RESPONSE | property::USER | property::AUTHENTICATION_DATA => {}
+            property::AUTHENTICATION_DATA => has_authentication_data = true,
+            property::REQUEST_RESPONSE | property::USER => {}
             _ => return Err(WRONG_PLACE),
         }
+    }
+    // MQTT 5, section 3.1.2.11.10.
+    if has_authentication_data && !connect.has_authentication_method {
+        return Err(protocol_error("Authentication Data without an Authentication Method"));
     }
     Ok(())
 }
@@ -183,20 +190,42 @@ fn will<'a>(reader: &mut Reader<'a>, flags: u8, v5: bool) -> Result<Option<Will<
             }
         }
     }
-    let topic = reader.string()?;
+    let topic = topic_name(reader)?;
+    if topic.is_empty() {
+        return Err(Fault { reason: reason::TOPIC_INVALID, what: "a will without a topic" });
+    }
     let payload = reader.binary()?;
     Ok(Some(Will { topic, payload, qos, retain, delay_seconds, properties }))
 }
 
-fn message_property<'a>(properties: &mut MessageProperties<'a>, property: &Property<'a>) -> Result<(), Fault> {
+fn message_property(properties: &mut MessageProperties<'_>, property: &Property<'_>) -> Result<(), Fault> {
+    properties.has_unfit_text |= !property.is_plain();
     match property.id {
         property::MESSAGE_EXPIRY => properties.expiry_seconds = Some(property.number()),
         property::TOPIC_ALIAS => properties.topic_alias = Some(low_16(property.number())),
-        property::RESPONSE_TOPIC => properties.response_topic = property.text(),
+        property::RESPONSE_TOPIC => check_response_topic(property)?,
         property::PAYLOAD_FORMAT | property::CONTENT_TYPE | property::CORRELATION_DATA | property::USER => {}
         _ => return Err(WRONG_PLACE),
     }
     Ok(())
+}
+
+/// A topic name, which MQTT 5, section 3.3.2.3.5 asks of a Response Topic.
+fn check_response_topic(property: &Property<'_>) -> Result<(), Fault> {
+    match property.text().unwrap_or_default() {
+        "" => Err(protocol_error("an empty response topic")),
+        topic if topic.contains(['+', '#']) => Err(protocol_error("a wildcard in a response topic")),
+        _ => Ok(()),
+    }
+}
+
+/// A topic that a message is for; empty where an alias stands for it.
+fn topic_name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Fault> {
+    let topic = reader.string()?;
+    if topic.contains(['+', '#']) {
+        return Err(Fault { reason: reason::TOPIC_INVALID, what: "a wildcard in a topic" });
+    }
+    Ok(topic)
 }
 
 pub(super) fn publish(mut reader: Reader<'_>, flags: u8, v5: bool) -> Result<Publish<'_>, Fault> {
@@ -207,10 +236,7 @@ pub(super) fn publish(mut reader: Reader<'_>, flags: u8, v5: bool) -> Result<Pub
     if qos == 0 && flags & 8 != 0 {
         return Err(malformed("DUP on a message of QoS 0"));
     }
-    let topic = reader.string()?;
-    if topic.contains(['+', '#']) {
-        return Err(Fault { reason: reason::TOPIC_INVALID, what: "a wildcard in a topic" });
-    }
+    let topic = topic_name(&mut reader)?;
     let packet_id = if qos == 0 { 0 } else { reader.packet_id()? };
     let mut properties = MessageProperties::default();
     if v5 {

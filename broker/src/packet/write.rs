@@ -39,11 +39,19 @@ pub(crate) fn connack(out: &mut Vec<u8>, v5: bool, connack: &ConnAck<'_>) {
 }
 
 /// CONNACK for a client that is not let in. 3.1.1 has codes of its own.
-pub(crate) fn connack_refused(out: &mut Vec<u8>, v5: bool, code: u8, words: &str) {
-    if v5 {
-        packet(out, 0x20, &[&[0, code], &block(&reason_string(words))]);
-    } else {
+///
+/// Nothing is written that is longer than `max_bytes`: at first it goes without the words (MQTT 5, section 3.1.2.11.4).
+pub(crate) fn connack_refused(out: &mut Vec<u8>, v5: bool, code: u8, words: &str, max_bytes: usize) {
+    if !v5 {
         out.extend_from_slice(&[0x20, 2, 0, v311_connect_code(code)]);
+        return;
+    }
+    for words in [words, ""] {
+        let mut answer = Vec::new();
+        packet(&mut answer, 0x20, &[&[0, code], &block(&reason_string(words))]);
+        if answer.len() <= max_bytes {
+            return out.append(&mut answer);
+        }
     }
 }
 
@@ -53,7 +61,7 @@ fn v311_connect_code(code: u8) -> u8 {
         reason::UNSUPPORTED_VERSION => 1,
         reason::CLIENT_ID_INVALID => 2,
         reason::BAD_CREDENTIALS => 4,
-        reason::NOT_AUTHORIZED | reason::BAD_AUTHENTICATION_METHOD => 5,
+        reason::NOT_AUTHORIZED | reason::BAD_AUTHENTICATION_METHOD | reason::TOPIC_INVALID => 5,
         _ => 3,
     }
 }
@@ -74,6 +82,12 @@ pub(crate) fn ack(out: &mut Vec<u8>, packet_type: u8, packet_id: u16, v5: bool, 
     } else {
         packet(out, header, &[&[high, low, code], &block(&reason_string(words))]);
     }
+}
+
+/// The length of SUBACK or UNSUBACK with so many codes; 3.1.1 has none in UNSUBACK, and no bound to hold it against.
+pub(crate) fn subscription_answer_length(codes: usize) -> usize {
+    let body = 3 + codes;
+    1 + variable_length(body) + body
 }
 
 /// SUBACK, with the codes in the order of the filters.

@@ -11,19 +11,28 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::end::LAST_WORDS;
-use super::{Client, Held, Inbound, Outbound, Session, Transport, Will, outbound};
+use super::{Client, Held, Inbound, Outbound, Session, Transport, outbound};
 use crate::access::{Identity, Secret};
 use crate::admission::Place;
 use crate::events::{BrokerEvent, Protocol};
 use crate::filter;
 use crate::front::Front;
 use crate::hub::{Attached, Command, ConnectRefusal, ConnectRequest};
+use crate::limits::Limits;
 use crate::message::{Draft, SessionId};
 use crate::packet::{self, Connect, Fault, reason, write};
+use crate::rates::Meter;
 use crate::store::StoredWill;
 
 /// The longest client id: far more than anybody uses, and short enough to be kept ten thousand times.
 const CLIENT_ID_BYTES: usize = 1024;
+
+/// Where mosquitto's bridges keep whether they are connected. Those topics are the broker's own, but a bridge that is refused
+/// for its last will never connects.
+const BRIDGE_STATES: &str = "$SYS/broker/connection/";
+
+/// Why a message or a will with such properties is refused.
+pub(super) const UNFIT_TEXT: &str = "a text in the properties holds a control character";
 
 /// Serves one byte stream as one client, from its first byte to its last. `let_in` is called when the client is no stranger any more.
 pub(crate) async fn serve<S>(front: Arc<Front>, stream: S, peer: SocketAddr, let_in: impl FnOnce())
@@ -94,10 +103,28 @@ impl Refusal {
     }
 }
 
+/// Who is not let in, and how the answer may look.
+struct Refused {
+    user_name: String,
+    client_id: String,
+    v5: bool,
+    is_answered: bool,
+    /// The largest packet that the client takes.
+    max_bytes: usize,
+}
+
+impl Refused {
+    /// Nothing is known but the version.
+    fn unknown(v5: bool) -> Self {
+        Self { user_name: String::new(), client_id: String::new(), v5, is_answered: true, max_bytes: usize::MAX }
+    }
+}
+
 /// What CONNECT said, out of the read buffer.
 #[expect(clippy::struct_excessive_bools, reason = "CONNECT has that many independent flags")]
 struct Hello {
     v5: bool,
+    is_bridge: bool,
     clean_start: bool,
     keep_alive: u16,
     client_id: Box<str>,
@@ -105,7 +132,7 @@ struct Hello {
     user_name: Box<str>,
     identity: Arc<Identity>,
     secret: Secret,
-    will: Option<Will>,
+    will: Option<StoredWill>,
     /// As asked for, and as granted.
     asked_expiry: u32,
     session_expiry: u32,
@@ -113,6 +140,22 @@ struct Hello {
     max_packet_bytes: Option<u32>,
     alias_maximum: u16,
     wants_problems: bool,
+}
+
+impl Hello {
+    /// The answer that lets the client in.
+    fn connack(&self, limits: &Limits, session_present: bool) -> write::ConnAck<'_> {
+        let is_too_long = self.v5 && self.keep_alive > limits.keep_alive_seconds;
+        write::ConnAck {
+            session_present,
+            session_expiry: (self.session_expiry != self.asked_expiry).then_some(self.session_expiry),
+            receive_maximum: limits.receive_maximum.max(1),
+            max_packet_bytes: limits.packet_bytes,
+            topic_alias_maximum: limits.topic_aliases,
+            assigned_client_id: self.is_assigned.then_some(&*self.client_id),
+            server_keep_alive: is_too_long.then_some(limits.keep_alive_seconds),
+        }
+    }
 }
 
 /// A client that has been let in.
@@ -181,11 +224,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
                 self.front.counters.protocol_errors.add(1);
                 // A malformed CONNECT of 3.1.1 gets no answer (section 3.1.4); a wrong version does.
                 let is_answered = speaks_v5 || fault.reason == reason::UNSUPPORTED_VERSION;
-                return self.refuse("", "", speaks_v5, is_answered, &Refusal::new(fault.reason, fault.what)).await;
+                let to = Refused { is_answered, ..Refused::unknown(speaks_v5) };
+                return self.refuse(&to, &Refusal::new(fault.reason, fault.what)).await;
             }
         };
-        let (user_name, client_id, v5) = (connect.user_name.unwrap_or_default(), connect.client_id, connect.v5);
-        let (user_name, client_id) = (user_name.to_owned(), client_id.to_owned());
+        let to = Refused {
+            user_name: connect.user_name.unwrap_or_default().to_owned(),
+            client_id: connect.client_id.to_owned(),
+            max_bytes: connect.max_packet_bytes.map_or(usize::MAX, |bytes| bytes as usize),
+            ..Refused::unknown(connect.v5)
+        };
         let outcome = match self.check(&connect, place) {
             Ok(hello) => self.ask_hub(hello).await,
             Err(refusal) => Err(refusal),
@@ -197,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
                     tokio::time::sleep(refusal.delay).await;
                     place.delay_over();
                 }
-                self.refuse(&user_name, &client_id, v5, true, &refusal).await
+                self.refuse(&to, &refusal).await
             }
         }
     }
@@ -214,8 +262,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         let Some(identity) = self.front.directory.borrow().identify(user_name, &secret) else {
             return Err(self.bad_credentials(place, reason::BAD_CREDENTIALS, "wrong user name or token"));
         };
-        if connect.client_id.len() > CLIENT_ID_BYTES {
-            return Err(Refusal::new(reason::CLIENT_ID_INVALID, "the client id is too long"));
+        if connect.client_id.len() > CLIENT_ID_BYTES || !filter::is_plain(connect.client_id) {
+            let words = "the client id is too long, or holds a control character";
+            return Err(Refusal::new(reason::CLIENT_ID_INVALID, words));
         }
         let is_assigned = connect.client_id.is_empty();
         if is_assigned && !connect.v5 && !connect.clean_start {
@@ -224,8 +273,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         let limits = &self.front.limits;
         // 3.1.1 knows only sessions that end with the connection and sessions that never do.
         let asked_expiry = if connect.v5 || connect.clean_start { connect.session_expiry } else { u32::MAX };
-        Ok(Hello {
+        let hello = Hello {
             v5: connect.v5,
+            is_bridge: connect.is_bridge,
             clean_start: connect.clean_start,
             keep_alive: connect.keep_alive,
             client_id: if is_assigned { made_up_client_id() } else { connect.client_id.into() },
@@ -240,7 +290,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             max_packet_bytes: connect.max_packet_bytes,
             alias_maximum: connect.topic_alias_maximum.min(limits.topic_aliases),
             wants_problems: connect.wants_problems,
-        })
+        };
+        // MQTT 5, section 3.1.2.11.4: what would be too large for the client is not sent, and without it there is no connection.
+        if let Some(most) = hello.max_packet_bytes {
+            let mut answer = Vec::new();
+            write::connack(&mut answer, hello.v5, &hello.connack(limits, false));
+            if answer.len() > most as usize {
+                let words = "the answer to CONNECT would be larger than the client's Maximum Packet Size";
+                return Err(Refusal::new(reason::PACKET_TOO_LARGE, words));
+            }
+        }
+        Ok(hello)
     }
 
     fn bad_credentials(&self, place: &Place, code: u8, words: &'static str) -> Refusal {
@@ -248,13 +308,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         Refusal { code, words, delay: place.bad_attempt(&self.front.limits) }
     }
 
-    fn check_will(&self, connect: &Connect<'_>, identity: &Identity) -> Result<Option<Will>, Refusal> {
+    fn check_will(&self, connect: &Connect<'_>, identity: &Identity) -> Result<Option<StoredWill>, Refusal> {
         let Some(will) = &connect.will else { return Ok(None) };
         let limits = &self.front.limits;
         if !filter::is_valid_topic(will.topic, limits.topic_bytes, limits.topic_levels) {
-            return Err(Refusal::new(reason::TOPIC_INVALID, "the will's topic is malformed"));
+            let words = "the will's topic is too long, too deep, or holds a control character";
+            return Err(Refusal::new(reason::TOPIC_INVALID, words));
+        }
+        if will.properties.has_unfit_text {
+            return Err(Refusal::new(reason::IMPLEMENTATION_SPECIFIC, UNFIT_TEXT));
         }
         if !self.front.access.may_leave_will(identity, will.topic) {
+            if will.topic.starts_with(BRIDGE_STATES) {
+                tracing::debug!(topic = will.topic, "the will of a bridge is not kept: $SYS is the broker's own");
+                return Ok(None);
+            }
             return Err(Refusal::new(reason::NOT_AUTHORIZED, "the account may not leave a will on this topic"));
         }
         let draft = Draft {
@@ -267,8 +335,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             stamp: self.front.access.stamp(will.topic, identity),
             now_ms: self.front.clock.now_ms(),
         };
-        let stored = StoredWill { frame: draft.seal(), expiry_seconds: will.properties.expiry_seconds };
-        Ok(Some(Will { stored, delay_seconds: will.delay_seconds }))
+        Ok(Some(StoredWill {
+            frame: draft.seal(),
+            expiry_seconds: will.properties.expiry_seconds,
+            delay_seconds: will.delay_seconds,
+            due_unix_ms: None,
+        }))
     }
 
     async fn ask_hub(&mut self, hello: Hello) -> Result<Admitted, Refusal> {
@@ -281,7 +353,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             client_id: hello.client_id.clone(),
             clean_start: hello.clean_start,
             session_expiry: hello.session_expiry,
-            will: hello.will.as_ref().map(|will| will.stored.clone()),
+            will: hello.will.clone(),
             peer: self.peer,
             reply,
         };
@@ -296,18 +368,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
     }
 
     fn welcome(&mut self, hello: Hello, attached: Attached) -> Admitted {
-        let limits = &self.front.limits;
-        let is_too_long = hello.v5 && hello.keep_alive > limits.keep_alive_seconds;
-        let keep_alive = if is_too_long { limits.keep_alive_seconds } else { hello.keep_alive };
-        let connack = write::ConnAck {
-            session_present: attached.session_present,
-            session_expiry: (hello.session_expiry != hello.asked_expiry).then_some(hello.session_expiry),
-            receive_maximum: limits.receive_maximum.max(1),
-            max_packet_bytes: limits.packet_bytes,
-            topic_alias_maximum: limits.topic_aliases,
-            assigned_client_id: hello.is_assigned.then_some(&*hello.client_id),
-            server_keep_alive: is_too_long.then_some(keep_alive),
-        };
+        let connack = hello.connack(&self.front.limits, attached.session_present);
+        let keep_alive = connack.server_keep_alive.unwrap_or(hello.keep_alive);
         write::connack(&mut self.transport.output, hello.v5, &connack);
         self.front.counters.packets_in.add(1);
         self.front.counters.packets_out.add(1);
@@ -315,26 +377,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         Admitted { front: self.front.clone(), peer: self.peer, hello, attached, patience }
     }
 
-    async fn refuse(
-        &mut self,
-        user_name: &str,
-        client_id: &str,
-        v5: bool,
-        answer: bool,
-        refusal: &Refusal,
-    ) -> Option<Admitted> {
-        self.tell_refused(user_name, client_id, refusal.words);
-        if answer {
-            write::connack_refused(&mut self.transport.output, v5, refusal.code, refusal.words);
+    async fn refuse(&mut self, to: &Refused, refusal: &Refusal) -> Option<Admitted> {
+        self.tell_refused(&to.user_name, &to.client_id, refusal.words);
+        if to.is_answered {
+            write::connack_refused(&mut self.transport.output, to.v5, refusal.code, refusal.words, to.max_bytes);
         }
-        let last = async {
-            self.transport.flush().await?;
-            self.transport.close().await?;
-            self.transport.drain().await;
-            std::io::Result::Ok(())
-        };
         // Whoever does not take the answer goes without it.
-        let _ = tokio::time::timeout(LAST_WORDS, last).await;
+        let _ = tokio::time::timeout(LAST_WORDS, self.transport.part()).await;
         None
     }
 
@@ -368,6 +417,7 @@ impl Admitted {
             max_packet_bytes: hello.max_packet_bytes,
             alias_maximum: hello.alias_maximum,
         };
+        let meter = meter(&front, &hello.identity, &client.client_id);
         Session {
             outbound: Outbound::new(&wishes, parked.in_flight, parked.last_id),
             inbound: Inbound::new(parked.receiving),
@@ -379,14 +429,27 @@ impl Admitted {
             outbox,
             identity: hello.identity,
             v5: hello.v5,
+            is_bridge: hello.is_bridge,
             patience,
             last_heard: Instant::now(),
             timer: None,
             will: hello.will,
             expiry: hello.session_expiry,
+            meter,
             paused_until: None,
             report,
         }
+    }
+}
+
+/// A machine has one bucket for all its connections, every client of an account has its own.
+fn meter(front: &Front, identity: &Identity, client_id: &str) -> Option<Meter> {
+    let owner = identity.session_owner();
+    let limits = &front.limits;
+    match identity {
+        Identity::Controller => None,
+        Identity::Agent(_) | Identity::Joining(..) => Meter::new(&front.rates, &owner, limits.agent_publish_rate),
+        Identity::Account { .. } => Meter::new(&front.rates, &format!("{owner}/{client_id}"), limits.publish_rate),
     }
 }
 

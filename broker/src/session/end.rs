@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Parked, Session, Will};
+use super::{Parked, Session};
 use crate::events::BrokerEvent;
 use crate::hub::{Closed, WillFate};
 use crate::message::resealed;
 use crate::outbox::End;
 use crate::packet::{Fault, reason, write};
+use crate::store::StoredWill;
 
 /// How long a client is given to take the last words when its connection is ended by the broker.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// How long a client that has said goodbye itself is given to take what was sent before.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -38,9 +42,13 @@ impl From<Fault> for Close {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Says goodbye, leaves the will where it is due, and reports to the hub.
+    /// Says goodbye, leaves the will where it is due, and reports to the hub. A client that has left by itself takes what was sent
+    /// before as slowly as it likes, so its session does not wait for that.
     pub(super) async fn finish(&mut self, close: Close) {
-        self.say_goodbye(&close).await;
+        let leaves_by_itself = matches!(close, Close::Client(_));
+        if !leaves_by_itself {
+            self.say_goodbye(&close).await;
+        }
         // Whatever ended it: who was sent away says nothing more, nor does a will that it has left.
         let close = if self.outbox.is_revoked() { Close::Hub(End::Revoked) } else { close };
         let session_expiry = self.expiry_after(&close);
@@ -60,6 +68,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         self.report.closed =
             Some(Closed { id: self.id, position: 0, session_expiry, will: fate, parked: Some(Box::new(parked)) });
+        self.report.send();
+        if leaves_by_itself {
+            let stop = self.front.stop.clone();
+            tokio::select! {
+                _ = tokio::time::timeout(GOODBYE, self.transport.part()) => {}
+                () = stop.cancelled() => {}
+            }
+        } else {
+            let _ = tokio::time::timeout(LAST_WORDS, self.transport.drain()).await;
+        }
     }
 
     async fn say_goodbye(&mut self, close: &Close) {
@@ -98,9 +116,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    async fn publish_will(&mut self, will: &Will) {
-        let expires_in_ms = will.stored.expiry_seconds.map(|seconds| u64::from(seconds) * 1000);
-        let frame = resealed(&will.stored.frame, expires_in_ms, self.front.clock.now_ms());
+    async fn publish_will(&mut self, will: &StoredWill) {
+        let expires_in_ms = will.expiry_seconds.map(|seconds| u64::from(seconds) * 1000);
+        let frame = resealed(&will.frame, expires_in_ms, self.front.clock.now_ms());
         // An error means that the broker is stopping: the will is still on disk.
         let _ = self.front.spine.publish(&mut frame.into_iter().collect()).await;
     }

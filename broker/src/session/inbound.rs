@@ -2,16 +2,14 @@
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::Session;
+use super::connect::UNFIT_TEXT;
 use crate::events::BrokerEvent;
 use crate::filter;
 use crate::message::Draft;
 use crate::packet::{Fault, Publish, malformed, protocol_error, reason, write};
-
-/// How long a client may publish faster than its rate before it is slowed down.
-const RATE_WINDOW_SECONDS: u32 = 10;
 
 /// The receiving side's state.
 #[derive(Default)]
@@ -26,7 +24,6 @@ pub(super) struct Inbound {
     aliases: Vec<Box<str>>,
     /// `QoS` 1 messages in the batch.
     unacknowledged: usize,
-    rate: Option<Rate>,
 }
 
 struct PendingAck {
@@ -34,12 +31,6 @@ struct PendingAck {
     packet_id: u16,
     code: u8,
     words: &'static str,
-}
-
-struct Rate {
-    /// Messages that may still come at once.
-    tokens: f64,
-    at: Instant,
 }
 
 impl Inbound {
@@ -90,34 +81,14 @@ impl Inbound {
             _ => Err(protocol_error("a topic alias that stands for nothing")),
         }
     }
-
-    /// Counts one message; says how long to wait when they come too fast.
-    fn too_fast(&mut self, per_second: u32) -> Option<Duration> {
-        if per_second == 0 {
-            return None;
-        }
-        let now = Instant::now();
-        let most = f64::from(per_second.saturating_mul(RATE_WINDOW_SECONDS));
-        let rate = self.rate.get_or_insert(Rate { tokens: most, at: now });
-        let earned = now.duration_since(rate.at).as_secs_f64() * f64::from(per_second);
-        rate.tokens = (rate.tokens + earned).min(most) - 1.0;
-        rate.at = now;
-        (rate.tokens < 0.0).then(|| Duration::from_secs_f64(-rate.tokens / f64::from(per_second)))
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn on_publish(&mut self, publish: Publish<'_>) -> Result<(), Fault> {
         self.front.counters.publishes_in.add(1);
-        let limits = &self.front.limits;
         self.check_window(&publish)?;
         let is_repeated = publish.qos == 2 && self.inbound.receiving.contains(&publish.packet_id);
-        if publish.properties.response_topic.is_some_and(|topic| topic.contains(['+', '#'])) {
-            return Err(protocol_error("a wildcard in a response topic"));
-        }
-        if let Some(pause) = self.inbound.too_fast(limits.publish_rate) {
-            self.paused_until = Some(Instant::now() + pause);
-        }
+        self.count(1);
         if !self.v5 && publish.topic.is_empty() {
             return Err(malformed("a message without a topic"));
         }
@@ -132,7 +103,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         if !filter::is_valid_topic(topic, front.limits.topic_bytes, front.limits.topic_levels) {
             let topic = topic.to_owned();
-            self.refuse(&publish, &topic, reason::TOPIC_INVALID, "the topic is too long or too deep");
+            let why = "the topic is too long, too deep, or holds a control character";
+            self.refuse(&publish, &topic, reason::TOPIC_INVALID, why);
+            return Ok(());
+        }
+        if publish.properties.has_unfit_text {
+            let topic = topic.to_owned();
+            self.refuse(&publish, &topic, reason::IMPLEMENTATION_SPECIFIC, UNFIT_TEXT);
             return Ok(());
         }
         if !front.access.may_publish(&identity, topic) {
@@ -160,6 +137,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.inbound.batch.push(frame);
         self.acknowledge_later(&publish, reason::SUCCESS, "");
         Ok(())
+    }
+
+    /// Counts what the client asks for; when that is too much, nothing is read for a while.
+    pub(super) fn count(&mut self, messages: usize) {
+        let now = Instant::now();
+        if let Some(pause) = self.meter.as_ref().and_then(|meter| meter.take(messages, now)) {
+            self.paused_until = Some(now + pause);
+        }
     }
 
     /// More messages under way than the client was told it may have.

@@ -6,10 +6,13 @@ use std::collections::{HashMap, VecDeque};
 use crate::front::Front;
 use crate::message::Message;
 use crate::outbox::Delivery;
-use crate::packet::{Ack, reason, write};
+use crate::packet::{Ack, Fault, protocol_error, reason, write};
 
 /// What DISCONNECT or PUBACK has besides its reason string, at most.
 const PACKET_AROUND_WORDS: usize = 16;
+
+/// MQTT 5, sections 4.3.2 and 4.3.3: the `QoS` of a message, and how far it is, decide which acknowledgement is due.
+const WRONG_KIND: &str = "an acknowledgement of the wrong kind for its message";
 
 /// A `QoS` 1 or 2 message that was sent.
 #[derive(Debug)]
@@ -100,6 +103,15 @@ impl Outbound {
     /// Whether a packet that says why still is within what the client takes.
     pub(super) fn takes(&self, words: &str) -> bool {
         words.len() + PACKET_AROUND_WORDS <= self.max_packet_bytes
+    }
+
+    /// SUBACK and UNSUBACK cannot be shortened: a client that asks for more than it takes is disconnected.
+    pub(super) fn check_answer(&self, codes: usize) -> Result<(), Fault> {
+        if write::subscription_answer_length(codes) > self.max_packet_bytes {
+            let what = "the answer would be larger than the client's Maximum Packet Size";
+            return Err(Fault { reason: reason::PACKET_TOO_LARGE, what });
+        }
+        Ok(())
     }
 
     /// How many more `QoS` 1 and 2 messages may be sent.
@@ -218,31 +230,39 @@ impl Outbound {
         id
     }
 
-    pub(super) fn on_puback(&mut self, ack: Ack) {
-        self.finish(ack.packet_id, |state| matches!(state, State::Sent(delivery) if delivery.qos == 1));
+    pub(super) fn on_puback(&mut self, ack: Ack) -> Result<(), Fault> {
+        self.finish(ack.packet_id, |state| matches!(state, State::Sent(delivery) if delivery.qos == 1))
     }
 
-    pub(super) fn on_pubcomp(&mut self, ack: Ack) {
-        self.finish(ack.packet_id, |state| matches!(state, State::Released));
+    pub(super) fn on_pubcomp(&mut self, ack: Ack) -> Result<(), Fault> {
+        self.finish(ack.packet_id, |state| matches!(state, State::Released))
     }
 
-    pub(super) fn on_pubrec(&mut self, ack: Ack, output: &mut Vec<u8>) {
+    pub(super) fn on_pubrec(&mut self, ack: Ack, output: &mut Vec<u8>) -> Result<(), Fault> {
         if ack.reason >= 0x80 {
-            return self.finish(ack.packet_id, |state| matches!(state, State::Sent(delivery) if delivery.qos == 2));
+            let is_expected = |state: &State| matches!(state, State::Sent(delivery) if delivery.qos == 2);
+            return self.finish(ack.packet_id, is_expected);
         }
         let known = self.in_flight.iter_mut().find(|unfinished| unfinished.packet_id == ack.packet_id);
         let is_known = known.is_some();
         if let Some(unfinished) = known {
+            if matches!(&unfinished.state, State::Sent(delivery) if delivery.qos != 2) {
+                return Err(protocol_error(WRONG_KIND));
+            }
             unfinished.state = State::Released;
         }
         let code = if is_known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
         write::ack(output, 6, ack.packet_id, self.v5, code, "");
+        Ok(())
     }
 
-    fn finish(&mut self, packet_id: u16, is_expected: impl Fn(&State) -> bool) {
+    fn finish(&mut self, packet_id: u16, is_expected: impl Fn(&State) -> bool) -> Result<(), Fault> {
         let position = self.in_flight.iter().position(|unfinished| unfinished.packet_id == packet_id);
         // An acknowledgement for nothing is harmless: it may be a repetition.
-        let Some(index) = position.filter(|&index| is_expected(&self.in_flight[index].state)) else { return };
+        let Some(index) = position else { return Ok(()) };
+        if !is_expected(&self.in_flight[index].state) {
+            return Err(protocol_error(WRONG_KIND));
+        }
         self.in_flight.remove(index);
         if index < self.resent {
             self.resent -= 1;
@@ -250,6 +270,7 @@ impl Outbound {
         if self.in_flight.is_empty() {
             self.in_flight = VecDeque::new();
         }
+        Ok(())
     }
 
     pub(super) fn last_id(&self) -> u16 {

@@ -10,14 +10,16 @@ use crate::packet::{self, Fault, Subscribe, Unsubscribe, reason, write};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) async fn on_subscribe(&mut self, subscribe: Subscribe<'_>) -> Result<(), Close> {
+        self.outbound.check_answer(subscribe.filters.len())?;
+        self.count(subscribe.filters.len());
         self.publish_batch().await?;
         let mut codes = Vec::with_capacity(subscribe.filters.len());
         let mut filters = Vec::new();
         for (text, options) in &subscribe.filters {
-            let code = self.check_filter(text, *options)?;
+            let (code, options) = self.check_filter(text, *options)?;
             codes.push(code);
             if code == reason::SUCCESS {
-                filters.push(((*text).into(), *options));
+                filters.push(((*text).into(), options));
             }
         }
         let (reply, answer) = oneshot::channel();
@@ -36,19 +38,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// Success when the filter may be given to the hub, otherwise the reason code of its refusal.
-    fn check_filter(&self, text: &str, options: packet::SubscriptionOptions) -> Result<u8, Fault> {
+    /// Success when the filter may be given to the hub with these options, otherwise the reason code of its refusal.
+    fn check_filter(
+        &self,
+        text: &str,
+        mut options: packet::SubscriptionOptions,
+    ) -> Result<(u8, packet::SubscriptionOptions), Fault> {
         let limits = &self.front.limits;
         let Some(parsed) = crate::filter::parse(text, limits.topic_bytes, limits.topic_levels) else {
-            return Ok(self.refuse_filter(text, reason::FILTER_INVALID, "the filter is malformed or too long"));
+            let why = "the filter is malformed, too long, or holds a control character";
+            return Ok((self.refuse_filter(text, reason::FILTER_INVALID, why), options));
         };
+        if self.is_bridge {
+            // What a bridge expects without being able to ask for it: its own messages would go round in circles.
+            options.no_local = parsed.group.is_none();
+            options.retain_as_published = true;
+        }
         if parsed.group.is_some() && options.no_local {
             return Err(packet::protocol_error("No Local on a shared subscription"));
         }
         if !self.front.access.may_subscribe(&self.identity, parsed.filter) {
-            return Ok(self.refuse_filter(text, reason::NOT_AUTHORIZED, "the account may not receive these topics"));
+            let code = self.refuse_filter(text, reason::NOT_AUTHORIZED, "the account may not receive these topics");
+            return Ok((code, options));
         }
-        Ok(reason::SUCCESS)
+        Ok((reason::SUCCESS, options))
     }
 
     fn refuse_filter(&self, filter: &str, code: u8, why: &str) -> u8 {
@@ -63,6 +76,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     pub(super) async fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe<'_>) -> Result<(), Close> {
+        self.outbound.check_answer(unsubscribe.filters.len())?;
+        self.count(unsubscribe.filters.len());
         self.publish_batch().await?;
         let (reply, answer) = oneshot::channel();
         let filters = unsubscribe.filters.iter().map(|&text| text.into()).collect();

@@ -88,6 +88,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
     }
 
+    /// Writes everything, closes the stream and waits until the peer has closed it too. What the peer still sends is read and
+    /// dropped: a socket that is closed with unread input is reset, and takes back what the peer has not read yet.
+    pub(super) async fn part(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.close().await?;
+        self.drain().await;
+        Ok(())
+    }
+
     /// Writes everything.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         std::future::poll_fn(|context| self.poll_flush(context)).await
@@ -98,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         self.stream.shutdown().await
     }
 
-    /// Reads and drops what the peer still sends, so that closing does not take the last words back (a TCP reset would).
+    /// Reads and drops what the peer still sends, until it has closed the stream.
     pub(super) async fn drain(&mut self) {
         while let Ok(count) = std::future::poll_fn(|context| self.poll_fill(context)).await {
             self.input.clear();

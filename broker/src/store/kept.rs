@@ -49,6 +49,8 @@ pub(crate) struct KeptDelivery {
     pub(crate) qos: u8,
     pub(crate) retain: bool,
     pub(crate) identifiers: Vec<u32>,
+    /// The shared subscription by which it came.
+    pub(crate) share: Option<Box<str>>,
     /// Under which packet id it was sent; 0 for never.
     pub(crate) packet_id: u16,
     /// The wall-clock time at which it expires.
@@ -122,9 +124,17 @@ impl KeptExchange {
 /// The flag of a delivery that has a packet id.
 const HAS_ID: u8 = 8;
 
+/// The flag of one that came by a shared subscription.
+const IS_SHARED: u8 = 16;
+
 impl KeptDelivery {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.qos | u8::from(self.retain) << 2 | if self.packet_id > 0 { HAS_ID } else { 0 });
+        let has_id = if self.packet_id > 0 { HAS_ID } else { 0 };
+        let is_shared = if self.share.is_some() { IS_SHARED } else { 0 };
+        out.push(self.qos | u8::from(self.retain) << 2 | has_id | is_shared);
+        if let Some(share) = &self.share {
+            put_text(out, share);
+        }
         if self.packet_id > 0 {
             out.extend_from_slice(&self.packet_id.to_le_bytes());
         }
@@ -138,6 +148,7 @@ impl KeptDelivery {
 
     pub(super) fn decode(rest: &mut &[u8]) -> Option<Self> {
         let [flags] = take_array(rest)?;
+        let share = if flags & IS_SHARED == 0 { None } else { Some(take_text(rest)?) };
         let packet_id = if flags & HAS_ID == 0 { 0 } else { u16::from_le_bytes(take_array(rest)?) };
         let expires = u64::from_le_bytes(take_array(rest)?);
         let count = u32::from_le_bytes(take_array(rest)?);
@@ -147,7 +158,7 @@ impl KeptDelivery {
         }
         let expires_unix_ms = (expires != u64::MAX).then_some(expires);
         let frame = Bytes::copy_from_slice(std::mem::take(rest));
-        Some(Self { qos: flags & 3, retain: flags & 4 != 0, identifiers, packet_id, expires_unix_ms, frame })
+        Some(Self { qos: flags & 3, retain: flags & 4 != 0, identifiers, share, packet_id, expires_unix_ms, frame })
     }
 }
 

@@ -19,6 +19,10 @@ pub(crate) struct Will {
     pub(crate) frame: Bytes,
     /// How long the message lives once it is published.
     pub(crate) expiry_seconds: Option<u32>,
+    /// How long after its client has gone it is published, unless the session ends before.
+    pub(crate) delay_seconds: u32,
+    /// When it is due, by the wall clock in milliseconds; `None` while its client is connected.
+    pub(crate) due_unix_ms: Option<u64>,
 }
 
 /// One change.
@@ -46,6 +50,7 @@ pub(crate) enum Record {
 /// As it was written before it was known to whom a message counts; read still.
 const RETAIN: u8 = 1;
 const CLEAR: u8 = 2;
+/// As it was written before delays were kept; read still.
 const SET_WILL: u8 = 3;
 const CLEAR_WILL: u8 = 4;
 const SET_SESSION: u8 = 5;
@@ -53,6 +58,7 @@ const CLEAR_SESSION: u8 = 6;
 const QUEUE: u8 = 7;
 const CLEAR_QUEUE: u8 = 8;
 const RETAIN_OWNED: u8 = 9;
+const SET_DELAYED_WILL: u8 = 10;
 const HEADER_BYTES: usize = 8;
 /// No record is larger: a packet's bound is far below.
 const MAX_RECORD_BYTES: usize = 512 * 1024 * 1024;
@@ -73,9 +79,11 @@ impl Record {
                 out.extend_from_slice(topic.as_bytes());
             }
             Self::SetWill(key, will) => {
-                out.push(SET_WILL);
+                out.push(SET_DELAYED_WILL);
                 put_key(out, key);
                 out.extend_from_slice(&will.expiry_seconds.map_or(u64::MAX, u64::from).to_le_bytes());
+                out.extend_from_slice(&will.delay_seconds.to_le_bytes());
+                out.extend_from_slice(&will.due_unix_ms.unwrap_or(u64::MAX).to_le_bytes());
                 out.extend_from_slice(&will.frame);
             }
             Self::ClearWill(key) => {
@@ -121,10 +129,18 @@ impl Record {
                 }
             }
             CLEAR => Self::Clear(std::str::from_utf8(rest).ok()?.into()),
-            SET_WILL => {
+            SET_WILL | SET_DELAYED_WILL => {
                 let key = take_key(&mut rest)?;
                 let expiry_seconds = u32::try_from(take_u64(&mut rest)?).ok();
-                Self::SetWill(key, Will { frame: Bytes::copy_from_slice(rest), expiry_seconds })
+                let (mut delay_seconds, mut due_unix_ms) = (0, None);
+                if kind == SET_DELAYED_WILL {
+                    delay_seconds = take_array(&mut rest).map(u32::from_le_bytes)?;
+                    due_unix_ms = Some(take_u64(&mut rest)?).filter(|due| *due != u64::MAX);
+                }
+                Self::SetWill(
+                    key,
+                    Will { frame: Bytes::copy_from_slice(rest), expiry_seconds, delay_seconds, due_unix_ms },
+                )
             }
             CLEAR_WILL => Self::ClearWill(take_key(&mut rest)?),
             SET_SESSION => Self::SetSession(take_key(&mut rest)?, KeptSession::decode(&mut rest)?),

@@ -32,7 +32,8 @@ fn key(client: &str) -> WillKey {
 }
 
 fn set_will(client: &str) -> Record {
-    Record::SetWill(key(client), StoredWill { frame: frame("w", "offline"), expiry_seconds: Some(9) })
+    let frame = frame("w", "offline");
+    Record::SetWill(key(client), StoredWill { frame, expiry_seconds: Some(9), delay_seconds: 7, due_unix_ms: Some(8) })
 }
 
 fn open(folder: &Path) -> (Store, Restored) {
@@ -64,7 +65,8 @@ fn what_was_written_is_there_again() {
     assert_eq!(&*restored.retained[0].2, "u/home");
     assert_eq!(restored.wills.len(), 1);
     assert_eq!(restored.wills[0].0, key("y"));
-    assert_eq!(restored.wills[0].1.expiry_seconds, Some(9));
+    let will = &restored.wills[0].1;
+    assert_eq!((will.expiry_seconds, will.delay_seconds, will.due_unix_ms), (Some(9), 7, Some(8)));
     assert!(restored.damaged.is_none());
     store.close(None);
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pistat_broker::{BrokerEvent, Limits, SlowSubscriber};
 
-use crate::client::{Client, Connect, Message, Packet};
-use crate::setup::{Setup, eventually};
+use crate::client::{Client, Connect, Message, Packet, packet, string};
+use crate::setup::{Apart, Setup, be_the_broker, eventually};
 
 fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
@@ -314,4 +314,100 @@ async fn a_client_that_takes_one_message_now_and_then_does_not_hold_publishers_u
     };
     assert!(reason.contains("too slowly"), "{reason}");
     assert_eq!(trickling.await.unwrap(), 0x97);
+}
+
+/// One machine cannot flood the broker, however it connects, and slows down no other client.
+#[tokio::test]
+async fn a_machine_has_one_rate_for_all_its_connections_and_accounts_are_not_slowed_down() {
+    let setup = Setup::with_limits(limits(|l| l.agent_publish_rate = 20)).await;
+    let started = tokio::time::Instant::now();
+    // 200 may come at once, then 20 a second: neither another client id nor coming back is a way round that.
+    for number in 0..4 {
+        let mut flooding = setup.client(Connect::v5(&format!("{number}")).user("pi-1")).await;
+        for _ in 0..60 {
+            flooding.publish(Message::new("pistat/pi-1/stats", "{}", 1)).await;
+        }
+        flooding.disconnect().await;
+    }
+    assert!(started.elapsed() > Duration::from_millis(1800));
+    // What it is not even allowed counts as well, as do its subscriptions.
+    let mut flooding = setup.client(Connect::v5("again").user("pi-1")).await;
+    for _ in 0..20 {
+        assert_eq!(flooding.publish(Message::new("pistat/pi-2/stats", "{}", 1)).await, 0x87);
+        flooding.subscribe(&[("pistat/pi-1/settings", 0)]).await;
+    }
+    assert!(started.elapsed() > Duration::from_millis(3800));
+    let mut other = setup.client(Connect::v5("home")).await;
+    for _ in 0..1000 {
+        other.publish(Message::new("test/x", "", 1)).await;
+    }
+    // A handful of connections is enough for a machine, whatever the limit of accounts is.
+    let mut clients = Vec::new();
+    for number in 0..8 {
+        clients.push(setup.client(Connect::v5(&format!("many-{number}")).user("pi-2")).await);
+    }
+    assert_eq!(Client::refused(setup.address, &Connect::v5("one more").user("pi-2")).await, 0x97);
+}
+
+/// A thousand sessions with a thousand subscriptions each would be a million: what one account may have is bounded.
+#[tokio::test]
+async fn the_subscriptions_of_an_account_are_bounded_over_all_its_sessions() {
+    let setup = Setup::start().await;
+    let filters: Vec<(String, u8)> = (0..1000).map(|n| (format!("pistat/{}/{n}", "x".repeat(900)), 0)).collect();
+    let mut clients = Vec::new();
+    let mut granted = 0;
+    for number in 0..9 {
+        let mut client = setup.client(Connect::v5(&format!("{number}")).user("viewer")).await;
+        for some in filters.chunks(100) {
+            let some: Vec<(&str, u8)> = some.iter().map(|(filter, qos)| (filter.as_str(), *qos)).collect();
+            let codes = client.subscribe(&some).await;
+            assert!(codes.iter().all(|code| [0, 0x97].contains(code)), "{codes:?}");
+            granted += codes.iter().filter(|code| **code == 0).count();
+        }
+        // What it has already may be asked for again.
+        let again = client.subscribe(&[(&filters[0].0, 1)]).await;
+        assert!(number > 0 || again == [1]);
+        clients.push(client);
+    }
+    assert!((5000..8000).contains(&granted), "{granted}");
+    assert_eq!(setup.statistics().subscriptions, granted as u64);
+    // Others have theirs, and what is given up makes room.
+    let mut other = setup.client(Connect::v5("other").user("operator")).await;
+    assert_eq!(other.subscribe(&[("pistat/#", 1)]).await, [1]);
+    let mut last = clients.pop().unwrap();
+    assert_eq!(last.subscribe(&[(&filters[999].0, 1)]).await, [0x97]);
+    drop(clients.remove(0));
+    eventually("its session has ended", || setup.statistics().subscriptions < granted as u64).await;
+    assert_eq!(last.subscribe(&[(&filters[999].0, 1)]).await, [1]);
+}
+
+/// A thousand unauthenticated connections send as much of a CONNECT as they may, and never its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_unauthenticated_connections_cost_little_memory() {
+    be_the_broker(Limits::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let test = "bounds::a_thousand_unauthenticated_connections_cost_little_memory";
+    let broker = Apart::start(test, folder.path()).await;
+    Client::connect(broker.address, &Connect::v5("warm")).await.ping().await;
+    let before = broker.resident_bytes();
+    // As much as is allowed, but for its last byte: 3 bytes of header, and a length of 16 kB less those.
+    let will = vec![b'x'; 60_000];
+    let connect = packet(0x10, &[&string("MQTT"), &[4, 0x06, 0, 60], &string("c"), &string("t"), &will]);
+    let part = [&[0x10, 0xFD, 0x7F], &connect[4..16 * 1024]].concat();
+    let mut unauthenticated = Vec::new();
+    for _ in 0..990 {
+        let mut client = Client::raw(broker.address, false).await;
+        client.send(&part[..part.len() - 1]).await;
+        unauthenticated.push(client);
+    }
+    // The broker has read all of it once it answers a client that came after.
+    Client::connect(broker.address, &Connect::v5("late")).await.ping().await;
+    let cost = broker.resident_bytes().saturating_sub(before);
+    println!("{} connections cost {cost} bytes", unauthenticated.len());
+    assert!(cost > unauthenticated.len() * 4096 && cost < 80_000_000, "{cost} bytes");
+    // One byte more than that, and it is closed.
+    let mut client = Client::raw(broker.address, false).await;
+    client.send(&[0x10, 0xFF, 0xFF, 1]).await;
+    assert_eq!(client.next().await, Packet::Closed);
+    broker.kill().await;
 }

@@ -25,7 +25,7 @@ const WHO: [(&str, &str, char); 8] = [
 
 /// Each topic with who may publish on it and who may receive it: c(ontroller), a(gent), x (another agent), j(oining),
 /// v(iewer), o(perator), m (admin), r (a viewer whose own rules name everything).
-const TABLE: [(&str, &str, &str); 49] = [
+const TABLE: [(&str, &str, &str); 60] = [
     ("pistat/pi-1/status", "ca", "cavomr"),
     ("pistat/pi-1/info", "ca", "cvomr"),
     ("pistat/pi-1/stats", "ca", "cvomr"),
@@ -34,21 +34,33 @@ const TABLE: [(&str, &str, &str); 49] = [
     ("pistat/pi-1/settings", "c", "cavomr"),
     ("pistat/pi-1/watch", "c", "cavomr"),
     ("pistat/pi-1/task/request", "comr", "cvomr"),
-    ("pistat/pi-1/task/run-7/execute", "c", "ca"),
-    ("pistat/pi-1/task/run-7/cancel", "c", "ca"),
-    ("pistat/pi-1/task/run-7/ack", "c", "cavomr"),
-    ("pistat/pi-1/task/run-7/report", "ca", "cvomr"),
-    ("pistat/pi-1/task/run-7/output", "ca", "cvomr"),
-    ("pistat/pi-1/task/run-7/status", "c", "cvomr"),
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8057/execute", "c", "ca"),
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8057/cancel", "c", "ca"),
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8057/ack", "c", "cavomr"),
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8057/report", "ca", "cvomr"),
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8057/output", "ca", "cvomr"),
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8057/status", "c", "cvomr"),
     ("pistat/pi-1/task/result", "c", "cvomr"),
+    // Runs that the machine was not sent: another's, an unknown one, and a level that is not a run id.
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8058/report", "c", "cvomr"),
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8059/output", "c", "cvomr"),
+    ("pistat/pi-1/task/x/output", "c", "cvomr"),
+    ("pistat/pi-1/recall", "c", "cavomr"),
+    ("pistat/pi-1/witness", "ca", "com"),
+    ("pistat/pi-1/update", "c", "cvomr"),
+    ("pistat/pi-1/alerts", "c", "cvomr"),
+    ("pistat/pi-1/alert_event", "c", "cvomr"),
+    ("pistat/pi-1/alert/disk-full/sda1", "c", "cvomr"),
+    ("pistat/pi-1/alert/too-hot/acknowledge", "comr", "cvomr"),
+    ("pistat/pi-1/alert/disk-full/sda1/acknowledge", "comr", "cvomr"),
     ("pistat/pi-2/status", "cx", "cxvomr"),
     ("pistat/pi-2/info", "cx", "cvomr"),
     ("pistat/pi-2/settings", "c", "cxvomr"),
     ("pistat/pi-2/watch", "c", "cxvomr"),
-    ("pistat/pi-2/task/run-8/execute", "c", "cx"),
-    ("pistat/pi-2/task/run-8/cancel", "c", "cx"),
-    ("pistat/pi-2/task/run-8/ack", "c", "cxvomr"),
-    ("pistat/pi-2/task/run-8/report", "cx", "cvomr"),
+    ("pistat/pi-2/task/01890a5d-ac96-774b-bcce-b302099a8058/execute", "c", "cx"),
+    ("pistat/pi-2/task/01890a5d-ac96-774b-bcce-b302099a8058/cancel", "c", "cx"),
+    ("pistat/pi-2/task/01890a5d-ac96-774b-bcce-b302099a8058/ack", "c", "cxvomr"),
+    ("pistat/pi-2/task/01890a5d-ac96-774b-bcce-b302099a8058/report", "cx", "cvomr"),
     ("pistat/@all/task/request", "comr", "cvomr"),
     ("pistat/@camera/task/request", "comr", "cvomr"),
     ("pistat/controller/task/request", "comr", "cvomr"),
@@ -67,7 +79,7 @@ const TABLE: [(&str, &str, &str); 49] = [
     ("pistat", "c", "cvomr"),
     ("pistat/x", "c", "cvomr"),
     ("pistat/pi-1/status/x", "c", "cvomr"),
-    ("pistat/pi-1/task/run-7/execute/x", "c", "cvomr"),
+    ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8057/execute/x", "c", "cvomr"),
     ("pistatx/pi-1/status", "cr", "cr"),
     ("homeassistant/status", "comr", "cvomr"),
     ("homeassistant/device/x/config", "cr", "cvomr"),
@@ -84,7 +96,7 @@ fn every_kind_of_topic_has_its_row() {
     let kinds = Topic::of_each_kind(&"pi-1".parse().unwrap(), run, &"camera".parse().unwrap());
     assert!(kinds.len() > 20);
     for kind in kinds {
-        let text = Topics::default().format(&kind).replace(&run.to_string(), "run-7");
+        let text = Topics::default().format(&kind).replace(&run.to_string(), "01890a5d-ac96-774b-bcce-b302099a8057");
         assert!(TABLE.iter().any(|(topic, ..)| *topic == text), "the table has no row for {text}");
     }
 }
@@ -107,6 +119,13 @@ async fn start() -> Setup {
     let limits = Limits { sys_interval_seconds: 0, refusal_delay_milliseconds: 0, ..Limits::default() };
     let setup = Setup::with_limits(limits).await;
     setup.handle().set_directory(with_ruled());
+    // Each machine was sent its run.
+    let mut controller = setup.client(connect(true, "controller", "controller", "orders")).await;
+    for (topic, ..) in TABLE.iter().filter(|(topic, ..)| topic.starts_with("pistat/pi-") && topic.ends_with("/execute"))
+    {
+        assert_eq!(controller.publish(Message::new(topic, "order", 1)).await, 0);
+    }
+    controller.disconnect().await;
     setup
 }
 
@@ -314,6 +333,7 @@ fn samples(filter: &str) -> Vec<String> {
         "execute",
         "enroll",
         "response",
+        "witness",
     ];
     let mut topics = vec![String::new()];
     for level in filter.split('/') {
@@ -333,9 +353,10 @@ fn samples(filter: &str) -> Vec<String> {
 fn may_receive(letter: char, topic: &str) -> bool {
     let any = |filters: &[&str]| filters.iter().any(|filter| matches(filter, topic));
     let is_order = any(&["pistat/+/task/+/execute", "pistat/+/task/+/cancel"]);
-    let is_viewers = any(&["pistat/#", "homeassistant/#", "$SYS/#"]) && !is_order;
+    let is_operators = any(&["pistat/#", "homeassistant/#", "$SYS/#"]) && !is_order;
+    let is_viewers = is_operators && !any(&["pistat/+/witness"]);
     let is_agents = |pi: &str| {
-        let own = ["task/+/execute", "task/+/cancel", "task/+/ack", "settings", "watch", "status"];
+        let own = ["task/+/execute", "task/+/cancel", "task/+/ack", "settings", "watch", "status", "recall"];
         own.iter().any(|rest| matches(&format!("pistat/{pi}/{rest}"), topic))
             || any(&["pistat/controller/key", "pistat/controller/status"])
     };
@@ -345,7 +366,8 @@ fn may_receive(letter: char, topic: &str) -> bool {
         'x' => is_agents("pi-2"),
         'j' => any(&["$pistat/enroll/pi-1/response", "pistat/controller/key"]),
         'r' => is_viewers || !any(&["pistat/#", "$pistat/#"]),
-        _ => is_viewers,
+        'v' => is_viewers,
+        _ => is_operators,
     }
 }
 

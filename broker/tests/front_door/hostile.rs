@@ -183,7 +183,7 @@ async fn each_kind_of_broken_protocol_ends_its_own_connection_with_the_reason() 
 #[tokio::test]
 async fn odd_names_are_only_names() {
     let setup = Setup::start().await;
-    for id in ["a/b", "a+b", "#", "$share", "é", "\u{1F980}", "a b", "..", "x\ny"] {
+    for id in ["a/b", "a+b", "#", "$share", "é", "\u{1F980}", "a b", ".."] {
         for _ in 0..2 {
             let mut client = setup.client(Connect::v5(id).kept()).await;
             assert_eq!(client.subscribe(&[("test/é/#", 1), ("+/é", 1)]).await, [1, 1]);

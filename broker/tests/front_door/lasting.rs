@@ -509,3 +509,70 @@ async fn a_client_that_comes_back_while_the_broker_stops_does_not_lose_its_sessi
     assert!(client.present);
     assert_eq!(client.message().await.text(), "waits");
 }
+
+/// MQTT 5, section 3.1.3.2.2: a restart does not shorten a will's delay, neither that of a client which was connected nor that
+/// of one which had gone before.
+#[tokio::test]
+async fn a_restart_of_either_kind_does_not_shorten_a_wills_delay() {
+    const NAME: &str = "lasting::a_restart_of_either_kind_does_not_shorten_a_wills_delay";
+    let limits = || Limits { will_grace_seconds: 1, ..Limits::default() };
+    be_the_broker(limits()).await;
+    let connect = |id: &str, delay: u32, expiry: u32| {
+        let properties = Properties::default().with(24, &delay.to_be_bytes());
+        let will = Message::new("TopicA/will", id, 1).properties(properties);
+        Connect { clean: false, ..Connect::v5(id) }.property(17, &expiry.to_be_bytes()).will(will)
+    };
+    for is_killed in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let long = 100_000;
+        // Who is there when it ends, who has gone before, and those whose wills are due soon after the start.
+        let all = [
+            ("present", long, long),
+            ("gone", long, long),
+            ("at once", 0, long),
+            ("with its session", long, 3),
+            ("without a session", long, 0),
+            ("two seconds", 2, long),
+        ];
+        let open = async |address| {
+            let mut clients = Vec::new();
+            for (id, delay, expiry) in all {
+                clients.push(Client::connect(address, &connect(id, delay, expiry)).await);
+            }
+            drop(clients.remove(1));
+            clients
+        };
+        if is_killed {
+            let broker = Apart::start(NAME, folder.path()).await;
+            let clients = open(broker.address).await;
+            // Everything is on disk within a second.
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            broker.kill().await;
+            drop(clients);
+        } else {
+            let setup = Setup::with(limits(), Some(folder.path().to_owned())).await;
+            let clients = open(setup.address).await;
+            eventually("one is gone", || setup.statistics().clients_connected == 5).await;
+            setup.broker.shutdown().await;
+            drop(clients);
+        }
+        let setup = Setup::with(limits(), Some(folder.path().to_owned())).await;
+        let mut watcher = setup.v5("watcher").await;
+        watcher.subscribe(&[("TopicA/will", 1)]).await;
+        let mut texts: Vec<String> = watcher.messages(4).await.iter().map(Message::text).collect();
+        texts.sort();
+        assert_eq!(texts, ["at once", "two seconds", "with its session", "without a session"], "killed: {is_killed}");
+        // Back in time: its will is its own again, and another restart changes nothing of the other's.
+        let back = setup.client(connect("present", long, long)).await;
+        assert!(back.present);
+        back.disconnect().await;
+        setup.broker.shutdown().await;
+        let setup = Setup::with(limits(), Some(folder.path().to_owned())).await;
+        let mut watcher = setup.v5("watcher").await;
+        watcher.subscribe(&[("TopicA/will", 1)]).await;
+        // The session of the other ends, and its will with it.
+        assert!(!setup.client(Connect::v5("gone")).await.present);
+        assert_eq!(watcher.message().await.text(), "gone");
+        assert_eq!(watcher.until_now().await, []);
+    }
+}

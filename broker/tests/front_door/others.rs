@@ -144,6 +144,55 @@ async fn mosquitto_rr_gets_its_answer() {
     assert_eq!(asking.await.unwrap(), (true, "answer\n".into()));
 }
 
+/// The real bridge, with its defaults: it says what it is by the protocol level, and has a last will under `$SYS`.
+#[tokio::test]
+async fn mosquitto_bridges_both_ways_and_nothing_goes_round_in_circles() {
+    if !is_installed("mosquitto") {
+        return;
+    }
+    let setup = Setup::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let config = format!(
+        "user root\nlistener 0 {}\nallow_anonymous true\nconnection house\naddress {}\nremote_username home\nremote_password home\n\
+         topic test/# both 1\nrestart_timeout 1\n",
+        socket.display(),
+        setup.address
+    );
+    let file = folder.path().join("mosquitto.conf");
+    std::fs::write(&file, config).unwrap();
+    let mut watcher = setup.v5("watcher").await;
+    watcher.subscribe(&[("test/#", 1)]).await;
+    let mut bridge =
+        Command::new("mosquitto").arg("-c").arg(&file).kill_on_drop(true).stderr(Stdio::null()).spawn().unwrap();
+    let local = |words: &[&str]| {
+        let mut command = Command::new(if words[0] == "pub" { "mosquitto_pub" } else { "mosquitto_sub" });
+        command.arg("--unix").arg(&socket).args(&words[1..]).stderr(Stdio::null());
+        command
+    };
+    // From there to here, as soon as there is a bridge.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while setup.statistics().clients_connected < 2 {
+        assert!(tokio::time::Instant::now() < deadline, "the bridge does not connect");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut hearing = local(&["sub", "-q", "1", "-t", "test/there", "-C", "1", "-W", "15"]);
+    let hears = tokio::spawn(async move { output(&mut hearing).await });
+    assert!(output(&mut local(&["pub", "-q", "1", "-t", "test/here", "-m", "from there"])).await.0);
+    let message = watcher.message().await;
+    assert_eq!((message.topic.as_str(), message.text()), ("test/here", "from there".to_owned()));
+    // From here to there, repeated until it is heard: the local subscription may come a moment later.
+    while !hears.is_finished() {
+        watcher.publish(Message::new("test/there", "from here", 1)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(hears.await.unwrap(), (true, "from here\n".into()));
+    // What came from there has not come back again and again.
+    let rest = watcher.until_now().await;
+    assert!(rest.iter().all(|message| message.topic == "test/there"), "{rest:?}");
+    bridge.kill().await.unwrap();
+}
+
 /// A certificate for 127.0.0.1 that vouches for itself.
 fn write_certificate(folder: &Path) {
     let pair = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();

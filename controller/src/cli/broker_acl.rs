@@ -149,8 +149,8 @@ fn sentence(party: Party<'_>) -> &'static str {
     match party {
         Party::Controller => "The controller",
         Party::Agent(_) => "An agent",
-        Party::Operator => "Sees everything but orders, and asks for tasks",
-        Party::Viewer => "Sees everything but orders",
+        Party::Operator => "Sees everything but orders, asks for tasks and acknowledges alerts",
+        Party::Viewer => "Sees everything but orders and the kernel's lines before a restart",
     }
 }
 
@@ -212,7 +212,7 @@ mod tests {
         let text = Rules { users: &users, topics: &topics, discovery: "homeassistant" }.emqx();
         for expected in [
             "{allow, {user, \"boss\"}, all, [\"home/pis/#\", \"homeassistant/#\"]}.\n",
-            "{allow, {user, \"ha\"}, publish, [\"home/pis/+/task/request\", \"homeassistant/status\"]}.\n",
+            "{allow, {user, \"ha\"}, publish, [\"home/pis/+/task/request\", \"home/pis/+/alert/+/acknowledge\", ",
             "{allow, {user, \"grafana\"}, subscribe, [\"home/pis/+/status\", \"home/pis/+/info\", \"home/pis/+/stats\", ",
             "{allow, all, publish, [\"home/pis/${username}/stats\", \"home/pis/${username}/task/+/output\", ",
             "{allow, all, subscribe, [\"home/pis/${username}/task/+/ack\", ",

@@ -43,9 +43,24 @@ pub(crate) fn check_publish_rule(filter: &str, topics: &Topics) -> Result<(), St
     let prefix = topics.prefix();
     let under = |filter: &str| filter.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let own = under(filter) || filter.strip_prefix('$').is_some_and(under);
-    if own && !filter.ends_with("/task/request") {
+    if own && !filter.ends_with("/task/request") && !filter.ends_with("/acknowledge") {
         return Err(format!(
             "{filter} is under {prefix}, whose topics are the machines' and the controller's: it would never be granted"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a new account may have this rule for publishing besides: the broker's own topics are never granted. In a file
+/// such a rule has no effect, as before.
+///
+/// # Errors
+/// A sentence that says so.
+pub(crate) fn check_not_brokers(filter: &str) -> Result<(), String> {
+    if filter == "$SYS" || filter.starts_with("$SYS/") {
+        return Err(format!(
+            "{filter} is under $SYS, whose topics are the broker's: it would never be granted. \
+             For a bridge of mosquitto, set notifications_local_only true"
         ));
     }
     Ok(())

@@ -305,6 +305,7 @@ impl Hub {
                 (Severity::Info, account, format!("session of client {client_id} taken over from {}", peer.ip()))
             }
             BrokerEvent::PublishRefused { account, topic, reason, .. } => {
+                self.report_refused(&account, &topic);
                 let text = format!("may not publish to {topic}: {reason}");
                 return self.refused(Repeated::Publish, account.clone(), &account, &text);
             }

@@ -26,7 +26,7 @@ use crate::{
         AccessChange, AccessRefusal, AccountRecord, AgentRecord, Caller, Credential, MAX_SESSIONS_PER_ACCOUNT,
         SecretHash, SessionRecord, user_agent,
     },
-    config::{check_publish_rule, parse_duration},
+    config::{check_not_brokers, check_publish_rule, parse_duration},
     directory::directory,
     fleet::Now,
     store::{Demand, GivenChange, Stored, Write, new_secret},
@@ -322,7 +322,10 @@ impl Hub {
                 ));
             }
         }
-        account.publish.iter().try_for_each(|filter| check_publish_rule(filter, &self.topics))
+        account
+            .publish
+            .iter()
+            .try_for_each(|filter| check_publish_rule(filter, &self.topics).and_then(|()| check_not_brokers(filter)))
     }
 
     fn give_token(&mut self, mut record: AccountRecord, line: Line, reply: Reply<String>) {

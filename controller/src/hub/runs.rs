@@ -1,6 +1,9 @@
 //! The life of runs: every change of one goes through [`Hub::perform`], and what is told of it waits for the disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 use pistat_protocol::{
     codec::encode,
@@ -8,7 +11,7 @@ use pistat_protocol::{
     id::{PiId, RunId, TaskId},
     order::{CancelOrder, Order},
     status::Nonce,
-    task::{OutputChunk, Report, RunState},
+    task::{Ack, OutputChunk, Report, RunState},
     topic::Topic,
 };
 use tokio::sync::watch;
@@ -24,6 +27,27 @@ use crate::{
     runs::{Accepted, Step},
     store::{record::RunRecord, register::RegisterWrite},
 };
+
+/// How many refused reports are answered in a second, over all machines. An agent repeats each every half minute, and a flood
+/// of them must not become one of answers.
+const ANSWERED_A_SECOND: u32 = 20;
+
+/// Counts the answers to refused reports.
+#[derive(Debug, Default)]
+pub(super) struct RefusedReports {
+    since: Option<Instant>,
+    answered: u32,
+}
+
+impl RefusedReports {
+    fn may_answer(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
+            *self = Self { since: Some(now), answered: 0 };
+        }
+        self.answered += 1;
+        self.answered <= ANSWERED_A_SECOND
+    }
+}
 
 impl Hub {
     pub(super) fn cancel_for(&mut self, caller: &Caller, id: RunId, reply: Reply<()>) {
@@ -57,6 +81,22 @@ impl Hub {
     pub(super) fn reported(&mut self, pi: &PiId, run: RunId, report: Report) {
         let steps = self.runs.report(pi, run, report, self.now);
         self.perform(steps);
+    }
+
+    /// The broker has refused a report on a run that it does not know as this machine's. The agent would repeat it for ever: a run
+    /// that is open here is published to the broker again; the agent is told to forget any other.
+    pub(super) fn report_refused(&mut self, account: &str, topic: &str) {
+        let Some(Topic::Report(pi, run)) = self.topics.parse(topic) else { return };
+        if pi.as_str() != account
+            || !self.sessions.contains_key(&pi)
+            || !self.refused_reports.may_answer(self.now.monotonic)
+        {
+            return;
+        }
+        match self.runs.get(run).map(|record| record.run.clone()) {
+            Some(run) if run.pi == pi => self.announce_run(&run),
+            _ => self.acknowledge(&pi, run, Ack { seq: None, state: Some(RunState::Lost) }),
+        }
     }
 
     pub(super) fn output_came(&mut self, pi: &PiId, run: RunId, chunk: OutputChunk) {

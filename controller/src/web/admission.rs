@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio_util::sync::CancellationToken;
@@ -41,6 +44,36 @@ pub(super) struct Visitor {
     admission: Admission,
     number: u64,
     leave: CancellationToken,
+    allowance: Allowance,
+}
+
+/// How many more bytes are read of a connection until it has proved who it is. What a library would buffer of them, such as a
+/// frame of a WebSocket, cannot be more.
+#[derive(Clone)]
+pub(super) struct Allowance(Arc<AtomicUsize>);
+
+impl Default for Allowance {
+    /// No bound: a request of HTTP has bounds of its own.
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+}
+
+impl Allowance {
+    fn set(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether nothing more is read.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    /// So many bytes were read. A client that is let in meanwhile has no bound.
+    pub(super) fn take(&self, bytes: usize) {
+        let less = |left: usize| (left != usize::MAX).then(|| left.saturating_sub(bytes));
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
 }
 
 /// The place of a connection, given back when dropped.
@@ -68,7 +101,7 @@ impl Admission {
         state.connections += 1;
         state.strangers.insert(number, Stranger { address, leave: leave.clone() });
         state.addresses.entry(address).or_default().insert(number);
-        Some(Place(Visitor { admission: self.clone(), number, leave }))
+        Some(Place(Visitor { admission: self.clone(), number, leave, allowance: Allowance::default() }))
     }
 }
 
@@ -104,8 +137,19 @@ impl State {
 }
 
 impl Visitor {
+    /// From now on no more bytes than these are read, unless it is let in.
+    pub(super) fn allow(&self, bytes: usize) {
+        self.allowance.set(bytes);
+    }
+
+    /// What may still be read.
+    pub(super) fn allowance(&self) -> Allowance {
+        self.allowance.clone()
+    }
+
     /// Somebody has proved who it is.
     pub(super) fn let_in(&self) {
+        self.allowance.set(usize::MAX);
         self.admission.lock().no_stranger(self.number);
     }
 

@@ -14,7 +14,7 @@ use axum::{
     Extension,
     extract::{
         ConnectInfo, State,
-        ws::{Message, Utf8Bytes, WebSocket},
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket},
     },
     http::{HeaderMap, header},
     response::Response,
@@ -32,7 +32,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Web, admission::Visitor, console, login, output::Follower, problem::Handshake};
+use super::{Web, admission::Visitor, console, login, mqtt, output::Follower, problem::Handshake};
 use crate::{
     access::{Caller, Credential},
     hub::{
@@ -89,7 +89,11 @@ pub(super) async fn connect(
     if !matches!(caller.credential, Credential::Token(_)) && !headers.contains_key(header::ORIGIN) {
         return Err(Refused::forbidden("a session is for browsers, which send an Origin: a program uses a token"));
     }
-    let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).read_buffer_size(READ_BYTES).write_buffer_size(0);
+    let upgrade = upgrade
+        .max_frame_size(MAX_MESSAGE_BYTES)
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(0);
     let visitor = visitor.map(|Extension(visitor)| visitor);
     Ok(upgrade.on_upgrade(move |socket| serve(web, caller, Client { peer: peer.ip(), visitor }, socket)))
 }
@@ -117,7 +121,9 @@ impl Client {
             biased;
             end = must_end(web, &caller) => return Err(end),
             () = evicted => return Err(End::Over),
-            first = timeout(FIRST_MESSAGE, first_text(socket)) => first.ok().flatten().ok_or(End::Over)?,
+            first = timeout(FIRST_MESSAGE, first_text(socket)) => {
+                first.map_err(|_| End::Over)?.map_err(End::Broken)?.ok_or(End::Over)?
+            }
         };
         let Ok(ClientMessage::Session { key }) = serde_json::from_str(&first) else { return Err(End::Revoked) };
         let known = web.access.borrow().with_key(&caller, &key).ok_or(End::Revoked)?;
@@ -130,12 +136,12 @@ impl Client {
 }
 
 /// The first message that is a text.
-async fn first_text(socket: &mut WebSocket) -> Option<Utf8Bytes> {
+async fn first_text(socket: &mut WebSocket) -> Result<Option<Utf8Bytes>, axum::Error> {
     loop {
-        match socket.recv().await?.ok()? {
-            Message::Text(text) => return Some(text),
-            Message::Ping(_) | Message::Pong(_) => {}
-            Message::Binary(_) | Message::Close(_) => return None,
+        match socket.recv().await.transpose()? {
+            Some(Message::Text(text)) => return Ok(Some(text)),
+            Some(Message::Ping(_) | Message::Pong(_)) => {}
+            Some(Message::Binary(_) | Message::Close(_)) | None => return Ok(None),
         }
     }
 }
@@ -145,6 +151,10 @@ async fn serve(web: Web, caller: Caller, client: Client, mut socket: WebSocket) 
         Ok(caller) => serve_known(web, caller, &mut socket).await,
         Err(end) => end,
     };
+    if let End::Broken(error) = &end {
+        let frame = CloseFrame { code: mqtt::code_of(error, client.visitor.as_ref()), reason: "".into() };
+        let _ = timeout(LAST_WORD, socket.send(Message::Close(Some(frame)))).await;
+    }
     if let (End::Revoked, Ok(word)) = (end, text(&ServerMessage::Expired)) {
         // Whoever does not take it, goes without.
         let _ = timeout(LAST_WORD, socket.send(word)).await;
@@ -183,6 +193,8 @@ enum End {
     Over,
     /// Its caller is not who it was.
     Revoked,
+    /// The browser has sent what no browser sends, such as a message that is too large.
+    Broken(axum::Error),
 }
 
 /// Resolves when a feed has to end, whatever it is doing.
@@ -232,7 +244,8 @@ impl Connection {
                 Next::Frame(Err(_)) => frames = self.join(socket).await?,
                 Next::Own(message) => self.own(socket, &message).await?,
                 Next::Received(Some(Ok(message))) => self.received(socket, &mut frames, message).await?,
-                Next::Received(_) => return Err(End::Over),
+                Next::Received(Some(Err(error))) => return Err(End::Broken(error)),
+                Next::Received(None) => return Err(End::Over),
                 Next::Heartbeat => self.heartbeat(socket).await?,
             }
             while self.work.try_join_next().is_some() {}

@@ -1,5 +1,8 @@
 //! MQTT over WebSocket (sub-protocol `mqtt`): the same broker, by the HTTP port. Only CONNECT credentials count here, never a cookie.
 //!
+//! Until the broker has let its client in, no more is read of a connection than a CONNECT may have: the frame that a client
+//! begins would otherwise be kept until it is complete, however large it says that it is.
+//!
 //! A connection ends with its client or with the broker, never with the web server before it: to the broker that would look like a fleet whose power failed.
 
 use std::{net::SocketAddr, time::Duration};
@@ -9,7 +12,7 @@ use axum::{
     body::Bytes,
     extract::{
         ConnectInfo, State,
-        ws::{Message, WebSocket},
+        ws::{CloseCode, CloseFrame, Message, WebSocket, close_code},
     },
     response::Response,
 };
@@ -23,7 +26,7 @@ use tokio::{
 use super::{Web, admission::Visitor, problem::Handshake};
 use crate::hub::ask::Refused;
 
-/// The largest WebSocket message: MQTT packets may be larger, they then come in several messages.
+/// The largest WebSocket frame and message, unless the largest packet is larger: several packets may come in one.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// How many bytes wait between socket and broker: an idle agent should cost little.
@@ -51,9 +54,13 @@ pub(super) async fn connect(
     let Some(broker) = web.broker.clone() else {
         return Err(Refused::missing("this controller uses another MQTT broker: connect to that one"));
     };
+    let most = MAX_MESSAGE_BYTES.max(broker.packet_bytes());
+    // Twice a CONNECT: frames have headers, and a client may send it in several.
+    visitor.allow(2 * broker.connect_packet_bytes());
     let upgrade = upgrade
         .protocols(["mqtt"])
-        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(most)
+        .max_message_size(most)
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(0);
     let sockets = web.sockets.clone();
@@ -65,36 +72,71 @@ async fn carry(broker: BrokerHandle, socket: WebSocket, peer: SocketAddr, visito
     let known = visitor.clone();
     broker.serve(theirs, peer, move || known.let_in());
     let (from_broker, to_broker) = tokio::io::split(ours);
-    let (sink, stream) = socket.split();
-    let to_client = to_client(from_broker, sink);
-    tokio::pin!(to_client);
-    // Whichever side ends first ends the other; what the broker said last is still taken along.
-    tokio::select! {
-        () = &mut to_client => {}
-        () = visitor.turned_out() => {}
-        () = to_server(stream, to_broker) => {
-            let _ = timeout(LAST_WORDS, to_client).await;
+    let (mut sink, mut stream) = socket.split();
+    let code = {
+        let to_client = to_client(from_broker, &mut sink);
+        tokio::pin!(to_client);
+        // Whichever side ends first ends the other; what the broker said last is still taken along.
+        tokio::select! {
+            () = &mut to_client => close_code::NORMAL,
+            () = visitor.turned_out() => close_code::AGAIN,
+            code = to_server(&mut stream, to_broker, &visitor) => {
+                let _ = timeout(LAST_WORDS, to_client).await;
+                code
+            }
         }
-    }
+    };
+    let last = async {
+        close(&mut sink, code).await;
+        // What still comes is read, so that closing the socket takes back nothing that was sent.
+        while let Some(Ok(_)) = stream.next().await {}
+    };
+    let _ = timeout(LAST_WORDS, last).await;
 }
 
-async fn to_server(mut stream: SplitStream<WebSocket>, mut broker: WriteHalf<tokio::io::DuplexStream>) {
-    while let Some(Ok(message)) = stream.next().await {
-        match message {
-            Message::Binary(bytes) => {
+/// Closes the WebSocket, unless the client has closed it already; then it is answered.
+async fn close(sink: &mut SplitSink<WebSocket, Message>, code: CloseCode) {
+    let frame = CloseFrame { code, reason: "".into() };
+    let _ = sink.send(Message::Close(Some(frame))).await;
+    let _ = sink.close().await;
+}
+
+/// With which code the WebSocket is closed when its client has ended it, or has broken the rules.
+async fn to_server(
+    stream: &mut SplitStream<WebSocket>,
+    mut broker: WriteHalf<tokio::io::DuplexStream>,
+    visitor: &Visitor,
+) -> CloseCode {
+    let code = loop {
+        match stream.next().await {
+            Some(Ok(Message::Binary(bytes))) => {
                 if broker.write_all(&bytes).await.is_err() {
-                    break;
+                    break close_code::NORMAL;
                 }
             }
             // MQTT is binary (MQTT 5, section 6): anything else ends the connection.
-            Message::Text(_) | Message::Close(_) => break,
-            Message::Ping(_) | Message::Pong(_) => {}
+            Some(Ok(Message::Text(_))) => break close_code::UNSUPPORTED,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Err(error)) => break code_of(&error, Some(visitor)),
+            Some(Ok(Message::Close(_))) | None => break close_code::NORMAL,
         }
-    }
+    };
     let _ = broker.shutdown().await;
+    code
 }
 
-async fn to_client(mut broker: ReadHalf<tokio::io::DuplexStream>, mut sink: SplitSink<WebSocket, Message>) {
+/// With which code a WebSocket is closed after such an error. Of one that sends too much nothing more is read.
+pub(super) fn code_of(error: &axum::Error, visitor: Option<&Visitor>) -> CloseCode {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    let is_too_large = matches!(cause, Some(tungstenite::Error::Capacity(_)));
+    if let Some(visitor) = visitor.filter(|_| is_too_large) {
+        visitor.allow(0);
+    }
+    let is_used_up = visitor.is_some_and(|visitor| visitor.allowance().is_used_up());
+    if is_too_large || is_used_up { close_code::SIZE } else { close_code::PROTOCOL }
+}
+
+async fn to_client(mut broker: ReadHalf<tokio::io::DuplexStream>, sink: &mut SplitSink<WebSocket, Message>) {
     let mut buffer = bytes::BytesMut::new();
     while broker.read_buf(&mut buffer).await.is_ok_and(|count| count > 0) {
         let bytes: Bytes = buffer.split().freeze();
@@ -102,5 +144,4 @@ async fn to_client(mut broker: ReadHalf<tokio::io::DuplexStream>, mut sink: Spli
             return;
         }
     }
-    let _ = sink.close().await;
 }

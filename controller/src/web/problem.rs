@@ -13,7 +13,7 @@ use axum::{
 use pistat_protocol::api::Problem;
 use serde::de::DeserializeOwned;
 
-use super::MAX_BODY_BYTES;
+use super::{MAX_BODY_BYTES, OPEN_BODY_BYTES};
 use crate::hub::ask::Refused;
 
 impl IntoResponse for Refused {
@@ -47,7 +47,9 @@ impl From<BytesRejection> for Refused {
     fn from(rejection: BytesRejection) -> Self {
         let status = rejection.status();
         let detail = if status == StatusCode::PAYLOAD_TOO_LARGE {
-            format!("the body is too large: at most {MAX_BODY_BYTES} bytes are read")
+            format!(
+                "the body is too large: at most {MAX_BODY_BYTES} bytes are read, and {OPEN_BODY_BYTES} of one without a credential"
+            )
         } else {
             plain(&rejection.body_text())
         };

@@ -43,6 +43,10 @@ use crate::config::{Http, HttpLimits};
 /// How long open requests may take to end when the server stops; feeds and followers end at once.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// The longest head of a request, and what is read of a body at a time: several times what browsers send with all their cookies.
+/// The head is kept before anything is known of who sends it.
+const BUFFER_BYTES: usize = 32 * 1024;
+
 /// How long to wait after a failed accept: the cause needs time to go away.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -184,7 +188,7 @@ impl Port {
         });
         let mut http = http1::Builder::new();
         // The head of the next request has its time too, so a connection that idles ends.
-        http.timer(TokioTimer::new()).header_read_timeout(self.patience);
+        http.max_buf_size(BUFFER_BYTES).timer(TokioTimer::new()).header_read_timeout(self.patience);
         let mut connection = pin!(http.serve_connection(TokioIo::new(socket), service).with_upgrades());
         tokio::select! {
             biased;

@@ -1,4 +1,5 @@
-//! The bytes of a connection. They hold its place for as long as they flow, and end when the other side takes none of them.
+//! The bytes of a connection. They hold its place for as long as they flow, and end when the other side takes none of them, or
+//! sends more than is read of it.
 
 use std::{
     io,
@@ -12,27 +13,39 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 
-use crate::web::admission::Place;
+use crate::web::admission::{Allowance, Place};
+
+/// How long what still comes is read and dropped, on a connection that has sent too much: one that is closed with unread input
+/// is reset, and the other side never learns why.
+const LINGER: Duration = Duration::from_secs(1);
 
 pub(super) struct Wire {
-    stream: TcpStream,
+    /// Taken when it is dropped.
+    socket: Option<(TcpStream, Place)>,
     /// How long the other side may take nothing.
     patience: Duration,
     /// Runs while it takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     is_http: Arc<AtomicBool>,
-    _place: Place,
+    /// How much may still be read.
+    allowance: Allowance,
 }
 
 impl Wire {
     /// `is_http` is whether it is still HTTP that is spoken: a WebSocket has rules of its own for a slow reader.
     pub(super) fn new(stream: TcpStream, patience: Duration, is_http: Arc<AtomicBool>, place: Place) -> Self {
-        Self { stream, patience, stalled: None, is_http, _place: place }
+        let allowance = place.visitor().allowance();
+        Self { socket: Some((stream, place)), patience, stalled: None, is_http, allowance }
+    }
+
+    fn stream(&mut self) -> Pin<&mut TcpStream> {
+        let (stream, _) = self.socket.as_mut().expect("the socket is taken only when this is dropped");
+        Pin::new(stream)
     }
 
     /// What came of writing, or an error once nothing could be written for too long.
@@ -41,7 +54,7 @@ impl Wire {
         context: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        let written = write(Pin::new(&mut self.stream), context);
+        let written = write(self.stream(), context);
         if written.is_ready() || !self.is_http.load(Ordering::Relaxed) {
             self.stalled = None;
             return written;
@@ -52,13 +65,40 @@ impl Wire {
     }
 }
 
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if let Some((stream, place)) = self.socket.take()
+            && self.allowance.is_used_up()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(linger(stream, place));
+        }
+    }
+}
+
+async fn linger(mut stream: TcpStream, _place: Place) {
+    let drained = async {
+        stream.shutdown().await?;
+        let mut scratch = [0; 4096];
+        while stream.read(&mut scratch).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = timeout(LINGER, drained).await;
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.allowance.is_used_up() {
+            return Poll::Ready(Err(io::Error::other("more was sent than is read")));
+        }
+        let before = buffer.filled().len();
+        let read = self.stream().poll_read(context, buffer);
+        self.allowance.take(buffer.filled().len() - before);
+        read
     }
 }
 
@@ -76,14 +116,14 @@ impl AsyncWrite for Wire {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.socket.as_ref().is_some_and(|(stream, _)| stream.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.stream().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.stream().poll_shutdown(context)
     }
 }
