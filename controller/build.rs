@@ -1,4 +1,8 @@
-//! Builds the dashboard when its sources changed, so that one `cargo build` makes the whole program.
+//! Builds the dashboard for a release when its sources changed, so that one `cargo run --release` makes the whole program.
+//!
+//! It starts nothing in the dev profile: `cargo check`, rust-analyzer and the tests must not wait for npm, and a build
+//! script cannot tell them from `cargo build`. A dev build serves what is in `web/dist` at the time, so
+//! `npm --prefix web run build` is enough to see a change there.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,6 +30,10 @@ fn main() {
         return;
     }
     let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("../web");
+    // "debug" for the dev profile and those that inherit from it.
+    if std::env::var("PROFILE").is_ok_and(|profile| profile == "debug") {
+        return std::fs::create_dir_all(web.join("dist")).expect("web/ is writable");
+    }
     for source in SOURCES.map(|source| web.join(source)).iter().filter(|path| path.exists()) {
         println!("cargo::rerun-if-changed={}", source.display());
     }

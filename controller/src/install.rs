@@ -200,7 +200,12 @@ impl Downloads {
         let sum = match read(path, metadata.len(), architecture).await {
             Ok(sum) => Some(sum),
             Err(reason) => {
-                tracing::warn!("{} is not handed out: {reason}", path.display());
+                // In the agents folder somebody put it there; beside this program it may be any build.
+                if self.beside.as_deref() == Some(path) {
+                    tracing::debug!("{} is not handed out: {reason}", path.display());
+                } else {
+                    tracing::warn!("{} is not handed out: {reason}", path.display());
+                }
                 None
             }
         };

@@ -213,7 +213,7 @@ async fn a_feed_that_nobody_reads_ends_with_its_account() {
     let (olga, _) = stack.account("olga", "viewer").await;
     // More than all buffers on the way take.
     let run = http.start_run("count", "controller", json!({"last": 1_000_000})).await;
-    http.ended(run, Duration::from_secs(240)).await;
+    rest(http.follow(run)).await;
     let mut feed = Feed::connect_narrow(&olga).await.unwrap();
     feed.send(&ClientMessage::Follow { run, from: 0 }).await;
     let mut unread = Vec::new();

@@ -19,7 +19,7 @@ use std::{
 
 use pistat_protocol::topic::Topics;
 use pistat_sim::{Churn, Counts, Dice, Fleet, Plan, Roll};
-use pistat_tests::{Clock, Proxy, Stack, eventually};
+use pistat_tests::{Clock, Proxy, Stack, gradually};
 
 use people::Operator;
 pub(crate) use retained::{RETAINED_RUNS, retained};
@@ -56,9 +56,11 @@ async fn whatever_goes_wrong_nothing_is_lost_doubled_or_run_without_approval() {
     let credentials = roll.fill(stack.said.mqtt, &token, &Topics::default(), machines).await.unwrap();
     let fleet = Fleet::start(plan(&wire, dice.bits()), credentials);
     // Mishaps begin at once: of a large fleet somebody is always away.
-    eventually("every machine has been there", SETTLE, async || {
-        let connections = Counts::get(&fleet.counts().connections);
-        if connections >= machines as u64 { Ok(()) } else { Err(format!("{connections} connections")) }
+    gradually("every machine has been there", SETTLE, async || {
+        match (machines as u64).saturating_sub(Counts::get(&fleet.counts().connections)) {
+            0 => Ok(()),
+            left => Err(left),
+        }
     })
     .await;
     let agent = stack.agent("pi-1").url(&format!("mqtt://{}", wire.address())).online(&http).await;

@@ -1,21 +1,18 @@
 //! Other people's clients talk to each other through the controller's broker: paho-mqtt, MQTT.js and mosquitto's, over TCP,
 //! TLS and WebSocket, with MQTT 3.1.1 and 5.
 
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{net::SocketAddr, process::Command};
 
 use pistat_tests::{
-    PATIENCE, Stack,
+    PATIENCE, STANDSTILL, Stack,
     clients::{Client, Door, Library, Transport, install},
-    eventually,
+    eventually, gradually,
     mosquitto::Login,
     process::run,
     programs::program,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-/// A dozen interpreters on a small machine take a while.
-const MIX_LIMIT: Duration = Duration::from_secs(120);
 
 /// A controller with a TLS port, and an account `house` with topics of its own.
 async fn house() -> (Stack, Door, Login, TempDir) {
@@ -93,13 +90,13 @@ async fn everybody_elses_clients_talk_to_each_other_in_every_mix() {
         }
     }
     for client in &clients {
-        client.has_published(names.len(), MIX_LIMIT).await;
+        client.has_published(names.len()).await;
     }
     for (number, client) in clients.iter().enumerate() {
         let what = format!("{} hears from everybody", client.name);
-        eventually(&what, MIX_LIMIT, async || match client.messages().len() {
+        gradually(&what, STANDSTILL, async || match client.messages().len() {
             count if count == names.len() => Ok(()),
-            count => Err(count),
+            count => Err(names.len().abs_diff(count) as u64),
         })
         .await;
         for (from, from_v5) in &names {
@@ -113,9 +110,12 @@ async fn everybody_elses_clients_talk_to_each_other_in_every_mix() {
             assert_eq!(alike(&message["properties"]), alike(&expected), "{topic}");
         }
     }
-    eventually("mosquitto_sub has heard all of it", MIX_LIMIT, async || {
+    gradually("mosquitto_sub has heard all of it", STANDSTILL, async || {
         let heard = mosquitto.stdout().iter().filter(|line| !line.contains("/fence/")).count();
-        if heard == names.len() * names.len() { Ok(()) } else { Err(heard) }
+        match (names.len() * names.len()).abs_diff(heard) {
+            0 => Ok(()),
+            left => Err(left as u64),
+        }
     })
     .await;
 }

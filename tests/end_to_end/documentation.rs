@@ -81,6 +81,37 @@ fn the_upgrade_from_source_replaces_the_program_that_the_unit_starts() {
     assert_eq!(installing.collect::<Vec<_>>(), [format!("sudo install target/release/pistat {started}")]);
 }
 
+/// On a machine that has nothing: `./test` ends before it does anything.
+#[tokio::test]
+async fn the_test_command_installs_nothing_as_root_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["bash", "dirname", "env", "mkdir", "tail"] {
+        let found = ["/usr/bin", "/bin"].map(|bin| Path::new(bin).join(name)).into_iter().find(|path| path.exists());
+        symlink(found.expect("every system has it"), folder.path().join(name)).unwrap();
+    }
+    // Stands for installing: without apt-get, it says that it cannot.
+    for (words, ci, part) in [
+        (&["checks"][..], None, "./test --install"),
+        (&["checks"], Some("false"), "./test --install"),
+        (&["checks", "--install"], None, "could not install"),
+        (&["checks"], Some("true"), "could not install"),
+    ] {
+        let mut command = Command::new(repository().join("test"));
+        command
+            .args(words)
+            .env_clear()
+            .env("PATH", folder.path())
+            .env("CARGO_TARGET_DIR", folder.path().join("target"));
+        command.envs(ci.map(|ci| ("CI", ci)));
+        let ended = run("./test", &mut command, PATIENCE).await;
+        assert_eq!(ended.code, 69, "{words:?}: {ended:?}");
+        assert!(ended.stderr.contains(part) && ended.stderr.contains("mosquitto"), "{words:?}: {ended:?}");
+    }
+    let mut command = Command::new(repository().join("test"));
+    let unknown = run("./test", command.arg("everything").env("CARGO_TARGET_DIR", folder.path()), PATIENCE).await;
+    assert!(unknown.code == 64 && unknown.stderr.contains("everything is not a part"), "{unknown:?}");
+}
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }

@@ -18,7 +18,7 @@ use std::{
 
 use pistat_protocol::{api::AcceptedRuns, dashboard::Run, id::RunId, topic::Topic, topic::Topics};
 use pistat_sim::{Churn, Counts, Dice, Fleet, Plan, Roll};
-use pistat_tests::{Clock, Http, PATIENCE, Stack, eventually};
+use pistat_tests::{Clock, Http, PATIENCE, Stack, eventually, gradually};
 use serde_json::json;
 
 use crate::chaos::{RETAINED_RUNS, retained};
@@ -191,9 +191,9 @@ impl Week {
     }
 
     async fn settled(&self) {
-        eventually("every run is in a final state", SETTLE, async || match self.open().await {
+        gradually("every run is in a final state", SETTLE, async || match self.open().await {
             0 => Ok(()),
-            open => Err(format!("{open} runs are open")),
+            open => Err(open),
         })
         .await;
     }

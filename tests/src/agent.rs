@@ -12,8 +12,7 @@ use rustix::process::Signal;
 use crate::{
     http::Http,
     process::Process,
-    programs::program,
-    stack::path,
+    programs::{path, program},
     wait::{PATIENCE, eventually},
 };
 

@@ -18,8 +18,7 @@ use crate::{
     mqtt::Mqtt,
     port::Port,
     process::{Process, run},
-    programs::program,
-    stack::path,
+    programs::{path, program},
     wait::{PATIENCE, eventually},
 };
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     process::{Process, run},
-    wait::{PATIENCE, eventually},
+    wait::{PATIENCE, STANDSTILL, gradually},
 };
 
 /// Installing may have to fetch packages over a slow line.
@@ -112,11 +112,11 @@ impl Client {
     }
 
     /// Waits until so many of its messages have been taken by the broker.
-    pub async fn has_published(&self, count: usize, limit: Duration) {
+    pub async fn has_published(&self, count: usize) {
         let what = format!("{} has published {count}", self.name);
-        eventually(&what, limit, async || match self.said("published").len() {
+        gradually(&what, STANDSTILL, async || match self.said("published").len() {
             published if published == count => Ok(()),
-            published => Err(published),
+            published => Err(count.abs_diff(published) as u64),
         })
         .await;
     }

@@ -3,7 +3,11 @@
 //! The protocol is JSON over a WebSocket, and a test needs five of its verbs: so there is no driver between test and browser to be installed or to
 //! break. What a person would see is asked of the page itself.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, StreamExt};
@@ -39,7 +43,13 @@ pub struct Dashboard {
 
 impl Dashboard {
     /// Opens an address in a new browser with a window of this size.
+    ///
+    /// # Panics
+    /// The browser does not start, or the dashboard has not been built since its sources changed.
     pub async fn open(url: &str, size: (u32, u32)) -> Self {
+        let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("../web");
+        let built = newest(&web.join("dist"));
+        assert!(built > newest(&web.join("src")), "web/dist is older than web/src: run `npm --prefix web run build`");
         let profile = tempfile::tempdir().expect("a temporary folder can be made");
         let mut browser = browser(profile.path(), size);
         let port = port(&mut browser).await;
@@ -197,6 +207,16 @@ fn browser(profile: &Path, (width, height): (u32, u32)) -> Process {
     command.args(["--remote-debugging-port=0", "--remote-allow-origins=*"]);
     command.arg(format!("--window-size={width},{height}")).arg(format!("--user-data-dir={}", profile.display()));
     Process::start("chromium", command.arg("about:blank")).quiet()
+}
+
+/// When a file of a folder was written last; `None` without a file.
+fn newest(folder: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let times = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => newest(&entry.path()),
+        metadata => metadata.ok()?.modified().ok(),
+    });
+    times.max().flatten()
 }
 
 async fn port(browser: &mut Process) -> u16 {

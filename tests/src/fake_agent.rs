@@ -20,7 +20,10 @@ use pistat_protocol::{
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Packet, QoS, SubscribeFilter};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::{mqtt::Mqtt, wait::PATIENCE};
+use crate::{
+    mqtt::Mqtt,
+    wait::{PATIENCE, STANDSTILL},
+};
 
 /// How many messages may wait for the test.
 const HEARD: usize = 2_000;
@@ -101,7 +104,8 @@ impl Identity {
                 label: None,
             },
         };
-        let key = tokio::time::timeout(PATIENCE, joining.join(address)).await.map_err(|_| "no answer".to_owned())??;
+        let key =
+            tokio::time::timeout(STANDSTILL, joining.join(address)).await.map_err(|_| "no answer".to_owned())??;
         let mut info = info();
         info.serial = serial.map(str::to_owned);
         Ok(Self { pi, secret: secret.to_owned(), key, address, info })

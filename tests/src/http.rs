@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::wait::eventually;
+use crate::wait::{STANDSTILL, eventually};
 
 /// How much of a followed output may wait for a test that reads it: pieces of at most 64 KiB.
 const PIECES: usize = 16;
@@ -283,7 +283,9 @@ impl Http {
 /// Everything that a followed output still brings, as text.
 pub async fn rest(mut pieces: mpsc::Receiver<Vec<u8>>) -> String {
     let mut bytes = Vec::new();
-    while let Some(piece) = pieces.recv().await {
+    loop {
+        let piece = tokio::time::timeout(STANDSTILL, pieces.recv()).await;
+        let Some(piece) = piece.unwrap_or_else(|_| panic!("no more came after {} bytes", bytes.len())) else { break };
         bytes.extend(piece);
     }
     String::from_utf8(bytes).expect("output is UTF-8")

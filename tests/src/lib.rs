@@ -40,4 +40,4 @@ pub use port::Port;
 pub use process::Process;
 pub use proxy::Proxy;
 pub use stack::Stack;
-pub use wait::{PATIENCE, eventually, steadily};
+pub use wait::{PATIENCE, STANDSTILL, eventually, gradually, steadily};

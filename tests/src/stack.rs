@@ -23,7 +23,7 @@ use crate::{
     mqtt::Mqtt,
     port::Port,
     process::{Finished, Process, run},
-    programs::program,
+    programs::{path, program},
     wait::{PATIENCE, eventually},
 };
 
@@ -228,11 +228,6 @@ impl Builder {
         command.args(["--log-level", self.log_level.as_deref().unwrap_or("info")]);
         Process::start("pistat", &mut command)
     }
-}
-
-/// The search path of programs under test.
-pub(crate) fn path() -> String {
-    std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into())
 }
 
 async fn listen(process: &mut Process, ports: &Ports) -> Said {

@@ -16,7 +16,11 @@ use pistat_protocol::{
     task::RunState,
 };
 
-use super::{client::Client, console::Console, failure::Failure, runs::newest_of_task};
+use super::{
+    client::{Client, query},
+    console::Console,
+    failure::Failure,
+};
 use crate::terminal;
 
 /// How often the state of runs is asked for while they go on.
@@ -219,7 +223,9 @@ impl GroupWatch<'_> {
         machines: &[Machine],
     ) -> Result<(), Failure> {
         let failed = |run: &Run| run.state.is_final() && run.state != RunState::Succeeded;
-        for run in newest_of_task(client, self.body, (self.runs.len() + 50).min(1000))? {
+        let limit = (self.runs.len() + 50).min(1000);
+        let newest = format!("/api/runs?task={}&limit={limit}", query(self.body.task.as_str()));
+        for run in client.get::<Vec<Run>>(&newest)? {
             if self.runs.contains(&run.id) && failed(&run) && !self.ended.contains_key(&run.id) {
                 if !console.json {
                     let clear = if console.err_is_terminal { "\r\x1b[K" } else { "" };

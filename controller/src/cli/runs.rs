@@ -8,14 +8,7 @@ use pistat_protocol::{
 };
 use ureq::http::Method;
 
-use super::{
-    args,
-    client::{Client, query},
-    console::Console,
-    failure::Failure,
-    follow,
-    machines::now,
-};
+use super::{args, client::Client, console::Console, failure::Failure, follow, machines::now};
 use crate::{
     config::Config,
     terminal::{self, AskedBroker, RunCommand, View},
@@ -159,9 +152,4 @@ fn whom(target: &Target, view: &View<'_>) -> String {
 fn detached(console: &mut Console<'_>, accepted: &AcceptedRuns) -> Result<(), Failure> {
     console
         .show(accepted, |accepted, _| accepted.runs.iter().map(|run| format!("{run}\n")).collect::<Vec<_>>().concat())
-}
-
-/// The newest runs of one task, for following a group.
-pub(super) fn newest_of_task(client: &Client, body: &NewRun, limit: usize) -> Result<Vec<Run>, Failure> {
-    client.get(&format!("/api/runs?task={}&limit={limit}", query(body.task.as_str())))
 }

@@ -1,4 +1,4 @@
-//! The dashboard's files, embedded in the program. Names with a hash are cached for ever; each is sent compressed as it was at build time.
+//! The dashboard's files, embedded in the program; a dev build reads them from `web/dist` when they are asked for. Names with a hash are cached for ever; each is sent compressed as it was at build time.
 
 use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
@@ -62,7 +62,8 @@ pub(super) async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Respo
 fn missing(path: &str) -> Refused {
     if path == "index.html" {
         return Refused::missing(
-            "this controller was built without its dashboard (feature `dashboard`); the API and MQTT work",
+            "this controller has no dashboard: it was built without the feature `dashboard`, or it is a dev build and \
+             `npm --prefix web run build` has not been run; the API and MQTT work",
         );
     }
     Refused::missing(format!("there is no /{path}"))

@@ -13,11 +13,13 @@ pub mod enrol;
 pub mod fleet;
 pub mod ledger;
 mod machine;
+pub mod plan;
 mod run;
 mod sample;
 mod wire;
 
 pub use dice::Dice;
 pub use enrol::{Credential, Roll};
-pub use fleet::{Churn, Fleet, Plan};
+pub use fleet::Fleet;
 pub use ledger::{Counts, Ledger};
+pub use plan::{Churn, Plan};

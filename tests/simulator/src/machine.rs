@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     dice::Dice,
     enrol::Credential,
-    fleet::Shared,
     ledger::{Counts, Happening},
+    plan::Shared,
     run::Run,
     sample::Measurements,
     wire::{Hello, Wire, WireError},
