@@ -18,7 +18,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIST = pathlib.Path(__file__).with_name("circles.txt")
-CRATES = ["protocol", "broker", "agent", "controller", "tests", "tests/simulator", "tests/fuzz"]
+CRATES = re.findall(r'"([^"]+)"', re.search(r"^members = \[(.*?)\]", (ROOT / "Cargo.toml").read_text(), re.M | re.S)[1])
 
 # --- Rust -------------------------------------------------------------------------------------------------------------
 

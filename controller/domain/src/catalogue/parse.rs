@@ -12,7 +12,7 @@ use super::{
     Catalogue, Task,
     argument::Argument,
     command::{Command, Element},
-    parse_argument::arguments,
+    parse_argument::{arguments, one_line},
 };
 use crate::{
     document::{
@@ -238,12 +238,6 @@ fn role(text: &str) -> Result<Role, String> {
 fn directory(text: &str) -> Result<String, String> {
     let usable = text.starts_with('/') && !text.contains('\0');
     if usable { Ok(text.to_owned()) } else { Err(format!("{text:?} is no absolute path")) }
-}
-
-/// A label or a description.
-pub(super) fn one_line(text: &str) -> Result<String, String> {
-    let usable = !text.trim().is_empty() && text.chars().count() <= 200 && !text.contains(char::is_control);
-    if usable { Ok(text.trim().to_owned()) } else { Err("it is one line of at most 200 characters".into()) }
 }
 
 #[cfg(test)]

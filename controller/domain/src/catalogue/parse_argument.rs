@@ -5,7 +5,6 @@ use pistat_protocol::task::{ArgumentKind, ArgumentValue, ArgumentView};
 use super::{
     argument::{Argument, Pattern},
     command::is_argument_name,
-    parse::one_line,
 };
 use crate::document::{
     item::{Item, Kind},
@@ -155,4 +154,10 @@ fn default(mut argument: Argument, section: &mut Section<'_>) -> Argument {
         Err(sentence) => section.problem_at(&item.place, &format!("the default does not fit: {sentence}")),
     }
     argument
+}
+
+/// A label or a description.
+pub(super) fn one_line(text: &str) -> Result<String, String> {
+    let usable = !text.trim().is_empty() && text.chars().count() <= 200 && !text.contains(char::is_control);
+    if usable { Ok(text.trim().to_owned()) } else { Err("it is one line of at most 200 characters".into()) }
 }
