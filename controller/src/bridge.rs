@@ -8,7 +8,7 @@ mod address;
 mod link;
 mod version;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use pistat_agent::Incoming as AgentIncoming;
@@ -17,7 +17,7 @@ use pistat_protocol::{
     status::Availability,
     topic::{Topic, Topics},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::address::BrokerAddress;
@@ -45,6 +45,9 @@ const LASTS: Duration = Duration::from_secs(10);
 /// How long the farewell may take; the will says the same if it does not get through.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How many bytes of payload wait for the hub: some of the largest messages that there are.
+pub(crate) const INCOMING_BYTES: usize = 16 * 1024 * 1024;
+
 /// What the hub hears.
 #[derive(Debug)]
 pub(crate) enum Heard {
@@ -52,6 +55,8 @@ pub(crate) enum Heard {
     Connected,
     /// The connection is gone.
     Disconnected,
+    /// Something is retained on a topic that is none of ours: the rest of a machine, or of an earlier prefix.
+    RetainedElsewhere { topic: String, payload: Bytes },
     /// Home Assistant was started, or stops.
     Birth { payload: Bytes, retain: bool },
     /// A message.
@@ -66,6 +71,37 @@ pub(crate) enum Heard {
     },
     /// A request on a topic that names nobody, and why it does not.
     Misaddressed { topic: String, why: InvalidId, retain: bool, account: Option<String>, response: Option<ResponseTo> },
+}
+
+impl Heard {
+    /// The bytes of its payload.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Message { payload, .. } | Self::Birth { payload, .. } | Self::RetainedElsewhere { payload, .. } => {
+                payload.len()
+            }
+            Self::Connected | Self::Disconnected | Self::Misaddressed { .. } => 0,
+        }
+    }
+}
+
+/// The way to the hub: bounded in messages and in bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct ToHub {
+    pub(crate) sender: mpsc::Sender<Heard>,
+    /// Bytes that there is room for. The hub gives back what it has taken.
+    pub(crate) room: Arc<Semaphore>,
+}
+
+impl ToHub {
+    /// Waits for room. An error means that the hub has ended, and with it the whole program.
+    async fn send(&self, heard: Heard) {
+        let bytes = u32::try_from(heard.payload_bytes().min(INCOMING_BYTES)).unwrap_or(u32::MAX);
+        if let Ok(room) = self.room.acquire_many(bytes).await {
+            room.forget();
+            let _ = self.sender.send(heard).await;
+        }
+    }
 }
 
 /// Where a request wants its answer.
@@ -84,6 +120,18 @@ pub(crate) struct Outgoing {
     pub(crate) retain: bool,
     pub(crate) correlation: Option<Bytes>,
 }
+
+/// What the broker retains beyond the topics that the hub always hears: to be subscribed to for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Subscribes to these filters.
+    At(Vec<String>),
+    /// Ends that.
+    Away(Vec<String>),
+}
+
+/// How many of these wait for the connection.
+pub(crate) const LOOKS: usize = 16;
 
 /// The filters of the hub and of the own machine's agent. Retained flags of requests must be seen as they were published; everywhere else the
 /// flag tells what is old from what is said now.
@@ -111,9 +159,11 @@ fn filters(topics: &Topics, enrolment: bool, births: &[String]) -> Vec<Wanted> {
 /// Keeps a connection until `stop` is cancelled; then says `offline`, waits for its acknowledgement, and disconnects.
 pub(crate) async fn run(
     address: BrokerAddress,
-    hub: mpsc::Sender<Heard>,
+    hub: ToHub,
     agent: mpsc::Sender<AgentIncoming>,
     mut outgoing: mpsc::Receiver<Outgoing>,
+    mut looks: mpsc::Receiver<Look>,
+    give_up: Arc<Notify>,
     ready: oneshot::Sender<()>,
     stop: CancellationToken,
 ) {
@@ -123,13 +173,14 @@ pub(crate) async fn run(
         filters,
         hub,
         agent,
+        give_up,
         ready: Some(ready),
         versions: Versions::default(),
         pauses: Pauses::default(),
         last_trouble: None,
     };
     while !stop.is_cancelled() {
-        let Some(trouble) = bridge.connect(&mut outgoing, &stop).await else {
+        let Some(trouble) = bridge.connect(&mut outgoing, &mut looks, &stop).await else {
             // A trial, or nobody has anything to say any more.
             if outgoing.is_closed() {
                 return;
@@ -151,9 +202,17 @@ async fn discard(outgoing: &mut mpsc::Receiver<Outgoing>) {
     while outgoing.recv().await.is_some() {}
 }
 
-async fn write(client: Client, outgoing: &mut mpsc::Receiver<Outgoing>) {
-    while let Some(message) = outgoing.recv().await {
-        if !client.publish(message).await {
+async fn write(client: Client, outgoing: &mut mpsc::Receiver<Outgoing>, looks: &mut mpsc::Receiver<Look>) {
+    loop {
+        let is_open = tokio::select! {
+            biased;
+            Some(look) = looks.recv() => client.look(look).await,
+            message = outgoing.recv() => match message {
+                Some(message) => client.publish(message).await,
+                None => false,
+            },
+        };
+        if !is_open {
             return;
         }
     }
@@ -162,8 +221,10 @@ async fn write(client: Client, outgoing: &mut mpsc::Receiver<Outgoing>) {
 struct Bridge {
     address: BrokerAddress,
     filters: Vec<Wanted>,
-    hub: mpsc::Sender<Heard>,
+    hub: ToHub,
     agent: mpsc::Sender<AgentIncoming>,
+    /// The hub has more to publish than may wait for this connection.
+    give_up: Arc<Notify>,
     /// Told once, at the first connection.
     ready: Option<oneshot::Sender<()>>,
     versions: Versions,
@@ -201,7 +262,12 @@ impl Pauses {
 
 impl Bridge {
     /// One connection to its end; `None` when nothing went wrong with it.
-    async fn connect(&mut self, outgoing: &mut mpsc::Receiver<Outgoing>, stop: &CancellationToken) -> Option<Trouble> {
+    async fn connect(
+        &mut self,
+        outgoing: &mut mpsc::Receiver<Outgoing>,
+        looks: &mut mpsc::Receiver<Look>,
+        stop: &CancellationToken,
+    ) -> Option<Trouble> {
         let trial = self.versions.is_trial();
         let version = self.versions.next();
         let mut link = Link::open(&self.address, version, trial);
@@ -219,21 +285,26 @@ impl Bridge {
         }
         // What was meant for the last connection is not for this one.
         while outgoing.try_recv().is_ok() {}
+        while looks.try_recv().is_ok() {}
         self.greet(&link.client(), version).await;
         let since = tokio::time::Instant::now();
-        let writer = write(link.client(), outgoing);
+        let writer = write(link.client(), outgoing, looks);
         tokio::pin!(writer);
+        let give_up = Arc::clone(&self.give_up);
         let trouble = tokio::select! {
             biased;
             () = stop.cancelled() => None,
             () = &mut writer => None,
+            () = give_up.notified() => {
+                Some(Trouble::Other("it takes messages too slowly, so the connection was ended".into()))
+            }
             trouble = self.listen(&mut link) => Some(trouble),
         };
         match &trouble {
             Some(_) => {
                 self.versions.ended();
                 self.pauses.ended(since.elapsed());
-                let _ = self.hub.send(Heard::Disconnected).await;
+                self.hub.send(Heard::Disconnected).await;
                 let _ = self.agent.send(AgentIncoming::Disconnected).await;
             }
             None => {
@@ -302,7 +373,7 @@ impl Bridge {
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(());
         }
-        let _ = self.hub.send(Heard::Connected).await;
+        self.hub.send(Heard::Connected).await;
         let _ = self.agent.send(AgentIncoming::Connected).await;
     }
 
@@ -349,14 +420,16 @@ impl Bridge {
     async fn hear(&mut self, message: Message) {
         let Message { topic, payload, retain, account, response } = message;
         if self.address.births.contains(&topic) {
-            let _ = self.hub.send(Heard::Birth { payload, retain }).await;
+            self.hub.send(Heard::Birth { payload, retain }).await;
             return;
         }
         let Some(topic) = self.address.topics.parse(&topic) else {
             // Without a payload it is how a retained one is cleared.
             let why = self.address.topics.misaddressed_request(&topic).filter(|_| !payload.is_empty());
             if let Some(why) = why {
-                let _ = self.hub.send(Heard::Misaddressed { topic, why, retain, account, response }).await;
+                self.hub.send(Heard::Misaddressed { topic, why, retain, account, response }).await;
+            } else if retain {
+                self.hub.send(Heard::RetainedElsewhere { topic, payload }).await;
             }
             return;
         };
@@ -371,7 +444,7 @@ impl Bridge {
         if for_agent {
             let _ = self.agent.send(AgentIncoming::Message { topic, payload, retain }).await;
         } else {
-            let _ = self.hub.send(Heard::Message { topic, payload, retain, account, response }).await;
+            self.hub.send(Heard::Message { topic, payload, retain, account, response }).await;
         }
     }
 

@@ -11,6 +11,8 @@ pub mod feed;
 pub mod histogram;
 mod homeassistant;
 mod joining;
+mod lanes;
+mod leftovers;
 mod machines;
 pub(crate) mod people;
 mod repeats;
@@ -21,7 +23,7 @@ mod sessions;
 mod standing;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -37,23 +39,27 @@ use pistat_protocol::{
     task::RunState,
     topic::{Topic, Topics},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, SecretHash, Uses},
-    bridge::{Heard, Outgoing},
+    bridge::{Heard, INCOMING_BYTES, Look, Outgoing},
     catalogue::Catalogue,
     config::{Config, Problem},
     fleet::{Fleet, Now},
     homeassistant::Announcer,
     own_address::OwnAddress,
     runs::{KeptRuns, Runs},
-    store::{Demand, Loaded, Store, Stored, Ticket, Write, register::RegisterWrite},
+    store::{
+        Demand, Loaded, Store, Stored, Ticket, Write,
+        register::{RegisterWrite, Shelf},
+    },
 };
 use after::{After, AfterAccess, AfterRuns, Promise};
 use ask::{Ask, Progress, Refused, Reply};
 use feed::Feed;
+use lanes::{Lanes, Sender};
 
 /// How many questions wait: more than the web server asks at a time, since each of its requests waits for its answer.
 pub(crate) const ASKS: usize = 256;
@@ -61,8 +67,21 @@ pub(crate) const ASKS: usize = 256;
 /// How many messages are taken from the broker in one turn, so that one commit can hold what they ask to store.
 const TURN: usize = 256;
 
-/// How many messages may wait for the broker before those that repeat themselves (leases) are dropped.
-const OUTBOX: usize = 64 * 1024;
+/// How many received messages are handled before everything else is looked at again.
+const SLICE: usize = 64;
+
+/// How many messages may wait for the broker before notices are dropped: what they tell is in the register, or is told again.
+const OUTBOX: usize = 32 * 1024;
+
+/// How many may wait at all: what is retained of a fleet of ten thousand with fifty thousand open runs. Beyond, the
+/// connection is ended; on the next one everything that is retained is published again, and orders are signed anew.
+const MOST_WAITING: usize = 128 * 1024;
+
+/// How many messages each sender makes the controller publish in a second. Agents repeat what is not acknowledged.
+const ANSWERS_A_SECOND: u32 = 1000;
+
+/// The longest text of an event, in characters.
+const MOST_EVENT_CHARACTERS: usize = 2000;
 
 /// How many events stay in memory.
 const RECENT_EVENTS: usize = 200;
@@ -93,6 +112,11 @@ pub(crate) struct Inputs {
     pub(crate) broker: Option<mpsc::Receiver<BrokerEvent>>,
     pub(crate) catalogue: mpsc::Receiver<Result<Catalogue, Vec<Problem>>>,
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
+    pub(crate) looks: mpsc::Sender<Look>,
+    /// Bytes that [`Inputs::heard`] has room for.
+    pub(crate) room: Arc<Semaphore>,
+    /// Ends the connection to the broker.
+    pub(crate) give_up: Arc<tokio::sync::Notify>,
 }
 
 /// What the hub is made of.
@@ -131,8 +155,19 @@ pub(crate) struct Hub {
     /// Writes of this turn: one commit holds them all.
     writes: Vec<RegisterWrite>,
     turn: AfterRuns,
+    /// What was received and is not handled yet.
+    lanes: Lanes,
     outbox: VecDeque<Outgoing>,
+    leftovers: leftovers::Leftovers,
+    /// What the bridge is to look at, or away from.
+    looks: VecDeque<Look>,
     connected: bool,
+    /// More waits than [`MOST_WAITING`]: nothing is published before there is another connection.
+    given_up: bool,
+    /// How much each sender made us publish in this second.
+    answers: HashMap<Sender, u32>,
+    /// Machines whose own label has changed: told once a second, however often it changes.
+    relabelled: BTreeSet<PiId>,
     /// The session of each agent that is connected, as it said itself on this connection of ours.
     sessions: HashMap<PiId, Session>,
     feed: Feed,
@@ -210,8 +245,14 @@ impl Hub {
             after: HashMap::new(),
             writes: Vec::new(),
             turn: AfterRuns::default(),
+            lanes: Lanes::default(),
             outbox: VecDeque::new(),
+            leftovers: leftovers::Leftovers::new(&loaded.prefixes, &config.mqtt.topics),
+            looks: VecDeque::new(),
             connected: false,
+            given_up: false,
+            answers: HashMap::new(),
+            relabelled: BTreeSet::new(),
             sessions: HashMap::new(),
             feed: Feed::new(),
             next_event: loaded.events.first().map_or(0, |event| event.seq + 1),
@@ -250,6 +291,9 @@ impl Hub {
         if let Some(last_alive) = last_alive {
             hub.tell_missed_schedules(last_alive);
         }
+        if !loaded.prefixes.iter().any(|prefix| prefix == hub.topics.prefix()) {
+            hub.remember_prefixes();
+        }
         hub.access_changed();
         hub
     }
@@ -272,6 +316,12 @@ impl Hub {
                 () = stop.cancelled() => break,
                 // Before all that others decide the rate of, which may always have more.
                 _ = tick.tick() => Event::Tick,
+                Ok(permit) = inputs.looks.reserve(), if !self.looks.is_empty() => {
+                    if let Some(look) = self.looks.pop_front() {
+                        permit.send(look);
+                    }
+                    continue;
+                }
                 Ok(permit) = inputs.outgoing.reserve(), if !self.outbox.is_empty() => {
                     self.publish_next(permit);
                     continue;
@@ -282,12 +332,21 @@ impl Hub {
                 _ = inputs.heard.recv_many(&mut batch, TURN) => Event::Heard(std::mem::take(&mut batch)),
                 1.. = receive(&mut inputs.broker, &mut told) => Event::Broker(std::mem::take(&mut told)),
                 Some(catalogue) = inputs.catalogue.recv() => Event::Catalogue(catalogue),
+                () = std::future::ready(()), if !self.lanes.is_empty() => Event::Heard(Vec::new()),
             };
+            if let Event::Heard(batch) = &event {
+                inputs
+                    .room
+                    .add_permits(batch.iter().map(Heard::payload_bytes).map(|bytes| bytes.min(INCOMING_BYTES)).sum());
+            }
             self.now = Now::get();
             // Each turn shows that the loop goes round, and the tick makes one at least every second: a hub that hangs is noticed.
             notify.alive(self.now.monotonic);
             self.handle(event);
             self.commit_turn();
+            if self.given_up {
+                inputs.give_up.notify_one();
+            }
         }
         self.say_goodbye();
         tokio::task::block_in_place(|| self.store.close());
@@ -295,7 +354,7 @@ impl Hub {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Heard(batch) => batch.into_iter().for_each(|heard| self.heard(heard)),
+            Event::Heard(batch) => self.received(batch),
             Event::Stored(batch) => self.all_stored(batch),
             Event::Ask(ask) => self.answer(ask),
             Event::Broker(batch) => batch.into_iter().for_each(|event| self.broker_event(event)),
@@ -384,15 +443,36 @@ impl Hub {
 
     /// Publishes, through the outbox.
     fn publish(&mut self, topic: &Topic, payload: Vec<u8>, qos: u8, retain: bool) {
+        let is_notice = matches!(topic, Topic::Watch(_) | Topic::ControllerEvent | Topic::Result(_));
+        if is_notice && self.outbox.len() >= OUTBOX {
+            return;
+        }
         let topic = self.topics.format(topic);
         self.send(Outgoing { topic, payload, qos, retain, correlation: None });
     }
 
+    /// Publishes what a sender makes the controller say, as often as one sender may in a second.
+    fn answer_to(&mut self, sender: Sender, message: Outgoing) {
+        let answers = self.answers.entry(sender).or_default();
+        *answers += 1;
+        if *answers <= ANSWERS_A_SECOND {
+            self.send(message);
+        }
+    }
+
     fn send(&mut self, message: Outgoing) {
         // While there is no connection nothing waits: everything that is retained is said again when there is one.
-        if self.connected && (self.outbox.len() < OUTBOX || message.qos > 0) {
-            self.outbox.push_back(message);
+        if !self.connected || self.given_up {
+            return;
         }
+        if self.outbox.len() < MOST_WAITING {
+            return self.outbox.push_back(message);
+        }
+        self.given_up = true;
+        self.outbox = VecDeque::new();
+        let text =
+            format!("more than {MOST_WAITING} messages waited for the broker: the connection to it is made anew");
+        self.event(EventKind::System, Severity::Error, None, None, None, text);
     }
 
     /// Writes a line of the audit log: register, feed, topic.
@@ -405,33 +485,33 @@ impl Hub {
         account: Option<&str>,
         text: String,
     ) {
-        let event = AuditEvent {
-            seq: self.next_event,
-            time: self.now.wall,
-            kind,
-            severity,
-            pi: pi.cloned(),
-            run,
-            account: account.map(Into::into),
-            text,
-        };
+        self.line(repeats::Line { kind, severity, pi: pi.cloned(), run, account: account.map(Into::into), text });
+    }
+
+    fn line(&mut self, line: repeats::Line) {
+        let shelf = Shelf::of(line.kind);
+        self.line_on(shelf, line);
+    }
+
+    /// As [`Hub::line`], where it is kept with others than its kind.
+    fn line_on(&mut self, shelf: Shelf, line: repeats::Line) {
+        let repeats::Line { kind, severity, pi, run, account, text } = line;
+        let text = crate::terminal::clean(&text).chars().take(MOST_EVENT_CHARACTERS).collect();
+        let event = AuditEvent { seq: self.next_event, time: self.now.wall, kind, severity, pi, run, account, text };
         self.next_event += 1;
         self.events.push_front(event.clone());
         self.events.truncate(RECENT_EVENTS);
         self.publish(&Topic::ControllerEvent, pistat_protocol::codec::encode(&event), 1, false);
         self.feed.push(Change::Event { event: event.clone() });
-        self.writes.push(RegisterWrite::Event(event));
+        self.writes.push(RegisterWrite::Event(event, shelf));
     }
 
-    fn line(&mut self, line: repeats::Line) {
-        self.event(line.kind, line.severity, line.pi.as_ref(), None, line.account.as_deref(), line.text);
-    }
-
-    /// As [`Hub::event`], for what somebody else can make happen as often as they like.
-    fn repeated_event(&mut self, what: repeats::Repeated, source: String, line: repeats::Line) {
-        if let Some(line) = self.repeats.first(what, source, line, self.now.monotonic) {
-            self.line(line);
-        }
+    /// As [`Hub::event`], for what others can make happen as often as they like. Tells whether a line was written now.
+    fn repeated_event(&mut self, what: repeats::Repeated, source: String, line: repeats::Line) -> bool {
+        let line = self.repeats.first(what, source, line, self.now.monotonic);
+        let is_first = line.is_some();
+        line.into_iter().for_each(|line| self.line(line));
+        is_first
     }
 
     fn catalogue_changed(&mut self, result: Result<Catalogue, Vec<Problem>>) {
@@ -465,8 +545,12 @@ impl Hub {
     }
 
     fn tick(&mut self) {
+        self.answers = HashMap::new();
         for line in self.repeats.due(self.now.monotonic) {
             self.line(line);
+        }
+        for pi in std::mem::take(&mut self.relabelled) {
+            self.announce_given(&pi);
         }
         for (pi, _) in self.fleet.tick(self.now) {
             self.push_machine(&pi);
@@ -476,6 +560,7 @@ impl Hub {
         self.perform(steps);
         self.renew_watches();
         self.repair_retained();
+        self.end_looks();
         self.run_schedules();
         self.announce_to_homeassistant();
         self.tick_access();

@@ -11,6 +11,7 @@ mod directory;
 mod homeassistant;
 mod hub;
 pub mod install;
+pub mod logging;
 pub mod own_address;
 mod own_machine;
 mod shutdown;

@@ -1,6 +1,6 @@
 //! `pistat`: reads the command line, starts the controller, prints what a person needs first, and ends with an exit code that says how it went.
 
-use std::{io::IsTerminal, path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
 use pistat::{
     Controller,
@@ -8,6 +8,7 @@ use pistat::{
     config::{Broker, Config, Flags, environment},
     confine,
     install::{self, Architecture},
+    logging,
     own_address::{self, OwnAddress},
     start::Welcome,
 };
@@ -37,7 +38,7 @@ fn serve(flags: &Flags) -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    log_to_stderr(config.log_level.as_str());
+    logging::to_stderr(config.log_level.as_str());
     raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -74,18 +75,6 @@ async fn run(config: Config, file: &Path) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
-}
-
-fn log_to_stderr(level: &str) {
-    // The router of the message log opens a span per message: it is silenced, since nobody reads them and they cost half of its speed.
-    let filter = tracing_subscriber::EnvFilter::new(format!(
-        "warn,pistat={level},pistat_broker={level},pistat_agent={level},rumqttd=off"
-    ));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
 }
 
 /// The sign-in link, the broker's address, and how to add a Pi.

@@ -15,7 +15,7 @@ use pistat_agent::notify::Notify;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, TlsListener};
 use pistat_protocol::order::JoinToken;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify as BridgeNotify, Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
     time::{interval, timeout},
 };
@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::SecretHash,
-    bridge::{self, BrokerAddress},
+    bridge::{self, BrokerAddress, ToHub},
     catalogue::Catalogue,
     catalogue_file,
     config::{self, Config, Problem},
@@ -170,7 +170,9 @@ impl Controller {
 
         let (stop, sockets) = (Stop::default(), TaskTracker::new());
         let (heard_sender, heard) = mpsc::channel(bridge::INCOMING);
+        let (room, give_up) = (Arc::new(Semaphore::new(bridge::INCOMING_BYTES)), Arc::new(BridgeNotify::new()));
         let (outgoing_sender, outgoing) = mpsc::channel(bridge::OUTGOING);
+        let (looks_sender, looks) = mpsc::channel(bridge::LOOKS);
         let (asks_sender, asks) = mpsc::channel(ASKS);
         let (catalogue_sender, catalogues) = mpsc::channel(1);
         let (agent_sender, agent_incoming) = mpsc::channel(own_machine::INCOMING);
@@ -206,11 +208,16 @@ impl Controller {
             broker: broker_events,
             catalogue: catalogues,
             outgoing: outgoing_sender.clone(),
+            looks: looks_sender,
+            room: Arc::clone(&room),
+            give_up: Arc::clone(&give_up),
         };
         spawn(&mut parts, "the hub", hub.run(inputs, stop.hub.clone()).map(Ok));
         let address = broker_address(&config, mqtt, &controller_secret)?.hearing(birth_topics(&config.homeassistant));
         let topics = config.mqtt.topics.clone();
-        let connection = bridge::run(address, heard_sender, agent_sender, outgoing, ready, stop.bridge.clone());
+        let to_hub = ToHub { sender: heard_sender, room };
+        let connection =
+            bridge::run(address, to_hub, agent_sender, outgoing, looks, give_up, ready, stop.bridge.clone());
         spawn(&mut parts, "the connection to the broker", connection.map(Ok));
         let cookie = web::CookieNames::of(&key);
         let options = own_machine::options(own_runs, launcher(&config, file), key);
@@ -377,6 +384,7 @@ fn retention(config: &Config) -> Retention {
         days: small(config.runs.keep.as_secs().div_ceil(86_400)),
         runs: small(config.runs.keep_runs),
         events: small(config.runs.keep_events),
+        audit: small(config.runs.keep_audit),
     }
 }
 

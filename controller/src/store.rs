@@ -4,6 +4,7 @@
 //! promises to others (an answer, an acknowledgement, a retained status), it promises only after that. When the disk is full, questions are refused with a sentence
 //! and change nothing; what the controller has to know (reports, output, events) waits here, in order, until there is room.
 
+mod age;
 mod files;
 mod plain;
 pub(crate) mod register;
@@ -141,6 +142,8 @@ pub struct Loaded {
     pub(crate) groups: Vec<GroupRecord>,
     /// The newest events, newest first.
     pub events: Vec<Event>,
+    /// The topic prefixes that were in use and of which the broker may retain something.
+    pub(crate) prefixes: Vec<String>,
     /// What was damaged and set aside, in sentences.
     pub damaged: Vec<String>,
     /// What Home Assistant has been told of.
@@ -208,6 +211,7 @@ impl Store {
             requests: load_requests(&register).map_err(register_error)?,
             groups: register.groups(RECENT).map_err(register_error)?,
             events: register.newest_events(RECENT).map_err(register_error)?,
+            prefixes: load_prefixes(&register).map_err(register_error)?,
             announced: load_json(&folder.join(name::ANNOUNCED), &mut damaged).map_err(in_folder)?,
             damaged,
             new_admin,
@@ -334,6 +338,12 @@ fn load_requests(register: &Register) -> rusqlite::Result<Vec<RequestRecord>> {
     let newest = register.newest_runs(1)?.first().map(|record| record.run.created_at);
     let end = newest.map_or(now(), |newest| newest.min(now()));
     register.requests(end.unix_milliseconds() - DAY_MILLISECONDS, REMEMBERED_RUNS)
+}
+
+/// A list that cannot be read is one of none: what was left under earlier prefixes stays.
+fn load_prefixes(register: &Register) -> rusqlite::Result<Vec<String>> {
+    let list = register.fact(register::PREFIXES)?;
+    Ok(list.and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default())
 }
 
 fn load_open_runs(register: &Register, reader: &Reader) -> rusqlite::Result<Vec<(RunRecord, OutputState)>> {

@@ -162,7 +162,7 @@ impl AccountName {
 }
 
 /// Names that no machine and no account of a person may take (compared without case).
-pub const RESERVED_NAMES: [&str; 3] = ["controller", "admin", "pistat"];
+pub const RESERVED_NAMES: [&str; 4] = ["controller", "admin", "pistat", "schedule"];
 
 /// Whether a name is reserved, without regard to case.
 pub fn is_reserved(name: &str) -> bool {

@@ -70,6 +70,42 @@ macro_rules! of_each_kind {
 }
 
 impl Topic {
+    /// The machine that it is about; `None` for the controller's own topics and for groups.
+    pub fn machine(&self) -> Option<&PiId> {
+        match self {
+            Self::Status(pi)
+            | Self::Info(pi)
+            | Self::Stats(pi)
+            | Self::Backfill(pi)
+            | Self::Meta(pi)
+            | Self::Settings(pi)
+            | Self::Watch(pi)
+            | Self::Request(Target::Pi(pi))
+            | Self::Result(pi)
+            | Self::Execute(pi, _)
+            | Self::Cancel(pi, _)
+            | Self::Report(pi, _)
+            | Self::Output(pi, _)
+            | Self::Ack(pi, _)
+            | Self::RunStatus(pi, _)
+            | Self::EnrollRequest(pi)
+            | Self::EnrollResponse(pi) => Some(pi),
+            Self::Request(_) | Self::ControllerKey | Self::ControllerTasks | Self::ControllerEvent => None,
+        }
+    }
+
+    /// The largest payload that an agent's message on this topic has, in bytes. What is larger is not read.
+    pub fn most_payload_bytes(&self) -> usize {
+        match self {
+            Self::Status(_) => 64,
+            Self::Report(..) | Self::EnrollRequest(_) => 16 * 1024,
+            Self::Info(_) | Self::Stats(_) => 64 * 1024,
+            // A chunk of output, every character of which JSON may have to escape.
+            Self::Output(..) => 128 * 1024,
+            _ => 1024 * 1024,
+        }
+    }
+
     /// One topic of each kind there is, and one request for each kind of target: for tests that must not overlook a new one.
     pub fn of_each_kind(pi: &PiId, run: RunId, tag: &Tag) -> Vec<Self> {
         let p = || pi.clone();

@@ -212,8 +212,8 @@ impl House {
     async fn make_way(&mut self) {
         if let Some(mut agent) = self.agent.take() {
             agent.stop().await;
-            let reset = self.stack.cli(&["agent", "reset", "pi-1"]).await;
-            assert_eq!(reset.code, 0, "{reset:?}");
+            let removed = self.stack.cli(&["agent", "remove", "pi-1"]).await;
+            assert_eq!(removed.code, 0, "{removed:?}");
         }
     }
 

@@ -83,15 +83,21 @@ mod embedded_only {
     async fn the_same_secret_may_enrol_again_and_another_is_refused_until_a_reset() {
         let stack = Stack::start().await;
         let (address, token) = (stack.said.mqtt, stack.join_token());
-        let enrol = |secret: &'static str| Identity::enrol_with(address, "pi-1", &token, secret, None);
+        let by =
+            |token: String, secret| async move { Identity::enrol_with(address, "pi-1", &token, secret, None).await };
+        let enrol = |secret: &'static str| by(token.clone(), secret);
         enrol(SECRET).await.expect("the first enrolment");
         enrol(SECRET).await.expect("an answer that was lost is given again");
         let refused = enrol(OTHER_SECRET).await.expect_err("another secret is refused");
         assert!(refused.contains("reset"), "{refused}");
         stack.http().event(&["pi-1"], PATIENCE).await;
-        assert_eq!(stack.cli(&["agent", "reset", "pi-1"]).await.code, 0);
-        let identity = enrol(OTHER_SECRET).await.expect("a reset allows one new enrolment");
-        enrol(SECRET).await.expect_err("one only");
+        let reset = stack.cli(&["agent", "reset", "pi-1"]).await;
+        assert_eq!(reset.code, 0, "{reset:?}");
+        let own = reset.stdout.trim().to_owned();
+        let squatter = enrol(OTHER_SECRET).await.expect_err("the token that everybody has lets nobody take its place");
+        assert!(squatter.contains("token that was made for it"), "{squatter}");
+        let identity = by(own.clone(), OTHER_SECRET).await.expect("its own token allows one new enrolment");
+        by(own, SECRET).await.expect_err("one only");
         let _agent = identity.connect().await;
     }
 

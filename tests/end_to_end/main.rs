@@ -13,6 +13,7 @@ mod documentation;
 mod enrolment;
 mod external;
 mod fleet;
+mod floods;
 mod homeassistant;
 mod house;
 mod install;

@@ -379,3 +379,21 @@ async fn the_command_line_says_when_the_controller_is_not_there_or_the_token_is_
     let said = stack.cli(&["pis"]).await;
     is_told(&said, UNAVAILABLE, &[&stack.said.http]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_whose_removal_cannot_be_stored_is_there_and_the_log_says_nothing_else() {
+    let stack = Stack::start().await;
+    let http = stack.http();
+    let (_bob, _token) = stack.account("bob", "viewer").await;
+    // Where a folder is in the way, the file of the accounts cannot be replaced.
+    let in_the_way = stack.state().join("accounts.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let refused = http.send("DELETE", "/api/accounts/bob", None).await;
+    assert!(refused.status == 503 && refused.problem().detail.contains("nothing was changed"), "{refused:?}");
+    let told = http.events().await;
+    assert!(!told.iter().any(|event| event.text.contains("removed account bob")), "{told:?}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    assert_eq!(http.send("DELETE", "/api/accounts/bob", None).await.status, 204);
+    let event = http.event(&["removed account bob"], PATIENCE).await;
+    assert_eq!(event.account.as_deref(), Some("admin"));
+}

@@ -176,7 +176,7 @@ export const api = {
   installation: () => json<Installation>("GET", "api/installation"),
   enrolments: () => json<Enrolment[]>("GET", "api/enrolments"),
   addEnrolment: (pi: PiId) => json<EnrolmentToken>("POST", "api/enrolments", { pi }),
-  resetEnrolment: (pi: PiId) => json<unknown>("POST", `api/enrolments/${id(pi)}/reset`),
+  resetEnrolment: (pi: PiId) => json<EnrolmentToken>("POST", `api/enrolments/${id(pi)}/reset`),
   removeEnrolment: (pi: PiId) => json<unknown>("DELETE", `api/enrolments/${id(pi)}`),
 };
 

@@ -309,6 +309,19 @@ pub enum AccessRefusal {
          again by itself. If these machines are not yours, `pistat join-token rotate` ends the token"
     )]
     TokenQuota(TokenName, usize),
+    /// Another machine is called so.
+    #[error(
+        "{name:?} is the pi-id, the label or a tag of the machine {owner} (case does not count): choose another --pi-id"
+    )]
+    NameOfMachine {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        owner: PiId,
+    },
+    /// The machine has a token of its own, and came with another.
+    #[error("pi-id {0} may enrol only with the token that was made for it: `pistat agent reset {0}` makes a new one")]
+    OwnToken(PiId),
     /// The request makes no sense.
     #[error("the enrolment request is not valid: {0}")]
     Invalid(&'static str),
@@ -451,7 +464,8 @@ impl Access {
         Ok(())
     }
 
-    /// Decides an enrolment: what changes, or nothing when the same secret is registered already.
+    /// Decides an enrolment: what changes, or nothing when the same secret is registered already. `has_own_token`
+    /// says that the machine connected with the token that was made for it: where there is one, no other will do.
     ///
     /// # Errors
     /// The machine may not have this pi-id.
@@ -459,6 +473,7 @@ impl Access {
         &self,
         pi: &PiId,
         request: &EnrollRequest,
+        has_own_token: bool,
         now: Timestamp,
     ) -> Result<Option<AccessChange>, AccessRefusal> {
         let secret = parse_sha256(&request.secret_sha256)
@@ -472,8 +487,14 @@ impl Access {
         if known.is_some_and(|agent| agent.secret_sha256 == Some(secret)) {
             return Ok(None);
         }
-        if known.is_some_and(|agent| agent.secret_sha256.is_some() && !agent.open) {
+        let needs_own_token = known.is_some_and(|agent| agent.token_sha256.is_some());
+        // A record of a version whose reset let any join token in has no token: it is reset anew.
+        let is_open = known.is_none_or(|agent| agent.secret_sha256.is_none() || (agent.open && needs_own_token));
+        if !is_open {
             return Err(AccessRefusal::Enrolled(pi.clone()));
+        }
+        if needs_own_token && !has_own_token {
+            return Err(AccessRefusal::OwnToken(pi.clone()));
         }
         let serial =
             request.serial.as_ref().map(|serial| serial.chars().filter(|c| !c.is_control()).take(64).collect());

@@ -127,6 +127,14 @@ pub enum FleetRefusal {
     /// Too many tags.
     #[error("a machine has at most {MAX_TAGS} tags")]
     Tags,
+    /// A name of another machine.
+    #[error("{name:?} is the pi-id of another machine, {owner} (case does not count): choose another name")]
+    NameOfMachine {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        owner: PiId,
+    },
     /// The tag that is not anybody's to have.
     #[error("@all is everyone already: choose another tag")]
     TagOfAll,
@@ -188,6 +196,9 @@ impl Fleet {
 
     /// An agent told what its machine is.
     pub fn info(&mut self, pi: &PiId, mut info: Info, now: Now) -> Heard {
+        bound(&mut info);
+        // An agent calls its machine what it likes, but not by the name of another.
+        info.label = info.label.filter(|label| self.other_with_id(pi, label).is_none());
         // A list grew while it was read, to up to twice its length, and stays for as long as the machine.
         info.capabilities.shrink_to_fit();
         self.change(pi, now, |state| state.info = Some(Arc::new(info)))
@@ -256,7 +267,34 @@ impl Fleet {
         if tags.iter().any(|tag| tag.as_str() == "all") {
             return Err(FleetRefusal::TagOfAll);
         }
-        if tags.len() > MAX_TAGS { Err(FleetRefusal::Tags) } else { Ok(()) }
+        if tags.len() > MAX_TAGS {
+            return Err(FleetRefusal::Tags);
+        }
+        let label = change.label.iter().flatten().map(String::as_str);
+        for name in label.chain(tags.iter().map(Tag::as_str)) {
+            if let Some(owner) = self.other_with_id(pi, name) {
+                return Err(FleetRefusal::NameOfMachine { name: name.to_owned(), owner: owner.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Another machine whose pi-id is this name, without regard to case.
+    fn other_with_id(&self, pi: &PiId, name: &str) -> Option<&PiId> {
+        let name = name.trim();
+        self.ids().find(|other| *other != pi && other.as_str().eq_ignore_ascii_case(name))
+    }
+
+    /// Another machine that is found by this pi-id: it is its pi-id, its label or one of its tags, without regard to case.
+    /// Commands that name it would reach the wrong machine.
+    pub fn other_named(&self, pi: &PiId) -> Option<&PiId> {
+        let is_tag = |tag: &Tag| tag.as_str().eq_ignore_ascii_case(pi.as_str());
+        let has_name = |other: &PiId| {
+            other.as_str().eq_ignore_ascii_case(pi.as_str())
+                || self.label(other).trim().eq_ignore_ascii_case(pi.as_str())
+                || self.tags(other).iter().any(is_tag)
+        };
+        self.ids().find(|other| *other != pi && has_name(other))
     }
 
     /// Applies a change that is stored.
@@ -273,6 +311,16 @@ impl Fleet {
     /// Whether a machine is known.
     pub fn contains(&self, pi: &PiId) -> bool {
         self.machines.contains_key(pi)
+    }
+
+    /// How many machines are known.
+    pub fn len(&self) -> usize {
+        self.machines.len()
+    }
+
+    /// Whether none is known: never, since the controller's own is.
+    pub fn is_empty(&self) -> bool {
+        self.machines.is_empty()
     }
 
     /// The pi-ids of all machines.
@@ -382,6 +430,51 @@ impl Fleet {
     }
 }
 
+/// The longest text of an `info` that is kept, in characters, and the most entries of a list: more than any agent says.
+const MOST_INFO_CHARACTERS: usize = 200;
+const MOST_INFO_ENTRIES: usize = 256;
+
+/// Cuts what a machine tells to what is kept of it, so that one machine takes no more memory than is meant for one.
+fn bound(info: &mut Info) {
+    let Info { label, model, serial, os, kernel, arch, agent_version, boot_id, last_order_refused, .. } = info;
+    for text in [label, model, serial, os, kernel, arch, last_order_refused].into_iter().flatten() {
+        shorten(text);
+    }
+    shorten(agent_version);
+    shorten(boot_id);
+    info.known_runs.truncate(MOST_INFO_ENTRIES);
+    let lists = [Some(&mut info.capabilities), info.failed_units.as_mut()];
+    for list in lists.into_iter().flatten() {
+        list.truncate(MOST_INFO_ENTRIES);
+        list.iter_mut().for_each(shorten);
+    }
+}
+
+fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(MOST_INFO_CHARACTERS) {
+        text.truncate(end);
+        text.shrink_to_fit();
+    }
+}
+
+/// The most file systems and processor cores of a sample that are kept.
+const MOST_DISKS: usize = 64;
+const MOST_CORES: usize = 1024;
+
+/// Cuts a sample to what is kept of it.
+pub fn bound_sample(sample: &mut Sample) {
+    if let Some(disks) = &mut sample.disks {
+        disks.truncate(MOST_DISKS);
+        disks.iter_mut().for_each(|disk| shorten(&mut disk.mount));
+    }
+    if let Some(cores) = &mut sample.cpu_cores_percent {
+        cores.truncate(MOST_CORES);
+    }
+    if let Some(raw) = sample.power.as_mut().and_then(|power| power.raw.as_mut()) {
+        shorten(raw);
+    }
+}
+
 /// Characters that have no place in a label: controls, and those that turn the direction of text around.
 fn is_unfit(character: char) -> bool {
     character.is_control()
@@ -482,6 +575,54 @@ mod tests {
         assert_eq!(fleet.check(&pi("pi-1"), &tags(&["x"; 33])), Err(FleetRefusal::Tags));
         fleet.info(&pi("pi-1"), info("a\\u001bb"), now);
         assert_eq!(fleet.label(&pi("pi-1")), "ab");
+    }
+
+    #[test]
+    fn the_name_of_one_machine_is_no_name_of_another() {
+        let now = Now::get();
+        let mut fleet = fleet(now);
+        let label = |text: &str| GivenChange { label: Some(Some(text.into())), ..GivenChange::default() };
+        let tags = |tag: &str| GivenChange { tags: Some(vec![tag.parse().unwrap()]), ..GivenChange::default() };
+        fleet.ensure(&pi("Garage"), now);
+        let taken = |name: &str| Err(FleetRefusal::NameOfMachine { name: name.into(), owner: pi("Garage") });
+        for name in ["Garage", "garage", "GARAGE"] {
+            assert_eq!(fleet.check(&pi("pi-1"), &label(name)), taken(name));
+        }
+        assert_eq!(fleet.check(&pi("pi-1"), &tags("garage")), taken("garage"));
+        // Its own name is its own to have.
+        assert_eq!(fleet.check(&pi("Garage"), &label("garage")), Ok(()));
+        assert_eq!(fleet.check(&pi("Garage"), &tags("garage")), Ok(()));
+        // What an agent calls its machine counts only if no other has that pi-id.
+        fleet.info(&pi("pi-1"), info("GARAGE"), now);
+        assert_eq!(fleet.label(&pi("pi-1")), "pi-1");
+        // And whoever comes later has no pi-id that is a label or a tag already.
+        fleet.info(&pi("pi-1"), info("Rack"), now);
+        fleet.give(&pi("Garage"), &label("Attic"));
+        fleet.give(&pi("pi-1"), &tags("camera"));
+        for (name, owner) in [("rack", "pi-1"), ("ATTIC", "Garage"), ("Camera", "pi-1"), ("PI-1", "pi-1")] {
+            assert_eq!(fleet.other_named(&pi(name)), Some(&pi(owner)), "{name}");
+        }
+        assert_eq!(fleet.other_named(&pi("pi-1")), None);
+        assert_eq!(fleet.other_named(&pi("pi-9")), None);
+    }
+
+    #[test]
+    fn what_a_machine_tells_of_itself_takes_no_more_room_than_is_meant_for_one() {
+        let now = Now::get();
+        let mut fleet = fleet(now);
+        let long = "ü".repeat(10_000);
+        let mut told = info(&long);
+        told.capabilities = vec![long.clone(); 1000];
+        told.failed_units = Some(vec![long.clone(); 1000]);
+        told.known_runs = vec![pistat_protocol::id::RunId::from_parts(1, [1; 10]); 1000];
+        told.os = Some(long);
+        fleet.info(&pi("pi-1"), told, now);
+        let bytes = serde_json::to_string(fleet.machine_info(&pi("pi-1")).unwrap()).unwrap().len();
+        assert!((50_000..250_000).contains(&bytes), "{bytes}");
+        let mut sample = Sample::new(now.wall, true, 0);
+        sample.cpu_cores_percent = Some(vec![1.0; 100_000]);
+        bound_sample(&mut sample);
+        assert_eq!(sample.cpu_cores_percent.map(|cores| cores.len()), Some(MOST_CORES));
     }
 
     #[test]

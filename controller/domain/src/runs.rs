@@ -65,6 +65,8 @@ struct Active {
     /// The run as it is on disk: what everybody may be told.
     told: Run,
     output: OutputState,
+    /// The sizes of the chunks that are on their way to the disk.
+    unstored: VecDeque<usize>,
     /// Whether its first record is on disk: until then nothing may start.
     accepted: bool,
     /// How long it has waited for an offline machine, and since when it waits now.
@@ -80,6 +82,13 @@ struct Active {
     session: Option<Session>,
     /// Until when a root runner could start an order that was sent to it, whatever its agent says.
     startable_until: Option<Instant>,
+}
+
+impl Active {
+    /// How much of its output is on its way to the disk, in bytes.
+    fn unstored_bytes(&self) -> usize {
+        self.unstored.iter().sum()
+    }
 }
 
 /// Runs that were accepted together.
@@ -155,6 +164,7 @@ impl Runs {
             told,
             record,
             output,
+            unstored: VecDeque::new(),
             accepted,
             waited: Duration::ZERO,
             waiting_since,
@@ -380,6 +390,11 @@ impl Runs {
     /// A piece of output is on disk: what to acknowledge.
     pub fn piece_stored(&mut self, id: RunId, seq: u64) -> Option<(PiId, Ack)> {
         let active = self.active.get_mut(&id)?;
+        let newer = active.record.next_chunk.saturating_sub(seq + 1);
+        let newer = usize::try_from(newer).unwrap_or(usize::MAX);
+        while active.unstored.len() > newer {
+            active.unstored.pop_front();
+        }
         active.stored.seq = active.stored.seq.max(Some(seq));
         Some((active.record.run.pi.clone(), active.stored))
     }

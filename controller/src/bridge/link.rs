@@ -14,7 +14,7 @@ use rumqttc::{
 };
 
 use super::{
-    Outgoing, ResponseTo,
+    Look, Outgoing, ResponseTo,
     address::{BrokerAddress, CONNECT_SECONDS, KEEP_ALIVE},
     version::Version,
 };
@@ -149,6 +149,37 @@ impl Client {
                     .is_ok()
             }
         };
+    }
+
+    /// Subscribes to what is retained under some filters, or ends that, and waits for room; `false` when the connection is
+    /// over.
+    pub(super) async fn look(&self, look: Look) -> bool {
+        let wanted = |filter: String| Wanted { filter, qos: 1, as_published: true, no_local: true };
+        match (self, look) {
+            (Self::Five(client), Look::At(filters)) => {
+                client.subscribe_many(filters.into_iter().map(|filter| filter_5(&wanted(filter)))).await.is_ok()
+            }
+            (Self::Four(client), Look::At(filters)) => {
+                let filters = filters.into_iter().map(|filter| SubscribeFilter::new(filter, QoS4::AtLeastOnce));
+                client.subscribe_many(filters).await.is_ok()
+            }
+            (Self::Five(client), Look::Away(filters)) => {
+                for filter in filters {
+                    if client.unsubscribe(filter).await.is_err() {
+                        return false;
+                    }
+                }
+                true
+            }
+            (Self::Four(client), Look::Away(filters)) => {
+                for filter in filters {
+                    if client.unsubscribe(filter).await.is_err() {
+                        return false;
+                    }
+                }
+                true
+            }
+        }
     }
 
     /// Publishes, and waits for room; `false` when the connection is over.

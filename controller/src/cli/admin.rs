@@ -215,22 +215,27 @@ pub(super) fn agent(client: &Client, console: &mut Console<'_>, command: args::A
         }
         args::Agent::Add { pi } => {
             let token: EnrolmentToken = client.post("/api/enrolments", &NewEnrolment { pi })?;
-            if !console.json {
-                console.remark(&format!("This token works once, for this machine only: {}\n", token.name));
-            }
-            console.show(&token, |token, _| format!("{}\n", token.token))?;
-            start_line(console, client, &token);
-            Ok(())
+            show_enrolment(client, console, &token)
         }
         args::Agent::Reset { pi } => {
-            client.act(Method::POST, &format!("/api/enrolments/{pi}/reset"))?;
-            console.done(&format!("{pi} may enrol once more, with a join token"))
+            let token: EnrolmentToken = client.post_empty(&format!("/api/enrolments/{pi}/reset"))?;
+            show_enrolment(client, console, &token)
         }
         args::Agent::Remove { pi } => {
             client.act(Method::DELETE, &format!("/api/enrolments/{pi}"))?;
             console.done(&format!("{pi} is revoked, disconnected, and its topics are cleared"))
         }
     }
+}
+
+/// A token with which one machine enrols, and how.
+fn show_enrolment(client: &Client, console: &mut Console<'_>, token: &EnrolmentToken) -> Result<(), Failure> {
+    if !console.json {
+        console.remark(&format!("This token works once, for this machine only: {}\n", token.name));
+    }
+    console.show(token, |token, _| format!("{}\n", token.token))?;
+    start_line(console, client, token);
+    Ok(())
 }
 
 fn enrolment_line(enrolment: &Enrolment) -> String {

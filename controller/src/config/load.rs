@@ -331,6 +331,7 @@ fn runs(mut section: Section<'_>) -> Runs {
         keep: section.parsed("keep", between(SHORTEST_KEEP..=LONGEST)).unwrap_or(default.keep),
         keep_runs: count(section.integer("keep_runs", FEWEST_KEPT..=MOST_KEPT), default.keep_runs),
         keep_events: count(section.integer("keep_events", FEWEST_KEPT..=MOST_KEPT), default.keep_events),
+        keep_audit: count(section.integer("keep_audit", FEWEST_KEPT..=MOST_KEPT), default.keep_audit),
         per_machine: section
             .integer("per_machine", 1..=64)
             .and_then(|n| u32::try_from(n).ok())

@@ -166,8 +166,10 @@ pub struct Runs {
     pub keep: Duration,
     /// How many finished runs are kept at most.
     pub keep_runs: u64,
-    /// How many events are kept at most.
+    /// How many events about machines, connections and the ends of runs are kept at most.
     pub keep_events: u64,
+    /// How many events about access, and how many about requests for tasks, are kept at most, apart from all others.
+    pub keep_audit: u64,
     /// How many runs a machine does at a time, over all tasks.
     pub per_machine: u32,
 }
@@ -289,6 +291,7 @@ impl Default for Runs {
             keep: Duration::from_secs(90 * 24 * 3600),
             keep_runs: 10_000,
             keep_events: 10_000,
+            keep_audit: 20_000,
             per_machine: 4,
         }
     }

@@ -12,9 +12,11 @@ use pistat_protocol::{
 use super::{
     Hub,
     ask::{Joined, Names, Numbers, Reply},
+    lanes::Sender,
+    repeats::Line,
     tell,
 };
-use crate::{access::Caller, bridge::Outgoing, catalogue::Catalogue, config::Broker};
+use crate::{access::Caller, bridge::Outgoing, catalogue::Catalogue, config::Broker, store::register::Shelf};
 
 /// How many runs are said again in one second after the start: a large fleet's thousands are no burst.
 const REPAIRS_A_SECOND: usize = 500;
@@ -138,7 +140,10 @@ impl Hub {
         };
         self.publish(&Topic::Result(run.pi.clone()), encode(&result), 1, false);
         let (severity, text) = verb(run);
-        self.event(EventKind::Task, severity, Some(&run.pi), Some(run.id), Some(&run.requested_by), text);
+        let account = Some(run.requested_by.clone());
+        let line = Line { kind: EventKind::Task, severity, pi: Some(run.pi.clone()), run: Some(run.id), account, text };
+        // The run itself is kept too: its end takes no room from who asked for what.
+        self.line_on(Shelf::Rest, line);
         *self.numbers.finished.entry((run.task.to_string(), run.state)).or_insert(0) += 1;
         if let (Some(started), Some(finished)) = (run.started_at, run.finished_at) {
             #[expect(clippy::cast_precision_loss, reason = "seconds of a run")]
@@ -151,6 +156,13 @@ impl Hub {
         self.publish(&Topic::Ack(pi.clone(), run), encode(&ack), 1, false);
     }
 
+    /// Acknowledges what an agent has repeated, or has made up.
+    pub(super) fn acknowledge_again(&mut self, pi: PiId, run: RunId, ack: Ack) {
+        let topic = self.topics.format(&Topic::Ack(pi.clone(), run));
+        let message = Outgoing { topic, payload: encode(&ack), qos: 1, retain: false, correlation: None };
+        self.answer_to(Sender::Machine(pi), message);
+    }
+
     /// Takes a run's retained topics off the broker.
     pub(super) fn clear_run(&mut self, pi: &PiId, run: RunId) {
         self.publish(&Topic::RunStatus(pi.clone(), run), Vec::new(), 1, true);
@@ -159,8 +171,10 @@ impl Hub {
 
     /// Takes a machine's retained topics off the broker.
     pub(super) fn clear_machine(&mut self, pi: &PiId) {
+        self.look_for_machine(pi);
         for topic in self.topics.retained_of_machine(pi) {
-            self.send(Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None });
+            let cleared = Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None };
+            self.answer_to(Sender::Machine(pi.clone()), cleared);
         }
     }
 

@@ -135,6 +135,7 @@ pub(crate) struct Browser {
 #[derive(Debug, Clone)]
 pub(crate) struct SignedIn {
     pub(crate) caller: Caller,
+    pub(crate) address: IpAddr,
     pub(crate) cookie: String,
     pub(crate) key: String,
 }
@@ -209,8 +210,8 @@ pub(crate) enum Ask {
     Enrolments(Reply<Vec<Enrolment>>),
     /// A single-use token for a pi-id.
     AddAgent(Caller, PiId, Reply<String>),
-    /// One new enrolment is allowed.
-    ResetAgent(Caller, PiId, Reply<()>),
+    /// One new enrolment is allowed; the answer is the token for it.
+    ResetAgent(Caller, PiId, Reply<String>),
     /// Numbers for `/metrics`.
     Numbers(Reply<Box<Numbers>>),
 }

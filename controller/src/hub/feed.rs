@@ -1,7 +1,7 @@
 //! The feed's outgoing side: changes gather for at most a frame, are written once, and are shared by every dashboard.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,9 +27,18 @@ const FRAMES: usize = 256;
 /// How often a dashboard in a hidden tab is given samples, each machine's newest: its title tells how the fleet stands, and nobody sees more of it.
 const HIDDEN_SAMPLES: Duration = Duration::from_secs(15);
 
+/// What of a machine is replaced by newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Newest {
+    Machine,
+    Sample,
+}
+
 /// Changes on their way to dashboards.
 pub(crate) struct Feed {
     pending: Vec<Change>,
+    /// Where in `pending` the newest word of each machine is.
+    newest: HashMap<(PiId, Newest), usize>,
     flushed_at: Instant,
     sender: broadcast::Sender<Frame>,
     hidden: Hidden,
@@ -58,7 +67,14 @@ impl Feed {
     pub(crate) fn new() -> Self {
         let (sender, now) = (broadcast::Sender::new(FRAMES), Instant::now());
         let hidden = Hidden { sender: broadcast::Sender::new(FRAMES), samples: BTreeMap::new(), sampled_at: now };
-        Self { pending: Vec::new(), flushed_at: now, sender, hidden, counts: FeedCounts::default() }
+        Self {
+            pending: Vec::new(),
+            newest: HashMap::new(),
+            flushed_at: now,
+            sender,
+            hidden,
+            counts: FeedCounts::default(),
+        }
     }
 
     /// How many dashboards are connected.
@@ -71,10 +87,28 @@ impl Feed {
         self.counts
     }
 
-    /// Tells every dashboard of a change, soon. Without any, nothing is kept.
+    /// Tells every dashboard of a change, soon. Without any, nothing is kept. Of a machine that changes faster than frames
+    /// go out, a frame has the newest state and the newest sample.
     pub(crate) fn push(&mut self, change: Change) {
-        if self.dashboards() > 0 {
-            self.pending.push(change);
+        if self.dashboards() == 0 {
+            return;
+        }
+        let key = match &change {
+            Change::Machine { machine } => Some((machine.id.clone(), Newest::Machine)),
+            Change::Stats { pi, .. } => Some((pi.clone(), Newest::Sample)),
+            Change::Forgotten { pi } => {
+                self.newest.retain(|(of, _), _| of != pi);
+                None
+            }
+            _ => None,
+        };
+        match key.map(|key| self.newest.entry(key)) {
+            Some(Entry::Occupied(place)) => self.pending[*place.get()] = change,
+            Some(Entry::Vacant(place)) => {
+                place.insert(self.pending.len());
+                self.pending.push(change);
+            }
+            None => self.pending.push(change),
         }
     }
 
@@ -89,6 +123,7 @@ impl Feed {
             return;
         }
         let mut changes = std::mem::take(&mut self.pending);
+        self.newest.clear();
         self.flushed_at = Instant::now();
         if self.sender.receiver_count() > 0 {
             changes = send(&self.sender, now, changes, &mut self.counts);

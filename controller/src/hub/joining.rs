@@ -18,6 +18,7 @@ use pistat_protocol::{
 use super::{
     After, AfterAccess, Hub,
     ask::{Refused, Reply},
+    lanes::Sender,
     people::{access_line, lifetime},
     refuse,
     repeats::{Line, Repeated},
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     access::{AccessChange, AccessRefusal, Caller, JoinTokenRecord, SecretHash},
+    bridge::Outgoing,
     fleet::Now,
     store::{Demand, GivenChange, Write, new_secret},
 };
@@ -160,13 +162,12 @@ impl Hub {
         }
         let request: EnrollRequest = match decode(payload) {
             Ok(request) => request,
-            Err(error) => {
-                self.numbers.refused_messages += 1;
-                tracing::warn!(%pi, %error, "an enrolment cannot be read");
-                return;
-            }
+            Err(error) => return self.unreadable(pi, &error.to_string()),
         };
-        let decided = match self.access.enrol(pi, &request, self.now.wall) {
+        // A machine's own single-use token has no name.
+        let has_own_token = token == Some("");
+        let named = self.check_name(pi);
+        let decided = match named.and_then(|()| self.access.enrol(pi, &request, has_own_token, self.now.wall)) {
             Ok(None) => return self.answer_enrolment(pi, request.nonce, request.secret_sha256),
             Ok(Some(change)) => self.check_join_token(token).map(|token| (change, token)),
             Err(refusal) => Err(refusal),
@@ -185,6 +186,7 @@ impl Hub {
             kind: EventKind::Access,
             severity: Severity::Warning,
             pi: Some(pi.clone()),
+            run: None,
             account: None,
             text: format!("enrolment refused: {refusal}"),
         };
@@ -196,8 +198,7 @@ impl Hub {
             _ => pi.key(),
         };
         self.repeated_event(Repeated::Enrolment, source, line);
-        let answer = EnrollAnswer::Refused { error: refusal.to_string(), nonce };
-        self.publish(&Topic::EnrollResponse(pi.clone()), encode(&answer), 1, false);
+        self.send_enrolment_answer(pi, &EnrollAnswer::Refused { error: refusal.to_string(), nonce });
     }
 
     /// The token by which one more machine may join; a machine's own single-use token has no name.
@@ -277,7 +278,13 @@ impl Hub {
 
     fn answer_enrolment(&mut self, pi: &PiId, nonce: String, secret_sha256: String) {
         let order = self.key.sign(&Order::Enroll(EnrollOrder { pi: pi.clone(), nonce, secret_sha256 }));
-        self.publish(&Topic::EnrollResponse(pi.clone()), encode(&EnrollAnswer::Accepted(order)), 1, false);
+        self.send_enrolment_answer(pi, &EnrollAnswer::Accepted(order));
+    }
+
+    fn send_enrolment_answer(&mut self, pi: &PiId, answer: &EnrollAnswer) {
+        let topic = self.topics.format(&Topic::EnrollResponse(pi.clone()));
+        let message = Outgoing { topic, payload: encode(answer), qos: 1, retain: false, correlation: None };
+        self.answer_to(Sender::Machine(pi.clone()), message);
     }
 }
 

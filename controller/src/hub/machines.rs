@@ -1,6 +1,6 @@
 //! Machines: what they say over MQTT, what people give them, and who looks at them.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use pistat_broker::BrokerEvent;
@@ -9,39 +9,79 @@ use pistat_protocol::{
     api::PatchMachine,
     codec::{decode, encode},
     dashboard::{Change, EventKind, Machine, MachineStatus, Severity},
-    id::PiId,
+    id::{PiId, Tag},
     stats::{Power, Sample},
     status::{Availability, Info, Watch},
     topic::Topic,
 };
 
 use super::{
-    After, AfterAccess, Hub, Promise,
+    After, AfterAccess, Hub, Promise, SLICE,
     ask::{Refused, Reply},
+    lanes::Sender,
     refuse,
-    repeats::{Line, Repeated, source},
+    repeats::{Line, Repeated, clean, source},
 };
 use crate::{
     access::{AccessChange, Caller},
-    bridge::Heard,
+    bridge::{Heard, Outgoing},
     config::Broker,
-    fleet::Heard as HeardMachine,
+    fleet::{Heard as HeardMachine, bound_sample},
     store::{Demand, GivenChange, Write},
 };
 
 /// How long one lease of `watch` lasts; it is renewed at half of that.
 const WATCH_SECONDS: u32 = 30;
 
+/// How many machines are known at most on a broker that is not ours, where whoever may publish can make them up.
+const MOST_MACHINES: usize = 20_000;
+
 /// How long a machine is watched after the last dashboard said that it looks.
 const WATCHED: Duration = Duration::from_secs(60);
 
 impl Hub {
-    pub(super) fn heard(&mut self, heard: Heard) {
+    /// Messages came. They are sorted by their senders, who take turns; what the connection says of itself holds for all that
+    /// came before it.
+    pub(super) fn received(&mut self, batch: Vec<Heard>) {
+        for heard in batch {
+            let Some(sender) = Sender::of(&heard) else {
+                while let Some(earlier) = self.lanes.next() {
+                    self.heard(earlier);
+                }
+                self.heard(heard);
+                continue;
+            };
+            if !self.lanes.push(sender.clone(), heard) {
+                self.too_many_messages(sender);
+            }
+        }
+        for _ in 0..SLICE {
+            let Some(heard) = self.lanes.next() else { return };
+            self.heard(heard);
+        }
+    }
+
+    fn too_many_messages(&mut self, sender: Sender) {
+        self.numbers.refused_messages += 1;
+        let text = "sends messages faster than they can be handled; some were dropped".to_owned();
+        let (kind, severity, run) = (EventKind::Mqtt, Severity::Warning, None);
+        let (source, line) = match sender {
+            Sender::Machine(pi) => (pi.key(), Line { kind, severity, pi: Some(pi), run, account: None, text }),
+            Sender::Account(name) => {
+                let account = Some(name.to_string()).filter(|name| !name.is_empty());
+                (format!("account {name}"), Line { kind, severity, pi: None, run, account, text })
+            }
+        };
+        self.repeated_event(Repeated::Anomaly, source, line);
+    }
+
+    fn heard(&mut self, heard: Heard) {
         match heard {
             Heard::Connected => {
                 self.connected = true;
                 tracing::debug!("connected to the broker");
                 self.announce_everything();
+                self.look_again();
                 self.repairs.extend(self.runs.newest_retained());
                 self.tell_of_broker(Severity::Info, "connected to the broker");
             }
@@ -52,6 +92,7 @@ impl Hub {
             Heard::Misaddressed { topic, why, retain, account, response } => {
                 self.misaddressed(topic, &why, retain, account.as_deref(), response);
             }
+            Heard::RetainedElsewhere { topic, payload } => self.retained_elsewhere(&topic, &payload),
             Heard::Birth { payload, retain } => self.homeassistant_said(&payload, retain),
             Heard::Message { topic: Topic::EnrollRequest(pi), payload, retain: false, account, .. } => {
                 self.enrol(&pi, &payload, account.as_deref());
@@ -62,8 +103,10 @@ impl Hub {
 
     fn disconnected(&mut self) {
         self.connected = false;
+        self.given_up = false;
         self.announcer.disconnected();
         self.outbox.clear();
+        self.looks.clear();
         self.tell_of_broker(
             Severity::Error,
             "the connection to the broker is lost: nothing is heard of any machine until it is back",
@@ -80,6 +123,13 @@ impl Hub {
     }
 
     fn message(&mut self, topic: Topic, payload: &Bytes, retain: bool) {
+        if let Some(pi) = topic.machine().filter(|_| payload.len() > topic.most_payload_bytes()) {
+            let why = format!("it has {} bytes, {} at most are read", payload.len(), topic.most_payload_bytes());
+            return self.unreadable(pi, &why);
+        }
+        if retain && self.is_leftover(&self.topics.format(&topic), payload) {
+            return;
+        }
         if let Topic::Meta(pi) = &topic {
             // Of a machine that never came, this is all that there is.
             if retain && !payload.is_empty() && self.is_left_behind(pi, payload, retain) {
@@ -90,6 +140,9 @@ impl Hub {
         if let Topic::Status(pi) | Topic::Info(pi) | Topic::Stats(pi) = &topic
             && !payload.is_empty()
         {
+            if self.config.mqtt.broker != Broker::Embedded && !self.may_exist(pi) {
+                return self.not_taken_in(pi);
+            }
             if self.is_left_behind(pi, payload, retain) {
                 return self.clear_machine(pi);
             }
@@ -115,6 +168,29 @@ impl Hub {
         }
     }
 
+    /// A machine of another's broker is not made known.
+    fn not_taken_in(&mut self, pi: &PiId) {
+        self.numbers.refused_messages += 1;
+        let why = match self.fleet.other_named(pi) {
+            Some(owner) => {
+                format!("it is the pi-id, the label or a tag of the machine {owner}: give it another --pi-id")
+            }
+            None => format!("there are {MOST_MACHINES} machines already"),
+        };
+        let text = format!("the machine {pi} is not taken in: {why}");
+        let line = Line { pi: None, ..alert(pi, Severity::Warning, text) };
+        self.repeated_event(Repeated::Name, pi.key(), line);
+    }
+
+    /// Counts a message of a machine that cannot be read, and writes that at most once a minute.
+    pub(super) fn unreadable(&mut self, pi: &PiId, why: &str) {
+        self.numbers.refused_messages += 1;
+        let text = format!("a message of this machine cannot be read and was dropped: {}", clean(why));
+        if self.repeated_event(Repeated::Unreadable, pi.key(), alert(pi, Severity::Warning, text.clone())) {
+            tracing::warn!(%pi, "{text}");
+        }
+    }
+
     /// Decodes a message of a known machine and hands it on; a bad one is counted, logged and dropped.
     fn with<T: serde::de::DeserializeOwned>(
         &mut self,
@@ -128,10 +204,7 @@ impl Hub {
         }
         match decode(payload) {
             Ok(value) => then(self, pi, value, retain),
-            Err(error) => {
-                self.numbers.refused_messages += 1;
-                tracing::warn!(%pi, %error, "a message of this machine cannot be read and was dropped");
-            }
+            Err(error) => self.unreadable(pi, &error.to_string()),
         }
     }
 
@@ -143,10 +216,13 @@ impl Hub {
     }
 
     /// With our own broker only machines that enrolled can speak.
-    fn may_exist(&self, pi: &PiId) -> bool {
+    pub(super) fn may_exist(&self, pi: &PiId) -> bool {
         let enrolled =
             || self.access.agent(pi.as_str()).is_some_and(|agent| agent.pi == *pi && agent.secret_sha256.is_some());
-        self.config.mqtt.broker != Broker::Embedded || pi.is_controller() || enrolled()
+        if self.config.mqtt.broker == Broker::Embedded {
+            return pi.is_controller() || enrolled();
+        }
+        self.fleet.contains(pi) || (self.fleet.len() < MOST_MACHINES && self.fleet.other_named(pi).is_none())
     }
 
     fn machine_status(&mut self, pi: &PiId, payload: &Bytes, retain: bool) {
@@ -154,13 +230,14 @@ impl Hub {
             return;
         }
         let Some(availability) = Availability::from_payload(payload) else {
-            self.numbers.refused_messages += 1;
-            return;
+            return self.unreadable(pi, "its status is neither online nor offline");
         };
         if availability == Availability::Offline && !self.fleet.contains(pi) {
             // That it is gone makes no machine known, such as a last will that comes late. A retained word may come before a machine's `info`, and stays.
             if !retain {
-                self.publish(&Topic::Status(pi.clone()), Vec::new(), 1, true);
+                let topic = self.topics.format(&Topic::Status(pi.clone()));
+                let cleared = Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None };
+                self.answer_to(Sender::Machine(pi.clone()), cleared);
             }
             return;
         }
@@ -191,7 +268,7 @@ impl Hub {
         } else {
             (Severity::Warning, "offline: the connection ended or its last will was received")
         };
-        self.event(EventKind::Alert, severity, Some(pi), None, None, text.into());
+        self.repeated_event(Repeated::Presence, pi.key(), alert(pi, severity, text.into()));
     }
 
     fn machine_info(&mut self, pi: &PiId, info: Info, retain: bool) {
@@ -199,8 +276,10 @@ impl Hub {
         let label = self.fleet.label(pi);
         self.order_alerts(pi, &info);
         let heard = self.fleet.info(pi, info, self.now);
-        if heard.new || self.fleet.label(pi) != label {
+        if heard.new {
             self.announce_given(pi);
+        } else if self.fleet.label(pi) != label {
+            self.relabelled.insert(pi.clone());
         }
         self.push_machine(pi);
         if let Some(info) = self.fleet.machine_info(pi) {
@@ -218,14 +297,8 @@ impl Hub {
     /// Tells when two machines take the connection from each other: a copied card, until somebody says otherwise.
     fn twin_alert(&mut self, pi: &PiId) {
         let Some(twins) = self.fleet.twins(pi) else { return };
-        let line = Line {
-            kind: EventKind::Alert,
-            severity: Severity::Error,
-            pi: Some(pi.clone()),
-            account: None,
-            text: format!("two machines use this pi-id: {twins}; give one its own --pi-id and enrol it anew"),
-        };
-        self.repeated_event(Repeated::Twins, pi.key(), line);
+        let text = format!("two machines use this pi-id: {twins}; give one its own --pi-id and enrol it anew");
+        self.repeated_event(Repeated::Twins, pi.key(), alert(pi, Severity::Error, text));
     }
 
     /// Tells when an agent has refused orders: somebody on the broker tried to make it run something.
@@ -242,11 +315,12 @@ impl Hub {
                 .take(200)
                 .collect();
             let text = format!("refused {} order(s) that this controller did not sign for it: {why}", now - before);
-            self.event(EventKind::Alert, Severity::Error, Some(pi), None, None, text);
+            self.repeated_event(Repeated::Orders, pi.key(), alert(pi, Severity::Error, text));
         }
     }
 
-    fn machine_sample(&mut self, pi: &PiId, sample: Sample, retain: bool) {
+    fn machine_sample(&mut self, pi: &PiId, mut sample: Sample, retain: bool) {
+        bound_sample(&mut sample);
         let sample = Arc::new(sample);
         if !retain {
             self.power_alerts(pi, sample.power.as_ref());
@@ -271,50 +345,48 @@ impl Hub {
         ];
         let raw = power.raw.as_ref().map(|raw| format!(" ({raw})")).unwrap_or_default();
         for (name, was, is) in flags {
-            match (was.unwrap_or(false), is.unwrap_or(false)) {
-                (false, true) => self.event(
-                    EventKind::Alert,
-                    Severity::Warning,
-                    Some(pi),
-                    None,
-                    None,
-                    format!("{name} detected{raw}"),
-                ),
-                (true, false) => {
-                    self.event(EventKind::Alert, Severity::Info, Some(pi), None, None, format!("{name} is over"));
-                }
-                _ => {}
-            }
+            let (severity, text) = match (was.unwrap_or(false), is.unwrap_or(false)) {
+                (false, true) => (Severity::Warning, format!("{name} detected{raw}")),
+                (true, false) => (Severity::Info, format!("{name} is over")),
+                _ => continue,
+            };
+            self.repeated_event(Repeated::Power, format!("{} {name}", pi.key()), alert(pi, severity, text));
         }
     }
 
     pub(super) fn broker_event(&mut self, event: BrokerEvent) {
-        let (severity, account, text) = match event {
+        let come = |account: &str, peer: SocketAddr| format!("{} {}", account.to_lowercase(), source(peer.ip()));
+        let (what, source, severity, account, text) = match event {
             BrokerEvent::Connected { account, peer, .. } => {
                 self.used_over_mqtt(&account, peer.ip());
-                (Severity::Info, account, format!("connected from {}", peer.ip()))
-            }
-            BrokerEvent::Disconnected { account, reason, .. } => {
-                (Severity::Info, account, format!("disconnected: {reason}"))
-            }
-            BrokerEvent::Refused { user_name, peer, reason, .. } => {
-                let text = format!("refused from {}: {reason}", peer.ip());
-                return self.refused(Repeated::Connect, source(peer.ip()), &user_name, &text);
+                let text = format!("connected from {}", peer.ip());
+                (Repeated::Connected, come(&account, peer), Severity::Info, account, text)
             }
             BrokerEvent::TakenOver { account, client_id, peer, .. } => {
-                (Severity::Info, account, format!("session of client {client_id} taken over from {}", peer.ip()))
+                let text = format!("session of client {client_id} taken over from {}", peer.ip());
+                (Repeated::Connected, come(&account, peer), Severity::Info, account, text)
+            }
+            BrokerEvent::Disconnected { account, reason, .. } => {
+                let text = format!("disconnected: {reason}");
+                (Repeated::Disconnected, account.to_lowercase(), Severity::Info, account, text)
+            }
+            BrokerEvent::SessionEnded { account, reason, .. } => {
+                let text = format!("session ended: {reason}");
+                (Repeated::Disconnected, account.to_lowercase(), Severity::Warning, account, text)
             }
             BrokerEvent::PublishRefused { account, topic, reason, .. } => {
                 self.report_refused(&account, &topic);
                 let text = format!("may not publish to {topic}: {reason}");
-                return self.refused(Repeated::Publish, account.clone(), &account, &text);
+                (Repeated::Publish, account.to_lowercase(), Severity::Warning, account, text)
             }
             BrokerEvent::SubscribeRefused { account, filter, reason, .. } => {
                 let text = format!("may not subscribe to {filter}: {reason}");
-                return self.refused(Repeated::Subscribe, account.clone(), &account, &text);
+                (Repeated::Subscribe, account.to_lowercase(), Severity::Warning, account, text)
             }
-            BrokerEvent::SessionEnded { account, reason, .. } => {
-                (Severity::Warning, account, format!("session ended: {reason}"))
+            BrokerEvent::Refused { user_name, peer, reason, .. } => {
+                // A name that was not proved is nobody's doing: it takes no room from the account that has it.
+                let text = format!("refused from {} as {user_name:?}: {reason}", peer.ip());
+                (Repeated::Connect, source(peer.ip()), Severity::Warning, String::new(), text)
             }
             BrokerEvent::StateDamaged { kept, reason } => {
                 let text =
@@ -324,20 +396,10 @@ impl Hub {
         };
         // Our own connection is no news.
         if account != "controller" {
-            self.event(EventKind::Mqtt, severity, None, None, Some(&clean(&account)), clean(&text));
+            let account = Some(clean(&account)).filter(|account| !account.is_empty());
+            let line = Line { kind: EventKind::Mqtt, severity, pi: None, run: None, account, text: clean(&text) };
+            self.repeated_event(what, source, line);
         }
-    }
-
-    /// Somebody was refused at the broker, who may come again at once and for ever.
-    fn refused(&mut self, what: Repeated, source: String, account: &str, text: &str) {
-        let line = Line {
-            kind: EventKind::Mqtt,
-            severity: Severity::Warning,
-            pi: None,
-            account: Some(clean(account)),
-            text: clean(text),
-        };
-        self.repeated_event(what, source, line);
     }
 
     /// A machine as it is shown, with what it cannot run; `role` is that of who looks, or `None` for everybody.
@@ -385,6 +447,9 @@ impl Hub {
         if let Err(refused) = self.check_settled(&pi.key(), pi.as_str()) {
             return refuse(reply, refused);
         }
+        if let Some(refused) = self.may_not_tag(caller, &pi, change.tags.as_deref()) {
+            return refuse(reply, refused);
+        }
         match self.fleet.check(&pi, &change) {
             Ok(()) => {
                 let ticket = self.store.commit(Demand::Ask, Write::Given(pi.clone(), change.clone()));
@@ -393,6 +458,18 @@ impl Hub {
             Err(refusal @ crate::fleet::FleetRefusal::Unknown(_)) => refuse(reply, Refused::missing(refusal)),
             Err(refusal) => refuse(reply, Refused::bad(refusal)),
         }
+    }
+
+    /// Why a caller may not change a machine's tags so: where the catalogue says by a tag where a task may run, who gives the
+    /// tag decides that, and this is for administrators.
+    fn may_not_tag(&self, caller: &Caller, pi: &PiId, tags: Option<&[Tag]>) -> Option<Refused> {
+        let tags = tags.filter(|_| caller.role < Role::Admin)?;
+        let before = self.fleet.tags(pi);
+        let changed = |tag: &&Tag| before.contains(tag) != tags.contains(tag);
+        let tag = before.iter().chain(tags).filter(changed).find(|tag| self.catalogue.is_bound_to(tag))?;
+        Some(Refused::forbidden(format!(
+            "@{tag} says where tasks of the catalogue may run (`on`): only an administrator gives or takes it"
+        )))
     }
 
     /// What people gave a machine is on the disk.
@@ -424,7 +501,16 @@ impl Hub {
             None => {}
         }
         for text in told {
-            self.event(EventKind::Label, Severity::Info, Some(pi), None, Some(by.account.as_str()), text);
+            let account = Some(by.account.to_string());
+            let line = Line {
+                kind: EventKind::Label,
+                severity: Severity::Info,
+                pi: Some(pi.clone()),
+                run: None,
+                account,
+                text,
+            };
+            self.repeated_event(Repeated::Label, by.account.key(), line);
         }
         self.tell_machine(by, pi, reply);
     }
@@ -495,7 +581,7 @@ impl Hub {
     }
 }
 
-/// A text from outside in one line.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+/// A line about a machine.
+pub(super) fn alert(pi: &PiId, severity: Severity, text: String) -> Line {
+    Line { kind: EventKind::Alert, severity, pi: Some(pi.clone()), run: None, account: None, text }
 }

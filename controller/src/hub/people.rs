@@ -218,7 +218,11 @@ impl Hub {
             user_agent: browser.user_agent.as_deref().map(user_agent),
         };
         let change = AccessChange::PutSession { cookie: hash, session, token: account.token_sha256 };
-        self.store_access(vec![change], None, AfterAccess::SignedIn(reply, SignedIn { caller, cookie, key }));
+        self.store_access(
+            vec![change],
+            None,
+            AfterAccess::SignedIn(reply, SignedIn { caller, address: browser.address, cookie, key }),
+        );
     }
 
     fn signed_in(&mut self, reply: Reply<SignedIn>, session: SignedIn) {
@@ -228,8 +232,9 @@ impl Hub {
                 "this account was changed while you signed in: use a new sign-in link, or sign in with its new token";
             return refuse(reply, Refused { status: 401, detail: sentence.into() });
         }
-        let by = Some(caller.account.as_str());
-        self.event(EventKind::Access, Severity::Info, None, None, by, "signed in".into());
+        let address = session.address;
+        let line = access_line(caller, Severity::Info, None, format!("signed in from {address}"));
+        self.repeated_event(Repeated::SignIn, caller.account.key(), line);
         tell(reply, session);
     }
 
@@ -272,6 +277,7 @@ impl Hub {
                 kind: EventKind::Access,
                 severity: Severity::Warning,
                 pi: None,
+                run: None,
                 account: None,
                 text: format!("refused from {address}: bad credentials, three times"),
             };
@@ -281,7 +287,7 @@ impl Hub {
     }
 
     pub(super) fn add_account(&mut self, caller: &Caller, account: NewAccount, reply: Reply<String>) {
-        let is_machine = |name: &str| name.parse().is_ok_and(|pi| self.fleet.contains(&pi));
+        let is_machine = |name: &str| self.fleet.ids().any(|pi| pi.as_str().eq_ignore_ascii_case(name));
         let name = &account.name;
         let free = || self.access.check_new_account(name, is_machine).map_err(Refused::conflict);
         if let Err(refused) = self.check_settled(&name.key(), name.as_str()).and_then(|()| free()) {
@@ -393,8 +399,17 @@ impl Hub {
         tell(reply, token);
     }
 
+    /// Whether a machine that is not known yet may have its pi-id: what is let in by name must not be found by the name of
+    /// another.
+    pub(super) fn check_name(&self, pi: &PiId) -> Result<(), AccessRefusal> {
+        match self.fleet.other_named(pi).filter(|_| self.access.agent(pi.as_str()).is_none()) {
+            Some(owner) => Err(AccessRefusal::NameOfMachine { name: pi.to_string(), owner: owner.clone() }),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn add_agent(&mut self, caller: &Caller, pi: PiId, reply: Reply<String>) {
-        let free = || self.access.check_new_agent(&pi).map_err(Refused::conflict);
+        let free = || self.access.check_new_agent(&pi).and_then(|()| self.check_name(&pi)).map_err(Refused::conflict);
         if let Err(refused) = self.check_settled(&pi.key(), pi.as_str()).and_then(|()| free()) {
             return refuse(reply, refused);
         }
@@ -402,9 +417,6 @@ impl Hub {
         if known.as_ref().is_some_and(|agent| agent.secret_sha256.is_some() && !agent.open) {
             return refuse(reply, Refused::conflict(AccessRefusal::Enrolled(pi)));
         }
-        let Ok(secret) = new_secret() else {
-            return refuse(reply, Refused::unavailable("the system has no randomness"));
-        };
         let fresh = AgentRecord {
             pi: pi.clone(),
             secret_sha256: None,
@@ -413,30 +425,45 @@ impl Hub {
             open: false,
             token_sha256: None,
         };
-        let agent = AgentRecord { token_sha256: Some(SecretHash::of(&secret)), ..known.unwrap_or(fresh) };
-        let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() }.to_string();
-        let line = access_line(caller, Severity::Info, Some(pi), "may enrol with a token of its own".into());
-        let after = AfterAccess::Token { reply, token, admin: false };
-        self.store_access(vec![AccessChange::PutAgent(agent)], Some(line), after);
+        let text = "may enrol with a token of its own";
+        self.give_agent_token(caller, known.unwrap_or(fresh), Severity::Info, text, reply);
     }
 
-    pub(super) fn reset_agent(&mut self, caller: &Caller, pi: &PiId, reply: Reply<()>) {
+    /// Allows one new enrolment, with a token that is made for it: any other join token is known to others.
+    pub(super) fn reset_agent(&mut self, caller: &Caller, pi: &PiId, reply: Reply<String>) {
         if let Err(refused) = self.check_settled(&pi.key(), pi.as_str()) {
             return refuse(reply, refused);
         }
         let Some(agent) = self.access.agent(pi.as_str()).cloned() else {
             return refuse(reply, Refused::missing(AccessRefusal::NoAgent(pi.to_string())));
         };
-        let line = access_line(caller, Severity::Warning, Some(agent.pi.clone()), "may enrol anew, once".into());
-        let change = AccessChange::PutAgent(AgentRecord { open: true, ..agent });
-        self.store_access(vec![change], Some(line), AfterAccess::Done(reply));
+        let text = "may enrol anew, once, with a token of its own";
+        self.give_agent_token(caller, AgentRecord { open: true, ..agent }, Severity::Warning, text, reply);
+    }
+
+    fn give_agent_token(
+        &mut self,
+        caller: &Caller,
+        agent: AgentRecord,
+        severity: Severity,
+        text: &str,
+        reply: Reply<String>,
+    ) {
+        let Ok(secret) = new_secret() else {
+            return refuse(reply, Refused::unavailable("the system has no randomness"));
+        };
+        let line = access_line(caller, severity, Some(agent.pi.clone()), text.into());
+        let agent = AgentRecord { token_sha256: Some(SecretHash::of(&secret)), ..agent };
+        let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() }.to_string();
+        let after = AfterAccess::Token { reply, token, admin: false };
+        self.store_access(vec![AccessChange::PutAgent(agent)], Some(line), after);
     }
 }
 
 /// A line of the audit log about a change that a caller makes.
 pub(super) fn access_line(caller: &Caller, severity: Severity, pi: Option<PiId>, text: String) -> Line {
     let account = Some(caller.account.to_string());
-    Line { kind: EventKind::Access, severity, pi, account, text }
+    Line { kind: EventKind::Access, severity, pi, run: None, account, text }
 }
 
 #[cfg(test)]

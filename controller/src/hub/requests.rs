@@ -19,6 +19,7 @@ use super::{
     accept::Wish,
     after::{Answer, Promise},
     ask::{Refused, Reply},
+    lanes::Sender,
     refuse,
     repeats::{Line, Repeated},
     standing::{Asker, BROKER},
@@ -143,21 +144,31 @@ impl Hub {
         response: Option<ResponseTo>,
     ) {
         self.numbers.refused_messages += 1;
+        self.refused_line(pi, account, sentence);
+        self.answer_request(response, &RequestAnswer::Refused { error: sentence.into() });
+    }
+
+    /// Writes that a request was refused: the same refusal once a minute, and different ones as often as an account may ask.
+    fn refused_line(&mut self, pi: Option<&PiId>, account: Option<&str>, sentence: &str) {
         let line = Line {
             kind: EventKind::Task,
             severity: Severity::Warning,
             pi: pi.cloned(),
+            run: None,
             account: account.map(Into::into),
             text: format!("request refused: {sentence}"),
         };
-        let key = [account.unwrap_or_default(), pi.map_or("", PiId::as_str), sentence].join(" ");
-        self.repeated_event(Repeated::Request, key, line);
-        self.answer_request(response, &RequestAnswer::Refused { error: sentence.into() });
+        let account = account.unwrap_or_default().to_lowercase();
+        let key = [account.as_str(), pi.map_or("", PiId::as_str), sentence].join(" ");
+        if let Some(line) = self.repeats.first(Repeated::Request, key, line, self.now.monotonic) {
+            self.repeated_event(Repeated::Asked, account, line);
+        }
     }
 
     pub(super) fn answer_request(&mut self, response: Option<ResponseTo>, answer: &RequestAnswer) {
         if let Some(ResponseTo { topic, correlation }) = response {
-            self.send(Outgoing { topic, payload: encode(answer), qos: 1, retain: false, correlation });
+            let sender = Sender::Account(topic.as_str().into());
+            self.answer_to(sender, Outgoing { topic, payload: encode(answer), qos: 1, retain: false, correlation });
         }
     }
 
@@ -221,8 +232,7 @@ impl Hub {
             role: Some(asker.role),
         };
         if let Err((refused, answer)) = self.accept(wish, Answer::Web(reply)) {
-            let text = format!("request refused: {}", refused.detail);
-            self.event(EventKind::Task, Severity::Warning, None, None, Some(caller.account.as_str()), text);
+            self.refused_line(None, Some(caller.account.as_str()), &refused.detail);
             if let Answer::Web(reply) = answer {
                 refuse(reply, refused);
             }

@@ -20,7 +20,11 @@ use super::{
     Hub,
     after::{Accepting, AfterRuns, Promise},
     ask::{Progress, Refused, Reply},
-    refuse, tell,
+    machines::alert,
+    refuse,
+    repeats::{Line, Repeated},
+    standing::SCHEDULE,
+    tell,
 };
 use crate::{
     access::Caller,
@@ -73,7 +77,7 @@ impl Hub {
             });
         }
         let pi = self.runs.get(id).map(|record| record.run.pi.clone());
-        self.event(EventKind::Task, Severity::Info, pi.as_ref(), Some(id), Some(by), "asked to cancel".into());
+        self.asked_line(pi, Some(id), by, "asked to cancel".into());
         self.perform(steps);
         Ok(())
     }
@@ -115,7 +119,7 @@ impl Hub {
                     self.turn.pieces.push((piece.run, piece.seq));
                     self.writes.push(RegisterWrite::Piece(piece));
                 }
-                Step::Ack(pi, run, ack) => self.acknowledge(&pi, run, ack),
+                Step::Ack(pi, run, ack) => self.acknowledge_again(pi, run, ack),
                 Step::Execute(id) => self.turn.execute.push(id),
                 // It was stored when it was sent for the first time.
                 Step::Confirm(id, nonce) => self.send_execute(id, Some(nonce)),
@@ -126,7 +130,10 @@ impl Hub {
                     self.turn.clear.push((pi, run));
                 }
                 Step::Dispatch(pi) => queue.extend(self.dispatch(&pi)),
-                Step::Odd(pi, run, text) => self.event(EventKind::Alert, Severity::Warning, Some(&pi), run, None, text),
+                Step::Odd(pi, run, text) => {
+                    let line = Line { run, ..alert(&pi, Severity::Warning, text) };
+                    self.repeated_event(Repeated::Anomaly, pi.key(), line);
+                }
             }
         }
     }
@@ -198,7 +205,7 @@ impl Hub {
     fn accepted(&mut self, accepting: Accepting) {
         let Accepting { runs, group, sentence, requested_by, pi, answers } = accepting;
         let run = if let [only] = &runs[..] { Some(*only) } else { None };
-        self.event(EventKind::Task, Severity::Info, pi.as_ref(), run, Some(&requested_by), sentence);
+        self.asked_line(pi, run, &requested_by, sentence);
         for id in &runs {
             if let Some(run) = self.runs.get(*id).map(|record| record.run.clone()) {
                 self.announce_run(&run);
@@ -213,6 +220,17 @@ impl Hub {
             self.tell_accepted(answer, &accepted);
         }
         self.perform(steps);
+    }
+
+    /// Writes what an account asked for, as often as an account may ask. The schedule is no account: how often it asks is
+    /// written in the catalogue.
+    fn asked_line(&mut self, pi: Option<PiId>, run: Option<RunId>, by: &str, text: String) {
+        let line =
+            Line { kind: EventKind::Task, severity: Severity::Info, pi, run, account: Some(by.to_owned()), text };
+        if by == SCHEDULE {
+            return self.line(line);
+        }
+        self.repeated_event(Repeated::Asked, by.to_lowercase(), line);
     }
 
     fn pieces_stored(&mut self, pieces: &[(RunId, u64)]) {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     access::{AccessChange, AccountRecord, AgentRecord, Caller, Credential},
-    bridge::ResponseTo,
+    bridge::{Look, ResponseTo},
     config::Broker,
     store::{NotStored, Retention},
 };
@@ -61,7 +61,7 @@ impl Driven {
     }
 
     fn configured(config: Config, folder: tempfile::TempDir, prepare: impl FnOnce(&mut Loaded)) -> Self {
-        let retention = Retention { days: 30, runs: 1000, events: 1000 };
+        let retention = Retention { days: 30, runs: 1000, events: 1000, audit: 1000 };
         let (store, mut loaded, stored) = Store::open(folder.path(), retention).unwrap();
         loaded.access.apply(&AccessChange::PutAccount(account("anna", Role::Operator)));
         prepare(&mut loaded);
@@ -640,4 +640,267 @@ fn what_the_disk_refuses_is_in_no_log_no_feed_and_on_no_topic() {
             }
         }
     }
+}
+
+/// What one machine may do: each payload, by its number, on a topic of its own.
+type Flood = (&'static str, fn(u64) -> (Topic, Vec<u8>));
+
+const FLOODS: [Flood; 12] = [
+    ("reports of runs that are not there", |n| {
+        (Topic::Report(pi(), some_run(n)), b"{\"state\":\"succeeded\",\"boot_id\":\"b\"}".to_vec())
+    }),
+    ("reports of one such run", |_| {
+        (Topic::Report(pi(), some_run(1)), b"{\"state\":\"failed\",\"boot_id\":\"b\"}".to_vec())
+    }),
+    ("reports that cannot be read", |n| (Topic::Report(pi(), some_run(n)), format!("{{\"state\":\"{n}").into_bytes())),
+    ("output of runs that are not there", |n| {
+        (Topic::Output(pi(), some_run(n)), b"{\"seq\":0,\"stream\":\"stdout\",\"data\":\"x\"}".to_vec())
+    }),
+    ("an info that cannot be read", |n| (Topic::Info(pi()), format!("{{\"label\":{n}\n\u{1b}[2J").into_bytes())),
+    ("an info that is too large", |_| (Topic::Info(pi()), vec![b'x'; 100_000])),
+    ("another label each time", |n| {
+        (Topic::Info(pi()), greeting().replacen('{', &format!("{{\"label\":\"{n}\","), 1).into_bytes())
+    }),
+    ("refused orders", |n| {
+        (Topic::Info(pi()), greeting().replacen('{', &format!("{{\"orders_refused\":{n},"), 1).into_bytes())
+    }),
+    ("coming and going", |n| {
+        (Topic::Status(pi()), if n.is_multiple_of(2) { b"online".to_vec() } else { b"offline".to_vec() })
+    }),
+    ("a status that is none", |n| (Topic::Status(pi()), n.to_string().into_bytes())),
+    ("a voltage that comes and goes", |n| {
+        let (time, low) = ("2026-12-01T00:00:00Z", n.is_multiple_of(2));
+        let text =
+            format!(r#"{{"time":"{time}","clock_synchronized":true,"seq":{n},"power":{{"undervoltage":{low}}}}}"#);
+        (Topic::Stats(pi()), text.into_bytes())
+    }),
+    ("samples of before that cannot be read", |n| (Topic::Backfill(pi()), n.to_string().into_bytes())),
+];
+
+fn some_run(number: u64) -> RunId {
+    RunId::from_parts(number, [3; 10])
+}
+
+#[test]
+fn a_machine_that_floods_costs_the_log_the_disk_and_the_broker_little_whatever_it_publishes() {
+    const MESSAGES: u64 = 5000;
+    for (what, message) in FLOODS {
+        let mut driven = Driven::new();
+        driven.greets();
+        driven.disk();
+        driven.hub.outbox.clear();
+        let events = driven.hub.next_event;
+        for turn in 0..MESSAGES / 50 {
+            let heard = (0..50).map(|n| {
+                let (topic, payload) = message(turn * 50 + n);
+                Heard::Message { topic, payload: payload.into(), retain: false, account: None, response: None }
+            });
+            driven.event(Event::Heard(heard.collect()));
+        }
+        driven.disk();
+        let told = driven.hub.next_event - events;
+        assert!((1..=10).contains(&told) || what.contains("output") || what.contains("label"), "{what}: {told} events");
+        assert!(told <= 10, "{what}: {told} events");
+        assert!(driven.hub.outbox.len() <= 1100, "{what}: {} messages wait", driven.hub.outbox.len());
+        let widest = driven.hub.events.iter().map(|event| event.text.len()).max().unwrap_or_default();
+        assert!(widest < 400, "{what}: {widest}");
+        assert!(driven.hub.events.iter().all(|event| !event.text.contains(char::is_control)), "{what}");
+        // What it cannot hide is told once a minute, with its number.
+        driven.hub.now.monotonic += Duration::from_secs(60);
+        driven.hub.tick();
+        assert!(driven.hub.next_event - events <= told + 2, "{what}");
+    }
+}
+
+#[test]
+fn clients_that_come_and_go_are_told_once_a_minute_by_account_and_address() {
+    let mut driven = Driven::new();
+    driven.disk();
+    let events = driven.hub.next_event;
+    let peer = |n: u16| std::net::SocketAddr::from(([10, 0, 0, 1], n));
+    let come = |n: u16| BrokerEvent::Connected {
+        account: "vera".into(),
+        client_id: n.to_string(),
+        peer: peer(n),
+        protocol: pistat_broker::Protocol::V5,
+    };
+    let go =
+        |n: u16| BrokerEvent::Disconnected { account: "vera".into(), client_id: n.to_string(), reason: "x".into() };
+    for n in 0..6400 {
+        driven.event(Event::Broker(vec![come(n), go(n)]));
+    }
+    assert_eq!(driven.hub.next_event - events, 8, "four of each, and then they are counted");
+    driven.hub.now.monotonic += Duration::from_secs(60);
+    driven.hub.tick();
+    let told: Vec<_> = driven.hub.events.iter().map(|event| event.text.as_str()).take(2).collect();
+    assert!(told.contains(&"6396 more like this: connected from 10.0.0.1"), "{told:?}");
+}
+
+#[test]
+fn an_operator_who_asks_without_end_has_a_line_a_minute_and_each_refusal_counts_as_asking() {
+    let mut driven = Driven::new();
+    driven.greets();
+    driven.disk();
+    let events = driven.hub.next_event;
+    for n in 0..500 {
+        let run = NewRun { task: format!("task-{n}").parse().unwrap(), ..new_run(None) };
+        let _refused = driven.ask(|reply| Ask::Run(anna(), run, reply));
+    }
+    let told = driven.hub.next_event - events;
+    assert!((10..=65).contains(&told), "{told}");
+    driven.hub.now.monotonic += Duration::from_secs(60);
+    driven.hub.tick();
+    assert!(driven.hub.next_event - events <= told + 2);
+}
+
+#[test]
+fn a_broker_that_takes_nothing_is_left_and_everything_that_is_retained_is_published_on_the_next_connection() {
+    let mut driven = Driven::new();
+    driven.greets();
+    driven.disk();
+    for _ in 0..=MOST_WAITING {
+        let topic = "x".to_owned();
+        driven.hub.send(Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None });
+    }
+    assert!(driven.hub.given_up && driven.hub.outbox.is_empty());
+    driven.event(Event::Heard(vec![Heard::Disconnected]));
+    driven.event(Event::Heard(vec![Heard::Connected]));
+    assert!(!driven.hub.given_up && driven.published(&Topic::Meta(pi())));
+}
+
+#[test]
+fn a_machine_that_joins_has_no_name_of_another() {
+    let mut driven = Driven::new();
+    driven.greets();
+    driven.hear(Topic::Info(pi()), greeting().replacen('{', "{\"label\":\"Garage\",", 1));
+    driven.disk();
+    let request = format!(r#"{{"secret_sha256":"{}","nonce":"n"}}"#, hex(&[9; 32]));
+    driven.hear(Topic::EnrollRequest("garage".parse().unwrap()), request.clone());
+    let mut added = driven.ask(|reply| Ask::AddAgent(anna(), "GARAGE".parse().unwrap(), reply));
+    driven.disk();
+    assert!(driven.hub.access.agent("garage").is_none());
+    let refused = added.try_recv().unwrap().unwrap_err();
+    assert!(refused.status == 409 && refused.detail.contains("pi-1"), "{refused}");
+    driven.hear(Topic::EnrollRequest("shed".parse().unwrap()), request);
+    driven.disk();
+    assert!(driven.hub.access.agent("shed").is_some());
+}
+
+#[test]
+fn on_anothers_broker_a_machine_with_the_label_of_another_is_not_made_known() {
+    let mut driven = Driven::on_anothers_broker(tempfile::tempdir().unwrap());
+    driven.hear(Topic::Info(pi()), greeting().replacen('{', "{\"label\":\"Garage\",", 1));
+    driven.hear(Topic::Status("garage".parse().unwrap()), "online");
+    assert!(!driven.hub.fleet.contains(&"garage".parse().unwrap()));
+    driven.hear(Topic::Status("shed".parse().unwrap()), "online");
+    assert!(driven.hub.fleet.contains(&"shed".parse().unwrap()));
+}
+
+#[test]
+fn only_an_administrator_changes_a_tag_that_says_where_a_task_may_run() {
+    let catalogue = "[task.snap]\ncommand = ['true']\non = ['@camera']\n[task.any]\ncommand = ['true']\n";
+    let admin = || Caller { role: Role::Admin, ..anna() };
+    let tags = |names: &[&str]| pistat_protocol::api::PatchMachine {
+        tags: Some(names.iter().map(|name| name.parse().unwrap()).collect()),
+        ..Default::default()
+    };
+    let mut driven = Driven::new();
+    driven.hub.catalogue = Catalogue::parse(catalogue, "tasks.toml").unwrap();
+    driven.disk();
+    let mut told = Vec::new();
+    for (caller, names) in [
+        (anna(), &["attic"][..]),
+        (anna(), &["attic", "camera"]),
+        (admin(), &["attic", "camera"]),
+        (anna(), &["camera"]),
+        (anna(), &[]),
+        (admin(), &[]),
+    ] {
+        let mut answer = driven.ask(|reply| Ask::Patch(caller, pi(), tags(names), reply));
+        driven.disk();
+        told.push(answer.try_recv().unwrap().map_or_else(|refused| refused.status, |_| 200));
+    }
+    assert_eq!(told, [200, 403, 200, 200, 403, 200]);
+}
+
+#[test]
+fn everything_that_is_retained_under_a_removed_machine_is_cleared_whatever_it_is() {
+    let mut driven = Driven::new();
+    driven.greets();
+    let mut answer = driven.ask(|reply| Ask::Forget(anna(), pi(), reply));
+    driven.disk();
+    assert_eq!(answer.try_recv().unwrap(), Ok(()));
+    assert_eq!(driven.hub.looks.pop_front(), Some(Look::At(vec!["pistat/pi-1/#".into()])));
+    driven.hub.outbox.clear();
+    driven.hear_as(true, Topic::Backfill(pi()), "x");
+    let elsewhere = |topic: &str| Heard::RetainedElsewhere { topic: topic.into(), payload: "x".into() };
+    driven.event(Event::Heard(vec![
+        elsewhere("pistat/pi-1/task/none/output"),
+        elsewhere("pistat/pi-2x"),
+        elsewhere("other/pi-1/x"),
+    ]));
+    let cleared: Vec<_> =
+        driven.hub.outbox.iter().filter(|message| message.payload.is_empty() && message.retain).collect();
+    let topics: Vec<_> = cleared.iter().map(|message| message.topic.as_str()).collect();
+    assert_eq!(topics, ["pistat/pi-1/stats/backfill", "pistat/pi-1/task/none/output"]);
+    driven.hub.now.monotonic += Duration::from_secs(11);
+    driven.hub.tick();
+    assert_eq!(driven.hub.looks.pop_front(), Some(Look::Away(vec!["pistat/pi-1/#".into()])));
+}
+
+/// A hub that was configured with the prefix `pistat` before, and has another now.
+fn with_another_prefix(prefix: &str) -> Driven {
+    let Driven { hub, folder, mut stored, .. } = Driven::new();
+    hub.store.close();
+    stored.close();
+    let mut config = Config::default();
+    config.mqtt.topics = Topics::new(prefix).unwrap();
+    let mut driven =
+        Driven::configured(config, folder, |loaded| loaded.access.apply(&AccessChange::PutAgent(enrolled("pi-1"))));
+    driven.event(Event::Heard(vec![Heard::Connected]));
+    driven.hub.outbox.clear();
+    driven
+}
+
+#[test]
+fn what_is_retained_under_the_former_prefix_is_cleared_if_it_is_ours_and_is_looked_for_until_it_is() {
+    for prefix in ["home/pis", "pistat/new"] {
+        let mut driven = with_another_prefix(prefix);
+        assert_eq!(driven.hub.looks.pop_front(), Some(Look::At(vec!["pistat/controller/key".into()])), "{prefix}");
+        let retained = |topic: &str, payload: &str| Heard::RetainedElsewhere {
+            topic: topic.into(),
+            payload: payload.to_owned().into(),
+        };
+        let topics =
+            ["pistat/pi-1/status", "pistat/pi-1/task/x/output", "pistat/controller/tasks", "pistat/else/status"];
+        let all = || topics.map(|topic| retained(topic, "x"));
+        driven.event(Event::Heard(all().into()));
+        assert!(driven.hub.outbox.is_empty(), "whose it is, is not known");
+        let key = String::from_utf8(pistat_protocol::codec::encode(&driven.hub.key.public().view())).unwrap();
+        driven.event(Event::Heard(vec![retained("pistat/controller/key", &key)]));
+        assert!(matches!(driven.hub.looks.pop_front(), Some(Look::At(filters)) if filters.len() > 10));
+        driven.event(Event::Heard(all().into()));
+        let cleared: Vec<_> = driven.hub.outbox.drain(..).map(|message| message.topic).collect();
+        assert_eq!(cleared, topics[..3], "{prefix}");
+        driven.hub.now.monotonic += Duration::from_secs(11);
+        driven.hub.tick();
+        assert!(driven.hub.outbox.iter().any(|message| message.topic == "pistat/controller/key"));
+        driven.hub.commit_turn();
+        driven.disk();
+        assert_eq!(driven.hub.store.reader().unwrap().fact("topic prefixes").unwrap(), Some(format!("[\"{prefix}\"]")));
+    }
+}
+
+#[test]
+fn what_another_controller_retains_under_the_former_prefix_stays() {
+    let mut driven = with_another_prefix("home/pis");
+    let other = ControllerKey::from_secret(&[9; 32]).public().view();
+    for (topic, payload) in
+        [("pistat/controller/key", pistat_protocol::codec::encode(&other)), ("pistat/pi-1/status", b"online".to_vec())]
+    {
+        driven.event(Event::Heard(vec![Heard::RetainedElsewhere { topic: topic.into(), payload: payload.into() }]));
+    }
+    driven.hub.now.monotonic += Duration::from_secs(11);
+    driven.hub.tick();
+    assert!(driven.hub.outbox.iter().all(|message| !message.topic.starts_with("pistat/")));
 }

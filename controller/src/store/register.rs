@@ -26,8 +26,27 @@ CREATE INDEX IF NOT EXISTS runs_request ON runs (request, created) WHERE request
 CREATE TABLE IF NOT EXISTS groups (id TEXT PRIMARY KEY, open INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS output (
     run TEXT NOT NULL, seq INTEGER NOT NULL, start INTEGER NOT NULL, stream INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (run, seq));
-CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, record TEXT NOT NULL,
+    shelf INTEGER NOT NULL DEFAULT 2, source TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
+
+/// Gives the events of a version that kept all of them together their shelves and sources.
+const SORT_OLD_EVENTS: &str = "
+ALTER TABLE events ADD COLUMN shelf INTEGER NOT NULL DEFAULT 2;
+ALTER TABLE events ADD COLUMN source TEXT NOT NULL DEFAULT '';
+UPDATE events SET
+    shelf = CASE json_extract(record, '$.kind') WHEN 'access' THEN 0 WHEN 'label' THEN 0 WHEN 'task' THEN 1 ELSE 2 END,
+    source = lower(coalesce(json_extract(record, '$.account'), json_extract(record, '$.pi'), ''))
+WHERE json_valid(record);
+";
+
+/// The name of the fact which topic prefixes were in use, as a list in JSON.
+pub(crate) const PREFIXES: &str = "topic prefixes";
+
+/// The name of the fact until when retention has counted time.
+pub(super) const LIVED_UNTIL: &str = "time lived until";
 
 /// One write to the register.
 #[derive(Debug, Clone)]
@@ -40,8 +59,56 @@ pub(crate) enum RegisterWrite {
     Piece(NewPiece),
     /// The broker no longer retains a run's status.
     Cleared(RunId),
-    /// An event.
-    Event(Event),
+    /// An event, and with which others it is kept.
+    Event(Event, Shelf),
+    /// Something that the controller remembers for itself, by its name.
+    Fact(&'static str, String),
+}
+
+/// Events that are kept apart from others, with a number of their own: whatever fills one shelf takes no room of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shelf {
+    /// Accounts, sign-ins, enrolments, names and tags.
+    Access,
+    /// Who asked for which task, or for its end.
+    Tasks,
+    /// Machines, connections, ends of runs, the controller.
+    Rest,
+}
+
+impl Shelf {
+    const ALL: [Self; 3] = [Self::Access, Self::Tasks, Self::Rest];
+
+    /// Where an event of this kind is kept, unless its writer knows better.
+    pub(crate) fn of(kind: EventKind) -> Self {
+        match kind {
+            EventKind::Access | EventKind::Label => Self::Access,
+            EventKind::Task => Self::Tasks,
+            EventKind::Alert | EventKind::Mqtt | EventKind::System => Self::Rest,
+        }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Access => 0,
+            Self::Tasks => 1,
+            Self::Rest => 2,
+        }
+    }
+
+    fn limit(self, retention: Retention) -> u32 {
+        match self {
+            Self::Access | Self::Tasks => retention.audit,
+            Self::Rest => retention.events,
+        }
+    }
+
+    /// Who caused an event: with whose other events it competes for room. Machines are sources on the shelf for the rest
+    /// alone: whoever has a join token can make up machines.
+    fn source(self, event: &Event) -> String {
+        let machine = || event.pi.as_ref().filter(|_| self == Self::Rest).map(PiId::key);
+        event.account.as_ref().map(|account| account.to_lowercase()).or_else(machine).unwrap_or_default()
+    }
 }
 
 impl RegisterWrite {
@@ -52,7 +119,8 @@ impl RegisterWrite {
             Self::Group(record) => format!("group {}", record.id),
             Self::Piece(piece) => format!("chunk {} of the output of run {}", piece.seq, piece.run),
             Self::Cleared(run) => format!("that the broker has cleared run {run}"),
-            Self::Event(event) => format!("event {}", event.seq),
+            Self::Event(event, _) => format!("event {}", event.seq),
+            Self::Fact(name, _) => format!("the {name}"),
         }
     }
 }
@@ -96,8 +164,10 @@ pub struct Retention {
     pub days: u32,
     /// The newest that stay, however many there are.
     pub runs: u32,
-    /// The newest events that stay.
+    /// The newest events that stay on the shelf for the rest.
     pub events: u32,
+    /// The same for each of the shelves for access and tasks.
+    pub audit: u32,
 }
 
 /// The register's file, open for writing. One thread has it.
@@ -116,7 +186,34 @@ impl Register {
         connection.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
         connection.execute_batch(SCHEMA)?;
         let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if verdict == "ok" { Ok(Self { connection }) } else { Err(rusqlite::Error::InvalidQuery) }
+        if verdict != "ok" {
+            return Err(rusqlite::Error::InvalidQuery);
+        }
+        let is_old = "SELECT count(*) = 0 FROM pragma_table_info('events') WHERE name = 'shelf'";
+        if connection.query_row(is_old, [], |row| row.get(0))? {
+            let transaction = connection.unchecked_transaction()?;
+            transaction.execute_batch(SORT_OLD_EVENTS)?;
+            transaction.commit()?;
+        }
+        connection.execute_batch("CREATE INDEX IF NOT EXISTS events_shelf ON events (shelf, source, seq)")?;
+        Ok(Self { connection })
+    }
+
+    /// Something that the controller remembers for itself.
+    pub(crate) fn fact(&self, name: &str) -> rusqlite::Result<Option<String>> {
+        self.connection.query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| row.get(0)).optional()
+    }
+
+    /// When the newest event was written, by the wall clock of then.
+    pub(crate) fn newest_time(&self) -> rusqlite::Result<Option<i64>> {
+        self.connection.query_row("SELECT time FROM events ORDER BY seq DESC LIMIT 1", [], |row| row.get(0)).optional()
+    }
+
+    /// The time of the oldest thing that its age may delete.
+    pub(crate) fn oldest_time(&self) -> rusqlite::Result<Option<i64>> {
+        let oldest = "SELECT min(time) FROM (SELECT min(time) AS time FROM events
+            UNION ALL SELECT min(created) FROM runs WHERE final = 1 AND retained = 0)";
+        self.connection.query_row(oldest, [], |row| row.get(0))
     }
 
     /// Does all writes, or none of them.
@@ -202,10 +299,11 @@ impl Register {
         if deleted > 0 {
             transaction.execute("DELETE FROM groups WHERE open = 0 AND id < (SELECT min(id) FROM runs)", [])?;
         }
-        deleted += transaction.execute(
-            "DELETE FROM events WHERE time < ?1 OR seq <= (SELECT max(seq) FROM events) - ?2",
-            params![oldest, retention.events],
-        )?;
+        deleted += transaction.execute("DELETE FROM events WHERE time < ?1", [oldest])?;
+        for shelf in Shelf::ALL {
+            deleted += make_room(&transaction, shelf, shelf.limit(retention))?;
+        }
+        put_fact(&transaction, LIVED_UNTIL, &now_unix_milliseconds.to_string())?;
         transaction.commit()?;
         if deleted > 0 {
             self.connection.execute_batch("PRAGMA incremental_vacuum")?;
@@ -252,7 +350,8 @@ fn apply(connection: &Connection, write: &RegisterWrite) -> rusqlite::Result<()>
         RegisterWrite::Group(record) => put_group(connection, record),
         RegisterWrite::Piece(piece) => put_piece(connection, piece),
         RegisterWrite::Cleared(run) => put_cleared(connection, *run),
-        RegisterWrite::Event(event) => put_event(connection, event),
+        RegisterWrite::Event(event, shelf) => put_event(connection, event, *shelf),
+        RegisterWrite::Fact(name, value) => put_fact(connection, name, value),
     }
 }
 
@@ -311,11 +410,56 @@ fn put_cleared(connection: &Connection, run: RunId) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn put_event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
+fn put_event(connection: &Connection, event: &Event, shelf: Shelf) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO events (seq, time, record) VALUES (?1, ?2, ?3)")?
-        .execute(params![event.seq, event.time.unix_milliseconds(), json(event)?])?;
+        .prepare_cached("INSERT OR REPLACE INTO events (seq, time, record, shelf, source) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![
+            event.seq,
+            event.time.unix_milliseconds(),
+            json(event)?,
+            shelf.number(),
+            shelf.source(event)
+        ])?;
     Ok(())
+}
+
+fn put_fact(connection: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("INSERT OR REPLACE INTO facts (name, value) VALUES (?1, ?2)")?.execute([name, value])?;
+    Ok(())
+}
+
+/// Deletes what is beyond the number of a shelf: the oldest events of the sources that have the most. So a source that
+/// causes many events loses its own and nobody else's.
+fn make_room(connection: &Connection, shelf: Shelf, limit: u32) -> rusqlite::Result<usize> {
+    let shelf = shelf.number();
+    let mut statement = connection.prepare("SELECT source, count(*) FROM events WHERE shelf = ?1 GROUP BY source")?;
+    let rows = statement.query_map([shelf], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let counts: Vec<(String, u64)> = rows.collect::<rusqlite::Result<_>>()?;
+    let share = fair_share(counts.iter().map(|(_, count)| *count).collect(), limit.into());
+    let mut deleted = 0;
+    for (source, _) in counts.iter().filter(|(_, count)| *count > share) {
+        deleted += connection.execute(
+            "DELETE FROM events WHERE shelf = ?1 AND source = ?2 AND seq <= (SELECT seq FROM events
+             WHERE shelf = ?1 AND source = ?2 ORDER BY seq DESC LIMIT 1 OFFSET ?3)",
+            params![shelf, source, share],
+        )?;
+    }
+    Ok(deleted)
+}
+
+/// How many each may have, so that all together have no more than a total: who has less leaves the rest to the others.
+fn fair_share(mut counts: Vec<u64>, total: u64) -> u64 {
+    counts.sort_unstable();
+    let (mut left, mut sharers) = (total, counts.len() as u64);
+    for count in counts {
+        let share = left / sharers;
+        if count > share {
+            return share.max(1);
+        }
+        left -= count;
+        sharers -= 1;
+    }
+    u64::MAX >> 1
 }
 
 /// The register, open for reading. Readers never wait for the writer, nor it for them.
@@ -339,6 +483,12 @@ impl Reader {
     pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         Ok(Self { connection })
+    }
+
+    /// Something that the controller remembers for itself.
+    #[cfg(test)]
+    pub(crate) fn fact(&self, name: &str) -> rusqlite::Result<Option<String>> {
+        self.connection.query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| row.get(0)).optional()
     }
 
     /// One run.

@@ -1,10 +1,12 @@
 //! The state folder over starts, damage and full disks.
 
-use std::os::unix::fs::PermissionsExt;
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
 
-use super::*;
+use pistat_protocol::dashboard::{EventKind, Severity};
 
-const RETENTION: Retention = Retention { days: 30, runs: 1000, events: 1000 };
+use super::{register::Shelf, *};
+
+const RETENTION: Retention = Retention { days: 30, runs: 1000, events: 1000, audit: 1000 };
 
 fn pi() -> PiId {
     "pi-1".parse().unwrap()
@@ -298,8 +300,118 @@ fn old_runs_go_and_open_ones_stay() {
         records.push(RegisterWrite::Run(Box::new(record)));
     }
     register.commit(records.iter()).unwrap();
-    register.retain(Retention { days: 30, runs: 3, events: 10 }, 1_000_000_000_001).unwrap();
+    register.retain(Retention { days: 30, runs: 3, events: 10, audit: 10 }, 1_000_000_000_001).unwrap();
     assert_eq!(register.newest_runs(100).unwrap().len(), 4);
-    register.retain(Retention { days: 30, runs: 3, events: 10 }, 1_100_000_000_000).unwrap();
+    register.retain(Retention { days: 30, runs: 3, events: 10, audit: 10 }, 1_100_000_000_000).unwrap();
     assert_eq!(register.newest_runs(100).unwrap().len(), 1);
+}
+
+fn event(seq: u64, kind: EventKind, account: Option<&str>, name: Option<&str>) -> Event {
+    Event {
+        seq,
+        time: Timestamp::from_unix_milliseconds(1_000_000_000_000),
+        kind,
+        severity: Severity::Info,
+        pi: name.map(|name| name.parse().unwrap()),
+        run: None,
+        account: account.map(Into::into),
+        text: "a line".into(),
+    }
+}
+
+/// How many events of each kind and account are kept.
+fn kept(register: &Register) -> BTreeMap<(&'static str, String), usize> {
+    let mut kept = BTreeMap::new();
+    for event in register.newest_events(u32::MAX).unwrap() {
+        *kept.entry((event.kind.as_str(), event.account.unwrap_or_default())).or_default() += 1;
+    }
+    kept
+}
+
+#[test]
+fn a_source_that_causes_many_events_loses_its_own_and_nobody_elses() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut register = Register::open(&folder.path().join("r.sqlite")).unwrap();
+    let story: [(usize, EventKind, Option<&str>, Option<&str>); 8] = [
+        (30, EventKind::Access, Some("admin"), None),
+        (20, EventKind::Task, Some("anna"), None),
+        (40, EventKind::Alert, None, Some("pi-1")),
+        (5000, EventKind::Access, Some("vera"), None),
+        (5000, EventKind::Access, None, Some("joined")),
+        (5000, EventKind::Task, Some("olga"), None),
+        (5000, EventKind::Mqtt, Some("vera"), None),
+        (5000, EventKind::Alert, None, Some("pi-2")),
+    ];
+    let mut seq = 0;
+    let mut writes = Vec::new();
+    for (count, kind, account, name) in story {
+        for _ in 0..count {
+            writes.push(RegisterWrite::Event(event(seq, kind, account, name), Shelf::of(kind)));
+            seq += 1;
+        }
+    }
+    register.commit(writes.iter()).unwrap();
+    register.retain(Retention { days: 30, runs: 10, events: 200, audit: 100 }, 1_000_000_000_001).unwrap();
+    let counts: Vec<_> = kept(&register).into_iter().map(|((kind, who), count)| (kind, who, count)).collect();
+    let expected = [
+        ("access", "", 35),
+        ("access", "admin", 30),
+        ("access", "vera", 35),
+        ("alert", "", 40 + 80),
+        ("mqtt", "vera", 80),
+        ("task", "anna", 20),
+        ("task", "olga", 80),
+    ];
+    assert_eq!(counts, expected.map(|(kind, who, count)| (kind, who.to_owned(), count)));
+}
+
+#[test]
+fn events_of_an_earlier_version_are_sorted_once_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.sqlite");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(
+        "CREATE TABLE events (seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, record TEXT NOT NULL);
+         INSERT INTO events VALUES (0, 1, 'no JSON');",
+    )
+    .unwrap();
+    for seq in 1..=300 {
+        let (kind, account) = if seq <= 50 { (EventKind::Access, "Admin") } else { (EventKind::Mqtt, "vera") };
+        let record = serde_json::to_string(&event(seq, kind, Some(account), None)).unwrap();
+        old.execute("INSERT INTO events VALUES (?1, ?2, ?3)", rusqlite::params![seq, 1_000_000_000_000_i64, record])
+            .unwrap();
+    }
+    drop(old);
+    for _ in 0..2 {
+        let mut register = Register::open(&path).unwrap();
+        let more = event(301, EventKind::Access, Some("admin"), None);
+        register.commit([RegisterWrite::Event(more, Shelf::Access)].iter()).unwrap();
+        register.retain(Retention { days: 30, runs: 10, events: 100, audit: 51 }, 1_000_000_000_001).unwrap();
+        let kept: Vec<_> = kept(&register).into_iter().map(|((kind, who), count)| (kind, who, count)).collect();
+        let expected = [("access", "Admin", 50), ("access", "admin", 1), ("mqtt", "vera", 100)];
+        assert_eq!(kept, expected.map(|(kind, who, count)| (kind, who.to_owned(), count)));
+    }
+}
+
+#[test]
+fn a_clock_that_is_400_days_ahead_deletes_nothing() {
+    const DAY: i64 = 86_400_000;
+    let folder = tempfile::tempdir().unwrap();
+    // Whatever this machine's clock says now: what is kept was written 400 days before.
+    let then = now().unix_milliseconds() - 400 * DAY;
+    let mut register = Register::open(&folder.path().join(name::REGISTER)).unwrap();
+    let writes: Vec<_> = (0..20)
+        .map(|seq: u64| {
+            let time = Timestamp::from_unix_milliseconds(then - DAY * i64::try_from(20 - seq).unwrap());
+            RegisterWrite::Event(Event { time, ..event(seq, EventKind::Access, Some("admin"), None) }, Shelf::Access)
+        })
+        .collect();
+    register.commit(writes.iter()).unwrap();
+    drop(register);
+    for start in 0..2 {
+        let (store, loaded, _stored) = Store::open(folder.path(), RETENTION).unwrap();
+        assert_eq!(loaded.events.len(), 20, "start {start}");
+        // Its thread deletes what is old before it ends.
+        store.close();
+    }
 }

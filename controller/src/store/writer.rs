@@ -11,10 +11,11 @@ use tokio::sync::mpsc;
 
 use super::{
     Demand, NotStored, Retention, Stored, Ticket, Write,
+    age::Age,
     files::{Readable, replace, replace_json},
     name, now,
     plain::Files,
-    register::{Register, RegisterWrite, is_of_the_write},
+    register::{LIVED_UNTIL, Register, RegisterWrite, is_of_the_write},
 };
 
 pub(super) struct Commit {
@@ -38,6 +39,7 @@ pub(super) struct Writer {
     register: Register,
     files: Files,
     retention: Retention,
+    age: Age,
     /// In order.
     waiting: VecDeque<Commit>,
     outcomes: mpsc::UnboundedSender<Stored>,
@@ -53,7 +55,11 @@ impl Writer {
         retention: Retention,
         outcomes: mpsc::UnboundedSender<Stored>,
     ) -> Self {
-        Self { register, files, retention, waiting: VecDeque::new(), outcomes, last_error: None, writes: 0 }
+        // What cannot be read now is as if it had never been: the wall clock is all that there is then.
+        let kept = register.fact(LIVED_UNTIL).ok().flatten().and_then(|time| time.parse().ok());
+        let newest = register.newest_time().ok().flatten();
+        let age = Age::new(kept, newest, now().unix_milliseconds(), Instant::now());
+        Self { register, files, retention, age, waiting: VecDeque::new(), outcomes, last_error: None, writes: 0 }
     }
 
     /// Until nobody can hand anything in any more, and all that was is stored.
@@ -81,7 +87,12 @@ impl Writer {
 
     fn retain(&mut self) {
         self.writes = 0;
-        if let Err(error) = self.register.retain(self.retention, now().unix_milliseconds()) {
+        let wall = now().unix_milliseconds();
+        let retained = self.register.oldest_time().and_then(|oldest| {
+            let now = self.age.read(wall, oldest, Instant::now());
+            self.register.retain(self.retention, now)
+        });
+        if let Err(error) = retained {
             tracing::warn!(%error, "old runs and events could not be deleted");
         }
     }
@@ -236,5 +247,5 @@ impl Writer {
 fn tell_left_out(write: &RegisterWrite, error: &rusqlite::Error) -> Option<String> {
     let sentence = format!("{} cannot be stored and was left out: {error}", write.what());
     tracing::error!("{sentence}");
-    (!matches!(write, RegisterWrite::Event(_))).then_some(sentence)
+    (!matches!(write, RegisterWrite::Event(..))).then_some(sentence)
 }

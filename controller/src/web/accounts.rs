@@ -240,7 +240,7 @@ pub(super) async fn remove_agent(
     post, path = "/api/enrolments/{pi}/reset", operation_id = "resetAgent", tag = "enrolment",
     params(("pi" = PiId, Path, description = "Its pi-id")),
     responses(
-        (status = 204, description = "One new enrolment is allowed"),
+        (status = 200, description = "A token for one new enrolment of this machine", body = EnrolmentToken),
         (status = 404, description = "There is no such machine"),
     )
 )]
@@ -248,6 +248,8 @@ pub(super) async fn reset_agent(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
     Path(pi): Path<PiId>,
-) -> Result<StatusCode, Refused> {
-    web.ask(|reply| Ask::ResetAgent(caller, pi, reply)).await.map(|()| StatusCode::NO_CONTENT)
+) -> Result<Json<EnrolmentToken>, Refused> {
+    let (name, controller_url) = (pi.to_string(), web.own_address.of_agent(pi.as_str()));
+    let token = web.ask(|reply| Ask::ResetAgent(caller, pi, reply)).await?;
+    Ok(Json(EnrolmentToken { name, token, controller_url }))
 }

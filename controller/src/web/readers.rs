@@ -77,7 +77,8 @@ mod tests {
     #[tokio::test]
     async fn readers_that_are_at_work_for_nobody_any_more_keep_the_next_waiting_and_no_longer() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, _, _) = Store::open(folder.path(), Retention { days: 30, runs: 10, events: 10 }).unwrap();
+        let (store, _, _) =
+            Store::open(folder.path(), Retention { days: 30, runs: 10, events: 10, audit: 10 }).unwrap();
         let readers = Arc::new(Readers::open(|| store.reader()).unwrap());
         let mut busy = Vec::new();
         for _ in 0..READERS {
@@ -107,7 +108,8 @@ mod tests {
     #[tokio::test]
     async fn a_reader_outlives_a_read_that_fails_badly() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, _, _) = Store::open(folder.path(), Retention { days: 30, runs: 10, events: 10 }).unwrap();
+        let (store, _, _) =
+            Store::open(folder.path(), Retention { days: 30, runs: 10, events: 10, audit: 10 }).unwrap();
         let readers = Arc::new(Readers::open(|| store.reader()).unwrap());
         for _ in 0..=READERS {
             assert!(readers.read(|_| -> rusqlite::Result<()> { panic!("as a fault of ours would") }).await.is_err());

@@ -49,7 +49,7 @@ fn request(secret: &str) -> EnrollRequest {
 
 fn enrolled(secret: &str) -> Access {
     let mut access = Access::default();
-    let change = access.enrol(&"pi-1".parse().unwrap(), &request(secret), time(1)).unwrap().unwrap();
+    let change = access.enrol(&"pi-1".parse().unwrap(), &request(secret), false, time(1)).unwrap().unwrap();
     access.apply(&change);
     access
 }
@@ -227,13 +227,16 @@ fn machines_and_accounts_share_one_namespace_without_case() {
     assert!(matches!(taken("PI-1"), Err(AccessRefusal::Taken(_))));
     assert!(matches!(taken("Controller"), Err(AccessRefusal::Reserved(_))));
     assert_eq!(taken("berta"), Ok(()));
-    assert!(matches!(access.enrol(&"anna".parse().unwrap(), &request("a"), time(0)), Err(AccessRefusal::Taken(_))));
     assert!(matches!(
-        access.enrol(&"Pistat".parse().unwrap(), &request("a"), time(0)),
+        access.enrol(&"anna".parse().unwrap(), &request("a"), false, time(0)),
+        Err(AccessRefusal::Taken(_))
+    ));
+    assert!(matches!(
+        access.enrol(&"Pistat".parse().unwrap(), &request("a"), false, time(0)),
         Err(AccessRefusal::Reserved(_))
     ));
     assert!(matches!(
-        enrolled("a").enrol(&"PI-1".parse().unwrap(), &request("a"), time(0)),
+        enrolled("a").enrol(&"PI-1".parse().unwrap(), &request("a"), false, time(0)),
         Err(AccessRefusal::Taken(_))
     ));
 }
@@ -242,13 +245,17 @@ fn machines_and_accounts_share_one_namespace_without_case() {
 fn an_enrolment_may_be_repeated_but_not_taken_over() {
     let mut access = enrolled("a");
     let pi: PiId = "pi-1".parse().unwrap();
-    assert_eq!(access.enrol(&pi, &request("a"), time(2)), Ok(None));
-    assert_eq!(access.enrol(&pi, &request("b"), time(2)), Err(AccessRefusal::Enrolled(pi.clone())));
-    let reset = AgentRecord { open: true, ..access.agent("pi-1").unwrap().clone() };
-    access.apply(&AccessChange::PutAgent(reset));
-    let change = access.enrol(&pi, &request("b"), time(2)).unwrap().unwrap();
+    assert_eq!(access.enrol(&pi, &request("a"), false, time(2)), Ok(None));
+    assert_eq!(access.enrol(&pi, &request("b"), false, time(2)), Err(AccessRefusal::Enrolled(pi.clone())));
+    // An earlier version opened a machine to every join token: such a record opens nothing.
+    access.apply(&AccessChange::PutAgent(AgentRecord { open: true, ..access.agent("pi-1").unwrap().clone() }));
+    assert_eq!(access.enrol(&pi, &request("b"), false, time(2)), Err(AccessRefusal::Enrolled(pi.clone())));
+    let own = Some(SecretHash::of("its own token"));
+    access.apply(&AccessChange::PutAgent(AgentRecord { token_sha256: own, ..access.agent("pi-1").unwrap().clone() }));
+    assert_eq!(access.enrol(&pi, &request("b"), false, time(2)), Err(AccessRefusal::OwnToken(pi.clone())));
+    let change = access.enrol(&pi, &request("b"), true, time(2)).unwrap().unwrap();
     access.apply(&change);
-    assert_eq!(access.enrol(&pi, &request("c"), time(2)), Err(AccessRefusal::Enrolled(pi)));
+    assert_eq!(access.enrol(&pi, &request("c"), false, time(2)), Err(AccessRefusal::Enrolled(pi)));
     assert_eq!(access.agent("PI-1").unwrap().serial.as_deref(), Some("s1"));
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use pistat_protocol::{
-    id::{Target, TaskId},
+    id::{Tag, Target, TaskId},
     task::{ArgumentKind, TaskView},
 };
 
@@ -44,6 +44,11 @@ impl Catalogue {
     /// The task with this id.
     pub fn get(&self, id: &TaskId) -> Option<&Task> {
         self.tasks.iter().find(|task| task.view.id == *id)
+    }
+
+    /// Whether some task may run only where a tag is, among other places.
+    pub fn is_bound_to(&self, tag: &Tag) -> bool {
+        self.tasks.iter().any(|task| task.on.iter().any(|target| matches!(target, Target::Tag(on) if on == tag)))
     }
 
     /// All tasks, in the order of the file.

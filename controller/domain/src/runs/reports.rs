@@ -7,12 +7,15 @@ use std::time::Instant;
 use pistat_protocol::{
     id::{PiId, RunId},
     status::{Nonce, Session},
-    task::{Ack, Ends, OutputChunk, Report, RunState},
+    task::{Ack, Ends, MAX_CHUNK_BYTES, OUTPUT_WINDOW_BYTES, OutputChunk, Report, RunState},
     time::Timestamp,
 };
 
 use super::{Active, Runs, Step, is_started, not_before};
 use crate::{fleet::Now, records::RunRecord};
+
+/// How much output of one run may be on its way to the disk: an agent's window, and what it repeats.
+const MOST_UNSTORED_BYTES: usize = 2 * OUTPUT_WINDOW_BYTES;
 
 impl Runs {
     /// An agent sent a piece of output.
@@ -31,13 +34,23 @@ impl Runs {
                 "sent output of another machine's run; it was dropped".into(),
             )];
         }
+        if chunk.data.len() > MAX_CHUNK_BYTES {
+            let text = format!("sent a chunk of {} bytes of output; it was dropped", chunk.data.len());
+            return vec![Step::Odd(pi.clone(), Some(id), text)];
+        }
         if chunk.seq < active.record.next_chunk {
             return vec![Step::Ack(pi.clone(), id, active.stored)];
+        }
+        if active.unstored_bytes() > MOST_UNSTORED_BYTES {
+            // An agent has no more than its window under way. This one does not wait for acknowledgements.
+            let text = "sends output without waiting for acknowledgements; some was dropped".to_owned();
+            return vec![Step::Odd(pi.clone(), Some(id), text)];
         }
         if chunk.seq > active.record.next_chunk {
             // Something between was lost on the way; the agent sends again from what is acknowledged.
             return vec![Step::Ack(pi.clone(), id, active.stored)];
         }
+        active.unstored.push_back(chunk.data.len());
         let mut steps = vec![Step::SavePiece(active.output.take(&mut active.record, chunk))];
         let complete = active.held.as_ref().is_some_and(|report| active.may_end_by(report, now.monotonic));
         if let Some(report) = active.held.take_if(|_| complete) {

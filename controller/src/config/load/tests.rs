@@ -255,7 +255,7 @@ fn the_file_that_ships_names_every_key() {
     let sections = "state tasks log_level [http] listen public_url downloads [http.limits] connections strangers \
                     strangers_per_address patience [http.tls] cert key [mqtt] broker ca prefix [mqtt.tls] \
                     [mqtt.requests] role [mqtt.limits] [homeassistant] discovery [runs] expires lost_after keep \
-                    keep_runs keep_events per_machine [enrolment] per_hour [[account]] name publish subscribe";
+                    keep_runs keep_events keep_audit per_machine [enrolment] per_hour [[account]] name publish subscribe";
     for key in limits.into_iter().chain(sections.split_whitespace()) {
         let stands = SHIPPED
             .lines()
