@@ -15,6 +15,8 @@ use std::{
 
 use pistat_protocol::{status::Info, time::Timestamp};
 
+use crate::waiting::Waiting;
+
 /// How often the slow facts are looked up.
 pub(crate) const PERIOD: Duration = Duration::from_secs(3600);
 
@@ -129,7 +131,10 @@ impl Slow {
             let (root, before) = (root.clone(), before.clone());
             move || before.read_files(&root)
         });
+        let waiting =
+            Waiting::begin("a disk, to look up what changes rarely on this machine; the rest is measured meanwhile");
         let Some(mut found) = found.await else { return before };
+        drop(waiting);
         // What could not be counted is tried again.
         if found.packages.is_empty() || found.packages != before.packages || before.updates_pending.is_none() {
             found.updates_pending = count_updates(&root).await;

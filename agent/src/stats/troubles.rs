@@ -248,6 +248,29 @@ async fn counters_that_go_back_yield_nothing_and_then_go_on() {
 }
 
 #[tokio::test]
+async fn counters_that_read_zero_for_a_moment_yield_no_giant_rates() {
+    let mut board = Board::new();
+    board.start();
+    let files = ["proc/stat", "proc/net/dev", "proc/diskstats"];
+    let zero = |text: &str| {
+        let word = |word: &str| if word.parse::<u64>().is_ok() { "0".to_owned() } else { word.to_owned() };
+        let line = |line: &str| line.split_ascii_whitespace().map(word).collect::<Vec<_>>().join(" ");
+        text.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
+    };
+    for file in files {
+        let text = fs::read_to_string(board.path(file)).unwrap();
+        // The first columns of disks are their numbers, which parsing does not look at.
+        board.write(file, &zero(&text));
+    }
+    board.after(FIVE).await;
+    board.go_on();
+    let sample = board.after(FIVE).await;
+    assert_eq!((sample.cpu_percent, sample.cpu_cores_percent), (None, None));
+    assert_eq!((sample.network_rx_bytes_per_second, sample.network_tx_bytes_per_second), (None, None));
+    assert_eq!((sample.disk_read_bytes_per_second, sample.disk_write_bytes_per_second), (None, None));
+}
+
+#[tokio::test]
 async fn a_clock_that_jumps_by_years_under_a_running_sampler_changes_the_time_and_nothing_else() {
     let mut board = Board::new();
     board.start();

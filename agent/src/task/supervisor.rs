@@ -235,11 +235,11 @@ impl Supervisor {
         }
         let is_cancelled = control.cancel.is_some();
         if let Some(ending) = &mut self.ending {
-            if is_cancelled && ending.cause != Cause::Cancelled {
+            if is_cancelled && ending.cause == Cause::ByItself {
+                ending.hurry(now + LEFT_BEHIND_GRACE);
+            }
+            if is_cancelled {
                 ending.cause = Cause::Cancelled;
-                if self.exit.is_some() {
-                    ending.hurry(now + LEFT_BEHIND_GRACE);
-                }
             }
             if control.stop {
                 ending.hurry(now + stop_grace);
