@@ -4,6 +4,7 @@
 //! A connection that hangs is noticed. It ends when the agent closes its side: then the last messages are sent, acknowledged, and only
 //! then follows DISCONNECT, since that clears the last will.
 
+mod endpoint;
 mod link;
 mod tls;
 mod trouble;
@@ -21,13 +22,13 @@ use tokio::{
     time::Instant,
 };
 
+pub use self::endpoint::Endpoint;
 pub(crate) use self::link::{Link, LinkEvent};
 pub use self::tls::{TlsError, configuration as tls_configuration};
 use self::trouble::{ShortLived, is_not_authorized};
 pub(crate) use self::trouble::{Troubles, describe, is_refusal};
 use crate::{
     Incoming, Outgoing,
-    address::{Address, Transport},
     backoff::{Backoff, random_byte},
     enroll::Rejoin,
     waiting::Waiting,
@@ -47,90 +48,6 @@ pub(crate) const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 /// How long the last messages may take to be acknowledged.
 const LAST_ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
-
-/// Larger than any payload of ours: the protocol's limit with room for the packet's head.
-const MAX_PACKET_BYTES: usize = pistat_protocol::codec::MAX_PAYLOAD_BYTES + 4096;
-
-/// How many messages may be on their way to the broker: what waits beyond them waits here. Room is kept for each.
-const INFLIGHT: u16 = 32;
-
-/// Where and how to connect.
-#[derive(Clone)]
-pub struct Endpoint {
-    address: Address,
-    topics: Topics,
-    tls: Option<rumqttc::TlsConfiguration>,
-}
-
-impl Endpoint {
-    /// An endpoint; certificates are read now, so that a wrong file is told at the start.
-    ///
-    /// # Errors
-    /// The certificates cannot be used.
-    pub fn new(address: Address, topics: Topics, ca: Option<&std::path::Path>) -> Result<Self, TlsError> {
-        let tls = address.tls.then(|| tls_configuration(ca)).transpose()?;
-        Ok(Self { address, topics, tls })
-    }
-
-    /// The topics of this controller.
-    pub fn topics(&self) -> &Topics {
-        &self.topics
-    }
-
-    /// Where it is.
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-
-    /// What a connection waits for until it is made, with what to do about it.
-    pub(crate) fn missing(&self, trouble: Option<&str>) -> String {
-        let trouble = trouble.unwrap_or("it has not answered yet");
-        format!(
-            "a connection to {}: {trouble}; check the address, that the controller or broker there runs, and the network between",
-            self.address
-        )
-    }
-
-    /// What a connection waits for on which no controller shows itself, with what to do about it.
-    pub(crate) fn no_controller(&self) -> String {
-        let (address, prefix) = (&self.address, self.topics.prefix());
-        format!(
-            "the controller: {address} is connected, but no controller shows its key there under the prefix `{prefix}`; check that this is \
-             the controller's broker, and that `prefix` in agent.toml is the same as `prefix` under [mqtt] in the controller's pistat.toml"
-        )
-    }
-
-    /// What to do about topics that are refused to credentials that are good.
-    pub(crate) fn other_prefix(&self) -> String {
-        let (address, prefix) = (&self.address, self.topics.prefix());
-        format!(
-            "{address} accepts this machine's credentials, but refuses its topics under the prefix `{prefix}`: set `prefix` in agent.toml to \
-             the `prefix` under [mqtt] in the controller's pistat.toml; an external broker has to allow the topics to this machine \
-             (`pistat broker-acl` writes the rules)"
-        )
-    }
-
-    /// Options for one connection under this name; without user and password where there is no login.
-    pub(crate) fn options(&self, client_id: &str, login: Option<(&str, &str)>) -> MqttOptions {
-        let (host, transport) = match (self.address.transport, self.tls.clone()) {
-            (Transport::Tcp, None) => (self.address.host_in_url(), rumqttc::Transport::Tcp),
-            (Transport::Tcp, Some(tls)) => (self.address.host.clone(), rumqttc::Transport::Tls(tls)),
-            (Transport::WebSocket, None) => (self.address.websocket_url(), rumqttc::Transport::Ws),
-            (Transport::WebSocket, Some(tls)) => (self.address.websocket_url(), rumqttc::Transport::Wss(tls)),
-        };
-        let mut options = MqttOptions::new(client_id, host, self.address.port);
-        options.set_transport(transport);
-        options.set_keep_alive(KEEP_ALIVE);
-        options.set_clean_session(true);
-        options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
-        options.set_inflight(INFLIGHT);
-        let own = self.address.login.as_ref().map(|login| (login.user.as_str(), login.password.as_str()));
-        if let Some((user, password)) = own.or(login) {
-            options.set_credentials(user, password);
-        }
-        options
-    }
-}
 
 /// How a machine shows at its broker who it is.
 #[derive(Debug, Clone)]
@@ -237,7 +154,8 @@ impl Keeper {
         }
     }
 
-    /// Passes messages both ways; `None` when the agent has closed its side, else why it ended and how long it lasted.
+    /// Passes messages both ways; `None` when the agent has closed its side, else why it ended and
+    /// how long it lasted.
     async fn serve(
         &mut self,
         mut link: Link,
@@ -261,7 +179,6 @@ impl Keeper {
             return None;
         };
         self.troubles.lost(&self.endpoint.address, &trouble, since);
-        self.waiting = Some(Waiting::begin(self.endpoint.missing(None)));
         let _ = self.incoming.send(Incoming::Disconnected).await;
         Some((trouble, since.elapsed()))
     }
@@ -311,27 +228,35 @@ impl Keeper {
         if is_refusal(trouble) {
             return self.wait_after_refusal(trouble).await;
         }
-        let mut wait = self.backoff.next(random_byte());
+        let wait = self.backoff.next(random_byte());
         if let Some(lasted) = lasted {
-            let (pause, is_suspicious) = self.short_lived.ended(trouble, lasted);
-            wait = wait.max(pause);
-            if is_suspicious {
-                tracing::warn!(
-                    "{} has closed several connections soon after they were made: this happens when another machine uses the pi-id {} too, \
-                     for example one that runs from a copy of this one's card; give each its own --pi-id, and enrol the copy with --token; \
-                     until then the pauses between attempts grow to two minutes",
-                    self.endpoint.address,
-                    self.pi
-                );
-            }
-            tracing::debug!(next_attempt_in = ?wait, "the next attempt follows");
-        } else {
-            let why = describe(trouble);
-            let missing = self.endpoint.missing(Some(&why));
-            self.missing(&missing);
-            self.troubles.log(&format!("no connection to {}: {why}", self.endpoint.address), wait);
+            return self.wait_after_connection(trouble, lasted, wait).await;
         }
+        let why = describe(trouble);
+        self.missing(self.endpoint.missing(Some(&why)));
+        self.troubles.log(&format!("no connection to {}: {why}", self.endpoint.address), wait);
         tokio::time::sleep(wait).await;
+    }
+
+    /// After one that was made: longer when those before it did not last either.
+    async fn wait_after_connection(&mut self, trouble: &ConnectionError, lasted: Duration, wait: Duration) {
+        let (pause, is_suspicious) = self.short_lived.ended(trouble, lasted);
+        let wait = wait.max(pause);
+        if is_suspicious {
+            tracing::warn!(
+                "{} has closed several connections soon after they were made: this happens when another \
+                 machine uses the pi-id {} too, for example one that runs from a copy of this one's card; \
+                 give each its own --pi-id, and enrol the copy with --token; until then the pauses between \
+                 attempts grow to two minutes",
+                self.endpoint.address,
+                self.pi
+            );
+        }
+        tracing::debug!(next_attempt_in = ?wait, "the next attempt follows");
+        // A pause is no wait for an answer: the next attempt begins one.
+        self.waiting = None;
+        tokio::time::sleep(wait).await;
+        self.missing(self.endpoint.missing(None));
     }
 
     async fn wait_after_refusal(&mut self, trouble: &ConnectionError) {
@@ -352,14 +277,15 @@ impl Keeper {
                 self.endpoint.address, self.pi
             )
         };
-        self.missing(&format!("a connection: {sentence}"));
+        self.missing(format!("a connection: {sentence}"));
         self.troubles.log(&sentence, REFUSED_WAIT);
         if is_other_prefix || !self.rejoin().await {
             tokio::time::sleep(REFUSED_WAIT).await;
         }
     }
 
-    /// Whether the same credentials are good for a connection that leaves no last will: then its topic is what is refused.
+    /// Whether the same credentials are good for a connection that leaves no last will: then its
+    /// topic is what is refused.
     async fn is_let_in_without_will(&self) -> bool {
         let filter = self.endpoint.topics.format(&Topic::ControllerKey);
         let mut link = Link::open(self.options("pistat-join"), vec![(filter, 1)]);
@@ -374,7 +300,7 @@ impl Keeper {
         true
     }
 
-    fn missing(&mut self, what: &str) {
+    fn missing(&mut self, what: String) {
         match &self.waiting {
             Some(waiting) => waiting.update(what),
             None => self.waiting = Some(Waiting::begin(what)),

@@ -33,7 +33,8 @@ pub struct Credential {
     pub secret: String,
     /// The controller's key; absent until the enrolment was answered.
     pub controller_key: Option<PublicKey>,
-    /// Whether its broker, which is not the controller's own, lets this machine in without credentials only.
+    /// Whether its broker, which is not the controller's own, lets this machine in without
+    /// credentials only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anonymous: bool,
 }

@@ -168,7 +168,8 @@ impl Enrolment<'_> {
         Ok(credential)
     }
 
-    /// Tries until it works. Returns the controller's key, and whether the broker lets this machine in without credentials only.
+    /// Tries until it works. Returns the controller's key, and whether the broker lets this machine
+    /// in without credentials only.
     async fn join(&self, token: &JoinToken, credential: &Credential) -> (PublicKey, bool) {
         let mut backoff = Backoff::new(MOST_BACKOFF);
         let mut troubles = Troubles::default();
@@ -179,8 +180,8 @@ impl Enrolment<'_> {
                 Ok(key) => return (key, anonymous),
                 Err(trouble) => trouble,
             };
-            // The controller's own broker knows the token. Another's may let in whoever shows no credentials, and refuse those that it
-            // does not know.
+            // The controller's own broker knows the token. Another's may let in whoever shows no
+            // credentials, and refuse those that it does not know.
             let is_refused = matches!(&trouble, Trouble::Connection(error) if is_refusal(error));
             anonymous = is_refused && !anonymous && self.endpoint.address().login.is_none();
             if anonymous {

@@ -12,7 +12,8 @@ use tracing::{
     subscriber::DefaultGuard,
 };
 
-/// What is logged on this thread from now on, until the value is dropped: level and message of each line. Fields are left out.
+/// What is logged on this thread from now on, until the value is dropped: level and message of each
+/// line. Fields are left out.
 pub(crate) struct Recorded {
     lines: Lines,
     _guard: DefaultGuard,

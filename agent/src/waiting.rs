@@ -1,6 +1,7 @@
 //! Tells the log what the agent waits for, once that has taken long.
 //!
-//! A wait that ends soon is not worth a line; one that lasts must not be silent, whatever the log level is.
+//! A wait that ends soon is not worth a line; one that lasts must not be silent, whatever the log
+//! level is.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,7 +25,8 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Begins to wait. The text completes "waiting for …": what is missing, and what to do about it. Needs a runtime.
+    /// Begins to wait. The text completes "waiting for …": what is missing, and what to do about
+    /// it. Needs a runtime.
     pub(crate) fn begin(what: impl Into<String>) -> Self {
         let what = Arc::new(Mutex::new(what.into()));
         let teller = tell(what.clone(), Instant::now());

@@ -233,8 +233,9 @@ struct Bridge {
     last_trouble: Option<String>,
 }
 
-/// The pauses between attempts to connect. They grow until a connection has lasted longer than another client's pause may be, or two controllers
-/// with one name would take each other's place several times a second.
+/// The pauses between attempts to connect. They grow until a connection has lasted longer than
+/// another client's pause may be, or two controllers with one name would take each other's place
+/// several times a second.
 #[derive(Debug)]
 struct Pauses(Duration);
 

@@ -141,7 +141,8 @@ pub struct KeyView {
     pub key_id: String,
     /// Its fingerprint, as in join tokens.
     pub fingerprint: String,
-    /// Whether machines enrol with the controller; with an external broker they only pin its key. Left out where they do.
+    /// Whether machines enrol with the controller; with an external broker they only pin its key.
+    /// Left out where they do.
     #[serde(default = "enrols", skip_serializing_if = "Clone::clone")]
     pub enrols: bool,
 }

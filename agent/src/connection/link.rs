@@ -22,7 +22,8 @@ const REQUESTS: usize = 8;
 /// The client pings at every keep-alive interval, so something happens at least that often unless a write hangs.
 const HANGS: Duration = Duration::from_secs(2 * KEEP_ALIVE.as_secs() + CONNECT_SECONDS);
 
-/// How long a connection may take until its filters are answered: the broker may be as slow to answer those as to let us in.
+/// How long a connection may take until its filters are answered: the broker may be as slow to
+/// answer those as to let us in.
 const READY: Duration = Duration::from_secs(2 * CONNECT_SECONDS);
 
 /// How long DISCONNECT may take to leave.

@@ -32,8 +32,8 @@ pub(crate) fn is_not_authorized(trouble: &ConnectionError) -> bool {
     matches!(trouble, ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized))
 }
 
-/// Whether a connection that was made ended by something else than silence: a broker closes it when another client takes the session
-/// over, and MQTT 3.1.1 has no words for that.
+/// Whether a connection that was made ended by something else than silence: a broker closes it when
+/// another client takes the session over, and MQTT 3.1.1 has no words for that.
 fn is_close(trouble: &ConnectionError) -> bool {
     use ConnectionError::{FlushTimeout, MqttState, NetworkTimeout, RequestsDone};
     use StateError::{AwaitPingResp, CollisionTimeout};
@@ -103,8 +103,8 @@ impl Troubles {
     }
 }
 
-/// Changes of a state that are logged at once while they are few. While they are many, a state is logged once it has held for
-/// [`HOLDS`]: so the log stays small, and what it says last is true.
+/// Changes of a state that are logged at once while they are few. While they are many, a state is
+/// logged once it has held for [`HOLDS`]: so the log stays small, and what it says last is true.
 #[derive(Debug)]
 struct Changes {
     /// How many more are logged at once.
@@ -162,8 +162,9 @@ const MOST_PAUSE: Duration = Duration::from_secs(120);
 /// So many connections in a row that were closed soon are no accident.
 const SUSPICIOUS: u32 = 3;
 
-/// Connections that are closed soon after they were made: what happens when two machines use one pi-id, since a broker ends the
-/// session of a client when another connects under its name. The pauses grow, so that they do not take turns several times a second.
+/// Connections that are closed soon after they were made: what happens when two machines use one
+/// pi-id, since a broker ends the session of a client when another connects under its name. The
+/// pauses grow, so that they do not take turns several times a second.
 #[derive(Debug)]
 pub(crate) struct ShortLived {
     backoff: Backoff,
@@ -178,13 +179,15 @@ impl Default for ShortLived {
 }
 
 impl ShortLived {
-    /// A connection has ended. Returns how long to wait before the next, and whether it is time to say what this looks like.
+    /// A connection has ended. Returns how long to wait before the next, and whether it is time to
+    /// say what this looks like.
     pub(crate) fn ended(&mut self, trouble: &ConnectionError, lasted: Duration) -> (Duration, bool) {
         self.count(is_close(trouble), lasted, random_byte())
     }
 
     fn count(&mut self, is_closed: bool, lasted: Duration, random: u8) -> (Duration, bool) {
-        // The other machine may pause as long as this one did: a connection that ends within that time may still be its doing.
+        // The other machine may pause as long as this one did: a connection that ends within that
+        // time may still be its doing.
         if lasted >= LASTS.max(2 * self.pause) {
             *self = Self::default();
             return (Duration::ZERO, false);

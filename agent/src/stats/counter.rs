@@ -1,16 +1,20 @@
-//! Rates of counters that the kernel keeps for each device: bytes that went in and out since it came up. Pure.
+//! Rates of counters that the kernel keeps for each device: bytes that went in and out since it
+//! came up. Pure.
 //!
-//! A counter may go back (its device was reset or replaced, its 32 bits are full), read 0 for a moment, and come back to where it was. What cannot
-//! be right yields nothing: a gap in a chart is true, a peak of hundreds of gigabytes per second is not.
+//! A counter may go back (its device was reset or replaced, its 32 bits are full), read 0 for a
+//! moment, and come back to where it was. What cannot be right yields nothing: a gap in a chart is
+//! true, a peak of hundreds of gigabytes per second is not.
 
 use std::time::{Duration, Instant};
 
 use super::rate;
 
-/// More than any device of a board carries: an Ethernet of 200 Gbit/s, or a disk at 12 lanes of PCIe 4.
+/// More than any device of a board carries: an Ethernet of 200 Gbit/s, or a disk at 12 lanes of
+/// PCIe 4.
 const MOST_BYTES_PER_SECOND: u64 = 25_000_000_000;
 
-/// What a counter that went back may regain of what it had before: a Gigabit Ethernet's worth. More is the counter that came back, not traffic.
+/// What a counter that went back may regain of what it had before: a Gigabit Ethernet's worth. More
+/// is the counter that came back, not traffic.
 const MOST_REGAINED: u64 = 125_000_000;
 
 /// What one device has counted.
@@ -35,7 +39,8 @@ impl Counter {
         Self { last: reading, high: reading }
     }
 
-    /// Takes the next reading. Returns bytes per second since the last one, or nothing where they cannot be told.
+    /// Takes the next reading. Returns bytes per second since the last one, or nothing where they
+    /// cannot be told.
     fn advance(&mut self, reading: u64, elapsed: Duration) -> Option<u64> {
         let Self { last, high } = *self;
         *self = Self { last: reading, high: high.max(reading) };
@@ -62,7 +67,8 @@ impl Rates {
         Self { devices: Vec::new(), read_at: Instant::now() }
     }
 
-    /// Takes the next readings. Returns the sums of bytes per second. A device that came, went or was reset since the last time is not counted.
+    /// Takes the next readings. Returns the sums of bytes per second. A device that came, went or
+    /// was reset since the last time is not counted.
     pub(super) fn advance(&mut self, readings: Vec<Reading>, now: Instant) -> Option<(u64, u64)> {
         let elapsed = now.duration_since(self.read_at);
         self.read_at = now;

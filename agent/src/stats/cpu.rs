@@ -23,8 +23,9 @@ struct Ticks {
 }
 
 impl Ticks {
-    /// The share of busy ticks since an earlier reading; nothing when a counter went back, as idle time sometimes does, or by more than there
-    /// can have been, as when it has read 0 for a moment.
+    /// The share of busy ticks since an earlier reading; nothing when a counter went back, as idle
+    /// time sometimes does, or by more than there can have been, as when it has read 0 for a
+    /// moment.
     fn busy_since(self, before: Self, most: u64) -> Option<f32> {
         let total = self.total.checked_sub(before.total).filter(|total| (FEWEST_TICKS..=most).contains(total))?;
         let idle = self.idle.checked_sub(before.idle).filter(|idle| *idle <= total)?;
@@ -101,7 +102,8 @@ impl Cpu {
     }
 }
 
-/// How many ticks a core can have counted in this time. Twice as many, and a second's more, may come: a core that sleeps counts late.
+/// How many ticks a core can have counted in this time. Twice as many, and a second's more, may
+/// come: a core that sleeps counts late.
 fn most_ticks(elapsed: Duration) -> u64 {
     let ticks = (2 * elapsed.as_millis() + 1000) * TICKS_PER_SECOND / 1000;
     u64::try_from(ticks).unwrap_or(u64::MAX)

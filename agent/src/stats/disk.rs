@@ -65,7 +65,8 @@ impl Mount {
         Self { points, space: Guarded::new("disk space", space), thread: SideThread::default() }
     }
 
-    /// Asks the first mount point that is a folder: a container's files may be mounts of their own, and are no disks.
+    /// Asks the first mount point that is a folder: a container's files may be mounts of their own,
+    /// and are no disks.
     fn of(root: &Path, points: Vec<Vec<u8>>) -> Self {
         let under_root = |point: &Vec<u8>| root.join(OsStr::from_bytes(point.strip_prefix(b"/").unwrap_or(point)));
         let paths: Vec<PathBuf> = points.iter().map(under_root).collect();
@@ -279,7 +280,8 @@ mod tests {
         assert_eq!(all, ["/", "/hung", "/stuck"]);
     }
 
-    /// A machine with this table of mounts, and a folder or, where the name ends with `.file`, a file at each of these points.
+    /// A machine with this table of mounts, and a folder or, where the name ends with `.file`, a
+    /// file at each of these points.
     fn machine(table: &[u8], points: &[&[u8]]) -> (tempfile::TempDir, FileSystems) {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("proc/self")).unwrap();

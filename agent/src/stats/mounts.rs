@@ -1,7 +1,8 @@
 //! Which file systems there are, and where: from `/proc/self/mountinfo` (proc(5)). Pure.
 //!
-//! A file system may be mounted at many places, as a whole or a part of it: a container is given single files and folders of its host's disk. Each
-//! counts once, by the mount point that shows most of it.
+//! A file system may be mounted at many places, as a whole or a part of it: a container is given
+//! single files and folders of its host's disk. Each counts once, by the mount point that shows
+//! most of it.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -19,7 +20,8 @@ const MOST_POINTS: usize = 32;
 pub(super) struct FileSystem {
     /// Its device, as `major:minor`.
     pub(super) device: String,
-    /// Where it is mounted, the best first: `/`, then what shows the whole of it, then what shows most.
+    /// Where it is mounted, the best first: `/`, then what shows the whole of it, then what shows
+    /// most.
     pub(super) points: Vec<Vec<u8>>,
 }
 
@@ -31,7 +33,8 @@ struct Mount {
     is_real: bool,
 }
 
-/// The file systems that count: the real ones, and `/` whatever it is. The one with `/` comes first, the others in the order of the table.
+/// The file systems that count: the real ones, and `/` whatever it is. The one with `/` comes
+/// first, the others in the order of the table.
 pub(super) fn parse_mounts(table: &[u8]) -> Vec<FileSystem> {
     // What is mounted later at the same point hides the earlier.
     let mut visible: BTreeMap<Vec<u8>, (usize, Mount)> = BTreeMap::new();
@@ -82,7 +85,8 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A mount point as it is shown: bytes that are not UTF-8, and control characters, as `\xE9`. The same point is always shown the same.
+/// A mount point as it is shown: bytes that are not UTF-8, and control characters, as `\xE9`. The
+/// same point is always shown the same.
 pub(super) fn shown(point: &[u8]) -> String {
     let mut text = String::with_capacity(point.len());
     for chunk in point.utf8_chunks() {

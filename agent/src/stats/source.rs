@@ -17,7 +17,8 @@ const STACK_BYTES: usize = 2 * PAGE_BYTES;
 /// More than any of the files has: what comes after it in `/proc/stat` or `diskstats` of huge machines is not needed.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// The same of a file with long records: a host of hundreds of containers has as many mounts, each with the names of all its layers.
+/// The same of a file with long records: a host of hundreds of containers has as many mounts, each
+/// with the names of all its layers.
 const MOST_LONG_BYTES: usize = 1024 * 1024;
 
 /// One file.
@@ -40,7 +41,8 @@ impl Source {
         Self { longest_record: PAGE_BYTES, most_bytes: MOST_LONG_BYTES, ..Self::new(path) }
     }
 
-    /// Parses its present content; `None` when it is not there or cannot be read. Bytes that are no text are replaced, and the rest is there.
+    /// Parses its present content; `None` when it is not there or cannot be read. Bytes that are no
+    /// text are replaced, and the rest is there.
     pub(crate) fn read<T>(&mut self, parse: impl FnOnce(&str) -> T) -> Option<T> {
         self.read_bytes(|text| parse(&String::from_utf8_lossy(text)))
     }

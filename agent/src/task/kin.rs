@@ -133,7 +133,8 @@ impl Kin {
         living
     }
 
-    /// Asks all of them to end. Returns the names of those that the first process left behind or had below it.
+    /// Asks all of them to end. Returns the names of those that the first process left behind or
+    /// had below it.
     pub(crate) fn ask_to_end(&self) -> Names {
         let living = self.living();
         // Before the signal: a process that has ended has no name any more.
@@ -150,12 +151,15 @@ fn send(pids: &[i32], signal: Signal) {
     }
 }
 
-/// How many different names a text lists. With at most 15 bytes each (`TASK_COMM_LEN`, proc(5)), the text stays readable.
+/// How many different names a text lists. With at most 15 bytes each (`TASK_COMM_LEN`, proc(5)),
+/// the text stays readable.
 const MOST_NAMES: usize = 5;
 
-/// The names of processes, as the kernel knows them (`/proc/<pid>/comm`), each with how many have it.
+/// The names of processes, as the kernel knows them (`/proc/<pid>/comm`), each with how many have
+/// it.
 ///
-/// A process chooses its own name, so control characters, invisible ones, and bytes that are not UTF-8 are replaced.
+/// A process chooses its own name, so control characters, invisible ones, and bytes that are not
+/// UTF-8 are replaced.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Names(Vec<(String, usize)>);
 

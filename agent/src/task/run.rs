@@ -247,7 +247,8 @@ impl Run {
         }
     }
 
-    /// A cancel is put on disk before the run has ended, so that it counts if the agent is killed meanwhile.
+    /// A cancel is put on disk before the run has ended, so that it counts if the agent is killed
+    /// meanwhile.
     async fn remember_cancel(&mut self) {
         if self.record.cancelled || self.control.borrow().cancel.is_none() {
             return;

@@ -23,8 +23,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// A process that does not die of SIGKILL for so long hangs in the kernel: the run ends without it, and says so.
 pub(crate) const UNKILLABLE: Duration = Duration::from_secs(10);
 
-/// How long processes that a task left behind, and that were asked to end when it ended, live on after a cancel. The task itself is
-/// over, so its grace period protects nothing any more.
+/// How long processes that a task left behind, and that were asked to end when it ended, live on
+/// after a cancel. The task itself is over, so its grace period protects nothing any more.
 pub(crate) const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(2);
 
 /// The time limits of a run.

@@ -211,7 +211,8 @@ async fn two_copies_of_an_agent_take_each_others_place_ever_less_often_and_say_w
     let part = "another machine uses the pi-id pi-1";
     stage.agent.wait_for_log(part, 1).await;
     copy.wait_for_log(part, 1).await;
-    // By then each has lost three connections and has waited a second or more after each but the first.
+    // By then each has lost three connections and has waited a second or more after each but the
+    // first.
     for log in [stage.agent.log(), copy.log()] {
         let lines = |level: &str| log.lines().filter(|line| line.split_whitespace().nth(1) == Some(level)).count();
         assert!(log.matches("INFO connected controller=").count() <= 6, "{log}");

@@ -77,10 +77,12 @@ async fn nothing_of_a_run_outlives_it() {
     assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
 }
 
-/// Starts a process in the background that SIGTERM does not end, and ends itself; prints its own process id first.
+/// Starts a process in the background that SIGTERM does not end, and ends itself; prints its own
+/// process id first.
 const LEAVES_ONE_BEHIND: &str = "echo $$; trap '' TERM; setsid sh -c 'while :; do sleep 0.1; done' & exit 0";
 
-/// Runs a script whose first process ends and leaves others behind; returns once only those are alive.
+/// Runs a script whose first process ends and leaves others behind; returns once only those are
+/// alive.
 async fn leave_behind(stage: &mut Stage, script: &str) -> RunId {
     let mut order = stage.controller.order(&["sh", "-c", script]);
     // Longer than any test: what ends sooner was not ended by the grace period.

@@ -166,7 +166,8 @@ fn quiet_agent(url: &str, state: &std::path::Path, words: &[&str]) -> Agent {
     Agent::start(url, state, &words)
 }
 
-/// A server that takes connections, answers the first bytes of each with these, and is silent from then on.
+/// A server that takes connections, answers the first bytes of each with these, and is silent from
+/// then on.
 fn silent_server(answer: &'static [u8]) -> Port {
     let port = Port::claim();
     let listener = std::net::TcpListener::bind(port.address()).unwrap();

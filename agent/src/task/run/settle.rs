@@ -75,7 +75,8 @@ impl Run {
         }
     }
 
-    /// How a run ends whose agent was interrupted: nobody knows how its task ended, unless it was cancelled.
+    /// How a run ends whose agent was interrupted: nobody knows how its task ended, unless it was
+    /// cancelled.
     async fn interrupted(&mut self, why: String, [ended, stuck]: [Option<String>; 2]) -> Next {
         if self.record.cancelled {
             return self.end(RunState::Cancelled, None, join([Some(format!("cancelled; {why}")), ended, stuck])).await;
@@ -83,8 +84,9 @@ impl Run {
         self.end(RunState::Lost, None, join([Some(why), ended, stuck])).await
     }
 
-    /// Ends the processes of a run whose agent was interrupted, by the rules of the task. A cancel counts until the last of them is gone.
-    /// Returns which there were, and which could not be ended.
+    /// Ends the processes of a run whose agent was interrupted, by the rules of the task. A cancel
+    /// counts until the last of them is gone. Returns which there were, and which could not be
+    /// ended.
     async fn end_leftovers(&mut self) -> (Names, Names) {
         const LOOK: Duration = Duration::from_millis(100);
         let kin = Kin::of(self.record.run, None);
