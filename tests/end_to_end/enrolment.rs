@@ -42,10 +42,7 @@ async fn an_agent_with_another_prefix_than_its_controller_is_told_so() {
     agent.stop().await;
     for plan in [agent.plan().token(None), agent.plan(), stack.agent("pi-2")] {
         let mut lost = plan.config("prefix = 'other'").start();
-        let told = lost
-            .process()
-            .line("what to do", PATIENCE, |line| line.contains("set `prefix` in agent.toml").then_some(()));
-        told.await;
+        lost.says("set `prefix` in agent.toml").await;
         let said = lost.process().stderr().join("\n");
         assert!(!said.contains("enrol it anew"), "{said}");
     }

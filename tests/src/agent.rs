@@ -174,6 +174,15 @@ impl Agent {
         &mut self.process
     }
 
+    /// Waits until a line of its log has this part.
+    pub async fn says(&mut self, part: &str) {
+        eventually(&format!("{} says {part}", self.plan.pi), PATIENCE, async || {
+            let lines = self.process.stderr();
+            if lines.iter().any(|line| line.contains(part)) { Ok(()) } else { Err(lines.join("\n")) }
+        })
+        .await;
+    }
+
     /// Its state folder.
     pub fn state(&self) -> &Path {
         &self.plan.state
