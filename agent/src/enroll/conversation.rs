@@ -14,6 +14,7 @@ use super::Trouble;
 use crate::{connection::Endpoint, credential::Credential};
 
 /// What has been heard so far. Pure.
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts")]
 pub(super) struct Conversation<'a> {
     token: &'a JoinToken,
     pi: PiId,

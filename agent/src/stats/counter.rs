@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::rate;
 
-/// More than any device of a board carries: an Ethernet of 200 Gbit/s, or a disk at 12 lanes of
-/// PCIe 4.
+/// More than any device of a board carries: an Ethernet of 200 Gbit/s.
 const MOST_BYTES_PER_SECOND: u64 = 25_000_000_000;
 
 /// What a counter that went back may regain of what it had before: a Gigabit Ethernet's worth. More

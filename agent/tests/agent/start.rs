@@ -166,15 +166,14 @@ fn quiet_agent(url: &str, state: &std::path::Path, words: &[&str]) -> Agent {
     Agent::start(url, state, &words)
 }
 
-/// A server that takes connections, answers the first bytes of each with these, and is silent from
-/// then on.
+/// A server that takes connections, answers the first byte of each with these, and is silent then.
 fn silent_server(answer: &'static [u8]) -> Port {
     let port = Port::claim();
     let listener = std::net::TcpListener::bind(port.address()).unwrap();
     std::thread::spawn(move || {
         let mut kept = Vec::new();
         for mut stream in listener.incoming().flatten() {
-            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.read_exact(&mut [0; 1]);
             let _ = stream.write_all(answer);
             kept.push(stream);
         }
