@@ -584,7 +584,7 @@ const CHANGES: [NamedChange; 13] = [
         let rotation = ask::Rotation { role: Some(Role::Viewer), lifetime: None };
         refusal(driven, |reply| Ask::RotateAccount(anna(), olga(), rotation, reply))
     }),
-    ("an end of all sessions", |driven| refusal(driven, |reply| Ask::EndSessions(anna(), olga(), reply))),
+    ("an end of all sessions", |driven| refusal(driven, |reply| Ask::EndSessions(anna(), anna().account, reply))),
     ("a machine that may join", |driven| {
         refusal(driven, |reply| Ask::AddAgent(anna(), "pi-2".parse().unwrap(), reply))
     }),

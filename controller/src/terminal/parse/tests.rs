@@ -81,7 +81,7 @@ fn what_is_not_understood_gets_a_sentence() {
         ("task run a --force", "task run has no option --force"),
         ("task run a --at-once", "--at-once needs a value"),
         ("task run a --at-once 0", "--at-once needs a whole number"),
-        ("task run a --expires soon", "no duration"),
+        ("task run a --expires soon", "not a valid duration"),
         ("task cancel", "It is written: task cancel <run>"),
         ("task assign pi-1", "It is written: task assign"),
         ("assign", "assign is followed by one of: assign name"),
