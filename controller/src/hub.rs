@@ -55,6 +55,7 @@ use crate::{
         Demand, Loaded, Store, Stored, Ticket, Write,
         register::{RegisterWrite, Shelf},
     },
+    terminal,
 };
 use after::{After, AfterAccess, AfterRuns, Promise};
 use ask::{Ask, Progress, Refused, Reply};
@@ -525,14 +526,14 @@ impl Hub {
                 self.announcer.all_changed();
                 self.feed.push(Change::Tasks { tasks: self.catalogue.view() });
                 self.push_machines_that_can_run_others(&before);
-                let count = self.catalogue.view().len();
+                let tasks = terminal::count(self.catalogue.view().len(), "task");
                 self.event(
                     EventKind::System,
                     Severity::Info,
                     None,
                     None,
                     None,
-                    format!("the catalogue was read again: {count} tasks"),
+                    format!("the catalogue was read again: {tasks}"),
                 );
             }
             Err(problems) => {

@@ -21,9 +21,10 @@ pub use help::help;
 pub use names::View;
 pub use output_filter::OutputFilter;
 pub use parse::{Command, RunCommand, TagChange, parse};
+pub(crate) use render::count;
 pub use render::{
-    done, event, group, group_progress, machine, machines, patched, refusal, run, run_footer, run_header, runs,
-    task_list,
+    done, event, group, group_progress, how_it_ended, machine, machines, patched, refusal, run, run_footer, run_header,
+    runs, task_list,
 };
 pub use resolve::{
     MAX_LABEL_CHARS, label, new_run, patch_assignment, patch_interval, patch_name, patch_tags, typed_arguments,

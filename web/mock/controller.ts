@@ -248,8 +248,9 @@ export class MockController {
     if (task.confirm && !request.confirmed) {
       throw new Refused(409, `${task.label} asks for a confirmation.`);
     }
-    const never = targets.length === 1 && targets[0]?.machine.info?.execution_policy === "never";
-    if (never) throw new Refused(409, `${targets[0]?.machine.label} only registers: its agent was started with --register-only.`);
+    const [only] = targets;
+    const obstacle = targets.length === 1 && only?.machine.cannot_run.find((each) => each.tasks.includes(task.id));
+    if (obstacle) throw new Refused(409, `${task.id} cannot run on ${only?.machine.id}: ${obstacle.message}`);
     const group = request.target.startsWith("@") ? this.#group(request, args, targets.length, by) : null;
     const runs = targets.map((machine, index) => this.#run(task.id, args, machine, index, by, group, request.request_id ?? null));
     this.event("task", "info", `requested ${task.id} on ${targets.length === 1 ? targets[0]?.machine.label : `${targets.length} machines`}`, { account: by });

@@ -1,7 +1,8 @@
 // The mock's machines: labels, tags, and samples that wander the way real ones do.
 
-import type { History, Machine, Sample } from "../src/protocol/types";
+import type { CannotRun, History, Machine, Obstacle, Sample, TaskView } from "../src/protocol/types";
 import { seeded, type Random } from "./random";
+import { TASKS } from "./tasks";
 
 interface Character {
   label: string;
@@ -120,7 +121,7 @@ export function simulate(index: number, interval: number, now: number, who: Char
       },
       stats: null,
       recent_cpu_percent: [],
-      cannot_run: [],
+      cannot_run: cannotRun(id, id !== "pi-15", index % 3 !== 2),
     },
     due: now + ((index * 137) % 1000) * interval,
     interval,
@@ -138,6 +139,20 @@ export function simulate(index: number, interval: number, now: number, who: Char
   }
   return simulated;
 }
+
+/** The tasks that cannot run on a machine, in the controller's words. */
+export function cannotRun(pi: string, takesOrders: boolean, runner: boolean): CannotRun[] {
+  const allowed = TASKS.filter((task) => task.on.includes("@all") || task.on.includes(pi));
+  const entry = (reason: Obstacle, message: string, tasks: TaskView[]): CannotRun[] => (tasks.length === 0 ? [] : [{ reason, message, tasks: tasks.map((task) => task.id) }]);
+  return [
+    ...entry("not_on", "the catalogue does not allow it on this machine", TASKS.filter((task) => !allowed.includes(task))),
+    ...(takesOrders
+      ? entry("no_runner", NO_RUNNER, runner ? [] : allowed.filter((task) => task.root))
+      : entry("register_only", "its agent was started with --register-only and runs no tasks", allowed)),
+  ];
+}
+
+const NO_RUNNER = "it needs root, and this machine has no root runner: install the package pistat-runner there, or run its install script again with --with-root-tasks";
 
 /** The minutes before the mock was started. */
 function warm(simulated: Simulated, now: number): void {

@@ -1,8 +1,10 @@
 // What people do from anywhere on the page: each one call, one answer in words.
 
 import { api, Refusal, sentence } from "./api";
+import { count } from "./lib/format";
+import { visible } from "./lib/text";
 import { live } from "./live.svelte";
-import type { AcceptedRuns, ArgumentValue, NewRun, Role, Run, TaskView } from "./protocol/types";
+import type { AcceptedRuns, ArgumentValue, Machine, NewRun, Role, Run, TaskView } from "./protocol/types";
 import { isTheme, settings, THEMES } from "./settings.svelte";
 import { go, toRun, ui } from "./ui.svelte";
 
@@ -68,19 +70,17 @@ export async function attempt<T>(work: () => Promise<T>, done?: string): Promise
   }
 }
 
-/** A target for people: a label, or `@tag (3 machines)`. */
-export function targetName(target: string): string {
-  if (!target.startsWith("@")) {
-    return live.state.machines.get(target)?.machine.label ?? target;
-  }
+/** The machines of a target: one, those of a tag, or all. */
+export function machinesOf(target: string): Machine[] {
   const tag = target.slice(1);
-  const machines = [...live.state.machines.values()].filter((held) => tag === "all" || held.machine.tags.includes(tag));
-  return `${target} (${machines.length} ${machines.length === 1 ? "machine" : "machines"})`;
+  const all = [...live.state.machines.values()].map((held) => held.machine);
+  return all.filter((machine) => (target.startsWith("@") ? tag === "all" || machine.tags.includes(tag) : machine.id === target));
 }
 
-/** Whether the catalogue lets the task run on this machine. */
-export function runsOn(task: TaskView, pi: string, tags: readonly string[]): boolean {
-  return task.on.some((where) => where === "@all" || where === pi || (where.startsWith("@") && tags.includes(where.slice(1))));
+/** A target for people: a label, or `@tag (3 machines)`. */
+export function targetName(target: string): string {
+  const machines = machinesOf(target);
+  return target.startsWith("@") ? `${target} (${count(machines.length, "machine")})` : visible(machines[0]?.label ?? target);
 }
 
 /** Shows a theme, or says which there are. */

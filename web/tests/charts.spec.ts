@@ -49,7 +49,7 @@ test("every chart has its own values under the pointer, each with its word, unit
   await constant(page);
   await enter("#/pi/pi-12");
   await point(page, /^network/, 0.4);
-  for (const [title, said] of [[/^cpu/, "11 %"], [/^memory/, "33 %"], [/^temperature/, "44.4 °C"], [/^power/, "no under-voltage"], [/^network · kB\/s/, "↓ 9.0 kB/s"], [/^network/, "↑ 1.0 kB/s"], [/^disk · MB\/s/, "write 7.0 MB/s"], [/^disk/, "read 2.0 MB/s"]] as const) {
+  for (const [title, said] of [[/^cpu/, "11 %"], [/^memory/, "33 %"], [/^temperature/, "44.4 °C"], [/^power/, "no under-voltage"], [/^network · KiB\/s/, "↓ 8.8 KiB/s"], [/^network/, "↑ 1.0 KiB/s"], [/^disk · MiB\/s/, "write 6.7 MiB/s"], [/^disk/, "read 1.9 MiB/s"]] as const) {
     await expect(chart(page, title).locator("figcaption")).toContainText(said);
     await expect(chart(page, title).locator("figcaption")).toContainText(/\d\d:\d\d:\d\d/);
   }

@@ -1,4 +1,4 @@
-import { fullTime } from "../src/lib/format";
+import type { CannotRun } from "../src/protocol/types";
 import { expect, test } from "./fixture";
 
 test("a machine's page has charts, facts, and the line that listens to it", async ({ page, enter }) => {
@@ -150,12 +150,14 @@ test("a run's page says who asked, when it was accepted, started and ended, how 
   run.created_at = new Date(Date.parse(run.started_at!) - 3_000).toISOString();
   await enter(`#/runs/${run.id}`);
   await expect(page.getByRole("status").filter({ hasText: "failed" })).toBeVisible();
+  const written = (time: string): Promise<string> =>
+    page.evaluate((at) => new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short" }).format(new Date(at)), time);
   const facts = async () => Object.fromEntries(await page.locator("dl > div").evaluateAll((pairs) => pairs.map((pair) => [pair.querySelector("dt")?.textContent, pair.querySelector("dd")?.textContent])));
   await expect.poll(facts).toMatchObject({
     "asked by": "schedule", "exit code": "100", took: "12.4 s", run: run.id,
-    accepted: fullTime(run.created_at), started: fullTime(run.started_at!), ended: fullTime(run.finished_at!),
+    accepted: await written(run.created_at), started: await written(run.started_at!), ended: await written(run.finished_at!),
   });
-  expect(new Set([run.created_at, run.started_at, run.finished_at].map((time) => fullTime(time!))).size).toBe(3);
+  expect(new Set(await Promise.all([run.created_at, run.started_at!, run.finished_at!].map(written))).size).toBe(3);
 });
 
 test("where nothing is yet, the page says so", async ({ page, enter, mock }) => {
@@ -351,26 +353,104 @@ test("a group that is run again goes as it went, and may be changed before", asy
   expect((await asked).postDataJSON()).toEqual({ task: "service-log", target: "@camera", args: { unit: "cron", lines: 7 }, confirmed: false, group: { canary: true, at_once: 2, stop_after: 1 } });
 });
 
-test("a refusal is shown in the dialog that asked, until something else is tried", async ({ page, enter }) => {
+/** What only the controller knows yet: a machine that has just been started with --register-only. */
+const REGISTER_ONLY: CannotRun[] = [{ reason: "register_only", message: "its agent was started with --register-only and runs no tasks", tasks: ["uptime", "reboot"] }];
+
+test("a refusal is shown in the dialog that asked, until something else is tried", async ({ page, enter, mock }) => {
   await enter();
+  mock.controller.machines.get("pi-1")!.machine.cannot_run = REGISTER_ONLY;
   await page.keyboard.press("r");
   const dialog = page.getByRole("dialog");
-  await dialog.locator("[name=target]").selectOption("pi-15");
-  await dialog.getByRole("button", { name: "run", exact: true }).click();
-  await expect(dialog.getByRole("alert")).toHaveText("Weather only registers: its agent was started with --register-only.");
   await dialog.locator("[name=target]").selectOption("pi-1");
+  await dialog.getByRole("button", { name: "run", exact: true }).click();
+  await expect(dialog.getByRole("alert")).toHaveText("uptime cannot run on pi-1: its agent was started with --register-only and runs no tasks");
+  await dialog.locator("[name=target]").selectOption("pi-3");
   await expect(dialog.getByRole("alert")).toHaveCount(0);
-  await dialog.locator("[name=target]").selectOption("pi-15");
+  await dialog.locator("[name=target]").selectOption("pi-1");
   await dialog.locator("[name=task]").selectOption("reboot");
   await dialog.getByRole("button", { name: "run", exact: true }).click();
   await page.getByRole("button", { name: "run it" }).click();
   await expect(page.getByRole("dialog")).toHaveCount(1);
-  await expect(dialog.getByRole("alert")).toContainText("only registers");
+  await expect(dialog.getByRole("alert")).toContainText("reboot cannot run on pi-1");
 });
 
-test("a refusal of the controller is shown as it said it", async ({ page, enter }) => {
-  await enter("#/pi/pi-15");
+test("a refusal of the controller is shown as it said it", async ({ page, enter, mock }) => {
+  await enter("#/pi/pi-1");
+  mock.controller.machines.get("pi-1")!.machine.cannot_run = REGISTER_ONLY;
   await page.getByRole("button", { name: "Uptime" }).click();
   await page.getByRole("button", { name: "run", exact: true }).click();
-  await expect(page.getByText("Weather only registers: its agent was started with --register-only.")).toBeVisible();
+  await expect(page.getByText("uptime cannot run on pi-1: its agent was started with --register-only and runs no tasks")).toBeVisible();
+});
+
+test("a task that cannot run on a machine is not offered there, and the page says why", async ({ page, enter, mock }) => {
+  await enter("#/pi/pi-5");
+  const tasks = page.locator(".tasks");
+  await expect(tasks.getByRole("button", { name: "Uptime" })).toBeVisible();
+  await expect(tasks.getByRole("button", { name: /Reboot|Upgrade packages/ })).toHaveCount(0);
+  await expect(tasks.getByText(/^Upgrade packages, Reboot cannot run here: it needs root, and this machine has no root runner: install/)).toBeVisible();
+  await page.goto(`${mock.url}/#/pi/pi-15`);
+  await expect(tasks.getByText(/cannot run here: its agent was started with --register-only/)).toBeVisible();
+  await expect(tasks.getByRole("button")).toHaveCount(0);
+  // Here it can, and then it cannot any more.
+  await page.goto(`${mock.url}/#/pi/pi-4`);
+  await expect(tasks.getByRole("button", { name: "Reboot" })).toBeVisible();
+  const { machine } = mock.controller.machines.get("pi-4")!;
+  machine.cannot_run = [{ reason: "no_runner", message: "it needs root, and this machine has no root runner", tasks: ["reboot"] }];
+  mock.controller.push({ kind: "machine", machine: { ...machine, stats: null, recent_cpu_percent: [] } });
+  await expect(tasks.getByRole("button", { name: "Reboot" })).toHaveCount(0);
+});
+
+test("the dialog that runs a task says where it cannot run, before anything is asked", async ({ page, enter }) => {
+  await enter("#/pi/pi-15");
+  await expect(page.getByRole("heading", { name: "Weather" })).toBeVisible();
+  await page.keyboard.press("r");
+  const dialog = page.getByRole("dialog");
+  await expect(dialog.getByText(/^Uptime cannot run there: its agent was started with --register-only/)).toBeVisible();
+  await expect(dialog.getByRole("button", { name: "run" })).toHaveCount(0);
+  await dialog.locator('[name="target"]').selectOption("pi-5");
+  await expect(dialog.getByRole("button", { name: "run" })).toBeVisible();
+  await expect(dialog.locator('[name="task"] option:disabled')).toHaveText(["Upgrade packages · cannot run there", "Reboot · cannot run there"]);
+  await dialog.locator('[name="target"]').selectOption("@all");
+  await dialog.locator('[name="task"]').selectOption("reboot");
+  await expect(dialog.getByText(/^Not on 1 machine of 25 \(Weather\): its agent was started with --register-only/)).toBeVisible();
+  await expect(dialog.getByText(/^Not on 8 machines of 25 \(Rack Pi 2, Attic Cam, Lab Zero, .*, 4 more\): it needs root/)).toBeVisible();
+  await expect(dialog.getByRole("button", { name: "run" })).toBeVisible();
+});
+
+test("the palette and a run's page offer nothing that cannot run", async ({ page, enter, mock }) => {
+  const run = [...mock.controller.runs.values()].find((each) => each.group === null && each.state === "succeeded")!;
+  Object.assign(run, { pi: "pi-5", task: "reboot" });
+  await enter("#/pi/pi-5");
+  await page.keyboard.press("Control+k");
+  await page.getByLabel("Command, machine or page").fill("run ");
+  await expect(page.getByRole("option", { name: "Run Uptime" })).toBeVisible();
+  await expect(page.getByRole("option", { name: "Run Reboot" })).toHaveCount(0);
+  await page.keyboard.press("Escape");
+  await page.goto(`${mock.url}/#/runs/${run.id}`);
+  await expect(page.getByText("It cannot run there again: it needs root")).toBeVisible();
+  await expect(page.getByRole("button", { name: "run again" })).toBeDisabled();
+});
+
+test("the log says who did something to a machine", async ({ page, enter, mock }) => {
+  await enter();
+  mock.controller.event("label", "info", "is now called Attic", { pi: "pi-5", account: "alice\u202e" });
+  const event = page.getByRole("list", { name: "Events" }).getByRole("listitem").first();
+  await expect(event).toContainText("Attic Cam");
+  await expect(event.locator(".text")).toHaveText("alice⟨202E⟩ · is now called Attic");
+  await expect(event.locator(".text")).toHaveAttribute("title", "alice⟨202E⟩: is now called Attic");
+});
+
+test("adding a Pi names the processors that there are agents for, and how to make the others", async ({ page, enter, mock }) => {
+  mock.controller.architectures = ["x86_64"];
+  await enter();
+  await page.getByRole("button", { name: "Add a Pi" }).click();
+  const dialog = page.getByRole("dialog");
+  await expect(dialog).toContainText("There are agents for x86_64 (PCs).");
+  await expect(dialog).toContainText("Not for aarch64 (Pi 3, 4, 5 and Zero 2 with a 64-bit system), armv7 (Pi 2 and later with a 32-bit system) and armv6 (Pi 1, Zero and Zero W)");
+  await expect(dialog).toContainText("packaging/build aarch64 in the source tree builds it, and from target/packages/ it is copied to /var/lib/pistat/agents/ on the controller.");
+  await page.keyboard.press("Escape");
+  mock.controller.architectures = [];
+  await page.getByRole("button", { name: "Add a Pi" }).click();
+  await expect(dialog).toContainText("This controller has no agent to hand out yet.");
+  await expect(dialog).toContainText("It has none for aarch64");
 });

@@ -128,5 +128,5 @@ test("a gap in the output is marked", async ({ page, enter, mock }) => {
   await page.goto(`${mock.url}/#/runs/${runs[0]}`);
   await expect(page.getByText("line 2", { exact: false }).first()).toBeVisible();
   mock.controller.print(runs[0] ?? "", "after the gap\n", "stdout", 2100);
-  await expect(page.getByText("… 2.1 kB of output are missing here …")).toBeVisible();
+  await expect(page.getByText("… 2.1 KiB of output missing here …")).toBeVisible();
 });

@@ -415,7 +415,7 @@ test("a refusal says what is wrong and what to do", async ({ page, enter }) => {
   await shell.run("sudo rm -rf /");
   await shell.shows('✖ there is no command "sudo"');
   await shell.run("task run uptime pi-15");
-  await shell.shows("only registers");
+  await shell.shows("✖ uptime cannot run on pi-15: its agent was started with --register-only");
 });
 
 test("long lines wrap and can be edited at their beginning", async ({ page, enter }) => {
@@ -554,4 +554,36 @@ test.describe("on a phone", () => {
     const notice = rows.slice(at("┌ uptime on many"));
     expect(notice.slice(0, notice.indexOf("")).map((row) => row.trim()).join(" ")).toBe("┌ uptime on many machines · started by home-assistant · its progress is under runs");
   });
+});
+
+test("what is drawn beside pictures stands where it should: each takes the columns that it is measured by", async ({ page, enter, mock }) => {
+  const names: Array<[string, string]> = [["pi-1", "Rack Pi 1"], ["pi-2", "👩‍💻 desk"], ["pi-3", "⚠️ 🍓 1️⃣"], ["pi-4", "漢字 पी"], ["pi-5", "می‌خواهم"]];
+  for (const [id, label] of names) mock.controller.machines.get(id)!.machine.label = label;
+  await enter();
+  const shell = terminal(page);
+  await shell.ready();
+  await page.locator(".terminal-host textarea").focus();
+  for (const [id] of names) {
+    await page.keyboard.type(`pi ${id}`);
+    await page.keyboard.press("Control+u");
+  }
+  // The line that is typed is drawn by our own measure and by the terminal's: the cursor stands behind what was typed.
+  for (const text of ["👩‍💻", "⚠️🍓", "漢字", "1️⃣x", "🏴󠁧󠁢󠁥󠁮󠁧󠁿🇩🇪"]) {
+    await page.locator(".terminal-host textarea").evaluate((area, value) => {
+      const data = new DataTransfer();
+      data.setData("text/plain", value);
+      area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+    }, text);
+    await page.keyboard.type("|");
+    const row = shell.rows.locator("div").filter({ hasText: `pistat> ${text}|` });
+    await expect(row).toHaveCount(1);
+    // Nothing stands between the text and the cursor that follows it.
+    await expect(row.locator(".xterm-cursor")).toBeVisible();
+    const gap = await row.evaluate((node) => {
+      const cursor = node.querySelector(".xterm-cursor")!;
+      return (cursor.previousSibling?.textContent ?? "").endsWith("|");
+    });
+    expect(gap).toBe(true);
+    await page.keyboard.press("Control+u");
+  }
 });

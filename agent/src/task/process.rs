@@ -31,6 +31,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// As much as a pipe holds by default (pipe(7)).
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
+/// After so many reads of stdout, stderr comes first once.
+const STDOUT_IN_A_ROW: u32 = 64;
+
 /// What is to be started.
 #[derive(Debug, Clone)]
 pub(crate) struct Command {
@@ -184,13 +187,15 @@ pub(crate) struct Process {
     stderr: Option<ChildStderr>,
     leader: Option<i32>,
     exited: bool,
+    /// How often stdout was read since stderr last had its turn.
+    in_a_row: u32,
 }
 
 impl Process {
     fn new(mut child: Child) -> Self {
         let leader = child.id().and_then(|pid| i32::try_from(pid).ok());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        Self { child, stdout, stderr, leader, exited: false }
+        Self { child, stdout, stderr, leader, exited: false, in_a_row: 0 }
     }
 
     /// Its process id, also that of its group.
@@ -222,14 +227,22 @@ impl Process {
     /// The next thing that happens; output only while `read`. Pends for ever once it is over. May be dropped at any point.
     pub(crate) async fn event(&mut self, buffer: &mut [u8], read: bool) -> Event {
         let half = buffer.len() / 2;
-        let (first, second) = buffer.split_at_mut(half);
-        // Not biased: a flood on one stream must not hide the other, nor the end.
+        let (for_stdout, for_stderr) = buffer.split_at_mut(half);
+        let stdout = (Stream::Stdout, dynamic(&mut self.stdout), for_stdout);
+        let stderr = (Stream::Stderr, dynamic(&mut self.stderr), for_stderr);
+        // Two pipes do not tell what was written first. Where both have something it is nearly always stdout: what a task did, then what went wrong.
+        // But a flood on stdout must not hide stderr, nor the end.
+        let yields = self.in_a_row >= STDOUT_IN_A_ROW;
+        let (first, second) = if yields { (stderr, stdout) } else { (stdout, stderr) };
         let event = tokio::select! {
-            length = read_some(&mut self.stdout, first), if read && self.stdout.is_some() => (Stream::Stdout, length).into(),
-            length = read_some(&mut self.stderr, second), if read && self.stderr.is_some() => (Stream::Stderr, length).into(),
+            biased;
             status = self.child.wait(), if !self.exited => Event::Exited(status.unwrap_or_else(|error| unknown_status(&error))),
+            length = read_some(first.1, first.2), if read => (first.0, length).into(),
+            length = read_some(second.1, second.2), if read => (second.0, length).into(),
             else => std::future::pending().await,
         };
+        let of_stdout = matches!(event, Event::Output(Stream::Stdout, _));
+        self.in_a_row = if of_stdout && !yields { self.in_a_row + 1 } else { 0 };
         match &event {
             Event::Closed(Stream::Stdout) => self.stdout = None,
             Event::Closed(Stream::Stderr) => self.stderr = None,
@@ -272,8 +285,13 @@ fn read_rest(pipe: &impl AsFd, buffer: &mut [u8], mut take: impl FnMut(&[u8])) {
     }
 }
 
+/// A pipe, whichever it is.
+fn dynamic<P: AsyncRead + Send + Unpin>(pipe: &mut Option<P>) -> Option<&mut (dyn AsyncRead + Send + Unpin)> {
+    pipe.as_mut().map(|pipe| pipe as _)
+}
+
 /// Reads what there is; an error counts as the end, since a pipe has no other.
-async fn read_some(from: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> usize {
+async fn read_some(from: Option<&mut (dyn AsyncRead + Send + Unpin)>, buffer: &mut [u8]) -> usize {
     match from {
         Some(pipe) => pipe.read(buffer).await.unwrap_or(0),
         None => std::future::pending().await,
@@ -284,20 +302,61 @@ async fn read_some(from: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8])
 mod tests {
     use super::*;
 
+    fn shell(script: &str) -> Command {
+        Command {
+            launcher: Vec::new(),
+            argv: ["sh", "-c", script].map(str::to_owned).into(),
+            environment: BTreeMap::from([("PATH".into(), PATH.into())]),
+            directory: "/".into(),
+            nice: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_to_stdout_before_stderr_is_read_before_it_however_late_the_agent_looks() {
+        for _ in 0..30 {
+            let mut process = shell("echo result; echo trouble >&2").start().await.unwrap();
+            let mut buffer = vec![0; 2 * READ_BYTES];
+            let Event::Exited(_) = process.event(&mut buffer, false).await else { panic!("nothing was to be read") };
+            let mut streams = Vec::new();
+            while !process.is_over() {
+                if let Event::Output(stream, _) = process.event(&mut buffer, true).await {
+                    streams.push(stream);
+                }
+            }
+            assert_eq!(streams, [Stream::Stdout, Stream::Stderr]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_on_stdout_hides_neither_stderr_nor_the_end() {
+        // The flood goes on in the background after the end.
+        let mut process = shell("yes & echo trouble >&2").start().await.unwrap();
+        let mut buffer = vec![0; 2 * READ_BYTES];
+        let (mut reads, mut heard, mut ended) = (0, false, false);
+        while !(heard && ended) {
+            match process.event(&mut buffer, true).await {
+                Event::Output(Stream::Stderr, _) => heard = true,
+                Event::Exited(_) => ended = true,
+                Event::Output(Stream::Stdout, _) => {
+                    // One more where the program has not written by then.
+                    reads += u32::from(ended && !heard);
+                    assert!(reads <= 2 * STDOUT_IN_A_ROW, "stderr is not read");
+                }
+                Event::Closed(_) => {}
+            }
+        }
+        let group = rustix::process::Pid::from_raw(process.leader().unwrap()).unwrap();
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    }
+
     #[test]
     fn what_was_written_before_the_end_is_read_however_late_somebody_looks() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             // `sleep` holds the pipes after the end, as a daemon would: reading must not wait for it.
             let script = "echo late; echo trouble >&2; sleep 30 &";
-            let command = Command {
-                launcher: Vec::new(),
-                argv: ["sh", "-c", script].map(str::to_owned).into(),
-                environment: BTreeMap::from([("PATH".into(), PATH.into())]),
-                directory: "/".into(),
-                nice: 0,
-            };
-            let mut process = command.start().await.unwrap();
+            let mut process = shell(script).start().await.unwrap();
             let mut buffer = vec![0; 2 * READ_BYTES];
             // Nothing is read while the process runs.
             let Event::Exited(status) = process.event(&mut buffer, false).await else {

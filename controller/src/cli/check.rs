@@ -49,7 +49,7 @@ fn report(console: &mut Console<'_>, problems: &[Problem], tasks: usize) -> Resu
         console.show(&list, |_, _| String::new())?;
     } else if problems.is_empty() {
         // As JSON it is the empty list above.
-        console.done(&format!("Configuration and catalogue are good: {tasks} tasks"))?;
+        console.done(&format!("Configuration and catalogue are good: {}", terminal::count(tasks, "task")))?;
     }
     if problems.is_empty() {
         return Ok(());

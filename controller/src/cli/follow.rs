@@ -258,9 +258,7 @@ impl GroupWatch<'_> {
 /// A run of a group that did not succeed, in a sentence.
 fn failure(run: &Run, machines: &[Machine]) -> String {
     let label = machines.iter().find(|machine| machine.id == run.pi).map_or(run.pi.as_str(), |m| &m.label);
-    let code = run.exit_code.map(|code| format!(" exit {code}")).unwrap_or_default();
-    let reason = run.reason.as_deref().map(|reason| format!(" · {reason}")).unwrap_or_default();
-    format!("{label} ({}): {}{code}{reason}", run.pi, run.state)
+    format!("{label} ({}): {}", run.pi, terminal::how_it_ended(run))
 }
 
 /// On Ctrl-C says that the run, or the group, goes on, and leaves.

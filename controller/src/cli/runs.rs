@@ -76,7 +76,7 @@ pub(super) fn run(
     let mut body = terminal::new_run(&command, &view).map_err(Failure::Refused)?;
     if command.explain {
         // Whoever pastes a line has read it.
-        body.confirmed |= asks(&body, &view);
+        body.confirmed |= view.asks(&body);
         let broker = |config: &Config| AskedBroker::of(config, &body.task, client.url(), config.mqtt.listen.port());
         let text = terminal::explain(&body, client.url(), config.and_then(broker).as_ref(), console.style());
         return console.show(&body, |_, _| text);
@@ -118,13 +118,8 @@ fn command(args: args::Run) -> Result<RunCommand, Failure> {
     Ok(command)
 }
 
-/// Whether people are asked first.
-fn asks(body: &NewRun, view: &View<'_>) -> bool {
-    view.tasks.iter().any(|task| task.id == body.task && task.confirm)
-}
-
 fn confirm(console: &mut Console<'_>, body: &mut NewRun, view: &View<'_>) -> Result<(), Failure> {
-    if body.confirmed || !asks(body, view) {
+    if body.confirmed || !view.asks(body) {
         return Ok(());
     }
     match console.ask(&format!("Run {} on {}?", body.task, whom(&body.target, view))) {
@@ -138,7 +133,7 @@ fn confirm(console: &mut Console<'_>, body: &mut NewRun, view: &View<'_>) -> Res
 }
 
 fn whom(target: &Target, view: &View<'_>) -> String {
-    let count = |count: usize| if count == 1 { "1 machine".to_owned() } else { format!("{count} machines") };
+    let count = |machines| terminal::count(machines, "machine");
     match target {
         Target::All => count(view.machines.len()),
         Target::Tag(tag) => count(view.machines.iter().filter(|machine| machine.tags.contains(tag)).count()),

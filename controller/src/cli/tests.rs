@@ -311,7 +311,7 @@ fn a_group_exits_1_unless_all_succeeded() {
         let ran = ask(&server, &["task", "run", "uptime", "@all", "--at-once", "1"]);
         assert_eq!(ran.code, code, "{}", ran.err);
         assert!(ran.err.contains("2/2"), "{}", ran.err);
-        assert_eq!(ran.err.contains("Rack Pi 1 (pi-1): failed exit 1"), code == 1, "{}", ran.err);
+        assert_eq!(ran.err.contains("Rack Pi 1 (pi-1): failed · exit 1"), code == 1, "{}", ran.err);
     }
 }
 

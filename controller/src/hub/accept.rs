@@ -23,6 +23,7 @@ use crate::{
         record::{GroupRecord, Requester, RunRecord},
         register::RegisterWrite,
     },
+    terminal,
 };
 
 /// How many runs may be open at a time: several on each machine of the largest fleet.
@@ -259,6 +260,6 @@ impl Hub {
 fn request_sentence(wish: &Wish, approved: &[ApprovedTask]) -> String {
     match approved {
         [_] => format!("requested {}", wish.task),
-        many => format!("requested {} on {} machines ({})", wish.task, many.len(), wish.target),
+        many => format!("requested {} on {} ({})", wish.task, terminal::count(many.len(), "machine"), wish.target),
     }
 }

@@ -16,37 +16,20 @@ use super::{
     repeats::Line,
     tell,
 };
-use crate::{access::Caller, bridge::Outgoing, catalogue::Catalogue, config::Broker, store::register::Shelf};
+use crate::{access::Caller, bridge::Outgoing, catalogue::Catalogue, config::Broker, store::register::Shelf, terminal};
 
 /// How many runs are said again in one second after the start: a large fleet's thousands are no burst.
 const REPAIRS_A_SECOND: usize = 500;
 
 /// How a run's state reads in the log.
 fn verb(run: &Run) -> (Severity, String) {
-    let exit = run.exit_code.map(|code| format!(" · exit {code}")).unwrap_or_default();
-    let took = match (run.started_at, run.finished_at) {
-        (Some(started), Some(finished)) => {
-            format!(" · {}", took(finished.unix_milliseconds() - started.unix_milliseconds()))
-        }
-        _ => String::new(),
-    };
-    let reason = run.reason.as_ref().map(|reason| format!(" · {reason}")).unwrap_or_default();
-    let text = format!("{} {}{exit}{took}{reason}", run.task, run.state.as_str().replace('_', " "));
+    let text = format!("{} {}", run.task, terminal::how_it_ended(run));
     let severity = match run.state {
         RunState::Succeeded | RunState::Cancelled => Severity::Info,
         RunState::Rejected | RunState::Expired => Severity::Warning,
         _ => Severity::Error,
     };
     (severity, text)
-}
-
-fn took(milliseconds: i64) -> String {
-    let tenths = milliseconds / 100;
-    match milliseconds {
-        ..=999 => format!("{milliseconds} ms"),
-        1000..=119_999 => format!("{}.{} s", tenths / 10, tenths % 10),
-        _ => format!("{} min {} s", milliseconds / 60_000, milliseconds / 1000 % 60),
-    }
 }
 
 impl Hub {

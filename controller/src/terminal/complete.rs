@@ -10,6 +10,7 @@ use super::{
     THEMES, View,
     help::COMMANDS,
     names::short_run,
+    render::count,
     style::clean,
     words::{Word, quote, scan},
 };
@@ -150,8 +151,8 @@ impl Typed<'_, '_> {
     }
 
     fn targets(&self) -> Vec<Completion> {
-        let count = self.view.machines.len();
-        let groups = std::iter::once(("@all".to_owned(), format!("all {count} machines")))
+        let machines = self.view.machines.len();
+        let groups = std::iter::once(("@all".to_owned(), format!("all: {}", count(machines, "machine"))))
             .chain(self.view.tags().into_iter().map(|tag| (tag, "tag".to_owned())));
         let mut found = self.matching(groups);
         let machines = self.machines();

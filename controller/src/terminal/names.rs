@@ -1,6 +1,7 @@
 //! Finding machines, tasks and runs by what people type: an id, or a label without regard to case.
 
 use pistat_protocol::{
+    api::NewRun,
     dashboard::{Machine, Run},
     id::{PiId, RunId, Target},
     task::TaskView,
@@ -42,6 +43,15 @@ impl<'a> View<'a> {
                 Err(format!("{} is the label of several machines: {}. Name one by its id", shown(name), listed(ids)))
             }
         }
+    }
+
+    /// Whether a person is asked to confirm a request. Not where the machine is known to be unable to run the task: the refusal says why.
+    pub fn asks(&self, request: &NewRun) -> bool {
+        let confirm = self.tasks.iter().any(|task| task.id == request.task && task.confirm);
+        let Target::Pi(pi) = &request.target else { return confirm };
+        let machine = self.machines.iter().find(|machine| machine.id == *pi);
+        let obstacles = machine.map(|machine| machine.cannot_run.as_slice()).unwrap_or_default();
+        confirm && !obstacles.iter().any(|obstacle| obstacle.tasks.contains(&request.task))
     }
 
     fn machines_named(&self, name: &str) -> Vec<&'a Machine> {
@@ -197,6 +207,11 @@ fn listed<'n>(names: impl Iterator<Item = &'n str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pistat_protocol::{
+        dashboard::{CannotRun, Obstacle},
+        task::Arguments,
+    };
+
     use super::*;
     use crate::terminal::{sample, split};
 
@@ -230,6 +245,30 @@ mod tests {
         let mut fleet = sample::fleet();
         fleet.machines[2].label = "pi-1".into();
         assert_eq!(fleet.view().machine("pi-1").unwrap().id.as_str(), "pi-1");
+    }
+
+    #[test]
+    fn a_task_that_cannot_run_on_the_machine_is_not_asked_about() {
+        let mut fleet = sample::fleet();
+        let request = |target: &str| NewRun {
+            task: "reboot".parse().unwrap(),
+            target: target.parse().unwrap(),
+            args: Arguments::new(),
+            request_id: None,
+            expires: None,
+            confirmed: false,
+            group: None,
+        };
+        assert!(fleet.view().asks(&request("pi-1")) && fleet.view().asks(&request("@all")));
+        fleet.machines[1].cannot_run = vec![CannotRun {
+            reason: Obstacle::NoRunner,
+            message: "it needs root".into(),
+            tasks: vec!["reboot".parse().unwrap()],
+        }];
+        assert!(!fleet.view().asks(&request("pi-1")), "the refusal comes at once");
+        assert!(fleet.view().asks(&request("pi-2")) && fleet.view().asks(&request("@all")));
+        fleet.machines[1].cannot_run[0].tasks = vec!["uptime".parse().unwrap()];
+        assert!(fleet.view().asks(&request("pi-1")));
     }
 
     #[test]

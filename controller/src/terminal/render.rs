@@ -18,13 +18,12 @@ use super::{
 };
 
 pub use machine::{machine, machines};
-pub use run::{group, group_progress, run, run_footer, run_header, runs};
+pub(crate) use quantity::count;
+pub use run::{group, group_progress, how_it_ended, run, run_footer, run_header, runs};
 pub use task::task_list;
 
 /// An event in one line: time in UTC, kind, machine, who did it, text.
 pub fn event(event: &Event, machines: &[Machine], style: Style) -> String {
-    let time = event.time.to_string();
-    let time = format!("{} UTC", time.get(..19).unwrap_or(&time).replace('T', " "));
     let paint = match event.severity {
         Severity::Info => Paint::Name,
         Severity::Warning => Paint::Warning,
@@ -35,7 +34,11 @@ pub fn event(event: &Event, machines: &[Machine], style: Style) -> String {
     let kind = style.cell(Some(Paint::Dim), event.kind.as_str(), 6);
     let machine = style.cell(Some(paint), &clean(&machine), 14);
     let who = style.cell(None, &clean(account), 12);
-    format!("{}  {kind}  {machine}  {who}  {}\n", style.paint(Paint::Dim, &time), clean(&event.text))
+    format!(
+        "{}  {kind}  {machine}  {who}  {}\n",
+        style.paint(Paint::Dim, &quantity::moment(event.time)),
+        clean(&event.text)
+    )
 }
 
 /// A sentence that says what was done.

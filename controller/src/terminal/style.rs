@@ -74,10 +74,16 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(kept.collect())
 }
 
-/// Control characters, line separators and marks that change the direction of what follows (Unicode's UAX #9).
+/// Control characters, line separators, marks that change the direction of what follows (Unicode's UAX #9), and what is invisible by itself.
+/// Joiners, variation selectors and the tags of flags stay: words and pictures are written with them.
 pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+        )
+        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e001f}' | '\u{e01f0}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -93,8 +99,21 @@ mod tests {
             ("\x1b[31mred\x1b]0;title\x07", "[31mred]0;title"),
             ("\u{202e}gnp.exe", "gnp.exe"),
             ("a\u{9b}31m", "a31m"),
+            ("a\u{200b}b\u{2062}c\u{ad}d\u{feff}", "abcd"),
+            ("👩\u{200d}💻 می\u{200c}خواهم ⚠\u{fe0f}", "👩\u{200d}💻 می\u{200c}خواهم ⚠\u{fe0f}"),
         ] {
             assert_eq!(clean(text), expected, "{text:?}");
+        }
+    }
+
+    /// What the browser's terminal draws by, in `width.test.ts`, measures the same.
+    #[test]
+    fn text_is_as_wide_as_in_the_web_terminal() {
+        let widths: Vec<(String, usize)> =
+            serde_json::from_str(include_str!("../../../tests/fixtures/widths.json")).unwrap();
+        assert!(widths.len() > 20);
+        for (text, width) in widths {
+            assert_eq!((text.width(), &*clean(&text)), (width, &*text), "{text:?}");
         }
     }
 

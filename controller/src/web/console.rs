@@ -207,7 +207,7 @@ impl Terminal {
     async fn task_run(&mut self, command: &RunCommand) -> Result<(), Failed> {
         let names = self.names().await?;
         let mut request = terminal::new_run(command, &names.view())?;
-        let asks = names.tasks.iter().any(|task| task.id == request.task && task.confirm);
+        let asks = names.view().asks(&request);
         if command.explain {
             // Whoever pastes a line has read it.
             request.confirmed |= asks;
@@ -262,8 +262,8 @@ fn question(request: &NewRun, names: &Names) -> String {
                 .map_or(pi.as_str(), |machine| machine.label.as_str());
             format!("Run {} on {label}?", request.task)
         }
-        Target::Tag(tag) => format!("Run {} on {} machines (@{tag})?", request.task, tagged(tag)),
-        Target::All => format!("Run {} on all {} machines?", request.task, names.machines.len()),
+        Target::Tag(tag) => format!("Run {} on {} (@{tag})?", request.task, terminal::count(tagged(tag), "machine")),
+        Target::All => format!("Run {} on {} (@all)?", request.task, terminal::count(names.machines.len(), "machine")),
     }
 }
 

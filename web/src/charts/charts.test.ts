@@ -85,12 +85,16 @@ describe("the lines across a chart", () => {
     [0, 1.15, [0.5, 1]],
     [0, 0, []],
   ])("between %d and %d stand at round values", (bottom, top, expected) => expect(ticks(bottom, top)).toEqual(expected));
+  test("stand at round values of their unit", () => {
+    expect(ticks(0, 3.5 * 1024, 1024)).toEqual([1024, 2048, 3072]);
+    expect(ticks(0, 36 * 1024 ** 2, 1024 ** 2)).toEqual([10, 20, 30].map((value) => value * 1024 ** 2));
+  });
   test.each([
-    [[], "B/s", 1, "1"],
-    [[[0, null, 912], [3]], "B/s", 750, "750"],
-    [[[1_000], [36_000]], "kB/s", 2_500, "2.5"],
-    [[[999_999]], "kB/s", 750_000, "750"],
-    [[[7.5e6], [null]], "MB/s", 250_000, "0.25"],
+    [[], "B", 1, "1"],
+    [[[0, null, 912], [3]], "B", 750, "750"],
+    [[[1_000], [36_000]], "KiB", 2_560, "2.5"],
+    [[[999_999]], "KiB", 768_000, "750"],
+    [[[7.5e6], [null]], "MiB", 262_144, "0.25"],
   ] as const)("of the rates %j are told in %s", (columns, unit, value, text) => {
     expect(rateUnit(...columns)).toBe(unit);
     expect(rateTick(unit)(value)).toBe(text);

@@ -1,13 +1,18 @@
 // Where a chart's lines across stand, what is written beside them, and how far apart times are. Pure.
 
+import { byteUnit, inBytes, type ByteUnit } from "../lib/format";
+
 /** About how many there are. */
 const WANTED = 3.4;
 
 /** Steps that people read without counting. */
 const ROUND = [1, 2, 2.5, 5, 10];
 
-/** Round values between two bounds, neither of them included. */
-export function ticks(bottom: number, top: number): number[] {
+/** Round values between two bounds, neither of them included. They are round in units of `one`. */
+export function ticks(bottom: number, top: number, one = 1): number[] {
+  if (one !== 1) {
+    return ticks(bottom / one, top / one).map((value) => value * one);
+  }
   const rough = (top - bottom) / WANTED;
   if (!(rough > 0)) {
     return [];
@@ -21,21 +26,14 @@ export function ticks(bottom: number, top: number): number[] {
   return found;
 }
 
-/** What rates are told in, the smallest first, each with what one of it is. */
-const RATES = ["B/s", "kB/s", "MB/s", "GB/s", "TB/s"] as const;
-export type RateUnit = (typeof RATES)[number];
-
 /** The unit in which the greatest of some rates has up to three digits: a title names it, so that the numbers beside the lines need none. */
-export function rateUnit(...columns: ReadonlyArray<ReadonlyArray<number | null>>): RateUnit {
-  const most = columns.reduce((sofar, column) => column.reduce<number>((great, value) => Math.max(great, value ?? 0), sofar), 0);
-  const unit = Math.floor(Math.log10(Math.max(most, 1)) / 3);
-  return RATES[Math.min(unit, RATES.length - 1)] ?? "B/s";
+export function rateUnit(...columns: ReadonlyArray<ReadonlyArray<number | null>>): ByteUnit {
+  return byteUnit(columns.reduce((sofar, column) => column.reduce<number>((great, value) => Math.max(great, value ?? 0), sofar), 0));
 }
 
 /** `2.5`: a rate beside its line, in the unit that the title has. */
-export function rateTick(unit: RateUnit): (value: number) => string {
-  const one = 1000 ** RATES.indexOf(unit);
-  return (value) => String(Math.round((value / one) * 100) / 100);
+export function rateTick(unit: ByteUnit): (value: number) => string {
+  return (value) => String(Math.round((value / inBytes(unit)) * 100) / 100);
 }
 
 /** How far apart times may stand, in seconds. uPlot's own steps leap from one minute to five, which leaves a phone with a single time. */

@@ -2,6 +2,7 @@
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { clock, shortClock, shortDay } from "../lib/dates";
 import { ticks, times } from "./ticks";
 
 export interface Line {
@@ -30,6 +31,8 @@ export interface Look {
   tick: (value: number) => string;
   /** Where those lines are; without it at round values. */
   lanes?: number[];
+  /** The size of the unit in which those values are round; 1 if it says nothing. */
+  one?: number;
 }
 
 /** A value of a line; nothing where nothing is known. */
@@ -66,7 +69,7 @@ export function createChart(host: HTMLElement, look: Look, data: Columns, width:
         },
         {
           stroke: dim, font, size: fontSize * 2.9, gap: 6, grid: { stroke: line, width: 1, dash: [2, 4] }, ticks: { show: false },
-          values: (_chart, values) => values.map(look.tick), splits: (_chart, _axis, least, most) => look.lanes ?? ticks(least, most),
+          values: (_chart, values) => values.map(look.tick), splits: (_chart, _axis, least, most) => look.lanes ?? ticks(least, most, look.one),
         },
       ],
       series: [{}, ...look.lines.map((each) => series(each))],
@@ -101,15 +104,19 @@ function bounds(look: Look, _least: number | null, most: number | null): [number
   return [look.bottom, look.top ?? Math.max((most ?? 0) * 1.15, look.bottom + 1)];
 }
 
+/** A time below the plot; where days change, the day stands in its place. */
 function shortTime(times: number[]): (time: number) => string {
-  const wide = (times[times.length - 1] ?? 0) - (times[0] ?? 0) > 20 * 3600;
+  const days = (times[times.length - 1] ?? 0) - (times[0] ?? 0) > 20 * 3600;
   const seconds = (times[1] ?? 0) - (times[0] ?? 0) < 60;
-  const two = (part: number): string => String(part).padStart(2, "0");
   return (time) => {
-    const date = new Date(time * 1000);
-    const short = `${two(date.getHours())}:${two(date.getMinutes())}`;
-    return wide && short === "00:00" ? `${date.getDate()}.${date.getMonth() + 1}.` : seconds ? `${short}:${two(date.getSeconds())}` : short;
+    const at = time * 1000;
+    return days && startsDay(at) ? shortDay(at) : seconds ? clock(at) : shortClock(at);
   };
+}
+
+function startsDay(time: number): boolean {
+  const date = new Date(time);
+  return date.getHours() === 0 && date.getMinutes() === 0;
 }
 
 function mark(chart: uPlot, value: number): void {

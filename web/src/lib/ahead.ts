@@ -9,10 +9,6 @@ export function fetchAhead(): void {
     () => import("../views/Runs.svelte"),
     () => import("../views/RunPage.svelte"),
     () => import("../views/Settings.svelte"),
-    () => import("../views/Palette.svelte"),
-    () => import("../views/Help.svelte"),
-    () => import("../views/AddPi.svelte"),
-    () => import("../views/RunDialog.svelte"),
   ];
   // Some browsers have no idle callback; one after the other is slow enough there.
   const idle = (work: () => void): unknown => ("requestIdleCallback" in window ? requestIdleCallback(work) : setTimeout(work, 200));

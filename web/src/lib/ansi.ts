@@ -10,11 +10,16 @@ export type Token = { text: string } | { sgr: number[] } | { control: "newline" 
 /** The longest sequence that is waited for; of longer ones this much is dropped, and the rest is text. */
 const LONGEST_SEQUENCE = 4096;
 
+/** More than a joiner asks for of what stands before it, in code units. */
+const CLUSTER = 32;
+
 const ESC = "\u001b";
 
 export class AnsiReader {
   #rest = "";
   #returned = false;
+  /** The end of the text so far: a joiner that comes next belongs to it. */
+  #before = "";
 
   /** Reads one piece. */
   read(piece: string): Token[] {
@@ -28,7 +33,9 @@ export class AnsiReader {
       const end = special < 0 ? input.length : at + special;
       if (end > at) {
         this.#flushReturn(tokens);
-        tokens.push({ text: visible(input.slice(at, end)) });
+        const text = input.slice(at, end);
+        tokens.push({ text: visible(text, this.#before) });
+        this.#before = text.slice(-CLUSTER);
       }
       if (special < 0) {
         break;
@@ -48,6 +55,9 @@ export class AnsiReader {
 
   #special(input: string, at: number, tokens: Token[]): number {
     const character = input[at];
+    if (character === "\n" || character === "\r") {
+      this.#before = "";
+    }
     if (character === "\n") {
       this.#returned = false;
       tokens.push({ control: "newline" });

@@ -1,21 +1,23 @@
-// Numbers and times for people: short, and always with a unit.
+// Numbers for people: short, and always with a unit. Points in time are in `dates.ts`.
 
-const KILO = 1000;
+/** Powers of 1024, as everywhere in Pi Stat: the controller's terminal and command line print the same text. */
+const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] as const;
+export type ByteUnit = (typeof BYTE_UNITS)[number];
 
-/** `1.7 GB`; decimal units, as disks and networks are sold. */
-export function bytes(value: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
-  let rest = Math.max(0, value);
-  let unit = 0;
-  while (rest >= 999.5 && unit < units.length - 1) {
-    rest /= KILO;
-    unit += 1;
-  }
-  return `${digits(rest, unit)} ${units[unit]}`;
+/** How many bytes one of a unit is. */
+export const inBytes = (unit: ByteUnit): number => 1024 ** BYTE_UNITS.indexOf(unit);
+
+/** The unit in which a number of bytes has at most three digits before its point. */
+export function byteUnit(value: number): ByteUnit {
+  return BYTE_UNITS.find((unit) => value / inBytes(unit) < 999.5) ?? "PiB";
 }
 
-function digits(value: number, unit: number): string {
-  return unit === 0 || value >= 99.5 ? value.toFixed(0) : value.toFixed(1);
+/** `1.6 GiB` */
+export function bytes(value: number): string {
+  const size = Math.max(0, value);
+  const unit = byteUnit(size);
+  const number = size / inBytes(unit);
+  return `${number.toFixed(unit === "B" || number >= 99.95 ? 0 : 1)} ${unit}`;
 }
 
 /** `41d`, `3h`, `12m`, `8s`: the largest unit only. */
@@ -30,62 +32,31 @@ export function span(seconds: number): string {
   return rest < 86_400 ? `${Math.floor(rest / 3600)}h` : `${Math.floor(rest / 86_400)}d`;
 }
 
-/** `38 ms`, `12.4 s`, `4:05 min`, `1:12 h`. */
+/** `38 ms`, `12.4 s`, `4m 05s`, `1h 12m`, `41d 2h`: what has passed of the last unit is cut, not rounded. */
 export function duration(milliseconds: number): string {
-  const value = Math.max(0, milliseconds);
-  if (value < 999.5) {
-    return `${Math.round(value)} ms`;
-  }
-  if (value < 59_950) {
-    return `${(value / 1000).toFixed(1)} s`;
-  }
-  const seconds = Math.round(value / 1000);
+  const value = Math.max(0, Math.floor(milliseconds));
+  const seconds = Math.floor(value / 1000);
   const two = (part: number): string => String(Math.floor(part)).padStart(2, "0");
-  return seconds < 3600
-    ? `${Math.floor(seconds / 60)}:${two(seconds % 60)} min`
-    : `${Math.floor(seconds / 3600)}:${two((seconds % 3600) / 60)} h`;
-}
-
-/** `21:04:37` in the browser's time zone. */
-export function clock(time: string | number | Date): string {
-  const date = new Date(time);
-  const two = (part: number): string => String(part).padStart(2, "0");
-  return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
-}
-
-/** `21:04` today, `22 Nov 21:04` otherwise. */
-export function moment(time: string | number, now: number): string {
-  const date = new Date(time);
-  const short = clock(date).slice(0, 5);
-  if (date.toDateString() === new Date(now).toDateString()) {
-    return short;
+  if (seconds < 1) {
+    return `${value} ms`;
   }
-  return `${date.getDate()} ${date.toLocaleString("en", { month: "short" })} ${short}`;
+  if (seconds < 60) {
+    return `${seconds}.${Math.floor((value % 1000) / 100)} s`;
+  }
+  if (seconds < 3600) {
+    return `${Math.floor(seconds / 60)}m ${two(seconds % 60)}s`;
+  }
+  return seconds < 86_400
+    ? `${Math.floor(seconds / 3600)}h ${two((seconds % 3600) / 60)}m`
+    : `${Math.floor(seconds / 86_400)}d ${Math.floor((seconds % 86_400) / 3600)}h`;
 }
 
-/** `Sun 22 Nov 2026`, in the browser's time zone. */
-export function dayName(time: string | number): string {
-  const date = new Date(time);
-  const part = (options: Intl.DateTimeFormatOptions): string => date.toLocaleString("en", options);
-  return `${part({ weekday: "short" })} ${date.getDate()} ${part({ month: "short" })} ${date.getFullYear()}`;
-}
-
-/** The same number all day long. */
-export function dayNumber(time: string | number): number {
-  const date = new Date(time);
-  return date.getFullYear() * 1_000 + date.getMonth() * 50 + date.getDate();
-}
-
-/** `2026-11-22 21:04:37`, in the browser's time zone as every other time on the page. */
-export function fullTime(time: string | number): string {
-  const date = new Date(time);
-  const two = (part: number): string => String(part).padStart(2, "0");
-  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${clock(date)}`;
-}
+/** `1,000` */
+export const grouped = (value: number): string => value.toLocaleString("en");
 
 /** `1 machine`, `25 machines`, `1,000 machines`. */
 export function count(value: number, one: string, many = `${one}s`): string {
-  return `${value.toLocaleString("en")} ${value === 1 ? one : many}`;
+  return `${grouped(value)} ${value === 1 ? one : many}`;
 }
 
 /** The beginning of a run's id, as people say it. UUIDv7 begins with the time, so its end tells runs apart. */

@@ -36,7 +36,7 @@ export class OutputLines {
   push(pieces: readonly OutputPiece[]): void {
     for (const piece of pieces) {
       if (piece.gap_bytes > 0) {
-        this.#mark(`… ${bytes(piece.gap_bytes)} of output are missing here …`);
+        this.#mark(`… ${bytes(piece.gap_bytes)} of output missing here …`);
       }
       for (const token of this.#readers[piece.stream].read(piece.data)) {
         this.#token(token, piece.stream === "stderr");

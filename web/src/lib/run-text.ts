@@ -48,10 +48,33 @@ export function took(run: Run, now: number): string {
   return duration(end - Date.parse(run.started_at));
 }
 
-/** `exit 100 · 12.4 s` */
+/** The exit code that a task gave itself. That of a process that was ended from outside is its signal's: the state and its reason say why. */
+export function exitCode(run: Run): number | null {
+  return run.state === "succeeded" || run.state === "failed" ? run.exit_code : null;
+}
+
+/** How a run stands in a few words: `exit 100 · 12.4 s`, `timed out · 30.0 s`, `38 ms`. */
 export function outcome(run: Run, now: number): string {
-  const exit = run.exit_code !== null && run.exit_code !== 0 ? `exit ${run.exit_code}` : run.state === "succeeded" || run.state === "failed" ? "" : stateName(run.state);
-  return [exit, took(run, now)].filter(Boolean).join(" · ");
+  const name = stateName(run.state);
+  const time = took(run, now);
+  if (run.state === "succeeded") {
+    return time || name;
+  }
+  const failed = run.state === "failed" && (run.reason ?? (run.exit_code === null ? "" : `exit ${run.exit_code}`));
+  return [failed || name, time].filter(Boolean).join(" · ");
+}
+
+/** What is known of how a run stands besides its state's name, each thing once. */
+export function details(run: Run, now: number): string[] {
+  const code = exitCode(run);
+  return [code === null || code === 0 ? "" : `exit ${code}`, took(run, now), reasonBeside(run)].filter(Boolean);
+}
+
+/** The reason of a run's end without the name of its state, which stands before it. */
+export function reasonBeside(run: Run): string {
+  const name = stateName(run.state);
+  const reason = run.reason ?? "";
+  return reason.startsWith(name) ? reason.slice(name.length).replace(/^[\s;:,]+/, "") : reason;
 }
 
 /** `unit=ssh lines=100` */

@@ -1,6 +1,7 @@
 // Lines of output as the rows of a screen so many characters wide. Built as output comes: what was wrapped once stays wrapped.
 
 import type { Line, Stretch } from "./output";
+import { ASCII, clusters } from "./width";
 
 export interface Row {
   key: string;
@@ -13,9 +14,6 @@ export interface Row {
 /** How much of a row may stay empty so that a word stays whole. */
 const RAGGED = 0.3;
 
-/** Characters that take two places, as East Asian scripts and pictures do. */
-const WIDE = /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
-const NONE = /\p{Mn}|\p{Cf}/u;
 const TAB = 8;
 
 export class Wrapped {
@@ -46,7 +44,7 @@ export class Wrapped {
 /** Cuts a line into rows: at a space where one is near, else where it is full. */
 export function cut(stretches: readonly Stretch[], columns: number): Stretch[][] {
   const text = stretches.map((stretch) => stretch.text).join("");
-  const short = text.length * 2 <= columns && !text.includes("\t");
+  const short = !text.includes("\t") && (text.length * 2 <= columns || (text.length <= columns && ASCII.test(text)));
   const ends = short ? [text.length] : endsOf(text, columns);
   if (ends.length === 1) {
     return [[...stretches]];
@@ -67,8 +65,8 @@ function endsOf(text: string, columns: number): number[] {
   let space = 0;
   let placeAfterSpace = 0;
   let at = 0;
-  for (const character of text) {
-    const size = places(character, place);
+  for (const { text: character, columns: wide } of clusters(text)) {
+    const size = character === "\t" ? TAB - (place % TAB) : wide;
     if (place + size > columns && at > start) {
       const whole = space > start && placeAfterSpace >= columns * (1 - RAGGED);
       const end = whole ? space : at;
@@ -84,12 +82,6 @@ function endsOf(text: string, columns: number): number[] {
     }
   }
   return [...ends, text.length];
-}
-
-function places(character: string, place: number): number {
-  if (character >= " " && character <= "~") return 1;
-  if (character === "\t") return TAB - (place % TAB);
-  return WIDE.test(character) ? 2 : NONE.test(character) ? 0 : 1;
 }
 
 /** The stretches from one character of a line to another. */

@@ -2,7 +2,8 @@
 //
 // A block writes through its `Paper` and ends by itself, or is left. It cannot slow the run: what the terminal has not drawn is bounded.
 
-import { bytes, duration, shortId } from "../lib/format";
+import { bytes, count, duration, shortId } from "../lib/format";
+import { details, stateName } from "../lib/run-text";
 import { visibleLine } from "../lib/text";
 import { live } from "../live.svelte";
 import type { OutputPiece, Run, RunId } from "../protocol/types";
@@ -76,12 +77,9 @@ export function machineLabel(pi: string): string {
 
 /** How a run ended, in the words of the footer. */
 export function ending(run: Run): string {
-  const took = run.started_at && run.finished_at ? ` · ${duration(Date.parse(run.finished_at) - Date.parse(run.started_at))}` : "";
-  const exit = run.exit_code === null ? "" : `exit ${run.exit_code}`;
-  const reason = run.reason ? ` · ${visibleLine(run.reason)}` : "";
-  const dropped = run.dropped_bytes > 0 ? ` · ${bytes(run.dropped_bytes)} left out` : "";
-  const rest = paint.dim(`${exit}${took}${dropped}${reason}`.replace(/^ · /, ""));
-  return run.state === "succeeded" ? `${paint.green("✔ finished")} ${rest}` : `${paint.red(`✖ ${run.state.replace("_", " ")}`)} ${rest}`;
+  const dropped = run.dropped_bytes > 0 ? [`${bytes(run.dropped_bytes)} left out`] : [];
+  const rest = paint.dim([...(run.state === "succeeded" ? ["exit 0"] : []), ...details(run, 0), ...dropped].map(visibleLine).join(" · "));
+  return run.state === "succeeded" ? `${paint.green("✔ finished")} ${rest}` : `${paint.red(`✖ ${stateName(run.state)}`)} ${rest}`;
 }
 
 export class RunBlock implements Block {
@@ -219,7 +217,7 @@ export class GroupBlock implements Block {
 
   #open(): void {
     const task = live.state.groups.get(this.target)?.task ?? live.state.runs.get(this.#runs[0] ?? "")?.task ?? "runs";
-    this.#paper.write(`${paint.dim(`┌ ${task} · ${this.#runs.length} machines`)}\r\n`);
+    this.#paper.write(`${paint.dim(`┌ ${task} · ${count(this.#runs.length, "machine")}`)}\r\n`);
     this.#stop = [commands.onChange(() => this.#soon())];
     this.#draw();
   }
@@ -299,8 +297,8 @@ export class GroupBlock implements Block {
     const width = this.#paper.columns() - 3;
     const line = (run: Run, paintLabel: (text: string) => string): string => {
       const label = machineLabel(run.pi);
-      const text = this.#lines.get(run.id) ?? run.reason ?? run.state.replace("_", " ");
-      return `${paintLabel(cut(label, width))}  ${cut(visibleLine(text), Math.max(4, width - label.length - 2))}`;
+      const text = this.#lines.get(run.id) ?? run.reason ?? stateName(run.state);
+      return `${paintLabel(cut(label, width))}  ${cut(visibleLine(text), Math.max(4, width - columns(label) - 2))}`;
     };
     const wrong = failed.map((run) => line(run, paint.red));
     if (over) {

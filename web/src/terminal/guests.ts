@@ -1,5 +1,6 @@
 // Runs that were started elsewhere: by mosquitto_pub, the command line, a button, another browser. The terminal shows them above its prompt.
 
+import { count } from "../lib/format";
 import { visibleLine } from "../lib/text";
 import { live } from "../live.svelte";
 import type { Run, RunId } from "../protocol/types";
@@ -134,7 +135,7 @@ export class Guests {
     }
     this.#shown -= 1;
     if (this.#passed > 0) {
-      this.#remark(`… and ${this.#passed} more runs that were started elsewhere: see runs`);
+      this.#remark(`… and ${count(this.#passed, "more run", "more runs")} started elsewhere: see runs`);
       this.#passed = 0;
     }
   }

@@ -2,6 +2,8 @@
 //
 // Whatever way a line came in, it holds nothing that the terminal would obey.
 
+import { withoutTricks } from "../lib/text";
+import { clusters } from "../lib/width";
 import { History } from "./history";
 
 export type Act =
@@ -48,11 +50,8 @@ const KEYS: Record<string, (editor: LineEditor) => Act | null> = {
 
 /** Text as a line may hold it: one line, without controls, direction tricks and what hides between letters. */
 export function plainLine(text: string): string {
-  // eslint-disable-next-line no-control-regex
-  return text.replace(/[\r\n\t]+/g, " ").replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, "");
+  return withoutTricks(text.replace(/[\r\n\t]+/g, " "));
 }
-
-const graphemes = new Intl.Segmenter("en", { granularity: "grapheme" });
 
 export class LineEditor {
   line = "";
@@ -108,11 +107,9 @@ export class LineEditor {
   /** Where the cursor stands after one step over a whole grapheme. */
   step(direction: -1 | 1): number {
     if (direction === 1) {
-      const next = graphemes.segment(this.line.slice(this.cursor))[Symbol.iterator]().next();
-      return this.cursor + (next.done ? 0 : next.value.segment.length);
+      return this.cursor + (clusters(this.line.slice(this.cursor))[0]?.text.length ?? 0);
     }
-    const before = [...graphemes.segment(this.line.slice(0, this.cursor))].pop();
-    return this.cursor - (before?.segment.length ?? 0);
+    return this.cursor - (clusters(this.line.slice(0, this.cursor)).pop()?.text.length ?? 0);
   }
 
   /** Where the word before or after the cursor begins or ends. */

@@ -3,6 +3,7 @@
 import { AnsiReader, type Token } from "../lib/ansi";
 import type { OutputPiece } from "../protocol/types";
 import { bytes } from "../lib/format";
+import { clusters, columns as columnsOf } from "../lib/width";
 
 const wrap = (code: string) => (text: string) => `\u001b[${code}m${text}\u001b[0m`;
 
@@ -15,37 +16,44 @@ export const paint = {
   cyan: wrap("36"),
 };
 
-/** How many columns a text takes; wide characters take two, combining ones none. */
+/** How many columns a text takes, its colours left aside. */
 export function columns(text: string): number {
-  let width = 0;
   // eslint-disable-next-line no-control-regex
-  for (const character of text.replace(/\u001b\[[\d;]*m/g, "")) {
-    width += characterColumns(character.codePointAt(0) ?? 0);
-  }
-  return width;
-}
-
-function characterColumns(code: number): number {
-  if ((code >= 0x300 && code <= 0x36f) || code === 0x200d || (code >= 0xfe00 && code <= 0xfe0f)) {
-    return 0;
-  }
-  const wide =
-    (code >= 0x1100 && code <= 0x115f) || (code >= 0x2e80 && code <= 0xa4cf) || (code >= 0xac00 && code <= 0xd7a3) ||
-    (code >= 0xf900 && code <= 0xfaff) || (code >= 0xfe30 && code <= 0xfe6f) || (code >= 0xff00 && code <= 0xff60) ||
-    (code >= 0x1f300 && code <= 0x1faff) || (code >= 0x20000 && code <= 0x3fffd);
-  return wide ? 2 : 1;
+  return columnsOf(text.replace(/\u001b\[[\d;]*m/g, ""));
 }
 
 /** Cuts plain text to a number of columns. */
 export function cut(text: string, width: number): string {
-  let taken = "";
-  for (const character of text) {
-    if (columns(taken) + columns(character) > width - 1) {
-      return `${taken}…`;
-    }
-    taken += character;
+  if (columnsOf(text) <= width) {
+    return text;
   }
-  return text;
+  let taken = "";
+  let place = 0;
+  for (const cluster of clusters(text)) {
+    place += cluster.columns;
+    if (place > width - 1) break;
+    taken += cluster.text;
+  }
+  return `${taken}…`;
+}
+
+/** Fills plain text with spaces up to a number of columns. */
+export function padded(text: string, width: number): string {
+  return text + " ".repeat(Math.max(0, width - columnsOf(text)));
+}
+
+/** Where the cursor stands after plain text that began in a column: so many rows below, in which column. A wide cluster never lies across the edge. */
+export function after(text: string, from: number, width: number): { row: number; column: number } {
+  let row = 0;
+  let column = from;
+  for (const cluster of clusters(text)) {
+    if (column + cluster.columns > width) {
+      row += 1;
+      column = 0;
+    }
+    column += cluster.columns;
+  }
+  return { row, column };
 }
 
 /** A segmented bar of `width` columns. */

@@ -91,7 +91,7 @@ describe("output in its frame", () => {
     expect(new Framed().pieces([piece("\u001b[31ma\nb")])).toContain("\u001b[31mb");
   });
   test("marks a gap", () => {
-    expect(bare(new Framed().pieces([piece("a", 0), piece("b", 2100)]))).toBe("│ a\r\n│ … 2.1 kB missing …\r\n│ b");
+    expect(bare(new Framed().pieces([piece("a", 0), piece("b", 2100)]))).toBe("│ a\r\n│ … 2.1 KiB missing …\r\n│ b");
   });
   test("redraws a progress line in its frame", () => {
     expect(bare(new Framed().pieces([piece("10%\r20%")]))).toBe("│ 10%\r\u001b[2K│ 20%");

@@ -14,7 +14,7 @@ import { commands, type Completions, type Listener } from "./commands";
 import { History } from "./history";
 import { type Act, LineEditor, plainLine } from "./line-editor";
 import { Guests } from "./guests";
-import { columns, fitted, paint, plainText, wrapped } from "./paint";
+import { after, columns, fitted, padded, paint, plainText, wrapped } from "./paint";
 import { createScreen, openScreen, type Screen, terminalTheme } from "./xterm";
 
 const PROMPT = `${paint.green("pistat>")} `;
@@ -116,14 +116,23 @@ export class WebTerminal {
     this.terminal.options.screenReaderMode = on;
   }
 
-  focus(): void {
+  /** Returns whether it has the focus now: not while it is not in the page. */
+  focus(): boolean {
     this.terminal.focus();
+    return this.host.contains(document.activeElement);
   }
 
   clear(): void {
     this.terminal.clear();
     if (this.#mode.kind === "prompt") {
       this.#redraw();
+    }
+  }
+
+  /** Text that was typed before the terminal could take it, as keys. */
+  type(text: string): void {
+    for (const character of text) {
+      this.#typed(character === "\n" ? "\r" : character);
     }
   }
 
@@ -447,7 +456,7 @@ export class WebTerminal {
     const shown = candidates.slice(0, CANDIDATES_SHOWN);
     const widest = Math.min(34, Math.max(...shown.map((each) => columns(each.value)))) + 2;
     for (const { value, hint } of shown) {
-      this.#line(`  ${paint.cyan(plainText(value).padEnd(widest))}${paint.dim(plainText(hint))}`);
+      this.#line(`  ${paint.cyan(padded(plainText(value), widest))}${paint.dim(plainText(hint))}`);
     }
     const more = candidates.length - shown.length;
     if (more > 0) {
@@ -497,27 +506,32 @@ export class WebTerminal {
   /** Writes prompt and line over what stands there, and puts the cursor in its place. */
   #redraw(): void {
     const { line, cursor } = this.#editor;
-    const width = this.terminal.cols;
-    const end = PROMPT_COLUMNS + columns(line);
-    const at = PROMPT_COLUMNS + columns(line.slice(0, cursor));
+    const end = this.#placeOf(line);
+    const at = this.#placeOf(line.slice(0, cursor));
     const up = this.#row > 0 ? `\u001b[${this.#row}A` : "";
     // A line that ends at the edge leaves the cursor there: a space and a return put it onto the next row.
-    const wrap = end % width === 0 ? " \r" : "";
-    const back = Math.floor(end / width) - Math.floor(at / width);
-    const place = `${back > 0 ? `\u001b[${back}A` : ""}\r${at % width > 0 ? `\u001b[${at % width}C` : ""}`;
+    const wrap = end.column === 0 && end.row > 0 ? " \r" : "";
+    const back = end.row - at.row;
+    const place = `${back > 0 ? `\u001b[${back}A` : ""}\r${at.column > 0 ? `\u001b[${at.column}C` : ""}`;
     this.terminal.write(`${up}\r\u001b[J${PROMPT}${line === "" ? "" : paint.bright(line)}${wrap}${place}`);
-    this.#row = Math.floor(at / width);
+    this.#row = at.row;
+  }
+
+  /** Where a beginning of the line ends; at the edge that is the next row. */
+  #placeOf(line: string): { row: number; column: number } {
+    const width = this.terminal.cols;
+    const { row, column } = after(line, PROMPT_COLUMNS, width);
+    return column >= width ? { row: row + 1, column: 0 } : { row, column };
   }
 
   /** Moves below the line that is being typed. */
   #toEnd(line = this.#editor.line): void {
-    const rows = Math.floor((PROMPT_COLUMNS + columns(line)) / this.terminal.cols);
-    const down = rows - this.#row;
+    const { row, column } = this.#placeOf(line);
+    const down = row - this.#row;
     if (down > 0) {
       this.terminal.write(`\u001b[${down}B`);
     }
     this.terminal.write("\r");
-    const column = (PROMPT_COLUMNS + columns(line)) % this.terminal.cols;
     if (column > 0) {
       this.terminal.write(`\u001b[${column}C`);
     }

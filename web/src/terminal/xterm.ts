@@ -4,6 +4,7 @@
 // into a constructed style sheet, and style attributes of <span> go through the CSS object model: both need no exception in the policy.
 
 import { FitAddon } from "@xterm/addon-fit";
+import { UnicodeGraphemesAddon } from "@xterm/addon-unicode-graphemes";
 import { SearchAddon } from "@xterm/addon-search";
 import { WebLinksAddon } from "@xterm/addon-web-links";
 import { Terminal, type ITheme } from "@xterm/xterm";
@@ -21,7 +22,8 @@ export interface Screen {
 export function createScreen(fontSize: number, screenReader: boolean): Screen {
   const terminal = new Terminal({
     documentOverride: strictDocument(),
-    allowProposedApi: false,
+    // Which table of widths is used is a proposed part of the interface; nothing else of it is called.
+    allowProposedApi: true,
     cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
     cursorStyle: "block",
     cursorInactiveStyle: "outline",
@@ -41,6 +43,8 @@ export function createScreen(fontSize: number, screenReader: boolean): Screen {
   });
   const fit = new FitAddon();
   const search = new SearchAddon();
+  // Widths by whole clusters: without it an emoji would take one column and what is drawn over two would shift.
+  terminal.loadAddon(new UnicodeGraphemesAddon());
   terminal.loadAddon(fit);
   terminal.loadAddon(search);
   terminal.loadAddon(new WebLinksAddon((_event, address) => open(address, "_blank", "noopener,noreferrer")));

@@ -3,7 +3,7 @@
 use pistat_protocol::time::Timestamp;
 
 /// Such as `38 ms`, `12.4 s`, `3m 05s`, `2h 03m`, `41d 3h`.
-pub(super) fn duration(milliseconds: u64) -> String {
+pub(crate) fn duration(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
     match seconds {
         0 => format!("{milliseconds} ms"),
@@ -15,7 +15,7 @@ pub(super) fn duration(milliseconds: u64) -> String {
 }
 
 /// How long from one moment to a later one; zero if clocks went back.
-pub(super) fn between(from: Timestamp, to: Timestamp) -> u64 {
+pub(crate) fn between(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.unix_milliseconds() - from.unix_milliseconds()).unwrap_or(0)
 }
 
@@ -31,17 +31,32 @@ pub(super) fn ago(time: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Such as `71 B`, `1.2 KiB`, `3.9 GiB`.
+const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
+/// Such as `71 B`, `1.2 KiB`, `120 GiB`: powers of 1024, rounded, at most three digits before the point. The dashboard writes the same.
 pub(super) fn bytes(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
+    let value = u128::from(bytes);
+    // 999.5 of a unit is 1.0 of the next one.
+    let exponent = (0..=UNITS.len()).find(|exponent| 2 * value < 1999 << (10 * exponent)).unwrap_or(UNITS.len());
+    let Some(unit) = exponent.checked_sub(1).and_then(|index| UNITS.get(index)) else {
         return format!("{bytes} B");
-    }
-    let exponent = (bytes.ilog2() / 10).min(6);
-    // Tenths by whole numbers: floating point has nothing to add here.
-    let tenths = (u128::from(bytes) * 10) >> (10 * exponent);
-    let unit = units.get(exponent as usize - 1).unwrap_or(&"EiB");
-    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+    };
+    let shift = 10 * exponent;
+    // Tenths and ones by whole numbers: floating point has nothing to add here.
+    let rounded = |value: u128| ((value << 1) + (1 << shift)) >> (shift + 1);
+    let tenths = rounded(value * 10);
+    if tenths < 1000 { format!("{}.{} {unit}", tenths / 10, tenths % 10) } else { format!("{} {unit}", rounded(value)) }
+}
+
+/// Such as `1 machine`, `25 machines`.
+pub(crate) fn count(number: usize, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+}
+
+/// Such as `2026-11-22 12:00:00 UTC`: the reader may be in another zone than the controller.
+pub(super) fn moment(time: Timestamp) -> String {
+    let text = time.to_string();
+    format!("{} UTC", text.get(..19).unwrap_or(&text).replace('T', " "))
 }
 
 /// A percentage without decimals, `—` when it is not known.
@@ -53,20 +68,33 @@ pub(super) fn percent(value: Option<f32>) -> String {
 mod tests {
     use super::*;
 
+    /// What the dashboard's `format.ts` is tested with too.
+    #[derive(serde::Deserialize)]
+    struct Quantities {
+        bytes: Vec<(u64, String)>,
+        milliseconds: Vec<(u64, String)>,
+    }
+
     #[test]
-    fn quantities_are_short_and_exact_enough() {
-        for (milliseconds, text) in
-            [(38, "38 ms"), (12_499, "12.4 s"), (185_000, "3m 05s"), (7_380_000, "2h 03m"), (3_551_023_000, "41d 2h")]
-        {
-            assert_eq!(duration(milliseconds), text);
+    fn sizes_and_durations_are_written_as_in_the_dashboard() {
+        let quantities: Quantities =
+            serde_json::from_str(include_str!("../../../../tests/fixtures/quantities.json")).unwrap();
+        assert!(quantities.bytes.len() > 10 && quantities.milliseconds.len() > 10);
+        for (value, text) in &quantities.bytes {
+            assert_eq!(bytes(*value), *text, "{value}");
         }
-        for (count, text) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_717_986_918, "1.5 GiB"), (u64::MAX, "15.9 EiB")]
-        {
-            assert_eq!(bytes(count), text);
+        for (value, text) in &quantities.milliseconds {
+            assert_eq!(duration(*value), *text, "{value}");
         }
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
+    }
+
+    #[test]
+    fn ages_counts_and_moments_are_short_and_complete() {
         let at = Timestamp::from_unix_milliseconds;
         assert_eq!((ago(at(0), at(125_000)), ago(at(5000), at(0))), ("2m ago".to_owned(), "now".to_owned()));
         assert_eq!((percent(Some(12.4)), percent(None)), ("12%".to_owned(), "—".to_owned()));
+        assert_eq!((count(0, "machine"), count(1, "machine")), ("0 machines".to_owned(), "1 machine".to_owned()));
+        assert_eq!(moment(at(1_763_812_800_999)), "2025-11-22 12:00:00 UTC");
     }
 }

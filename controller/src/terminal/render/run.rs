@@ -8,7 +8,7 @@ use pistat_protocol::{
 
 use super::{
     label_of,
-    quantity::{ago, between, bytes, duration},
+    quantity::{ago, between, bytes, count, duration, moment},
     table::{Cell, facts, table},
 };
 use crate::terminal::{
@@ -52,17 +52,37 @@ fn mark(state: RunState) -> (Paint, &'static str) {
     }
 }
 
-/// The state in words; a failure with its exit code.
-fn state(run: &Run) -> String {
-    let name = match run.state {
+/// A state's name for people.
+fn name(state: RunState) -> &'static str {
+    match state {
         RunState::Succeeded => "finished",
         RunState::TimedOut => "timed out",
         other => other.as_str(),
-    };
-    match run.exit_code {
-        Some(code) if code != 0 || run.state == RunState::Succeeded => format!("{name} exit {code}"),
-        _ => name.to_owned(),
     }
+}
+
+/// The exit code that a task gave itself. That of a process that was ended from outside is its signal's: the state and its reason say why.
+fn exit(run: &Run) -> Option<String> {
+    let own = matches!(run.state, RunState::Succeeded | RunState::Failed);
+    run.exit_code.filter(|_| own).map(|code| format!("exit {code}"))
+}
+
+/// The state in words, with a task's own exit code.
+fn state(run: &Run) -> String {
+    [Some(name(run.state).to_owned()), exit(run)].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// The reason of a run's end without the name of its state, which stands before it.
+fn reason(run: &Run) -> Option<String> {
+    let reason = clean(run.reason.as_deref()?).into_owned();
+    let rest = reason.strip_prefix(name(run.state)).map(|rest| rest.trim_start_matches([' ', ';', ':', ',']));
+    Some(rest.unwrap_or(&reason).to_owned()).filter(|reason| !reason.is_empty())
+}
+
+/// How a run ended, each thing once: `failed · exit 100 · 12.4 s`, `timed out · 30.0 s · ended by its time limit of 30 s`.
+pub fn how_it_ended(run: &Run) -> String {
+    let parts = [Some(name(run.state).to_owned()), exit(run), took(run), reason(run)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
 }
 
 fn took(run: &Run) -> Option<String> {
@@ -72,7 +92,7 @@ fn took(run: &Run) -> Option<String> {
 /// `show <run>`: everything about one run.
 pub fn run(run: &Run, machines: &[Machine], style: Style) -> String {
     let args: Vec<_> = run.args.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+    let time = |time: Option<Timestamp>| time.map(moment).unwrap_or_default();
     let label = label_of(machines, &run.pi);
     let machine = if label == run.pi.as_str() { label } else { format!("{label} ({})", run.pi) };
     let dropped =
@@ -82,7 +102,7 @@ pub fn run(run: &Run, machines: &[Machine], style: Style) -> String {
         ("task", run.task.to_string()),
         ("arguments", args.join(" ")),
         ("machine", machine),
-        ("reason", run.reason.clone().unwrap_or_default()),
+        ("reason", reason(run).unwrap_or_default()),
         ("asked by", run.requested_by.clone()),
         ("request", run.request_id.clone().unwrap_or_default()),
         ("group", run.group.map(|group| group.to_string()).unwrap_or_default()),
@@ -105,16 +125,12 @@ pub fn run_header(run: &Run, label: &str, style: Style) -> String {
 /// The line below a run's output: how it ended, exit code, how long it took, why.
 pub fn run_footer(run: &Run, style: Style) -> String {
     let (paint, mark) = mark(run.state);
-    let state = state(run);
-    let (name, code) = state.split_once(" exit ").unwrap_or((&state, ""));
-    let code = Some(code).filter(|code| !code.is_empty()).map(|code| format!("exit {code}"));
     let gap = (run.dropped_bytes > 0).then(|| format!("{} of output left out", bytes(run.dropped_bytes)));
-    let reason = run.reason.as_deref().map(|reason| clean(reason).into_owned());
-    let details: Vec<_> = [code, took(run), reason, gap].into_iter().flatten().collect();
+    let details: Vec<_> = [exit(run), took(run), reason(run), gap].into_iter().flatten().collect();
     format!(
         "{} {} {}\n",
         style.paint(Paint::Dim, "└"),
-        style.paint(paint, &format!("{mark} {name}")),
+        style.paint(paint, &format!("{mark} {}", name(run.state))),
         style.paint(Paint::Dim, &details.join(" · "))
     )
     .replace(" \n", "\n")
@@ -123,7 +139,8 @@ pub fn run_footer(run: &Run, style: Style) -> String {
 /// A group in one line: task, target, how far it is.
 pub fn group(group: &Group, style: Style) -> String {
     let stopped = group.stopped.as_deref().map(|reason| format!(" · {}", clean(reason))).unwrap_or_default();
-    let head = style.paint(Paint::Dim, &format!("┌ {} · {} · {} machines", group.task, group.target, group.total));
+    let machines = count(usize::try_from(group.total).unwrap_or(usize::MAX), "machine");
+    let head = style.paint(Paint::Dim, &format!("┌ {} · {} · {machines}", group.task, group.target));
     format!("{head}\n{}{}\n", group_progress(group, style), style.paint(Paint::Warning, &stopped))
 }
 

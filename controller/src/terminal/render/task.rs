@@ -2,7 +2,10 @@
 
 use pistat_protocol::task::{ArgumentKind, ArgumentView, TaskView};
 
-use super::table::{Cell, table};
+use super::{
+    quantity::count,
+    table::{Cell, table},
+};
 use crate::terminal::{
     Style,
     style::{Paint, clean},
@@ -11,7 +14,7 @@ use crate::terminal::{
 /// `task list`.
 pub fn task_list(tasks: &[TaskView], style: Style) -> String {
     let rows: Vec<_> = tasks.iter().map(|task| row(task, style)).collect();
-    let count = if tasks.len() == 1 { "1 task".to_owned() } else { format!("{} tasks", tasks.len()) };
+    let count = count(tasks.len(), "task");
     let footer = format!(
         "{}{}\n",
         style.paint(Paint::Dim, &format!("{count} · run one with ")),

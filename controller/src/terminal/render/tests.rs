@@ -72,8 +72,56 @@ fn a_run_is_framed_like_the_picture() {
 }
 
 #[test]
-fn a_group_shows_how_far_it_is() {
-    let group = Group {
+fn a_run_that_was_ended_from_outside_says_why_once_and_not_by_its_signal() {
+    for (state, reason, table, footer, line) in [
+        (
+            RunState::TimedOut,
+            Some("ended by its time limit of 30 s"),
+            "timed out  38 ms",
+            "└ ✖ timed out 38 ms · ended by its time limit of 30 s\n",
+            "timed out · 38 ms · ended by its time limit of 30 s",
+        ),
+        (RunState::Cancelled, Some("cancelled"), "cancelled  38 ms", "└ ✖ cancelled 38 ms\n", "cancelled · 38 ms"),
+        (
+            RunState::Cancelled,
+            Some("cancelled before its order reached this machine"),
+            "cancelled  38 ms",
+            "└ ✖ cancelled 38 ms · before its order reached this machine\n",
+            "cancelled · 38 ms · before its order reached this machine",
+        ),
+        (
+            RunState::Failed,
+            Some("ended by signal 9 (SIGKILL), as when memory runs out"),
+            "failed exit 143  38 ms",
+            "└ ✖ failed exit 143 · 38 ms · ended by signal 9 (SIGKILL), as when memory runs out\n",
+            "failed · exit 143 · 38 ms · ended by signal 9 (SIGKILL), as when memory runs out",
+        ),
+    ] {
+        let mut ended = sample_run(1, "uptime", state);
+        (ended.exit_code, ended.reason) = (Some(143), reason.map(Into::into));
+        let rows = runs(std::slice::from_ref(&ended), &fleet().machines, now(), Style::PLAIN);
+        assert!(rows.contains(table), "{rows}");
+        assert_eq!(run_footer(&ended, Style::PLAIN), footer);
+        assert_eq!(how_it_ended(&ended), line);
+        assert_eq!(
+            run(&ended, &[], Style::PLAIN).matches("cancelled").count(),
+            usize::from(state == RunState::Cancelled)
+        );
+    }
+}
+
+#[test]
+fn one_is_counted_as_one() {
+    let mut fleet = fleet();
+    let mut one = sample_group();
+    one.total = 1;
+    assert!(group(&one, Style::PLAIN).starts_with("┌ apt-upgrade · @all · 1 machine\n"));
+    fleet.tasks.truncate(1);
+    assert!(task_list(&fleet.tasks, Style::PLAIN).contains("1 task ·"));
+}
+
+fn sample_group() -> Group {
+    Group {
         id: RunId::from_parts(1, [1; 10]),
         task: "apt-upgrade".parse().unwrap(),
         target: "@all".parse().unwrap(),
@@ -85,7 +133,12 @@ fn a_group_shows_how_far_it_is() {
         states: [(RunState::Succeeded, 15), (RunState::Failed, 1), (RunState::Running, 6), (RunState::Queued, 2)]
             .into(),
         stopped: None,
-    };
+    }
+}
+
+#[test]
+fn a_group_shows_how_far_it_is() {
+    let group = sample_group();
     assert_eq!(group_progress(&group, Style::PLAIN), "████████████████░░░░░░░░ 16/24  15 ✔ 1 ✖ 6 running 2 waiting");
     let none = Group { total: 0, states: std::collections::BTreeMap::default(), ..group };
     assert!(group_progress(&none, Style::PLAIN).starts_with("░"));
@@ -93,21 +146,27 @@ fn a_group_shows_how_far_it_is() {
 
 #[test]
 fn events_and_sentences_are_one_clean_line() {
-    let line = event(
-        &Event {
-            seq: 1,
-            time: now(),
-            kind: EventKind::Alert,
-            severity: Severity::Warning,
-            pi: Some("pi-1".parse().unwrap()),
-            run: None,
-            account: None,
-            text: "under-voltage\n\x1b]0;x\x07detected".into(),
-        },
-        &fleet().machines,
-        Style::PLAIN,
+    let alert = Event {
+        seq: 1,
+        time: now(),
+        kind: EventKind::Alert,
+        severity: Severity::Warning,
+        pi: Some("pi-1".parse().unwrap()),
+        run: None,
+        account: None,
+        text: "under-voltage\n\x1b]0;x\x07detected".into(),
+    };
+    let line = |changed: Event| event(&changed, &fleet().machines, Style::PLAIN);
+    assert_eq!(
+        line(alert.clone()),
+        "2026-11-22 12:00:00 UTC  alert   Rack Pi 1       -             under-voltage ]0;xdetected\n"
     );
-    assert_eq!(line, "2026-11-22 12:00:00  alert   Rack Pi 1       under-voltage ]0;xdetected\n");
+    let renamed = Event { account: Some("alice\n".into()), text: "renamed".into(), ..alert.clone() };
+    assert_eq!(line(renamed.clone()), "2026-11-22 12:00:00 UTC  alert   Rack Pi 1       alice         renamed\n");
+    assert_eq!(
+        line(Event { pi: None, ..renamed }),
+        "2026-11-22 12:00:00 UTC  alert                   alice         renamed\n"
+    );
     assert_eq!(refusal("no\nway", Style::PLAIN), "✖ no way\n");
 }
 
