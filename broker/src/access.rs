@@ -76,7 +76,8 @@ impl Access {
         }
     }
 
-    /// What a message on this topic is stamped with: an operator's request with the account, an enrolment with the name of the join token.
+    /// What a message on this topic is stamped with: an operator's request with the account, an
+    /// enrolment with the name of the join token.
     pub(crate) fn stamp<'i>(&self, topic: &str, identity: &'i Identity) -> Option<&'i str> {
         match identity {
             Identity::Joining(_, token) if self.is_enrolment(topic) => Some(token),

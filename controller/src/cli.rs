@@ -197,7 +197,8 @@ struct Setting {
     is_state_given: bool,
 }
 
-/// What a client may read of the configuration. What is wrong with the server's does not matter to it: `check` and `serve` report that.
+/// What a client may read of the configuration. What is wrong with the server's does not matter to
+/// it: `check` and `serve` report that.
 fn lenient(flags: &Flags, client: &ClientArgs, surroundings: &Surroundings<'_>) -> Config {
     Config::load(flags, surroundings.environment.clone()).unwrap_or_else(|_| Config {
         state: client.state.clone().unwrap_or_else(|| "state".into()),
@@ -236,7 +237,7 @@ impl Setting {
         if token.is_some() && !self.may_send_token() {
             return Err(Failure::Usage(format!(
                 "The token is not sent to {url}: only config/pistat.toml of the current folder says that the controller is there, and \
-                 whoever made this folder would receive it. Name the address with --controller-url {url}, or the file with \
+                 the author of this folder would receive it. Name the address with --controller-url {url}, or the file with \
                  --config config/pistat.toml, if you trust it",
                 url = self.url
             )));
@@ -244,9 +245,9 @@ impl Setting {
         Client::new(Access { url: self.url.clone(), token, token_source, ca: self.ca.as_deref() })
     }
 
-    /// Whether the token may go to the address. One that only a file of the current folder names gets no token from elsewhere: not that of
-    /// `PISTAT_TOKEN` or `--token-file`, and not one that lies outside of the folder. Else whoever made the folder could have it sent to a program
-    /// of theirs.
+    /// Whether the token may go to the address. An address that only a file of the current folder names gets no token from
+    /// elsewhere: not that of `PISTAT_TOKEN` or `--token-file`, and not one outside of the folder. Otherwise the author of
+    /// the folder could have it sent to a program of their own.
     fn may_send_token(&self) -> bool {
         if !self.is_address_of_folder {
             return true;

@@ -1,8 +1,10 @@
 //! The HTTP server: dashboard, API, feed, and MQTT over WebSocket, on one port.
 //!
-//! Every route stands in one of five tables below, by what it needs; what is in none does not exist, and what is in one is described
+//! Every route stands in one of five tables below, by what it needs; what is in none does not
+//! exist, and what is in one is described
 //! ([`openapi`]): its path and method stand on its handler. Who asks is found out in one place
-//! ([`login::authenticate`]), whether they may in one place ([`login::require`]), and from which page in one place ([`origin::check`]).
+//! ([`login::authenticate`]), whether they may in one place ([`login::require`]), and from which
+//! page in one place ([`origin::check`]).
 
 mod accounts;
 mod admission;
@@ -132,7 +134,8 @@ fn open_routes() -> OpenApiRouter<Web> {
         .layer(DefaultBodyLimit::max(OPEN_BODY_BYTES))
 }
 
-/// What a session's cookie is enough for: who is signed in, and a feed, whose first message then is the session's key.
+/// What a session's cookie is enough for: who is signed in, and a feed, whose first message then is
+/// the session's key.
 fn cookie_routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(login::me)).routes(routes!(feed::connect))
 }

@@ -63,6 +63,7 @@ pub struct Account {
     pub created_at: crate::time::Timestamp,
     /// When it ends; null is never.
     pub expires_at: Option<crate::time::Timestamp>,
-    /// When its token was last used, over HTTP or MQTT; null is not yet, or before this was remembered.
+    /// When its token was last used, over HTTP or MQTT; null is not yet, or before this was
+    /// remembered.
     pub last_used: Option<crate::time::Timestamp>,
 }

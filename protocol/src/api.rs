@@ -31,7 +31,8 @@ pub enum Login {
     },
 }
 
-/// The header that carries the key of a session's page. The cookie alone is sent to every port of a host, so it proves too little.
+/// The header that carries the key of a session's page. The cookie alone is sent to every port of a
+/// host, so it proves too little.
 pub const SESSION_KEY_HEADER: &str = "pistat-session-key";
 
 /// The answer to `POST /api/login`; the session's cookie comes with it.
@@ -43,7 +44,8 @@ pub struct SignedIn {
     pub account: AccountName,
     /// Its role.
     pub role: Role,
-    /// The session's second secret, shown once: the header [`SESSION_KEY_HEADER`] of every request beside the cookie.
+    /// The session's second secret, shown once: the header [`SESSION_KEY_HEADER`] of every request
+    /// beside the cookie.
     pub session_key: String,
 }
 
@@ -229,7 +231,8 @@ pub struct JoinTokenView {
     pub token: String,
 }
 
-/// `POST /api/join-tokens`: a token with which machines join. Its secret is in the answer, and nowhere else.
+/// `POST /api/join-tokens`: a token with which machines join. Its secret is in the answer, and
+/// nowhere else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -481,7 +481,8 @@ pub enum Action {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum ClientMessage {
-    /// The key of the page's session: the first message of a feed that was opened with a session's cookie.
+    /// The key of the page's session: the first message of a feed that was opened with a session's
+    /// cookie.
     Session {
         /// The key, as the answer to the sign-in had it.
         key: String,

@@ -1,4 +1,4 @@
-//! The command line where the folder that it is called in is somebody else's, and the audit log as it shows it.
+//! The command line in a hostile folder, and how it shows the audit log.
 
 use std::{
     io::Read,

@@ -1,4 +1,5 @@
-//! Join tokens: named, bounded in uses and time, with tags. All of it is about the controller's own broker.
+//! Join tokens: named, bounded in uses and time, with tags. All of it is about the controller's own
+//! broker.
 
 use pistat_protocol::{
     api::{JoinTokenInfo, NewToken},
@@ -113,7 +114,7 @@ async fn the_default_token_lets_in_so_many_machines_an_hour_and_says_why_no_more
     assert!(refusals.iter().all(|why| why.contains("enrolment.per_hour")), "{refusals:?}");
     let told = stack.http().event(&["enrolment refused", "per_hour"], PATIENCE).await;
     let alike = stack.http().events().await.into_iter().filter(|event| event.text == told.text).count();
-    assert_eq!(alike, 1, "it is told once, not for each machine");
+    assert_eq!(alike, 1, "one event, not one for each machine");
     // A named token is not bounded by that.
     let token = add(&stack, json!({"name": "batch"})).await;
     assert!(Identity::enrol(door, "pi-9", &token).await.is_ok());

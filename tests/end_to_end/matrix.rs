@@ -240,7 +240,8 @@ async fn every_role_and_nobody_gets_exactly_its_routes_by_token_and_by_cookie() 
     assert_eq!(all_wrong, Vec::<String>::new());
 }
 
-/// What a session's cookie alone is enough for: who is signed in, and a feed, which then asks for the session's key.
+/// What a session's cookie alone is enough for: who is signed in, and a feed, which then asks for
+/// the session's key.
 const BY_COOKIE: [&str; 2] = ["/api/me", "/api/ws"];
 
 #[tokio::test(flavor = "multi_thread")]

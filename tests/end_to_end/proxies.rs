@@ -77,7 +77,8 @@ impl House {
         run("curl", &mut self.curl(&words), PATIENCE).await.stdout
     }
 
-    /// A browser signs in and acts, beside the proxy's own password; a page of another origin does not.
+    /// A browser signs in and acts, beside the proxy's own password; a page of another origin does
+    /// not.
     async fn holds_a_session(&self) {
         let url = self.url();
         let answer = self.sign_in(&url).await;
@@ -101,7 +102,8 @@ impl House {
         assert!(self.sign_in("https://evil.example").await.starts_with("HTTP/1.1 403 "));
     }
 
-    /// Everything that goes through a proxy: pages, the feed with its check of the origin, MQTT of an agent, the command line.
+    /// Everything that goes through a proxy: pages, the feed with its check of the origin, MQTT of
+    /// an agent, the command line.
     async fn carries_everything(&self) {
         let folder = self.stack.folder();
         let (url, ca) = (self.url(), folder.join("tls/ca.pem"));

@@ -85,7 +85,8 @@ impl Http {
         Self { credential: Credential::Bearer(token.trim().to_owned()), ..self.clone() }
     }
 
-    /// The same client with the cookie of a session alone, as another program on the controller's host gets it.
+    /// The same client with the cookie of a session alone, as another program on the controller's
+    /// host gets it.
     #[must_use]
     pub fn cookie(&self, cookie: &str) -> Self {
         let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
@@ -124,7 +125,8 @@ impl Http {
         &self.base
     }
 
-    /// The headers that carry the credential, and those that were added. The handshake of a browser's WebSocket lacks the session's key.
+    /// The headers that carry the credential, and those that were added. The handshake of a
+    /// browser's WebSocket lacks the session's key.
     pub fn handshake_headers(&self) -> Vec<(String, String)> {
         let credential = match &self.credential {
             Credential::None => None,

@@ -137,6 +137,8 @@ class Face {
 
   /** The first message of a feed has the key of its session. */
   introduce(client: WebSocket, account: string, key: string): void {
+    this.clients.add(client);
+    client.on("close", () => this.clients.delete(client));
     client.once("message", (data) => {
       const message = JSON.parse(String(data)) as ClientMessage;
       if (message.type === "session" && message.key === key) return this.connected(client, account);
@@ -372,7 +374,6 @@ class Face {
           send(client, { type: "ask", id, question });
         }),
     };
-    this.clients.add(client);
     this.snapshots += 1;
     const messages = controller.snapshot(account);
     if (this.breakOff) {
@@ -390,7 +391,6 @@ class Face {
       else this.received(message, subscriber, talk);
     });
     client.on("close", () => {
-      this.clients.delete(client);
       controller.subscribers.delete(subscriber);
     });
   }

@@ -11,7 +11,7 @@ export const SESSION_KEY_HEADER = "pistat-session-key";
 let held: string | null = null;
 
 export const session = {
-  /** The key, or null when nobody has signed in with this browser. */
+  /** The key, or null without a sign-in in this browser. */
   key(): string | null {
     try {
       return localStorage.getItem(name()) ?? held;
@@ -20,7 +20,7 @@ export const session = {
     }
   },
 
-  /** Keeps the key of a session that has just begun; the other tabs are told. */
+  /** Keeps the key of a session that has just begun; the other tabs receive an event. */
   begin(key: string): void {
     held = key;
     try {
@@ -30,7 +30,7 @@ export const session = {
     }
   },
 
-  /** Forgets the key; the other tabs are told. */
+  /** Forgets the key; the other tabs receive an event. */
   end(): void {
     held = null;
     try {

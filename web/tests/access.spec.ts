@@ -180,7 +180,7 @@ test("a session outlives the page, and its cookie without the key opens nothing"
 test("the output of a run is saved with the session, though a link could not carry its key", async ({ page, enter, mock }) => {
   await enter();
   const [run] = mock.controller.newest(mock.controller.runs, 1);
-  await page.goto(`${mock.url}/#/run/${run?.id}`);
+  await page.goto(`${mock.url}/#/runs/${run?.id}`);
   const saved = page.waitForEvent("download");
   await page.getByRole("button", { name: "download" }).click();
   const download = await saved;

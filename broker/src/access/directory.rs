@@ -20,7 +20,8 @@ pub enum Identity {
     Controller,
     /// The agent of an enrolled machine.
     Agent(PiId),
-    /// A machine that asks to be enrolled, and the name of the join token that it came with. A machine's own single-use token has none.
+    /// A machine that asks to be enrolled, and the name of the join token that it came with. A
+    /// machine's own single-use token has none.
     Joining(PiId, Arc<str>),
     /// A person or a program.
     Account {
@@ -174,7 +175,8 @@ impl Directory {
         self.principals.values().map(|principal| &principal.identity).filter(|who| **who != Identity::Controller)
     }
 
-    /// The name of the join token that a secret is, for this machine. All are compared, so that the time tells nothing.
+    /// The name of the join token that a secret is, for this machine. All are compared, so that the
+    /// time tells nothing.
     fn joining_by(&self, pi_key: &str, secret: &Secret) -> Option<Arc<str>> {
         let is = |hash: &SecretHash| bool::from(secret.whole.ct_eq(hash) | secret.before_dot.ct_eq(hash));
         let mut found = None;

@@ -243,7 +243,8 @@ pub struct Caller {
 /// What proves who somebody is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential {
-    /// The cookie of a browser's session, without the key of its page: another program on the host may have sent it.
+    /// The cookie of a browser's session, without the key of its page: another program on the host
+    /// may have sent it.
     Cookie(SecretHash),
     /// A browser's session: its cookie, and the key of its page.
     Session(SecretHash),
@@ -266,7 +267,8 @@ impl Caller {
         hash
     }
 
-    /// Whether it may see and end the sessions of an account: its own, and an administrator those of all.
+    /// Whether it may see and end the sessions of an account: its own, and an administrator those
+    /// of all.
     pub fn may_end(&self, account: &AccountName) -> bool {
         self.role == Role::Admin || self.account.key() == account.key()
     }
@@ -420,12 +422,14 @@ impl Access {
         found
     }
 
-    /// Whether a caller is still who it was: its account stands with its role, and its session or token is still in force.
+    /// Whether a caller is still who it was: its account stands with its role, and its session or
+    /// token is still in force.
     pub fn still_holds(&self, caller: &Caller, now: Timestamp) -> bool {
         self.caller(caller.credential, now).is_some_and(|now| now == *caller)
     }
 
-    /// Whether something that was in force at one time is not at the other: an account or a session has ended meanwhile.
+    /// Whether something that was in force at one time is not at the other: an account or a session
+    /// has ended meanwhile.
     pub fn differs(&self, before: Timestamp, now: Timestamp) -> bool {
         let accounts = self.accounts.values().any(|account| account.is_in_force(before) != account.is_in_force(now));
         let session = |cookie: &SecretHash| {

@@ -55,7 +55,8 @@ pub(super) fn events(client: &Client, console: &mut Console<'_>, asked: &args::E
     Ok(())
 }
 
-/// The query that filters events. A machine that was forgotten still has events, so an unknown name is taken as its id.
+/// The query that filters events. A machine that was forgotten still has events, so an unknown name
+/// is taken as its id.
 fn event_filter(asked: &args::Events, machines: &[Machine]) -> Result<String, Failure> {
     let mut filter = String::new();
     if let Some(name) = &asked.pi {

@@ -68,7 +68,8 @@ impl Config {
     }
 }
 
-/// Whether the default file of the current folder is what is read: whoever made the folder has written it.
+/// Whether the default file of the current folder is what is read: whoever made the folder has
+/// written it.
 pub(crate) fn is_of_current_folder(flags: &Flags) -> bool {
     flags.config.is_none() && Path::new(DEFAULT_FILE).exists()
 }

@@ -1,4 +1,5 @@
-//! How machines join: join tokens are made, listed and removed, and an enrolment is decided, stored, and then answered.
+//! How machines join: join tokens are made, listed and removed, and an enrolment is decided,
+//! stored, and then answered.
 
 use std::{
     collections::VecDeque,
@@ -91,7 +92,8 @@ impl Hub {
             return refuse(reply, Refused::conflict(text));
         }
         if uses == Some(0) || tags.iter().any(|tag| tag.as_str() == "all") {
-            let text = "a join token lets in at least one machine, and @all is no tag but stands for every machine";
+            let text =
+                "a join token lets in at least one machine, and @all stands for every machine: it cannot be a tag";
             return refuse(reply, Refused::bad(text));
         }
         let lifetime = match expires.as_deref().map(lifetime).transpose() {
@@ -122,7 +124,7 @@ impl Hub {
             return refuse(reply, refused);
         }
         let change = if name == TokenName::default_token() {
-            // Its file stays; it lets nobody in until it is made anew.
+            // Its file stays; no machine joins with it until it is made anew.
             let known = self.access.join_token(&name).cloned();
             let record = known.unwrap_or_else(|| JoinTokenRecord::default_token(self.now.wall));
             AccessChange::PutJoinToken(JoinTokenRecord { uses_left: Some(0), ..record })
@@ -155,7 +157,8 @@ impl Hub {
         }
     }
 
-    /// A machine that joins asks to be registered, with the token that the broker stamped the request with. It repeats itself until it is answered.
+    /// A machine that joins asks to be registered, with the token that the broker stamped the
+    /// request with. It repeats itself until it is answered.
     pub(super) fn enrol(&mut self, pi: &PiId, payload: &Bytes, token: Option<&str>) {
         if payload.is_empty() || self.changing.contains(&pi.key()) {
             return;
@@ -233,7 +236,8 @@ impl Hub {
         self.after.values().filter(is_by_it).count()
     }
 
-    /// Its tags are on the disk before the machine is let in: so it is never in without them, whatever ends the controller meanwhile.
+    /// Its tags are on the disk before the machine is let in: so it is never in without them,
+    /// whatever ends the controller meanwhile.
     fn begin_joining(&mut self, change: AccessChange, joining: Joining) {
         let token = joining.token.as_ref().and_then(|name| self.access.join_token(name));
         let given: Vec<Tag> = token.map(|token| token.tags.clone()).unwrap_or_default();

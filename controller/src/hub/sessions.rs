@@ -1,4 +1,5 @@
-//! Sessions and the last uses of credentials: listed, ended, remembered. What ends by its own time ends at the next tick.
+//! Sessions and the last uses of credentials: listed, ended, remembered. What ends by its own time
+//! ends at the next tick.
 
 use std::{
     net::IpAddr,

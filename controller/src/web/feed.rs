@@ -85,7 +85,8 @@ pub(super) async fn connect(
     headers: HeaderMap,
     Handshake(upgrade): Handshake,
 ) -> Result<Response, Refused> {
-    // That an origin is ours has been checked already; a browser always says it, a program with a token need not.
+    // That an origin is ours has been checked already; a browser always says it, a program with a
+    // token need not.
     if !matches!(caller.credential, Credential::Token(_)) && !headers.contains_key(header::ORIGIN) {
         return Err(Refused::forbidden("a session is for browsers, which send an Origin: a program uses a token"));
     }
@@ -105,7 +106,8 @@ struct Client {
 }
 
 impl Client {
-    /// The caller with the key of its session, which the first message brings where the handshake had the cookie alone: a browser cannot put it
+    /// The caller with the key of its session, which the first message brings where the handshake
+    /// had the cookie alone: a browser cannot put it
     /// into the handshake of a WebSocket.
     async fn identify(&self, web: &Web, caller: Caller, socket: &mut WebSocket) -> Result<Caller, End> {
         if !matches!(caller.credential, Credential::Cookie(_)) {

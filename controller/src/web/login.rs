@@ -28,11 +28,13 @@ use crate::{
 /// How long a browser keeps the cookie; the session itself ends on the server.
 const COOKIE_SECONDS: u32 = 30 * 86_400;
 
-/// The names of this controller's session cookie. Cookies know no ports, so two controllers on one host need two names.
+/// The names of this controller's session cookie. Cookies know no ports, so two controllers on one
+/// host need two names.
 #[derive(Debug, Clone)]
 pub(crate) struct CookieNames {
     plain: Arc<str>,
-    /// Over https: a browser takes a cookie of this name only over https, only for the whole host, and for no other one
+    /// Over https: a browser takes a cookie of this name only over https, only for the whole host,
+    /// and for no other one
     /// (RFC 6265bis, section 4.1.3.2).
     secure: Arc<str>,
 }
@@ -50,7 +52,8 @@ impl CookieNames {
         format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
     }
 
-    /// The values of the cookie in a request, that of https first. Another program of the host may have set one of its own beside ours.
+    /// The values of the cookie in a request, that of https first. Another program of the host may
+    /// have set one of its own beside ours.
     fn values<'h>(&self, headers: &'h HeaderMap) -> impl Iterator<Item = &'h str> {
         let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let pairs: Vec<_> =
@@ -62,8 +65,9 @@ impl CookieNames {
     }
 }
 
-/// Whether a browser reaches the controller over https: it says so itself where it sends an Origin, which is ours as has been checked; else
-/// the address tells that people use.
+/// Whether a browser reaches the controller over https: it says so itself where it sends an Origin,
+/// which is ours as has been checked; else
+/// `public_url` decides.
 fn is_https(web: &Web, headers: &HeaderMap) -> bool {
     if web.config.http.tls.is_some() {
         return true;
@@ -73,9 +77,11 @@ fn is_https(web: &Web, headers: &HeaderMap) -> bool {
     address.is_some_and(|address| address.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")))
 }
 
-/// Who asks: by `Authorization: Bearer <token>`, else by the session's cookie and the key of its page.
+/// Who asks: by `Authorization: Bearer <token>`, else by the session's cookie and the key of its
+/// page.
 ///
-/// A header that is not a token of ours does not hide the session: a reverse proxy may add its own credentials there.
+/// A header that is not a token of ours does not hide the session: a reverse proxy may add its own
+/// credentials there.
 pub(super) fn authenticate(web: &Web, headers: &HeaderMap) -> Option<Caller> {
     let (access, now) = (web.access.borrow(), super::now());
     let key = headers.get(SESSION_KEY_HEADER).map(|key| key.to_str().unwrap_or_default());
@@ -83,7 +89,8 @@ pub(super) fn authenticate(web: &Web, headers: &HeaderMap) -> Option<Caller> {
     by_token.or_else(|| web.cookie.values(headers).find_map(|cookie| access.caller_by_session(cookie, key, now)))
 }
 
-/// The token of `Authorization: Bearer`, which may be empty. The scheme's case does not count (RFC 9110, section 11.1).
+/// The token of `Authorization: Bearer`, which may be empty. The scheme's case does not count (RFC
+/// 9110, section 11.1).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let values = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
     let mut credentials = values.map(|value| value.trim().split_once(' ').unwrap_or((value.trim(), "")));
@@ -121,7 +128,7 @@ pub(super) async fn require(web: Web, needs: Needs, mut request: Request<RawBody
     next.run(request).await
 }
 
-/// Tells the hub of a use of a credential, if that is news.
+/// Reports the use of a credential to the hub, once a minute at most.
 pub(super) fn note_use(web: &Web, caller: &Caller, peer: Option<IpAddr>) {
     let (credential, at) = (caller.credential_hash(), super::now());
     if let Some(from) = peer

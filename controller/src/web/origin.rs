@@ -1,7 +1,10 @@
-//! From which pages the controller may be used: its own. Checked in one place for every route, before anything else is done with a request.
+//! From which pages the controller may be used: its own. Checked in one place for every route,
+//! before anything else is done with a request.
 //!
-//! A browser sends a session's cookie wherever the host name fits, whatever port the page came from, so the cookie alone does not
-//! tell whose page asks. `Origin` (RFC 6454) and `Sec-Fetch-Site` (W3C Fetch Metadata) do, and no page can forge them. Programs send
+//! A browser sends a session's cookie wherever the host name fits, whatever port the page came
+//! from, so the cookie alone does not
+//! tell whose page asks. `Origin` (RFC 6454) and `Sec-Fetch-Site` (W3C Fetch Metadata) do, and no
+//! page can forge them. Programs send
 //! neither, and are not affected.
 
 use std::sync::Arc;
@@ -25,13 +28,15 @@ pub(super) struct Origins {
     public_url: Option<Arc<Url>>,
 }
 
-/// Lets a request through unless it changes something or opens a connection, and comes from another origin.
+/// Lets a request through unless it changes something or opens a connection, and comes from another
+/// origin.
 pub(super) async fn check(origins: Origins, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
     let refused = match (reads, headers.contains_key(header::UPGRADE)) {
         (true, false) => None,
-        // A WebSocket of a browser always has an Origin; browsers have disagreed on the other header there.
+        // A WebSocket of a browser always has an Origin; browsers have disagreed on the other
+        // header there.
         (true, true) => origins.foreign_origin(headers),
         (false, _) => origins.foreign_origin(headers).or_else(|| origins.foreign_site(headers)),
     };
@@ -58,21 +63,23 @@ impl Origins {
     /// Why a request is refused for its `Sec-Fetch-Site`, if it is.
     fn foreign_site(&self, headers: &HeaderMap) -> Option<Refused> {
         // "none" is the user's own doing, such as a form that is sent again.
-        let site = headers.get_all(SEC_FETCH_SITE).iter().map(|site| site.to_str().unwrap_or_default());
-        let foreign = site.into_iter().find(|site| !matches!(*site, "same-origin" | "none"))?;
+        let mut site = headers.get_all(SEC_FETCH_SITE).iter().map(|site| site.to_str().unwrap_or_default());
+        let foreign = site.find(|site| !matches!(*site, "same-origin" | "none"))?;
         Some(self.refused(&format!("from another origin (Sec-Fetch-Site: {foreign})"), headers))
     }
 
-    /// Whether an origin is that of `public_url` or of the host that was asked; a default port and the case of letters do not count.
+    /// Whether an origin is that of `public_url` or of the host that was asked; a default port and
+    /// the case of letters do not count.
     fn is_own(&self, origin: &str, host: Option<&str>) -> bool {
         let Ok(origin) = Url::parse(origin) else { return false };
         if !matches!(origin.scheme(), "http" | "https") {
             return false;
         }
-        // The host says nothing of the scheme: behind a proxy it is not the one that the controller speaks.
+        // The host says nothing of the scheme: behind a proxy it is not the one that the controller
+        // speaks.
         let asked = host.and_then(|host| Url::parse(&format!("{}://{host}", origin.scheme())).ok());
-        let own = asked.iter().chain(self.public_url.as_deref());
-        own.into_iter().any(|own| own.origin() == origin.origin())
+        let mut own = asked.iter().chain(self.public_url.as_deref());
+        own.any(|own| own.origin() == origin.origin())
     }
 
     fn refused(&self, from: &str, headers: &HeaderMap) -> Refused {

@@ -1,6 +1,8 @@
-//! Join tokens: with which of them a machine may join, how often, until when, and which tags it then has.
+//! Join tokens: with which of them a machine may join, how often, until when, and which tags it
+//! then has.
 //!
-//! The default one is in its own file, so that it can be shown again; of the others only the hash is kept.
+//! The default one is in its own file, so that it can be shown again; of the others only the hash
+//! is kept.
 
 use pistat_protocol::{
     api::JoinTokenInfo,
@@ -88,7 +90,8 @@ impl JoinTokenRecord {
 }
 
 impl Access {
-    /// All join tokens that something is kept of, by name; the default one is not among them before it has been used.
+    /// All join tokens that something is kept of, by name; the default one is not among them before
+    /// it has been used.
     pub fn join_tokens(&self) -> impl Iterator<Item = &JoinTokenRecord> {
         self.join_tokens.values()
     }

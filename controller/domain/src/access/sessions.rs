@@ -1,5 +1,7 @@
-//! Signed-in browsers. A session has two secrets: its cookie, which a browser sends to every port of a host, and the key of its page,
-//! which only pages of the controller's own origin can read. The cookie alone proves nothing but whose browser asks.
+//! Signed-in browsers. A session has two secrets: its cookie, which a browser sends to every port
+//! of a host, and the key of its page,
+//! which only pages of the controller's own origin can read. The cookie alone proves nothing but
+//! whose browser asks.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -11,7 +13,8 @@ use super::{Access, Caller, Credential, SecretHash};
 /// How long a sign-in lasts.
 pub(super) const SESSION_MILLISECONDS: i64 = 30 * 86_400_000;
 
-/// The most sessions that one account has: of more, a sign-in is refused, since a session never ends another.
+/// The most sessions that one account has: of more, a sign-in is refused, since a session never
+/// ends another.
 pub const MAX_SESSIONS_PER_ACCOUNT: usize = 1000;
 
 /// A use of a credential is remembered once in this time.
@@ -49,7 +52,8 @@ pub fn user_agent(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT).collect()
 }
 
-/// The name of a session in lists: the beginning of its cookie's hash, which tells nothing of the cookie.
+/// The name of a session in lists: the beginning of its cookie's hash, which
+/// reveals nothing of the cookie.
 fn id(cookie: &SecretHash) -> String {
     hex(&cookie.0[..8])
 }
@@ -98,9 +102,11 @@ impl Uses {
 }
 
 impl Access {
-    /// Who has this session, if it has not run out. A wrong key proves nothing; without one the credential is the cookie alone.
+    /// Who has this session, if it has not run out. A wrong key proves nothing; without one the
+    /// credential is the cookie alone.
     pub fn caller_by_session(&self, cookie: &str, key: Option<&str>, now: Timestamp) -> Option<Caller> {
-        // The hash is looked up, not compared: who could use its timing would have to know preimages of SHA-256.
+        // The hash is looked up, not compared: who could use its timing would have to know
+        // preimages of SHA-256.
         let cookie = SecretHash::of(cookie);
         let caller = self.caller(Credential::Cookie(cookie), now)?;
         match key {
