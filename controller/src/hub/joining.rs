@@ -119,16 +119,16 @@ impl Hub {
         self.store_access(vec![AccessChange::PutJoinToken(record)], Some(line), after);
     }
 
-    pub(super) fn remove_join_token(&mut self, caller: &Caller, name: TokenName, reply: Reply<()>) {
+    pub(super) fn remove_join_token(&mut self, caller: &Caller, name: &TokenName, reply: Reply<()>) {
         if let Err(refused) = self.check_settled(&name.change_key(), name.as_str()) {
             return refuse(reply, refused);
         }
-        let change = if name == TokenName::default_token() {
+        let change = if *name == TokenName::default_token() {
             // Its file stays; no machine joins with it until it is made anew.
-            let known = self.access.join_token(&name).cloned();
+            let known = self.access.join_token(name).cloned();
             let record = known.unwrap_or_else(|| JoinTokenRecord::default_token(self.now.wall));
             AccessChange::PutJoinToken(JoinTokenRecord { uses_left: Some(0), ..record })
-        } else if self.access.join_token(&name).is_some() {
+        } else if self.access.join_token(name).is_some() {
             AccessChange::RemoveJoinToken(name.clone())
         } else {
             let text = format!("there is no join token named {name}; `pistat join-token list` shows them");

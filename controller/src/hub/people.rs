@@ -184,7 +184,7 @@ impl Hub {
         self.after.insert(ticket, After::AdminToken(token, Some(reply)));
     }
 
-    pub(super) fn sign_in(&mut self, login: Login, browser: Browser, reply: Reply<SignedIn>) {
+    pub(super) fn sign_in(&mut self, login: Login, browser: &Browser, reply: Reply<SignedIn>) {
         let account = match login {
             Login::Code { code } => self.codes.take(&code, self.now),
             Login::Token { token } => {
