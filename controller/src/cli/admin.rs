@@ -58,24 +58,24 @@ pub(super) fn events(client: &Client, console: &mut Console<'_>, asked: &args::E
 /// The query that filters events. A machine that was forgotten still has events, so an unknown name
 /// is taken as its id.
 fn event_filter(asked: &args::Events, machines: &[Machine]) -> Result<String, Failure> {
-    let mut filter = String::new();
+    let mut filter = Vec::new();
     if let Some(name) = &asked.pi {
         let pi = match (View { machines, tasks: &[], runs: &[] }).machine(name) {
             Ok(machine) => machine.id.to_string(),
             Err(refusal) => name.parse::<PiId>().map_err(|_| Failure::Refused(refusal))?.to_string(),
         };
-        filter += &format!("&pi={pi}");
+        filter.push(format!("&pi={pi}"));
     }
     if let Some(account) = &asked.account {
-        filter += &format!("&account={}", query(account));
+        filter.push(format!("&account={}", query(account)));
     }
     if let Some(kind) = asked.kind {
-        filter += &format!("&kind={}", kind.as_str());
+        filter.push(format!("&kind={}", kind.as_str()));
     }
     if let Some(since) = asked.since {
-        filter += &format!("&since={}", query(&since.to_string()));
+        filter.push(format!("&since={}", query(&since.to_string())));
     }
-    Ok(filter)
+    Ok(filter.concat())
 }
 
 /// As many as are wanted, newest first, page by page.
@@ -203,7 +203,7 @@ fn join_token_line(token: &JoinTokenInfo) -> String {
     let left = token.uses_left.map_or("any number of uses left".to_owned(), |left| format!("{left} uses left"));
     let expires = token.expires_at.map_or("does not expire".to_owned(), |time| format!("expires {}", minute(time)));
     let last = token.last_used.map(|time| format!("  last used {}", minute(time))).unwrap_or_default();
-    let tags: String = token.tags.iter().map(|tag| format!("  @{tag}")).collect();
+    let tags = token.tags.iter().map(|tag| format!("  @{tag}")).collect::<Vec<_>>().concat();
     let name = Style::PLAIN.cell(None, token.name.as_str(), 20);
     format!("{name}  {left}  used {}  {expires}{last}{tags}\n", token.used)
 }

@@ -229,8 +229,9 @@ impl Hub {
     /// How many machines are being let in by a token, and are not on the disk yet.
     fn pending_joins(&self, name: &TokenName) -> usize {
         let is_by_it = |after: &&After| match after {
-            After::Tagged(_, joining) => joining.token.as_ref() == Some(name),
-            After::Access(_, _, AfterAccess::Enrolled(joining)) => joining.token.as_ref() == Some(name),
+            After::Tagged(_, joining) | After::Access(_, _, AfterAccess::Enrolled(joining)) => {
+                joining.token.as_ref() == Some(name)
+            }
             _ => false,
         };
         self.after.values().filter(is_by_it).count()
