@@ -88,7 +88,7 @@ impl Architecture {
     }
 
     /// Whether a file is a program for this processor, by its ELF header (System V ABI, "ELF Header"): magic number,
-    /// class, little-endian, and `e_machine`. The header does not distinguish ARMv6 from ARMv7.
+    /// class, little-endian, and `e_machine`. The header is the same for both 32-bit ARM processors.
     fn is_of(self, file: &[u8]) -> bool {
         let (class, machine) = match self {
             Self::Aarch64 => (2, 183_u16),
@@ -140,6 +140,7 @@ pub struct Script {
 /// The agents of this controller.
 #[derive(Debug)]
 pub struct Downloads {
+    /// Where agents are looked for, in this order; at least one.
     folders: Vec<PathBuf>,
     /// The agent beside this program.
     beside: Option<PathBuf>,
@@ -176,7 +177,7 @@ impl Downloads {
 
     /// The folder for an agent that this controller does not have yet.
     pub fn folder(&self) -> &Path {
-        self.folders.first().expect("there is at least one folder")
+        &self.folders[0]
     }
 
     /// The script, with the agents that there are now.
