@@ -88,7 +88,7 @@ impl Architecture {
     }
 
     /// Whether a file is a program for this processor, by its ELF header (System V ABI, "ELF Header"): magic number,
-    /// class, little-endian, and `e_machine`. The header is the same for both 32-bit ARM processors.
+    /// class, little-endian, and `e_machine`. The header is the same for both 32-bit ARMs.
     fn is_of(self, file: &[u8]) -> bool {
         let (class, machine) = match self {
             Self::Aarch64 => (2, 183_u16),
