@@ -19,6 +19,10 @@ pub struct Schedule {
     text: String,
 }
 
+/// The calendar repeats after 400 years; here the last of these cycles begins that the search covers.
+const LAST_CYCLE: DateTime = DateTime::constant(4600, 1, 1, 0, 0, 0, 0);
+const _: () = assert!(croner::YEAR_UPPER_LIMIT == 5000, "the search covers one cycle from there");
+
 /// A part of a time zone's history with one offset from UTC: its local times are compared with the expression without any daylight saving.
 #[derive(Debug)]
 struct Period {
@@ -42,9 +46,7 @@ impl Schedule {
         let cron = parser.parse(expression).map_err(|error| {
             format!("{expression:?} is no schedule ({error}); it has the five fields of crontab, such as \"0 3 * * *\"")
         })?;
-        // The calendar repeats after 400 years, and these are the last that the search covers.
-        let cycle = DateTime::constant(croner::YEAR_UPPER_LIMIT as i16 - 400, 1, 1, 0, 0, 0, 0);
-        if cron.find_next_occurrence(&cycle, true).is_err() {
+        if cron.find_next_occurrence(&LAST_CYCLE, true).is_err() {
             return Err(format!("{expression:?} never fires: no year has such a day; correct the day or the month"));
         }
         let text = zone.map_or_else(|| expression.to_owned(), |zone| format!("{expression} {zone}"));

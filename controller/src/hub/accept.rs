@@ -60,7 +60,7 @@ impl From<Refusal> for Refused {
 
 impl Hub {
     /// Checks a wish and stores its runs; the answer follows when they are on the disk.
-    pub(super) fn accept(&mut self, wish: Wish, answer: Answer) -> Result<(), (Refused, Answer)> {
+    pub(super) fn accept(&mut self, wish: &Wish, answer: Answer) -> Result<(), (Refused, Answer)> {
         let known = |id: &String| self.runs.earlier(&wish.requested_by, &wish.requester, id);
         let earlier = wish.request_id.as_ref().and_then(known);
         if let Some(earlier) = earlier {
@@ -70,8 +70,8 @@ impl Hub {
             }
             return Ok(());
         }
-        match self.approve(&wish) {
-            Ok(approved) => self.take(&wish, &approved, answer),
+        match self.approve(wish) {
+            Ok(approved) => self.take(wish, &approved, answer),
             Err(refused) => return Err((refused, answer)),
         }
         Ok(())

@@ -178,7 +178,9 @@ impl Hub {
         };
         let machines: Vec<PiId> = self.fleet.ids().filter(differs).cloned().collect();
         for some in machines.chunks(MACHINES_PER_MESSAGE) {
-            some.iter().for_each(|pi| self.push_machine(pi));
+            for pi in some {
+                self.push_machine(pi);
+            }
             self.feed.flush(self.now.wall);
         }
     }

@@ -109,7 +109,7 @@ impl Hub {
                     requester: asker.requester,
                     role: Some(asker.role),
                 };
-                self.accept(wish, Answer::Mqtt(response)).map_err(|(refused, _)| refused)
+                self.accept(&wish, Answer::Mqtt(response)).map_err(|(refused, _)| refused)
             }
             Request::Cancel(id) => {
                 let elsewhere =
@@ -231,7 +231,7 @@ impl Hub {
             requester: asker.requester,
             role: Some(asker.role),
         };
-        if let Err((refused, answer)) = self.accept(wish, Answer::Web(reply)) {
+        if let Err((refused, answer)) = self.accept(&wish, Answer::Web(reply)) {
             self.refused_line(None, Some(caller.account.as_str()), &refused.detail);
             if let Answer::Web(reply) = answer {
                 refuse(reply, refused);

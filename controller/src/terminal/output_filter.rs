@@ -46,10 +46,9 @@ impl OutputFilter {
     fn step(&mut self, c: char, shown: &mut String) {
         self.length += 1;
         self.state = match (self.state, c) {
-            (State::Text, _) => self.text(c, shown),
+            (State::Text, _) | (State::String, '\n') => self.text(c, shown),
             (State::String, '\u{7}' | '\u{9c}' | CANCEL | SUBSTITUTE) | (State::StringEscape, '\\') => State::Text,
             (State::String, ESCAPE) => State::StringEscape,
-            (State::String, '\n') => self.text(c, shown),
             (State::String, _) if self.length > LONGEST_STRING => self.text(c, shown),
             (State::String, _) => State::String,
             (State::Escape | State::StringEscape, _) => self.escape(c, shown),
