@@ -240,7 +240,7 @@ fn render(programs: &[Program]) -> Script {
 
 /// One line for a POSIX shell that fetches the script, compares it with its SHA-256, and only then runs it, with the token on standard input.
 ///
-/// The file is the caller's own, so that nobody else of that machine can change it between the comparison and the start. `web/src/lib/install.ts` makes the same line.
+/// The file is the caller's own, so that nobody else of that machine can change it between the comparison and the start. `web/src/ui/install.ts` makes the same line.
 pub fn command(url: &str, pi: &str, label: &str, token: &str, script_sha256: &str) -> String {
     format!(
         "f=$(mktemp) && curl -fsS {url}/install.sh -o \"$f\" && echo \"{script_sha256}  $f\" | sha256sum -c - && \

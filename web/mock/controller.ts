@@ -19,7 +19,7 @@ import type {
   Severity,
 } from "../src/protocol/types";
 import { MACHINES_PER_MESSAGE, MAX_FOLLOWED } from "../src/protocol/types";
-import { duration } from "../src/lib/format";
+import { duration } from "../src/ui/format";
 import { character, sample, simulate, type Simulated } from "./fleet";
 import { script, TASKS } from "./tasks";
 

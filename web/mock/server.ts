@@ -8,7 +8,7 @@ import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { WebSocketServer, type WebSocket } from "ws";
 import type { ClientMessage, NewJoinToken, NewRun, ServerMessage, SessionView } from "../src/protocol/types";
-import { SESSION_KEY_HEADER } from "../src/session";
+import { SESSION_KEY_HEADER } from "../src/live/session";
 import { MockController, Refused, type Options, type Subscriber } from "./controller";
 import { history } from "./fleet";
 import { command, complete, type Conversation } from "./language";

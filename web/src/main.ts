@@ -3,4 +3,4 @@
 import "./styles/tokens.css";
 import "./styles/boot.css";
 
-void import("./app");
+void import("./app/app");

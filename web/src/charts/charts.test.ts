@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { sample } from "../fixtures";
+import { sample } from "../live/fixtures";
 import type { History } from "../protocol/types";
 import type { Power } from "../protocol/types";
 import { lanes, POWER_LOOK, powerNow, tellPower } from "./lanes";
-import { Recent, STEPS } from "./recent";
+import { Recent, STEPS } from "../live/recent";
 import { Series, WINDOWS } from "./series";
 import { sparkline } from "./sparkline";
 import { rateTick, rateUnit, ticks, times } from "./ticks";

@@ -1,6 +1,6 @@
 // The states of the power as a chart draws them: each in a lane of its own, up while it holds. Pure.
 
-import { POWER_FLAGS } from "../lib/health";
+import { POWER_FLAGS } from "../live/health";
 import type { Power } from "../protocol/types";
 import type { Look, Told, Value } from "./uplot";
 

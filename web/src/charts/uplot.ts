@@ -2,7 +2,7 @@
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { clock, shortClock, shortDay } from "../lib/dates";
+import { clock, shortClock, shortDay } from "../ui/dates";
 import { ticks, times } from "./ticks";
 
 export interface Line {

@@ -3,7 +3,7 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 
-import { apply, clean, emptyState } from "../store";
+import { apply, clean, emptyState } from "../live/store";
 import type { ClientMessage, ServerMessage } from "./types";
 
 const folder = new URL("../../../tests/fixtures/wire/", import.meta.url);

@@ -2,13 +2,13 @@
 //
 // A block writes through its `Paper` and ends by itself, or is left. It cannot slow the run: what the terminal has not drawn is bounded.
 
-import { bytes, count, duration, shortId } from "../lib/format";
-import { details, stateName } from "../lib/run-text";
-import { visibleLine } from "../lib/text";
-import { live } from "../live.svelte";
+import { bytes, count, duration, shortId } from "../ui/format";
+import { details, stateName } from "../runs/run-text";
+import { visibleLine } from "../ui/text";
+import { live } from "../live/live.svelte";
 import type { OutputPiece, Run, RunId } from "../protocol/types";
-import { isFinal } from "../store";
-import { commands } from "./commands";
+import { isFinal } from "../live/store";
+import { commands } from "../live/commands";
 import { bar, columns, cut, Framed, paint, wrapped } from "./paint";
 
 /** Where a block writes. */

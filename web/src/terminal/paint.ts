@@ -1,9 +1,9 @@
 // Text for the terminal: colours, widths, and task output in its frame.
 
-import { AnsiReader, type Token } from "../lib/ansi";
+import { AnsiReader, type Token } from "../ui/ansi";
 import type { OutputPiece } from "../protocol/types";
-import { bytes } from "../lib/format";
-import { clusters, columns as columnsOf } from "../lib/width";
+import { bytes } from "../ui/format";
+import { clusters, columns as columnsOf } from "../ui/width";
 
 const wrap = (code: string) => (text: string) => `\u001b[${code}m${text}\u001b[0m`;
 

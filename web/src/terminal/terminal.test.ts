@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { Answer } from "./answer";
 import { progress } from "./blocks";
-import { History } from "./history";
+import { History } from "../live/history";
 import { LineEditor } from "./line-editor";
 import { columns, cut, fitted, Framed, plainText, wrapped } from "./paint";
 

@@ -1,0 +1,17 @@
+// Where the dashboard begins: settings, then the page, then whoever signs in.
+
+import "../styles/base.css";
+import { mount } from "svelte";
+import App from "./App.svelte";
+import { keepSettings } from "../ui/settings.svelte";
+import { ui } from "../ui/ui.svelte";
+
+keepSettings();
+ui.start();
+
+const target = document.getElementById("app");
+if (target) {
+  // The first paint has done its work.
+  target.replaceChildren();
+  mount(App, { target });
+}
