@@ -52,10 +52,12 @@ impl Hub {
     }
 
     pub(super) fn note_subscription(&mut self, slot: u32, subscription: KeptSubscription, is_shared: bool) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
         let owner = session.key.0.clone();
-        session.subscriptions.push(subscription.clone());
         self.count_subscribed(&owner, &subscription.filter);
+        if let Some(session) = self.sessions[slot as usize].as_mut() {
+            session.subscriptions.push(subscription);
+        }
         self.front.counters.subscriptions.add(1);
         if is_shared {
             self.front.counters.subscriptions_shared.add(1);
