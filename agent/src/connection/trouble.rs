@@ -70,9 +70,8 @@ impl Troubles {
     /// There is a connection.
     pub(crate) fn connected(&mut self, address: &Address) {
         let address = address.to_string();
-        self.changes.tell(move |unlogged| match unlogged {
-            0 => tracing::info!(controller = address, "connected"),
-            _ => tracing::info!(controller = address, unlogged_changes = unlogged, "connected"),
+        self.changes.tell(move |unlogged_changes| {
+            tracing::info!(controller = address, unlogged_changes, "connected");
         });
     }
 
@@ -82,9 +81,8 @@ impl Troubles {
             self.told.clear();
         }
         let (address, why) = (address.to_string(), describe(trouble));
-        self.changes.tell(move |unlogged| match unlogged {
-            0 => tracing::warn!(controller = address, "connection lost: {why}"),
-            _ => tracing::warn!(controller = address, unlogged_changes = unlogged, "connection lost: {why}"),
+        self.changes.tell(move |unlogged_changes| {
+            tracing::warn!(controller = address, unlogged_changes, "connection lost: {why}");
         });
     }
 
@@ -130,8 +128,8 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// Needs a runtime. The line is given how many changes before it were not logged.
-    fn tell(&mut self, line: impl FnOnce(u64) + Send + 'static) {
+    /// Needs a runtime. The line is given how many changes before it were not logged, if any were.
+    fn tell(&mut self, line: impl FnOnce(Option<u64>) + Send + 'static) {
         while self.budget < MOST_CHANGES && self.refilled_at.elapsed() >= REFILL {
             self.budget += 1;
             self.refilled_at += REFILL;
@@ -144,15 +142,20 @@ impl Changes {
                 self.refilled_at = Instant::now();
             }
             self.budget -= 1;
-            line(self.unlogged.swap(0, Ordering::Relaxed));
+            line(counted(&self.unlogged));
             return;
         }
         let unlogged = self.unlogged.clone();
         self.later = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             sleep(HOLDS).await;
-            line(unlogged.swap(0, Ordering::Relaxed));
+            line(counted(&unlogged));
         })));
     }
+}
+
+/// What was counted, if anything was; counts from zero again.
+fn counted(count: &AtomicU64) -> Option<u64> {
+    Some(count.swap(0, Ordering::Relaxed)).filter(|count| *count > 0)
 }
 
 /// The first pause after a connection that did not last, and the longest that they grow to.

@@ -95,11 +95,14 @@ impl Rates {
 mod tests {
     use super::*;
 
+    /// What happens, the readings, and the rates between them.
+    type Case = (&'static str, &'static [u64], &'static [Option<u64>]);
+
     #[test]
     fn a_counter_that_lies_for_a_moment_yields_nothing_and_then_goes_on() {
         const TERA: u64 = 1_000_000_000_000;
         const WRAP: u64 = 1 << 32;
-        let cases: [(&str, &[u64], &[Option<u64>]); 10] = [
+        let cases: [Case; 10] = [
             ("steady", &[1000, 1500, 1500], &[Some(100), Some(0)]),
             ("unused", &[0, 0, 0], &[Some(0), Some(0)]),
             ("used for the first time", &[0, 500, 1000], &[None, Some(100)]),
