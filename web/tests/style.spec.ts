@@ -153,11 +153,26 @@ test("a picture of several characters is one in a label, and a direction mark is
 for (const viewport of [{ width: 1600, height: 1000 }, { width: 1280, height: 720 }, { width: 390, height: 844 }]) {
   test(`the charts stand still while the pointer moves over them at ${viewport.width} × ${viewport.height}`, async ({ page, enter }) => {
     await page.setViewportSize(viewport);
-    await aDay(page);
+    // The longest that values are written.
+    await page.route("**/history?**", async (route) => {
+      const answer = new Array<number>(300).fill(0);
+      await route.fulfill({
+        json: {
+          start: new Date(Date.now() - 300_000).toISOString(), step_seconds: 1, cpu_percent: answer.map(() => 100), cpu_cores_percent: [0, 1, 2, 3].map(() => answer.map(() => 100)), memory_percent: answer.map(() => 100),
+          temperature_celsius: answer.map(() => 88.8), disk_read_bytes_per_second: answer.map(() => 99.9 * 1024), disk_write_bytes_per_second: answer.map(() => 99.9 * 1024),
+          network_rx_bytes_per_second: answer.map(() => 99.9 * 1024), network_tx_bytes_per_second: answer.map(() => 99.9 * 1024), undervoltage: answer.map(() => true),
+        },
+      });
+    });
     await enter("#/pi/pi-4");
     await expect(page.locator(".uplot canvas")).toHaveCount(6);
     const places = (): Promise<string> =>
       page.locator("figure .plot, figcaption > *").evaluateAll((nodes) => (nodes as HTMLElement[]).map((node) => [node.offsetTop, node.offsetHeight, node.classList.contains("plot") ? node.offsetWidth : ""].join(" ")).join("; "));
+    /** What of a caption is wider than its room, at either side. */
+    const cutOff = (): Promise<string[]> =>
+      page.locator("figcaption > *, figcaption b > *").evaluateAll((nodes) =>
+        nodes.filter((node) => node.scrollWidth > node.clientWidth + 1 || node.getBoundingClientRect().left < node.parentElement!.getBoundingClientRect().left - 1).map((node) => node.textContent ?? ""),
+      );
     const still = await places();
     const figures = page.locator("figure");
     for (let at = 0; at < 6; at += 1) {
@@ -168,6 +183,7 @@ for (const viewport of [{ width: 1600, height: 1000 }, { width: 1280, height: 72
         await plot.hover({ position: { x: width * across, y: 12 } });
         await expect(figures.nth(at).locator("figcaption .time")).toHaveText(/\d\d:\d\d:\d\d/);
         expect(await places()).toBe(still);
+        expect(await cutOff()).toEqual([]);
       }
     }
   });

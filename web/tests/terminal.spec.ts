@@ -556,34 +556,17 @@ test.describe("on a phone", () => {
   });
 });
 
-test("what is drawn beside pictures stands where it should: each takes the columns that it is measured by", async ({ page, enter, mock }) => {
-  const names: Array<[string, string]> = [["pi-1", "Rack Pi 1"], ["pi-2", "👩‍💻 desk"], ["pi-3", "⚠️ 🍓 1️⃣"], ["pi-4", "漢字 पी"], ["pi-5", "می‌خواهم"]];
-  for (const [id, label] of names) mock.controller.machines.get(id)!.machine.label = label;
+test("the cursor stands right behind pictures and wide letters that were typed", async ({ page, enter }) => {
   await enter();
   const shell = terminal(page);
-  await shell.ready();
-  await page.locator(".terminal-host textarea").focus();
-  for (const [id] of names) {
-    await page.keyboard.type(`pi ${id}`);
-    await page.keyboard.press("Control+u");
-  }
-  // The line that is typed is drawn by our own measure and by the terminal's: the cursor stands behind what was typed.
+  await shell.type("");
   for (const text of ["👩‍💻", "⚠️🍓", "漢字", "1️⃣x", "🏴󠁧󠁢󠁥󠁮󠁧󠁿🇩🇪"]) {
-    await page.locator(".terminal-host textarea").evaluate((area, value) => {
-      const data = new DataTransfer();
-      data.setData("text/plain", value);
-      area.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
-    }, text);
+    await shell.paste(text);
     await page.keyboard.type("|");
     const row = shell.rows.locator("div").filter({ hasText: `pistat> ${text}|` });
-    await expect(row).toHaveCount(1);
-    // Nothing stands between the text and the cursor that follows it.
     await expect(row.locator(".xterm-cursor")).toBeVisible();
-    const gap = await row.evaluate((node) => {
-      const cursor = node.querySelector(".xterm-cursor")!;
-      return (cursor.previousSibling?.textContent ?? "").endsWith("|");
-    });
-    expect(gap).toBe(true);
+    // A measure of ours that is not the terminal's leaves blanks there, or puts the cursor onto the text.
+    expect(await row.evaluate((node) => node.querySelector(".xterm-cursor")?.previousSibling?.textContent ?? "")).toMatch(/\|$/);
     await page.keyboard.press("Control+u");
   }
 });
