@@ -41,7 +41,8 @@ created_at: Timestamp,
  */
 expires_at: Timestamp | null, 
 /**
- * When its token was last used, over HTTP or MQTT; null is not yet, or before this was remembered.
+ * When its token was last used, over HTTP or MQTT; null is not yet, or before this was
+ * remembered.
  */
 last_used: Timestamp | null, };
 
@@ -930,7 +931,8 @@ account: AccountName,
  */
 role: Role, 
 /**
- * The session's second secret, shown once: the header [`SESSION_KEY_HEADER`] of every request beside the cookie.
+ * The session's second secret, shown once: the header [`SESSION_KEY_HEADER`] of every request
+ * beside the cookie.
  */
 session_key: string, };
 
