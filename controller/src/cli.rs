@@ -262,7 +262,7 @@ impl Setting {
     fn find_token(&self) -> Result<(Option<String>, String), Failure> {
         if let Some(file) = &self.token_file {
             let token = disk::read_text(file)
-                .and_then(token_of)
+                .and_then(|text| token_of(&text))
                 .map_err(Failure::file(format!("{} cannot be read", file.display())))?;
             return Ok((Some(token), String::new()));
         }
@@ -271,7 +271,7 @@ impl Setting {
         }
         let file = self.config.state.join("admin.token");
         // The folder may be another user's, as the service's is root's in `sudo pistat login`: what that user links there is not read, nor sent.
-        match disk::read_foreign(&file).and_then(token_of) {
+        match disk::read_foreign(&file).and_then(|text| token_of(&text)) {
             Ok(token) => Ok((Some(token), String::new())),
             Err(error) => Ok((None, format!("{}: {error}", file.display()))),
         }
@@ -279,7 +279,7 @@ impl Setting {
 }
 
 /// The token of a file. Another line of whatever else the file holds is never sent to a controller.
-fn token_of(text: String) -> io::Result<String> {
+fn token_of(text: &str) -> io::Result<String> {
     let token = text.trim();
     let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
     if is_token {

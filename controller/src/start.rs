@@ -159,13 +159,11 @@ impl Controller {
         let seen = fingerprint(&config.tasks);
         let catalogue = catalogue_file::read(&config.tasks).map_err(StartError::Catalogue)?;
         let listener = Listener::bind(&config.http).await.map_err(StartError::Http)?;
-        let state = config.state.clone();
-        let (store, loaded, stored) = tokio::task::block_in_place(|| Store::open(&state, retention(&config)))?;
+        let (store, loaded, stored) = tokio::task::block_in_place(|| Store::open(&config.state, retention(&config)))?;
         let readers = Readers::open(|| store.reader())?;
         let controller_secret = new_secret()?;
         let (broker, broker_events) = start_broker(&config, &store, &loaded, &controller_secret).await?;
         let addresses = addresses(&listener, broker.as_ref())?;
-        let mqtt = addresses.mqtt;
         let own_address = Arc::new(OwnAddress::new(&config, addresses.http, addresses.https));
 
         let (stop, sockets) = (Stop::default(), TaskTracker::new());
@@ -193,7 +191,7 @@ impl Controller {
             controller_secret: SecretHash::of(&controller_secret),
             access: access_sender,
             uses: uses_sender,
-            mqtt,
+            mqtt: addresses.mqtt,
             own_address: Arc::clone(&own_address),
         });
         let downloads = Arc::new(Downloads::new(&config));
@@ -213,7 +211,8 @@ impl Controller {
             give_up: Arc::clone(&give_up),
         };
         spawn(&mut parts, "the hub", hub.run(inputs, stop.hub.clone()).map(Ok));
-        let address = broker_address(&config, mqtt, &controller_secret)?.hearing(birth_topics(&config.homeassistant));
+        let address =
+            broker_address(&config, addresses.mqtt, &controller_secret)?.hearing(birth_topics(&config.homeassistant));
         let topics = config.mqtt.topics.clone();
         let to_hub = ToHub { sender: heard_sender, room };
         let connection =
@@ -234,7 +233,7 @@ impl Controller {
             broker: handle,
             config,
             downloads,
-            mqtt,
+            mqtt: addresses.mqtt,
             own_address: Arc::clone(&own_address),
             stop: stop.web.clone(),
             sockets: sockets.clone(),
@@ -244,8 +243,6 @@ impl Controller {
             // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.
             let _ = timeout(GRACE, is_ready).await;
         }
-        let notify = Notify::from_environment();
-        notify.ready();
         Ok(Self {
             addresses,
             own_address,
@@ -257,7 +254,7 @@ impl Controller {
             broker,
             sockets,
             stop,
-            notify,
+            notify: tell_ready(),
         })
     }
 
@@ -334,6 +331,13 @@ impl Controller {
             }
         }
     }
+}
+
+/// Tells the service manager that the ports are open.
+fn tell_ready() -> Notify {
+    let notify = Notify::from_environment();
+    notify.ready();
+    notify
 }
 
 /// What starts the tasks of this machine.

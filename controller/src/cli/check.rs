@@ -16,7 +16,9 @@ pub(super) fn run(console: &mut Console<'_>, flags: &Flags, environment: Vec<(St
     let (config, mut problems) = Config::load_in_spite(flags, environment);
     let catalogue = catalogue_file::read(&config.unwrap_or_default().tasks);
     let count = catalogue.as_ref().map_or(0, |catalogue| catalogue.tasks().count());
-    catalogue.iter().for_each(|catalogue| warn(console, catalogue));
+    if let Ok(catalogue) = &catalogue {
+        warn(console, catalogue);
+    }
     problems.extend(catalogue.err().unwrap_or_default());
     report(console, &problems, count)
 }
