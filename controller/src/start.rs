@@ -179,8 +179,7 @@ impl Controller {
         let (access_sender, access) = watch::channel(Arc::new(loaded.access.clone()));
         let (uses_sender, uses) = watch::channel(Arc::default());
         let (key, join_token) = (loaded.key.public(), loaded.join_token.clone());
-        let (new_admin, damaged) = (loaded.new_admin, loaded.damaged.clone());
-        let own_runs = store.own_runs_folder();
+        let (new_admin, damaged, own_runs) = (loaded.new_admin, loaded.damaged.clone(), store.own_runs_folder());
         let handle = broker.as_ref().map(Broker::handle);
         let mut hub = Hub::new(HubParts {
             config: Arc::clone(&config),
