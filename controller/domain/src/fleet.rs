@@ -465,7 +465,9 @@ const MOST_CORES: usize = 1024;
 pub fn bound_sample(sample: &mut Sample) {
     if let Some(disks) = &mut sample.disks {
         disks.truncate(MOST_DISKS);
-        disks.iter_mut().for_each(|disk| shorten(&mut disk.mount));
+        for disk in disks {
+            shorten(&mut disk.mount);
+        }
     }
     if let Some(cores) = &mut sample.cpu_cores_percent {
         cores.truncate(MOST_CORES);
