@@ -19,8 +19,8 @@ const MOST_RESIDENT: u64 = if cfg!(debug_assertions) { 160 } else { 100 } * 1024
 /// What it may write into its log and its state for one flood.
 const MOST_WRITTEN: u64 = 5 * 1024 * 1024;
 
-/// How many messages are written to the socket at a time.
-const BATCH: u64 = 500;
+/// How many bytes are written to the socket at a time.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// A flood by its name: the topic below the machine's own, and the payload of each message.
 type Flood = (&'static str, fn(u64) -> (String, Vec<u8>));
@@ -74,9 +74,10 @@ async fn connect(address: SocketAddr, pi: &str, secret: &str) -> TcpStream {
 async fn flood(stream: &mut TcpStream, message: fn(u64) -> (String, Vec<u8>), lasts: Duration) -> u64 {
     let (end, mut count) = (Instant::now() + lasts, 0);
     while Instant::now() < end {
-        let mut bytes = Vec::new();
-        for n in count..count + BATCH {
-            let (topic, payload) = message(n);
+        let (mut bytes, before) = (Vec::new(), count);
+        while bytes.len() < BATCH_BYTES {
+            let (topic, payload) = message(count);
+            count += 1;
             let body = [field(format!("pistat/loud/{topic}").as_bytes()), payload].concat();
             bytes.extend_from_slice(&packet(0x30, &body));
         }
@@ -84,9 +85,8 @@ async fn flood(stream: &mut TcpStream, message: fn(u64) -> (String, Vec<u8>), la
         match tokio::time::timeout(end.saturating_duration_since(Instant::now()), stream.write_all(&bytes)).await {
             Ok(written) => written.expect("a flood is slowed down, not disconnected"),
             // A packet may be cut where the time ended: this connection says nothing more.
-            Err(_) => break,
+            Err(_) => return before,
         }
-        count += BATCH;
     }
     count
 }
