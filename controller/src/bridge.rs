@@ -27,10 +27,10 @@ use self::{
 };
 
 /// How many messages wait for the hub: a burst of reports from a fleet of a thousand, at about 1 kB each.
-pub(crate) const INCOMING: usize = 4096;
+const INCOMING: usize = 4096;
 
 /// How many messages wait for the broker.
-pub(crate) const OUTGOING: usize = link::OUTGOING;
+const OUTGOING: usize = link::OUTGOING;
 
 /// The pauses between attempts to connect: the first, and the longest it grows to.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
@@ -88,9 +88,9 @@ impl Heard {
 /// The way to the hub: bounded in messages and in bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct ToHub {
-    pub(crate) sender: mpsc::Sender<Heard>,
+    sender: mpsc::Sender<Heard>,
     /// Bytes that there is room for. The hub gives back what it has taken.
-    pub(crate) room: Arc<Semaphore>,
+    room: Arc<Semaphore>,
 }
 
 impl ToHub {
@@ -102,6 +102,36 @@ impl ToHub {
             let _ = self.sender.send(heard).await;
         }
     }
+}
+
+/// The hub's end of what leads to the broker and back.
+pub(crate) struct HubEnd {
+    pub(crate) heard: mpsc::Receiver<Heard>,
+    /// Bytes that `heard` has room for: the hub gives back what it has taken.
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) outgoing: mpsc::Sender<Outgoing>,
+    pub(crate) looks: mpsc::Sender<Look>,
+    /// Ends the connection to the broker.
+    pub(crate) give_up: Arc<Notify>,
+}
+
+/// The bridge's end of it.
+pub(crate) struct BridgeEnd {
+    hub: ToHub,
+    outgoing: mpsc::Receiver<Outgoing>,
+    looks: mpsc::Receiver<Look>,
+    give_up: Arc<Notify>,
+}
+
+/// What leads from the hub to the broker and back.
+pub(crate) fn channels() -> (HubEnd, BridgeEnd) {
+    let (sender, heard) = mpsc::channel(INCOMING);
+    let (room, give_up) = (Arc::new(Semaphore::new(INCOMING_BYTES)), Arc::new(Notify::new()));
+    let (outgoing_sender, outgoing) = mpsc::channel(OUTGOING);
+    let (looks_sender, looks) = mpsc::channel(LOOKS);
+    let hub = ToHub { sender, room: Arc::clone(&room) };
+    let hub_end = HubEnd { heard, room, outgoing: outgoing_sender, looks: looks_sender, give_up: Arc::clone(&give_up) };
+    (hub_end, BridgeEnd { hub, outgoing, looks, give_up })
 }
 
 /// Where a request wants its answer.
@@ -131,7 +161,7 @@ pub(crate) enum Look {
 }
 
 /// How many of these wait for the connection.
-pub(crate) const LOOKS: usize = 16;
+const LOOKS: usize = 16;
 
 /// The filters of the hub and of the own machine's agent. Retained flags of requests must be seen as they were published; everywhere else the
 /// flag tells what is old from what is said now.
@@ -159,14 +189,12 @@ fn filters(topics: &Topics, enrolment: bool, births: &[String]) -> Vec<Wanted> {
 /// Keeps a connection until `stop` is cancelled; then says `offline`, waits for its acknowledgement, and disconnects.
 pub(crate) async fn run(
     address: BrokerAddress,
-    hub: ToHub,
+    end: BridgeEnd,
     agent: mpsc::Sender<AgentIncoming>,
-    mut outgoing: mpsc::Receiver<Outgoing>,
-    mut looks: mpsc::Receiver<Look>,
-    give_up: Arc<Notify>,
     ready: oneshot::Sender<()>,
     stop: CancellationToken,
 ) {
+    let BridgeEnd { hub, mut outgoing, mut looks, give_up } = end;
     let filters = filters(&address.topics, address.embedded, &address.births);
     let mut bridge = Bridge {
         address,

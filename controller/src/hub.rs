@@ -39,12 +39,12 @@ use pistat_protocol::{
     task::RunState,
     topic::{Topic, Topics},
 };
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, SecretHash, Uses},
-    bridge::{Heard, INCOMING_BYTES, Look, Outgoing},
+    bridge::{Heard, HubEnd, INCOMING_BYTES, Look, Outgoing},
     catalogue::Catalogue,
     config::{Config, Problem},
     fleet::{Fleet, Now},
@@ -107,17 +107,11 @@ pub(crate) enum Event {
 
 /// The channels of the hub.
 pub(crate) struct Inputs {
-    pub(crate) heard: mpsc::Receiver<Heard>,
+    pub(crate) bridge: HubEnd,
     pub(crate) stored: mpsc::UnboundedReceiver<Stored>,
     pub(crate) asks: mpsc::Receiver<Ask>,
     pub(crate) broker: Option<mpsc::Receiver<BrokerEvent>>,
     pub(crate) catalogue: mpsc::Receiver<Result<Catalogue, Vec<Problem>>>,
-    pub(crate) outgoing: mpsc::Sender<Outgoing>,
-    pub(crate) looks: mpsc::Sender<Look>,
-    /// Bytes that [`Inputs::heard`] has room for.
-    pub(crate) room: Arc<Semaphore>,
-    /// Ends the connection to the broker.
-    pub(crate) give_up: Arc<tokio::sync::Notify>,
 }
 
 /// What the hub is made of.
@@ -317,26 +311,27 @@ impl Hub {
                 () = stop.cancelled() => break,
                 // Before all that others decide the rate of, which may always have more.
                 _ = tick.tick() => Event::Tick,
-                Ok(permit) = inputs.looks.reserve(), if !self.looks.is_empty() => {
+                Ok(permit) = inputs.bridge.looks.reserve(), if !self.looks.is_empty() => {
                     if let Some(look) = self.looks.pop_front() {
                         permit.send(look);
                     }
                     continue;
                 }
-                Ok(permit) = inputs.outgoing.reserve(), if !self.outbox.is_empty() => {
+                Ok(permit) = inputs.bridge.outgoing.reserve(), if !self.outbox.is_empty() => {
                     self.publish_next(permit);
                     continue;
                 }
                 1.. = inputs.stored.recv_many(&mut stored, TURN) => Event::Stored(std::mem::take(&mut stored)),
                 () = tokio::time::sleep_until(frame.unwrap_or_else(tokio::time::Instant::now)), if frame.is_some() => Event::Frame,
                 Some(ask) = inputs.asks.recv() => Event::Ask(ask),
-                _ = inputs.heard.recv_many(&mut batch, TURN) => Event::Heard(std::mem::take(&mut batch)),
+                _ = inputs.bridge.heard.recv_many(&mut batch, TURN) => Event::Heard(std::mem::take(&mut batch)),
                 1.. = receive(&mut inputs.broker, &mut told) => Event::Broker(std::mem::take(&mut told)),
                 Some(catalogue) = inputs.catalogue.recv() => Event::Catalogue(catalogue),
                 () = std::future::ready(()), if !self.lanes.is_empty() => Event::Heard(Vec::new()),
             };
             if let Event::Heard(batch) = &event {
                 inputs
+                    .bridge
                     .room
                     .add_permits(batch.iter().map(Heard::payload_bytes).map(|bytes| bytes.min(INCOMING_BYTES)).sum());
             }
@@ -346,7 +341,7 @@ impl Hub {
             self.handle(event);
             self.commit_turn();
             if self.given_up {
-                inputs.give_up.notify_one();
+                inputs.bridge.give_up.notify_one();
             }
         }
         self.say_goodbye();
@@ -490,13 +485,12 @@ impl Hub {
     }
 
     fn line(&mut self, line: repeats::Line) {
-        let shelf = Shelf::of(line.kind);
-        self.line_on(shelf, line);
+        self.put_line(Shelf::of(line.kind), line);
     }
 
     /// As [`Hub::line`], where it is kept with others than its kind.
-    fn line_on(&mut self, shelf: Shelf, line: repeats::Line) {
-        let repeats::Line { kind, severity, pi, run, account, text } = line;
+    fn put_line(&mut self, place: Shelf, told: repeats::Line) {
+        let repeats::Line { kind, severity, pi, run, account, text } = told;
         let text = crate::terminal::clean(&text).chars().take(MOST_EVENT_CHARACTERS).collect();
         let event = AuditEvent { seq: self.next_event, time: self.now.wall, kind, severity, pi, run, account, text };
         self.next_event += 1;
@@ -504,15 +498,14 @@ impl Hub {
         self.events.truncate(RECENT_EVENTS);
         self.publish(&Topic::ControllerEvent, pistat_protocol::codec::encode(&event), 1, false);
         self.feed.push(Change::Event { event: event.clone() });
-        self.writes.push(RegisterWrite::Event(event, shelf));
+        self.writes.push(RegisterWrite::Event(event, place));
     }
 
     /// As [`Hub::event`], for what others can make happen as often as they like. Tells whether a line was written now.
     fn repeated_event(&mut self, what: repeats::Repeated, source: String, line: repeats::Line) -> bool {
-        let line = self.repeats.first(what, source, line, self.now.monotonic);
-        let is_first = line.is_some();
-        line.into_iter().for_each(|line| self.line(line));
-        is_first
+        let Some(line) = self.repeats.first(what, source, line, self.now.monotonic) else { return false };
+        self.line(line);
+        true
     }
 
     fn catalogue_changed(&mut self, result: Result<Catalogue, Vec<Problem>>) {

@@ -15,7 +15,7 @@ use pistat_agent::notify::Notify;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, TlsListener};
 use pistat_protocol::order::JoinToken;
 use tokio::{
-    sync::{Notify as BridgeNotify, Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{interval, timeout},
 };
@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::SecretHash,
-    bridge::{self, BrokerAddress, ToHub},
+    bridge::{self, BrokerAddress},
     catalogue::Catalogue,
     catalogue_file,
     config::{self, Config, Problem},
@@ -167,10 +167,8 @@ impl Controller {
         let own_address = Arc::new(OwnAddress::new(&config, addresses.http, addresses.https));
 
         let (stop, sockets) = (Stop::default(), TaskTracker::new());
-        let (heard_sender, heard) = mpsc::channel(bridge::INCOMING);
-        let (room, give_up) = (Arc::new(Semaphore::new(bridge::INCOMING_BYTES)), Arc::new(BridgeNotify::new()));
-        let (outgoing_sender, outgoing) = mpsc::channel(bridge::OUTGOING);
-        let (looks_sender, looks) = mpsc::channel(bridge::LOOKS);
+        let (hub_end, bridge_end) = bridge::channels();
+        let outgoing = hub_end.outgoing.clone();
         let (asks_sender, asks) = mpsc::channel(ASKS);
         let (catalogue_sender, catalogues) = mpsc::channel(1);
         let (agent_sender, agent_incoming) = mpsc::channel(own_machine::INCOMING);
@@ -198,28 +196,16 @@ impl Controller {
         let welcome = Welcome { code: hub.first_code()?, join_token, install_script, new_admin, damaged };
 
         let mut parts = JoinSet::new();
-        let inputs = Inputs {
-            heard,
-            stored,
-            asks,
-            broker: broker_events,
-            catalogue: catalogues,
-            outgoing: outgoing_sender.clone(),
-            looks: looks_sender,
-            room: Arc::clone(&room),
-            give_up: Arc::clone(&give_up),
-        };
+        let inputs = Inputs { bridge: hub_end, stored, asks, broker: broker_events, catalogue: catalogues };
         spawn(&mut parts, "the hub", hub.run(inputs, stop.hub.clone()).map(Ok));
         let address =
             broker_address(&config, addresses.mqtt, &controller_secret)?.hearing(birth_topics(&config.homeassistant));
         let topics = config.mqtt.topics.clone();
-        let to_hub = ToHub { sender: heard_sender, room };
-        let connection =
-            bridge::run(address, to_hub, agent_sender, outgoing, looks, give_up, ready, stop.bridge.clone());
+        let connection = bridge::run(address, bridge_end, agent_sender, ready, stop.bridge.clone());
         spawn(&mut parts, "the connection to the broker", connection.map(Ok));
         let cookie = web::CookieNames::of(&key);
         let options = own_machine::options(own_runs, launcher(&config, file), key);
-        let agent = own_machine::run(options, topics, agent_incoming, outgoing_sender, stop.agent.clone());
+        let agent = own_machine::run(options, topics, agent_incoming, outgoing, stop.agent.clone());
         spawn(&mut parts, "the agent of this machine", agent.map_err(|error| error.to_string()));
         let reader = watch_catalogue(config.tasks.clone(), seen, reloads, catalogue_sender, stop.web.clone());
         spawn(&mut parts, "the reader of the catalogue", reader.map(Ok));

@@ -126,7 +126,7 @@ impl Hub {
         let account = Some(run.requested_by.clone());
         let line = Line { kind: EventKind::Task, severity, pi: Some(run.pi.clone()), run: Some(run.id), account, text };
         // The run itself is kept too: its end takes no room from who asked for what.
-        self.line_on(Shelf::Rest, line);
+        self.put_line(Shelf::Rest, line);
         *self.numbers.finished.entry((run.task.to_string(), run.state)).or_insert(0) += 1;
         if let (Some(started), Some(finished)) = (run.started_at, run.finished_at) {
             #[expect(clippy::cast_precision_loss, reason = "seconds of a run")]

@@ -47,7 +47,7 @@ impl Sender {
 /// The queues.
 #[derive(Default)]
 pub(super) struct Lanes {
-    lanes: HashMap<Sender, Lane>,
+    queues: HashMap<Sender, Lane>,
     /// The senders of which something waits, in the order of their turns.
     turns: VecDeque<Sender>,
     bytes: usize,
@@ -63,8 +63,8 @@ impl Lanes {
     /// Takes a message in; `false` if its sender has too much waiting already.
     pub(super) fn push(&mut self, sender: Sender, heard: Heard) -> bool {
         let bytes = bytes(&heard);
-        let share = MOST_BYTES_OF_ALL / self.lanes.len().max(1);
-        let lane = self.lanes.entry(sender).or_insert_with_key(|sender| {
+        let share = MOST_BYTES_OF_ALL / self.queues.len().max(1);
+        let lane = self.queues.entry(sender).or_insert_with_key(|sender| {
             self.turns.push_back(sender.clone());
             Lane::default()
         });
@@ -82,13 +82,13 @@ impl Lanes {
     /// The next message, of the sender whose turn it is.
     pub(super) fn next(&mut self) -> Option<Heard> {
         let sender = self.turns.pop_front()?;
-        let lane = self.lanes.get_mut(&sender)?;
+        let lane = self.queues.get_mut(&sender)?;
         let heard = lane.waiting.pop_front()?;
         let bytes = bytes(&heard);
         lane.bytes -= bytes;
         self.bytes -= bytes;
         if lane.waiting.is_empty() {
-            self.lanes.remove(&sender);
+            self.queues.remove(&sender);
         } else {
             self.turns.push_back(sender);
         }
@@ -137,7 +137,7 @@ mod tests {
             assert!(push(&mut lanes, pi, 1));
         }
         assert_eq!(order(&mut lanes), "a b c a a a");
-        assert!(lanes.is_empty() && lanes.lanes.is_empty() && lanes.bytes == 0);
+        assert!(lanes.is_empty() && lanes.queues.is_empty() && lanes.bytes == 0);
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Hub {
         if payload.is_empty() {
             return false;
         }
-        match self.machine_level(&self.topics, topic) {
+        match machine_level(&self.topics, topic) {
             Some(pi) if self.leftovers.machines.contains_key(&pi) && !self.is_back(&pi) => {
                 self.leftovers.machines.insert(pi, self.now.monotonic + LOOK);
                 self.clear(topic.to_owned());
@@ -173,7 +173,7 @@ impl Hub {
         let is_known = |pi: &PiId| {
             self.fleet.contains(pi) || self.access.is_forgotten(pi) || self.access.agent(pi.as_str()).is_some()
         };
-        if self.machine_level(&topics, topic).is_some_and(|pi| is_known(&pi)) {
+        if machine_level(&topics, topic).is_some_and(|pi| is_known(&pi)) {
             self.clear(topic.to_owned());
         }
     }
@@ -183,7 +183,7 @@ impl Hub {
         if self.is_leftover(topic, payload) || payload.is_empty() {
             return;
         }
-        let gone = self.machine_level(&self.topics, topic).filter(|pi| !self.is_back(pi));
+        let gone = machine_level(&self.topics, topic).filter(|pi| !self.is_back(pi));
         if let Some(pi) = gone.filter(|pi| !self.may_exist(pi) || self.access.is_forgotten(pi)) {
             self.clear(topic.to_owned());
             self.clear_machine(&pi);
@@ -195,14 +195,15 @@ impl Hub {
         self.fleet.contains(pi)
     }
 
-    fn machine_level(&self, topics: &Topics, topic: &str) -> Option<PiId> {
-        let rest = topic.strip_prefix(topics.prefix())?.strip_prefix('/')?;
-        rest.split_once('/')?.0.parse().ok()
-    }
-
     fn clear(&mut self, topic: String) {
         self.send(Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None });
     }
+}
+
+/// The machine that a topic under a prefix names.
+fn machine_level(topics: &Topics, topic: &str) -> Option<PiId> {
+    let rest = topic.strip_prefix(topics.prefix())?.strip_prefix('/')?;
+    rest.split_once('/')?.0.parse().ok()
 }
 
 fn is_under(topics: &Topics, topic: &str) -> bool {
