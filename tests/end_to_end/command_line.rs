@@ -61,7 +61,8 @@ async fn a_token_is_not_sent_where_only_a_file_of_the_current_folder_says() {
     let listen = format!("[http]\nlisten = \"127.0.0.1:{}\"\n", listener.port);
     config(listen.clone());
     let (file, state) = (secret.to_str().unwrap(), home.path().to_str().unwrap());
-    let cases: [(&[&str], &[(&str, &str)]); 4] = [
+    type Given<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+    let cases: [Given<'_>; 4] = [
         (&[], &[("PISTAT_TOKEN", "of-the-user")]),
         (&["--token-file", file], &[]),
         (&["--state", state], &[]),

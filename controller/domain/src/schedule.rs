@@ -272,7 +272,7 @@ mod tests {
         ] {
             assert_eq!(self::next(seldom, "UTC", "2026-11-22T12:00:00Z"), next, "{seldom}");
             // In a zone with daylight saving it is found just as well.
-            assert!(self::next(seldom, "Europe/Berlin", "2026-11-22T12:00:00Z") < next.to_owned(), "{seldom}");
+            assert!(self::next(seldom, "Europe/Berlin", "2026-11-22T12:00:00Z").as_str() < next, "{seldom}");
         }
     }
 
@@ -298,8 +298,8 @@ mod tests {
             values,
         });
         let range = (0..end, 0..end).prop_map(|(a, b)| {
-            let (first, last) = (a.min(b), a.max(b));
-            Field { text: format!("{first}-{last}"), values: (first..=last).collect() }
+            let (low, high) = (a.min(b), a.max(b));
+            Field { text: format!("{low}-{high}"), values: (low..=high).collect() }
         });
         let step = (0..end, 1..end).prop_map(move |(first, step)| {
             let values = (first..end).step_by(usize::from(step.unsigned_abs())).collect();

@@ -144,6 +144,9 @@ fn the_machine_has_a_say() {
     assert!(admin(Some(true)).check("wipe", &[]).is_ok() && admin(None).check("wipe", &[]).is_ok());
 }
 
+/// A machine and a role, and for each reason the tasks that cannot run.
+type Blocked = (World, &'static [(Obstacle, &'static [&'static str])]);
+
 #[test]
 fn what_a_machine_cannot_run_is_what_a_request_for_it_would_be_refused() {
     let listed = |tasks: &[&str]| {
@@ -153,7 +156,7 @@ fn what_a_machine_cannot_run_is_what_a_request_for_it_would_be_refused() {
     let camera = vec!["camera".parse().unwrap()];
     let admin = || World { role: Some(Role::Admin), ..World::default() };
     // `log` has an argument without a default, so its refusals below are about the machine only with that argument.
-    let worlds: [(World, &[(Obstacle, &[&str])]); 8] = [
+    let worlds: [Blocked; 8] = [
         (World::default(), &[(Obstacle::NotOn, &["camera"]), (Obstacle::Role, &["wipe"])]),
         (World { tags: camera, ..World::default() }, &[(Obstacle::Role, &["wipe"])]),
         (World { role: None, ..World::default() }, &[(Obstacle::NotOn, &["camera"])]),
