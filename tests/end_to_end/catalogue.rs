@@ -177,10 +177,14 @@ async fn agents_policies_come_last_and_win() {
         ("uptime", json!({}), RunState::Succeeded),
         ("echo", json!({"text": "fixed"}), RunState::Succeeded),
         ("echo", json!({"text": "other"}), RunState::Rejected),
-        ("count", json!({}), RunState::Rejected),
     ] {
         let run = http.start_run(task, "pi-1", args.clone()).await;
         let run = http.ended(run, PATIENCE).await;
         assert_eq!(run.state, state, "{task} {args}: {run:?}");
     }
+    // The agent reports which tasks it lists, so others are refused before they are sent.
+    let request = json!({"task": "count", "target": "pi-1"});
+    let refusal = http.post("/api/runs", &request).await;
+    assert_eq!(refusal.status, 409, "{refusal:?}");
+    assert!(refusal.body.contains("its agent runs only the tasks that its own agent.toml lists"), "{refusal:?}");
 }

@@ -385,11 +385,15 @@ async fn time_limit_and_cancellation_pass_through_to_everything_below() {
 #[tokio::test]
 async fn a_root_run_names_what_was_ended_with_it_and_is_cancelled_while_only_that_is_alive() {
     let mut stage = Stage::set().await;
-    let run = stage.order("sleep 1000 & exit 3", |_| {}).await;
+    let run = stage
+        .order(r#"sleep 1000 & until read n </proc/$!/comm && [ "$n" = sleep ]; do :; done; exit 3"#, |_| {})
+        .await;
     let report = stage.controller.wait_for_report(run, RunState::Failed).await;
     assert_eq!(report.exit_code, Some(3));
     assert!(report.reason.as_ref().is_some_and(|reason| reason.contains("sleep")), "{report:?}");
-    let script = "trap '' TERM; setsid sh -c 'while :; do sleep 0.1; done' & echo $$";
+    let script = "trap '' TERM; trap 'echo $$; exit 0' USR1; \
+                  setsid sh -c \"kill -USR1 $$; while :; do sleep 0.1; done\" & \
+                  while :; do wait; done";
     let run = stage.order(script, |order| order.grace_milliseconds = 600_000).await;
     stage.controller.wait_for("output", |heard| matches!(heard.topic, Topic::Output(..)).then_some(())).await;
     stage.controller.cancel(run).await;

@@ -79,7 +79,10 @@ async fn nothing_of_a_run_outlives_it() {
 
 /// Starts a process in the background that SIGTERM does not end, and ends itself; prints its own
 /// process id first.
-const LEAVES_ONE_BEHIND: &str = "echo $$; trap '' TERM; setsid sh -c 'while :; do sleep 0.1; done' & exit 0";
+/// It ends once the other has its name: before, that one is still called as what starts it.
+const LEAVES_ONE_BEHIND: &str = "echo $$; trap '' TERM; trap 'exit 0' USR1; \
+     setsid sh -c \"kill -USR1 $$; while :; do sleep 0.1; done\" & \
+     while :; do wait; done";
 
 /// Runs a script whose first process ends and leaves others behind; returns once only those are
 /// alive.
