@@ -22,19 +22,26 @@ const MOST_WRITTEN: u64 = 5 * 1024 * 1024;
 /// How many bytes are written to the socket at a time.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// A flood by its name: the topic below the machine's own, and the payload of each message.
-type Flood = (&'static str, fn(u64) -> (String, Vec<u8>));
+/// The message with a number: its topic below the machine's own, and its payload. The run is one that the machine was sent and that has ended.
+type Message = fn(u64, RunId) -> (String, Vec<u8>);
 
-const FLOODS: [Flood; 7] = [
-    ("reports of runs that are not there", |n| (format!("task/{}/report", run(n)), REPORT.to_vec())),
-    ("reports that cannot be read", |n| (format!("task/{}/report", run(1)), n.to_string().into_bytes())),
-    ("output of runs that are not there", |n| {
+/// A flood by its name.
+type Flood = (&'static str, Message);
+
+const FLOODS: [Flood; 9] = [
+    ("reports of runs that are not there", |n, _| (format!("task/{}/report", run(n)), REPORT.to_vec())),
+    ("reports of a run that has ended", |_, own| (format!("task/{own}/report"), REPORT.to_vec())),
+    ("reports that cannot be read", |n, own| (format!("task/{own}/report"), n.to_string().into_bytes())),
+    ("output of a run that has ended", |n, own| {
+        (format!("task/{own}/output"), format!(r#"{{"seq":{n},"stream":"stdout","data":"x"}}"#).into_bytes())
+    }),
+    ("output of runs that are not there", |n, _| {
         (format!("task/{}/output", run(n)), br#"{"seq":0,"stream":"stdout","data":"x"}"#.to_vec())
     }),
-    ("an info that cannot be read", |n| ("info".into(), format!("{{\"label\":{n}\n\u{1b}[2J").into_bytes())),
-    ("coming and going", |n| ("status".into(), if n.is_multiple_of(2) { "online" } else { "offline" }.into())),
-    ("a sample that is too large", |_| ("stats".into(), vec![b'x'; 70_000])),
-    ("samples of before", |_| ("stats/backfill".into(), b"[]".to_vec())),
+    ("an info that cannot be read", |n, _| ("info".into(), format!("{{\"label\":{n}\n\u{1b}[2J").into_bytes())),
+    ("coming and going", |n, _| ("status".into(), if n.is_multiple_of(2) { "online" } else { "offline" }.into())),
+    ("a sample that is too large", |_, _| ("stats".into(), vec![b'x'; 70_000])),
+    ("samples of before", |_, _| ("stats/backfill".into(), b"[]".to_vec())),
 ];
 
 const REPORT: &[u8] = br#"{"state":"succeeded","boot_id":"b","exit_code":0}"#;
@@ -71,12 +78,12 @@ async fn connect(address: SocketAddr, pi: &str, secret: &str) -> TcpStream {
 }
 
 /// Publishes with `QoS` 0 until the time is over; tells how many messages were written.
-async fn flood(stream: &mut TcpStream, message: fn(u64) -> (String, Vec<u8>), lasts: Duration) -> u64 {
+async fn flood(stream: &mut TcpStream, message: Message, own: RunId, lasts: Duration) -> u64 {
     let (end, mut count) = (Instant::now() + lasts, 0);
     while Instant::now() < end {
         let (mut bytes, before) = (Vec::new(), count);
         while bytes.len() < BATCH_BYTES {
-            let (topic, payload) = message(count);
+            let (topic, payload) = message(count, own);
             count += 1;
             let body = [field(format!("pistat/loud/{topic}").as_bytes()), payload].concat();
             bytes.extend_from_slice(&packet(0x30, &body));
@@ -113,16 +120,23 @@ mod embedded_only {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_machine_that_floods_costs_neither_the_controller_nor_other_machines() {
         // What is tried is the controller: without a rate at the broker's door.
-        let mut stack = Stack::builder().config("[mqtt.limits]\npublish_rate = 0\n").start().await;
+        let limits = "[mqtt.limits]\npublish_rate = 0\nagent_publish_rate = 0\n";
+        let mut stack = Stack::builder().config(limits).start().await;
         let http = stack.http();
         let _quiet: agent::Agent = stack.agent("quiet").online(&http).await;
-        let loud = stack.door().identity("loud").await.expect("it enrols");
+        let mut honest = stack.fake_agent("loud").await;
+        let own = http.start_run("echo", "loud", json!({"text": "x"})).await;
+        honest.order().await;
+        honest.report(own, RunState::Running, None, None).await;
+        honest.report(own, RunState::Succeeded, Some(0), None).await;
+        assert_eq!(http.ended(own, PATIENCE).await.state, RunState::Succeeded);
+        let loud = honest.vanish().await;
         for (what, message) in FLOODS {
             let (state, log) = (bytes_below(&stack.state()), stack.process().stderr().concat().len() as u64);
             let events = http.events().await.first().map_or(0, |event| event.seq);
             let mut stream = connect(loud.address, "loud", &loud.secret).await;
             let flooding = tokio::spawn(async move {
-                let count = flood(&mut stream, message, lasts()).await;
+                let count = flood(&mut stream, message, own, lasts()).await;
                 (stream, count)
             });
             let mut ended = 0;
