@@ -184,7 +184,7 @@ async fn agents_policies_come_last_and_win() {
     }
     // The agent reports which tasks it lists, so others are refused before they are sent.
     let request = json!({"task": "count", "target": "pi-1"});
-    let refusal = http.post("/api/runs", &request).await;
+    let refusal = http.post("/api/runs", request).await;
     assert_eq!(refusal.status, 409, "{refusal:?}");
     assert!(refusal.body.contains("its agent runs only the tasks that its own agent.toml lists"), "{refusal:?}");
 }
