@@ -1,6 +1,8 @@
-//! One enrolled machine that misbehaves as fast as it can: it costs itself, and neither the controller's memory, log and state nor other machines.
+//! One enrolled machine that misbehaves as fast as it can costs itself, and neither the controller's
+//! memory, log and state nor other machines.
 //!
-//! `PISTAT_FLOOD_SECONDS` says how long each flood lasts; two seconds are enough to fail by, sixty are the requirement.
+//! `PISTAT_FLOOD_SECONDS` sets how long each flood lasts; two seconds are enough to fail, sixty are the
+//! requirement.
 
 use std::{
     net::SocketAddr,
@@ -13,7 +15,8 @@ use pistat_tests::{PATIENCE, Stack, agent};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-/// What the controller may take in memory at the most, whatever one machine does. A program that is not optimised is larger.
+/// The most memory of the controller, whatever one machine does. A program that is not optimised is
+/// larger.
 const MOST_RESIDENT: u64 = if cfg!(debug_assertions) { 160 } else { 100 } * 1024 * 1024;
 
 /// What it may write into its log and its state for one flood.
@@ -22,7 +25,8 @@ const MOST_WRITTEN: u64 = 5 * 1024 * 1024;
 /// How many bytes are written to the socket at a time.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// The message with a number: its topic below the machine's own, and its payload. The run is one that the machine was sent and that has ended.
+/// The message with a number: its topic below the machine's own, and its payload. The run is one that
+/// the machine was sent and that has ended.
 type Message = fn(u64, RunId) -> (String, Vec<u8>);
 
 /// A flood by its name.
@@ -68,7 +72,8 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A connection of MQTT 3.1.1 that only writes: nothing that an honest client library does slows it down.
+/// A connection of MQTT 3.1.1 that only writes: nothing that an honest client library does slows it
+/// down.
 async fn connect(address: SocketAddr, pi: &str, secret: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let body =
