@@ -130,7 +130,10 @@ fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if c != '\n' && terminal::is_unsafe(c) {
-            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+            // Beyond the basic plane an escape is a surrogate pair (RFC 8259, section 7).
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
         } else {
             escaped.push(c);
         }
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn json_has_no_character_that_a_terminal_acts_on_and_means_the_same() {
-        let value = serde_json::json!({"label": "a\u{9b}2J\u{202e}b\u{7f}\u{1b}[m\u{2028}\u{feff}\n", "list": ["Küche 🚪", "\u{85}"]});
+        let value = serde_json::json!({"label": "a\u{9b}2J\u{202e}b\u{7f}\u{1b}[m\u{2028}\u{feff}\u{e0001}\n", "list": ["Küche 🚪", "\u{85}"]});
         let text = json(&value).unwrap();
         assert!(!text.chars().any(|c| c != '\n' && terminal::is_unsafe(c)), "{text:?}");
         assert!(text.contains("a\\u009b2J\\u202eb\\u007f") && text.contains("Küche 🚪"), "{text}");

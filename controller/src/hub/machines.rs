@@ -182,11 +182,25 @@ impl Hub {
         self.repeated_event(Repeated::Name, pi.key(), line);
     }
 
+    /// The source of what an account or a machine causes, for [`Repeated`]. A peer that joins chooses its own name, so
+    /// all of them together are one source, without a name.
+    fn member_key(&self, name: &str) -> String {
+        let is_enrolled = self.access.agent(name).is_some_and(|agent| agent.secret_sha256.is_some());
+        if is_enrolled || self.access.account(name).is_some() { name.to_lowercase() } else { String::new() }
+    }
+
     /// Counts a message of a machine that cannot be read, and writes that at most once a minute.
     pub(super) fn unreadable(&mut self, pi: &PiId, why: &str) {
         self.numbers.refused_messages += 1;
-        let text = format!("a message of this machine cannot be read and was dropped: {}", clean(why));
-        if self.repeated_event(Repeated::Unreadable, pi.key(), alert(pi, Severity::Warning, text.clone())) {
+        let (key, why) = (self.member_key(pi.as_str()), clean(why));
+        let (text, pi_of_line) = if key.is_empty() && !self.fleet.contains(pi) {
+            (format!("a message of {pi}, which joins, cannot be read and was dropped: {why}"), None)
+        } else {
+            (format!("a message of this machine cannot be read and was dropped: {why}"), Some(pi.clone()))
+        };
+        let key = if pi_of_line.is_some() { pi.key() } else { key };
+        let line = Line { pi: pi_of_line, ..alert(pi, Severity::Warning, text.clone()) };
+        if self.repeated_event(Repeated::Unreadable, key, line) {
             tracing::warn!(%pi, "{text}");
         }
     }
@@ -355,12 +369,13 @@ impl Hub {
     }
 
     pub(super) fn broker_event(&mut self, event: BrokerEvent) {
-        let come = |account: &str, peer: SocketAddr| format!("{} {}", account.to_lowercase(), source(peer.ip()));
+        let who = |account: &str| self.member_key(account);
+        let come = |account: &str, peer: SocketAddr| format!("{} {}", who(account), source(peer.ip()));
         let (what, source, severity, account, text) = match event {
             BrokerEvent::Connected { account, peer, .. } => {
+                let key = come(&account, peer);
                 self.used_over_mqtt(&account, peer.ip());
-                let text = format!("connected from {}", peer.ip());
-                (Repeated::Connected, come(&account, peer), Severity::Info, account, text)
+                (Repeated::Connected, key, Severity::Info, account, format!("connected from {}", peer.ip()))
             }
             BrokerEvent::TakenOver { account, client_id, peer, .. } => {
                 let text = format!("session of client {client_id} taken over from {}", peer.ip());
@@ -368,20 +383,21 @@ impl Hub {
             }
             BrokerEvent::Disconnected { account, reason, .. } => {
                 let text = format!("disconnected: {reason}");
-                (Repeated::Disconnected, account.to_lowercase(), Severity::Info, account, text)
+                (Repeated::Disconnected, who(&account), Severity::Info, account, text)
             }
             BrokerEvent::SessionEnded { account, reason, .. } => {
                 let text = format!("session ended: {reason}");
-                (Repeated::Disconnected, account.to_lowercase(), Severity::Warning, account, text)
+                (Repeated::Disconnected, who(&account), Severity::Warning, account, text)
             }
             BrokerEvent::PublishRefused { account, topic, reason, .. } => {
+                let key = who(&account);
                 self.report_refused(&account, &topic);
                 let text = format!("may not publish to {topic}: {reason}");
-                (Repeated::Publish, account.to_lowercase(), Severity::Warning, account, text)
+                (Repeated::Publish, key, Severity::Warning, account, text)
             }
             BrokerEvent::SubscribeRefused { account, filter, reason, .. } => {
                 let text = format!("may not subscribe to {filter}: {reason}");
-                (Repeated::Subscribe, account.to_lowercase(), Severity::Warning, account, text)
+                (Repeated::Subscribe, who(&account), Severity::Warning, account, text)
             }
             BrokerEvent::Refused { user_name, peer, reason, .. } => {
                 // A name that was not proved is nobody's doing: it takes no room from the account that has it.
@@ -396,7 +412,9 @@ impl Hub {
         };
         // Our own connection is no news.
         if account != "controller" {
-            let account = Some(clean(&account)).filter(|account| !account.is_empty());
+            let is_member = !account.is_empty() && !self.member_key(&account).is_empty();
+            let text = if is_member || account.is_empty() { text } else { format!("{account}, which joins: {text}") };
+            let account = is_member.then(|| clean(&account));
             let line = Line { kind: EventKind::Mqtt, severity, pi: None, run: None, account, text: clean(&text) };
             self.repeated_event(what, source, line);
         }

@@ -715,6 +715,7 @@ fn a_machine_that_floods_costs_the_log_the_disk_and_the_broker_little_whatever_i
 #[test]
 fn clients_that_come_and_go_are_told_once_a_minute_by_account_and_address() {
     let mut driven = Driven::new();
+    let _made = driven.ask(|reply| Ask::AddAccount(anna(), new_account("vera"), reply));
     driven.disk();
     let events = driven.hub.next_event;
     let peer = |n: u16| std::net::SocketAddr::from(([10, 0, 0, 1], n));
@@ -734,6 +735,21 @@ fn clients_that_come_and_go_are_told_once_a_minute_by_account_and_address() {
     driven.hub.tick();
     let told: Vec<_> = driven.hub.events.iter().map(|event| event.text.as_str()).take(2).collect();
     assert!(told.contains(&"6396 more like this: connected from 10.0.0.1"), "{told:?}");
+}
+
+#[test]
+fn peers_that_join_under_ever_new_names_are_one_source_together() {
+    let mut driven = Driven::new();
+    driven.disk();
+    let events = driven.hub.next_event;
+    for n in 0..2000 {
+        let go = BrokerEvent::Disconnected { account: format!("q{n}"), client_id: "q".into(), reason: "x".into() };
+        driven.event(Event::Broker(vec![go]));
+        driven.hear(Topic::EnrollRequest(format!("q{n}").parse().unwrap()), "{bad");
+    }
+    let written = driven.hub.next_event - events;
+    assert!((1..=8).contains(&written), "{written} events");
+    assert!(driven.hub.events.iter().take(4).all(|event| event.account.is_none() && event.pi.is_none()));
 }
 
 #[test]
