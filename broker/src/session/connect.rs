@@ -442,13 +442,19 @@ impl Admitted {
     }
 }
 
-/// A machine has one bucket for all its connections, every client of an account has its own.
+/// Messages a second of all peers that join, together. Each repeats its request every few seconds, so a fleet of
+/// thousands that joins at once is through within minutes.
+const JOINING_RATE: u32 = 200;
+
+/// A machine has one bucket for all its connections, every client of an account has its own. Peers that join choose
+/// their own names, so they share one.
 fn meter(front: &Front, identity: &Identity, client_id: &str) -> Option<Meter> {
     let owner = identity.session_owner();
     let limits = &front.limits;
     match identity {
         Identity::Controller => None,
-        Identity::Agent(_) | Identity::Joining(..) => Meter::new(&front.rates, &owner, limits.agent_publish_rate),
+        Identity::Agent(_) => Meter::new(&front.rates, &owner, limits.agent_publish_rate),
+        Identity::Joining(..) => Meter::new(&front.rates, "$joining", limits.agent_publish_rate.min(JOINING_RATE)),
         Identity::Account { .. } => Meter::new(&front.rates, &format!("{owner}/{client_id}"), limits.publish_rate),
     }
 }

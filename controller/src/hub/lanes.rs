@@ -25,8 +25,10 @@ const OVERHEAD_BYTES: usize = 256;
 /// Who sent a message.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Sender {
-    /// The agent of a machine, or a machine that asks to be enrolled.
+    /// The agent of a machine.
     Machine(PiId),
+    /// All peers that ask to be enrolled: they choose their own names.
+    Joining,
     /// An account that asks for a task; empty where the broker does not say which.
     Account(Box<str>),
 }
@@ -39,6 +41,7 @@ impl Sender {
             Heard::Misaddressed { account, .. } | Heard::Message { topic: Topic::Request(_), account, .. } => {
                 Some(Self::Account(account.as_deref().unwrap_or_default().into()))
             }
+            Heard::Message { topic: Topic::EnrollRequest(_), .. } => Some(Self::Joining),
             Heard::Message { topic, .. } => topic.machine().cloned().map(Self::Machine),
         }
     }

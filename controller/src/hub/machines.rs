@@ -67,6 +67,10 @@ impl Hub {
         let (kind, severity, run) = (EventKind::Mqtt, Severity::Warning, None);
         let (source, line) = match sender {
             Sender::Machine(pi) => (pi.key(), Line { kind, severity, pi: Some(pi), run, account: None, text }),
+            Sender::Joining => {
+                let text = "peers that join send messages faster than they can be handled; some were dropped".into();
+                (String::new(), Line { kind, severity, pi: None, run, account: None, text })
+            }
             Sender::Account(name) => {
                 let account = Some(name.to_string()).filter(|name| !name.is_empty());
                 (format!("account {name}"), Line { kind, severity, pi: None, run, account, text })
