@@ -442,12 +442,12 @@ impl Admitted {
     }
 }
 
-/// Messages a second of all peers that join, together. Each repeats its request every few seconds, so a fleet of
-/// thousands that joins at once is through within minutes.
+/// Messages a second of all peers that join, together. Each repeats its request every few seconds,
+/// so a fleet of thousands that joins at once is through within minutes.
 const JOINING_RATE: u32 = 200;
 
-/// A machine has one bucket for all its connections, every client of an account has its own. Peers that join choose
-/// their own names, so they share one.
+/// A machine has one bucket for all its connections, every client of an account has its own. Peers
+/// that join choose their own names, so they share one.
 fn meter(front: &Front, identity: &Identity, client_id: &str) -> Option<Meter> {
     let owner = identity.session_owner();
     let limits = &front.limits;
