@@ -49,8 +49,8 @@ impl Hub {
             // The wall clock may have been set meanwhile: the wait is at most the whole delay.
             let delay_ms = u64::from(will.delay_seconds) * 1000;
             let left_ms = will.due_unix_ms.map_or(delay_ms, |due| due.saturating_sub(unix_ms).min(delay_ms));
-            // A client that was connected when the broker was killed gets the time to return. One that
-            // had left before has its delay, which went on meanwhile.
+            // A client that was connected when the broker was killed gets the time to return.
+            // One that had left before has its delay, which went on meanwhile.
             let floor = if will.due_unix_ms.is_none() { earliest } else { 0 };
             session.will_due = Some(now_ms.saturating_add(left_ms).max(floor).min(session.expires_at));
             session.will = Some(will);

@@ -186,8 +186,8 @@ impl Hub {
         self.repeated_event(Repeated::Name, pi.key(), line);
     }
 
-    /// The source of what an account or a machine causes, for [`Repeated`]. A peer that joins chooses
-    /// its own name, so all of them together are one source, without a name.
+    /// The source of what an account or a machine causes, for [`Repeated`]. A peer that joins
+    /// chooses its own name, so all of them together are one source, without a name.
     fn member_key(&self, name: &str) -> String {
         let is_enrolled = self.access.agent(name).is_some_and(|agent| agent.secret_sha256.is_some());
         if is_enrolled || self.access.account(name).is_some() { name.to_lowercase() } else { String::new() }
