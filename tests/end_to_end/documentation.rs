@@ -248,8 +248,9 @@ impl House {
             return;
         }
         let group = i32::try_from(process.id()).ok().and_then(Pid::from_raw).expect("a child has a positive id");
+        // Not TERM: the handler of `mosquitto_sub` takes locks, and may then never end.
         // It may have ended by itself.
-        let _ = kill_process_group(group, Signal::TERM);
+        let _ = kill_process_group(group, Signal::KILL);
         process.exit_code(PATIENCE).await;
     }
 
