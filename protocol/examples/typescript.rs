@@ -1,4 +1,5 @@
-//! Prints the dashboard's messages as TypeScript: `cargo run -p pistat-protocol --features typescript --example typescript > web/src/protocol/types.ts`.
+//! Prints the dashboard's messages as TypeScript: `cargo run -p pistat-protocol --features
+//! typescript --example typescript > web/src/protocol/types.ts`.
 //!
 //! With `--check FILE` it prints nothing and fails when the file is not what it would print.
 
@@ -68,7 +69,8 @@ fn types() -> String {
         api::History,
         api::Problem,
     ];
-    // Identifiers and times are texts there; Rust checks them, the browser repeats what it was given.
+    // Identifiers and times are texts there; Rust checks them, the browser repeats what it was
+    // given.
     let texts = ["PiId", "AccountName", "TaskId", "Tag", "TokenName", "RunId", "Target", "Session", "Timestamp"];
     let texts = texts.map(|name| format!("export type {name} = string;")).join("\n");
     let constants = format!(

@@ -42,7 +42,7 @@ impl std::str::FromStr for Role {
         [Self::Viewer, Self::Operator, Self::Admin]
             .into_iter()
             .find(|role| role.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| format!("{text:?} is no role: it is viewer, operator or admin"))
+            .ok_or_else(|| format!("{text:?} is not a role: the roles are viewer, operator and admin"))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Bodies of the HTTP API that are not views of [`crate::dashboard`]: what clients send, and what is answered once.
+//! Bodies of the HTTP API that are not views of [`crate::dashboard`]: what clients send, and what
+//! is answered once.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -79,7 +80,8 @@ pub struct SessionView {
 pub struct LoginLink {
     /// The code; it belongs into the fragment: `<controller_url>/#login=<code>`.
     pub code: String,
-    /// The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+    /// The controller's address: `http.public_url`; else its own, by the local network's where it
+    /// listens on every address.
     pub controller_url: String,
     /// When it stops working.
     pub expires_at: Timestamp,
@@ -218,7 +220,8 @@ pub struct EnrolmentToken {
     pub name: String,
     /// The token.
     pub token: String,
-    /// What that machine's agent is given as `--controller-url`. On another's broker, the word `PASSWORD` stands for what only that broker knows.
+    /// What that machine's agent is given as `--controller-url`. On another's broker, the word
+    /// `PASSWORD` stands for what only that broker knows.
     pub controller_url: String,
 }
 
@@ -280,13 +283,16 @@ pub struct JoinTokenInfo {
 pub struct Installation {
     /// The SHA-256 of `/install.sh`, in hexadecimal.
     pub script_sha256: String,
-    /// The processors for which `/download/…` has an agent. None where machines connect to another's broker: a command cannot know its credentials.
+    /// The processors for which `/download/…` has an agent. None where machines connect to
+    /// another's broker: a command cannot know its credentials.
     pub architectures: Vec<String>,
     /// Every processor for which an agent can be built, and whether this controller has that agent.
     pub agents: Vec<AgentProgram>,
-    /// The controller's folder for agents that it does not have: each is a file `pistat-agent-<architecture>` there.
+    /// The controller's folder for agents that it does not have: each is a file
+    /// `pistat-agent-<architecture>` there.
     pub agents_folder: String,
-    /// The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+    /// The controller's address: `http.public_url`; else its own, by the local network's where it
+    /// listens on every address.
     pub controller_url: String,
 }
 
@@ -320,7 +326,7 @@ pub struct NewEnrolment {
 pub struct Enrolment {
     /// Which machine.
     pub pi: PiId,
-    /// The board's serial number, as it said when it enrolled.
+    /// The board's serial number, as reported at its enrolment.
     pub serial: Option<String>,
     /// When it enrolled; null while its single-use token waits.
     pub enrolled_at: Option<Timestamp>,
@@ -341,7 +347,7 @@ pub struct History {
     pub step_seconds: u32,
     /// Busy time of all cores.
     pub cpu_percent: Vec<Option<f32>>,
-    /// Busy time of each core, in whole per cent: one list for each core, told for up to an hour.
+    /// Busy time of each core, in whole per cent: one list for each core, for at most an hour.
     pub cpu_cores_percent: Vec<Vec<Option<u8>>>,
     /// Memory in use.
     pub memory_percent: Vec<Option<f32>>,
@@ -371,7 +377,7 @@ pub struct Problem {
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What is wrong and what to do, in a sentence.
+    /// What is wrong and what to do, for a person.
     pub detail: String,
 }
 

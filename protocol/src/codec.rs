@@ -1,4 +1,4 @@
-//! Decoding of what came from outside: limits first, then JSON, then a sentence for whoever sent it.
+//! Decoding of untrusted payloads: size limits first, then JSON, with error messages for the sender.
 
 use serde::de::DeserializeOwned;
 
@@ -46,7 +46,7 @@ pub fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
 /// A request over MQTT: a task's id as plain text, or JSON.
 ///
 /// # Errors
-/// It is neither; the sentence says what was expected.
+/// It is neither; the message says what was expected.
 pub fn decode_request(payload: &[u8]) -> Result<Request, DecodeError> {
     check_size(payload)?;
     let text = std::str::from_utf8(payload).map_err(|_| DecodeError::Request("a request is UTF-8 text".into()))?.trim();

@@ -1,7 +1,9 @@
-//! What travels between controller and browser: the views that REST and the WebSocket feed share, and the feed's messages.
+//! What travels between controller and browser: the views that REST and the WebSocket feed share,
+//! and the feed's messages.
 //!
-//! The feed is one [`ServerMessage::Snapshot`], whose first machines come before it as [`ServerMessage::Machines`] if there are many, then
-//! [`ServerMessage::Changes`], each a batch. TypeScript types are generated from this file.
+//! The feed is one [`ServerMessage::Snapshot`], whose first machines come before it as
+//! [`ServerMessage::Machines`] if there are many, then [`ServerMessage::Changes`], each a batch.
+//! TypeScript types are generated from this file.
 
 use std::sync::Arc;
 
@@ -17,10 +19,12 @@ use crate::{
     time::Timestamp,
 };
 
-/// How many runs a browser follows at a time: it keeps to that, and of more the controller lets go of the oldest.
+/// How many runs a browser follows at a time: it keeps to that, and of more the controller lets go
+/// of the oldest.
 pub const MAX_FOLLOWED: usize = 16;
 
-/// How many machines come in one message of a snapshot at most: what is in one is in memory at a time, here and there.
+/// How many machines come in one message of a snapshot at most: what is in one is in memory at a
+/// time, here and there.
 pub const MACHINES_PER_MESSAGE: usize = 100;
 
 /// How a machine stands.
@@ -48,7 +52,7 @@ pub struct Machine {
     pub label: String,
     /// How it stands.
     pub status: MachineStatus,
-    /// When the controller last heard a sample or `online` from it; null if never since its start.
+    /// When the controller last received a sample or `online` from it; null if never since its start.
     pub last_seen: Option<Timestamp>,
     /// Its responsibility.
     pub assignment: Option<String>,
@@ -60,15 +64,17 @@ pub struct Machine {
     pub info: Option<Arc<Info>>,
     /// Its newest sample.
     pub stats: Option<Arc<Sample>>,
-    /// CPU per cent of the last minutes, oldest first, one value each ten seconds; null where there was no sample.
+    /// CPU per cent of the last minutes, oldest first, one value each ten seconds; null where there
+    /// was no sample.
     pub recent_cpu_percent: Vec<Option<u8>>,
     /// The tasks of the catalogue that cannot run there, by the reason. Every other task can.
-    /// The feed goes to all dashboards alike, so it leaves out [`Obstacle::Role`]: a browser compares `role` of the task with its own.
+    /// The feed goes to all dashboards alike, so it leaves out [`Obstacle::Role`]: a browser
+    /// compares `role` of the task with its own.
     #[serde(default)]
     pub cannot_run: Vec<CannotRun>,
 }
 
-/// Why a machine cannot run a task, whoever asks and whatever the arguments are.
+/// Why a machine cannot run a task, for any requester and any arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -129,12 +135,13 @@ pub struct Run {
     pub finished_at: Option<Timestamp>,
     /// Its exit code.
     pub exit_code: Option<i32>,
-    /// One sentence for a person.
+    /// A message for a person.
     pub reason: Option<String>,
     /// Bytes of output, stored or left out.
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub output_bytes: u64,
-    /// Bytes of output that nobody has: dropped while the controller was away, or left out beyond the output limit.
+    /// Bytes of output that were not stored: dropped while the controller was away, or left out beyond
+    /// the output limit.
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub dropped_bytes: u64,
 }
@@ -262,7 +269,8 @@ pub struct ControllerView {
     pub mqtt_port: Option<u16>,
     /// The external broker, without its password.
     pub external_broker: Option<String>,
-    /// Where a client of the broker connects, ours or another, without credentials: `mqtt://host:1883`.
+    /// Where a client of the broker connects, ours or another, without credentials:
+    /// `mqtt://host:1883`.
     pub mqtt_url: Option<String>,
 }
 
@@ -405,11 +413,12 @@ pub enum ServerMessage {
         /// Whether the run is final and this was the end.
         done: bool,
     },
-    /// A run is not followed, or no longer: nothing of its output comes until it is asked for again.
+    /// A run is not followed, or no longer: nothing of its output comes until it is asked for
+    /// again.
     Unfollowed {
         /// Which run.
         run: RunId,
-        /// Why, in one sentence.
+        /// Why, for a person.
         reason: String,
     },
     /// Text for the terminal: UTF-8 with ANSI colours (SGR) and `\n` only.
@@ -497,7 +506,8 @@ pub enum ClientMessage {
         /// Which machines.
         pis: Vec<PiId>,
     },
-    /// Whether somebody sees the dashboard. One in a hidden tab is told less: samples now and then only; everything anew when it is seen again.
+    /// Whether the dashboard is visible. In a hidden tab it receives occasional samples only, and a
+    /// fresh snapshot once it is visible again.
     Visible {
         /// Yes or no.
         visible: bool,

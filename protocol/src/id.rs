@@ -1,12 +1,14 @@
-//! Identifiers as types: what has been parsed may be used in a topic, a path or a query; what has not may not.
+//! Identifiers as types: what has been parsed may be used in a topic, a path or a query; what has
+//! not may not.
 //!
-//! Each type says its own form. Nothing here makes an identifier up: run ids are made by the controller.
+//! Each type documents its own form. Nothing here creates an identifier: run ids are made by the
+//! controller.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not an identifier. The sentence is meant for the person who typed it.
+/// Why a text is not an identifier. The message is meant for the person who typed it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a valid {kind}: {rule}")]
 pub struct InvalidId {
@@ -126,7 +128,7 @@ impl TokenName {
         Self("default".into())
     }
 
-    /// The key of its changes, which is no machine's and no account's.
+    /// The key of its changes, which belongs to no machine and no account.
     pub fn change_key(&self) -> String {
         format!("join-token/{}", self.0)
     }
@@ -143,7 +145,8 @@ impl PiId {
         self.as_str() == "controller"
     }
 
-    /// The key under which names are compared: without case, since machines and accounts share one namespace.
+    /// The key under which names are compared: without case, since machines and accounts share one
+    /// namespace.
     pub fn key(&self) -> String {
         self.0.to_ascii_lowercase()
     }
@@ -155,7 +158,8 @@ impl AccountName {
         Self("admin".into())
     }
 
-    /// The key under which names are compared: without case, since machines and accounts share one namespace.
+    /// The key under which names are compared: without case, since machines and accounts share one
+    /// namespace.
     pub fn key(&self) -> String {
         self.0.to_ascii_lowercase()
     }
@@ -169,7 +173,8 @@ pub fn is_reserved(name: &str) -> bool {
     RESERVED_NAMES.iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
 }
 
-/// One run of a task on one machine: a `UUIDv7` made by the controller, so its order is the order of creation.
+/// One run of a task on one machine: a `UUIDv7` made by the controller, so its order is the order
+/// of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(type = "string"))]
 #[serde(try_from = "String", into = "String")]

@@ -1,4 +1,5 @@
-//! What travels between controller, agents, brokers and browsers: pure types, no I/O, no clock, no randomness.
+//! What travels between controller, agents, brokers and browsers: pure types, no I/O, no clock, no
+//! randomness.
 //!
 //! The whole protocol on one screen, under the prefix `pistat` ([`topic`] spells the topics):
 //!

@@ -1,4 +1,5 @@
-//! Numbers of samples as they are read: JSON has some that are beyond an `f32`, which would become infinite, and be written as `null`.
+//! Numbers of samples as they are read: JSON has some that are beyond an `f32`, which would become
+//! infinite, and be written as `null`.
 
 use serde::{Deserialize, Deserializer, de::Error};
 

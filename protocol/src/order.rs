@@ -1,7 +1,8 @@
 //! Signed orders: the only thing that makes an agent act.
 //!
-//! An order is an Ed25519 signature (RFC 8032) over the exact bytes of a JSON text. [`PublicKey::verify`] checks the signature before the text
-//! is parsed; [`Verified`] cannot be made in any other way, so whoever holds one holds an order of the pinned controller.
+//! An order is an Ed25519 signature (RFC 8032) over the exact bytes of a JSON text.
+//! [`PublicKey::verify`] checks the signature before the text is parsed; [`Verified`] cannot be
+//! made in any other way, so a value of this type is always an order of the pinned controller.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +75,8 @@ pub struct ExecuteOrder {
     pub concurrency: u32,
     /// Who asked, for the machine's own log.
     pub requested_by: String,
-    /// The root runner's nonce for this run. Without one, an order that needs root starts nothing there: the runner answers it with a nonce.
+    /// The root runner's nonce for this run. Without one, an order that needs root starts nothing
+    /// there: the runner answers it with a nonce.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<Nonce>,
 }
@@ -105,7 +107,8 @@ pub struct EnrollOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnrollRequest {
-    /// The SHA-256 of its new secret's text, in hexadecimal. The secret itself never travels before it is used.
+    /// The SHA-256 of its new secret's text, in hexadecimal. The secret itself never travels before
+    /// it is used.
     pub secret_sha256: String,
     /// A random value that the answer repeats.
     pub nonce: String,
@@ -125,7 +128,7 @@ pub enum EnrollAnswer {
     Accepted(SignedOrder),
     /// It is not.
     Refused {
-        /// A sentence for the person who set up the machine.
+        /// A message for the person who set up the machine.
         error: String,
         /// The nonce of the request, so that an old refusal is not taken for a new one.
         nonce: String,
@@ -155,7 +158,7 @@ fn enrols() -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
     /// It is not an order at all.
-    #[error("it is no signed order: {0}")]
+    #[error("it is not a signed order: {0}")]
     Envelope(#[from] DecodeError),
     /// Its signature is not by the pinned key.
     #[error("its signature is not by the controller that this machine trusts")]
@@ -360,9 +363,11 @@ impl std::fmt::Debug for JoinToken {
     }
 }
 
-/// A secret of 256 random bits as the text that people carry around: base64url without padding, 43 characters.
+/// A secret of 256 random bits as the text that people carry around: base64url without padding, 43
+/// characters.
 ///
-/// It never begins with `-`, which a command line would take for a flag; that costs less than a twentieth of a bit.
+/// It never begins with `-`, which a command line would take for a flag; that costs less than a
+/// twentieth of a bit.
 pub fn secret_text(bits: [u8; 32]) -> String {
     let text = URL_SAFE_NO_PAD.encode(bits);
     match text.strip_prefix('-') {
@@ -498,7 +503,8 @@ mod tests {
             let position = position % bytes.len();
             bytes[position] ^= flip;
             if let Ok(VerifiedOrder::Execute(verified)) = key().public().verify(&bytes) {
-                // Only bytes outside the signed text may differ: the key's name is a hint, not part of the proof.
+                // Only bytes outside the signed text may differ: the key's name is a hint, not part
+                // of the proof.
                 prop_assert_eq!(verified.get(), &order());
             }
         }

@@ -1,6 +1,6 @@
 //! A sample: what a machine measured at one moment.
 //!
-//! Flat names with units. What a machine cannot tell is left out, never zero.
+//! Flat names with units. What a machine cannot measure is left out, never zero.
 
 use serde::{Deserialize, Serialize};
 
@@ -87,7 +87,7 @@ pub struct Sample {
     /// Processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u32>,
-    /// Power health; absent where the board cannot tell anything.
+    /// Power health; absent where the board does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<Power>,
 }
@@ -142,10 +142,12 @@ pub struct Disk {
     pub used_percent: f32,
 }
 
-/// Power health, from the firmware's throttle bits or the kernel's undervoltage alarm. An absent field is unknown: what was since boot is denied only
-/// by the firmware itself, which not every system can ask.
+/// Power health, from the firmware's throttle bits or the kernel's undervoltage alarm. An absent
+/// field is unknown: what was since boot is denied only by the firmware itself, which not every
+/// system can ask.
 ///
-/// Bits of `vcgencmd get_throttled`: 0 undervoltage, 1 frequency capped, 2 throttled, 3 soft temperature limit; 16 to 19 the same since boot.
+/// Bits of `vcgencmd get_throttled`: 0 undervoltage, 1 frequency capped, 2 throttled, 3 soft
+/// temperature limit; 16 to 19 the same since boot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -180,7 +182,7 @@ pub struct Power {
 }
 
 impl Power {
-    /// From the firmware's throttle bits, as `vcgencmd` tells them.
+    /// From the firmware's throttle bits, as `vcgencmd` reports them.
     pub fn from_throttled(bits: u32) -> Self {
         let bit = |n: u32| Some(bits & (1 << n) != 0);
         Self {

@@ -15,7 +15,7 @@ use crate::{
 pub enum Availability {
     /// The agent is connected.
     Online,
-    /// The agent said goodbye, or its last will was published.
+    /// The agent disconnected cleanly, or its last will was published.
     Offline,
 }
 
@@ -28,7 +28,7 @@ impl Availability {
         }
     }
 
-    /// The payload's meaning; `None` when it is neither word.
+    /// The payload's meaning; `None` when it is neither.
     pub fn from_payload(payload: &[u8]) -> Option<Self> {
         match payload {
             b"online" => Some(Self::Online),
@@ -92,17 +92,20 @@ macro_rules! random_value {
 }
 
 random_value! {
-    /// A random value that an agent makes at each connection. Orders name it, so that none can arrive late.
+    /// A random value that an agent makes at each connection. Orders name it, so that none can
+    /// arrive late.
     Session, "a session is 16 to 64 letters and digits"
 }
 
 random_value! {
-    /// A random value that a root runner makes for one run, and accepts once within [`ROOT_NONCE_LIFETIME`]. An order for root names it, so that one
-    /// that was held back is worth nothing.
+    /// A random value that a root runner makes for one run, and accepts once within
+    /// [`ROOT_NONCE_LIFETIME`]. An order for root names it, so that one that was held back is worth
+    /// nothing.
     Nonce, "a nonce is 16 to 64 letters and digits"
 }
 
-/// How long a root runner accepts an order with the nonce that it made for it, by its monotonic clock. The order travels twice through the broker meanwhile.
+/// How long a root runner accepts an order with the nonce that it made for it, by its monotonic
+/// clock. The order travels twice through the broker meanwhile.
 pub const ROOT_NONCE_LIFETIME: Duration = Duration::from_secs(10);
 
 /// What a machine is: the retained payload of `info`.
@@ -110,7 +113,7 @@ pub const ROOT_NONCE_LIFETIME: Duration = Duration::from_secs(10);
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Info {
-    /// The agent's own label (`--label`); it counts until somebody renames the machine.
+    /// The agent's own label (`--label`); it is used until an operator renames the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The board, for example `Raspberry Pi 4 Model B Rev 1.4`.
@@ -132,14 +135,16 @@ pub struct Info {
     pub agent_version: String,
     /// The kernel's random id of this boot (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
-    /// When the machine was started; absent until its clock is synchronised, constant until the next boot.
+    /// When the machine was started; absent until its clock is synchronised, constant until the
+    /// next boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_time: Option<Timestamp>,
     /// The session of this connection.
     pub session: Session,
     /// What the agent is willing to run.
     pub execution_policy: ExecutionPolicy,
-    /// With the policy `listed`, the tasks that the agent's own configuration lists; absent from older agents.
+    /// With the policy `listed`, the tasks that the agent's own configuration lists; absent from
+    /// older agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listed_tasks: Option<Vec<TaskId>>,
     /// Whether the root runner is installed, so that tasks with `root = true` can run.
@@ -149,7 +154,8 @@ pub struct Info {
     /// What this agent can measure or do, by the field's name in a sample.
     #[serde(default)]
     pub capabilities: Vec<String>,
-    /// The runs that the agent has on its disk: everything else that it was sent, it never knew or has finished with.
+    /// The runs that the agent has on its disk: everything else that it was sent, it never knew or
+    /// has finished with.
     #[serde(default)]
     pub known_runs: Vec<RunId>,
     /// Wear of the SD card or eMMC, 0 to 100 and more.
@@ -158,13 +164,15 @@ pub struct Info {
     /// Package updates that wait to be installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updates_pending: Option<u32>,
-    /// Whether the system asks to be restarted (`/run/reboot-required`), or runs another kernel than the newest installed.
+    /// Whether the system asks to be restarted (`/run/reboot-required`), or runs another kernel
+    /// than the newest installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reboot_required: Option<bool>,
     /// Systemd units in state `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_units: Option<Vec<String>>,
-    /// How many orders this agent process has refused as unsigned, altered, foreign, stale or replayed; absent when none.
+    /// How many orders this agent process has refused as unsigned, altered, foreign, stale or
+    /// replayed; absent when none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub orders_refused: Option<u64>,
@@ -173,7 +181,7 @@ pub struct Info {
     pub last_order_refused: Option<String>,
 }
 
-/// What people gave a machine: the retained payload of `meta`.
+/// Operator-assigned metadata of a machine: the retained payload of `meta`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// The label in force.

@@ -1,4 +1,5 @@
-//! Tasks and runs as they travel: requests, reports, output, acknowledgements, states, and the catalogue's public face.
+//! Tasks and runs as they travel: requests, reports, output, acknowledgements, states, and the
+//! catalogue's public face.
 
 use std::collections::BTreeMap;
 
@@ -88,12 +89,12 @@ impl std::str::FromStr for RunState {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|state| state.as_str()).collect();
-            format!("{text:?} is no state of a run: it is one of {}", names.join(", "))
+            format!("{text:?} is not a state of a run: the states are {}", names.join(", "))
         })
     }
 }
 
-/// The value of one argument, as JSON or a typed word carries it.
+/// The value of one argument, from JSON or from the command line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[serde(untagged)]
@@ -148,10 +149,11 @@ pub struct RunRequest {
 /// The longest `request_id`, in bytes.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// What an agent says about a run: the payload of `report`, repeated until it is acknowledged.
+/// An agent's report about a run: the payload of `report`, repeated until it is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// `running`, or how it ended; `rejected` when the agent refused it, `lost` when it found it interrupted; `dispatched` only with a nonce.
+    /// `running`, or how it ended; `rejected` when the agent refused it, `lost` when it found it
+    /// interrupted; `dispatched` only with a nonce.
     pub state: RunState,
     /// When the process was started, by the machine's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,21 +167,24 @@ pub struct Report {
     /// The process's exit code; 128 + n when signal n ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// One sentence for a person, when there is something to say.
+    /// A message for a person, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The boot during which it ran.
     pub boot_id: String,
-    /// How many chunks of output there are; given with a final state, so that the end of the output is known.
+    /// How many chunks of output there are; given with a final state, so that the end of the output
+    /// is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_chunks: Option<u64>,
-    /// How many bytes of text there were, those that were dropped included; given with a final state, so that what never arrived is counted.
+    /// How many bytes of text there were, those that were dropped included; given with a final
+    /// state, so that what never arrived is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
     /// Bytes of output that were dropped while the controller was away.
     #[serde(default)]
     pub dropped_bytes: u64,
-    /// With the state `dispatched` alone: the root runner's nonce, with which the controller is asked to sign the order again. Not acknowledged.
+    /// With the state `dispatched` alone: the root runner's nonce, with which the controller is
+    /// asked to sign the order again. Not acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<Nonce>,
 }
@@ -203,7 +208,8 @@ pub const OUTPUT_WINDOW_BYTES: usize = 1024 * 1024;
 
 /// A piece of output: the payload of `output`.
 ///
-/// When the run ends, one retained chunk with `final` repeats the last 16 KiB for late subscribers; it is never appended to the stored output.
+/// When the run ends, one retained chunk with `final` repeats the last 16 KiB for late subscribers;
+/// it is never appended to the stored output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputChunk {
     /// Counts the chunks of this run, from 0.
@@ -238,7 +244,7 @@ pub struct Ack {
     pub state: Option<RunState>,
 }
 
-/// The controller's word on a run: the retained payload of `<pi>/task/<run>/status`.
+/// The state of a run, decided by the controller: the retained payload of `<pi>/task/<run>/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunStatus {
     /// Where it stands.
@@ -257,7 +263,7 @@ pub struct RunStatus {
     pub finished_at: Option<Timestamp>,
     /// Its exit code.
     pub exit_code: Option<i32>,
-    /// One sentence for a person.
+    /// A message for a person.
     pub reason: Option<String>,
 }
 
@@ -276,7 +282,7 @@ pub struct TaskResult {
     pub requested_by: String,
     /// Its exit code.
     pub exit_code: Option<i32>,
-    /// One sentence for a person.
+    /// A message for a person.
     pub reason: Option<String>,
     /// When it was started.
     pub started_at: Option<Timestamp>,
@@ -295,7 +301,7 @@ pub enum RequestAnswer {
     },
     /// Why nothing was accepted.
     Refused {
-        /// A sentence for a person.
+        /// A message for a person.
         error: String,
     },
 }
@@ -322,9 +328,9 @@ pub enum Ends {
 pub struct TaskView {
     /// Its id.
     pub id: TaskId,
-    /// Its name for people.
+    /// Its display name.
     pub label: String,
-    /// What it does, in a sentence.
+    /// What it does.
     pub description: String,
     /// Its arguments, in the order of the file.
     pub args: Vec<ArgumentView>,
@@ -332,7 +338,7 @@ pub struct TaskView {
     pub timeout_seconds: f64,
     /// The least role that may run it.
     pub role: Role,
-    /// Whether people are asked first.
+    /// Whether interactive users are asked for confirmation.
     pub confirm: bool,
     /// How many runs of it a machine does at a time.
     pub concurrency: u32,
@@ -353,7 +359,7 @@ pub struct TaskView {
 pub struct ArgumentView {
     /// Its name.
     pub name: String,
-    /// Its name for people.
+    /// Its display name.
     pub label: String,
     /// What values it takes.
     pub kind: ArgumentKind,

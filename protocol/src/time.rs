@@ -20,7 +20,8 @@ pub struct InvalidTimestamp(String);
 const LAST_MILLISECOND: i64 = 253_402_207_200_000;
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch; times that RFC 3339 cannot write are moved to the nearest that it can.
+    /// From milliseconds since the Unix epoch; times that RFC 3339 cannot write are moved to the
+    /// nearest that it can.
     pub fn from_unix_milliseconds(milliseconds: i64) -> Self {
         Self(milliseconds.clamp(0, LAST_MILLISECOND))
     }

@@ -1,6 +1,7 @@
 //! Topics: the only place where a topic of Pi Stat is spelled.
 //!
-//! [`Topic`] is what a topic means, [`Topics`] writes and reads it under the configured prefix; the two are inverse.
+//! [`Topic`] is what a topic means, [`Topics`] writes and reads it under the configured prefix; the
+//! two are inverse.
 
 use std::fmt;
 
@@ -12,7 +13,8 @@ pub const DEFAULT_PREFIX: &str = "pistat";
 /// The MQTT 5 user property with which the embedded broker names the account that sent a request.
 pub const ACCOUNT_PROPERTY: &str = "pistat-account";
 
-/// What a topic is about. [`crate`] has the table of who writes it, its payload, `QoS` and retention.
+/// What a topic is about. [`crate`] has the table of who writes it, its payload, `QoS` and
+/// retention.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Topic {
     /// `<pi>/status`: `online` or `offline`.
@@ -27,7 +29,7 @@ pub enum Topic {
     Meta(PiId),
     /// `<pi>/settings`: the interval.
     Settings(PiId),
-    /// `<pi>/watch`: somebody is looking.
+    /// `<pi>/watch`: the machine is being viewed.
     Watch(PiId),
     /// `<pi>/task/request`, where the machine may also be a group.
     Request(Target),
@@ -37,13 +39,13 @@ pub enum Topic {
     Execute(PiId, RunId),
     /// `<pi>/task/<run>/cancel`: a signed order.
     Cancel(PiId, RunId),
-    /// `<pi>/task/<run>/report`: the agent's word on a run.
+    /// `<pi>/task/<run>/report`: the agent's report about a run.
     Report(PiId, RunId),
     /// `<pi>/task/<run>/output`: chunks of output.
     Output(PiId, RunId),
     /// `<pi>/task/<run>/ack`: what the controller has on disk.
     Ack(PiId, RunId),
-    /// `<pi>/task/<run>/status`: the controller's word on a run.
+    /// `<pi>/task/<run>/status`: a run's state, decided by the controller.
     RunStatus(PiId, RunId),
     /// `controller/key`: the controller's public key.
     ControllerKey,
@@ -94,7 +96,8 @@ impl Topic {
         }
     }
 
-    /// The largest payload that an agent's message on this topic has, in bytes. What is larger is not read.
+    /// The largest payload that an agent's message on this topic has, in bytes. What is larger is
+    /// not read.
     pub fn most_payload_bytes(&self) -> usize {
         match self {
             Self::Status(_) => 64,
@@ -106,7 +109,8 @@ impl Topic {
         }
     }
 
-    /// One topic of each kind there is, and one request for each kind of target: for tests that must not overlook a new one.
+    /// One topic of each kind there is, and one request for each kind of target: for tests that
+    /// must not overlook a new one.
     pub fn of_each_kind(pi: &PiId, run: RunId, tag: &Tag) -> Vec<Self> {
         let p = || pi.clone();
         of_each_kind! {
@@ -157,7 +161,8 @@ impl Topics {
     /// Topics under `prefix`.
     ///
     /// # Errors
-    /// The prefix is empty, or has an empty level, a wildcard, a `$` or a character that needs quoting somewhere.
+    /// The prefix is empty, or has an empty level, a wildcard, a `$` or a character that needs
+    /// quoting somewhere.
     pub fn new(prefix: &str) -> Result<Self, InvalidPrefix> {
         let level = |level: &str| {
             !level.is_empty() && level.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
@@ -222,7 +227,8 @@ impl Topics {
         parse_of_machine(first.parse().ok()?, rest)
     }
 
-    /// Why a topic on which tasks are asked for names nobody: its machine level is neither a pi-id nor `@tag` nor `@all`. `None` for every other topic.
+    /// Why a request topic names no machine: its machine level is neither a pi-id
+    /// nor `@tag` nor `@all`. `None` for every other topic.
     pub fn misaddressed_request(&self, text: &str) -> Option<InvalidId> {
         let level =
             self.levels_after_prefix(text)?.strip_suffix("/task/request").filter(|level| !level.contains('/'))?;
@@ -233,7 +239,8 @@ impl Topics {
         text.strip_prefix(&*self.prefix)?.strip_prefix('/')
     }
 
-    /// Everything that the controller hears from agents and operators, as topic filters with their `QoS`.
+    /// Everything that the controller hears from agents and operators, as topic filters with their
+    /// `QoS`.
     pub fn controller_filters(&self) -> [(String, u8); 10] {
         let prefix = &self.prefix;
         [
@@ -265,8 +272,9 @@ impl Topics {
         ]
     }
 
-    /// The retained topics that a forgotten machine leaves behind, apart from those of its runs. Those that the controller hears come last: where only
-    /// some were cleared, it hears of the machine again, and clears the rest.
+    /// The retained topics that a forgotten machine leaves behind, apart from those of its runs.
+    /// Those that the controller hears come last: where only some were cleared, it hears of the
+    /// machine again, and clears the rest.
     pub fn retained_of_machine(&self, pi: &PiId) -> [String; 5] {
         [
             Topic::Settings(pi.clone()),

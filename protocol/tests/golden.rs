@@ -1,4 +1,5 @@
-//! Golden wire messages, shared with the dashboard's tests: what is in `tests/fixtures/wire` is decoded and written again without a difference.
+//! Golden wire messages, shared with the dashboard's tests: what is in `tests/fixtures/wire` is
+//! decoded and written again without a difference.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

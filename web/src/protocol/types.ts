@@ -140,7 +140,7 @@ uptime_seconds?: number,
  */
 processes?: number, 
 /**
- * Power health; absent where the board cannot tell anything.
+ * Power health; absent where the board does not report it.
  */
 power?: Power, };
 
@@ -204,7 +204,7 @@ export type ExecutionPolicy = "controller" | "listed" | "never";
 
 export type Info = { 
 /**
- * The agent's own label (`--label`); it counts until somebody renames the machine.
+ * The agent's own label (`--label`); it is used until an operator renames the machine.
  */
 label?: string, 
 /**
@@ -236,7 +236,8 @@ agent_version: string,
  */
 boot_id: string, 
 /**
- * When the machine was started; absent until its clock is synchronised, constant until the next boot.
+ * When the machine was started; absent until its clock is synchronised, constant until the
+ * next boot.
  */
 boot_time?: Timestamp, 
 /**
@@ -248,7 +249,8 @@ session: Session,
  */
 execution_policy: ExecutionPolicy, 
 /**
- * With the policy `listed`, the tasks that the agent's own configuration lists; absent from older agents.
+ * With the policy `listed`, the tasks that the agent's own configuration lists; absent from
+ * older agents.
  */
 listed_tasks?: Array<TaskId>, 
 /**
@@ -264,7 +266,8 @@ interval_seconds: number,
  */
 capabilities: Array<string>, 
 /**
- * The runs that the agent has on its disk: everything else that it was sent, it never knew or has finished with.
+ * The runs that the agent has on its disk: everything else that it was sent, it never knew or
+ * has finished with.
  */
 known_runs: Array<RunId>, 
 /**
@@ -276,7 +279,8 @@ storage_wear_percent?: number,
  */
 updates_pending?: number, 
 /**
- * Whether the system asks to be restarted (`/run/reboot-required`), or runs another kernel than the newest installed.
+ * Whether the system asks to be restarted (`/run/reboot-required`), or runs another kernel
+ * than the newest installed.
  */
 reboot_required?: boolean, 
 /**
@@ -284,7 +288,8 @@ reboot_required?: boolean,
  */
 failed_units?: Array<string>, 
 /**
- * How many orders this agent process has refused as unsigned, altered, foreign, stale or replayed; absent when none.
+ * How many orders this agent process has refused as unsigned, altered, foreign, stale or
+ * replayed; absent when none.
  */
 orders_refused?: number, 
 /**
@@ -336,7 +341,7 @@ export type ArgumentView = {
  */
 name: string, 
 /**
- * Its name for people.
+ * Its display name.
  */
 label: string, 
 /**
@@ -354,11 +359,11 @@ export type TaskView = {
  */
 id: TaskId, 
 /**
- * Its name for people.
+ * Its display name.
  */
 label: string, 
 /**
- * What it does, in a sentence.
+ * What it does.
  */
 description: string, 
 /**
@@ -374,7 +379,7 @@ timeout_seconds: number,
  */
 role: Role, 
 /**
- * Whether people are asked first.
+ * Whether interactive users are asked for confirmation.
  */
 confirm: boolean, 
 /**
@@ -430,7 +435,7 @@ label: string,
  */
 status: MachineStatus, 
 /**
- * When the controller last heard a sample or `online` from it; null if never since its start.
+ * When the controller last received a sample or `online` from it; null if never since its start.
  */
 last_seen: Timestamp | null, 
 /**
@@ -454,12 +459,14 @@ info: Info | null,
  */
 stats: Sample | null, 
 /**
- * CPU per cent of the last minutes, oldest first, one value each ten seconds; null where there was no sample.
+ * CPU per cent of the last minutes, oldest first, one value each ten seconds; null where there
+ * was no sample.
  */
 recent_cpu_percent: Array<number | null>, 
 /**
  * The tasks of the catalogue that cannot run there, by the reason. Every other task can.
- * The feed goes to all dashboards alike, so it leaves out [`Obstacle::Role`]: a browser compares `role` of the task with its own.
+ * The feed goes to all dashboards alike, so it leaves out [`Obstacle::Role`]: a browser
+ * compares `role` of the task with its own.
  */
 cannot_run: Array<CannotRun>, };
 
@@ -513,7 +520,7 @@ finished_at: Timestamp | null,
  */
 exit_code: number | null, 
 /**
- * One sentence for a person.
+ * A message for a person.
  */
 reason: string | null, 
 /**
@@ -521,7 +528,8 @@ reason: string | null,
  */
 output_bytes: number, 
 /**
- * Bytes of output that nobody has: dropped while the controller was away, or left out beyond the output limit.
+ * Bytes of output that were not stored: dropped while the controller was away, or left out beyond
+ * the output limit.
  */
 dropped_bytes: number, };
 
@@ -633,7 +641,8 @@ mqtt_port: number | null,
  */
 external_broker: string | null, 
 /**
- * Where a client of the broker connects, ours or another, without credentials: `mqtt://host:1883`.
+ * Where a client of the broker connects, ours or another, without credentials:
+ * `mqtt://host:1883`.
  */
 mqtt_url: string | null, };
 
@@ -793,7 +802,7 @@ done: boolean, } | { "type": "unfollowed",
  */
 run: RunId, 
 /**
- * Why, in one sentence.
+ * Why, for a person.
  */
 reason: string, } | { "type": "text", 
 /**
@@ -976,7 +985,8 @@ export type LoginLink = {
  */
 code: string, 
 /**
- * The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+ * The controller's address: `http.public_url`; else its own, by the local network's where it
+ * listens on every address.
  */
 controller_url: string, 
 /**
@@ -1098,7 +1108,8 @@ name: string,
  */
 token: string, 
 /**
- * What that machine's agent is given as `--controller-url`. On another's broker, the word `PASSWORD` stands for what only that broker knows.
+ * What that machine's agent is given as `--controller-url`. On another's broker, the word
+ * `PASSWORD` stands for what only that broker knows.
  */
 controller_url: string, };
 
@@ -1162,7 +1173,8 @@ export type Installation = {
  */
 script_sha256: string, 
 /**
- * The processors for which `/download/…` has an agent. None where machines connect to another's broker: a command cannot know its credentials.
+ * The processors for which `/download/…` has an agent. None where machines connect to
+ * another's broker: a command cannot know its credentials.
  */
 architectures: Array<string>, 
 /**
@@ -1170,11 +1182,13 @@ architectures: Array<string>,
  */
 agents: Array<AgentProgram>, 
 /**
- * The controller's folder for agents that it does not have: each is a file `pistat-agent-<architecture>` there.
+ * The controller's folder for agents that it does not have: each is a file
+ * `pistat-agent-<architecture>` there.
  */
 agents_folder: string, 
 /**
- * The controller's address: `http.public_url`; else its own, by the local network's where it listens on every address.
+ * The controller's address: `http.public_url`; else its own, by the local network's where it
+ * listens on every address.
  */
 controller_url: string, };
 
@@ -1204,7 +1218,7 @@ export type Enrolment = {
  */
 pi: PiId, 
 /**
- * The board's serial number, as it said when it enrolled.
+ * The board's serial number, as reported at its enrolment.
  */
 serial: string | null, 
 /**
@@ -1230,7 +1244,7 @@ step_seconds: number,
  */
 cpu_percent: Array<number | null>, 
 /**
- * Busy time of each core, in whole per cent: one list for each core, told for up to an hour.
+ * Busy time of each core, in whole per cent: one list for each core, for at most an hour.
  */
 cpu_cores_percent: Array<Array<number | null>>, 
 /**
@@ -1276,6 +1290,6 @@ title: string,
  */
 status: number, 
 /**
- * What is wrong and what to do, in a sentence.
+ * What is wrong and what to do, for a person.
  */
 detail: string, };
