@@ -17,5 +17,9 @@ export default defineConfig({
   server: {
     proxy: { "/api": { target: process.env.PISTAT_CONTROLLER_URL ?? "http://127.0.0.1:8000", ws: true } },
   },
-  test: { include: ["src/**/*.test.ts"], setupFiles: ["./tests/unit-setup.ts"], reporters: ["default", "./tests/unit-counts.ts"] },
+  test: {
+    include: ["src/**/*.test.ts"],
+    setupFiles: ["./tests/unit-setup.ts"],
+    reporters: ["default", "./tests/unit-counts.ts"],
+  },
 });

@@ -33,7 +33,10 @@ function option(name: string, otherwise: number): number {
 async function trace(session: CDPSession, seconds: number): Promise<TraceEvent[]> {
   const events: TraceEvent[] = [];
   session.on("Tracing.dataCollected", (data) => events.push(...(data.value as unknown as TraceEvent[])));
-  await session.send("Tracing.start", { transferMode: "ReportEvents", traceConfig: { includedCategories: ["toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline"] } });
+  await session.send("Tracing.start", {
+    transferMode: "ReportEvents",
+    traceConfig: { includedCategories: ["toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline"] },
+  });
   await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
   const done = new Promise((resolve) => session.once("Tracing.tracingComplete", resolve));
   await session.send("Tracing.end");
@@ -43,8 +46,15 @@ async function trace(session: CDPSession, seconds: number): Promise<TraceEvent[]
 
 /** Work of the page's main thread in milliseconds of its own time, for each sixtieth of a second in which there was any. */
 function framesOf(events: TraceEvent[]): number[] {
-  const main = events.find((event) => event.name === "thread_name" && event.args?.name === "CrRendererMain" && events.some((other) => other.tid === event.tid && other.pid === event.pid && other.name === "FireAnimationFrame"));
-  const tasks = events.filter((event) => event.pid === main?.pid && event.tid === main?.tid && event.ph === "X" && event.name === "RunTask");
+  const main = events.find(
+    (event) =>
+      event.name === "thread_name" &&
+      event.args?.name === "CrRendererMain" &&
+      events.some((other) => other.tid === event.tid && other.pid === event.pid && other.name === "FireAnimationFrame"),
+  );
+  const tasks = events.filter(
+    (event) => event.pid === main?.pid && event.tid === main?.tid && event.ph === "X" && event.name === "RunTask",
+  );
   const frames = new Map<number, number>();
   for (const task of tasks) {
     const frame = Math.floor(task.ts / 16_667);
@@ -60,10 +70,12 @@ function costliest(events: TraceEvent[]): void {
     const [count, sum] = sums.get(event.name) ?? [0, 0];
     sums.set(event.name, [count + 1, sum + (event.tdur ?? 0) / 1000]);
   }
-  for (const [name, [count, sum]] of [...sums].sort((a, b) => b[1][1] - a[1][1]).slice(0, 18)) console.log(`  ${sum.toFixed(0).padStart(6)} ms ${String(count).padStart(6)} × ${name}`);
+  for (const [name, [count, sum]] of [...sums].sort((a, b) => b[1][1] - a[1][1]).slice(0, 18))
+    console.log(`  ${sum.toFixed(0).padStart(6)} ms ${String(count).padStart(6)} × ${name}`);
 }
 
-const at = (sorted: number[], share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
+const at = (sorted: number[], share: number): number =>
+  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
 
 async function heap(session: CDPSession): Promise<number> {
   await session.send("HeapProfiler.collectGarbage");
@@ -92,7 +104,9 @@ async function busy(density: string, seconds: number): Promise<boolean> {
     if (seconds > 20) await page.waitForTimeout((seconds - 20) * 1000);
     const after = await heap(session);
     const p95 = at(frames, 0.95);
-    console.log(`${density.padEnd(6)} 1,000 machines, 1 sample/s: work per frame p50 ${at(frames, 0.5).toFixed(1)} ms, p95 ${p95.toFixed(1)} ms, p99 ${at(frames, 0.99).toFixed(1)} ms over ${frames.length} frames; heap ${before.toFixed(1)} → ${after.toFixed(1)} MB in ${seconds} s`);
+    console.log(
+      `${density.padEnd(6)} 1,000 machines, 1 sample/s: work per frame p50 ${at(frames, 0.5).toFixed(1)} ms, p95 ${p95.toFixed(1)} ms, p99 ${at(frames, 0.99).toFixed(1)} ms over ${frames.length} frames; heap ${before.toFixed(1)} → ${after.toFixed(1)} MB in ${seconds} s`,
+    );
     return p95 < FRAME_GOAL && after < HEAP_GOAL;
   } finally {
     await browser.close();
@@ -109,12 +123,16 @@ async function idle(seconds: number): Promise<boolean> {
     await enter(page, mock.url, {});
     const session = await page.context().newCDPSession(page);
     await session.send("Performance.enable", { timeDomain: "threadTicks" });
-    const work = async (): Promise<number> => (await session.send("Performance.getMetrics")).metrics.find((metric) => metric.name === "TaskDuration")?.value ?? 0;
+    const work = async (): Promise<number> =>
+      (await session.send("Performance.getMetrics")).metrics.find((metric) => metric.name === "TaskDuration")?.value ??
+      0;
     const before = await work();
     await page.waitForTimeout(seconds * 1000);
-    const share = ((await work()) - before) / seconds * 100;
+    const share = (((await work()) - before) / seconds) * 100;
     if (process.argv.includes("--names")) costliest(await trace(session, Math.min(seconds, 20)));
-    console.log(`idle   25 machines, 1 sample/5 s: ${share.toFixed(2)} % of a core in the page's thread over ${seconds} s`);
+    console.log(
+      `idle   25 machines, 1 sample/5 s: ${share.toFixed(2)} % of a core in the page's thread over ${seconds} s`,
+    );
     return share < IDLE_GOAL;
   } finally {
     await browser.close();
@@ -132,9 +150,13 @@ async function paint(): Promise<boolean> {
     await session.send("Emulation.setCPUThrottlingRate", { rate: 4 });
     await page.goto(`${mock.url}/#login=${CODE}`);
     await page.locator("[data-pi]").first().waitFor();
-    const times = await page.evaluate(() => performance.getEntriesByType("paint").map((entry) => [entry.name, Math.round(entry.startTime)] as const));
+    const times = await page.evaluate(() =>
+      performance.getEntriesByType("paint").map((entry) => [entry.name, Math.round(entry.startTime)] as const),
+    );
     const first = times.find(([name]) => name === "first-contentful-paint")?.[1] ?? Infinity;
-    console.log(`paint  cold load, processor throttled 4×: ${times.map(([name, time]) => `${name} ${time} ms`).join(", ")}`);
+    console.log(
+      `paint  cold load, processor throttled 4×: ${times.map(([name, time]) => `${name} ${time} ms`).join(", ")}`,
+    );
     return first < 1000;
   } finally {
     await browser.close();
@@ -143,10 +165,14 @@ async function paint(): Promise<boolean> {
 }
 
 const seconds = option("seconds", 30);
-const only = process.argv.includes("--only") ? (process.argv[process.argv.indexOf("--only") + 1] ?? "").split(",") : ["paint", "idle", "cards", "table", "wall"];
+const only = process.argv.includes("--only")
+  ? (process.argv[process.argv.indexOf("--only") + 1] ?? "").split(",")
+  : ["paint", "idle", "cards", "table", "wall"];
 const results: boolean[] = [];
 for (const what of only) {
-  results.push(await (what === "paint" ? paint() : what === "idle" ? idle(Math.min(seconds, 60)) : busy(what, seconds)));
+  results.push(
+    await (what === "paint" ? paint() : what === "idle" ? idle(Math.min(seconds, 60)) : busy(what, seconds)),
+  );
 }
 const missed = results.filter((good) => !good).length;
 console.log(missed === 0 ? "every goal is met" : `${missed} of ${results.length} goals are missed`);

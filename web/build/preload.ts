@@ -17,11 +17,15 @@ export function preload(): Plugin {
 }
 
 function tags(bundle: Rollup.OutputBundle): HtmlTagDescriptor[] {
-  const app = Object.values(bundle).find((file): file is Rollup.OutputChunk => file.type === "chunk" && file.isDynamicEntry && file.name === "app");
+  const app = Object.values(bundle).find(
+    (file): file is Rollup.OutputChunk => file.type === "chunk" && file.isDynamicEntry && file.name === "app",
+  );
   if (!app) {
     throw new Error("the build has no chunk named app: src/main.ts imports it");
   }
-  const scripts = [app, ...app.imports.map((name) => bundle[name])].filter((file): file is Rollup.OutputChunk => file?.type === "chunk" && !file.isEntry);
+  const scripts = [app, ...app.imports.map((name) => bundle[name])].filter(
+    (file): file is Rollup.OutputChunk => file?.type === "chunk" && !file.isEntry,
+  );
   const styles = scripts.flatMap((chunk) => [...(chunk.viteMetadata?.importedCss ?? [])]);
   const fonts = Object.keys(bundle).filter((name) => FONTS.test(name));
   return [

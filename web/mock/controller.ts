@@ -80,7 +80,20 @@ export class MockController {
   readonly watched = new Set<string>();
   events: Event[] = [];
   joinToken = "7Qm2xT9vB4kLr8Wd.c0ffee5ca1ab1e";
-  readonly joinTokens = new Map<string, JoinTokenInfo>([["default", { name: "default", created_at: new Date(0).toISOString(), expires_at: null, uses_left: null, used: 3, last_used: null, tags: [] }]]);
+  readonly joinTokens = new Map<string, JoinTokenInfo>([
+    [
+      "default",
+      {
+        name: "default",
+        created_at: new Date(0).toISOString(),
+        expires_at: null,
+        uses_left: null,
+        used: 3,
+        last_used: null,
+        tags: [],
+      },
+    ],
+  ]);
   installScript = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
   architectures = ["aarch64", "armv7", "armv6"];
   version = "0.1.0";
@@ -110,7 +123,12 @@ export class MockController {
       const at = options.machines === 1 ? 0 : index === 24 ? 0 : index + 1;
       const machine = simulate(at, options.interval, now, character(at));
       this.machines.set(machine.machine.id, machine);
-      this.enrolments.set(machine.machine.id, { pi: machine.machine.id, serial: machine.machine.info?.serial ?? null, enrolled_at: new Date(now - 9e7).toISOString(), open: false });
+      this.enrolments.set(machine.machine.id, {
+        pi: machine.machine.id,
+        serial: machine.machine.info?.serial ?? null,
+        enrolled_at: new Date(now - 9e7).toISOString(),
+        open: false,
+      });
     }
     this.addAccount("admin", "admin");
     this.addAccount("home-assistant", "operator");
@@ -152,7 +170,11 @@ export class MockController {
     return {
       script_sha256: this.installScript,
       architectures: this.architectures,
-      agents: PROCESSORS.map(([architecture, boards]) => ({ architecture, boards, available: this.architectures.includes(architecture) })),
+      agents: PROCESSORS.map(([architecture, boards]) => ({
+        architecture,
+        boards,
+        available: this.architectures.includes(architecture),
+      })),
       agents_folder: "/var/lib/pistat/agents",
       controller_url: this.url,
     };
@@ -169,7 +191,13 @@ export class MockController {
       type: "snapshot",
       now: this.iso(),
       me: { account, role },
-      controller: { version: this.version, prefix: "pistat", mqtt_port: 1883, external_broker: null, mqtt_url: "mqtt://10.0.0.2:1883" },
+      controller: {
+        version: this.version,
+        prefix: "pistat",
+        mqtt_port: 1883,
+        external_broker: null,
+        mqtt_url: "mqtt://10.0.0.2:1883",
+      },
       machines,
       runs: this.newest(this.runs, this.snapshotRuns),
       groups: this.newest(this.groups, 50),
@@ -198,13 +226,31 @@ export class MockController {
 
   event(kind: EventKind, severity: Severity, text: string, more: Partial<Event> = {}): void {
     this.#seq += 1;
-    const event: Event = { seq: this.#seq, time: this.iso(), kind, severity, pi: null, run: null, account: null, text, ...more };
+    const event: Event = {
+      seq: this.#seq,
+      time: this.iso(),
+      kind,
+      severity,
+      pi: null,
+      run: null,
+      account: null,
+      text,
+      ...more,
+    };
     this.events = [event, ...this.events].slice(0, 5000);
     this.push({ kind: "event", event });
   }
 
   addAccount(name: string, role: Account["role"]): string {
-    this.accounts.set(name, { name, role, publish: [], subscribe: [], created_at: this.iso(-9e8), expires_at: null, last_used: null });
+    this.accounts.set(name, {
+      name,
+      role,
+      publish: [],
+      subscribe: [],
+      created_at: this.iso(-9e8),
+      expires_at: null,
+      last_used: null,
+    });
     return randomBytes(32).toString("base64url");
   }
 
@@ -223,7 +269,9 @@ export class MockController {
       simulated.machine.status = offline ? "offline" : "online";
       simulated.machine.last_seen = this.iso();
       this.machineChanged(id);
-      this.event("alert", offline ? "error" : "info", offline ? "offline — last will received" : "online again", { pi: id });
+      this.event("alert", offline ? "error" : "info", offline ? "offline — last will received" : "online again", {
+        pi: id,
+      });
     }
   }
 
@@ -252,8 +300,15 @@ export class MockController {
     const obstacle = targets.length === 1 && only?.machine.cannot_run.find((each) => each.tasks.includes(task.id));
     if (obstacle) throw new Refused(409, `${task.id} cannot run on ${only?.machine.id}: ${obstacle.message}`);
     const group = request.target.startsWith("@") ? this.#group(request, args, targets.length, by) : null;
-    const runs = targets.map((machine, index) => this.#run(task.id, args, machine, index, by, group, request.request_id ?? null));
-    this.event("task", "info", `requested ${task.id} on ${targets.length === 1 ? targets[0]?.machine.label : `${targets.length} machines`}`, { account: by });
+    const runs = targets.map((machine, index) =>
+      this.#run(task.id, args, machine, index, by, group, request.request_id ?? null),
+    );
+    this.event(
+      "task",
+      "info",
+      `requested ${task.id} on ${targets.length === 1 ? targets[0]?.machine.label : `${targets.length} machines`}`,
+      { account: by },
+    );
     return { group, runs };
   }
 
@@ -263,14 +318,24 @@ export class MockController {
     if (!run && !group) throw new Refused(404, `There is no run ${id}.`);
     for (const each of group ? [...this.runs.values()].filter((other) => other.group === id) : run ? [run] : []) {
       if (!FINAL.includes(each.state)) {
-        this.#change(each.id, { state: "cancelled", finished_at: this.iso(), exit_code: 143, reason: "cancelled by a person" });
+        this.#change(each.id, {
+          state: "cancelled",
+          finished_at: this.iso(),
+          exit_code: 143,
+          reason: "cancelled by a person",
+        });
       }
     }
   }
 
   follow(id: string, from: number, subscriber: Subscriber): void {
     const output = this.outputs.get(id) ?? { pieces: [], done: true, followers: new Set() };
-    subscriber.send({ type: "output", run: id, pieces: output.pieces.filter((piece) => piece.seq >= from), done: output.done });
+    subscriber.send({
+      type: "output",
+      run: id,
+      pieces: output.pieces.filter((piece) => piece.seq >= from),
+      done: output.done,
+    });
     if (output.done) return;
     output.followers.add(subscriber);
     subscriber.followed.add(id);
@@ -302,7 +367,11 @@ export class MockController {
   finish(id: string, exitCode: number, elapsed: number): void {
     const run = this.runs.get(id);
     if (!run || FINAL.includes(run.state)) return;
-    this.#change(id, { state: exitCode === 0 ? "succeeded" : "failed", exit_code: exitCode, finished_at: new Date(Date.parse(run.started_at ?? run.created_at) + elapsed).toISOString() });
+    this.#change(id, {
+      state: exitCode === 0 ? "succeeded" : "failed",
+      exit_code: exitCode,
+      finished_at: new Date(Date.parse(run.started_at ?? run.created_at) + elapsed).toISOString(),
+    });
     const took = duration(elapsed);
     const how = exitCode === 0 ? `finished · ${took}` : `failed · exit ${exitCode} · ${took}`;
     this.event("task", exitCode === 0 ? "info" : "error", `${run.task} ${how}`, { pi: run.pi, run: id });
@@ -310,17 +379,49 @@ export class MockController {
 
   #group(request: NewRun, args: Record<string, ArgumentValue>, total: number, by: string): string {
     const id = this.#id();
-    const group: Group = { id, task: request.task, target: request.target, args, options: request.group ?? { canary: false }, requested_by: by, created_at: this.iso(), total, states: { queued: total }, stopped: null };
+    const group: Group = {
+      id,
+      task: request.task,
+      target: request.target,
+      args,
+      options: request.group ?? { canary: false },
+      requested_by: by,
+      created_at: this.iso(),
+      total,
+      states: { queued: total },
+      stopped: null,
+    };
     this.groups.set(id, group);
     this.push({ kind: "group", group });
     return id;
   }
 
-  #run(task: string, args: Record<string, ArgumentValue>, target: Simulated, index: number, by: string, group: string | null, requestId: string | null): string {
+  #run(
+    task: string,
+    args: Record<string, ArgumentValue>,
+    target: Simulated,
+    index: number,
+    by: string,
+    group: string | null,
+    requestId: string | null,
+  ): string {
     const id = this.#id();
     const run: Run = {
-      id, task, pi: target.machine.id, state: "queued", args, requested_by: by, request_id: requestId, group,
-      created_at: this.iso(), started_at: null, finished_at: null, exit_code: null, reason: null, output_bytes: 0, dropped_bytes: 0,
+      id,
+      task,
+      pi: target.machine.id,
+      state: "queued",
+      args,
+      requested_by: by,
+      request_id: requestId,
+      group,
+      created_at: this.iso(),
+      started_at: null,
+      finished_at: null,
+      exit_code: null,
+      reason: null,
+      output_bytes: 0,
+      dropped_bytes: 0,
     };
     this.runs.set(id, run);
     this.outputs.set(id, { pieces: [], done: false, followers: new Set() });
@@ -329,7 +430,8 @@ export class MockController {
     const { lines, ends, exitCode } = script(task, args, target.machine.label, index);
     this.later(5 + (group ? index * 15 : 0), () => {
       this.#change(id, { state: "running", started_at: this.iso() });
-      for (const line of lines) this.later(line.at, () => this.#alive(id) && this.print(id, line.text, line.stderr ? "stderr" : "stdout"));
+      for (const line of lines)
+        this.later(line.at, () => this.#alive(id) && this.print(id, line.text, line.stderr ? "stderr" : "stdout"));
       this.later(ends, () => this.finish(id, exitCode, ends));
     });
     return id;
@@ -386,7 +488,8 @@ export class MockController {
       const { kind } = argument;
       const wrong =
         (kind.type === "choices" && !kind.choices.includes(String(value))) ||
-        ((kind.type === "integer" || kind.type === "number") && !(Number(value) >= kind.min && Number(value) <= kind.max));
+        ((kind.type === "integer" || kind.type === "number") &&
+          !(Number(value) >= kind.min && Number(value) <= kind.max));
       if (wrong) throw new Refused(422, `${argument.name} cannot be ${String(value)}.`);
       args[argument.name] = value;
     }
@@ -399,7 +502,7 @@ export class MockController {
     const now = this.options.now();
     for (const [id, simulated] of this.machines) {
       if (simulated.machine.status !== "offline" && simulated.due <= now) {
-        const interval = this.watched.has(id) ? 1 : simulated.machine.interval_seconds ?? simulated.interval;
+        const interval = this.watched.has(id) ? 1 : (simulated.machine.interval_seconds ?? simulated.interval);
         simulated.due = Math.max(simulated.due + interval * 1000, now);
         const stats = sample(simulated, now);
         simulated.machine.stats = stats;
@@ -417,24 +520,59 @@ export class MockController {
 
   /** Something to look at in LOGS and RUNS from the first moment. */
   #past(): void {
-    const at = (minutes: number, kind: EventKind, severity: Severity, text: string, more: Partial<Event> = {}): void => {
-      if (!more.pi || this.machines.has(more.pi)) this.event(kind, severity, text, { time: this.iso(-minutes * 60_000), ...more });
+    const at = (
+      minutes: number,
+      kind: EventKind,
+      severity: Severity,
+      text: string,
+      more: Partial<Event> = {},
+    ): void => {
+      if (!more.pi || this.machines.has(more.pi))
+        this.event(kind, severity, text, { time: this.iso(-minutes * 60_000), ...more });
     };
     at(6, "label", "info", "renamed to Garage Door", { pi: "pi-4", account: "admin" });
     at(5.6, "mqtt", "error", 'refused: bad credentials for user "pi-99"', { account: "unknown" });
     at(2.75, "mqtt", "info", "connected from 10.0.0.8 · operator", { account: "ha-livingroom" });
     at(2.6, "alert", "error", "offline — last will received, no telemetry for 15 s", { pi: "pi-12" });
     at(0.3, "alert", "warning", "under-voltage detected (0x50005)", { pi: "pi-4" });
-    const past = (minutes: number, taskId: string, by: string, state: RunState, elapsed: number, exit: number | null): void => {
+    const past = (
+      minutes: number,
+      taskId: string,
+      by: string,
+      state: RunState,
+      elapsed: number,
+      exit: number | null,
+    ): void => {
       const id = this.#id();
       const started = this.options.now() - minutes * 60_000;
       const output = script(taskId, {}, "", 0);
       this.runs.set(id, {
-        id, task: taskId, pi: "pi-4", state, args: taskId === "service-log" ? { unit: "ssh", lines: 100 } : {}, requested_by: by, request_id: null, group: null,
-        created_at: new Date(started).toISOString(), started_at: new Date(started).toISOString(), finished_at: new Date(started + elapsed).toISOString(),
-        exit_code: exit, reason: null, output_bytes: 120, dropped_bytes: 0,
+        id,
+        task: taskId,
+        pi: "pi-4",
+        state,
+        args: taskId === "service-log" ? { unit: "ssh", lines: 100 } : {},
+        requested_by: by,
+        request_id: null,
+        group: null,
+        created_at: new Date(started).toISOString(),
+        started_at: new Date(started).toISOString(),
+        finished_at: new Date(started + elapsed).toISOString(),
+        exit_code: exit,
+        reason: null,
+        output_bytes: 120,
+        dropped_bytes: 0,
       });
-      this.outputs.set(id, { pieces: output.lines.map((line, seq) => ({ seq, stream: line.stderr ? "stderr" : "stdout", data: line.text, gap_bytes: 0 })), done: true, followers: new Set() });
+      this.outputs.set(id, {
+        pieces: output.lines.map((line, seq) => ({
+          seq,
+          stream: line.stderr ? "stderr" : "stdout",
+          data: line.text,
+          gap_bytes: 0,
+        })),
+        done: true,
+        followers: new Set(),
+      });
     };
     if (this.machines.has("pi-4")) {
       past(185, "disk-usage", "ha-livingroom", "succeeded", 9_800, 0);

@@ -21,15 +21,42 @@ const CHARACTERS: Character[] = [
   { label: "Rack Pi 1", assignment: "DNS · Pi-hole", tags: ["rack"], cpu: 12, ram: 41, temp: 48, uptimeDays: 41 },
   { label: "Rack Pi 2", assignment: "Home Assistant", tags: ["rack"], cpu: 34, ram: 78, temp: 55, uptimeDays: 9 },
   { label: "Rack Pi 3", tags: ["rack"], cpu: 8, ram: 30, temp: 44, uptimeDays: 0.14 },
-  { label: "Garage Door", assignment: "Nightly backup", tags: ["garage", "camera"], cpu: 91, ram: 55, temp: 81, uptimeDays: 12, undervoltage: true },
+  {
+    label: "Garage Door",
+    assignment: "Nightly backup",
+    tags: ["garage", "camera"],
+    cpu: 91,
+    ram: 55,
+    temp: 81,
+    uptimeDays: 12,
+    undervoltage: true,
+  },
   { label: "Attic Cam", assignment: "Camera", tags: ["camera"], cpu: 22, ram: 63, temp: 58, uptimeDays: 2 },
   { label: "Greenhouse", assignment: "Sensors", tags: ["garden"], cpu: 5, ram: 28, temp: 39, uptimeDays: 77 },
   { label: "Workshop", assignment: "OctoPrint", tags: ["garage"], cpu: 64, ram: 72, temp: 62, uptimeDays: 1 },
-  { label: "Lab Zero", id: "zero-1", assignment: "Telemetry", tags: ["lab"], cpu: 17, ram: 88, temp: 51, uptimeDays: 0.2 },
+  {
+    label: "Lab Zero",
+    id: "zero-1",
+    assignment: "Telemetry",
+    tags: ["lab"],
+    cpu: 17,
+    ram: 88,
+    temp: 51,
+    uptimeDays: 0.2,
+  },
   { label: "Kitchen", assignment: "Display", tags: ["display"], cpu: 4, ram: 24, temp: 42, uptimeDays: 30 },
   { label: "Roof Mast", assignment: "ADS-B", tags: ["field"], cpu: 44, ram: 49, temp: 56, uptimeDays: 18 },
   { label: "Cellar", tags: ["field"], cpu: 9, ram: 33, temp: 37, uptimeDays: 55 },
-  { label: "Gate", assignment: "Camera", tags: ["camera", "garden"], cpu: 12, ram: 43, temp: 45, uptimeDays: 3, offline: true },
+  {
+    label: "Gate",
+    assignment: "Camera",
+    tags: ["camera", "garden"],
+    cpu: 12,
+    ram: 43,
+    temp: 45,
+    uptimeDays: 3,
+    offline: true,
+  },
   { label: "Front Door", assignment: "Doorbell", tags: ["camera"], cpu: 19, ram: 47, temp: 52, uptimeDays: 23 },
   { label: "Living Room", assignment: "Music", tags: ["display"], cpu: 11, ram: 38, temp: 46, uptimeDays: 64 },
   { label: "Weather", assignment: "Station", tags: ["garden", "field"], cpu: 3, ram: 21, temp: 31, uptimeDays: 120 },
@@ -68,7 +95,16 @@ export interface Simulated {
 
 export function character(index: number): Character {
   if (index === 0) {
-    return { label: "Controller", id: "controller", assignment: "This controller", tags: ["rack"], cpu: 9, ram: 46, temp: 50, uptimeDays: 41 };
+    return {
+      label: "Controller",
+      id: "controller",
+      assignment: "This controller",
+      tags: ["rack"],
+      cpu: 9,
+      ram: 46,
+      temp: 50,
+      uptimeDays: 41,
+    };
   }
   const known = CHARACTERS[index - 1];
   if (known) {
@@ -143,16 +179,22 @@ export function simulate(index: number, interval: number, now: number, who: Char
 /** The tasks that cannot run on a machine, in the controller's words. */
 export function cannotRun(pi: string, takesOrders: boolean, runner: boolean): CannotRun[] {
   const allowed = TASKS.filter((task) => task.on.includes("@all") || task.on.includes(pi));
-  const entry = (reason: Obstacle, message: string, tasks: TaskView[]): CannotRun[] => (tasks.length === 0 ? [] : [{ reason, message, tasks: tasks.map((task) => task.id) }]);
+  const entry = (reason: Obstacle, message: string, tasks: TaskView[]): CannotRun[] =>
+    tasks.length === 0 ? [] : [{ reason, message, tasks: tasks.map((task) => task.id) }];
   return [
-    ...entry("not_on", "the catalogue does not allow it on this machine", TASKS.filter((task) => !allowed.includes(task))),
+    ...entry(
+      "not_on",
+      "the catalogue does not allow it on this machine",
+      TASKS.filter((task) => !allowed.includes(task)),
+    ),
     ...(takesOrders
       ? entry("no_runner", NO_RUNNER, runner ? [] : allowed.filter((task) => task.root))
       : entry("register_only", "its agent was started with --register-only and runs no tasks", allowed)),
   ];
 }
 
-const NO_RUNNER = "it needs root, and this machine has no root runner: install the package pistat-runner there, or run its install script again with --with-root-tasks";
+const NO_RUNNER =
+  "it needs root, and this machine has no root runner: install the package pistat-runner there, or run its install script again with --with-root-tasks";
 
 /** The minutes before the mock was started. */
 function warm(simulated: Simulated, now: number): void {
@@ -170,7 +212,8 @@ const round = (value: number): number => Math.round(value * 10) / 10;
 /** How busy each core is, as a share of all of them. */
 const CORES = [0.8, 1.2, 0.6, 1.4];
 
-const coreOf = (cpu: number, share: number, random: Random): number => Math.round(clamp(cpu * share + (random() - 0.5) * 6, 0, 100));
+const coreOf = (cpu: number, share: number, random: Random): number =>
+  Math.round(clamp(cpu * share + (random() - 0.5) * 6, 0, 100));
 
 /** The next sample. */
 export function sample(simulated: Simulated, now: number): Sample {
@@ -230,22 +273,38 @@ export function history(simulated: Simulated, seconds: number, now: number): His
   const { base } = simulated;
   const random = seeded(base.label.length * 31 + seconds);
   // Nothing is known of the time since it was last seen.
-  const last = simulated.machine.status === "offline" ? count - (now - Date.parse(simulated.machine.last_seen ?? "")) / 1000 / step : count;
-  const at = <T>(make: (share: number) => T): Array<T | null> => Array.from({ length: count }, (_, index) => (index < last ? make(index / count) : null));
+  const last =
+    simulated.machine.status === "offline"
+      ? count - (now - Date.parse(simulated.machine.last_seen ?? "")) / 1000 / step
+      : count;
+  const at = <T>(make: (share: number) => T): Array<T | null> =>
+    Array.from({ length: count }, (_, index) => (index < last ? make(index / count) : null));
   const hot = base.cpu > 85;
-  const spike = (share: number): number => Math.max(0, ...[0.03, 0.27, 0.52].map((where) => 1 - Math.abs(share - where) * 45));
-  const cpu = at((share) => round(clamp(hot && share < 0.75 ? 18 + spike(share) * 28 + random() * 6 : base.cpu + (random() - 0.5) * 6, 0, 100)));
+  const spike = (share: number): number =>
+    Math.max(0, ...[0.03, 0.27, 0.52].map((where) => 1 - Math.abs(share - where) * 45));
+  const cpu = at((share) =>
+    round(clamp(hot && share < 0.75 ? 18 + spike(share) * 28 + random() * 6 : base.cpu + (random() - 0.5) * 6, 0, 100)),
+  );
   return {
     start: new Date(now - seconds * 1000).toISOString(),
     step_seconds: step,
     cpu_percent: cpu,
-    cpu_cores_percent: step > 10 ? [] : CORES.map((share) => cpu.map((percent) => (percent === null ? null : coreOf(percent, share, random)))),
+    cpu_cores_percent:
+      step > 10
+        ? []
+        : CORES.map((share) => cpu.map((percent) => (percent === null ? null : coreOf(percent, share, random)))),
     memory_percent: at((share) => round(base.ram - 6 + share * 6 + random() * 0.8)),
-    temperature_celsius: at((share) => round(hot ? 55 + Math.max(0, share - 0.75) * 104 + random() : base.temp + random())),
+    temperature_celsius: at((share) =>
+      round(hot ? 55 + Math.max(0, share - 0.75) * 104 + random() : base.temp + random()),
+    ),
     disk_read_bytes_per_second: at(() => Math.round(random() * 9_000)),
-    disk_write_bytes_per_second: at((share) => Math.round(hot && share > 0.77 ? 2e6 + random() * 6e6 : random() * 300_000)),
+    disk_write_bytes_per_second: at((share) =>
+      Math.round(hot && share > 0.77 ? 2e6 + random() * 6e6 : random() * 300_000),
+    ),
     network_rx_bytes_per_second: at((share) => Math.round(2_000 + spike(share) * 30_000 + random() * 3_000)),
     network_tx_bytes_per_second: at((share) => Math.round(1_000 + spike(share) * 12_000 + random() * 2_000)),
-    undervoltage: at((share) => (base.undervoltage ? (share > 0.66 && share < 0.685) || (share > 0.83 && share < 0.845) || share > 0.96 : false)),
+    undervoltage: at((share) =>
+      base.undervoltage ? (share > 0.66 && share < 0.685) || (share > 0.83 && share < 0.845) || share > 0.96 : false,
+    ),
   };
 }

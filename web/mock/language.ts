@@ -43,12 +43,20 @@ export async function command(controller: MockController, talk: Conversation, id
 }
 
 export function words(line: string): string[] {
-  return [...line.matchAll(/"((?:[^"\\]|\\.)*)"?|\S+/g)].map((match) => (match[1] === undefined ? match[0] : match[1].replace(/\\(.)/g, "$1")));
+  return [...line.matchAll(/"((?:[^"\\]|\\.)*)"?|\S+/g)].map((match) =>
+    match[1] === undefined ? match[0] : match[1].replace(/\\(.)/g, "$1"),
+  );
 }
 
 type Say = (text: string) => void;
 
-async function perform(controller: MockController, talk: Conversation, id: number, all: string[], say: Say): Promise<void> {
+async function perform(
+  controller: MockController,
+  talk: Conversation,
+  id: number,
+  all: string[],
+  say: Say,
+): Promise<void> {
   const [first = "", second = "", ...rest] = all;
   const key = `${first} ${second}`.trim();
   if (first === "help") return say(HELP.map(([what, why]) => `${cyan(what.padEnd(48))} ${why}`).join("\n"));
@@ -72,38 +80,66 @@ async function perform(controller: MockController, talk: Conversation, id: numbe
 function listTasks(): string {
   const width = Math.max(...TASKS.map((task) => task.id.length)) + 3;
   const labels = Math.max(...TASKS.map((task) => task.label.length)) + 2;
-  const lines = TASKS.map((task) => `${cyan(task.id.padEnd(width))}${task.label.padEnd(labels)}${task.description}${task.confirm ? ` ${yellow("confirm")}` : ""}`);
+  const lines = TASKS.map(
+    (task) =>
+      `${cyan(task.id.padEnd(width))}${task.label.padEnd(labels)}${task.description}${task.confirm ? ` ${yellow("confirm")}` : ""}`,
+  );
   return [...lines, `${dim(`${TASKS.length} tasks · run one with`)} task run <task-id> ${dim("[<pi-id>]")}`].join("\n");
 }
 
 function listMachines(controller: MockController): string {
   return [...controller.machines.values()]
-    .map(({ machine }) => `${cyan(machine.id.padEnd(12))}${machine.label.padEnd(20)}${machine.status === "online" ? green(machine.status) : red(machine.status)}`)
+    .map(
+      ({ machine }) =>
+        `${cyan(machine.id.padEnd(12))}${machine.label.padEnd(20)}${machine.status === "online" ? green(machine.status) : red(machine.status)}`,
+    )
     .join("\n");
 }
 
 function listRuns(controller: MockController, pi: string): string {
   const runs = controller.newest(controller.runs, 500).filter((run) => pi === "" || run.pi === pi);
-  return runs.slice(0, 20).map((run) => `${cyan(run.id)}  ${run.task.padEnd(16)}${run.pi.padEnd(12)}${run.state}`).join("\n") || dim("no runs");
+  return (
+    runs
+      .slice(0, 20)
+      .map((run) => `${cyan(run.id)}  ${run.task.padEnd(16)}${run.pi.padEnd(12)}${run.state}`)
+      .join("\n") || dim("no runs")
+  );
 }
 
 function machine(controller: MockController, name: string): Simulated {
   const wanted = name.toLowerCase();
-  const found = [...controller.machines.values()].filter(({ machine: each }) => each.id.toLowerCase() === wanted || each.label.toLowerCase() === wanted);
-  if (found.length > 1) throw new Refused(409, `"${name}" is ambiguous: ${found.map((each) => each.machine.id).join(", ")}`);
+  const found = [...controller.machines.values()].filter(
+    ({ machine: each }) => each.id.toLowerCase() === wanted || each.label.toLowerCase() === wanted,
+  );
+  if (found.length > 1)
+    throw new Refused(409, `"${name}" is ambiguous: ${found.map((each) => each.machine.id).join(", ")}`);
   if (!found[0]) throw new Refused(404, `there is no machine "${name}"; list them with pis`);
   return found[0];
 }
 
-async function run(controller: MockController, talk: Conversation, id: number, rest: string[], say: Say): Promise<void> {
+async function run(
+  controller: MockController,
+  talk: Conversation,
+  id: number,
+  rest: string[],
+  say: Say,
+): Promise<void> {
   const [taskName = "", ...more] = rest;
   const task = TASKS.find((each) => each.id === taskName || each.label.toLowerCase() === taskName.toLowerCase());
   if (!task) throw new Refused(404, `there is no task "${taskName}" in the catalogue; list them with task list`);
   const targetWord = more[0] && !more[0].includes("=") ? more.shift() : "controller";
   const target = targetWord?.startsWith("@") ? targetWord : machine(controller, targetWord ?? "controller").machine.id;
-  const args = Object.fromEntries(more.map((pair) => [pair.split("=")[0] ?? "", value(pair.split("=").slice(1).join("="))]));
+  const args = Object.fromEntries(
+    more.map((pair) => [pair.split("=")[0] ?? "", value(pair.split("=").slice(1).join("="))]),
+  );
   const targets = controller.targets(target);
-  if (task.confirm && !(await talk.ask(id, `Run ${cyan(task.id)} on ${targets.length === 1 ? targets[0]?.machine.label : `${targets.length} machines`}?`))) {
+  if (
+    task.confirm &&
+    !(await talk.ask(
+      id,
+      `Run ${cyan(task.id)} on ${targets.length === 1 ? targets[0]?.machine.label : `${targets.length} machines`}?`,
+    ))
+  ) {
     return say(dim("not run"));
   }
   const accepted = controller.request({ task: task.id, target, args, confirmed: true }, talk.account);
@@ -133,7 +169,8 @@ function rename(controller: MockController, account: string, [name = "", label =
 function tag(controller: MockController, verb: string, [name = "", what = ""]: string[], say: Say): void {
   const found = machine(controller, name);
   const plain = what.replace(/^@/, "");
-  found.machine.tags = verb === "add" ? [...found.machine.tags, plain] : found.machine.tags.filter((each) => each !== plain);
+  found.machine.tags =
+    verb === "add" ? [...found.machine.tags, plain] : found.machine.tags.filter((each) => each !== plain);
   controller.machineChanged(found.machine.id);
   say(`${green("✔")} ${found.machine.label} ${found.machine.tags.map((each) => `@${each}`).join(" ")}`);
 }
@@ -142,13 +179,18 @@ function tag(controller: MockController, verb: string, [name = "", what = ""]: s
 const MOST = 50;
 
 /** Candidates for the word at the cursor. */
-export function complete(controller: MockController, line: string, cursor: number): { start: number; candidates: Completion[] } {
+export function complete(
+  controller: MockController,
+  line: string,
+  cursor: number,
+): { start: number; candidates: Completion[] } {
   const before = line.slice(0, cursor);
   const start = /"[^"]*$/.exec(before)?.index ?? before.length - (/\S*$/.exec(before)?.[0].length ?? 0);
   const word = before.slice(start).replace(/^"/, "").toLowerCase();
   const previous = words(before.slice(0, start));
   const candidates = options(controller, previous, word).filter(
-    ({ value: text, hint }) => text.replace(/^"/, "").toLowerCase().startsWith(word) || (word !== "" && hint.toLowerCase().startsWith(word)),
+    ({ value: text, hint }) =>
+      text.replace(/^"/, "").toLowerCase().startsWith(word) || (word !== "" && hint.toLowerCase().startsWith(word)),
   );
   return { start, candidates: candidates.slice(0, MOST) };
 }
@@ -169,7 +211,9 @@ function options(controller: MockController, previous: string[], word: string): 
   if (previous.length === 1 && is("runs")) return machines;
   if (is("task", "run")) {
     const task = TASKS.find((each) => each.id === previous[2]);
-    const args = (task?.args ?? []).filter((argument) => !previous.some((each) => each.startsWith(`${argument.name}=`))).flatMap((argument) => given(argument, word, machines));
+    const args = (task?.args ?? [])
+      .filter((argument) => !previous.some((each) => each.startsWith(`${argument.name}=`)))
+      .flatMap((argument) => given(argument, word, machines));
     return previous.length === 3 ? [...machines, { value: "@all", hint: "every machine" }, ...args] : args;
   }
   return [];
@@ -183,6 +227,11 @@ function given({ name, kind, default: usual }: ArgumentView, word: string, machi
     boolean: () => ["true", "false"].map((value) => ({ value, hint: "" })),
     machine: () => machines,
   };
-  const found = kind.type in values ? values[kind.type as keyof typeof values]() : usual === null ? [] : [{ value: String(usual), hint: "default" }];
+  const found =
+    kind.type in values
+      ? values[kind.type as keyof typeof values]()
+      : usual === null
+        ? []
+        : [{ value: String(usual), hint: "default" }];
   return found.map(({ value, hint }) => ({ value: `${name}=${/\s/.test(value) ? `"${value}"` : value}`, hint }));
 }

@@ -7,6 +7,10 @@ function option(name: string, otherwise: number): number {
   return at < 0 ? otherwise : Number(process.argv[at + 1]);
 }
 
-const mock = await startMock({ machines: option("machines", 25), interval: option("interval", 5), port: option("port", 8000) });
+const mock = await startMock({
+  machines: option("machines", 25),
+  interval: option("interval", 5),
+  port: option("port", 8000),
+});
 console.log(`Mock controller with ${mock.controller.machines.size} machines: ${mock.url}/#login=${CODE}`);
 process.once("SIGINT", () => void mock.stop().then(() => process.exit(0)));

@@ -17,13 +17,18 @@ import { TASKS } from "./tasks";
 const HERE = dirname(fileURLToPath(import.meta.url));
 
 /** The one line that README.md gives to every server of this dashboard. */
-export const CONTENT_SECURITY_POLICY = /^default-src .*$/m.exec(readFileSync(join(HERE, "../README.md"), "utf8"))?.[0] ?? "default-src 'none'";
+export const CONTENT_SECURITY_POLICY =
+  /^default-src .*$/m.exec(readFileSync(join(HERE, "../README.md"), "utf8"))?.[0] ?? "default-src 'none'";
 
 /** Signs in as `admin`; good any number of times, which the real one is not. */
 export const CODE = "mock-code";
 
 /** Tokens of the three accounts. */
-export const TOKENS: Record<string, string> = { "admin-token": "admin", "operator-token": "home-assistant", "viewer-token": "wall-display" };
+export const TOKENS: Record<string, string> = {
+  "admin-token": "admin",
+  "operator-token": "home-assistant",
+  "viewer-token": "wall-display",
+};
 
 const TYPES: Record<string, string> = {
   ".html": "text/html; charset=utf-8",
@@ -207,7 +212,12 @@ class Face {
   login(login: Record<string, unknown>, response: ServerResponse): void {
     const account = login.code === CODE ? "admin" : TOKENS[String(login.token)];
     if (!account) {
-      throw new Refused(401, login.code === undefined ? "This token is not known here." : "This sign-in link was used or is too old. Print a new one with `pistat login`.");
+      throw new Refused(
+        401,
+        login.code === undefined
+          ? "This token is not known here."
+          : "This sign-in link was used or is too old. Print a new one with `pistat login`.",
+      );
     }
     const session = randomBytes(16).toString("hex");
     const key = randomBytes(16).toString("hex");
@@ -231,7 +241,13 @@ class Face {
     }));
   }
 
-  async authorised(route: string, parts: string[], url: URL, account: string, request: IncomingMessage): Promise<unknown> {
+  async authorised(
+    route: string,
+    parts: string[],
+    url: URL,
+    account: string,
+    request: IncomingMessage,
+  ): Promise<unknown> {
     const { controller } = this;
     const [, id = "", verb = ""] = parts;
     switch (route) {
@@ -243,12 +259,18 @@ class Face {
       case "GET sessions":
         return this.listed(account, request);
       case "DELETE sessions":
-        for (const [session, held] of this.sessions) if (id ? session.slice(0, 16) === id : held.account === url.searchParams.get("account")) this.sessions.delete(session);
+        for (const [session, held] of this.sessions)
+          if (id ? session.slice(0, 16) === id : held.account === url.searchParams.get("account"))
+            this.sessions.delete(session);
         return {};
       case "GET tasks":
         return TASKS;
       case "GET pis":
-        return verb === "history" ? this.history(id, Number(url.searchParams.get("seconds"))) : id ? controller.machines.get(id)?.machine : [...controller.machines.values()].map((each) => each.machine);
+        return verb === "history"
+          ? this.history(id, Number(url.searchParams.get("seconds")))
+          : id
+            ? controller.machines.get(id)?.machine
+            : [...controller.machines.values()].map((each) => each.machine);
       case "PATCH pis":
         return this.patch(id, await body(request), account);
       case "DELETE pis":
@@ -261,7 +283,9 @@ class Face {
       case "GET runs":
         return this.runs(id, verb, url);
       case "GET events":
-        return controller.events.filter((event) => event.seq < Number(url.searchParams.get("before") ?? Infinity)).slice(0, this.limit(url));
+        return controller.events
+          .filter((event) => event.seq < Number(url.searchParams.get("before") ?? Infinity))
+          .slice(0, this.limit(url));
       default:
         return this.admin(route, id, verb, account, request);
     }
@@ -295,7 +319,15 @@ class Face {
         const { name, uses, tags } = (await body(request)) as unknown as NewJoinToken;
         if (controller.joinTokens.has(name)) throw new Refused(409, `There is already a join token named ${name}.`);
         const expires_at = controller.iso(86_400_000);
-        controller.joinTokens.set(name, { name, created_at: controller.iso(), expires_at, uses_left: uses ?? null, used: 0, last_used: null, tags });
+        controller.joinTokens.set(name, {
+          name,
+          created_at: controller.iso(),
+          expires_at,
+          uses_left: uses ?? null,
+          used: 0,
+          last_used: null,
+          tags,
+        });
         return { name, token: `${randomBytes(32).toString("base64url")}.c0ffee5ca1ab1e` };
       }
       case "DELETE join-tokens":
@@ -308,7 +340,12 @@ class Face {
       case "POST enrolments": {
         const pi = verb === "reset" ? id : String((await body(request)).pi);
         const known = controller.enrolments.get(pi);
-        controller.enrolments.set(pi, { pi, serial: known?.serial ?? null, enrolled_at: known?.enrolled_at ?? null, open: true });
+        controller.enrolments.set(pi, {
+          pi,
+          serial: known?.serial ?? null,
+          enrolled_at: known?.enrolled_at ?? null,
+          open: true,
+        });
         return { name: pi, token: randomBytes(32).toString("base64url"), controller_url: controller.url };
       }
       case "DELETE enrolments":
@@ -327,7 +364,8 @@ class Face {
 
   runs(id: string, verb: string, url: URL): unknown {
     const { controller } = this;
-    if (verb === "output") return new Text((controller.outputs.get(id)?.pieces ?? []).map((piece) => piece.data).join(""));
+    if (verb === "output")
+      return new Text((controller.outputs.get(id)?.pieces ?? []).map((piece) => piece.data).join(""));
     if (id) {
       const run = controller.runs.get(id);
       if (!run) throw new Refused(404, `There is no run ${id}.`);
@@ -336,7 +374,12 @@ class Face {
     const wanted = (name: string) => url.searchParams.get(name);
     return controller
       .newest(controller.runs, 10_000)
-      .filter((run) => (!wanted("pi") || run.pi === wanted("pi")) && (!wanted("task") || run.task === wanted("task")) && (!wanted("state") || run.state === wanted("state")))
+      .filter(
+        (run) =>
+          (!wanted("pi") || run.pi === wanted("pi")) &&
+          (!wanted("task") || run.task === wanted("task")) &&
+          (!wanted("state") || run.state === wanted("state")),
+      )
       .filter((run) => !wanted("group") || run.group === wanted("group"))
       .filter((run) => !wanted("before") || run.id < (wanted("before") ?? ""))
       .slice(0, this.limit(url));
@@ -418,7 +461,11 @@ class Face {
       case "command":
         return void command(controller, talk, message.id, message.line);
       case "complete":
-        return talk.send({ type: "completions", id: message.id, ...complete(controller, message.line, message.cursor) });
+        return talk.send({
+          type: "completions",
+          id: message.id,
+          ...complete(controller, message.line, message.cursor),
+        });
       case "confirm":
       case "session":
         return;
@@ -466,11 +513,17 @@ async function asset(request: IncomingMessage, response: ServerResponse, path: s
     "referrer-policy": "no-referrer",
     "cache-control": path.startsWith("/assets/") ? "public, max-age=31536000, immutable" : "no-cache",
   };
-  for (const [coding, ending] of [["br", ".br"], ["gzip", ".gz"], ["", ""]] as const) {
+  for (const [coding, ending] of [
+    ["br", ".br"],
+    ["gzip", ".gz"],
+    ["", ""],
+  ] as const) {
     if (coding && !String(request.headers["accept-encoding"] ?? "").includes(coding)) continue;
     const content = await readFile(file + ending).catch(() => null);
     if (content) {
-      response.writeHead(200, coding ? { ...headers, "content-encoding": coding, vary: "accept-encoding" } : headers).end(content);
+      response
+        .writeHead(200, coding ? { ...headers, "content-encoding": coding, vary: "accept-encoding" } : headers)
+        .end(content);
       return;
     }
   }

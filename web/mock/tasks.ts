@@ -30,7 +30,12 @@ export const TASKS: TaskView[] = [
   task("failed-services", "Failed services", "List the units that failed"),
   task("ping", "Ping", "Ask another host whether it answers", {
     args: [
-      { name: "host", label: "host", kind: { type: "pattern", pattern: "[a-z0-9.-]+", max_length: 60 }, default: "10.0.0.1" },
+      {
+        name: "host",
+        label: "host",
+        kind: { type: "pattern", pattern: "[a-z0-9.-]+", max_length: 60 },
+        default: "10.0.0.1",
+      },
       { name: "wait", label: "wait (s)", kind: { type: "number", min: 0.1, max: 5 }, default: 1 },
       { name: "verbose", label: "verbose", kind: { type: "boolean" }, default: false },
     ],
@@ -38,7 +43,11 @@ export const TASKS: TaskView[] = [
   task("count", "Count", "Count slowly, for looking at live output", {
     args: [{ name: "lines", label: "lines", kind: { type: "integer", min: 1, max: 100_000 }, default: 10 }],
   }),
-  task("apt-upgrade", "Upgrade packages", "Install pending package updates", { confirm: true, root: true, timeout_seconds: 1800 }),
+  task("apt-upgrade", "Upgrade packages", "Install pending package updates", {
+    confirm: true,
+    root: true,
+    timeout_seconds: 1800,
+  }),
   task("reboot", "Reboot", "Restart the machine", { confirm: true, root: true, ends: "restart" }),
 ];
 
@@ -59,7 +68,11 @@ export interface Script {
 export function script(taskId: string, args: Record<string, unknown>, label: string, index: number): Script {
   switch (taskId) {
     case "uptime":
-      return { lines: [{ at: 8, text: " 21:04:12 up 41 days,  3:22,  0 users,  load average: 0.31, 0.24, 0.19\n" }], ends: 38, exitCode: 0 };
+      return {
+        lines: [{ at: 8, text: " 21:04:12 up 41 days,  3:22,  0 users,  load average: 0.31, 0.24, 0.19\n" }],
+        ends: 38,
+        exitCode: 0,
+      };
     case "disk-usage":
       return {
         lines: [
@@ -92,12 +105,18 @@ export function script(taskId: string, args: Record<string, unknown>, label: str
 function count(lines: number): Script {
   const every = lines > 200 ? 0 : 120;
   if (every > 0) {
-    const printed = Array.from({ length: lines }, (_, index) => ({ at: index * every, text: `\u001b[3${(index % 6) + 1}mline ${index + 1}\u001b[0m of ${lines}\n` }));
+    const printed = Array.from({ length: lines }, (_, index) => ({
+      at: index * every,
+      text: `\u001b[3${(index % 6) + 1}mline ${index + 1}\u001b[0m of ${lines}\n`,
+    }));
     return { lines: printed, ends: lines * every, exitCode: 0 };
   }
   const chunks: Line[] = [];
   for (let from = 0; from < lines; from += 500) {
-    const text = Array.from({ length: Math.min(500, lines - from) }, (_, index) => `line ${from + index + 1} of ${lines}\n`).join("");
+    const text = Array.from(
+      { length: Math.min(500, lines - from) },
+      (_, index) => `line ${from + index + 1} of ${lines}\n`,
+    ).join("");
     chunks.push({ at: (from / 500) * 10, text });
   }
   return { lines: chunks, ends: chunks.length * 10 + 50, exitCode: 0 };

@@ -11,7 +11,9 @@ const svg = await readFile(join(PUBLIC, "icon-ok.svg"), "utf8");
 for (const size of [192, 512]) {
   const page = await browser.newPage({ viewport: { width: size, height: size } });
   // Maskable icons fill their square: the ground goes to the edges.
-  await page.setContent(`<body style="margin:0;background:#060b09">${svg.replace("<svg ", `<svg width="${size}" height="${size}" `)}</body>`);
+  await page.setContent(
+    `<body style="margin:0;background:#060b09">${svg.replace("<svg ", `<svg width="${size}" height="${size}" `)}</body>`,
+  );
   await writeFile(join(PUBLIC, `icon-${size}.png`), await page.screenshot());
 }
 await browser.close();

@@ -107,13 +107,46 @@ const browser = await launch(["--force-color-profile=srgb", "--font-render-hinti
 try {
   await mkdir(PICTURES, { recursive: true });
   const state = join(folder, "controller");
-  const [link = ""] = await start("pistat", ["serve", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--state", state, "--tasks", join(ROOT, "config/tasks.toml")], folder, /http:\/\/\S+#login=\S+/);
+  const [link = ""] = await start(
+    "pistat",
+    [
+      "serve",
+      "--http",
+      "127.0.0.1:0",
+      "--mqtt",
+      "127.0.0.1:0",
+      "--state",
+      state,
+      "--tasks",
+      join(ROOT, "config/tasks.toml"),
+    ],
+    folder,
+    /http:\/\/\S+#login=\S+/,
+  );
   const url = new URL(link).origin;
   const joinToken = (await readFile(join(state, "join.token"), "utf8")).trim();
   const token = (await readFile(join(state, "admin.token"), "utf8")).trim();
   await Promise.all(
     MACHINES.map(({ id, label }) =>
-      start("pistat-agent", ["--controller-url", url, "--pi-id", id, "--label", label, "--interval", "1", "--token", joinToken, "--state", join(folder, id)], folder, /online|connected|enrolled/i),
+      start(
+        "pistat-agent",
+        [
+          "--controller-url",
+          url,
+          "--pi-id",
+          id,
+          "--label",
+          label,
+          "--interval",
+          "1",
+          "--token",
+          joinToken,
+          "--state",
+          join(folder, id),
+        ],
+        folder,
+        /online|connected|enrolled/i,
+      ),
     ),
   );
   await desk(browser, link);

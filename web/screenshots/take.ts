@@ -23,11 +23,33 @@ interface Picture {
 
 const PICTURES: Picture[] = [
   { name: "cards", machines: 25, width: 1600, height: 1000, theme: "phosphor", stage: conversation },
-  { name: "wall", machines: 424, width: 1600, height: 700, theme: "phosphor", settings: { density: "wall", folded: ["terminal", "logs"] } },
-  { name: "machine-amber", machines: 25, width: 1600, height: 1000, theme: "amber", hash: "#/pi/pi-4", stage: serviceLog },
+  {
+    name: "wall",
+    machines: 424,
+    width: 1600,
+    height: 700,
+    theme: "phosphor",
+    settings: { density: "wall", folded: ["terminal", "logs"] },
+  },
+  {
+    name: "machine-amber",
+    machines: 25,
+    width: 1600,
+    height: 1000,
+    theme: "amber",
+    hash: "#/pi/pi-4",
+    stage: serviceLog,
+  },
   { name: "paper", machines: 25, width: 1600, height: 1000, theme: "paper", stage: conversation },
   { name: "phone-paper", machines: 25, width: 390, height: 844, scale: 2, theme: "paper" },
-  { name: "table", machines: 25, width: 1600, height: 1000, theme: "phosphor", settings: { density: "table", terminalShare: 0.25, folded: ["terminal"] } },
+  {
+    name: "table",
+    machines: 25,
+    width: 1600,
+    height: 1000,
+    theme: "phosphor",
+    settings: { density: "table", terminalShare: 0.25, folded: ["terminal"] },
+  },
   { name: "group", machines: 25, width: 1600, height: 1000, theme: "phosphor", stage: group },
 ];
 
@@ -64,7 +86,10 @@ async function serviceLog(page: Page): Promise<void> {
 }
 
 async function group(page: Page, mock: Mock): Promise<void> {
-  const { group: id } = mock.controller.request({ task: "apt-upgrade", target: "@all", args: {}, confirmed: true }, "admin");
+  const { group: id } = mock.controller.request(
+    { task: "apt-upgrade", target: "@all", args: {}, confirmed: true },
+    "admin",
+  );
   await page.goto(`${mock.url}/#/runs/${id}`);
   await page.getByText(/1[5-7]\/25 ended/).waitFor();
 }
@@ -73,8 +98,15 @@ async function take(picture: Picture): Promise<void> {
   const mock = await startMock({ machines: picture.machines, interval: 5 });
   const browser = await launch(["--force-color-profile=srgb", "--font-render-hinting=none"]);
   try {
-    const page = await browser.newPage({ viewport: { width: picture.width, height: picture.height }, deviceScaleFactor: picture.scale ?? 1, timezoneId: "Europe/Berlin" });
-    await page.addInitScript((settings) => localStorage.setItem("pistat", JSON.stringify(settings)), { theme: picture.theme, ...picture.settings });
+    const page = await browser.newPage({
+      viewport: { width: picture.width, height: picture.height },
+      deviceScaleFactor: picture.scale ?? 1,
+      timezoneId: "Europe/Berlin",
+    });
+    await page.addInitScript((settings) => localStorage.setItem("pistat", JSON.stringify(settings)), {
+      theme: picture.theme,
+      ...picture.settings,
+    });
     await page.goto(`${mock.url}/#login=${CODE}`);
     await page.locator("[data-pi]").first().waitFor();
     if (picture.hash) {

@@ -17,7 +17,10 @@ test("a used link says so, and a token signs in instead", async ({ page, mock })
   await expect(page.locator("[data-pi]").first()).toBeVisible();
 });
 
-test("a sign-in link that is pasted into an open tab signs in there, and leaves no code behind", async ({ page, mock }) => {
+test("a sign-in link that is pasted into an open tab signs in there, and leaves no code behind", async ({
+  page,
+  mock,
+}) => {
   await page.goto(mock.url);
   await page.getByLabel("Token or sign-in link").fill("viewer-token");
   await page.getByRole("button", { name: "sign in" }).click();
@@ -68,7 +71,11 @@ test("an expired session asks again and what was typed is still there", async ({
   await shell.shows("finished exit 0");
 });
 
-test("a session that is begun in another tab is taken up by the one that waits, with what was typed", async ({ page, enter, mock }) => {
+test("a session that is begun in another tab is taken up by the one that waits, with what was typed", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   const shell = terminal(page);
   await shell.type("task run uptime pi-1");
@@ -98,7 +105,10 @@ test("a tab that is looked at again takes up a session that was begun meanwhile"
   await expect(page.getByText("The session ended.")).toBeVisible();
   const answer = await page.request.post(`${mock.url}/api/login`, { data: { code: "mock-code" } });
   // As another tab would, though this one was not told.
-  await page.evaluate((key) => localStorage.setItem("pistat.session /", key), ((await answer.json()) as { session_key: string }).session_key);
+  await page.evaluate(
+    (key) => localStorage.setItem("pistat.session /", key),
+    ((await answer.json()) as { session_key: string }).session_key,
+  );
   await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
   await expect(page.getByText("The session ended.")).toHaveCount(0);
   mock.controller.setOffline("pi-1", true);
@@ -152,7 +162,11 @@ test("signing out ends the session on the server, and nothing of it stays readab
   expect(answer.status()).toBe(401);
 });
 
-test("signing out in one tab takes the fleet off the others, and a key without its session signs in nobody", async ({ page, enter, mock }) => {
+test("signing out in one tab takes the fleet off the others, and a key without its session signs in nobody", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   const other = await page.context().newPage();
   await other.goto(mock.url);
@@ -177,7 +191,11 @@ test("a session outlives the page, and its cookie without the key opens nothing"
   await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
 });
 
-test("the output of a run is saved with the session, though a link could not carry its key", async ({ page, enter, mock }) => {
+test("the output of a run is saved with the session, though a link could not carry its key", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   const [run] = mock.controller.newest(mock.controller.runs, 1);
   await page.goto(`${mock.url}/#/runs/${run?.id}`);
@@ -195,7 +213,8 @@ test("the output of a run is saved with the session, though a link could not car
 test("signed-in browsers are listed, and another one's session is ended", async ({ page, enter, mock }) => {
   await page.request.post(`${mock.url}/api/login`, { data: { token: "viewer-token" } });
   await enter("#/settings");
-  const row = (account: string) => page.getByRole("listitem").filter({ hasText: "Firefox" }).filter({ hasText: account });
+  const row = (account: string) =>
+    page.getByRole("listitem").filter({ hasText: "Firefox" }).filter({ hasText: account });
   await expect(row("admin")).toContainText("this browser");
   await row("wall-display").getByRole("button", { name: "end" }).click();
   await expect(row("wall-display")).toHaveCount(0);
@@ -279,7 +298,9 @@ test("a controller without agents says how one that is there already is started"
   await page.getByRole("button", { name: "Add a Pi" }).click();
   const dialog = page.getByRole("dialog");
   await expect(dialog.getByText("This controller has no agent to hand out")).toBeVisible();
-  await expect(dialog.locator("code")).toHaveText(new RegExp(`^pistat-agent --controller-url ${mock.controller.url} .* --token ${mock.controller.joinToken}$`));
+  await expect(dialog.locator("code")).toHaveText(
+    new RegExp(`^pistat-agent --controller-url ${mock.controller.url} .* --token ${mock.controller.joinToken}$`),
+  );
 });
 
 test("a pi-id that cannot be is explained", async ({ page, enter }) => {

@@ -17,28 +17,55 @@ const LEAST_CONTRASTS = 5;
 async function violations(page: Page): Promise<string[]> {
   await page.evaluate(AXE);
   const { found, contrasts } = await page.evaluate(async () => {
-    interface Results { violations: Violation[]; passes: Array<{ nodes: unknown[] }> }
+    interface Results {
+      violations: Violation[];
+      passes: Array<{ nodes: unknown[] }>;
+    }
     const axe = (window as unknown as { axe: { run(context: unknown, options: unknown): Promise<Results> } }).axe;
-    const all = await axe.run(document, { resultTypes: ["violations"], rules: { "color-contrast": { enabled: false } } });
+    const all = await axe.run(document, {
+      resultTypes: ["violations"],
+      rules: { "color-contrast": { enabled: false } },
+    });
     const root = document.documentElement;
     const scan = root.dataset.scan;
     root.dataset.scan = "off";
     document.body.style.backgroundImage = "none";
-    const contrast = await axe.run(document, { resultTypes: ["violations", "passes"], runOnly: { type: "rule", values: ["color-contrast"] } });
+    const contrast = await axe.run(document, {
+      resultTypes: ["violations", "passes"],
+      runOnly: { type: "rule", values: ["color-contrast"] },
+    });
     root.dataset.scan = scan;
     document.body.style.backgroundImage = "";
-    return { found: [...all.violations, ...contrast.violations], contrasts: contrast.passes.reduce((sum, { nodes }) => sum + nodes.length, 0) };
+    return {
+      found: [...all.violations, ...contrast.violations],
+      contrasts: contrast.passes.reduce((sum, { nodes }) => sum + nodes.length, 0),
+    };
   });
-  const wrong = found.flatMap((violation) => violation.nodes.slice(0, 3).map((node) => `${violation.id} at ${node.target.join(" ")}: ${node.failureSummary ?? ""}`));
+  const wrong = found.flatMap((violation) =>
+    violation.nodes
+      .slice(0, 3)
+      .map((node) => `${violation.id} at ${node.target.join(" ")}: ${node.failureSummary ?? ""}`),
+  );
   return contrasts < LEAST_CONTRASTS ? [...wrong, `only ${contrasts} texts could be judged by their contrast`] : wrong;
 }
 
 const VIEWS: Array<{ name: string; hash: string; stage?: (page: Page) => Promise<void> }> = [
-  { name: "cards", hash: "#/", stage: (page) => terminal(page).run("task list").then(() => terminal(page).shows("8 tasks")) },
+  {
+    name: "cards",
+    hash: "#/",
+    stage: (page) =>
+      terminal(page)
+        .run("task list")
+        .then(() => terminal(page).shows("8 tasks")),
+  },
   { name: "table", hash: "#/", stage: (page) => page.getByRole("button", { name: "table" }).click() },
   { name: "wall", hash: "#/", stage: (page) => page.getByRole("button", { name: "wall" }).click() },
   { name: "a machine", hash: "#/pi/pi-4", stage: (page) => page.getByRole("button", { name: "Service log" }).click() },
-  { name: "a machine being edited", hash: "#/pi/pi-12", stage: (page) => page.getByRole("button", { name: "edit" }).click() },
+  {
+    name: "a machine being edited",
+    hash: "#/pi/pi-12",
+    stage: (page) => page.getByRole("button", { name: "edit" }).click(),
+  },
   { name: "runs", hash: "#/runs" },
   { name: "settings", hash: "#/settings", stage: (page) => page.getByRole("button", { name: "show" }).click() },
   { name: "palette", hash: "#/runs", stage: (page) => page.keyboard.press("Control+k") },
@@ -63,7 +90,11 @@ test.describe("with one machine", () => {
 test.describe("with a thousand machines", () => {
   test.use({ serve: { machines: 1000 } });
   // Each theme with another number: that every step of every theme can be read is told by the unit tests.
-  for (const [theme, metric] of [["phosphor", "ram"], ["amber", "temp"], ["paper", "disk"]] as const) {
+  for (const [theme, metric] of [
+    ["phosphor", "ram"],
+    ["amber", "temp"],
+    ["paper", "disk"],
+  ] as const) {
     test(`axe finds nothing in a large wall of ${metric} in ${theme}`, async ({ page, enter }) => {
       test.slow();
       await page.emulateMedia({ reducedMotion: "reduce" });
@@ -93,9 +124,11 @@ for (const theme of ["phosphor", "amber", "paper"]) {
     await check("the menu of columns");
     await page.keyboard.press("Escape");
     await page.getByRole("button", { name: "cards" }).click();
-    for (const panel of ["Terminal", "Stats", "Logs"]) await page.getByRole("button", { name: `Fold ${panel}`, exact: true }).click();
+    for (const panel of ["Terminal", "Stats", "Logs"])
+      await page.getByRole("button", { name: `Fold ${panel}`, exact: true }).click();
     await check("folded panels");
-    for (const panel of ["Terminal", "Stats", "Logs"]) await page.getByRole("button", { name: `Unfold ${panel}` }).click();
+    for (const panel of ["Terminal", "Stats", "Logs"])
+      await page.getByRole("button", { name: `Unfold ${panel}` }).click();
     await page.getByRole("button", { name: "Add a Pi" }).click();
     await page.getByLabel("pi-id").fill("new-1");
     mock.controller.join("new-1", "New One");
@@ -135,7 +168,8 @@ for (const theme of ["phosphor", "amber", "paper"]) {
     test.slow();
     await page.emulateMedia({ reducedMotion: "reduce" });
     await remember(page, { theme });
-    const check = (name: string) => expect.soft(violations(page).then((found) => found.map((each) => `${name}: ${each}`))).resolves.toEqual([]);
+    const check = (name: string) =>
+      expect.soft(violations(page).then((found) => found.map((each) => `${name}: ${each}`))).resolves.toEqual([]);
     await page.goto(mock.url);
     await expect(page.getByLabel("Token or sign-in link")).toBeVisible();
     await check("signing in");
@@ -149,7 +183,10 @@ for (const theme of ["phosphor", "amber", "paper"]) {
       await page.waitForTimeout(150);
       await check(view.name);
     }
-    const { group, runs } = mock.controller.request({ task: "apt-upgrade", target: "@all", args: {}, confirmed: true }, "admin");
+    const { group, runs } = mock.controller.request(
+      { task: "apt-upgrade", target: "@all", args: {}, confirmed: true },
+      "admin",
+    );
     await page.goto(`${mock.url}/#/runs/${group}`);
     await expect(page.getByRole("button", { name: /\/25 ended/ })).toBeVisible();
     await check("a group");

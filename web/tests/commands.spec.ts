@@ -11,7 +11,9 @@ test("the lines for MQTT name broker and account, and are copied as they stand",
   await page.getByRole("button", { name: "Service log" }).click();
   const form = page.locator(".form");
   await form.getByRole("button", { name: "copy" }).click();
-  expect(await copied()).toBe(`mosquitto_pub -h 10.0.0.2 -p 1883 -u admin -P '…' -t pistat/pi-4/task/request -m '{"task":"service-log","args":{"unit":"ssh","lines":100}}'`);
+  expect(await copied()).toBe(
+    `mosquitto_pub -h 10.0.0.2 -p 1883 -u admin -P '…' -t pistat/pi-4/task/request -m '{"task":"service-log","args":{"unit":"ssh","lines":100}}'`,
+  );
   // Another command is to be copied again.
   await page.getByLabel("lines").fill("7");
   await expect(form.getByRole("button", { name: "copy", exact: true })).toBeVisible();
@@ -25,7 +27,9 @@ test.describe("with one machine", () => {
     const hint = page.locator(".hint");
     await expect(hint).not.toContainText("press");
     await hint.getByRole("button", { name: "copy" }).click();
-    expect(await page.evaluate(() => navigator.clipboard.readText())).toBe("mosquitto_sub -h 10.0.0.2 -p 1883 -u admin -P '…' -v -t 'pistat/#'");
+    expect(await page.evaluate(() => navigator.clipboard.readText())).toBe(
+      "mosquitto_sub -h 10.0.0.2 -p 1883 -u admin -P '…' -v -t 'pistat/#'",
+    );
     await hint.getByRole("button", { name: "run a task…" }).click();
     await expect(page.getByRole("dialog", { name: "Run a task" })).toBeVisible();
   });

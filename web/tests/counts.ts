@@ -12,6 +12,8 @@ export default class Counts implements Reporter {
   onEnd(_result: FullResult): void {
     const outcomes = [...this.#tests].map((test) => test.outcome());
     const count = (...names: string[]): number => outcomes.filter((outcome) => names.includes(outcome)).length;
-    console.log(`browser: ${count("expected", "flaky")} passed, ${count("unexpected")} failed, ${count("skipped")} skipped`);
+    console.log(
+      `browser: ${count("expected", "flaky")} passed, ${count("unexpected")} failed, ${count("skipped")} skipped`,
+    );
   }
 }

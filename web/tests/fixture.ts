@@ -25,15 +25,22 @@ export const test = base.extend<Options & Stage>({
     page.on("pageerror", (error) => wrong.push(`error: ${error.message}`));
     page.on("console", (message) => {
       // A refused request is part of some tests; a refused style or script never is.
-      if (message.type() === "error" && !message.text().startsWith("Failed to load resource") && !message.text().includes("WebSocket")) {
+      if (
+        message.type() === "error" &&
+        !message.text().startsWith("Failed to load resource") &&
+        !message.text().includes("WebSocket")
+      ) {
         wrong.push(`console: ${message.text()}`);
       }
     });
     page.on("request", (request) => {
-      if (!request.url().startsWith("data:") && new URL(request.url()).port !== new URL(mock.url).port) wrong.push(`left the origin: ${request.url()}`);
+      if (!request.url().startsWith("data:") && new URL(request.url()).port !== new URL(mock.url).port)
+        wrong.push(`left the origin: ${request.url()}`);
     });
     await page.addInitScript(() => {
-      document.addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
+      document.addEventListener("securitypolicyviolation", (event) =>
+        console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`),
+      );
     });
     await use(page);
     expect(wrong).toEqual([]);

@@ -8,7 +8,9 @@ const press = (page: Page, ...keys: string[]): Promise<void> =>
   page.evaluate(async (pressed) => {
     for (const name of pressed) {
       const [key, ctrlKey] = name.startsWith("Control+") ? [name.slice(8), true] : [name, false];
-      const goesOn = (document.activeElement ?? document.body).dispatchEvent(new KeyboardEvent("keydown", { key, ctrlKey, bubbles: true, cancelable: true }));
+      const goesOn = (document.activeElement ?? document.body).dispatchEvent(
+        new KeyboardEvent("keydown", { key, ctrlKey, bubbles: true, cancelable: true }),
+      );
       if (goesOn && document.activeElement?.matches("input, textarea")) document.execCommand("insertText", false, key);
       // The next key is a task of its own, as a keyboard's are.
       await new Promise<void>((resolve) => {
@@ -52,7 +54,11 @@ test("a dialog that a key opens has the focus at once", async ({ page, enter }) 
   await page.unrouteAll();
 });
 
-test("what is typed before the terminal is there is in its line, and no key of the page", async ({ page, enter, mock }) => {
+test("what is typed before the terminal is there is in its line, and no key of the page", async ({
+  page,
+  enter,
+  mock,
+}) => {
   let letIn = (): void => undefined;
   const held = new Promise<void>((resolve) => (letIn = resolve));
   await page.route("**/assets/TerminalPanel-*.js", async (route) => {
@@ -89,7 +95,11 @@ test("a line that is ended before the terminal is there runs, and Escape leaves 
   await terminal(page).lacks("nothing");
 });
 
-test("Escape closes the column chooser, wherever the focus is in it, and leaves the page where it is", async ({ page, enter, mock }) => {
+test("Escape closes the column chooser, wherever the focus is in it, and leaves the page where it is", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await remember(page, { density: "table" });
   await enter();
   const button = page.getByRole("button", { name: "columns" });
@@ -106,7 +116,11 @@ test("Escape closes the column chooser, wherever the focus is in it, and leaves 
   await expect(page).toHaveURL(`${mock.url}/#/`);
 });
 
-test("Escape closes the form that changes a machine, and only then the machine's page", async ({ page, enter, mock }) => {
+test("Escape closes the form that changes a machine, and only then the machine's page", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter("#/pi/pi-5");
   await page.getByRole("button", { name: "edit" }).click();
   await page.getByLabel("label").fill("Roof Cam");

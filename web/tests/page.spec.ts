@@ -22,7 +22,8 @@ test("what is opened in the moment of going elsewhere stays open", async ({ page
   await page.keyboard.press("Control+k");
   await page.getByLabel("Command, machine or page").fill("lab zero");
   await page.getByLabel("Command, machine or page").evaluate((field) => {
-    const press = (key: string, ctrlKey = false): void => void field.dispatchEvent(new KeyboardEvent("keydown", { key, ctrlKey, bubbles: true }));
+    const press = (key: string, ctrlKey = false): void =>
+      void field.dispatchEvent(new KeyboardEvent("keydown", { key, ctrlKey, bubbles: true }));
     press("Enter");
     press("k", true);
   });
@@ -65,7 +66,11 @@ test("the keys of the terminal and the filter unfold their panels, on any keyboa
   await page.keyboard.press("/");
   await expect(page.getByRole("searchbox", { name: /Filter machines/ })).toBeFocused();
   await page.keyboard.press("Escape");
-  await page.evaluate(() => document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "Dead", code: "Backquote", bubbles: true, cancelable: true })));
+  await page.evaluate(() =>
+    document.body.dispatchEvent(
+      new KeyboardEvent("keydown", { key: "Dead", code: "Backquote", bubbles: true, cancelable: true }),
+    ),
+  );
   await expect(page.locator(".terminal-host textarea")).toBeFocused();
   await terminal(page).run("task list");
   await terminal(page).shows("8 tasks");
@@ -77,7 +82,16 @@ test("Tab reaches every part and Shift-Tab leaves the terminal", async ({ page, 
   const seen = new Set<string>();
   for (let press = 0; press < 45; press += 1) {
     await page.keyboard.press("Tab");
-    seen.add(await page.evaluate(() => document.activeElement?.closest("header.top, footer, [data-panel], [role=separator]")?.getAttribute("data-panel") ?? document.activeElement?.closest("header.top, footer, [role=separator]")?.nodeName ?? "none"));
+    seen.add(
+      await page.evaluate(
+        () =>
+          document.activeElement
+            ?.closest("header.top, footer, [data-panel], [role=separator]")
+            ?.getAttribute("data-panel") ??
+          document.activeElement?.closest("header.top, footer, [role=separator]")?.nodeName ??
+          "none",
+      ),
+    );
     // Tab completes inside the terminal, so a person goes out of it with Escape.
     if (await page.evaluate(() => document.activeElement?.closest(".terminal-host") !== null)) {
       await page.keyboard.press("Shift+Tab");
@@ -93,25 +107,49 @@ const focused = (page: Page): Promise<{ name: string; shown: boolean }> =>
   page.evaluate(() => {
     const node = document.activeElement ?? document.body;
     const { outlineStyle, outlineWidth, outlineColor } = getComputedStyle(node);
-    const outlined = outlineStyle !== "none" && parseFloat(outlineWidth) >= 1 && !/rgba\(.*, 0\)|transparent/.test(outlineColor);
+    const outlined =
+      outlineStyle !== "none" && parseFloat(outlineWidth) >= 1 && !/rgba\(.*, 0\)|transparent/.test(outlineColor);
     // The terminal shows it by its cursor, which is filled only then.
     const cursor = node.closest(".terminal-host")?.querySelector(".xterm-cursor-block") != null;
     const all = [...document.querySelectorAll("*")];
-    return { name: `${all.indexOf(node)} ${node.tagName.toLowerCase()} ${node.getAttribute("aria-label") ?? node.textContent?.trim().slice(0, 30) ?? ""}`, shown: outlined || cursor };
+    return {
+      name: `${all.indexOf(node)} ${node.tagName.toLowerCase()} ${node.getAttribute("aria-label") ?? node.textContent?.trim().slice(0, 30) ?? ""}`,
+      shown: outlined || cursor,
+    };
   });
 
 const STOPS: Array<{ name: string; hash: string; least: number; stage?: (page: Page) => Promise<void> }> = [
   { name: "the dashboard", hash: "#/", least: 20 },
   { name: "the table", hash: "#/", least: 20, stage: (page) => page.getByRole("button", { name: "table" }).click() },
   { name: "the wall", hash: "#/", least: 20, stage: (page) => page.getByRole("button", { name: "wall" }).click() },
-  { name: "a machine", hash: "#/pi/pi-4", least: 20, stage: (page) => page.getByRole("button", { name: "Service log" }).click() },
-  { name: "a machine being edited", hash: "#/pi/pi-12", least: 20, stage: (page) => page.getByRole("button", { name: "edit" }).click() },
+  {
+    name: "a machine",
+    hash: "#/pi/pi-4",
+    least: 20,
+    stage: (page) => page.getByRole("button", { name: "Service log" }).click(),
+  },
+  {
+    name: "a machine being edited",
+    hash: "#/pi/pi-12",
+    least: 20,
+    stage: (page) => page.getByRole("button", { name: "edit" }).click(),
+  },
   { name: "runs", hash: "#/runs", least: 10 },
   { name: "settings", hash: "#/settings", least: 15 },
   { name: "the palette", hash: "#/runs", least: 1, stage: (page) => page.keyboard.press("Control+k") },
   { name: "help", hash: "#/settings", least: 1, stage: (page) => page.keyboard.press("?") },
-  { name: "adding a Pi", hash: "#/", least: 4, stage: (page) => page.getByRole("button", { name: "Add a Pi" }).click() },
-  { name: "running a task", hash: "#/runs", least: 4, stage: (page) => page.getByRole("button", { name: "run…" }).click() },
+  {
+    name: "adding a Pi",
+    hash: "#/",
+    least: 4,
+    stage: (page) => page.getByRole("button", { name: "Add a Pi" }).click(),
+  },
+  {
+    name: "running a task",
+    hash: "#/runs",
+    least: 4,
+    stage: (page) => page.getByRole("button", { name: "run…" }).click(),
+  },
 ];
 
 for (const { name, hash, least, stage } of STOPS) {
@@ -133,7 +171,12 @@ for (const { name, hash, least, stage } of STOPS) {
         continue;
       }
       // Between the last stop and the first the browser's own parts have it.
-      if (await page.evaluate(() => document.activeElement === document.body || document.activeElement?.tagName === "DIALOG")) continue;
+      if (
+        await page.evaluate(
+          () => document.activeElement === document.body || document.activeElement?.tagName === "DIALOG",
+        )
+      )
+        continue;
       if (seen.has(stop)) break;
       seen.set(stop, shown);
     }
@@ -155,7 +198,9 @@ test("logs are chosen by kind", async ({ page, enter, mock }) => {
     const button = logs.getByRole("button", { name, exact: true });
     await button.click();
     await expect(button).toHaveAttribute("aria-pressed", "true");
-    await expect.poll(async () => [...new Set(await events.locator(".kind").allTextContents())].sort(), name).toEqual(kinds);
+    await expect
+      .poll(async () => [...new Set(await events.locator(".kind").allTextContents())].sort(), name)
+      .toEqual(kinds);
   }
   await logs.getByRole("button", { name: "all", exact: true }).click();
   await expect(events).toContainText("uptime finished");
@@ -164,7 +209,8 @@ test("logs are chosen by kind", async ({ page, enter, mock }) => {
 test("the height of the stats and a folded terminal are remembered", async ({ page, enter }) => {
   await enter();
   const separator = page.getByRole("separator", { name: "Height of the stats" });
-  const height = async (): Promise<number> => Math.round((await page.locator('[data-panel="stats"]').boundingBox())?.height ?? 0);
+  const height = async (): Promise<number> =>
+    Math.round((await page.locator('[data-panel="stats"]').boundingBox())?.height ?? 0);
   const before = await height();
   await separator.focus();
   for (let press = 0; press < 6; press += 1) await page.keyboard.press("ArrowUp");
@@ -205,9 +251,14 @@ test("the first page does not wait for the terminal, the charts or another page"
   const scripts: string[] = [];
   page.on("request", (request) => scripts.push(request.url()));
   await enter();
-  const loaded = await page.evaluate(() => [...document.querySelectorAll('link[rel="modulepreload"], script[type="module"]')].map((node) => node.getAttribute("href") ?? node.getAttribute("src") ?? ""));
+  const loaded = await page.evaluate(() =>
+    [...document.querySelectorAll('link[rel="modulepreload"], script[type="module"]')].map(
+      (node) => node.getAttribute("href") ?? node.getAttribute("src") ?? "",
+    ),
+  );
   expect(loaded.length).toBeGreaterThan(1);
-  for (const name of ["MachinePage", "Settings", "RunPage"]) expect(scripts.filter((url) => url.includes(`/${name}-`))).toEqual([]);
+  for (const name of ["MachinePage", "Settings", "RunPage"])
+    expect(scripts.filter((url) => url.includes(`/${name}-`))).toEqual([]);
   const html = await (await page.request.get(page.url())).text();
   expect(html).not.toContain("TerminalPanel");
 });
@@ -253,7 +304,12 @@ test("scan lines lie below the letters, and go away when asked", async ({ page, 
   await enter();
   const image = () => page.locator('[data-panel="stats"]').evaluate((node) => getComputedStyle(node).backgroundImage);
   expect(await image()).toContain("repeating-linear-gradient");
-  const above = await page.evaluate(() => [...document.querySelectorAll("*")].filter((node) => ["::before", "::after"].some((part) => getComputedStyle(node, part).backgroundImage.includes("repeating"))).length);
+  const above = await page.evaluate(
+    () =>
+      [...document.querySelectorAll("*")].filter((node) =>
+        ["::before", "::after"].some((part) => getComputedStyle(node, part).backgroundImage.includes("repeating")),
+      ).length,
+  );
   expect(above).toBe(0);
   await page.getByRole("button", { name: "scan lines" }).click();
   expect(await image()).toBe("none");
@@ -268,18 +324,30 @@ for (const width of [800, 1024, 1280]) {
       await terminal(page).ready();
       /** What does not lie within each of its frames, and within the window. */
       const cut = () =>
-        page.locator("header.top :is(a, button), [data-panel] header :is(button, input, select), footer button, [data-panel] .kinds button").evaluateAll((nodes) =>
-          nodes.flatMap((node) => {
-            const own = node.getBoundingClientRect();
-            if (own.width === 0) return [];
-            const frames = [node.closest("[data-panel]"), node.closest("header, footer"), document.querySelector(".page")].filter((frame): frame is Element => frame !== null);
-            const outside = frames.some((frame) => {
-              const { left, right, top, bottom } = frame.getBoundingClientRect();
-              return own.left < left - 1 || own.right > right + 1 || own.top < top - 1 || own.bottom > bottom + 1;
-            });
-            return outside ? [`${node.getAttribute("aria-label") ?? node.textContent} at ${Math.round(own.left)}…${Math.round(own.right)}`] : [];
-          }),
-        );
+        page
+          .locator(
+            "header.top :is(a, button), [data-panel] header :is(button, input, select), footer button, [data-panel] .kinds button",
+          )
+          .evaluateAll((nodes) =>
+            nodes.flatMap((node) => {
+              const own = node.getBoundingClientRect();
+              if (own.width === 0) return [];
+              const frames = [
+                node.closest("[data-panel]"),
+                node.closest("header, footer"),
+                document.querySelector(".page"),
+              ].filter((frame): frame is Element => frame !== null);
+              const outside = frames.some((frame) => {
+                const { left, right, top, bottom } = frame.getBoundingClientRect();
+                return own.left < left - 1 || own.right > right + 1 || own.top < top - 1 || own.bottom > bottom + 1;
+              });
+              return outside
+                ? [
+                    `${node.getAttribute("aria-label") ?? node.textContent} at ${Math.round(own.left)}…${Math.round(own.right)}`,
+                  ]
+                : [];
+            }),
+          );
       expect(await cut()).toEqual([]);
       await expect(page.getByLabel("Machine", { exact: true })).toBeVisible();
       await expect(page.getByLabel("Colour by")).toBeVisible();
@@ -302,7 +370,11 @@ test("title and icon tell the fleet's state", async ({ page, enter, mock }) => {
   await expect(icon).toHaveAttribute("href", "./icon-link.svg");
 });
 
-test("a lost link is shown with its age, what was known stays, and the page resumes by itself", async ({ page, enter, mock }) => {
+test("a lost link is shown with its age, what was known stays, and the page resumes by itself", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   const card = page.locator('[data-pi="pi-1"]');
   await card.evaluate((node) => (node.dataset.same = "yes"));
@@ -352,13 +424,18 @@ test.describe("with samples twice a second", () => {
   });
 });
 
-test("a hidden page keeps names of what changed, not messages, and is current when shown again", async ({ page, enter, mock }) => {
+test("a hidden page keeps names of what changed, not messages, and is current when shown again", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   await page.evaluate(() => {
     Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
     const real = window.requestAnimationFrame;
     Object.assign(window, { waiting: [] as FrameRequestCallback[], real });
-    window.requestAnimationFrame = (callback) => (window as unknown as { waiting: FrameRequestCallback[] }).waiting.push(callback);
+    window.requestAnimationFrame = (callback) =>
+      (window as unknown as { waiting: FrameRequestCallback[] }).waiting.push(callback);
   });
   mock.controller.setOffline("pi-1", true);
   for (let number = 0; number < 50; number += 1) mock.controller.event("system", "info", `hidden ${number}`);
@@ -378,7 +455,8 @@ test("it can be installed: manifest and icons are there", async ({ page, enter, 
   await enter();
   const manifest = await (await page.request.get(`${mock.url}/manifest.webmanifest`)).json();
   expect(manifest).toMatchObject({ name: "Pi Stat", display: "standalone" });
-  for (const icon of manifest.icons as Array<{ src: string }>) expect((await page.request.get(new URL(icon.src, mock.url).href)).status()).toBe(200);
+  for (const icon of manifest.icons as Array<{ src: string }>)
+    expect((await page.request.get(new URL(icon.src, mock.url).href)).status()).toBe(200);
 });
 
 test.describe("on a phone", () => {
@@ -386,7 +464,8 @@ test.describe("on a phone", () => {
   test("there is one panel at a time, and nothing sticks out at 360 pixels", async ({ page, enter, mock }) => {
     await remember(page, { folded: ["stats", "terminal", "logs"] });
     await enter();
-    const fits = async () => expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(360);
+    const fits = async () =>
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(360);
     await fits();
     await page.getByRole("button", { name: "terminal" }).click();
     await terminal(page).run("task list");
@@ -404,16 +483,27 @@ test.describe("on a phone", () => {
     await expect(page.getByLabel("Command, machine or page")).toBeVisible();
     await fits();
   });
-  test("whatever is touched is on the screen and as large as a finger, in every view", async ({ page, enter, mock }) => {
+  test("whatever is touched is on the screen and as large as a finger, in every view", async ({
+    page,
+    enter,
+    mock,
+  }) => {
     await enter();
-    const { group, runs } = mock.controller.request({ task: "count", target: "@camera", args: { lines: 100 }, confirmed: false }, "admin");
+    const { group, runs } = mock.controller.request(
+      { task: "count", target: "@camera", args: { lines: 100 }, confirmed: false },
+      "admin",
+    );
     const small = () =>
-      page.locator(".button:visible, .tool:visible, .tabs > *:visible, .counts button:visible, .menu:visible").evaluateAll((nodes) =>
-        nodes.flatMap((node) => {
-          const { left, right, height } = node.getBoundingClientRect();
-          return left >= 0 && right <= innerWidth && height >= 38 ? [] : [`${node.textContent?.trim()} ${Math.round(left)}…${Math.round(right)} ${Math.round(height)} high`];
-        }),
-      );
+      page
+        .locator(".button:visible, .tool:visible, .tabs > *:visible, .counts button:visible, .menu:visible")
+        .evaluateAll((nodes) =>
+          nodes.flatMap((node) => {
+            const { left, right, height } = node.getBoundingClientRect();
+            return left >= 0 && right <= innerWidth && height >= 38
+              ? []
+              : [`${node.textContent?.trim()} ${Math.round(left)}…${Math.round(right)} ${Math.round(height)} high`];
+          }),
+        );
     for (const tab of ["terminal", "stats", "logs"]) {
       await page.getByLabel("Panels").getByRole("button", { name: tab }).click();
       await page.waitForTimeout(200);
@@ -434,7 +524,12 @@ test.describe("on a phone", () => {
     mock.controller.event("system", "info", "offline — last will received, no telemetry for 15 s");
     const text = page.getByRole("list", { name: "Events" }).getByText("no telemetry for 15 s").first();
     await expect(text).toBeVisible();
-    const [wide, room] = await text.evaluate((node) => [node.getBoundingClientRect(), node.closest(".text")!.getBoundingClientRect()].map(({ right, bottom }) => [right, bottom]));
+    const [wide, room] = await text.evaluate((node) =>
+      [node.getBoundingClientRect(), node.closest(".text")!.getBoundingClientRect()].map(({ right, bottom }) => [
+        right,
+        bottom,
+      ]),
+    );
     expect(wide?.[0]).toBeLessThanOrEqual((room?.[0] ?? 0) + 1);
     expect(wide?.[1]).toBeLessThanOrEqual((room?.[1] ?? 0) + 1);
   });
@@ -466,19 +561,28 @@ test.describe("on a wall of 4K", () => {
   test.use({ viewport: { width: 3840, height: 2160 } });
   test("letters grow with the screen", async ({ page, enter }) => {
     await enter();
-    expect(await page.evaluate(() => parseFloat(getComputedStyle(document.documentElement).fontSize))).toBeGreaterThan(22);
+    expect(await page.evaluate(() => parseFloat(getComputedStyle(document.documentElement).fontSize))).toBeGreaterThan(
+      22,
+    );
     await expect(page.locator('[data-pi="pi-1"]')).toBeVisible();
   });
   test("nothing sticks out or is cut off in any view", async ({ page, enter, mock }) => {
     await enter();
-    const { group, runs } = mock.controller.request({ task: "uptime", target: "@all", args: {}, confirmed: false }, "admin");
+    const { group, runs } = mock.controller.request(
+      { task: "uptime", target: "@all", args: {}, confirmed: false },
+      "admin",
+    );
     /** Whatever reaches beyond the window, or is wider than its title's line. */
     const out = () =>
       page.evaluate(() => [
-        ...(document.documentElement.scrollWidth > innerWidth ? [`the page is ${document.documentElement.scrollWidth} wide`] : []),
+        ...(document.documentElement.scrollWidth > innerWidth
+          ? [`the page is ${document.documentElement.scrollWidth} wide`]
+          : []),
         ...[...document.querySelectorAll(".page :is(button, a, input, select, h1, h2, figure, dd)")].flatMap((node) => {
           const { left, right, width } = node.getBoundingClientRect();
-          return width > 0 && (left < -1 || right > innerWidth + 1) && !node.closest(".sr-only") ? [`${node.textContent?.trim()} ${Math.round(left)}…${Math.round(right)}`] : [];
+          return width > 0 && (left < -1 || right > innerWidth + 1) && !node.closest(".sr-only")
+            ? [`${node.textContent?.trim()} ${Math.round(left)}…${Math.round(right)}`]
+            : [];
         }),
       ]);
     for (const density of ["table", "wall", "cards"]) {

@@ -2,7 +2,8 @@ import { readFileSync } from "node:fs";
 import { CONTENT_SECURITY_POLICY } from "../mock/server";
 import { expect, terminal, test } from "./fixture";
 
-const ESCAPES = "\u001b]0;stolen title\u0007\u001b]52;c;c3RvbGVu\u0007\u001b]8;;http://evil.example\u001b\\\u001b[2J\u001b[5;5H\u009b31m";
+const ESCAPES =
+  "\u001b]0;stolen title\u0007\u001b]52;c;c3RvbGVu\u0007\u001b]8;;http://evil.example\u001b\\\u001b[2J\u001b[5;5H\u009b31m";
 const HOSTILE = `<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\u202Egnp.exe${ESCAPES}`;
 const TOPIC = `pistat/${HOSTILE}/stats`;
 
@@ -31,14 +32,21 @@ test("the policy stops inline scripts, inline styles and eval", async ({ page, m
     style.textContent = "body { outline: 7px solid red }";
     document.body.append(style);
     document.body.setAttribute("style", "outline: 7px solid red");
-    return { inline: (window as unknown as { inline?: number }).inline, outline: getComputedStyle(document.body).outlineWidth };
+    return {
+      inline: (window as unknown as { inline?: number }).inline,
+      outline: getComputedStyle(document.body).outlineWidth,
+    };
   });
   expect(result?.inline).toBeUndefined();
   expect(result?.outline).not.toBe("7px");
   await context?.close();
 });
 
-test("hostile labels, responsibilities, topics and events are shown as text in every view", async ({ page, enter, mock }) => {
+test("hostile labels, responsibilities, topics and events are shown as text in every view", async ({
+  page,
+  enter,
+  mock,
+}) => {
   const machine = mock.controller.machines.get("pi-1")?.machine;
   if (machine) {
     machine.label = HOSTILE;
@@ -78,7 +86,8 @@ test("hostile labels and names move nothing in the terminal", async ({ page, ent
   await shell.run("pis");
   await shell.shows("Barn");
   await page.keyboard.type("task run uptime pi-1\n");
-  const shown = "Nest⟨1B⟩]0;stolen title⟨07⟩⟨1B⟩]52;c;c3RvbGVu⟨07⟩⟨1B⟩]8;;http://evil.example⟨1B⟩\\⟨1B⟩[2J⟨1B⟩[5;5H⟨9B⟩31mEVIL⟨202E⟩";
+  const shown =
+    "Nest⟨1B⟩]0;stolen title⟨07⟩⟨1B⟩]52;c;c3RvbGVu⟨07⟩⟨1B⟩]8;;http://evil.example⟨1B⟩\\⟨1B⟩[2J⟨1B⟩[5;5H⟨9B⟩31mEVIL⟨202E⟩";
   const text = async (): Promise<string> => (await shell.rows.innerText()).replace(/[\s\u00a0]/g, "");
   await expect.poll(text).toContain(`┌uptime·${shown}·run`.replace(/\s/g, ""));
   await shell.shows("finished exit 0");
@@ -87,7 +96,9 @@ test("hostile labels and names move nothing in the terminal", async ({ page, ent
   await expect(shell.rows).toContainText(/38 ms[^›]*38 ms\s*pistat>\s*$/);
   await page.keyboard.type("assign name Ne");
   await page.keyboard.press("Tab");
-  await expect.poll(text).toContain('pistat>assignname"Nest]0;stolentitle]52;c;c3RvbGVu]8;;http://evil.example\\[2J[5;5H31mEVIL"');
+  await expect
+    .poll(text)
+    .toContain('pistat>assignname"Nest]0;stolentitle]52;c;c3RvbGVu]8;;http://evil.example\\[2J[5;5H31mEVIL"');
   await shell.shows("Barn");
   await expect(page).not.toHaveTitle(/stolen/);
 });
@@ -99,7 +110,10 @@ test("hostile output is text: colours pass, everything else does not", async ({ 
   await shell.shows("line 1 of 100");
   const run = [...mock.controller.runs.values()].pop();
   const id = run?.id ?? "";
-  mock.controller.print(id, "\u001b]0;stolen title\u0007\u001b]52;c;c3RvbGVu\u0007\u001b]8;;http://evil.example\u001b\\click\u001b]8;;\u001b\\ \u001b[31mred\u001b[0m \u001b[2J\u001b[H\u001b[?1049h\u001b[6n<b onclick=x>bold</b> \u202Eexe.txt\n");
+  mock.controller.print(
+    id,
+    "\u001b]0;stolen title\u0007\u001b]52;c;c3RvbGVu\u0007\u001b]8;;http://evil.example\u001b\\click\u001b]8;;\u001b\\ \u001b[31mred\u001b[0m \u001b[2J\u001b[H\u001b[?1049h\u001b[6n<b onclick=x>bold</b> \u202Eexe.txt\n",
+  );
   await shell.shows("click red <b onclick=x>bold</b> ⟨202E⟩exe.txt");
   await shell.shows("┌ count · Rack Pi 1");
   await expect(page).not.toHaveTitle(/stolen/);
@@ -118,13 +132,19 @@ test("colours beyond sixteen are drawn without inline styles", async ({ page, en
   const id = [...mock.controller.runs.values()].pop()?.id ?? "";
   mock.controller.print(id, "\u001b[38;2;255;100;0mtruecolour\u001b[0m \u001b[48;5;19;38;5;226mpalette\u001b[0m\n");
   await shell.shows("truecolour palette");
-  const colour = await page.locator(".xterm-rows span", { hasText: "truecolour" }).first().evaluate((node) => getComputedStyle(node).color);
+  const colour = await page
+    .locator(".xterm-rows span", { hasText: "truecolour" })
+    .first()
+    .evaluate((node) => getComputedStyle(node).color);
   expect(colour).toBe("rgb(255, 100, 0)");
 });
 
 test("a gap in the output is marked", async ({ page, enter, mock }) => {
   await enter();
-  const { runs } = mock.controller.request({ task: "count", target: "pi-1", args: { lines: 100 }, confirmed: false }, "admin");
+  const { runs } = mock.controller.request(
+    { task: "count", target: "pi-1", args: { lines: 100 }, confirmed: false },
+    "admin",
+  );
   await page.goto(`${mock.url}/#/runs/${runs[0]}`);
   await expect(page.getByText("line 2", { exact: false }).first()).toBeVisible();
   mock.controller.print(runs[0] ?? "", "after the gap\n", "stdout", 2100);

@@ -1,16 +1,24 @@
 import { expect, remember, test } from "./fixture";
 
-test("a card shows status, label, id, responsibility, bars, temperature, uptime and trouble", async ({ page, enter }) => {
+test("a card shows status, label, id, responsibility, bars, temperature, uptime and trouble", async ({
+  page,
+  enter,
+}) => {
   await enter();
   const card = page.locator('[data-pi="pi-4"]');
-  for (const text of ["Garage Door", "pi-4", "Nightly backup", "81°C", "12d up", "under-voltage"]) await expect(card).toContainText(text);
+  for (const text of ["Garage Door", "pi-4", "Nightly backup", "81°C", "12d up", "under-voltage"])
+    await expect(card).toContainText(text);
   await expect(card).toContainText(/cpu\s*9\d%/);
   await expect(card.locator("svg path.line")).toHaveAttribute("d", /^M0 /);
   await expect(card).toHaveAccessibleName(/warning: under-voltage/);
   await expect(page.locator('[data-pi="pi-12"]')).toContainText(/offline\s*2m ago/);
 });
 
-test("a run that waits looks unlike one that runs, and power trouble stays beside both", async ({ page, enter, mock }) => {
+test("a run that waits looks unlike one that runs, and power trouble stays beside both", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   mock.controller.request({ task: "uptime", target: "pi-12", args: {}, confirmed: false }, "admin");
   const waits = page.locator('[data-pi="pi-12"] .doing');
@@ -19,18 +27,28 @@ test("a run that waits looks unlike one that runs, and power trouble stays besid
   const card = page.locator('[data-pi="pi-4"]');
   await expect(card.locator(".doing").last()).toHaveText(/running *count/);
   await expect(card.locator(".power")).toHaveText("under-voltage");
-  const [grey, amber] = await Promise.all([waits, card.locator(".doing").last()].map((each) => each.evaluate((node) => getComputedStyle(node).color)));
+  const [grey, amber] = await Promise.all(
+    [waits, card.locator(".doing").last()].map((each) => each.evaluate((node) => getComputedStyle(node).color)),
+  );
   expect(grey).not.toBe(amber);
-  expect(await waits.locator("svg path").getAttribute("d")).not.toBe(await card.locator(".doing").last().locator("svg path").getAttribute("d"));
+  expect(await waits.locator("svg path").getAttribute("d")).not.toBe(
+    await card.locator(".doing").last().locator("svg path").getAttribute("d"),
+  );
 });
 
 test("a machine that runs one task while another waits shows the one that runs", async ({ page, enter, mock }) => {
   await enter();
-  const { runs } = mock.controller.request({ task: "count", target: "pi-1", args: { lines: 150 }, confirmed: false }, "admin");
+  const { runs } = mock.controller.request(
+    { task: "count", target: "pi-1", args: { lines: 150 }, confirmed: false },
+    "admin",
+  );
   const doing = page.locator('[data-pi="pi-1"] .doing');
   await expect(doing).toHaveText(/running *count/);
   const first = mock.controller.runs.get(runs[0] ?? "");
-  mock.controller.push({ kind: "run", run: { ...first!, id: "ffffffff-ffff-7fff-8fff-ffffffffffff", task: "uptime", state: "queued", started_at: null } });
+  mock.controller.push({
+    kind: "run",
+    run: { ...first!, id: "ffffffff-ffff-7fff-8fff-ffffffffffff", task: "uptime", state: "queued", started_at: null },
+  });
   await expect(page.getByRole("list", { name: "Events" })).toContainText("requested count");
   await expect(doing).toHaveText(/running *count/);
 });
@@ -40,15 +58,21 @@ test("rows on the screen are whole, and a small fleet has large cells with label
   const cut = async (kind: string) =>
     page.locator(`.viewport.${kind}`).evaluate((node) => {
       const edge = node.getBoundingClientRect().bottom;
-      return [...node.querySelectorAll("[data-pi]")].filter((item) => item.getBoundingClientRect().top < edge - 1 && item.getBoundingClientRect().bottom > edge + 1).length;
+      return [...node.querySelectorAll("[data-pi]")].filter(
+        (item) => item.getBoundingClientRect().top < edge - 1 && item.getBoundingClientRect().bottom > edge + 1,
+      ).length;
     });
   await expect.poll(() => cut("cards")).toBe(0);
   await page.getByRole("button", { name: "table" }).click();
   await expect.poll(() => page.locator(".viewport.rows [data-pi]").count()).toBeGreaterThan(10);
-  expect(await page.locator(".viewport.rows").evaluate((node) => {
-    const edge = node.getBoundingClientRect().bottom;
-    return [...node.querySelectorAll(".row")].map((row) => row.getBoundingClientRect()).filter(({ top, bottom }) => top < edge - 2.5 && bottom > edge + 1).length;
-  })).toBe(0);
+  expect(
+    await page.locator(".viewport.rows").evaluate((node) => {
+      const edge = node.getBoundingClientRect().bottom;
+      return [...node.querySelectorAll(".row")]
+        .map((row) => row.getBoundingClientRect())
+        .filter(({ top, bottom }) => top < edge - 2.5 && bottom > edge + 1).length;
+    }),
+  ).toBe(0);
   await page.getByRole("button", { name: "wall" }).click();
   await expect(page.locator('[data-pi="pi-1"] .label')).toBeVisible();
   await expect.poll(() => cut("wall")).toBe(0);
@@ -68,7 +92,12 @@ test.describe("with samples every 200 ms", () => {
     await enter();
     // Bar and number say the same at any moment: none is on its way.
     for (let look = 0; look < 10; look += 1) {
-      const [bar, number] = await page.locator('[data-pi="pi-4"]').evaluate((card) => [parseFloat(card.querySelector<HTMLElement>(".bar")!.style.backgroundSize), parseFloat(card.querySelector(".value")!.textContent!)]);
+      const [bar, number] = await page
+        .locator('[data-pi="pi-4"]')
+        .evaluate((card) => [
+          parseFloat(card.querySelector<HTMLElement>(".bar")!.style.backgroundSize),
+          parseFloat(card.querySelector(".value")!.textContent!),
+        ]);
       expect(Math.abs((bar ?? 0) - (number ?? 0))).toBeLessThanOrEqual(0.51);
     }
     expect(await page.evaluate(() => document.getAnimations().length)).toBe(0);
@@ -115,7 +144,10 @@ test("the table sorts by any column, and the choice is remembered", async ({ pag
   await expect(page.getByRole("row").nth(1)).toContainText("Aquarium");
 });
 
-test("the table has as many columns as fit, or those that somebody ticks, and the label stays while the rest goes by", async ({ page, enter }) => {
+test("the table has as many columns as fit, or those that somebody ticks, and the label stays while the rest goes by", async ({
+  page,
+  enter,
+}) => {
   await remember(page, { density: "table" });
   await enter();
   const heads = page.getByRole("columnheader");
@@ -126,7 +158,8 @@ test("the table has as many columns as fit, or those that somebody ticks, and th
   expect(await overflow()).toBe(0);
   await page.getByRole("button", { name: "Fold Terminal" }).click();
   await expect(heads.filter({ hasText: "wifi" })).toBeVisible();
-  for (const name of ["swap", "clock", "procs", "read", "write", "wear", "rx", "tx"]) expect(await names()).toContain(name);
+  for (const name of ["swap", "clock", "procs", "read", "write", "wear", "rx", "tx"])
+    expect(await names()).toContain(name);
   expect(await overflow()).toBe(0);
   await expect(page.getByRole("row").filter({ hasText: "Garage Door" })).toContainText("600 MHz");
   await page.getByRole("button", { name: "Unfold Terminal" }).click();
@@ -135,7 +168,8 @@ test("the table has as many columns as fit, or those that somebody ticks, and th
   await page.getByRole("button", { name: "columns" }).click();
   const menu = page.getByRole("group", { name: "Columns" });
   await expect(menu.getByLabel("as many as fit")).toBeChecked();
-  for (const name of [/^wifi/, /^clock/, /^read/, /^write/, /^15 m/]) await menu.getByRole("checkbox", { name }).check();
+  for (const name of [/^wifi/, /^clock/, /^read/, /^write/, /^15 m/])
+    await menu.getByRole("checkbox", { name }).check();
   await expect(menu.getByLabel("as many as fit")).not.toBeChecked();
   await menu.getByRole("checkbox", { name: /^for/ }).uncheck();
   await page.keyboard.press("Escape");
@@ -225,7 +259,11 @@ test("arrows go from machine to machine and Enter opens one", async ({ page, ent
   await expect(page).toHaveURL(`${mock.url}/#/pi/controller`);
 });
 
-test("going back leads to where one was: the machine, and what runs and logs were filtered by", async ({ page, enter, mock }) => {
+test("going back leads to where one was: the machine, and what runs and logs were filtered by", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   await page.getByLabel("Search the logs").fill("garage");
   await page.locator('[data-pi="controller"]').focus();
@@ -257,7 +295,11 @@ test.describe("with one machine", () => {
   });
 });
 
-test("logs show what happened by kind and text, and stand still while somebody reads", async ({ page, enter, mock }) => {
+test("logs show what happened by kind and text, and stand still while somebody reads", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   const events = page.getByRole("list", { name: "Events" });
   await expect(events).toContainText("under-voltage detected (0x50005)");
@@ -283,7 +325,11 @@ test("logs show what happened by kind and text, and stand still while somebody r
   await expect(events).toContainText("while reading");
 });
 
-test("logs are searched to their end, have no hole after a lost link, and say on which day it was", async ({ page, enter, mock }) => {
+test("logs are searched to their end, have no hole after a lost link, and say on which day it was", async ({
+  page,
+  enter,
+  mock,
+}) => {
   for (let number = 0; number < 300; number += 1) mock.controller.event("system", "info", `earlier ${number}`);
   mock.controller.snapshotEvents = 20;
   mock.controller.longestPage = 50;

@@ -9,7 +9,9 @@ async function middle(page: Page, text: string): Promise<{ x: number; y: number 
       const at = row.textContent?.indexOf(sought) ?? -1;
       if (at < 0) continue;
       const { left, width, top, height } = row.getBoundingClientRect();
-      const cell = Number(document.querySelector(".xterm-rows span")?.getBoundingClientRect().width) / Number(document.querySelector(".xterm-rows span")?.textContent?.length);
+      const cell =
+        Number(document.querySelector(".xterm-rows span")?.getBoundingClientRect().width) /
+        Number(document.querySelector(".xterm-rows span")?.textContent?.length);
       return { x: left + Math.min(width, cell * (at + sought.length / 2)), y: top + height / 2 };
     }
     throw new Error(`no row has ${sought}`);
@@ -20,7 +22,9 @@ async function middle(page: Page, text: string): Promise<{ x: number; y: number 
 async function copying(page: Page): Promise<() => Promise<string>> {
   const heard = await page.evaluateHandle(() => {
     const found: string[] = [];
-    document.addEventListener("copy", () => found.push((document.activeElement as HTMLTextAreaElement).value || String(document.getSelection())));
+    document.addEventListener("copy", () =>
+      found.push((document.activeElement as HTMLTextAreaElement).value || String(document.getSelection())),
+    );
     return found;
   });
   return async () => {
@@ -88,7 +92,11 @@ test("a task that asks is asked about, and no is no", async ({ page, enter, mock
   expect(mock.controller.runs.size).toBe(before);
 });
 
-test("a run on all machines shows one bar and what went wrong, and follows no more runs than it may", async ({ page, enter, mock }) => {
+test("a run on all machines shows one bar and what went wrong, and follows no more runs than it may", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   const shell = terminal(page);
   await shell.run("task run apt-upgrade @all");
@@ -122,7 +130,8 @@ test("a run that is not followed any more says so, and how it ended all the same
   await shell.run("task run count pi-1 lines=12");
   await shell.shows("line 2 of 12");
   const run = [...mock.controller.runs.values()].pop()?.id ?? "";
-  for (const subscriber of mock.controller.subscribers) subscriber.send({ type: "unfollowed", run, reason: "the register cannot be read" });
+  for (const subscriber of mock.controller.subscribers)
+    subscriber.send({ type: "unfollowed", run, reason: "the register cannot be read" });
   await shell.shows("not followed any more: the register cannot be read");
   await shell.shows("└ ✔ finished exit 0");
 });
@@ -136,13 +145,18 @@ test("Ctrl-C looks away from a run, and a second one cancels it", async ({ page,
   await shell.shows("Cancel it too? [y/N]");
   await page.keyboard.press("Control+c");
   await shell.shows("✔ cancelling");
-  await expect.poll(() => [...mock.controller.runs.values()].find((run) => run.task === "count")?.state).toBe("cancelled");
+  await expect
+    .poll(() => [...mock.controller.runs.values()].find((run) => run.task === "count")?.state)
+    .toBe("cancelled");
   await page.keyboard.type("pis");
   await page.keyboard.press("Enter");
   await shell.shows("Roof Mast");
 });
 
-test("what is typed and pasted while a run is watched waits for the prompt whole, and Ctrl-C takes it back", async ({ page, enter }) => {
+test("what is typed and pasted while a run is watched waits for the prompt whole, and Ctrl-C takes it back", async ({
+  page,
+  enter,
+}) => {
   await enter();
   const shell = terminal(page);
   await shell.run("task run count pi-1 lines=12");
@@ -200,7 +214,11 @@ test("Tab completes commands, tasks, machines and labels", async ({ page, enter 
   await expect(shell.rows).toContainText('pistat> assign name "Attic Cam"');
 });
 
-test("Tab completes arguments and their values, and says how many candidates it leaves out", async ({ page, enter, mock }) => {
+test("Tab completes arguments and their values, and says how many candidates it leaves out", async ({
+  page,
+  enter,
+  mock,
+}) => {
   for (let number = 100; number < 160; number += 1) mock.controller.join(`bird-${number}`, `Nest ${number}`);
   await enter();
   const shell = terminal(page);
@@ -231,7 +249,11 @@ test("Tab completes arguments and their values, and says how many candidates it 
   await expect(shell.rows).toContainText(/bird-109[^…]*pistat> runs bird-10\s*$/);
 });
 
-test("Ctrl-C at the prompt takes back the line, and a command that is with the controller is left", async ({ page, enter, mock }) => {
+test("Ctrl-C at the prompt takes back the line, and a command that is with the controller is left", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   const shell = terminal(page);
   await shell.type("half a li");
@@ -250,7 +272,11 @@ test("Ctrl-C at the prompt takes back the line, and a command that is with the c
   await shell.lacks("8 tasks");
 });
 
-test("a link in what is shown opens elsewhere when it is clicked, and knows nothing of this page", async ({ page, enter, mock }) => {
+test("a link in what is shown opens elsewhere when it is clicked, and knows nothing of this page", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   const shell = terminal(page);
   await shell.run("task run count pi-1 lines=100");
@@ -373,7 +399,11 @@ for (const { given, ran } of [
   { given: "\n", ran: false },
   { given: "es\n", ran: false },
 ]) {
-  test(`a question takes a whole line: ${JSON.stringify(given)} is ${ran ? "yes" : "no"}, typed or pasted, and no command`, async ({ page, enter, mock }) => {
+  test(`a question takes a whole line: ${JSON.stringify(given)} is ${ran ? "yes" : "no"}, typed or pasted, and no command`, async ({
+    page,
+    enter,
+    mock,
+  }) => {
     await enter();
     const shell = terminal(page);
     for (const paste of [false, true]) {
@@ -391,7 +421,11 @@ for (const { given, ran } of [
   });
 }
 
-test("an answer can be mended, and what was typed before its question is none and no command", async ({ page, enter, mock }) => {
+test("an answer can be mended, and what was typed before its question is none and no command", async ({
+  page,
+  enter,
+  mock,
+}) => {
   await enter();
   const shell = terminal(page);
   const before = mock.controller.runs.size;
@@ -399,7 +433,12 @@ test("an answer can be mended, and what was typed before its question is none an
   // In one go, so that the question comes after its answer.
   await page.keyboard.insertText("task run reboot pi-1");
   await page.locator(".terminal-host textarea").evaluate((area) => {
-    for (const [key, code] of [["Enter", 13], ["y", 89], ["Enter", 13]] as const) area.dispatchEvent(new KeyboardEvent("keydown", { key, keyCode: code, bubbles: true, cancelable: true }));
+    for (const [key, code] of [
+      ["Enter", 13],
+      ["y", 89],
+      ["Enter", 13],
+    ] as const)
+      area.dispatchEvent(new KeyboardEvent("keydown", { key, keyCode: code, bubbles: true, cancelable: true }));
   });
   await expect(shell.rows).toContainText(/\[y\/N\]\s*$/);
   await page.keyboard.type("y");
@@ -494,7 +533,8 @@ test.describe("runs that were started elsewhere", () => {
     await enter();
     const shell = terminal(page);
     await shell.ready();
-    for (const target of ["pi-1", "pi-2"]) mock.controller.request({ task: "count", target, args: { lines: 12 }, confirmed: false }, "schedule");
+    for (const target of ["pi-1", "pi-2"])
+      mock.controller.request({ task: "count", target, args: { lines: 12 }, confirmed: false }, "schedule");
     await shell.shows(/│ Rack Pi 1 {2}line 8 of 12/);
     await shell.shows(/│ Rack Pi 2 {2}line 8 of 12/);
     await shell.shows(/✔ finished exit 0[\s\S]*✔ finished exit 0/);
@@ -504,7 +544,8 @@ test.describe("runs that were started elsewhere", () => {
     await enter();
     const shell = terminal(page);
     await shell.ready();
-    for (let run = 0; run < 6; run += 1) mock.controller.request({ task: "uptime", target: "pi-12", args: {}, confirmed: false }, "schedule");
+    for (let run = 0; run < 6; run += 1)
+      mock.controller.request({ task: "uptime", target: "pi-12", args: {}, confirmed: false }, "schedule");
     await shell.shows("· uptime waits for Gate · started by schedule");
     mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: false }, "home-assistant");
     await shell.shows(/┌ uptime · Rack Pi 1/);
@@ -547,14 +588,26 @@ test.describe("on a phone", () => {
     await shell.shows("8 tasks");
     mock.controller.request({ task: "uptime", target: "@rack", args: {}, confirmed: false }, "home-assistant");
     await shell.shows("uptime on many machines");
-    const rows = (await page.locator(".xterm-rows > div").allInnerTexts()).map((row) => row.replaceAll("\u00a0", " ").trimEnd());
+    const rows = (await page.locator(".xterm-rows > div").allInnerTexts()).map((row) =>
+      row.replaceAll("\u00a0", " ").trimEnd(),
+    );
     const at = (start: string) => rows.findIndex((row) => row.startsWith(start));
     const found = rows.slice(at("uptime"), at("disk-usage"));
     expect(found.length).toBeGreaterThan(1);
-    expect(found.slice(1).map((row) => row.trim()).join(" ")).toBe("Show how long the machine has been running");
+    expect(
+      found
+        .slice(1)
+        .map((row) => row.trim())
+        .join(" "),
+    ).toBe("Show how long the machine has been running");
     for (const row of found.slice(1)) expect(row).toMatch(/^ {2}\S/);
     const notice = rows.slice(at("┌ uptime on many"));
-    expect(notice.slice(0, notice.indexOf("")).map((row) => row.trim()).join(" ")).toBe("┌ uptime on many machines · started by home-assistant · its progress is under runs");
+    expect(
+      notice
+        .slice(0, notice.indexOf(""))
+        .map((row) => row.trim())
+        .join(" "),
+    ).toBe("┌ uptime on many machines · started by home-assistant · its progress is under runs");
   });
 });
 
@@ -568,7 +621,9 @@ test("the cursor stands right behind pictures and wide letters that were typed",
     const row = shell.rows.locator("div").filter({ hasText: `pistat> ${text}|` });
     await expect(row.locator(".xterm-cursor")).toBeVisible();
     // A measure of ours that is not the terminal's leaves blanks there, or puts the cursor onto the text.
-    expect(await row.evaluate((node) => node.querySelector(".xterm-cursor")?.previousSibling?.textContent ?? "")).toMatch(/\|$/);
+    expect(
+      await row.evaluate((node) => node.querySelector(".xterm-cursor")?.previousSibling?.textContent ?? ""),
+    ).toMatch(/\|$/);
     await page.keyboard.press("Control+u");
   }
 });

@@ -11,7 +11,14 @@ export function fetchAhead(): void {
     () => import("../settings/Settings.svelte"),
   ];
   // Some browsers have no idle callback; one after the other is slow enough there.
-  const idle = (work: () => void): unknown => ("requestIdleCallback" in window ? requestIdleCallback(work) : setTimeout(work, 200));
-  const next = (): void => void rest.shift()?.().then(() => idle(next), () => undefined);
+  const idle = (work: () => void): unknown =>
+    "requestIdleCallback" in window ? requestIdleCallback(work) : setTimeout(work, 200);
+  const next = (): void =>
+    void rest
+      .shift()?.()
+      .then(
+        () => idle(next),
+        () => undefined,
+      );
   setTimeout(() => idle(next), AHEAD_AFTER);
 }

@@ -8,7 +8,12 @@ import type { Look, Told, Value } from "./uplot";
 const HIGH = 0.68;
 
 /** What is written beside each lane. */
-const SHORT: Record<(typeof POWER_FLAGS)[number]["name"], string> = { undervoltage: "volt", throttled: "slow", temperature_limited: "heat", frequency_capped: "cap" };
+const SHORT: Record<(typeof POWER_FLAGS)[number]["name"], string> = {
+  undervoltage: "volt",
+  throttled: "slow",
+  temperature_limited: "heat",
+  frequency_capped: "cap",
+};
 
 /** The worst one is on top. */
 const laneOf = (flag: number): number => POWER_FLAGS.length - 1 - flag;
@@ -21,7 +26,14 @@ export const POWER_LOOK: Look = {
   top: POWER_FLAGS.length,
   lanes: POWER_FLAGS.map((_, lane) => lane),
   tick: (lane) => SHORT[POWER_FLAGS[flagOf(lane)]?.name ?? "undervoltage"],
-  lines: POWER_FLAGS.map(({ text }, flag) => ({ label: text, colour: "accent", fill: "warn", strength: 60, steps: true, base: laneOf(flag) })),
+  lines: POWER_FLAGS.map(({ text }, flag) => ({
+    label: text,
+    colour: "accent",
+    fill: "warn",
+    strength: 60,
+    steps: true,
+    base: laneOf(flag),
+  })),
 };
 
 /** The columns of the states, nought and one, as they are drawn. */
@@ -36,7 +48,8 @@ export function powerNow(power: Power | undefined): Value[] {
 
 /** Every trouble by its name. Where not all states are known, as of a time before somebody looked, only those that are known are called good. */
 export function tellPower(values: readonly Value[]): Told[] {
-  const named = (test: (value: Value, flag: number) => boolean): string[] => POWER_FLAGS.filter((_, flag) => test(values[flag], flag)).map(({ text }) => text);
+  const named = (test: (value: Value, flag: number) => boolean): string[] =>
+    POWER_FLAGS.filter((_, flag) => test(values[flag], flag)).map(({ text }) => text);
   const bad = named((value, flag) => value != null && value > laneOf(flag));
   if (bad.length > 0) {
     return [{ text: bad.join(", "), colour: "critical" }];

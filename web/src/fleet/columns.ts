@@ -34,7 +34,13 @@ const SEVERITY = { offline: 2, warning: 1, ok: 0 };
 /** What needs somebody first: who is gone, the longest first, then who has trouble with its power, then with anything else. */
 function urgency(held: Held): number {
   const state = health(held);
-  return state === "offline" ? Number.MAX_SAFE_INTEGER - (held.seenAt ?? 0) : state === "ok" ? 0 : powerBits(held.sample) ? 2 : 1;
+  return state === "offline"
+    ? Number.MAX_SAFE_INTEGER - (held.seenAt ?? 0)
+    : state === "ok"
+      ? 0
+      : powerBits(held.sample)
+        ? 2
+        : 1;
 }
 
 /** Between two columns, and at both ends of a row together, in rem. */
@@ -61,7 +67,8 @@ function busiest(held: Held): number | undefined {
   return cores && cores.length > 0 ? Math.max(...cores) : undefined;
 }
 
-const eachCore = (_busiest: number, held: Held): string => (held.sample?.cpu_cores_percent ?? []).map((core) => Math.round(core)).join(" ");
+const eachCore = (_busiest: number, held: Held): string =>
+  (held.sample?.cpu_cores_percent ?? []).map((core) => Math.round(core)).join(" ");
 
 /** Used swap in per cent; a machine that has none has no answer. */
 function swap(held: Held): number | undefined {
@@ -73,27 +80,138 @@ export const COLUMNS: Column[] = [
   { name: "!", title: "trouble", width: 0.8, rank: 0, value: (held) => SEVERITY[health(held)] },
   { name: "label", title: "label", width: 6.4, grow: 1.5, rank: 0, value: (held) => held.machine.label.toLowerCase() },
   { name: "id", title: "pi-id", width: 5.7, grow: 0.3, rank: 9, value: (held) => held.machine.id },
-  { name: "for", title: "responsibility", width: 6, grow: 2.2, rank: 7, value: (held) => held.machine.assignment?.toLowerCase() },
-  { name: "cpu", title: "CPU", width: 3, grow: 0.7, rank: 1, meter: true, metric: "cpu", value: of("cpu_percent"), text: percent },
-  { name: "cores", title: "each core in %, by the busiest", width: 8.4, rank: 21, words: true, value: busiest, text: eachCore },
+  {
+    name: "for",
+    title: "responsibility",
+    width: 6,
+    grow: 2.2,
+    rank: 7,
+    value: (held) => held.machine.assignment?.toLowerCase(),
+  },
+  {
+    name: "cpu",
+    title: "CPU",
+    width: 3,
+    grow: 0.7,
+    rank: 1,
+    meter: true,
+    metric: "cpu",
+    value: of("cpu_percent"),
+    text: percent,
+  },
+  {
+    name: "cores",
+    title: "each core in %, by the busiest",
+    width: 8.4,
+    rank: 21,
+    words: true,
+    value: busiest,
+    text: eachCore,
+  },
   { name: "load", title: "load of one minute", width: 2.7, rank: 8, value: of("load1"), text: load },
   { name: "5 m", title: "load of five minutes", width: 2.7, value: of("load5"), text: load },
   { name: "15 m", title: "load of fifteen minutes", width: 2.7, value: of("load15"), text: load },
-  { name: "clock", title: "clock of the fastest core", width: 4.6, rank: 17, value: of("cpu_mhz"), text: (value) => `${Math.round(value)} MHz` },
-  { name: "ram", title: "memory", width: 3, grow: 0.7, rank: 2, meter: true, metric: "memory", value: of("memory_percent"), text: percent },
+  {
+    name: "clock",
+    title: "clock of the fastest core",
+    width: 4.6,
+    rank: 17,
+    value: of("cpu_mhz"),
+    text: (value) => `${Math.round(value)} MHz`,
+  },
+  {
+    name: "ram",
+    title: "memory",
+    width: 3,
+    grow: 0.7,
+    rank: 2,
+    meter: true,
+    metric: "memory",
+    value: of("memory_percent"),
+    text: percent,
+  },
   { name: "swap", title: "swap", width: 2.9, rank: 14, value: swap, text: percent },
   { name: "procs", title: "processes", width: 3, rank: 18, value: of("processes"), text: String },
-  { name: "temp", title: "temperature", width: 2.8, rank: 3, metric: "temperature", value: of("temperature_celsius"), text: (value) => `${Math.round(value)}°C` },
-  { name: "power", title: "power trouble now", width: 8, grow: 0.6, rank: 12, words: true, alarms: true, value: (held) => powerBits(now(held)), text: namePower },
-  { name: "since boot", title: "power trouble since boot", width: 8, grow: 0.6, words: true, value: (held) => powerBits(now(held), "since boot"), text: namePower },
-  { name: "disk", title: "the fullest disk", width: 2.7, rank: 5, metric: "disk", value: (held) => fullestDisk(now(held)), text: percent },
-  { name: "read", title: "bytes read from disks", width: 5.7, rank: 16, value: of("disk_read_bytes_per_second"), text: rate },
-  { name: "write", title: "bytes written to disks", width: 5.7, rank: 15, value: of("disk_write_bytes_per_second"), text: rate },
-  { name: "wear", title: "wear of the card", width: 2.9, rank: 19, value: (held) => held.machine.info?.storage_wear_percent ?? undefined, text: percent },
+  {
+    name: "temp",
+    title: "temperature",
+    width: 2.8,
+    rank: 3,
+    metric: "temperature",
+    value: of("temperature_celsius"),
+    text: (value) => `${Math.round(value)}°C`,
+  },
+  {
+    name: "power",
+    title: "power trouble now",
+    width: 8,
+    grow: 0.6,
+    rank: 12,
+    words: true,
+    alarms: true,
+    value: (held) => powerBits(now(held)),
+    text: namePower,
+  },
+  {
+    name: "since boot",
+    title: "power trouble since boot",
+    width: 8,
+    grow: 0.6,
+    words: true,
+    value: (held) => powerBits(now(held), "since boot"),
+    text: namePower,
+  },
+  {
+    name: "disk",
+    title: "the fullest disk",
+    width: 2.7,
+    rank: 5,
+    metric: "disk",
+    value: (held) => fullestDisk(now(held)),
+    text: percent,
+  },
+  {
+    name: "read",
+    title: "bytes read from disks",
+    width: 5.7,
+    rank: 16,
+    value: of("disk_read_bytes_per_second"),
+    text: rate,
+  },
+  {
+    name: "write",
+    title: "bytes written to disks",
+    width: 5.7,
+    rank: 15,
+    value: of("disk_write_bytes_per_second"),
+    text: rate,
+  },
+  {
+    name: "wear",
+    title: "wear of the card",
+    width: 2.9,
+    rank: 19,
+    value: (held) => held.machine.info?.storage_wear_percent ?? undefined,
+    text: percent,
+  },
   { name: "rx", title: "bytes received", width: 5.7, rank: 10, value: of("network_rx_bytes_per_second"), text: rate },
   { name: "tx", title: "bytes sent", width: 5.7, rank: 11, value: of("network_tx_bytes_per_second"), text: rate },
-  { name: "wifi", title: "Wi-Fi signal", width: 4.2, rank: 13, value: of("wifi_signal_dbm"), text: (value) => `${value} dBm` },
-  { name: "updates", title: "pending updates", width: 4.1, rank: 20, value: (held) => held.machine.info?.updates_pending ?? undefined, text: String },
+  {
+    name: "wifi",
+    title: "Wi-Fi signal",
+    width: 4.2,
+    rank: 13,
+    value: of("wifi_signal_dbm"),
+    text: (value) => `${value} dBm`,
+  },
+  {
+    name: "updates",
+    title: "pending updates",
+    width: 4.1,
+    rank: 20,
+    value: (held) => held.machine.info?.updates_pending ?? undefined,
+    text: String,
+  },
   { name: "up", title: "uptime", width: 2.5, rank: 6, value: of("uptime_seconds"), text: span },
   { name: "state", title: "trouble, the run, when it was last heard", width: 8, grow: 1, rank: 4, value: urgency },
 ];
@@ -106,7 +224,9 @@ export function shown(chosen: readonly string[] | null, sort: string, width: num
   if (chosen) {
     return COLUMNS.filter((column) => column.rank === 0 || chosen.includes(column.name));
   }
-  const wanted = COLUMNS.filter((column) => column.rank !== undefined || column.name === sort).sort((a, b) => rank(a, sort) - rank(b, sort));
+  const wanted = COLUMNS.filter((column) => column.rank !== undefined || column.name === sort).sort(
+    (a, b) => rank(a, sort) - rank(b, sort),
+  );
   const taken = new Set<Column>();
   let needed = ENDS - GAP;
   for (const column of wanted) {
@@ -151,7 +271,10 @@ export function comparison(name: string, descending: boolean): (a: Held, b: Held
     if (left === undefined || right === undefined) {
       return left === right ? byLabel(a, b) : left === undefined ? 1 : -1;
     }
-    const order = typeof left === "number" && typeof right === "number" ? left - right : collator.compare(String(left), String(right));
+    const order =
+      typeof left === "number" && typeof right === "number"
+        ? left - right
+        : collator.compare(String(left), String(right));
     return order === 0 ? byLabel(a, b) : sign * order;
   };
 }

@@ -6,7 +6,13 @@ import { parseFilter } from "./filter";
 
 function held(id: string, cpu: number, more: Parameters<typeof machine>[1] = {}): Held {
   const made = machine(id, more);
-  return { machine: made, status: made.status, sample: sample({ cpu_percent: cpu, uptime_seconds: 7200 }), seenAt: 0, recent: new Recent() };
+  return {
+    machine: made,
+    status: made.status,
+    sample: sample({ cpu_percent: cpu, uptime_seconds: 7200 }),
+    seenAt: 0,
+    recent: new Recent(),
+  };
 }
 
 const FLEET = [

@@ -41,7 +41,9 @@ export function parseFilter(text: string): Filter {
 }
 
 function words(text: string): string[] {
-  return [...text.matchAll(/(-?)"([^"]*)"?|\S+/g)].map((match) => (match[2] === undefined ? match[0] : `${match[1] ?? ""}${match[2]}`));
+  return [...text.matchAll(/(-?)"([^"]*)"?|\S+/g)].map((match) =>
+    match[2] === undefined ? match[0] : `${match[1] ?? ""}${match[2]}`,
+  );
 }
 
 function negatable(word: string, filter: Filter): Test {

@@ -7,7 +7,9 @@ const tokens = readFileSync(new URL("../styles/tokens.css", import.meta.url), "u
 /** The heat colours of a theme, by name. */
 function colours(theme: string): Record<string, string> {
   const block = tokens.split(`[data-theme="${theme}"] {`)[1]?.split("}")[0] ?? "";
-  return Object.fromEntries([...block.matchAll(/--(heat-\w+): (#[0-9a-f]{6});/g)].map(([, name = "", value = ""]) => [name, value]));
+  return Object.fromEntries(
+    [...block.matchAll(/--(heat-\w+): (#[0-9a-f]{6});/g)].map(([, name = "", value = ""]) => [name, value]),
+  );
 }
 
 /** Relative luminance and contrast, as WCAG 2 defines them. */
@@ -35,10 +37,57 @@ describe.each(["phosphor", "amber", "paper"])("the wall in %s", (theme) => {
 });
 
 test.each([
-  ["cpu", [[undefined, 0], [0, 0], [9.9, 0], [10, 1], [25, 2], [44, 2], [45, 3], [70, 4], [87.9, 4], [88, 5], [100, 5]]],
-  ["ram", [[24, 0], [25, 1], [40, 2], [55, 3], [75, 4], [85, 5]]],
-  ["temp", [[-5, 0], [39, 0], [40, 1], [48, 2], [55, 3], [70, 4], [79.9, 4], [80, 5]]],
-  ["disk", [[19, 0], [20, 1], [40, 2], [60, 3], [80, 4], [90, 5]]],
+  [
+    "cpu",
+    [
+      [undefined, 0],
+      [0, 0],
+      [9.9, 0],
+      [10, 1],
+      [25, 2],
+      [44, 2],
+      [45, 3],
+      [70, 4],
+      [87.9, 4],
+      [88, 5],
+      [100, 5],
+    ],
+  ],
+  [
+    "ram",
+    [
+      [24, 0],
+      [25, 1],
+      [40, 2],
+      [55, 3],
+      [75, 4],
+      [85, 5],
+    ],
+  ],
+  [
+    "temp",
+    [
+      [-5, 0],
+      [39, 0],
+      [40, 1],
+      [48, 2],
+      [55, 3],
+      [70, 4],
+      [79.9, 4],
+      [80, 5],
+    ],
+  ],
+  [
+    "disk",
+    [
+      [19, 0],
+      [20, 1],
+      [40, 2],
+      [60, 3],
+      [80, 4],
+      [90, 5],
+    ],
+  ],
 ] as const)("%s is as hot as its thresholds say", (metric, table) => {
   for (const [value, step] of table) expect([value, heat(metric, value)]).toEqual([value, step]);
 });

@@ -12,7 +12,8 @@ afterEach(() => {
 });
 
 /** A network that swallows everything: it ends only what is given up. */
-const silent = (_url: string, init: RequestInit) => new Promise((_resolve, reject) => init.signal?.addEventListener("abort", () => reject(new Error("aborted"))));
+const silent = (_url: string, init: RequestInit) =>
+  new Promise((_resolve, reject) => init.signal?.addEventListener("abort", () => reject(new Error("aborted"))));
 
 test.each([
   ["a question whether somebody is there", () => api.me(), 5_000],
@@ -25,7 +26,9 @@ test.each([
   expect(outcome).not.toHaveBeenCalled();
   await vi.advanceTimersByTimeAsync(1);
   await asked;
-  expect(outcome).toHaveBeenCalledWith(new Refusal(0, "The controller does not answer. Is it running, and is this machine on its network?"));
+  expect(outcome).toHaveBeenCalledWith(
+    new Refusal(0, "The controller does not answer. Is it running, and is this machine on its network?"),
+  );
 });
 
 test("an answer without a body is one", async () => {
@@ -40,7 +43,9 @@ test("a late refusal of an earlier session does not end the one that began since
   const refused = () => new Response("{}", { status: 401 });
   let answer = (_response: Response): void => undefined;
   vi.stubGlobal("fetch", (url: string) =>
-    url.endsWith("/api/login") ? Promise.resolve(new Response('{"account":"admin","role":"admin","session_key":"k"}')) : new Promise<Response>((resolve) => (answer = resolve)),
+    url.endsWith("/api/login")
+      ? Promise.resolve(new Response('{"account":"admin","role":"admin","session_key":"k"}'))
+      : new Promise<Response>((resolve) => (answer = resolve)),
   );
   const before = api.accounts().catch(() => undefined);
   await api.login({ token: "t" });
@@ -69,7 +74,8 @@ test("the key of a sign-in goes with every request after it, until it is forgott
 });
 
 test("a page whose origin is refused learns why, and any other refusal is not taken for that", async () => {
-  const answer = (status: number) => vi.stubGlobal("fetch", async () => new Response(JSON.stringify({ detail: `because ${status}` }), { status }));
+  const answer = (status: number) =>
+    vi.stubGlobal("fetch", async () => new Response(JSON.stringify({ detail: `because ${status}` }), { status }));
   answer(403);
   await expect(api.whyRefused()).resolves.toBe("because 403");
   for (const status of [200, 405, 500]) {

@@ -82,7 +82,10 @@ async function call(method: string, path: string, body: unknown, signal: AbortSi
 
 async function refusal(response: Response): Promise<Refusal> {
   const problem = (await response.json().catch(() => null)) as Problem | null;
-  return new Refusal(response.status, problem?.detail || problem?.title || `The controller answered ${response.status}.`);
+  return new Refusal(
+    response.status,
+    problem?.detail || problem?.title || `The controller answered ${response.status}.`,
+  );
 }
 
 async function json<T>(method: string, path: string, body?: unknown, limit = ANSWERED_WITHIN): Promise<T> {
@@ -91,7 +94,13 @@ async function json<T>(method: string, path: string, body?: unknown, limit = ANS
 }
 
 /** Asks, and reads the answer, all of it within a time. */
-async function exchange<T>(method: string, path: string, body: unknown, limit: number, read: (response: Response) => Promise<T>): Promise<T> {
+async function exchange<T>(
+  method: string,
+  path: string,
+  body: unknown,
+  limit: number,
+  read: (response: Response) => Promise<T>,
+): Promise<T> {
   const session = sessions;
   const control = new AbortController();
   const late = setTimeout(() => control.abort(), limit);
@@ -161,7 +170,8 @@ export const api = {
   runs: (filter: RunFilter) => json<Run[]>("GET", `api/runs${query({ ...filter })}`),
   runById: (run: RunId) => json<Run>("GET", `api/runs/${id(run)}`),
   /** A run's whole output, to be saved: a link could not carry the session's key. */
-  output: (run: RunId) => exchange("GET", `api/runs/${id(run)}/output`, undefined, OUTPUT_WITHIN, (response) => response.blob()),
+  output: (run: RunId) =>
+    exchange("GET", `api/runs/${id(run)}/output`, undefined, OUTPUT_WITHIN, (response) => response.blob()),
   cancel: (run: RunId) => json<unknown>("POST", `api/runs/${id(run)}/cancel`),
   events: (limit: number, before?: number) => json<Event[]>("GET", `api/events${query({ limit, before })}`),
   accounts: () => json<Account[]>("GET", "api/accounts"),

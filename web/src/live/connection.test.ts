@@ -44,7 +44,13 @@ let trips: number[] = [];
 
 function make(): Connection {
   return new Connection(
-    { open: () => new FakeSocket() as unknown as WebSocket, introduction: () => introduction, signedIn: async () => signedIn, clock: () => now, random: () => 1 },
+    {
+      open: () => new FakeSocket() as unknown as WebSocket,
+      introduction: () => introduction,
+      signedIn: async () => signedIn,
+      clock: () => now,
+      random: () => 1,
+    },
     {
       message: (message) => heard.push(message.type),
       link: (link, wait) => {
@@ -163,7 +169,10 @@ describe("a connection", () => {
     newest().fail();
     await vi.advanceTimersByTimeAsync(400);
     newest().open();
-    expect(FakeSocket.made.map((socket) => socket.sent.map((text) => JSON.parse(text).type))).toEqual([["session", "watch"], ["session"]]);
+    expect(FakeSocket.made.map((socket) => socket.sent.map((text) => JSON.parse(text).type))).toEqual([
+      ["session", "watch"],
+      ["session"],
+    ]);
   });
 
   test("sends nothing without a link and keeps nothing for later", () => {

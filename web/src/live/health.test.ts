@@ -18,13 +18,27 @@ test.each<[Power, string | undefined, string[]]>([
 });
 
 test("power trouble since the start is told from trouble now", () => {
-  const past = sample({ power: { undervoltage: false, undervoltage_since_boot: true, temperature_limited_since_boot: true } });
+  const past = sample({
+    power: { undervoltage: false, undervoltage_since_boot: true, temperature_limited_since_boot: true },
+  });
   expect(namePower(powerBits(past) ?? NaN)).toBe("good");
   expect(namePower(powerBits(past, "since boot") ?? NaN)).toBe("under-voltage, soft temperature limit");
   expect(powerBits(sample({ power: { raw: "0x0" } }))).toBeUndefined();
 });
 
 test("every power trouble is among a machine's troubles", () => {
-  const held = { machine: machine("a"), status: "online" as const, sample: sample({ power: EVERYTHING, cpu_percent: 97 }), seenAt: 0, recent: Recent.from([], 0) };
-  expect(troubles(held)).toEqual(["under-voltage", "throttled", "soft temperature limit", "frequency capped", "cpu % 97"]);
+  const held = {
+    machine: machine("a"),
+    status: "online" as const,
+    sample: sample({ power: EVERYTHING, cpu_percent: 97 }),
+    seenAt: 0,
+    recent: Recent.from([], 0),
+  };
+  expect(troubles(held)).toEqual([
+    "under-voltage",
+    "throttled",
+    "soft temperature limit",
+    "frequency capped",
+    "cpu % 97",
+  ]);
 });

@@ -34,12 +34,13 @@ export function fullestDisk(sample: Sample | null): number | undefined {
 }
 
 /** What is measured against a limit, and how that is said. */
-const MEASURED: ReadonlyArray<{ metric: Metric; text: string; value: (sample: Sample | null) => number | undefined }> = [
-  { metric: "cpu", text: "cpu %", value: (sample) => sample?.cpu_percent },
-  { metric: "memory", text: "memory %", value: (sample) => sample?.memory_percent },
-  { metric: "temperature", text: "°C", value: (sample) => sample?.temperature_celsius },
-  { metric: "disk", text: "disk %", value: fullestDisk },
-];
+const MEASURED: ReadonlyArray<{ metric: Metric; text: string; value: (sample: Sample | null) => number | undefined }> =
+  [
+    { metric: "cpu", text: "cpu %", value: (sample) => sample?.cpu_percent },
+    { metric: "memory", text: "memory %", value: (sample) => sample?.memory_percent },
+    { metric: "temperature", text: "°C", value: (sample) => sample?.temperature_celsius },
+    { metric: "disk", text: "disk %", value: fullestDisk },
+  ];
 
 /** What a board says of its power, worst first, in words. */
 export const POWER_FLAGS = [
@@ -59,11 +60,14 @@ export function powerWarning(sample: Sample | null): string | undefined {
 export function powerBits(sample: Sample | null, when: "now" | "since boot" = "now"): number | undefined {
   const power = sample?.power;
   const flags = POWER_FLAGS.map(({ name }) => power?.[when === "now" ? name : (`${name}_since_boot` as const)]);
-  return flags.every((flag) => flag === undefined) ? undefined : flags.reduce((bits, flag) => bits * 2 + Number(flag ?? false), 0);
+  return flags.every((flag) => flag === undefined)
+    ? undefined
+    : flags.reduce((bits, flag) => bits * 2 + Number(flag ?? false), 0);
 }
 
 /** Such a number in words; none where there is no trouble. */
-const named = (bits: number): string[] => POWER_FLAGS.filter((_, flag) => bits & (1 << (POWER_FLAGS.length - 1 - flag))).map(({ text }) => text);
+const named = (bits: number): string[] =>
+  POWER_FLAGS.filter((_, flag) => bits & (1 << (POWER_FLAGS.length - 1 - flag))).map(({ text }) => text);
 
 export const namePower = (bits: number): string => named(bits).join(", ") || "good";
 
@@ -92,7 +96,11 @@ export function troubles(held: Held): string[] {
 /** Whether there is any trouble: what `troubles` would say, without its words, for every sample of a thousand machines. */
 function isTroubled(held: Held): boolean {
   const { status, sample } = held;
-  return status === "stale" || powerWarning(sample) !== undefined || MEASURED.some(({ metric, value }) => level(metric, value(sample)) === "critical");
+  return (
+    status === "stale" ||
+    powerWarning(sample) !== undefined ||
+    MEASURED.some(({ metric, value }) => level(metric, value(sample)) === "critical")
+  );
 }
 
 export function health(held: Held): Health {

@@ -272,7 +272,11 @@ class Live {
     this.#receivedAt = performance.now();
     if (message.type === "changes") {
       // One batch may tell of a run several times.
-      const fresh = new Map(message.changes.flatMap((change) => (change.kind === "run" && !this.state.runs.has(change.run.id) ? [[change.run.id, change.run] as const] : [])));
+      const fresh = new Map(
+        message.changes.flatMap((change) =>
+          change.kind === "run" && !this.state.runs.has(change.run.id) ? [[change.run.id, change.run] as const] : [],
+        ),
+      );
       for (const run of fresh.values()) commands.began(run);
     }
     // Applied at once and drawn with the next frame: until then names of what changed are gathered, never messages.

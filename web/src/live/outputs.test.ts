@@ -12,7 +12,12 @@ function made() {
   });
   const watcher = () => {
     const seen: number[] = [];
-    const watch = { seen, ended: 0, pieces: (pieces: OutputPiece[]) => void seen.push(...pieces.map((each) => each.seq)), done: () => void (watch.ended += 1) };
+    const watch = {
+      seen,
+      ended: 0,
+      pieces: (pieces: OutputPiece[]) => void seen.push(...pieces.map((each) => each.seq)),
+      done: () => void (watch.ended += 1),
+    };
     return watch;
   };
   return { sent, outputs, watcher };
@@ -25,7 +30,10 @@ test("two views share one stream, and the second begins at the beginning", () =>
   outputs.received({ run: "r", pieces: [piece(0), piece(1)], done: false });
   const leaveSecond = outputs.follow("r", second);
   outputs.received({ run: "r", pieces: [piece(2)], done: false });
-  expect([first.seen, second.seen]).toEqual([[0, 1, 2], [0, 1, 2]]);
+  expect([first.seen, second.seen]).toEqual([
+    [0, 1, 2],
+    [0, 1, 2],
+  ]);
   leaveFirst();
   expect(sent).toEqual([{ type: "follow", run: "r", from: 0 }]);
   leaveSecond();
@@ -63,7 +71,10 @@ test("no more runs are asked for than the controller allows, and the others get 
 test("a run that cannot be followed ends with the reason, for whoever looks later too", () => {
   const { outputs, watcher } = made();
   const reasons: string[] = [];
-  const [first, second] = [watcher(), watcher()].map((each) => ({ ...each, problem: (reason: string) => void reasons.push(reason) }));
+  const [first, second] = [watcher(), watcher()].map((each) => ({
+    ...each,
+    problem: (reason: string) => void reasons.push(reason),
+  }));
   const ends = vi.fn();
   outputs.follow("r", { ...first!, done: ends });
   outputs.unfollowed({ run: "r", reason: "the register cannot be read" });

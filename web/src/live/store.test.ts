@@ -53,7 +53,11 @@ describe("a change", () => {
     const dirty = change(state, { kind: "stats", pi: "pi-1", stats: sample({ seq: 2, cpu_percent: 80 }) });
     expect(dirty.machines).toEqual(new Set(["pi-1"]));
     expect(dirty.membership).toBe(false);
-    expect(state.machines.get("pi-1")).toMatchObject({ status: "online", seenAt: Date.parse(LATER), sample: { cpu_percent: 80 } });
+    expect(state.machines.get("pi-1")).toMatchObject({
+      status: "online",
+      seenAt: Date.parse(LATER),
+      sample: { cpu_percent: 80 },
+    });
     expect(state.machines.get("pi-1")?.recent.values().slice(-2)).toEqual([12, 80]);
   });
 
@@ -71,7 +75,16 @@ describe("a change", () => {
 
   test("of a machine keeps sample and recent values when it carries none", () => {
     const state = filled("pi-1");
-    change(state, { kind: "machine", machine: machine("pi-1", { label: "Attic", status: "offline", last_seen: NOW, stats: null, recent_cpu_percent: [] }) });
+    change(state, {
+      kind: "machine",
+      machine: machine("pi-1", {
+        label: "Attic",
+        status: "offline",
+        last_seen: NOW,
+        stats: null,
+        recent_cpu_percent: [],
+      }),
+    });
     const held = state.machines.get("pi-1");
     expect(held).toMatchObject({ status: "offline", machine: { label: "Attic" }, sample: { cpu_percent: 12 } });
     expect(held?.recent.values().slice(-3)).toEqual([10, 11, 12]);
@@ -85,7 +98,11 @@ describe("a change", () => {
 
   test("never brings a final run back to life", () => {
     const state = filled("pi-1");
-    change(state, { kind: "run", run: run("a", { state: "succeeded" }) }, { kind: "run", run: run("a", { state: "running" }) });
+    change(
+      state,
+      { kind: "run", run: run("a", { state: "succeeded" }) },
+      { kind: "run", run: run("a", { state: "running" }) },
+    );
     expect(state.runs.get("a")?.state).toBe("succeeded");
     expect(activeRun(state, "pi-1")).toBeUndefined();
   });

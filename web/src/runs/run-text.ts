@@ -30,7 +30,18 @@ export const STATE_MARK: Record<RunState, string> = {
 };
 
 /** How far a run is: what is over, well or badly, then what is on its way. */
-const PROGRESS: RunState[] = ["succeeded", "failed", "timed_out", "lost", "rejected", "expired", "cancelled", "running", "dispatched", "queued"];
+const PROGRESS: RunState[] = [
+  "succeeded",
+  "failed",
+  "timed_out",
+  "lost",
+  "rejected",
+  "expired",
+  "cancelled",
+  "running",
+  "dispatched",
+  "queued",
+];
 
 /** A group's counts in the order of progress. */
 export function inOrder(states: Partial<Record<RunState, number>>): Array<[RunState, number]> {
@@ -79,5 +90,7 @@ export function reasonBeside(run: Run): string {
 
 /** `unit=ssh lines=100` */
 export function argumentText(run: Run): string {
-  return Object.entries(run.args).map(([name, value]) => `${name}=${String(value)}`).join(" ");
+  return Object.entries(run.args)
+    .map(([name, value]) => `${name}=${String(value)}`)
+    .join(" ");
 }

@@ -2,9 +2,16 @@ import { describe, expect, test } from "vitest";
 import type { Line } from "./output";
 import { cut, Wrapped } from "./wrap";
 
-const plain = (text: string, columns: number): string[] => cut([{ text, class: "" }], columns).map((row) => row.map((stretch) => stretch.text).join(""));
-const line = (number: number, text: string): Line => ({ number, stretches: [{ text, class: "" }], stderr: false, mark: false });
-const rows = (wrapped: Wrapped, lines: Line[]): string[] => wrapped.update(lines).map((row) => `${row.key} ${row.stretches.map((stretch) => stretch.text).join("")}`);
+const plain = (text: string, columns: number): string[] =>
+  cut([{ text, class: "" }], columns).map((row) => row.map((stretch) => stretch.text).join(""));
+const line = (number: number, text: string): Line => ({
+  number,
+  stretches: [{ text, class: "" }],
+  stderr: false,
+  mark: false,
+});
+const rows = (wrapped: Wrapped, lines: Line[]): string[] =>
+  wrapped.update(lines).map((row) => `${row.key} ${row.stretches.map((stretch) => stretch.text).join("")}`);
 
 describe("a long line", () => {
   test.each<[string, number, string[]]>([
@@ -24,7 +31,21 @@ describe("a long line", () => {
     for (let columns = 2; columns < 100; columns += 1) expect(plain(text, columns).join("")).toBe(text);
   });
   test("keeps its colours", () => {
-    expect(cut([{ text: "red", class: "fg-1" }, { text: "green", class: "fg-2" }], 5)).toEqual([[{ text: "red", class: "fg-1" }, { text: "gr", class: "fg-2" }], [{ text: "een", class: "fg-2" }]]);
+    expect(
+      cut(
+        [
+          { text: "red", class: "fg-1" },
+          { text: "green", class: "fg-2" },
+        ],
+        5,
+      ),
+    ).toEqual([
+      [
+        { text: "red", class: "fg-1" },
+        { text: "gr", class: "fg-2" },
+      ],
+      [{ text: "een", class: "fg-2" }],
+    ]);
   });
 });
 

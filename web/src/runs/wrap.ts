@@ -34,7 +34,9 @@ export class Wrapped {
     while (kept.length > 0 && kept[kept.length - 1]?.line.number === newest) kept.pop();
     const next = newest === undefined ? 0 : newest - oldest;
     for (const line of lines.slice(next)) {
-      cut(line.stretches, this.#columns).forEach((stretches, part) => kept.push({ key: `${line.number}.${part}`, line, part, stretches }));
+      cut(line.stretches, this.#columns).forEach((stretches, part) =>
+        kept.push({ key: `${line.number}.${part}`, line, part, stretches }),
+      );
     }
     this.#rows = kept;
     return kept;

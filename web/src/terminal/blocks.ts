@@ -78,8 +78,12 @@ export function machineLabel(pi: string): string {
 /** How a run ended, in the words of the footer. */
 export function ending(run: Run): string {
   const dropped = run.dropped_bytes > 0 ? [`${bytes(run.dropped_bytes)} left out`] : [];
-  const rest = paint.dim([...(run.state === "succeeded" ? ["exit 0"] : []), ...details(run, 0), ...dropped].map(visibleLine).join(" · "));
-  return run.state === "succeeded" ? `${paint.green("✔ finished")} ${rest}` : `${paint.red(`✖ ${stateName(run.state)}`)} ${rest}`;
+  const rest = paint.dim(
+    [...(run.state === "succeeded" ? ["exit 0"] : []), ...details(run, 0), ...dropped].map(visibleLine).join(" · "),
+  );
+  return run.state === "succeeded"
+    ? `${paint.green("✔ finished")} ${rest}`
+    : `${paint.red(`✖ ${stateName(run.state)}`)} ${rest}`;
 }
 
 export class RunBlock implements Block {
@@ -99,7 +103,9 @@ export class RunBlock implements Block {
     this.target = run;
     this.#paper = paper;
     this.#guest = guest !== undefined;
-    this.#framed = new Framed(() => (guest === undefined || guest.alone() ? "" : cut(machineLabel(live.state.runs.get(run)?.pi ?? ""), TAG)));
+    this.#framed = new Framed(() =>
+      guest === undefined || guest.alone() ? "" : cut(machineLabel(live.state.runs.get(run)?.pi ?? ""), TAG),
+    );
     this.finished = new Promise((resolve) => (this.#resolve = resolve));
     this.#open();
   }
@@ -111,7 +117,12 @@ export class RunBlock implements Block {
 
   /** Begins once the run's own change has come, or without it when it does not come soon. */
   #open(): void {
-    this.#stop = [whenNamed(() => live.state.runs.has(this.target), () => this.#begin())];
+    this.#stop = [
+      whenNamed(
+        () => live.state.runs.has(this.target),
+        () => this.#begin(),
+      ),
+    ];
   }
 
   #begin(): void {
@@ -124,7 +135,10 @@ export class RunBlock implements Block {
       live.outputs.follow(this.target, {
         pieces: (pieces) => this.#print(pieces),
         done: () => this.#done(),
-        problem: (reason) => this.#say(`${this.#framed.mark("│")} ${paint.yellow(`… not followed any more: ${visibleLine(reason)}; its output is at #/runs/${this.target} …`)}`),
+        problem: (reason) =>
+          this.#say(
+            `${this.#framed.mark("│")} ${paint.yellow(`… not followed any more: ${visibleLine(reason)}; its output is at #/runs/${this.target} …`)}`,
+          ),
       }),
     ];
     this.#waiting = setTimeout(() => this.#explainWaiting(), 1_500);
@@ -138,7 +152,9 @@ export class RunBlock implements Block {
   #explainWaiting(): void {
     const run = live.state.runs.get(this.target);
     if (run?.state === "queued") {
-      this.#say(`${this.#framed.mark("│")} ${paint.yellow(`waits for ${machineLabel(run.pi)}`)}${paint.dim(" · Ctrl-C looks away")}`);
+      this.#say(
+        `${this.#framed.mark("│")} ${paint.yellow(`waits for ${machineLabel(run.pi)}`)}${paint.dim(" · Ctrl-C looks away")}`,
+      );
     }
   }
 
@@ -153,7 +169,9 @@ export class RunBlock implements Block {
 
   #mention(): void {
     if (this.#skipped > 0) {
-      this.#say(`${this.#framed.mark("│")} ${paint.yellow(`… ${bytes(this.#skipped)} skipped here, all of it is at #/runs/${this.target} …`)}`);
+      this.#say(
+        `${this.#framed.mark("│")} ${paint.yellow(`… ${bytes(this.#skipped)} skipped here, all of it is at #/runs/${this.target} …`)}`,
+      );
       this.#skipped = 0;
     }
   }
@@ -212,7 +230,12 @@ export class GroupBlock implements Block {
 
   /** Begins once the group's own change has come, or without it when it does not come soon. */
   #await(): void {
-    this.#stop = [whenNamed(() => live.state.groups.has(this.target), () => this.#open())];
+    this.#stop = [
+      whenNamed(
+        () => live.state.groups.has(this.target),
+        () => this.#open(),
+      ),
+    ];
   }
 
   #open(): void {
@@ -242,7 +265,11 @@ export class GroupBlock implements Block {
   }
 
   #heard(run: RunId, pieces: OutputPiece[]): void {
-    const lines = pieces.map((piece) => piece.data).join("").split("\n").filter((line) => line.trim() !== "");
+    const lines = pieces
+      .map((piece) => piece.data)
+      .join("")
+      .split("\n")
+      .filter((line) => line.trim() !== "");
     const last = lines[lines.length - 1];
     if (last !== undefined) {
       // Newest last, so that the map's end is what was heard last.
@@ -284,7 +311,10 @@ export class GroupBlock implements Block {
     const wrong = failed.slice(-(over ? LINES * 2 : LINES - 2));
     const unread = wrong.map((run) => run.id).filter((run) => !this.#read.has(run));
     this.#heed(new Set([...unread, ...running.slice(0, LISTENED).map((run) => run.id)]));
-    this.#redraw([progress(done / Math.max(total, 1), counts, this.#paper.columns() - 3), ...this.#interesting(wrong, over)]);
+    this.#redraw([
+      progress(done / Math.max(total, 1), counts, this.#paper.columns() - 3),
+      ...this.#interesting(wrong, over),
+    ]);
     if (over && unread.length === 0) {
       this.#finish(succeeded, failed.length);
     } else if (over) {
@@ -304,7 +334,9 @@ export class GroupBlock implements Block {
     if (over) {
       return wrong;
     }
-    const heard = [...this.#lines.keys()].map((id) => live.state.runs.get(id)).filter((run): run is Run => run?.state === "running");
+    const heard = [...this.#lines.keys()]
+      .map((id) => live.state.runs.get(id))
+      .filter((run): run is Run => run?.state === "running");
     return [...wrong, ...heard.slice(-Math.max(1, LINES - wrong.length)).map((run) => line(run, paint.bright))];
   }
 
@@ -316,8 +348,13 @@ export class GroupBlock implements Block {
 
   #finish(succeeded: number, failed: number): void {
     const stopped = live.state.groups.get(this.target)?.stopped;
-    const how = failed === 0 ? paint.green(`✔ finished on ${succeeded}`) : `${paint.green(`✔ ${succeeded}`)} ${paint.red(`✖ ${failed} failed`)}`;
-    this.#paper.write(`${paint.dim("└")} ${how} ${paint.dim(`· ${duration(performance.now() - this.#began)}${stopped ? ` · ${visibleLine(stopped)}` : ""}`)}\r\n`);
+    const how =
+      failed === 0
+        ? paint.green(`✔ finished on ${succeeded}`)
+        : `${paint.green(`✔ ${succeeded}`)} ${paint.red(`✖ ${failed} failed`)}`;
+    this.#paper.write(
+      `${paint.dim("└")} ${how} ${paint.dim(`· ${duration(performance.now() - this.#began)}${stopped ? ` · ${visibleLine(stopped)}` : ""}`)}\r\n`,
+    );
     this.#close();
   }
 

@@ -36,7 +36,11 @@ export class WholeLines implements Paper {
     if (end >= 0) {
       // A progress display writes its line many times; its last word is what counts.
       const lines = all.slice(0, end).split("\r\n");
-      this.above(lines.map((line) => `${line.slice(line.lastIndexOf("\r\u001b[2K") + 1).replace(/^\u001b\[2K/, "")}\r\n`).join(""));
+      this.above(
+        lines
+          .map((line) => `${line.slice(line.lastIndexOf("\r\u001b[2K") + 1).replace(/^\u001b\[2K/, "")}\r\n`)
+          .join(""),
+      );
     }
   }
 
@@ -113,7 +117,9 @@ export class Guests {
   #groupBegan(run: Run, group: RunId): void {
     if (!this.#groups.has(group)) {
       this.#groups.add(group);
-      this.#remark(`┌ ${run.task} on many machines · started by ${visibleLine(run.requested_by)} · its progress is under runs`);
+      this.#remark(
+        `┌ ${run.task} on many machines · started by ${visibleLine(run.requested_by)} · its progress is under runs`,
+      );
     }
   }
 

@@ -81,7 +81,10 @@ const COLUMN = /\S {2,}(?=(?:\u001b\[[\d;]*m)*\S)/g;
  * row. Any other line is left whole, since it may be there to be copied, and the terminal breaks it without a trace in what is copied.
  */
 export function fitted(text: string, width: number): string {
-  return text.split("\r\n").map((line) => fittedRow(line, width)).join("\r\n");
+  return text
+    .split("\r\n")
+    .map((line) => fittedRow(line, width))
+    .join("\r\n");
 }
 
 /** A sentence that goes on at a word, a little behind where it began. */
@@ -97,14 +100,18 @@ function fittedRow(line: string, width: number): string {
   }
   const left = line.slice(0, last);
   const indent = columns(left);
-  return width - indent < LEAST_COLUMN ? stacked(line, begins, width) : left + flow(line.slice(last), width, indent, indent);
+  return width - indent < LEAST_COLUMN
+    ? stacked(line, begins, width)
+    : left + flow(line.slice(last), width, indent, indent);
 }
 
 /** As many columns as fit, and below them the others as words. */
 function stacked(line: string, begins: number[], width: number): string {
   const fit = begins.filter((begin) => columns(trimmed(line.slice(0, begin))) <= width);
   const kept = fit[fit.length - 1] ?? begins[0] ?? 0;
-  const rest = begins.filter((begin) => begin >= kept).map((begin, index, all) => trimmed(line.slice(begin, all[index + 1])));
+  const rest = begins
+    .filter((begin) => begin >= kept)
+    .map((begin, index, all) => trimmed(line.slice(begin, all[index + 1])));
   const indent = columns(/^ */.exec(line)?.[0] ?? "") + INDENT;
   return `${trimmed(line.slice(0, kept))}\r\n${" ".repeat(indent)}${flow(rest.join("  "), width, indent, indent)}`;
 }
@@ -168,8 +175,17 @@ export class Framed {
   }
 
   #piece(piece: OutputPiece): string {
-    const gap = piece.gap_bytes > 0 ? `${this.end()}${this.mark("│")} ${paint.yellow(`… ${bytes(piece.gap_bytes)} missing …`)}\r\n` : "";
-    return gap + this.#reader.read(piece.data).map((each) => this.#token(each)).join("");
+    const gap =
+      piece.gap_bytes > 0
+        ? `${this.end()}${this.mark("│")} ${paint.yellow(`… ${bytes(piece.gap_bytes)} missing …`)}\r\n`
+        : "";
+    return (
+      gap +
+      this.#reader
+        .read(piece.data)
+        .map((each) => this.#token(each))
+        .join("")
+    );
   }
 
   #token(each: Token): string {

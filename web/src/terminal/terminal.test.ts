@@ -44,7 +44,12 @@ describe("the line", () => {
 test("a line holds nothing that a terminal obeys, whatever way it came in", () => {
   const hostile = "theme\u001b[5;5HEVIL\u009b2J\u202e\u200b\nx";
   const editor = new LineEditor(new History([hostile]));
-  const ways = [() => editor.reset(hostile), () => void editor.recall(-1), () => (editor.reset(), editor.replace(0, hostile)), () => (editor.reset(), void editor.insert(hostile))];
+  const ways = [
+    () => editor.reset(hostile),
+    () => void editor.recall(-1),
+    () => (editor.reset(), editor.replace(0, hostile)),
+    () => (editor.reset(), void editor.insert(hostile)),
+  ];
   for (const way of ways) {
     way();
     expect([editor.line, editor.cursor]).toEqual(["theme[5;5HEVIL2J x", 18]);
@@ -70,12 +75,16 @@ describe("an answer", () => {
   ])("%s", (_name, keys, yes) => expect(given(...keys)).toBe(yes));
   test("shows what it takes, and no control", () => {
     const answer = new Answer();
-    expect([answer.feed("n\u001bo").echo, answer.feed("\u0015").echo, answer.feed("x".repeat(99)).echo.length]).toEqual(["no", "\b \b\b \b", 16]);
+    expect([answer.feed("n\u001bo").echo, answer.feed("\u0015").echo, answer.feed("x".repeat(99)).echo.length]).toEqual(
+      ["no", "\b \b\b \b", 16],
+    );
   });
 });
 
 test("a sentence goes on at a word", () => {
-  expect(wrapped("┌ apt-upgrade on many machines · its progress is under runs", 40)).toBe("┌ apt-upgrade on many machines · its\r\n  progress is under runs");
+  expect(wrapped("┌ apt-upgrade on many machines · its progress is under runs", 40)).toBe(
+    "┌ apt-upgrade on many machines · its\r\n  progress is under runs",
+  );
 });
 
 describe("output in its frame", () => {
@@ -85,7 +94,9 @@ describe("output in its frame", () => {
 
   test("has a bar before each line, also when pieces end inside lines", () => {
     const framed = new Framed();
-    expect(bare(framed.pieces([piece("one\ntw"), piece("o\nthree")]) + framed.end())).toBe("│ one\r\n│ two\r\n│ three\r\n");
+    expect(bare(framed.pieces([piece("one\ntw"), piece("o\nthree")]) + framed.end())).toBe(
+      "│ one\r\n│ two\r\n│ three\r\n",
+    );
   });
   test("keeps its colour over a line's end", () => {
     expect(new Framed().pieces([piece("\u001b[31ma\nb")])).toContain("\u001b[31mb");
@@ -105,14 +116,42 @@ describe("a table's row", () => {
   const dim = (text: string): string => `\u001b[90m${text}\u001b[0m`;
   test.each([
     ["that has room stays", "uptime  Show how long it runs", "uptime  Show how long it runs"],
-    ["goes on at a word, below its column", "uptime  Show how long the machine runs", "uptime  Show how long the\r\n        machine runs"],
-    ["keeps its colours", `${dim("uptime")}  ${dim("Show how long")} ${dim("the machine runs")}`, `${dim("uptime")}  ${dim("Show how long")} ${"\u001b[90m"}the\r\n        machine runs\u001b[0m`],
-    ["goes on between choices", "log  unit=ssh|NetworkManager|cron [n=1]", "log  unit=ssh|NetworkManager|\r\n     cron [n=1]"],
+    [
+      "goes on at a word, below its column",
+      "uptime  Show how long the machine runs",
+      "uptime  Show how long the\r\n        machine runs",
+    ],
+    [
+      "keeps its colours",
+      `${dim("uptime")}  ${dim("Show how long")} ${dim("the machine runs")}`,
+      `${dim("uptime")}  ${dim("Show how long")} ${"\u001b[90m"}the\r\n        machine runs\u001b[0m`,
+    ],
+    [
+      "goes on between choices",
+      "log  unit=ssh|NetworkManager|cron [n=1]",
+      "log  unit=ssh|NetworkManager|\r\n     cron [n=1]",
+    ],
     ["leaves a long word to the terminal", `log  ${"x".repeat(40)} [n=1]`, `log  ${"x".repeat(40)}\r\n     [n=1]`],
-    ["without room for words has them below it", "a task with a long name  and more words than fit", "a task with a long name\r\n  and more words than fit"],
-    ["keeps the columns that fit", `${dim("show")}   Name of it  ${dim("Show how long the machine has been running")}`, `${dim("show")}   Name of it\r\n  ${"\u001b[90m"}Show how long the machine\r\n  has been running\u001b[0m`],
-    ["puts its last columns below it together", `${dim("disk-usage   ")}  Disk usage of all  Show free space on disks`, `${"\u001b[90m"}disk-usage\u001b[0m\r\n  Disk usage of all  Show free\r\n  space on disks`],
-    ["leaves no empty row where a word ends at the edge", `log  ${"x".repeat(25)} more`, `log  ${"x".repeat(25)}\r\n     more`],
+    [
+      "without room for words has them below it",
+      "a task with a long name  and more words than fit",
+      "a task with a long name\r\n  and more words than fit",
+    ],
+    [
+      "keeps the columns that fit",
+      `${dim("show")}   Name of it  ${dim("Show how long the machine has been running")}`,
+      `${dim("show")}   Name of it\r\n  ${"\u001b[90m"}Show how long the machine\r\n  has been running\u001b[0m`,
+    ],
+    [
+      "puts its last columns below it together",
+      `${dim("disk-usage   ")}  Disk usage of all  Show free space on disks`,
+      `${"\u001b[90m"}disk-usage\u001b[0m\r\n  Disk usage of all  Show free\r\n  space on disks`,
+    ],
+    [
+      "leaves no empty row where a word ends at the edge",
+      `log  ${"x".repeat(25)} more`,
+      `log  ${"x".repeat(25)}\r\n     more`,
+    ],
   ])("%s", (_name, row, shown) => {
     expect(fitted(`${row}\r\nend`, 30)).toBe(`${shown}\r\nend`);
   });
@@ -128,7 +167,8 @@ test("columns count what is seen", () => {
 });
 
 describe("a group's bar", () => {
-  const counts = (words: boolean): string => (words ? "17/25  16 ✔ 1 ✖ 7 running 1 waiting" : "17/25  16 ✔ 1 ✖ 7 ▶ 1 ·");
+  const counts = (words: boolean): string =>
+    words ? "17/25  16 ✔ 1 ✖ 7 running 1 waiting" : "17/25  16 ✔ 1 ✖ 7 ▶ 1 ·";
   test.each([20, 30, 38, 47, 60, 120])("never wraps in %i columns", (width) => {
     expect(columns(progress(0.68, counts, width))).toBeLessThanOrEqual(Math.max(width, columns(counts(false))));
   });

@@ -63,7 +63,10 @@ export class WebTerminal {
   #above = "";
   /** Keys that were pressed and lines that were pasted before the prompt was back, as they came: a key may be several characters. */
   #ahead: Array<string | string[]> = [];
-  readonly #guests = new Guests((text) => this.#writeAbove(text), { pending: () => this.#pending, columns: () => this.terminal.cols });
+  readonly #guests = new Guests((text) => this.#writeAbove(text), {
+    pending: () => this.#pending,
+    columns: () => this.terminal.cols,
+  });
   /** The command that is under way. */
   #turn: Turn = { over: true };
 
@@ -235,7 +238,10 @@ export class WebTerminal {
       return this.#answering(this.#mode, text.trimStart());
     }
     // Plain from the first moment: what is shown and asked about is what runs and what is remembered.
-    const lines = text.split(/\r\n|\r|\n/).map(plainLine).filter((line) => line.trim() !== "");
+    const lines = text
+      .split(/\r\n|\r|\n/)
+      .map(plainLine)
+      .filter((line) => line.trim() !== "");
     if (lines.length > 0) {
       this.#paste(lines);
     }
@@ -301,7 +307,9 @@ export class WebTerminal {
       lost: () => {
         if (this.#mode.kind !== "watching") {
           if (this.#mode.kind === "question") this.#line("");
-          this.#say(paint.yellow("The link was lost before the controller answered; look at runs before you repeat it."));
+          this.#say(
+            paint.yellow("The link was lost before the controller answered; look at runs before you repeat it."),
+          );
           this.#queue = [];
         }
         // A watched run goes on where it stopped when the link is back.
@@ -364,7 +372,8 @@ export class WebTerminal {
       return;
     }
     this.#guests.own(runs, group);
-    const block = group === null && runs.length === 1 ? new RunBlock(only, paper) : new GroupBlock(group ?? only, runs, paper);
+    const block =
+      group === null && runs.length === 1 ? new RunBlock(only, paper) : new GroupBlock(group ?? only, runs, paper);
     this.#mode = { kind: "watching", block };
     await block.finished;
     if (this.#mode.kind === "watching") {
@@ -404,7 +413,9 @@ export class WebTerminal {
     return new Promise((resolve) => {
       this.#mode = { kind: "question", typed: new Answer(), answer: resolve };
       before?.();
-      this.terminal.write(wrapped(`${paint.yellow("?")} ${plainText(question)} ${paint.dim("[y/N]")} `, this.terminal.cols));
+      this.terminal.write(
+        wrapped(`${paint.yellow("?")} ${plainText(question)} ${paint.dim("[y/N]")} `, this.terminal.cols),
+      );
     });
   }
 

@@ -64,9 +64,22 @@ export function terminalTheme(): ITheme {
     scrollbarSliderBackground: token("line"),
     scrollbarSliderHoverBackground: token("line-strong"),
     scrollbarSliderActiveBackground: token("line-strong"),
-    black: ansi(0), red: ansi(1), green: ansi(2), yellow: ansi(3), blue: ansi(4), magenta: ansi(5), cyan: ansi(6), white: ansi(7),
-    brightBlack: ansi(8), brightRed: ansi(9), brightGreen: ansi(10), brightYellow: ansi(11),
-    brightBlue: ansi(12), brightMagenta: ansi(13), brightCyan: ansi(14), brightWhite: ansi(15),
+    black: ansi(0),
+    red: ansi(1),
+    green: ansi(2),
+    yellow: ansi(3),
+    blue: ansi(4),
+    magenta: ansi(5),
+    cyan: ansi(6),
+    white: ansi(7),
+    brightBlack: ansi(8),
+    brightRed: ansi(9),
+    brightGreen: ansi(10),
+    brightYellow: ansi(11),
+    brightBlue: ansi(12),
+    brightMagenta: ansi(13),
+    brightCyan: ansi(14),
+    brightWhite: ansi(15),
   };
 }
 
@@ -78,7 +91,8 @@ export function terminalTheme(): ITheme {
 export function openScreen(terminal: Terminal, host: HTMLElement): void {
   spanStyles();
   const create = document.createElement.bind(document);
-  document.createElement = ((tag: string, options?: ElementCreationOptions) => (tag === "style" ? sheetElement() : create(tag, options))) as typeof document.createElement;
+  document.createElement = ((tag: string, options?: ElementCreationOptions) =>
+    tag === "style" ? sheetElement() : create(tag, options)) as typeof document.createElement;
   try {
     terminal.open(host);
   } finally {

@@ -16,10 +16,20 @@ export function may(role: Role): boolean {
 }
 
 /** Runs a task, asking first where the catalogue wants it; null when the person said no or the controller refused. */
-export async function runTask(task: TaskView, target: string, args: Record<string, ArgumentValue>, group?: NewRun["group"]): Promise<AcceptedRuns | null> {
+export async function runTask(
+  task: TaskView,
+  target: string,
+  args: Record<string, ArgumentValue>,
+  group?: NewRun["group"],
+): Promise<AcceptedRuns | null> {
   const run: NewRun = { task: task.id, target, args, confirmed: false, ...(group ? { group } : {}) };
   if (task.confirm) {
-    if (!(await ui.confirm(`Run ${task.label} on ${targetName(target)}?`, "run it", { detail: task.description, danger: true }))) {
+    if (
+      !(await ui.confirm(`Run ${task.label} on ${targetName(target)}?`, "run it", {
+        detail: task.description,
+        danger: true,
+      }))
+    ) {
       return null;
     }
     run.confirmed = true;
@@ -33,7 +43,12 @@ export async function runTask(task: TaskView, target: string, args: Record<strin
 }
 
 /** Runs and shows the run. */
-export async function runAndShow(task: TaskView, target: string, args: Record<string, ArgumentValue>, group?: NewRun["group"]): Promise<void> {
+export async function runAndShow(
+  task: TaskView,
+  target: string,
+  args: Record<string, ArgumentValue>,
+  group?: NewRun["group"],
+): Promise<void> {
   const accepted = await runTask(task, target, args, group);
   const id = accepted && (accepted.group ?? accepted.runs[0]);
   if (id) {
@@ -74,13 +89,17 @@ export async function attempt<T>(work: () => Promise<T>, done?: string): Promise
 export function machinesOf(target: string): Machine[] {
   const tag = target.slice(1);
   const all = [...live.state.machines.values()].map((held) => held.machine);
-  return all.filter((machine) => (target.startsWith("@") ? tag === "all" || machine.tags.includes(tag) : machine.id === target));
+  return all.filter((machine) =>
+    target.startsWith("@") ? tag === "all" || machine.tags.includes(tag) : machine.id === target,
+  );
 }
 
 /** A target for people: a label, or `@tag (3 machines)`. */
 export function targetName(target: string): string {
   const machines = machinesOf(target);
-  return target.startsWith("@") ? `${target} (${count(machines.length, "machine")})` : visible(machines[0]?.label ?? target);
+  return target.startsWith("@")
+    ? `${target} (${count(machines.length, "machine")})`
+    : visible(machines[0]?.label ?? target);
 }
 
 /** Shows a theme, or says which there are. */

@@ -5,7 +5,11 @@ import type { Held } from "../live/store";
 import { age, overdue } from "./age";
 
 const held = (seenAt: number | null, status: Held["status"], interval: number | null): Held => ({
-  machine: machine("a", { interval_seconds: interval }), status, sample: null, seenAt, recent: Recent.from([], 0),
+  machine: machine("a", { interval_seconds: interval }),
+  status,
+  sample: null,
+  seenAt,
+  recent: Recent.from([], 0),
 });
 
 test.each<[number | null, Held["status"], number | null, string, string | undefined]>([

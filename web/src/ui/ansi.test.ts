@@ -5,7 +5,15 @@ const read = (...pieces: string[]): string => {
   const reader = new AnsiReader();
   return pieces
     .flatMap((piece) => reader.read(piece))
-    .map((token) => ("text" in token ? token.text : "sgr" in token ? `{${token.sgr.join(";")}}` : token.control === "newline" ? "↵" : "←"))
+    .map((token) =>
+      "text" in token
+        ? token.text
+        : "sgr" in token
+          ? `{${token.sgr.join(";")}}`
+          : token.control === "newline"
+            ? "↵"
+            : "←",
+    )
     .join("");
 };
 
@@ -18,12 +26,24 @@ describe("output", () => {
     ["an escape cut from its bracket is one", ["\u001b", "[31mred"], "{31}red"],
     ["cursor movements are dropped", ["a\u001b[2Jb\u001b[10;5Hc\u001b[?25l"], "abc"],
     ["titles (OSC) are dropped", ["a\u001b]0;evil\u0007b"], "ab"],
-    ["OSC 8 links and OSC 52 clipboards are dropped", ["\u001b]8;;http://evil\u001b\\x\u001b]52;c;ZXZpbA==\u0007y"], "xy"],
+    [
+      "OSC 8 links and OSC 52 clipboards are dropped",
+      ["\u001b]8;;http://evil\u001b\\x\u001b]52;c;ZXZpbA==\u0007y"],
+      "xy",
+    ],
     ["an OSC cut in two is dropped", ["a\u001b]0;ev", "il\u0007b"], "ab"],
     ["an OSC without an end loses its line only", ["a\u001b]0;evil\nb"], "a↵b"],
-    ["an OSC without an end is broken off by another sequence", ["a\u001b]0;evil\u001b[33mb\u001b]0;evil\u001b", "[0mc"], "a{33}b{0}c"],
+    [
+      "an OSC without an end is broken off by another sequence",
+      ["a\u001b]0;evil\u001b[33mb\u001b]0;evil\u001b", "[0mc"],
+      "a{33}b{0}c",
+    ],
     ["a string that is too long is text from there on", [`a\u001b]0;${"x".repeat(4096)}`, "yz"], "axxxxyz"],
-    ["SOS, PM and APC are dropped in their C1 forms", ["a\u0098evil\u009cb\u009eevil\u001b\\c\u009fevil\u0007d"], "abcd"],
+    [
+      "SOS, PM and APC are dropped in their C1 forms",
+      ["a\u0098evil\u009cb\u009eevil\u001b\\c\u009fevil\u0007d"],
+      "abcd",
+    ],
     ["DCS, APC and PM are dropped", ["\u001bPevil\u001b\\a\u001b_evil\u001b\\b\u001b^evil\u001b\\c"], "abc"],
     ["C1 forms are dropped like their ESC forms", ["\u009b2Ja\u009d0;evil\u0007b\u0090evil\u001b\\c"], "abc"],
     ["charset switches are dropped", ["\u001b(0a\u001b)Bb"], "ab"],

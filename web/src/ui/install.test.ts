@@ -13,7 +13,9 @@ test("the script is compared before it is started, and the token is no argument 
 });
 
 test("an agent that is there already is only started", () => {
-  expect(startCommand(joining).join(" ")).toBe(`pistat-agent --controller-url http://pi.example:8000 --pi-id pi-1 --label 'Tom'\\''s Shed $1' --token a.b`);
+  expect(startCommand(joining).join(" ")).toBe(
+    `pistat-agent --controller-url http://pi.example:8000 --pi-id pi-1 --label 'Tom'\\''s Shed $1' --token a.b`,
+  );
 });
 
 test("on another's broker a machine is its own user", () => {
@@ -27,27 +29,60 @@ test.each([
   ["http://[::1]:8000/", "http://10.0.0.2:8000"],
   ["http://pi.lan:8000/#/pi/pi-1", "http://pi.lan:8000"],
   ["https://home.example/pistat/#/", "https://home.example/pistat"],
-])("looked at as %s the controller is reached by %s", (page, expected) => expect(controllerUrl(page, "http://10.0.0.2:8000")).toBe(expected));
+])("looked at as %s the controller is reached by %s", (page, expected) =>
+  expect(controllerUrl(page, "http://10.0.0.2:8000")).toBe(expected),
+);
 
 test.each([
   ["mqtt://10.0.0.2:1884", null, "http://localhost:8000/", "-h 10.0.0.2 -p 1884 -u anna"],
   ["mqtt://10.0.0.2:1884", null, "http://pi.lan:8000/", "-h pi.lan -p 1884 -u anna"],
   ["mqtt://10.0.0.2:1884", null, "http://[fd00::1]:8000/", "-h fd00::1 -p 1884 -u anna"],
-  ["mqtts://broker.lan:8883", "mqtts://c:***@broker.lan:8883", "http://pi.lan:8000/", "-h broker.lan -p 8883 --tls-use-os-certs -u USER"],
+  [
+    "mqtts://broker.lan:8883",
+    "mqtts://c:***@broker.lan:8883",
+    "http://pi.lan:8000/",
+    "-h broker.lan -p 8883 --tls-use-os-certs -u USER",
+  ],
 ])("a broker at %s (%s), looked at as %s, is heard with %s", (mqtt_url, external_broker, page, expected) => {
   const controller = { ...snapshot().controller, mqtt_url, external_broker };
-  expect(listenCommand(controller, page, "anna", "pistat/pi-1")?.join(" ")).toBe(`mosquitto_sub ${expected} -P '…' -v -t 'pistat/pi-1/#'`);
-  expect(publishCommand(controller, page, "anna", "pistat/@all/task/request", "uptime")?.join(" ")).toBe(`mosquitto_pub ${expected} -P '…' -t pistat/@all/task/request -m uptime`);
+  expect(listenCommand(controller, page, "anna", "pistat/pi-1")?.join(" ")).toBe(
+    `mosquitto_sub ${expected} -P '…' -v -t 'pistat/pi-1/#'`,
+  );
+  expect(publishCommand(controller, page, "anna", "pistat/@all/task/request", "uptime")?.join(" ")).toBe(
+    `mosquitto_pub ${expected} -P '…' -t pistat/@all/task/request -m uptime`,
+  );
 });
 
 test("no line is shown that cannot work", () => {
   for (const mqtt_url of [null, "ws://broker.lan:80/mqtt"]) {
     expect(listenCommand({ ...snapshot().controller, mqtt_url }, "http://pi.lan/", "anna", "pistat/pi-1")).toBeNull();
-    expect(publishCommand({ ...snapshot().controller, mqtt_url }, "http://pi.lan/", "anna", "pistat/pi-1/task/request", "uptime")).toBeNull();
+    expect(
+      publishCommand(
+        { ...snapshot().controller, mqtt_url },
+        "http://pi.lan/",
+        "anna",
+        "pistat/pi-1/task/request",
+        "uptime",
+      ),
+    ).toBeNull();
   }
 });
 
 test("a command is broken before an option, never inside it", () => {
-  const parts = publishCommand(snapshot().controller, "http://pi.lan/", "anna b", "pistat/pi-1/task/request", '{"task":"ping"}');
-  expect(parts).toEqual(["mosquitto_pub", "-h pi.lan", "-p 1883", "-u 'anna b'", "-P '…'", "-t pistat/pi-1/task/request", `-m '{"task":"ping"}'`]);
+  const parts = publishCommand(
+    snapshot().controller,
+    "http://pi.lan/",
+    "anna b",
+    "pistat/pi-1/task/request",
+    '{"task":"ping"}',
+  );
+  expect(parts).toEqual([
+    "mosquitto_pub",
+    "-h pi.lan",
+    "-p 1883",
+    "-u 'anna b'",
+    "-P '…'",
+    "-t pistat/pi-1/task/request",
+    `-m '{"task":"ping"}'`,
+  ]);
 });

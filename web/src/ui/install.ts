@@ -47,13 +47,24 @@ export function controllerUrl(page: string, said: string): string {
 }
 
 /** The line that hears everything below a topic, as whoever looks at this page, in pieces; null where mosquitto_sub cannot connect. */
-export function listenCommand(controller: ControllerView, page: string, account: string, topic: string): string[] | null {
+export function listenCommand(
+  controller: ControllerView,
+  page: string,
+  account: string,
+  topic: string,
+): string[] | null {
   const reached = broker(controller, page, account);
   return reached && ["mosquitto_sub", ...reached, "-v", `-t ${shellQuote(`${topic}/#`)}`];
 }
 
 /** The line that publishes a message, likewise. */
-export function publishCommand(controller: ControllerView, page: string, account: string, topic: string, message: string): string[] | null {
+export function publishCommand(
+  controller: ControllerView,
+  page: string,
+  account: string,
+  topic: string,
+  message: string,
+): string[] | null {
   const reached = broker(controller, page, account);
   return reached && ["mosquitto_pub", ...reached, `-t ${shellQuote(topic)}`, `-m ${shellQuote(message)}`];
 }
@@ -68,7 +79,13 @@ function broker(controller: ControllerView, page: string, account: string): stri
   const host = controller.external_broker !== null || isLoopback(own) ? said : own;
   // Who may connect to another's broker is not known here.
   const user = controller.external_broker === null ? shellQuote(account) : "USER";
-  return [`-h ${shellQuote(host.replace(/^\[|\]$/g, ""))}`, `-p ${port}`, ...(scheme === "mqtts" ? ["--tls-use-os-certs"] : []), `-u ${user}`, "-P '…'"];
+  return [
+    `-h ${shellQuote(host.replace(/^\[|\]$/g, ""))}`,
+    `-p ${port}`,
+    ...(scheme === "mqtts" ? ["--tls-use-os-certs"] : []),
+    `-u ${user}`,
+    "-P '…'",
+  ];
 }
 
 function isLoopback(host: string): boolean {

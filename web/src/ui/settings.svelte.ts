@@ -94,5 +94,7 @@ export function unfold(panel: string): void {
 }
 
 export function fold(panel: string): void {
-  settings.folded = settings.folded.includes(panel) ? settings.folded.filter((name) => name !== panel) : [...settings.folded, panel];
+  settings.folded = settings.folded.includes(panel)
+    ? settings.folded.filter((name) => name !== panel)
+    : [...settings.folded, panel];
 }

@@ -47,11 +47,21 @@ test.each([
   ["what else is invisible", "a\u00adb\u2062c\u3164d\ufeff", "a⟨AD⟩b⟨2062⟩c⟨3164⟩d⟨FEFF⟩"],
 ])("%s are shown", (_name, text, expected) => expect(visible(text)).toBe(expected));
 
-const quantities = JSON.parse(readFileSync(new URL("../../../tests/fixtures/quantities.json", import.meta.url), "utf8")) as Record<"bytes" | "milliseconds", Array<[number, string]>>;
-test.each(quantities.bytes)("%d bytes are %s, as in the controller's terminal", (value, text) => expect(bytes(value)).toBe(text));
-test.each(quantities.milliseconds)("%d ms are %s, as in the controller's terminal", (value, text) => expect(duration(value)).toBe(text));
+const quantities = JSON.parse(
+  readFileSync(new URL("../../../tests/fixtures/quantities.json", import.meta.url), "utf8"),
+) as Record<"bytes" | "milliseconds", Array<[number, string]>>;
+test.each(quantities.bytes)("%d bytes are %s, as in the controller's terminal", (value, text) =>
+  expect(bytes(value)).toBe(text),
+);
+test.each(quantities.milliseconds)("%d ms are %s, as in the controller's terminal", (value, text) =>
+  expect(duration(value)).toBe(text),
+);
 
 test("spans and counts are short", () => {
   expect([8, 60, 3 * 3600, 41 * 86_400].map(span)).toEqual(["8s", "1m", "3h", "41d"]);
-  expect([0, 1, 25_000].map((value) => count(value, "machine"))).toEqual(["0 machines", "1 machine", "25,000 machines"]);
+  expect([0, 1, 25_000].map((value) => count(value, "machine"))).toEqual([
+    "0 machines",
+    "1 machine",
+    "25,000 machines",
+  ]);
 });

@@ -1,7 +1,26 @@
 // Text from outside, made visible: controls and direction tricks are shown, never obeyed.
 
 /** Scripts in which a joiner between two letters decides how a word is written, Persian and the Indic ones among them. */
-const JOINING = ["Arab", "Syrc", "Nkoo", "Mong", "Mand", "Deva", "Beng", "Guru", "Gujr", "Orya", "Taml", "Telu", "Knda", "Mlym", "Sinh", "Khmr", "Mymr", "Tibt"];
+const JOINING = [
+  "Arab",
+  "Syrc",
+  "Nkoo",
+  "Mong",
+  "Mand",
+  "Deva",
+  "Beng",
+  "Guru",
+  "Gujr",
+  "Orya",
+  "Taml",
+  "Telu",
+  "Knda",
+  "Mlym",
+  "Sinh",
+  "Khmr",
+  "Mymr",
+  "Tibt",
+];
 const LETTER = `[${JOINING.map((script) => `\\p{scx=${script}}`).join("")}]`;
 const PICTURE = "\\p{Extended_Pictographic}";
 
@@ -35,12 +54,20 @@ function replaced(text: string, by: (character: string) => string, before = ""):
     return text;
   }
   const from = before.length;
-  return (before + text).replace(TRICKS, (whole: string, trick: string | undefined, at: number) => (trick === undefined || at < from ? whole : by(trick))).slice(from);
+  return (before + text)
+    .replace(TRICKS, (whole: string, trick: string | undefined, at: number) =>
+      trick === undefined || at < from ? whole : by(trick),
+    )
+    .slice(from);
 }
 
 /** Replaces characters that would act instead of being seen: `⟨202E⟩`. */
 export function visible(text: string, before = ""): string {
-  return replaced(text, (character) => `⟨${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(2, "0")}⟩`, before);
+  return replaced(
+    text,
+    (character) => `⟨${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(2, "0")}⟩`,
+    before,
+  );
 }
 
 /** Leaves them out. */

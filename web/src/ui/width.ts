@@ -11,7 +11,11 @@ const columnsOf = (properties: number): number => (properties >> 1) & 3;
 /** The add-on registers its tables with a terminal, and gives them to nobody else: this stands in for one. */
 function tables(): IUnicodeVersionProvider {
   let newest: IUnicodeVersionProvider | undefined;
-  const unicode = { register: (provider: IUnicodeVersionProvider) => (newest = provider), activeVersion: "", versions: [] };
+  const unicode = {
+    register: (provider: IUnicodeVersionProvider) => (newest = provider),
+    activeVersion: "",
+    versions: [],
+  };
   const addon: ITerminalAddon = new UnicodeGraphemesAddon();
   addon.activate({ unicode } as unknown as Terminal);
   if (!newest) {
