@@ -2,7 +2,6 @@
 
 import { randomBytes } from "node:crypto";
 import type {
-  JoinTokenInfo,
   Account,
   ArgumentValue,
   Change,
@@ -11,6 +10,7 @@ import type {
   EventKind,
   Group,
   Installation,
+  JoinTokenInfo,
   NewRun,
   OutputPiece,
   Run,
@@ -20,7 +20,7 @@ import type {
 } from "../src/protocol/types";
 import { MACHINES_PER_MESSAGE, MAX_FOLLOWED } from "../src/protocol/types";
 import { duration } from "../src/ui/format";
-import { character, sample, simulate, type Simulated } from "./fleet";
+import { character, type Simulated, sample, simulate } from "./fleet";
 import { script, TASKS } from "./tasks";
 
 export interface Options {

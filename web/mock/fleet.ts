@@ -1,7 +1,7 @@
 // The mock's machines: labels, tags, and samples that wander the way real ones do.
 
 import type { CannotRun, History, Machine, Obstacle, Sample, TaskView } from "../src/protocol/types";
-import { seeded, type Random } from "./random";
+import { type Random, seeded } from "./random";
 import { TASKS } from "./tasks";
 
 interface Character {

@@ -1,7 +1,7 @@
 // The terminal's language as the mock speaks it: enough of the contract's section 8 to try everything in the browser.
 
 import type { ArgumentView, Completion, ServerMessage } from "../src/protocol/types";
-import { Refused, type MockController } from "./controller";
+import { type MockController, Refused } from "./controller";
 import type { Simulated } from "./fleet";
 import { TASKS } from "./tasks";
 

@@ -6,12 +6,12 @@ import { readFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
-import { WebSocketServer, type WebSocket } from "ws";
-import type { ClientMessage, NewJoinToken, NewRun, ServerMessage, SessionView } from "../src/protocol/types";
+import { type WebSocket, WebSocketServer } from "ws";
 import { SESSION_KEY_HEADER } from "../src/live/session";
-import { MockController, Refused, type Options, type Subscriber } from "./controller";
+import type { ClientMessage, NewJoinToken, NewRun, ServerMessage, SessionView } from "../src/protocol/types";
+import { MockController, type Options, Refused, type Subscriber } from "./controller";
 import { history } from "./fleet";
-import { command, complete, type Conversation } from "./language";
+import { type Conversation, command, complete } from "./language";
 import { TASKS } from "./tasks";
 
 const HERE = dirname(fileURLToPath(import.meta.url));

@@ -6,7 +6,7 @@
 // `PISTAT_TEST_PROGRAMS` names another folder of programs, an argument another folder for the pictures. Everything is on loopback,
 // with ports of its own and a state folder that goes away.
 
-import { spawn, type ChildProcess } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";

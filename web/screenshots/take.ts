@@ -4,7 +4,7 @@ import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Page } from "@playwright/test";
-import { CODE, startMock, type Mock } from "../mock/server";
+import { CODE, type Mock, startMock } from "../mock/server";
 import { launch } from "../tests/chromium";
 
 const FOLDER = join(dirname(fileURLToPath(import.meta.url)), "../../docs/images");

@@ -1,6 +1,6 @@
 // The one Chromium that tests, pictures and measurements use.
 
-import { chromium, type Browser } from "@playwright/test";
+import { type Browser, chromium } from "@playwright/test";
 
 export const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 

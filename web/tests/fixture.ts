@@ -1,7 +1,7 @@
 // What every browser test stands on: its own mock controller, a signed-in page, and a watch over what a page must never do.
 
-import { expect, test as base, type Page } from "@playwright/test";
-import { CODE, startMock, type Mock, type ServeOptions } from "../mock/server";
+import { test as base, expect, type Page } from "@playwright/test";
+import { CODE, type Mock, type ServeOptions, startMock } from "../mock/server";
 
 export interface Stage {
   mock: Mock;

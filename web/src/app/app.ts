@@ -2,9 +2,9 @@
 
 import "../styles/base.css";
 import { mount } from "svelte";
-import App from "./App.svelte";
 import { keepSettings } from "../ui/settings.svelte";
 import { ui } from "../ui/ui.svelte";
+import App from "./App.svelte";
 
 keepSettings();
 ui.start();

@@ -1,9 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { sample } from "../live/fixtures";
-import type { History } from "../protocol/types";
-import type { Power } from "../protocol/types";
-import { lanes, POWER_LOOK, powerNow, tellPower } from "./lanes";
 import { Recent, STEPS } from "../live/recent";
+import type { History, Power } from "../protocol/types";
+import { lanes, POWER_LOOK, powerNow, tellPower } from "./lanes";
 import { Series, WINDOWS } from "./series";
 import { sparkline } from "./sparkline";
 import { rateTick, rateUnit, ticks, times } from "./ticks";

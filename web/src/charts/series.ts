@@ -82,9 +82,9 @@ export class Series {
     for (const [name, column] of this.columns) {
       put(column, READERS[name](sample), this.times.length, fresh);
     }
-    (sample.cpu_cores_percent ?? []).forEach((value, core) =>
-      put((this.cores[core] ??= []), value, this.times.length, fresh),
-    );
+    for (const [core, value] of (sample.cpu_cores_percent ?? []).entries()) {
+      put((this.cores[core] ??= []), value, this.times.length, fresh);
+    }
     this.#forget(time - this.seconds);
   }
 

@@ -1,6 +1,6 @@
 // Where a chart's lines across stand, what is written beside them, and how far apart times are. Pure.
 
-import { byteUnit, inBytes, type ByteUnit } from "../ui/format";
+import { type ByteUnit, byteUnit, inBytes } from "../ui/format";
 
 /** About how many there are. */
 const WANTED = 3.4;

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { Recent } from "../live/recent";
 import { machine, sample } from "../live/fixtures";
-import type { Sample } from "../protocol/types";
+import { Recent } from "../live/recent";
 import type { Held } from "../live/store";
+import type { Sample } from "../protocol/types";
 import { CHOICES, COLUMNS, comparison, layout, least, shown } from "./columns";
 
 const held = (id: string, values: Partial<Sample>, status: Held["status"] = "online"): Held => ({

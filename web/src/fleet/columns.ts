@@ -1,9 +1,9 @@
 // The columns of the table: what each says of a machine, the order that it gives, and which of them a width has room for.
 
-import type { Sample } from "../protocol/types";
+import { fullestDisk, health, type Metric, namePower, powerBits } from "../live/health";
 import type { Held } from "../live/store";
+import type { Sample } from "../protocol/types";
 import { bytes, span } from "../ui/format";
-import { fullestDisk, health, namePower, powerBits, type Metric } from "../live/health";
 
 export interface Column {
   name: string;

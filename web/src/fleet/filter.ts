@@ -1,7 +1,7 @@
 // The filter language of STATS: words that must all hold. `@tag`, `status:offline`, `cpu>80`, `-word`, "two words", free text.
 
-import type { Held } from "../live/store";
 import { fullestDisk, health } from "../live/health";
+import type { Held } from "../live/store";
 
 export interface Filter {
   /** Whether a machine passes. */

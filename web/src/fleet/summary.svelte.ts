@@ -1,7 +1,7 @@
 // How the fleet stands, in three numbers, for the top line, the title and the icon.
 
-import { live } from "../live/live.svelte";
 import type { Health } from "../live/health";
+import { live } from "../live/live.svelte";
 
 export interface Summary {
   ok: number;

@@ -1,8 +1,8 @@
 // What a wall's cell shows of a machine: one number, and how hot it is on a scale of six.
 
+import { fullestDisk } from "../live/health";
 import type { Held } from "../live/store";
 import type { WallMetric } from "../ui/settings.svelte";
-import { fullestDisk } from "../live/health";
 
 /** The least value of each step of colour but the first, by metric. */
 export const HEAT_STEPS: Record<WallMetric, readonly number[]> = {

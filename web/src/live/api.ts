@@ -24,7 +24,7 @@ import type {
   SessionView,
   SignedIn,
 } from "../protocol/types";
-import { session, SESSION_KEY_HEADER } from "./session";
+import { SESSION_KEY_HEADER, session } from "./session";
 
 export class Refusal extends Error {
   readonly status: number;

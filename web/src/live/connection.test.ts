@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { ClientMessage, ServerMessage } from "../protocol/types";
 import { Connection, type Link } from "./connection";
 import { snapshot } from "./fixtures";
-import type { ClientMessage, ServerMessage } from "../protocol/types";
 
 class FakeSocket {
   static made: FakeSocket[] = [];

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import { Recent } from "./recent";
-import { machine, sample } from "./fixtures";
 import type { Power } from "../protocol/types";
+import { machine, sample } from "./fixtures";
 import { namePower, powerBits, powerTroubles, powerWarning, troubles } from "./health";
+import { Recent } from "./recent";
 
 const EVERYTHING: Power = { undervoltage: true, throttled: true, frequency_capped: true, temperature_limited: true };
 

@@ -1,7 +1,7 @@
 // What is wrong with a machine, from its status and sample: one rule for cards, wall, counters, title and icon.
 
-import type { Held } from "./store";
 import type { Sample } from "../protocol/types";
+import type { Held } from "./store";
 
 export type Level = "ok" | "warning" | "critical";
 export type Health = "ok" | "warning" | "offline";

@@ -3,15 +3,15 @@
 // One direction: socket → apply → store → signals → views. Nothing here changes the state but the messages.
 
 import { SvelteMap } from "svelte/reactivity";
-import { api, onExpired, Refusal } from "./api";
-import { Connection, type Link } from "./connection";
-import { Outputs } from "./outputs";
 import type { ClientMessage, Login, Me, PiId, ServerMessage } from "../protocol/types";
-import { health, type Health } from "./health";
-import { activeRun, apply, clean, emptyState, gather, type Held, type State } from "./store";
+import { api, onExpired, Refusal } from "./api";
 import { commands } from "./commands";
-import { session } from "./session";
+import { Connection, type Link } from "./connection";
+import { type Health, health } from "./health";
 import { History } from "./history";
+import { Outputs } from "./outputs";
+import { session } from "./session";
+import { activeRun, apply, clean, emptyState, gather, type Held, type State } from "./store";
 
 /** How often what depends on all samples (counters, sorting, filters by number) may be worked out anew, in milliseconds. */
 const FLEET_EVERY = 1_000;

@@ -1,6 +1,6 @@
 import { expect, test, vi } from "vitest";
+import { type ClientMessage, MAX_FOLLOWED, type OutputPiece } from "../protocol/types";
 import { Outputs } from "./outputs";
-import { MAX_FOLLOWED, type ClientMessage, type OutputPiece } from "../protocol/types";
 
 const piece = (seq: number): OutputPiece => ({ seq, stream: "stdout", data: `${seq}\n`, gap_bytes: 0 });
 

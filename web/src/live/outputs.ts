@@ -3,7 +3,7 @@
 // What came is kept while somebody looks, so that a second view begins at the beginning; after a lost link the stream goes on where it stopped.
 // No more runs are followed at a time than the controller allows: the others wait until one has ended or is left.
 
-import { MAX_FOLLOWED, type ClientMessage, type OutputPiece, type RunId } from "../protocol/types";
+import { type ClientMessage, MAX_FOLLOWED, type OutputPiece, type RunId } from "../protocol/types";
 
 export interface Watcher {
   /** Pieces in order, each once. */

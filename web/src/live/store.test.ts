@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { event, machine, NOW, run, sample, snapshot } from "./fixtures";
 import type { Change } from "../protocol/types";
-import { activeRun, apply, clean, emptyState, EVENTS_KEPT, gather, type State } from "./store";
+import { event, machine, NOW, run, sample, snapshot } from "./fixtures";
+import { activeRun, apply, clean, EVENTS_KEPT, emptyState, gather, type State } from "./store";
 
 const LATER = "2026-11-22T12:00:10.000Z";
 

@@ -3,7 +3,6 @@
 // Pure: no socket, no clock, no framework. `apply` mutates the state in place and says in a `Dirty` what it touched,
 // so that a thousand machines cost what changed and not what exists. Everything is stored once; views derive the rest.
 
-import { Recent } from "./recent";
 import type {
   Change,
   ControllerView,
@@ -21,6 +20,7 @@ import type {
   ServerMessage,
   TaskView,
 } from "../protocol/types";
+import { Recent } from "./recent";
 
 /** The newest events that are kept; older ones are fetched when somebody scrolls to them. */
 export const EVENTS_KEPT = 2_000;

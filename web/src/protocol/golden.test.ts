@@ -1,6 +1,6 @@
 // Golden wire messages, shared with the Rust side: the very bytes that it reads and writes are applied here.
 
-import { readFileSync, readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 
 import { apply, clean, emptyState } from "../live/store";

@@ -1,7 +1,7 @@
 // Lines of output as the rows of a screen so many characters wide. Built as output comes: what was wrapped once stays wrapped.
 
-import type { Line, Stretch } from "./output";
 import { ASCII, clusters } from "../ui/width";
+import type { Line, Stretch } from "./output";
 
 export interface Row {
   key: string;
@@ -34,9 +34,9 @@ export class Wrapped {
     while (kept.length > 0 && kept[kept.length - 1]?.line.number === newest) kept.pop();
     const next = newest === undefined ? 0 : newest - oldest;
     for (const line of lines.slice(next)) {
-      cut(line.stretches, this.#columns).forEach((stretches, part) =>
-        kept.push({ key: `${line.number}.${part}`, line, part, stretches }),
-      );
+      for (const [part, stretches] of cut(line.stretches, this.#columns).entries()) {
+        kept.push({ key: `${line.number}.${part}`, line, part, stretches });
+      }
     }
     this.#rows = kept;
     return kept;

@@ -2,13 +2,13 @@
 //
 // A block writes through its `Paper` and ends by itself, or is left. It cannot slow the run: what the terminal has not drawn is bounded.
 
-import { bytes, count, duration, shortId } from "../ui/format";
-import { details, stateName } from "../runs/run-text";
-import { visibleLine } from "../ui/text";
-import { live } from "../live/live.svelte";
-import type { OutputPiece, Run, RunId } from "../protocol/types";
-import { isFinal } from "../live/store";
 import { commands } from "../live/commands";
+import { live } from "../live/live.svelte";
+import { isFinal } from "../live/store";
+import type { OutputPiece, Run, RunId } from "../protocol/types";
+import { details, stateName } from "../runs/run-text";
+import { bytes, count, duration, shortId } from "../ui/format";
+import { visibleLine } from "../ui/text";
 import { bar, columns, cut, Framed, paint, wrapped } from "./paint";
 
 /** Where a block writes. */
@@ -274,7 +274,6 @@ export class GroupBlock implements Block {
     if (last !== undefined) {
       // Newest last, so that the map's end is what was heard last.
       this.#lines.delete(run);
-      // eslint-disable-next-line no-control-regex
       this.#lines.set(run, visibleLine(last.replace(/\u001b\[[\d;:]*m/g, "").trim()));
       this.#soon();
     }

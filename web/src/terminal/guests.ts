@@ -1,11 +1,11 @@
 // Runs that were started elsewhere: by mosquitto_pub, the command line, a button, another browser. The terminal shows them above its prompt.
 
-import { count } from "../ui/format";
-import { visibleLine } from "../ui/text";
+import { commands } from "../live/commands";
 import { live } from "../live/live.svelte";
 import type { Run, RunId } from "../protocol/types";
+import { count } from "../ui/format";
+import { visibleLine } from "../ui/text";
 import { machineLabel, type Paper, RunBlock } from "./blocks";
-import { commands } from "../live/commands";
 import { paint, wrapped } from "./paint";
 
 /** How long a run may turn out to be this terminal's own, in milliseconds: the answer to its command may come after the news of it. */

@@ -2,9 +2,9 @@
 //
 // Whatever way a line came in, it holds nothing that the terminal would obey.
 
+import { History } from "../live/history";
 import { withoutTricks } from "../ui/text";
 import { clusters } from "../ui/width";
-import { History } from "../live/history";
 
 export type Act =
   | { type: "changed" }

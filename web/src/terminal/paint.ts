@@ -1,7 +1,7 @@
 // Text for the terminal: colours, widths, and task output in its frame.
 
-import { AnsiReader, type Token } from "../ui/ansi";
 import type { OutputPiece } from "../protocol/types";
+import { AnsiReader, type Token } from "../ui/ansi";
 import { bytes } from "../ui/format";
 import { clusters, columns as columnsOf } from "../ui/width";
 
@@ -18,7 +18,6 @@ export const paint = {
 
 /** How many columns a text takes, its colours left aside. */
 export function columns(text: string): number {
-  // eslint-disable-next-line no-control-regex
   return columnsOf(text.replace(/\u001b\[[\d;]*m/g, ""));
 }
 
@@ -73,7 +72,6 @@ const LEAST_COLUMN = 16;
 /** How far a line that goes on stands behind where it began. */
 const INDENT = 2;
 
-// eslint-disable-next-line no-control-regex
 const COLUMN = /\S {2,}(?=(?:\u001b\[[\d;]*m)*\S)/g;
 
 /**
@@ -132,7 +130,6 @@ function flow(text: string, width: number, indent: number, place: number): strin
 
 /** Without the spaces at its end, which would go on in a row of their own; colours stay. */
 function trimmed(text: string): string {
-  // eslint-disable-next-line no-control-regex
   return text.replace(/(?: |\u001b\[[\d;]*m)+$/, (end) => end.replaceAll(" ", ""));
 }
 

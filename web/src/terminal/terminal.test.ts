@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
+import { History } from "../live/history";
 import { Answer } from "./answer";
 import { progress } from "./blocks";
-import { History } from "../live/history";
 import { LineEditor } from "./line-editor";
-import { columns, cut, fitted, Framed, plainText, wrapped } from "./paint";
+import { columns, cut, Framed, fitted, plainText, wrapped } from "./paint";
 
 function typed(...keys: string[]): LineEditor {
   const editor = new LineEditor(new History(["old", "oldest"]));
@@ -47,8 +47,14 @@ test("a line holds nothing that a terminal obeys, whatever way it came in", () =
   const ways = [
     () => editor.reset(hostile),
     () => void editor.recall(-1),
-    () => (editor.reset(), editor.replace(0, hostile)),
-    () => (editor.reset(), void editor.insert(hostile)),
+    () => {
+      editor.reset();
+      editor.replace(0, hostile);
+    },
+    () => {
+      editor.reset();
+      editor.insert(hostile);
+    },
   ];
   for (const way of ways) {
     way();
@@ -89,7 +95,6 @@ test("a sentence goes on at a word", () => {
 
 describe("output in its frame", () => {
   const piece = (data: string, gap_bytes = 0) => ({ seq: 0, stream: "stdout" as const, data, gap_bytes });
-  // eslint-disable-next-line no-control-regex
   const bare = (text: string): string => text.replace(/\u001b\[[\d;]*m/g, "");
 
   test("has a bar before each line, also when pieces end inside lines", () => {

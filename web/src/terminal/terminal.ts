@@ -3,17 +3,17 @@
 // One mode at a time decides what a key means. What was typed survives a lost link and an expired session.
 
 import type { Terminal } from "@xterm/xterm";
-import { chooseTheme } from "../ui/actions";
 import { api, sentence } from "../live/api";
-import { copyText } from "../ui/text";
+import { type Completions, commands, type Listener } from "../live/commands";
+import { History } from "../live/history";
 import { live } from "../live/live.svelte";
 import type { Action, RunId } from "../protocol/types";
+import { chooseTheme } from "../ui/actions";
+import { copyText } from "../ui/text";
 import { Answer } from "./answer";
 import { type Block, GroupBlock, type Paper, RunBlock } from "./blocks";
-import { commands, type Completions, type Listener } from "../live/commands";
-import { History } from "../live/history";
-import { type Act, LineEditor, plainLine } from "./line-editor";
 import { Guests } from "./guests";
+import { type Act, LineEditor, plainLine } from "./line-editor";
 import { after, columns, fitted, padded, paint, plainText, wrapped } from "./paint";
 import { createScreen, openScreen, type Screen, terminalTheme } from "./xterm";
 

@@ -1,11 +1,11 @@
 // What people do from anywhere on the page: each one call, one answer in words.
 
 import { api, Refusal, sentence } from "../live/api";
-import { count } from "./format";
-import { visible } from "./text";
 import { live } from "../live/live.svelte";
 import type { AcceptedRuns, ArgumentValue, Machine, NewRun, Role, Run, TaskView } from "../protocol/types";
+import { count } from "./format";
 import { isTheme, settings, THEMES } from "./settings.svelte";
+import { visible } from "./text";
 import { go, toRun, ui } from "./ui.svelte";
 
 const RANK: Record<Role, number> = { viewer: 0, operator: 1, admin: 2 };

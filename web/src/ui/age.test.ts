@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { Recent } from "../live/recent";
 import { machine } from "../live/fixtures";
+import { Recent } from "../live/recent";
 import type { Held } from "../live/store";
 import { age, overdue } from "./age";
 

@@ -28,7 +28,6 @@ export class AnsiReader {
     const tokens: Token[] = [];
     let at = 0;
     while (at < input.length) {
-      // eslint-disable-next-line no-control-regex
       const special = input.slice(at).search(/[\u001b\u0090\u0098\u009b\u009d-\u009f\r\n]/);
       const end = special < 0 ? input.length : at + special;
       if (end > at) {
@@ -123,7 +122,6 @@ function controlEnd(input: string, from: number): number | null {
 
 /** OSC, DCS and their kin end with BEL or ST; a newline or another sequence ends them too, or a lost end would swallow the output. */
 function stringEnd(input: string, from: number): number | null {
-  // eslint-disable-next-line no-control-regex
   const end = /\u0007|\u001b\\|\u009c|\u0018|\u001a|\n|\u001b(?=[^\\])/.exec(input.slice(from));
   if (!end) {
     return null;
@@ -132,7 +130,6 @@ function stringEnd(input: string, from: number): number | null {
 }
 
 function sgr(sequence: string): number[] | null {
-  // eslint-disable-next-line no-control-regex
   const match = /^(?:\u001b\[|\u009b)([\d;:]*)m$/.exec(sequence);
   if (!match) {
     return null;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { brokerUrl, controllerUrl, installCommand, listenCommand, publishCommand, startCommand } from "./install";
 import { snapshot } from "../live/fixtures";
+import { brokerUrl, controllerUrl, installCommand, listenCommand, publishCommand, startCommand } from "./install";
 
 const joining = { url: "http://pi.example:8000", pi: "pi-1", label: "Tom's Shed $1", token: "a.b" };
 

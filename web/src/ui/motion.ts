@@ -30,7 +30,7 @@ export function moveTo(what: object, from: number | undefined, to: number, show:
     return;
   }
   moves.set(what, { from, to, start: performance.now(), show });
-  timer ??= setTimeout(step, STEP / 2);
+  if (timer === undefined) timer = setTimeout(step, STEP / 2);
 }
 
 /** Stops a move, because the thing goes away. */
@@ -49,7 +49,7 @@ function step(): void {
       }
     }
     if (moves.size > 0) {
-      timer ??= setTimeout(step, STEP);
+      timer = setTimeout(step, STEP);
     }
   });
 }

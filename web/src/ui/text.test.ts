@@ -1,5 +1,5 @@
-import { expect, test } from "vitest";
 import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
 import { bytes, count, duration, span } from "./format";
 import { commandQuote, shellQuote, visible, visibleLine, withoutTricks } from "./text";
 
