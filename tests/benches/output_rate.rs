@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pistat_tests::{PATIENCE, Process, Stack, eventually};
+use pistat_tests::{DEADLINE, Process, Stack, eventually};
 
 /// Lines of each measurement.
 const LINES: u64 = 1_000_000;
@@ -100,7 +100,7 @@ impl Ssh {
         let _ = fs::create_dir_all("/run/sshd");
         let server = Process::start("sshd", Command::new(sshd).args(["-D", "-e", "-f", &file("sshd_config")]));
         let ssh = Self { port, key: file("key"), _server: server };
-        eventually("ssh works", PATIENCE, async || {
+        eventually("ssh works", DEADLINE, async || {
             let tried = ssh.command(&["true"]).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
             if tried.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&tried.stderr).into_owned()) }
         })

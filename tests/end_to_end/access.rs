@@ -8,7 +8,7 @@ use pistat_protocol::{
     task::RunState,
 };
 use pistat_tests::{
-    Feed, Http, Mqtt, PATIENCE, Port, Process, Stack, eventually, http::rest, mqtt::will, process::run,
+    DEADLINE, Feed, Http, Mqtt, Port, Process, Stack, eventually, http::rest, mqtt::will, process::run,
     programs::program,
 };
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties, SubscribeReasonCode};
@@ -138,7 +138,7 @@ async fn a_sign_in_code_works_once_and_its_session_ends_with_the_logout() {
     feed.machines().await;
     assert!(browser.send("POST", "/api/logout", None).await.status < 300);
     assert_eq!(browser.get("/api/me").await.status, 401, "the session ends on the server");
-    eventually("the feed of the session ends", PATIENCE, async || match feed.next(PATIENCE).await {
+    eventually("the feed of the session ends", DEADLINE, async || match feed.next(DEADLINE).await {
         None => Ok(()),
         Some(message) => Err(format!("{message:?}")),
     })
@@ -182,11 +182,11 @@ async fn links_and_commands_that_were_asked_for_on_this_machine_name_the_address
     command.args(["serve", "--http", &address, "--mqtt", "127.0.0.1:0", "--state"]).arg(&state);
     command.env_clear().env("PISTAT_HTTP__PUBLIC_URL", public_url).current_dir(folder.path());
     let mut controller = Process::start("pistat", &mut command);
-    controller.line("how a Pi is added", PATIENCE, |line| line.contains("add a Pi").then_some(())).await;
+    controller.line("how a Pi is added", DEADLINE, |line| line.contains("add a Pi").then_some(())).await;
     let cli = async |words: &[&str]| {
         let mut command = Command::new(program("pistat"));
         command.args(words).args(["--controller-url", &format!("http://{address}"), "--token-file"]);
-        let said = run("pistat", command.arg(state.join("admin.token")).env_clear(), PATIENCE).await;
+        let said = run("pistat", command.arg(state.join("admin.token")).env_clear(), DEADLINE).await;
         assert_eq!(said.code, 0, "{said:?}");
         said
     };
@@ -217,7 +217,7 @@ async fn a_feed_that_nobody_reads_ends_with_its_account() {
     let mut feed = Feed::connect_narrow(&olga).await.unwrap();
     feed.send(&ClientMessage::Follow { run, from: 0 }).await;
     let mut unread = Vec::new();
-    eventually("nothing more gets through to it", PATIENCE, async || {
+    eventually("nothing more gets through to it", DEADLINE, async || {
         unread.push(feed.unread_bytes());
         let last = unread.iter().rev().take(20);
         let is_stuck = unread.len() >= 20 && last.clone().all(|&bytes| bytes > 0 && Some(&bytes) == unread.last());
@@ -230,7 +230,7 @@ async fn a_feed_that_nobody_reads_ends_with_its_account() {
     };
     assert_eq!(dashboards().await.as_deref(), Some("1"));
     assert!(http.send("DELETE", "/api/accounts/olga", None).await.status < 300);
-    eventually("it has ended", PATIENCE, async || match dashboards().await {
+    eventually("it has ended", DEADLINE, async || match dashboards().await {
         Some(number) if number == "0" => Ok(()),
         other => Err(format!("{other:?}")),
     })
@@ -339,7 +339,7 @@ mod embedded_only {
             };
             assert!(reply.status < 300, "{verb}: {reply:?}");
             for feed in [&mut by_token, &mut by_cookie] {
-                eventually("the feed ends", PATIENCE, async || match feed.next(PATIENCE).await {
+                eventually("the feed ends", DEADLINE, async || match feed.next(DEADLINE).await {
                     None => Ok(()),
                     Some(message) => Err(format!("{message:?}")),
                 })
@@ -347,7 +347,7 @@ mod embedded_only {
             }
             mqtt.ended().await;
             for follower in followers {
-                let ended = tokio::time::timeout(PATIENCE, rest(follower)).await;
+                let ended = tokio::time::timeout(DEADLINE, rest(follower)).await;
                 ended.unwrap_or_else(|_| panic!("{verb}: the follower ends"));
             }
             assert!(!stack.http().run(run).await.unwrap().state.is_final(), "it was not the run that ended");
@@ -377,7 +377,7 @@ mod embedded_only {
             let pi = format!("pi-{verb}");
             let identity = stack.fake_agent(&pi).await.vanish().await;
             let (olga, token) = stack.account("olga", "operator").await;
-            eventually("the machine is gone", PATIENCE, async || match admin.machine(&pi).await?.status {
+            eventually("the machine is gone", DEADLINE, async || match admin.machine(&pi).await?.status {
                 MachineStatus::Offline => Ok(()),
                 status => Err(format!("{status:?}")),
             })
@@ -386,7 +386,7 @@ mod embedded_only {
             let by_http = olga.start_run("uptime", &pi, json!({})).await;
             let mut mqtt = stack.mqtt("olga", &token).await;
             mqtt.publish(&format!("pistat/{pi}/task/request"), "uptime", false).await;
-            let runs = eventually("both requests are accepted", PATIENCE, async || {
+            let runs = eventually("both requests are accepted", DEADLINE, async || {
                 let runs: Vec<Run> = admin.get(&format!("/api/runs?pi={pi}")).await.json();
                 if runs.len() == 2 { Ok(runs) } else { Err(format!("{runs:?}")) }
             })
@@ -403,7 +403,7 @@ mod embedded_only {
             }
             let serving = tokio::spawn(identity.connect().await.serve());
             for run in runs {
-                let run = admin.ended(run.id, PATIENCE).await;
+                let run = admin.ended(run.id, DEADLINE).await;
                 let expected = if reason.is_some() { RunState::Rejected } else { RunState::Succeeded };
                 let told = run.reason.clone().unwrap_or_default();
                 assert!(run.state == expected && told.contains(reason.unwrap_or_default()), "{verb}: {run:?}");
@@ -491,14 +491,14 @@ mod embedded_only {
         let request = json!({"task": "echo", "args": {"text": "mine"}, "request_id": "forged"}).to_string();
         let code = client.publish_with("pistat/controller/task/request", request, false, properties.clone()).await;
         assert_eq!(code, PubAckReason::Success);
-        let run = eventually("the run is there", PATIENCE, async || {
+        let run = eventually("the run is there", DEADLINE, async || {
             let runs: Vec<pistat_protocol::dashboard::Run> = http.get("/api/runs").await.json();
             runs.first().map(|run| run.id).ok_or("none")
         })
         .await;
-        assert_eq!(http.ended(run, PATIENCE).await.requested_by, "olga");
+        assert_eq!(http.ended(run, DEADLINE).await.requested_by, "olga");
         client.publish_with("pistat/controller/task/request", "admins-only", false, properties).await;
-        http.event(&["admins-only"], PATIENCE).await;
+        http.event(&["admins-only"], DEADLINE).await;
         let runs: Vec<pistat_protocol::dashboard::Run> = http.get("/api/runs?task=admins-only").await.json();
         assert!(runs.iter().all(|run| run.state == RunState::Rejected), "{runs:?}");
     }

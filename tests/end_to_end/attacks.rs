@@ -12,7 +12,7 @@ use pistat_protocol::{
     task::{Ends, Report, RunState},
     topic::Topic,
 };
-use pistat_tests::{Agent, Mosquitto, Mqtt, PATIENCE, Stack, agent, catalogue::starts, random::Dice, steadily};
+use pistat_tests::{Agent, DEADLINE, Dice, Mosquitto, Mqtt, Stack, agent, catalogue::starts, steadily};
 use tempfile::TempDir;
 
 /// A broker that lets everybody do everything, and an agent that is connected to it.
@@ -313,9 +313,9 @@ async fn a_last_will_that_comes_late_keeps_no_run_from_its_machine() {
     let _agent = stack.agent("pi-1").url(&url).online(&http).await;
     let mut client = Mqtt::connect(broker.address(), "anybody", "anything").await.unwrap();
     client.publish("pistat/pi-1/status", "offline", true).await;
-    http.event(&["offline"], PATIENCE).await;
+    http.event(&["offline"], DEADLINE).await;
     let run = http.start_run("uptime", "pi-1", serde_json::json!({})).await;
-    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded);
 }
 
 /// The embedded broker's own rules; those of another are in `external.rs`.
@@ -363,7 +363,7 @@ mod embedded_only {
             let topic = Topic::Output(agent.identity.pi.clone(), run);
             agent.publish(&topic, b"{}".to_vec(), true).await;
         }
-        stack.http().event(&["may not publish", &unknown.to_string()], PATIENCE).await;
+        stack.http().event(&["may not publish", &unknown.to_string()], DEADLINE).await;
         let kept = stack.mosquitto().receive(&["-t", "pistat/pi-1/task/#", "-W", "1", "-v"]).await;
         assert_eq!(kept.stdout, "", "{kept:?}");
         drop(other);
@@ -397,7 +397,7 @@ mod embedded_only {
         identity.info.known_runs = vec![open];
         let mut agent = identity.connect().await;
         agent.report(open, RunState::Succeeded, Some(0), Some(0)).await;
-        assert_eq!(stack.http().ended(open, PATIENCE).await.state, RunState::Succeeded);
+        assert_eq!(stack.http().ended(open, DEADLINE).await.state, RunState::Succeeded);
         agent.report(ended, RunState::Succeeded, Some(0), Some(0)).await;
         agent.acknowledged(ended, RunState::Succeeded).await;
     }

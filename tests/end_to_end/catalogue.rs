@@ -6,7 +6,7 @@ use pistat_protocol::{
     dashboard::Run,
     task::{RunState, TaskView},
 };
-use pistat_tests::{PATIENCE, Stack, broker, eventually, process::run, steadily};
+use pistat_tests::{DEADLINE, Stack, broker, eventually, process::run, steadily};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ async fn arguments_are_one_element_each_and_never_a_shells() {
     let _agent = stack.agent("pi-1").online(&http).await;
     for text in ["$(id)", "`id`", "a; touch /tmp/pwned", "a b  c", "' \" \\", "* ~ ${HOME}", "{text}", "%s%s"] {
         let run = http.start_run("echo", "pi-1", json!({"text": text})).await;
-        assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+        assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded);
         assert_eq!(http.output(run).await, format!("{text}\n"));
     }
 }
@@ -73,12 +73,12 @@ async fn confirm_role_place_and_root_are_checked_for_every_way_in() {
     assert!((400..500).contains(&unconfirmed.problem().status));
     let answer = stack.feed().await.command("task run careful pi-1").await;
     assert!(answer.ok && answer.questions.len() == 1, "{answer:?}");
-    http.ended(answer.runs[0], PATIENCE).await;
+    http.ended(answer.runs[0], DEADLINE).await;
     // A task for administrators.
     assert_eq!(operator.ask_run("admins-only", "pi-1", json!({})).await.problem().status, 403);
     let login = stack.mosquitto_as("olga", &token);
     login.publish(&["-t", "pistat/pi-1/task/request", "-m", "admins-only", "-q", "1"]).await;
-    http.event(&["admins-only"], PATIENCE).await;
+    http.event(&["admins-only"], DEADLINE).await;
     // A task for machines with a tag.
     let elsewhere = http.ask_run("cameras-only", "pi-1", json!({})).await;
     assert!((400..500).contains(&elsewhere.problem().status));
@@ -86,7 +86,7 @@ async fn confirm_role_place_and_root_are_checked_for_every_way_in() {
     let rootless = http.ask_run("needs-root", "pi-1", json!({})).await;
     if rootless.status == 202 {
         let run = rootless.json::<pistat_protocol::api::AcceptedRuns>().runs[0];
-        assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Rejected);
+        assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Rejected);
     } else {
         assert!(rootless.problem().detail.contains("root"));
     }
@@ -100,7 +100,7 @@ async fn feed_tags(stack: &Stack) -> bool {
     let http = stack.http();
     http.send("PATCH", "/api/pis/pi-1", Some(json!({"tags": ["camera"]}))).await;
     let run = http.start_run("cameras-only", "@camera", json!({})).await;
-    http.ended(run, PATIENCE).await.state == RunState::Succeeded
+    http.ended(run, DEADLINE).await.state == RunState::Succeeded
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,24 +112,24 @@ async fn a_broken_catalogue_is_refused_with_its_problems_and_the_old_one_stays()
     let broken = format!("{good}\n[task.new-one]\ncommand = \"not a list\"\ntimeuot = \"1s\"\n");
     std::fs::write(stack.catalogue(), broken).unwrap();
     stack.process().signal(Signal::HUP);
-    http.event(&["timeuot"], PATIENCE).await;
+    http.event(&["timeuot"], DEADLINE).await;
     steadily("the old catalogue is in force", Duration::from_secs(1), async || {
         let tasks: Vec<TaskView> = http.get("/api/tasks").await.json();
         if tasks == before { Ok(()) } else { Err(format!("{} tasks", tasks.len())) }
     })
     .await;
     let run = http.start_run("uptime", "controller", json!({})).await;
-    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded);
     // Mended, and read at once on SIGHUP; the feed and the retained topic show it.
     std::fs::write(stack.catalogue(), format!("{good}\n[task.new-one]\ncommand = [\"true\"]\n")).unwrap();
     stack.process().signal(Signal::HUP);
-    eventually("the new task is in the catalogue", PATIENCE, async || {
+    eventually("the new task is in the catalogue", DEADLINE, async || {
         let tasks: Vec<TaskView> = http.get("/api/tasks").await.json();
         if tasks.iter().any(|task| task.id.as_str() == "new-one") { Ok(()) } else { Err("not yet") }
     })
     .await;
     // It is published once it is in force, so a moment later.
-    let retained = eventually("the new task is in the retained catalogue", PATIENCE, async || {
+    let retained = eventually("the new task is in the retained catalogue", DEADLINE, async || {
         let heard = stack.mosquitto().receive(&["-t", "pistat/controller/tasks", "-C", "1", "-W", "10"]).await;
         let tasks: Vec<Value> = serde_json::from_str(&heard.stdout).map_err(|error| error.to_string())?;
         if tasks.iter().any(|task| task["id"] == "new-one") { Ok(tasks) } else { Err(heard.stdout) }
@@ -155,9 +155,9 @@ async fn the_explained_command_lines_really_work() {
             let secret = if is_anothers { broker::password("admin") } else { stack.admin_token() };
             let mut shell = std::process::Command::new("sh");
             shell.args(["-c", &line.replace("ACCOUNT", "admin")]).env("PISTAT_TOKEN", secret);
-            let said = run("sh", &mut shell, PATIENCE).await;
+            let said = run("sh", &mut shell, DEADLINE).await;
             assert_eq!(said.code, 0, "{line}: {said:?}");
-            eventually(&format!("{line} has run"), PATIENCE, async || {
+            eventually(&format!("{line} has run"), DEADLINE, async || {
                 let runs: Vec<Run> = http.get(&format!("/api/runs?task={task}")).await.json();
                 let done = runs.iter().filter(|run| run.state == RunState::Succeeded).count();
                 if done == index + 1 { Ok(()) } else { Err(format!("{said:?} {runs:?}")) }
@@ -179,7 +179,7 @@ async fn agents_policies_come_last_and_win() {
         ("echo", json!({"text": "other"}), RunState::Rejected),
     ] {
         let run = http.start_run(task, "pi-1", args.clone()).await;
-        let run = http.ended(run, PATIENCE).await;
+        let run = http.ended(run, DEADLINE).await;
         assert_eq!(run.state, state, "{task} {args}: {run:?}");
     }
     // The agent reports which tasks it lists, so others are refused before they are sent.

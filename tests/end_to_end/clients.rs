@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, process::Command};
 
 use pistat_tests::{
-    PATIENCE, STANDSTILL, Stack,
+    DEADLINE, STANDSTILL, Stack,
     clients::{Client, Door, Library, Transport, install},
     eventually, gradually,
     mosquitto::Login,
@@ -21,7 +21,7 @@ async fn house() -> (Stack, Door, Login, TempDir) {
     let tls = folder.path().join("tls");
     let mut init = Command::new(program("pistat"));
     init.args(["tls", "init", "--name", "127.0.0.1", "--dir"]).arg(&tls).current_dir(folder.path());
-    let made = run("pistat tls init", &mut init, PATIENCE).await;
+    let made = run("pistat tls init", &mut init, DEADLINE).await;
     assert_eq!(made.code, 0, "{}", made.stderr);
     let path = |file: &str| tls.join(file).display().to_string();
     let config = format!(
@@ -33,7 +33,7 @@ async fn house() -> (Stack, Door, Login, TempDir) {
     let find = |line: &str| line.split_whitespace().find_map(|word| word.strip_prefix("mqtts://")).map(str::to_owned);
     let tls_address: SocketAddr = stack
         .process()
-        .line("its TLS address", PATIENCE, find)
+        .line("its TLS address", DEADLINE, find)
         .await
         .replace("localhost", "127.0.0.1")
         .parse()
@@ -76,7 +76,7 @@ async fn everybody_elses_clients_talk_to_each_other_in_every_mix() {
     let retained = ["-t", "house/retained", "-r", "-q", "1", "-m", "here", "-V", "mqttv5"];
     assert_eq!(login.publish(&retained).await.code, 0);
     // A fence: the subscriber is served once it has heard this.
-    eventually("mosquitto_sub is served", PATIENCE, async || {
+    eventually("mosquitto_sub is served", DEADLINE, async || {
         login.publish(&["-t", "house/to/fence/from/x", "-m", "x"]).await;
         if mosquitto.stdout().is_empty() { Err("it has heard nothing") } else { Ok(()) }
     })
@@ -149,7 +149,7 @@ async fn requests_and_retained_messages_pass_between_mosquittos_and_everybody_el
         for is_v5 in [false, true] {
             // What was retained reaches whoever comes late, whatever they speak.
             let late = Client::start(library, transport, is_v5, &door, "house/to/late/#").await;
-            eventually("the retained messages come", PATIENCE, async || match late.messages() {
+            eventually("the retained messages come", DEADLINE, async || match late.messages() {
                 messages if messages.len() == 2 && messages.iter().all(|m| m["retain"] == true) => Ok(()),
                 messages => Err(format!("{messages:?}")),
             })
@@ -172,7 +172,7 @@ async fn requests_and_retained_messages_pass_between_mosquittos_and_everybody_el
         let words = ["-V", "mqttv5", "-t", &topic, "-m", "hello", "-q", "2"];
         let pair = ["-D", "publish", "user-property", "room", "attic", "-D", "publish", "content-type", "text/plain"];
         assert_eq!(login.publish(&[&words[..], &pair[..]].concat()).await.code, 0);
-        eventually("mosquitto_pub's message comes with its properties", PATIENCE, async || {
+        eventually("mosquitto_pub's message comes with its properties", DEADLINE, async || {
             let messages = answerer.messages();
             let found = messages.iter().find(|message| message["payload"] == "hello");
             let expected = json!({"content_type": "text/plain", "user": [["room", "attic"]]});

@@ -12,7 +12,7 @@ use std::{
 };
 
 use pistat_tests::{
-    PATIENCE, Stack,
+    DEADLINE, Stack,
     process::{Finished, run},
     programs::program,
 };
@@ -47,7 +47,7 @@ impl Listener {
 async fn pis(folder: &Path, words: &[&str], environment: &[(&str, &str)]) -> Finished {
     let mut command = Command::new(program("pistat"));
     command.arg("pis").args(words).current_dir(folder).env_clear().envs(environment.iter().copied());
-    run("pistat", &mut command, PATIENCE).await
+    run("pistat", &mut command, DEADLINE).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pistat_protocol::{dashboard::Run, task::RunState};
-use pistat_tests::{PATIENCE, Stack, http::Http};
+use pistat_tests::{DEADLINE, Stack, http::Http};
 use serde_json::json;
 
 const CATALOGUE: &str = "
@@ -33,7 +33,7 @@ fn is_confined(stack: &mut Stack) -> bool {
 
 async fn run(http: &Http, task: &str, file: &Path) -> (Run, String) {
     let run = http.start_run(task, "controller", json!({"file": file})).await;
-    (http.ended(run, PATIENCE).await, http.output(run).await)
+    (http.ended(run, DEADLINE).await, http.output(run).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +78,7 @@ async fn a_task_on_the_controllers_machine_reaches_nothing_that_the_controller_k
         assert_eq!(std::fs::read(file).unwrap(), before, "{}", file.display());
     }
     let killed = http.start_run("kill", "controller", json!({"pid": pid})).await;
-    assert_eq!(http.ended(killed, PATIENCE).await.state, RunState::Failed, "the controller lives and tells so");
+    assert_eq!(http.ended(killed, DEADLINE).await.state, RunState::Failed, "the controller lives and tells so");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +95,7 @@ async fn a_task_on_the_controllers_machine_has_everything_else() {
     assert_eq!(ended.state, RunState::Succeeded, "{output}");
     assert!(mark.exists());
     let missing = http.start_run("missing-program", "controller", json!({})).await;
-    let missing = http.ended(missing, PATIENCE).await;
+    let missing = http.ended(missing, DEADLINE).await;
     assert_eq!((missing.state, missing.exit_code), (RunState::Failed, Some(127)));
     assert!(missing.reason.is_some_and(|reason| reason.contains("is not installed on this machine")));
 }
@@ -107,7 +107,7 @@ async fn the_tasks_that_ship_work_on_the_controllers_machine() {
     let http = stack.http();
     for task in ["uptime", "disk-usage", "memory", "top", "os-release"] {
         let run = http.start_run(task, "controller", json!({})).await;
-        let ended = http.ended(run, PATIENCE).await;
+        let ended = http.ended(run, DEADLINE).await;
         let output = http.output(run).await;
         assert_eq!((ended.state, output.is_empty()), (RunState::Succeeded, false), "{task}: {output}");
     }

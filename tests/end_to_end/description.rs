@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
-use pistat_tests::{Agent, PATIENCE, Stack, process::run};
+use pistat_tests::{Agent, DEADLINE, Stack, process::run};
 use serde_json::json;
 
 /// It makes some thousand requests.
@@ -59,7 +59,7 @@ async fn accounts_are_given_new_tokens_as_described() {
     // The names that are known to it are those of the accounts that it makes, and not its own.
     let words = ["--include-operation-id", "addAccount", "--include-operation-id", "rotateAccount"];
     hold(&stack, &[&words[..], &["--header", &header(&stack.admin_token())]].concat()).await;
-    stack.http().event(&["gave account", "a new token"], PATIENCE).await;
+    stack.http().event(&["gave account", "a new token"], DEADLINE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

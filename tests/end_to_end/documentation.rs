@@ -13,7 +13,7 @@ use std::{
 
 use pistat_protocol::dashboard::MachineStatus;
 use pistat_tests::{
-    Agent, PATIENCE, Process, Stack, eventually,
+    Agent, DEADLINE, Process, Stack, eventually,
     pages::{Block, blocks, section},
     process::run,
     programs::program,
@@ -103,12 +103,12 @@ async fn the_test_command_installs_nothing_as_root_unasked() {
             .env("PATH", folder.path())
             .env("CARGO_TARGET_DIR", folder.path().join("target"));
         command.envs(ci.map(|ci| ("CI", ci)));
-        let ended = run("./test", &mut command, PATIENCE).await;
+        let ended = run("./test", &mut command, DEADLINE).await;
         assert_eq!(ended.code, 69, "{words:?}: {ended:?}");
         assert!(ended.stderr.contains(part) && ended.stderr.contains("mosquitto"), "{words:?}: {ended:?}");
     }
     let mut command = Command::new(repository().join("test"));
-    let unknown = run("./test", command.arg("everything").env("CARGO_TARGET_DIR", folder.path()), PATIENCE).await;
+    let unknown = run("./test", command.arg("everything").env("CARGO_TARGET_DIR", folder.path()), DEADLINE).await;
     assert!(unknown.code == 64 && unknown.stderr.contains("everything is not a part"), "{unknown:?}");
 }
 
@@ -230,7 +230,7 @@ impl House {
             self.make_way().await;
         }
         let mut process = Process::start(&place, &mut command);
-        eventually(&format!("{place} says {text:?}"), PATIENCE, async || {
+        eventually(&format!("{place} says {text:?}"), DEADLINE, async || {
             let said = [process.stdout(), process.stderr()].concat();
             let ended = process.ended();
             assert!(ended.is_none_or(|status| status.success()), "{place} failed: {said:?}");
@@ -239,7 +239,7 @@ impl House {
         .await;
         if is_agent {
             let http = self.stack.http();
-            eventually("the machine of the page is online", PATIENCE, async || {
+            eventually("the machine of the page is online", DEADLINE, async || {
                 let machine = http.machine("pi-1").await?;
                 if machine.status == MachineStatus::Online { Ok(()) } else { Err(format!("{machine:?}")) }
             })
@@ -251,7 +251,7 @@ impl House {
         // Not TERM: the handler of `mosquitto_sub` takes locks, and may then never end.
         // It may have ended by itself.
         let _ = kill_process_group(group, Signal::KILL);
-        process.exit_code(PATIENCE).await;
+        process.exit_code(DEADLINE).await;
     }
 
     async fn type_in(&mut self, block: &Block) {

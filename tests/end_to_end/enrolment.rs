@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pistat_protocol::{api::EnrolmentToken, order::JoinToken};
-use pistat_tests::{Mqtt, PATIENCE, Stack, eventually, fake_agent::Identity, steadily};
+use pistat_tests::{DEADLINE, Mqtt, Stack, eventually, fake_agent::Identity, steadily};
 use serde_json::json;
 
 const SECRET: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -56,7 +56,7 @@ async fn the_agents_label_counts_until_somebody_renames_the_machine() {
     agent.stop().await;
     let mut agent = agent.plan().label("Second").token(None).online(&http).await;
     let labelled = async |label: &str| {
-        eventually(&format!("the label is {label}"), PATIENCE, async || {
+        eventually(&format!("the label is {label}"), DEADLINE, async || {
             let machine = http.machine("pi-1").await?;
             if machine.label == label { Ok(()) } else { Err(machine.label) }
         })
@@ -87,7 +87,7 @@ mod embedded_only {
         enrol(SECRET).await.expect("an answer that was lost is given again");
         let refused = enrol(OTHER_SECRET).await.expect_err("another secret is refused");
         assert!(refused.contains("reset"), "{refused}");
-        stack.http().event(&["pi-1"], PATIENCE).await;
+        stack.http().event(&["pi-1"], DEADLINE).await;
         let reset = stack.cli(&["agent", "reset", "pi-1"]).await;
         assert_eq!(reset.code, 0, "{reset:?}");
         let own = reset.stdout.trim().to_owned();
@@ -109,7 +109,7 @@ mod embedded_only {
         assert!(refused.contains("BadUserNamePassword") || refused.contains("NotAuthorized"), "{refused}");
         // The real agent does not believe a controller whose key has another fingerprint, and says so.
         let mut agent = stack.agent("pi-2").token(Some(&wrong_print.to_string())).start();
-        eventually("the agent says why it does not join", PATIENCE, async || {
+        eventually("the agent says why it does not join", DEADLINE, async || {
             let said = agent.process().stderr().join("\n");
             if said.contains("not the one of the join token") { Ok(()) } else { Err(said) }
         })
@@ -170,12 +170,12 @@ mod embedded_only {
         agent.restart();
         agent.sampled(&http).await;
         assert_eq!(stack.cli(&["agent", "remove", "pi-1"]).await.code, 0);
-        eventually("it is forgotten", PATIENCE, async || match http.machine("pi-1").await {
+        eventually("it is forgotten", DEADLINE, async || match http.machine("pi-1").await {
             Err(reply) if reply.contains("404") => Ok(()),
             other => Err(format!("{other:?}")),
         })
         .await;
-        eventually("the agent is told", PATIENCE, async || {
+        eventually("the agent is told", DEADLINE, async || {
             let said = agent.process().stderr().join("\n");
             if said.contains("refuses") { Ok(()) } else { Err(said) }
         })
@@ -203,7 +203,7 @@ mod embedded_only {
         std::fs::write(&file, credential.to_string()).unwrap();
         if own.is_string() {
             agent.restart();
-            assert_eq!(agent.process().exit_code(PATIENCE).await, 78);
+            assert_eq!(agent.process().exit_code(DEADLINE).await, 78);
             let said = agent.process().stderr().join("\n");
             assert!(said.contains("--pi-id"), "{said}");
         } else {
@@ -224,7 +224,7 @@ mod embedded_only {
             let mut identity = identity.clone();
             identity.info.boot_id = boot.into();
             let agent = identity.connect().await;
-            eventually("the controller has heard it", PATIENCE, async || {
+            eventually("the controller has heard it", DEADLINE, async || {
                 let info = http.machine(agent.pi().as_str()).await?.info.ok_or("no info")?;
                 if info.boot_id == boot { Ok(()) } else { Err(info.boot_id.clone()) }
             })
@@ -243,7 +243,7 @@ mod embedded_only {
         let _first = booted(&first, "boot-of-the-first").await;
         let _twin = booted(&twin, "boot-of-the-twin").await;
         let _first = booted(&first, "boot-of-the-first").await;
-        let event = http.event(&alert, PATIENCE).await;
+        let event = http.event(&alert, DEADLINE).await;
         assert_eq!(event.kind, pistat_protocol::dashboard::EventKind::Alert);
         assert_eq!(event.pi, Some(first.pi.clone()));
         for word in ["serial-1", "serial-2", "--pi-id"] {

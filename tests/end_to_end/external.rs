@@ -13,7 +13,7 @@ use pistat_protocol::{
     task::RunState,
 };
 use pistat_tests::{
-    Http, Mosquitto, PATIENCE, Port, Process, Stack, agent,
+    DEADLINE, Http, Mosquitto, Port, Process, Stack, agent,
     broker::{CONTROLLER, acl, acl_in, password},
     eventually,
     pages::{Block, blocks, section},
@@ -53,7 +53,7 @@ fn agent_at(stack: &Stack, pi: &str, url: &str) -> agent::Builder {
 
 async fn succeeds(http: &Http, pi: &str) {
     let run = http.start_run("uptime", pi, json!({})).await;
-    let run = http.ended(run, PATIENCE).await;
+    let run = http.ended(run, DEADLINE).await;
     assert_eq!(run.state, RunState::Succeeded, "{run:?}");
     assert!(http.output(run.id).await.contains("load average"));
 }
@@ -62,7 +62,7 @@ async fn succeeds(http: &Http, pi: &str) {
 async fn certificates(folder: &Path) {
     let mut command = Command::new(program("pistat"));
     command.args(["tls", "init", "--name", "127.0.0.1", "--name", "localhost", "--dir"]).arg(folder).env_clear();
-    let said = run("pistat", &mut command, PATIENCE).await;
+    let said = run("pistat", &mut command, DEADLINE).await;
     assert_eq!(said.code, 0, "{said:?}");
 }
 
@@ -116,7 +116,7 @@ async fn a_certificate_that_no_known_authority_signed_is_not_believed() {
     certificates(folder.path()).await;
     let broker = house().await.tls(folder.path()).start().await;
     let mut stack = closed_to_requests(&broker.url(CONTROLLER)).start_alone().await;
-    eventually("the controller says why it does not connect", PATIENCE, async || {
+    eventually("the controller says why it does not connect", DEADLINE, async || {
         let said = stack.process().stderr().join("\n");
         if said.contains("no connection to mqtts://") && said.to_lowercase().contains("certificate") {
             Ok(())
@@ -142,10 +142,10 @@ async fn a_broker_that_is_down_at_the_start_and_one_that_restarts_are_waited_for
     succeeds(&http, "pi-1").await;
     // It forgets everything that was retained, and publishes no will.
     broker.kill();
-    http.event(&["connection to the broker is lost"], PATIENCE).await;
+    http.event(&["connection to the broker is lost"], DEADLINE).await;
     broker.start().await;
-    http.event(&["connected to the broker"], PATIENCE).await;
-    eventually("both are there again", PATIENCE, async || {
+    http.event(&["connected to the broker"], DEADLINE).await;
+    eventually("both are there again", DEADLINE, async || {
         let states = [http.machine("controller").await?.status, http.machine("pi-1").await?.status];
         if states == [MachineStatus::Online; 2] { Ok(()) } else { Err(format!("{states:?}")) }
     })
@@ -169,7 +169,7 @@ async fn the_controllers_last_will_and_farewell_are_seen_and_its_return_too() {
     let broker = house().await.start().await;
     let mut stack = closed_to_requests(&broker.url(CONTROLLER)).start().await;
     let status = async |expected: &str| {
-        eventually(&format!("the controller is {expected}"), PATIENCE, async || {
+        eventually(&format!("the controller is {expected}"), DEADLINE, async || {
             let said =
                 broker.login("ha").receive(&["-t", "pistat/controller/status", "-C", "1", "-W", "5"]).await.stdout;
             if said == expected { Ok(()) } else { Err(said) }
@@ -196,7 +196,7 @@ async fn requests_are_refused_until_the_configuration_names_a_role_and_tasks() {
     let stack = closed_to_requests(&broker.url(CONTROLLER)).start().await;
     let http = stack.http();
     broker.login("ha").publish(&["-t", "pistat/controller/task/request", "-m", "uptime", "-q", "1"]).await;
-    http.event(&["[mqtt.requests]"], PATIENCE).await;
+    http.event(&["[mqtt.requests]"], DEADLINE).await;
     assert_eq!(http.get("/api/runs").await.json::<Vec<Run>>(), []);
     // Dashboard, command line and REST always work.
     succeeds(&http, "controller").await;
@@ -212,21 +212,21 @@ async fn requests_are_refused_until_the_configuration_names_a_role_and_tasks() {
         ..PublishProperties::default()
     };
     ha.publish_with("pistat/controller/task/request", "admins-only", false, stamp.clone()).await;
-    http.event(&["admins-only", "role"], PATIENCE).await;
+    http.event(&["admins-only", "role"], DEADLINE).await;
     ha.publish_with("pistat/controller/task/request", "echo", false, stamp.clone()).await;
-    http.event(&["echo", "not among the tasks of [mqtt.requests]"], PATIENCE).await;
+    http.event(&["echo", "not among the tasks of [mqtt.requests]"], DEADLINE).await;
     ha.publish_with("pistat/controller/task/request", "uptime", false, stamp).await;
-    let run = eventually("the one that is allowed runs", PATIENCE, async || {
+    let run = eventually("the one that is allowed runs", DEADLINE, async || {
         let runs: Vec<Run> = http.get("/api/runs?task=uptime").await.json();
         runs.first().map(|run| run.id).ok_or("no run")
     })
     .await;
-    let run = http.ended(run, PATIENCE).await;
+    let run = http.ended(run, DEADLINE).await;
     assert_eq!((run.state, run.requested_by.as_str()), (RunState::Succeeded, "mqtt"));
     // What may not be asked for may not be cancelled either.
     let other = http.start_run("one-at-a-time", "controller", json!({"seconds": 20})).await;
     ha.publish("pistat/controller/task/request", json!({"cancel": other}).to_string(), false).await;
-    http.event(&["one-at-a-time", "not among the tasks of [mqtt.requests]"], PATIENCE).await;
+    http.event(&["one-at-a-time", "not among the tasks of [mqtt.requests]"], DEADLINE).await;
     assert!(!http.run(other).await.unwrap().state.is_final());
 }
 
@@ -238,9 +238,9 @@ async fn a_request_that_waits_retained_on_the_broker_never_runs_and_is_cleared()
     broker.login("ha").publish(&retain).await;
     let stack = open_to_requests(&broker.url(CONTROLLER)).start().await;
     let http = stack.http();
-    http.event(&["retain flag"], PATIENCE).await;
+    http.event(&["retain flag"], DEADLINE).await;
     broker.login("ha").publish(&retain).await;
-    eventually("no retained request is left", PATIENCE, async || {
+    eventually("no retained request is left", DEADLINE, async || {
         let left = broker.login("ha").receive(&["-t", "pistat/+/task/request", "-W", "1", "-v"]).await.stdout;
         if left.is_empty() { Ok(()) } else { Err(left) }
     })
@@ -256,10 +256,10 @@ async fn only_the_newest_twenty_runs_of_a_machine_stay_retained_and_a_forgotten_
     let mut agent = agent_at(&stack, "pi-1", &broker.url("pi-1")).online(&http).await;
     for _ in 0..25 {
         let run = http.start_run("uptime", "pi-1", json!({})).await;
-        http.ended(run, PATIENCE).await;
+        http.ended(run, DEADLINE).await;
     }
     for verb in ["status", "output"] {
-        eventually(&format!("twenty retained {verb} are left"), PATIENCE, async || {
+        eventually(&format!("twenty retained {verb} are left"), DEADLINE, async || {
             let filter = format!("pistat/pi-1/task/+/{verb}");
             let left = broker.login("ha").receive(&["-t", &filter, "-W", "1", "-F", "%t"]).await.stdout.lines().count();
             if left == 20 { Ok(()) } else { Err(left) }
@@ -269,7 +269,7 @@ async fn only_the_newest_twenty_runs_of_a_machine_stay_retained_and_a_forgotten_
     agent.stop().await;
     agent.offline(&http).await;
     assert_eq!(stack.cli(&["agent", "remove", "pi-1"]).await.code, 0);
-    eventually("no topic of it is left", PATIENCE, async || {
+    eventually("no topic of it is left", DEADLINE, async || {
         let left = broker.login("ha").receive(&["-t", "pistat/pi-1/#", "-W", "1", "-F", "%t"]).await.stdout;
         if left.is_empty() { Ok(()) } else { Err(left) }
     })
@@ -283,7 +283,7 @@ async fn an_agent_believes_only_the_key_of_its_join_token_and_then_only_that_one
     let http = stack.http();
     let other = Stack::builder().embedded().start().await;
     let mut stranger = agent_at(&stack, "pi-1", &broker.url("pi-1")).token(Some(&other.join_token())).start();
-    eventually("the agent says that the key is another's", PATIENCE, async || {
+    eventually("the agent says that the key is another's", DEADLINE, async || {
         let said = stranger.process().stderr().join("\n");
         if said.contains("not the one of the join token") { Ok(()) } else { Err(said) }
     })
@@ -321,7 +321,7 @@ async fn a_broker_without_mqtt_5_carries_everything_but_requests_and_that_is_sai
         let asked = http.get("/api/runs?task=mark").await.json::<Vec<Run>>();
         assert_eq!(asked, []);
         stack.kill();
-        eventually("its last will is left there too", PATIENCE, async || {
+        eventually("its last will is left there too", DEADLINE, async || {
             let said =
                 broker.login("ha").receive(&["-t", "pistat/controller/status", "-C", "1", "-W", "5"]).await.stdout;
             if said == "offline" { Ok(()) } else { Err(said) }
@@ -515,9 +515,9 @@ impl Documented {
         std::fs::write(self.folder.join("passwd"), users).unwrap();
         let mut hash = Command::new("mosquitto_passwd");
         hash.arg("-U").arg(self.folder.join("passwd"));
-        assert_eq!(run("mosquitto_passwd", &mut hash, PATIENCE).await.code, 0);
+        assert_eq!(run("mosquitto_passwd", &mut hash, DEADLINE).await.code, 0);
         let rules = self.text("sh", "broker-acl");
-        let said = run("pistat broker-acl", &mut self.bash(&rules), PATIENCE).await;
+        let said = run("pistat broker-acl", &mut self.bash(&rules), DEADLINE).await;
         assert_eq!(said.code, 0, "{said:?}");
         let (port, folder) = (self.broker.number(), self.folder.display());
         let own = format!(
@@ -527,7 +527,7 @@ impl Documented {
         let mut command = Command::new("mosquitto");
         command.env("PATH", format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap()));
         let process = Process::start("mosquitto", command.arg("-c").arg(self.folder.join("mosquitto.conf")));
-        eventually("mosquitto listens", PATIENCE, async || TcpStream::connect(self.broker.address()).await.map(drop))
+        eventually("mosquitto listens", DEADLINE, async || TcpStream::connect(self.broker.address()).await.map(drop))
             .await;
         process
     }
@@ -544,7 +544,7 @@ async fn everything_that_the_documentation_says_of_another_broker_works_on_a_mos
     let agent = page.text("sh", "pistat-agent ").replace("--token TOKEN", &format!("--token {}", stack.join_token()));
     let _agent =
         Process::start("the page's agent", page.bash(&agent).env("PISTAT_AGENT_STATE", folder.path().join("agent")));
-    eventually("the page's machine is online", PATIENCE, async || {
+    eventually("the page's machine is online", DEADLINE, async || {
         let machine = http.machine("pi-1").await?;
         if machine.status == MachineStatus::Online { Ok(()) } else { Err(format!("{machine:?}")) }
     })
@@ -560,8 +560,8 @@ async fn everything_that_the_documentation_says_of_another_broker_works_on_a_mos
         "-m",
         "uptime",
     ]);
-    assert_eq!(run("mosquitto_pub", &mut ask, PATIENCE).await.code, 0);
-    eventually("a request over MQTT runs as the page says", PATIENCE, async || {
+    assert_eq!(run("mosquitto_pub", &mut ask, DEADLINE).await.code, 0);
+    eventually("a request over MQTT runs as the page says", DEADLINE, async || {
         let runs: Vec<Run> = http.get("/api/runs").await.json();
         if runs.iter().any(|run| run.requested_by == "mqtt") { Ok(()) } else { Err(format!("{runs:?}")) }
     })
@@ -578,7 +578,7 @@ async fn a_group_runs_on_every_machine_of_a_foreign_broker() {
     let accepted: AcceptedRuns = http.ask_run("uptime", "@all", json!({})).await.json();
     assert_eq!(accepted.runs.len(), 3);
     for run in accepted.runs {
-        assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+        assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded);
     }
     // An answer may be asked for under the prefix, where the controller may write with the rules as they are.
     let words = ["-V", "5", "-t", "pistat/@all/task/request", "-e", "pistat/reply/ha", "-m", "uptime", "-W", "15"];

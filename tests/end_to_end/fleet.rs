@@ -13,7 +13,7 @@ use pistat_protocol::{
     time::Timestamp,
     topic::Topic,
 };
-use pistat_tests::{Clock, Feed, PATIENCE, STANDSTILL, Stack, eventually, gradually};
+use pistat_tests::{Clock, DEADLINE, Feed, STANDSTILL, Stack, eventually, gradually};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::{task::JoinSet, time::Instant};
@@ -123,7 +123,7 @@ async fn a_rolling_group_stops_after_failures_and_a_canary_goes_first() {
     let (order, _) = first.order().await;
     first.report(order.run, RunState::Failed, Some(1), Some(0)).await;
     let group = accepted.group.unwrap();
-    let stopped = eventually("the group stops", PATIENCE, async || {
+    let stopped = eventually("the group stops", DEADLINE, async || {
         let group: Group = http.get(&format!("/api/groups/{group}")).await.json();
         if group.stopped.is_some() { Ok(group) } else { Err(format!("{group:?}")) }
     })
@@ -131,7 +131,7 @@ async fn a_rolling_group_stops_after_failures_and_a_canary_goes_first() {
     assert_eq!(stopped.states.get(&RunState::Failed), Some(&1), "{stopped:?}");
     assert!(stopped.options.canary && stopped.options.stop_after == Some(1), "{stopped:?}");
     for run in &accepted.runs[1..] {
-        let run = http.ended(*run, PATIENCE).await;
+        let run = http.ended(*run, DEADLINE).await;
         assert!(run.started_at.is_none(), "{run:?}");
     }
     for agent in &mut agents {
@@ -172,7 +172,7 @@ async fn at_once_limits_how_many_machines_work_at_a_time() {
 async fn a_machines_charts_have_what_it_and_each_of_its_cores_did() {
     let stack = Stack::start().await;
     let http = stack.http();
-    eventually("the own machine's charts", PATIENCE, async || {
+    eventually("the own machine's charts", DEADLINE, async || {
         let machine: Machine = http.get("/api/pis/controller").await.json();
         let hour: History = http.get("/api/pis/controller/history?seconds=3600").await.json();
         let newest = |column: &[Option<u8>]| column.iter().rev().find_map(|percent| *percent);
@@ -202,7 +202,7 @@ async fn what_a_machine_measured_while_it_was_away_is_in_its_charts_if_its_clock
     };
     let kept = [at(-30, 77.0, true), at(-20, 88.0, false), at(-10, 66.0, true), at(10, 99.0, true)];
     agent.publish(&Topic::Backfill(agent.pi().clone()), encode(&kept), false).await;
-    eventually("its charts have it", PATIENCE, async || {
+    eventually("its charts have it", DEADLINE, async || {
         let hour: History = http.get("/api/pis/pi-1/history?seconds=3600").await.json();
         let told: Vec<_> = hour.cpu_percent.iter().flatten().copied().collect();
         // By their time, oldest first; the one by a clock that may be wrong and the one of the future have no place.
@@ -229,7 +229,7 @@ async fn a_machine_whose_clock_jumps_by_years_and_that_sleeps_goes_on_saying_wha
     let mut agent = stack.agent("pi-1").wrapped_in(&words).online(&http).await;
     for jump in [40 * YEAR, -30 * YEAR, 0] {
         clock.jump(jump);
-        eventually("it says what time it believes it is", PATIENCE, async || {
+        eventually("it says what time it believes it is", DEADLINE, async || {
             let sample = http.machine("pi-1").await?.stats.expect("it has said something");
             assert_plausible(&sample);
             let is_by_this_clock = !clock.is_there() || clock.told(sample.time, jump);
@@ -238,13 +238,13 @@ async fn a_machine_whose_clock_jumps_by_years_and_that_sleeps_goes_on_saying_wha
         .await;
     }
     agent.process().signal(Signal::STOP);
-    let asleep = eventually("it is missed", PATIENCE, async || {
+    let asleep = eventually("it is missed", DEADLINE, async || {
         let machine = http.machine("pi-1").await?;
         if machine.status == MachineStatus::Online { Err(format!("{machine:?}")) } else { Ok(machine.stats.unwrap()) }
     })
     .await;
     agent.process().signal(Signal::CONT);
-    eventually("it goes on", PATIENCE, async || {
+    eventually("it goes on", DEADLINE, async || {
         let machine = http.machine("pi-1").await?;
         let sample = machine.stats.unwrap();
         assert_plausible(&sample);
@@ -278,10 +278,10 @@ async fn a_dashboard_opened_late_gets_a_snapshot_of_everything() {
     online(&stack, 30).await;
     let accepted: AcceptedRuns = http.ask_run("uptime", "@all", json!({})).await.json();
     for run in &accepted.runs {
-        http.ended(*run, PATIENCE).await;
+        http.ended(*run, DEADLINE).await;
     }
     let mut feed = stack.feed().await;
-    let Some(ServerMessage::Snapshot { machines, runs, groups, tasks, events, .. }) = feed.next(PATIENCE).await else {
+    let Some(ServerMessage::Snapshot { machines, runs, groups, tasks, events, .. }) = feed.next(DEADLINE).await else {
         panic!("a feed begins with a snapshot")
     };
     assert_eq!((machines.len(), groups.len()), (31, 1));
@@ -295,7 +295,7 @@ async fn the_snapshot_of_a_large_fleet_comes_in_several_messages() {
     let _serving = serving(&stack, fleet).await;
     online(&stack, fleet).await;
     let mut feed = stack.feed().await;
-    let Some(ServerMessage::Machines { machines: mut all }) = feed.next(PATIENCE).await else {
+    let Some(ServerMessage::Machines { machines: mut all }) = feed.next(DEADLINE).await else {
         panic!("the first machines come before the snapshot")
     };
     assert_eq!(all.len(), MACHINES_PER_MESSAGE);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use pistat_protocol::{id::RunId, task::RunState};
-use pistat_tests::{PATIENCE, Stack, agent};
+use pistat_tests::{DEADLINE, Stack, agent};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -134,7 +134,7 @@ mod embedded_only {
         honest.order().await;
         honest.report(own, RunState::Running, None, None).await;
         honest.report(own, RunState::Succeeded, Some(0), None).await;
-        assert_eq!(http.ended(own, PATIENCE).await.state, RunState::Succeeded);
+        assert_eq!(http.ended(own, DEADLINE).await.state, RunState::Succeeded);
         let loud = honest.vanish().await;
         for (what, message) in FLOODS {
             let (state, log) = (bytes_below(&stack.state()), stack.process().stderr().concat().len() as u64);
@@ -147,7 +147,7 @@ mod embedded_only {
             let mut ended = 0;
             while !flooding.is_finished() {
                 let run = http.start_run("echo", "quiet", json!({"text": "x"})).await;
-                assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded, "{what}");
+                assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded, "{what}");
                 ended += 1;
                 let resident = stack.process().resident_bytes();
                 assert!(resident < MOST_RESIDENT, "{what}: {resident} bytes resident");

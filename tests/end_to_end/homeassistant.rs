@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pistat_protocol::{stats::Power, status::ExecutionPolicy};
 use pistat_tests::{
-    FakeAgent, PATIENCE, Process, Stack, eventually,
+    DEADLINE, FakeAgent, Process, Stack, eventually,
     mosquitto::Login,
     mqtt::{Mqtt, will},
     steadily,
@@ -29,7 +29,7 @@ fn heard(subscriber: &Process, topic: &str) -> Vec<Value> {
 
 /// Waits until the newest document is as it must be.
 async fn newest(subscriber: &Process, topic: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-    eventually(what, PATIENCE, async || match heard(subscriber, topic).pop() {
+    eventually(what, DEADLINE, async || match heard(subscriber, topic).pop() {
         Some(document) if fits(&document) => Ok(document),
         other => Err(format!("{other:?}")),
     })
@@ -157,9 +157,9 @@ async fn power_problems_are_announced_once_and_stay_whatever_the_power_does() {
         assert!(template.is_some_and(|text| text.contains("'None' if v is not defined")), "{problem}");
     }
     assert_eq!(document["state_topic"], "pistat/pi-1/stats");
-    stack.http().event(&["under-voltage detected", "0x50005"], PATIENCE).await;
+    stack.http().event(&["under-voltage detected", "0x50005"], DEADLINE).await;
     agent.sample_with_power(2.0, Some(Power::from_throttled(0x50000))).await;
-    stack.http().event(&["under-voltage is over"], PATIENCE).await;
+    stack.http().event(&["under-voltage is over"], DEADLINE).await;
     agent.sample_with_power(3.0, None).await;
     let flags = async |cpu: f64| {
         let sample = newest(&samples, "pistat/pi-1/stats", "the sample", |sample| sample["cpu_percent"] == cpu).await;
@@ -252,7 +252,7 @@ async fn a_controller_killed_at_any_instant_takes_back_what_it_had_announced() {
     stack.kill();
     stack.restart().await;
     let late = operator_again(&stack).await;
-    eventually("the document of the forgotten machine is gone", PATIENCE, async || {
+    eventually("the document of the forgotten machine is gone", DEADLINE, async || {
         let left = late.receive(&["-t", DOCUMENT, "-W", "1"]).await.stdout;
         if left.is_empty() { Ok(()) } else { Err(left) }
     })
@@ -277,7 +277,7 @@ mod embedded_only {
         let mut moved = start("[homeassistant]\nprefix = \"home\"\n").await;
         let (old, new) = (moved.mosquitto().subscribe("homeassistant/#"), moved.mosquitto().subscribe("home/#"));
         newest(&new, &own("home"), "announced under the new prefix", |document| has(document, "cpu")).await;
-        eventually("the old document is gone", PATIENCE, async || {
+        eventually("the old document is gone", DEADLINE, async || {
             let left = moved.mosquitto().receive(&["-t", &own("homeassistant"), "-W", "1"]).await.stdout;
             if left.is_empty() { Ok(()) } else { Err(left) }
         })
@@ -287,7 +287,7 @@ mod embedded_only {
         drop(moved);
 
         let off = start("[homeassistant]\nprefix = \"home\"\ndiscovery = false\n").await;
-        eventually("nothing is announced any more", PATIENCE, async || {
+        eventually("nothing is announced any more", DEADLINE, async || {
             let left = off.mosquitto().receive(&["-t", "home/#", "-W", "1"]).await.stdout;
             if left.is_empty() { Ok(()) } else { Err(left) }
         })

@@ -2,7 +2,7 @@
 
 /// The embedded broker's own rules; another's broker has its own ways to serve the house.
 mod embedded_only {
-    use pistat_tests::{PATIENCE, Stack, eventually};
+    use pistat_tests::{DEADLINE, Stack, eventually};
     use rumqttc::v5::mqttbytes::v5::{PubAckReason, SubscribeReasonCode};
     use serde_json::{Value, json};
 
@@ -43,12 +43,12 @@ subscribe = [\"zigbee2mqtt/#\", \"homeassistant/#\"]
         let asked = bridge.subscribe("zigbee2mqtt/+/set");
         let told = bridge.publish(&["-t", "zigbee2mqtt/lamp", "-m", "on", "-r", "-q", "1"]).await;
         assert_eq!(told.code, 0, "{told:?}");
-        eventually("the panel hears of the lamp", PATIENCE, async || {
+        eventually("the panel hears of the lamp", DEADLINE, async || {
             let heard = listening.stdout().join("\n");
             if heard.contains("zigbee2mqtt/lamp on") { Ok(()) } else { Err(heard) }
         })
         .await;
-        eventually("the bridge hears what is asked", PATIENCE, async || {
+        eventually("the bridge hears what is asked", DEADLINE, async || {
             panel.publish(&["-t", "zigbee2mqtt/lamp/set", "-m", "off", "-q", "1"]).await;
             let heard = asked.stdout().join("\n");
             if heard.contains("zigbee2mqtt/lamp/set off") { Ok(()) } else { Err(heard) }
@@ -94,7 +94,7 @@ subscribe = [\"zigbee2mqtt/#\", \"homeassistant/#\"]
         assert!(!granted(device.subscribe(&["elsewhere/#"]).await), "the file's rules win");
         assert!(!granted(device.subscribe(&["pistat/+/task/+/execute"]).await));
         // What was refused is told, and nothing of it is kept.
-        stack.http().event(&["may not publish", "pistat/pi-1/status"], PATIENCE).await;
+        stack.http().event(&["may not publish", "pistat/pi-1/status"], DEADLINE).await;
         let status = stack.mosquitto().receive(&["-t", "pistat/pi-1/status", "-C", "1", "-W", "10"]).await;
         assert_eq!(status.stdout, "online", "{status:?}");
     }

@@ -13,7 +13,7 @@ use pistat_protocol::{
     order::{hex, sha256},
 };
 use pistat_tests::{
-    PATIENCE, Stack,
+    DEADLINE, Stack,
     process::{Finished, run},
 };
 
@@ -42,7 +42,7 @@ async fn stack_with_agents(folder: &Path) -> Stack {
 async fn shell(folder: &Path, command: &str) -> Finished {
     let mut shell = Command::new("sh");
     shell.env_clear().env("PATH", format!("{}:/usr/bin:/bin", folder.display())).env("TMPDIR", folder);
-    run("sh", shell.current_dir(folder).args(["-c", command]), PATIENCE).await
+    run("sh", shell.current_dir(folder).args(["-c", command]), DEADLINE).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,7 +146,7 @@ async fn a_script_that_was_changed_on_its_way_is_not_started() {
     let mut stack = stack_with_agents(folder.path()).await;
     let told: Installation = stack.http().get("/api/installation").await.json();
     let shown = |line: &str| line.strip_prefix("  add a Pi    ").map(str::to_owned);
-    let right = stack.process().line("the command that adds a Pi", PATIENCE, shown).await;
+    let right = stack.process().line("the command that adds a Pi", DEADLINE, shown).await;
     let wrong = right.replace(&told.script_sha256, &"0".repeat(64));
     assert_ne!(right, wrong, "the command names the checksum");
     // Stands for sudo, and shows what it was asked to start and what came on standard input.
@@ -290,7 +290,7 @@ async fn before_a_release_build_of_the_controller_starts_the_agent_is_built() {
             script(&cargo, if cargo_fails { "exit 101" } else { "echo \"built $* in ${CARGO_PKG_NAME-nothing}\"" });
             let mut command = Command::new(runner);
             command.env("CARGO", &cargo).env("CARGO_PKG_NAME", "pistat").arg(&path).args(["a", "b c"]);
-            let finished = run("the runner", &mut command, PATIENCE).await;
+            let finished = run("the runner", &mut command, DEADLINE).await;
             let (built, started) = finished.stdout.split_once("started").unwrap_or_else(|| panic!("{finished:?}"));
             assert_eq!((finished.code, started.trim()), (0, "a b c"), "{program}");
             assert_eq!(built.contains("--bin pistat-agent in nothing"), is_built && !cargo_fails, "{program}: {built}");
@@ -400,7 +400,7 @@ async fn systemd_hears_that_the_controller_is_ready_that_its_hub_lives_and_that_
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&socket).unwrap();
-    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    systemd.set_read_timeout(Some(DEADLINE)).unwrap();
     let builder = Stack::builder().environment("NOTIFY_SOCKET", socket.to_str().unwrap());
     let mut stack = builder.environment("WATCHDOG_USEC", "400000").start().await;
     for word in ["READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"] {

@@ -3,7 +3,7 @@
 use std::{net::UdpSocket, process::Command, sync::Arc, time::Duration};
 
 use pistat_protocol::{stats::Sample, time::Timestamp};
-use pistat_tests::{Http, PATIENCE, Stack, eventually};
+use pistat_tests::{DEADLINE, Http, Stack, eventually};
 
 /// Set for the test that runs inside of the private network.
 const INSIDE: &str = "PISTAT_TEST_PRIVATE_NETWORK";
@@ -62,7 +62,7 @@ async fn interfaces_come_and_go() {
 /// Waits for a sample from now on whose rates are as they should be, while traffic flows; none on the way may be wrong.
 async fn told(http: &Http, what: &str, round: usize, right: impl Fn(Option<u64>) -> bool) {
     let begin = Timestamp::from(std::time::SystemTime::now());
-    eventually(&format!("{what}, round {round}"), PATIENCE, async || {
+    eventually(&format!("{what}, round {round}"), DEADLINE, async || {
         chatter();
         let sample: Arc<Sample> = http.machine("pi-1").await?.stats.expect("it has said something");
         let rates = [sample.network_rx_bytes_per_second, sample.network_tx_bytes_per_second];

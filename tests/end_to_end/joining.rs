@@ -5,7 +5,7 @@ use pistat_protocol::{
     api::{JoinTokenInfo, NewToken},
     dashboard::Machine,
 };
-use pistat_tests::{Mqtt, PATIENCE, Stack, eventually, fake_agent::Identity};
+use pistat_tests::{DEADLINE, Mqtt, Stack, eventually, fake_agent::Identity};
 use serde_json::{Value, json};
 
 async fn add(stack: &Stack, body: Value) -> String {
@@ -46,7 +46,7 @@ async fn a_join_token_lets_in_as_many_machines_as_it_may_and_gives_them_its_tags
     let tags: Vec<_> = tagged.map(|machine| machine.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>()).collect();
     assert_eq!(tags, [["camera", "street"]; 3]);
     assert!(Mqtt::connect(door, "cam-9", secret).await.is_err(), "the broker knows it no more");
-    stack.http().event(&["enrolled", "with the join token cameras"], PATIENCE).await;
+    stack.http().event(&["enrolled", "with the join token cameras"], DEADLINE).await;
     // What it has let in stays, also over a restart; the default token goes on.
     stack.stop().await;
     stack.restart().await;
@@ -76,7 +76,7 @@ async fn a_join_token_ends_by_its_time_and_by_its_removal_and_the_default_one_co
     assert_eq!(http.post("/api/join-tokens", json!({"name": "long"})).await.problem().status, 409, "the name is taken");
     let door = stack.said.mqtt;
     assert!(Identity::enrol(door, "in-time", &short).await.is_ok());
-    eventually("the token has ended", PATIENCE, async || {
+    eventually("the token has ended", DEADLINE, async || {
         match Mqtt::connect(door, "too-late", short.split_once('.').unwrap().0).await {
             Err(_) => Ok(()),
             Ok(_) => Err("it is let in"),
@@ -94,7 +94,7 @@ async fn a_join_token_ends_by_its_time_and_by_its_removal_and_the_default_one_co
     assert!(machines.iter().any(|machine| machine.id.as_str() == "pi-long"), "a machine that joined stays");
     let said = stack.cli(&["join-token", "rotate"]).await;
     assert_eq!(said.code, 0, "{said:?}");
-    eventually("the new default token lets a machine in", PATIENCE, async || {
+    eventually("the new default token lets a machine in", DEADLINE, async || {
         Identity::enrol(door, "pi-new", said.stdout.trim()).await.map(drop)
     })
     .await;
@@ -112,7 +112,7 @@ async fn the_default_token_lets_in_so_many_machines_an_hour_and_says_why_no_more
     }
     assert_eq!(refusals.len(), 3, "{refusals:?}");
     assert!(refusals.iter().all(|why| why.contains("enrolment.per_hour")), "{refusals:?}");
-    let told = stack.http().event(&["enrolment refused", "per_hour"], PATIENCE).await;
+    let told = stack.http().event(&["enrolment refused", "per_hour"], DEADLINE).await;
     let alike = stack.http().events().await.into_iter().filter(|event| event.text == told.text).count();
     assert_eq!(alike, 1, "one event, not one for each machine");
     // A named token is not bounded by that.

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use pistat_protocol::dashboard::{ClientMessage, ServerMessage};
-use pistat_tests::{Feed, Http, PATIENCE, Reply, Stack};
+use pistat_tests::{DEADLINE, Feed, Http, Reply, Stack};
 use serde_json::{Value, json};
 
 /// Who asks, from the least.
@@ -265,9 +265,9 @@ async fn another_program_of_the_host_that_was_sent_the_cookie_neither_reads_nor_
     for first in [ClientMessage::Session { key: "guess".into() }, ClientMessage::Ping { id: 1 }] {
         let mut feed = Feed::connect(&thief).await.expect("a handshake has no place for the key");
         feed.send(&first).await;
-        let told = feed.next(PATIENCE).await;
+        let told = feed.next(DEADLINE).await;
         assert!(matches!(told, Some(ServerMessage::Expired)), "{first:?}: {told:?}");
-        assert!(feed.next(PATIENCE).await.is_none(), "then it is closed");
+        assert!(feed.next(DEADLINE).await.is_none(), "then it is closed");
     }
     assert_eq!(browser.get("/api/pis").await.status, 200, "the session itself is as it was");
     Feed::connect(&browser).await.unwrap().machines().await;

@@ -6,14 +6,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use pistat_tests::{PATIENCE, Stack, broker::is_external, eventually};
+use pistat_tests::{DEADLINE, Stack, broker::is_external, eventually};
 use serde_json::{Value, json};
 
 /// A page on which something has happened: a machine, a run that ended.
 async fn page(stack: &Stack) -> String {
     let http = stack.http();
     http.post("/api/runs", json!({"task": "uptime", "target": "controller"})).await;
-    eventually("the run and a sample are counted", PATIENCE, async || {
+    eventually("the run and a sample are counted", DEADLINE, async || {
         let page = http.get("/metrics").await.body;
         let counted = page.contains("pistat_run_duration_seconds_count{task=\"uptime\"} 1")
             && page.contains("pistat_cpu_usage_ratio{pi=\"controller\"}");

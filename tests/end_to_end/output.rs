@@ -6,7 +6,7 @@ use std::{
 };
 
 use pistat_protocol::{dashboard::Change, task::RunState};
-use pistat_tests::{PATIENCE, Stack, eventually, http::rest};
+use pistat_tests::{DEADLINE, Stack, eventually, http::rest};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -41,7 +41,7 @@ async fn a_million_lines_arrive_complete_and_in_order_while_telemetry_keeps_its_
         })
         .await;
     }
-    let run = http.ended(run, PATIENCE).await;
+    let run = http.ended(run, DEADLINE).await;
     assert_eq!((run.state, run.dropped_bytes), (RunState::Succeeded, 0), "{run:?}");
     let expected: String = (1..=LAST).map(|line| format!("{line}\n")).collect();
     assert_eq!(run.output_bytes, expected.len() as u64);
@@ -88,14 +88,14 @@ async fn a_flood_beyond_the_limit_keeps_memory_flat_and_says_exactly_what_was_dr
     let mut agent = stack.agent("pi-1").online(&http).await;
     // A first run, so that buffers have the size that they have in use.
     let first = http.start_run("flood", "pi-1", json!({"mebibytes": 4})).await;
-    let first = http.ended(first, PATIENCE).await;
+    let first = http.ended(first, DEADLINE).await;
     let before = (stack.process().resident_bytes(), agent.process().resident_bytes());
     let run = http.start_run("flood", "pi-1", json!({"mebibytes": mebibytes})).await;
     let mut most = before;
     let total = mebibytes * 1024 * 1024 + "first\n\nlast\n".len() as u64;
     // Nothing of it is seen beyond the limit, so how fast this machine is says how long it may take.
     let took = first.finished_at.unwrap().unix_milliseconds() - first.started_at.unwrap().unix_milliseconds();
-    let limit = PATIENCE + Duration::from_millis(took.max(1_000) as u64) * mebibytes as u32;
+    let limit = DEADLINE + Duration::from_millis(took.max(1_000) as u64) * mebibytes as u32;
     let run = eventually("the flood ends", limit, async || {
         most.0 = most.0.max(stack.process().resident_bytes());
         most.1 = most.1.max(agent.process().resident_bytes());
@@ -122,7 +122,7 @@ async fn standard_output_and_error_are_kept_apart_and_in_order() {
     let stack = Stack::start().await;
     let _agent = stack.agent("pi-1").online(&stack.http()).await;
     let run = stack.http().start_run("both-streams", "pi-1", json!({})).await;
-    stack.http().ended(run, PATIENCE).await;
+    stack.http().ended(run, DEADLINE).await;
     let mut feed = stack.feed().await;
     feed.send(&pistat_protocol::dashboard::ClientMessage::Follow { run, from: 0 }).await;
     let mut pieces = Vec::new();
@@ -153,7 +153,7 @@ async fn torn_characters_are_mended_and_bytes_that_are_no_text_replaced() {
     let http = stack.http();
     let _agent = stack.agent("pi-1").online(&http).await;
     let run = http.start_run("unicode", "pi-1", json!({})).await;
-    http.ended(run, PATIENCE).await;
+    http.ended(run, DEADLINE).await;
     assert_eq!(http.output(run).await, "grün € bad:\u{fffd}:\n");
 }
 
@@ -165,7 +165,7 @@ async fn tasks_run_in_a_clean_environment() {
     let _agent = stack.agent("pi-1").online(&http).await;
     for pi in ["pi-1", "controller"] {
         let run = http.start_run("environment", pi, json!({})).await;
-        http.ended(run, PATIENCE).await;
+        http.ended(run, DEADLINE).await;
         let output = http.output(run).await;
         assert!(output.contains("PISTAT_TEST_GIVEN=yes") && output.contains("PATH="), "{pi}: {output}");
         assert!(!output.contains("PISTAT_RUNS__EXPIRES") && !output.contains("PISTAT_AGENT_"), "{pi}: {output}");
@@ -180,7 +180,7 @@ fn lives(pid: &str) -> bool {
 }
 
 async fn all_gone(marks: &Path, least: usize) {
-    eventually("every descendant is gone", PATIENCE, async || {
+    eventually("every descendant is gone", DEADLINE, async || {
         let pids = std::fs::read_to_string(marks).unwrap_or_default();
         let pids: Vec<_> = pids.lines().collect();
         assert!(pids.len() >= least, "the task was to write down {least} processes: {pids:?}");
@@ -197,7 +197,7 @@ async fn grandchildren_that_ignore_sigterm_are_gone_after_timeout_and_grace() {
     let _agent = stack.agent("pi-1").online(&http).await;
     for pi in ["pi-1", "controller"] {
         let run = http.start_run("stubborn", pi, json!({"key": pi})).await;
-        let run = http.ended(run, PATIENCE).await;
+        let run = http.ended(run, DEADLINE).await;
         assert_eq!(run.state, RunState::TimedOut, "{run:?}");
         all_gone(&stack.marks().join(pi), 3).await;
         assert!(http.output(run.id).await.contains("here to stay"));
@@ -213,13 +213,13 @@ async fn a_cancelled_run_ends_with_everything_it_started() {
     let _agent = stack.agent("pi-1").online(&http).await;
     let run = http.start_run("stubborn", "pi-1", json!({"key": "cancelled"})).await;
     let marks = folder.path().join("cancelled");
-    eventually("three processes run", PATIENCE, async || {
+    eventually("three processes run", DEADLINE, async || {
         let pids = std::fs::read_to_string(&marks).unwrap_or_default();
         if pids.lines().count() >= 3 { Ok(()) } else { Err(pids) }
     })
     .await;
     assert!(http.post(&format!("/api/runs/{run}/cancel"), json!({})).await.status < 300);
-    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Cancelled);
+    assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Cancelled);
     all_gone(&marks, 3).await;
 }
 
@@ -234,7 +234,7 @@ async fn runs_of_one_task_wait_for_each_other_on_one_machine() {
     }
     let mut times = Vec::new();
     for run in runs {
-        let run = http.ended(run, PATIENCE).await;
+        let run = http.ended(run, DEADLINE).await;
         assert_eq!(run.state, RunState::Succeeded, "{run:?}");
         times.push((run.started_at.unwrap(), run.finished_at.unwrap()));
     }
@@ -254,7 +254,7 @@ async fn a_follower_that_does_not_read_slows_nothing() {
     browser.send(&pistat_protocol::dashboard::ClientMessage::Follow { run, from: 0 }).await;
     // Another, which shows that the output goes on.
     rest(http.follow(run)).await;
-    let run = http.ended(run, PATIENCE).await;
+    let run = http.ended(run, DEADLINE).await;
     assert_eq!((run.state, run.dropped_bytes), (RunState::Succeeded, 0));
 }
 
@@ -265,7 +265,7 @@ async fn a_browser_that_follows_too_many_runs_is_told_which_it_follows_no_longer
     let http = stack.http();
     let mut feed = stack.feed().await;
     let ended = http.start_run("uptime", "controller", json!({})).await;
-    http.ended(ended, PATIENCE).await;
+    http.ended(ended, DEADLINE).await;
     // To its end: it takes no place from those that are open.
     assert!(!feed.output(ended).await.is_empty());
     // These wait for a machine that is not there.

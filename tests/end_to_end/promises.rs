@@ -5,7 +5,7 @@ use pistat_protocol::{
     dashboard::{Change, MachineStatus, Run, ServerMessage},
     task::{RunState, TaskView},
 };
-use pistat_tests::{PATIENCE, Stack, eventually};
+use pistat_tests::{DEADLINE, Stack, eventually};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +55,7 @@ async fn task_run_without_a_machine_runs_on_the_controller_and_streams_into_the_
     assert!(answer.ok && answer.runs.len() == 1, "{answer:?}");
     let output = feed.output(answer.runs[0]).await;
     assert!(output.contains("load average"), "{output}");
-    let run = stack.http().ended(answer.runs[0], PATIENCE).await;
+    let run = stack.http().ended(answer.runs[0], DEADLINE).await;
     assert_eq!((run.pi.as_str(), run.state, run.exit_code), ("controller", RunState::Succeeded, Some(0)));
 }
 
@@ -77,7 +77,7 @@ async fn task_run_on_a_registered_pi_streams_its_output_while_it_runs() {
         _ => None,
     })
     .await;
-    let ended = stack.http().ended(run, PATIENCE).await;
+    let ended = stack.http().ended(run, DEADLINE).await;
     assert_eq!(ended.state, RunState::Succeeded);
     let lines: Vec<_> = (1..=15).map(|line| format!("line {line}")).collect();
     assert_eq!(stack.http().output(run).await.lines().collect::<Vec<_>>(), lines);
@@ -104,10 +104,10 @@ async fn a_run_goes_from_execute_over_output_to_finished_or_error() {
     assert!(states.is_sorted() && states.last() == Some(&RunState::Succeeded), "a run only goes forward: {states:?}");
     assert_eq!(http.output(good).await, "hello\n");
     let bad = http.start_run("exit", "pi-1", json!({"code": 7})).await;
-    let bad = http.ended(bad, PATIENCE).await;
+    let bad = http.ended(bad, DEADLINE).await;
     assert_eq!((bad.state, bad.exit_code), (RunState::Failed, Some(7)));
     let missing = http.start_run("missing-program", "pi-1", json!({})).await;
-    let missing = http.ended(missing, PATIENCE).await;
+    let missing = http.ended(missing, DEADLINE).await;
     assert_eq!(missing.state, RunState::Failed);
     assert!(missing.reason.as_deref().is_some_and(|reason| reason.contains("program")), "{missing:?}");
 }
@@ -124,7 +124,7 @@ async fn every_exit_code_is_told_truly_however_short_the_task_is() {
         }
     }
     for (code, run) in runs {
-        let run = http.ended(run, PATIENCE).await;
+        let run = http.ended(run, DEADLINE).await;
         assert_eq!((run.state, run.exit_code), (RunState::Failed, Some(code)), "{run:?}");
     }
 }
@@ -208,14 +208,14 @@ async fn the_interval_flag_sets_the_cadence_and_the_controller_can_change_it() {
     spaced(&mut feed, 0.1..1.0).await;
     let changed = http.send("PATCH", "/api/pis/pi-1", Some(json!({"interval": 2.5}))).await;
     assert_eq!(changed.status, 200, "{changed:?}");
-    eventually("the agent measures every 2.5 s", PATIENCE, async || {
+    eventually("the agent measures every 2.5 s", DEADLINE, async || {
         let now = interval().await;
         if (now - 2.5).abs() < 1e-9 { Ok(()) } else { Err(format!("{now}")) }
     })
     .await;
     spaced(&mut feed, 2.0..4.0).await;
     http.send("PATCH", "/api/pis/pi-1", Some(json!({"interval": null}))).await;
-    eventually("the agent measures at its own cadence again", PATIENCE, async || {
+    eventually("the agent measures at its own cadence again", DEADLINE, async || {
         let now = interval().await;
         if (now - 0.2).abs() < 1e-9 { Ok(()) } else { Err(format!("{now}")) }
     })
@@ -274,11 +274,11 @@ async fn adding_a_task_is_one_entry_in_one_file() {
     let mut text = std::fs::read_to_string(stack.catalogue()).unwrap();
     text.push_str("\n[task.brand-new]\ncommand = [\"echo\", \"brand new\"]\n");
     std::fs::write(stack.catalogue(), text).unwrap();
-    let run = eventually("the new task can be run", PATIENCE, async || {
+    let run = eventually("the new task can be run", DEADLINE, async || {
         let reply = http.ask_run("brand-new", "controller", json!({})).await;
         if reply.status == 202 { Ok(reply.json::<AcceptedRuns>().runs[0]) } else { Err(format!("{reply:?}")) }
     })
     .await;
-    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded);
     assert_eq!(http.output(run).await, "brand new\n");
 }

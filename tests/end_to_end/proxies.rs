@@ -4,7 +4,7 @@
 use std::{path::Path, process::Command};
 
 use pistat_protocol::{api::SignedIn, dashboard::MachineStatus};
-use pistat_tests::{PATIENCE, Port, Process, Stack, eventually, pages::blocks, process::run, programs::program};
+use pistat_tests::{DEADLINE, Port, Process, Stack, eventually, pages::blocks, process::run, programs::program};
 
 /// The block of a language on the page about operations.
 fn block(language: &str) -> String {
@@ -35,7 +35,7 @@ impl House {
         let stack = Stack::builder().embedded().config(&config(&port)).start().await;
         let mut command = Command::new(program("pistat"));
         command.args(["tls", "init", "--name", "127.0.0.1", "--dir", "tls"]).current_dir(stack.folder()).env_clear();
-        let said = run("pistat tls init", &mut command, PATIENCE).await;
+        let said = run("pistat tls init", &mut command, DEADLINE).await;
         assert_eq!(said.code, 0, "{said:?}");
         Self { stack, port }
     }
@@ -60,9 +60,9 @@ impl House {
     }
 
     async fn passes_requests_on(&self) {
-        eventually("the proxy passes requests on", PATIENCE, async || {
+        eventually("the proxy passes requests on", DEADLINE, async || {
             let healthz = format!("{}/healthz", self.url());
-            let said = run("curl", &mut self.curl(&["--fail", &healthz]), PATIENCE).await;
+            let said = run("curl", &mut self.curl(&["--fail", &healthz]), DEADLINE).await;
             if said.code == 0 { Ok(()) } else { Err(format!("{said:?}")) }
         })
         .await;
@@ -74,7 +74,7 @@ impl House {
         let json = "Content-Type: application/json";
         let login = format!("{}/api/login", self.url());
         let words = ["-i", "-H", &origin, "-H", json, "-H", "Sec-Fetch-Site: same-origin", "--data", &body, &login];
-        run("curl", &mut self.curl(&words), PATIENCE).await.stdout
+        run("curl", &mut self.curl(&words), DEADLINE).await.stdout
     }
 
     /// A browser signs in and acts, beside the proxy's own password; a page of another origin does
@@ -95,7 +95,7 @@ impl House {
         for (origin, status) in [(&*url, "200"), ("https://evil.example", "403"), ("https://127.0.0.1", "403")] {
             let (origin, links) = (format!("Origin: {origin}"), format!("{url}/api/login-links"));
             let words = ["-i", "-X", "POST", "-u", "house:secret", "-H", &origin, "-H", &cookie, "-H", &key, &links];
-            let said = run("curl", &mut self.curl(&words), PATIENCE).await.stdout;
+            let said = run("curl", &mut self.curl(&words), DEADLINE).await.stdout;
             assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{origin}: {said}");
             assert!(status == "200" || said.contains("expected was"), "{origin}: {said}");
         }
@@ -130,7 +130,7 @@ impl House {
         ]
         .map(str::to_owned);
         // It stays open until curl's time is up.
-        let said = run("curl", &mut curl(&upgrade.each_ref().map(String::as_str)), PATIENCE).await;
+        let said = run("curl", &mut curl(&upgrade.each_ref().map(String::as_str)), DEADLINE).await;
         assert!(said.stdout.starts_with("HTTP/1.1 101 "), "the feed is passed on: {said:?}");
         let http = self.stack.http();
         let agent = self.stack.agent("pi-1").url(&url).flag("--ca", ca.to_str().unwrap()).online(&http).await;
@@ -138,7 +138,7 @@ impl House {
         let mut command = Command::new(program("pistat"));
         command.args(["task", "run", "uptime", "pi-1", "--controller-url", &url, "--ca"]).arg(&ca).env_clear();
         command.arg("--token-file").arg(self.stack.state().join("admin.token"));
-        let said = run("pistat", &mut command, PATIENCE).await;
+        let said = run("pistat", &mut command, DEADLINE).await;
         assert!(said.code == 0 && said.stdout.contains("load average"), "{said:?}");
     }
 }

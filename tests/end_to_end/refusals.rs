@@ -4,7 +4,7 @@ use std::{ffi::OsStr, net::TcpListener, os::unix::ffi::OsStrExt, path::Path, pro
 
 use pistat_protocol::{api::AcceptedRuns, dashboard::Run, task::RunState};
 use pistat_tests::{
-    PATIENCE, Stack, eventually,
+    DEADLINE, Stack, eventually,
     process::{Finished, run},
     programs::program,
 };
@@ -22,7 +22,7 @@ const CONFIGURATION: i32 = 78;
 async fn controller(folder: &Path, words: &[&str]) -> Finished {
     let mut command = Command::new(program("pistat"));
     command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(folder).args(words);
-    run("pistat", &mut command, PATIENCE).await
+    run("pistat", &mut command, DEADLINE).await
 }
 
 fn is_told(finished: &Finished, code: i32, words: &[&str]) {
@@ -96,10 +96,10 @@ async fn an_offline_agent_gets_its_run_when_it_is_back_or_the_run_expires_or_is_
     assert!(refused.detail.contains("offline"), "{}", refused.detail);
     let body = json!({"task": "mark", "target": "pi-1", "expires": "1s", "args": {"key": "expired"}});
     let expires: AcceptedRuns = http.post("/api/runs", body).await.json();
-    let expired = http.ended(expires.runs[0], PATIENCE).await;
+    let expired = http.ended(expires.runs[0], DEADLINE).await;
     assert_eq!(expired.state, RunState::Expired);
     agent.restart();
-    assert_eq!(http.ended(waits, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(http.ended(waits, DEADLINE).await.state, RunState::Succeeded);
     assert_eq!(pistat_tests::catalogue::starts(&stack.marks(), "waited"), 1);
     assert_eq!(pistat_tests::catalogue::starts(&stack.marks(), "expired"), 0);
 }
@@ -166,7 +166,7 @@ async fn a_variable_that_is_no_text_is_nobodys_business() {
     let mut command = Command::new(program("pistat"));
     command.env_clear().env("PATH", "/usr/bin:/bin").env("ODD", OsStr::from_bytes(b"\xff"));
     command.args(["serve", "--config", "/nonexistent/pistat.toml"]);
-    is_told(&run("pistat", &mut command, PATIENCE).await, USAGE, &["/nonexistent/pistat.toml"]);
+    is_told(&run("pistat", &mut command, DEADLINE).await, USAGE, &["/nonexistent/pistat.toml"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,18 +221,18 @@ async fn a_full_state_disk_refuses_new_runs_still_cancels_and_loses_nothing() {
     let mut stack = Stack::builder().wrapped_in(&["bash", "-c", script, "limited"]).start().await;
     let http = stack.http();
     let kept = http.start_run("echo", "controller", json!({"text": "kept"})).await;
-    assert_eq!(http.ended(kept, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(http.ended(kept, DEADLINE).await.state, RunState::Succeeded);
     // Nobody else sleeps for so long.
     let seconds = format!("3000.{}1", std::process::id());
     let runaway = http.start_run("pause", "controller", json!({"seconds": seconds.parse::<f64>().unwrap()})).await;
-    eventually("the runaway task runs", PATIENCE, async || {
+    eventually("the runaway task runs", DEADLINE, async || {
         let run = http.run(runaway).await?;
         let runs = run.state == RunState::Running && runs_somewhere(&["sleep", &seconds]);
         if runs { Ok(()) } else { Err(format!("{run:?}")) }
     })
     .await;
     let mut accepted = Vec::new();
-    let refusal = eventually("a full disk refuses new runs", PATIENCE, async || {
+    let refusal = eventually("a full disk refuses new runs", DEADLINE, async || {
         let reply = http.ask_run("flood", "controller", json!({"mebibytes": 1})).await;
         if reply.status != 202 {
             return Ok(reply.problem());
@@ -246,7 +246,7 @@ async fn a_full_state_disk_refuses_new_runs_still_cancels_and_loses_nothing() {
     // It is told as what it is, and it works.
     let told = http.post(&format!("/api/runs/{runaway}/cancel"), json!({})).await.problem();
     assert!(told.status == 503 && told.detail.contains("in force") && told.detail.contains("free space"), "{told:?}");
-    eventually("the runaway task is gone", PATIENCE, async || {
+    eventually("the runaway task is gone", DEADLINE, async || {
         if runs_somewhere(&["sleep", &seconds]) { Err("it sleeps on") } else { Ok(()) }
     })
     .await;
@@ -255,9 +255,9 @@ async fn a_full_state_disk_refuses_new_runs_still_cancels_and_loses_nothing() {
     let pid = rustix::process::Pid::from_raw(stack.process().id().cast_signed());
     let room = rustix::process::Rlimit { current: None, maximum: None };
     rustix::process::prlimit(pid, rustix::process::Resource::Fsize, room).unwrap();
-    assert_eq!(http.ended(runaway, PATIENCE).await.state, RunState::Cancelled);
+    assert_eq!(http.ended(runaway, DEADLINE).await.state, RunState::Cancelled);
     for run in &accepted {
-        let run = http.ended(*run, PATIENCE).await;
+        let run = http.ended(*run, DEADLINE).await;
         assert_eq!(run.state, RunState::Succeeded, "{run:?}");
     }
     http.start_run("echo", "controller", json!({"text": "there is room"})).await;
@@ -304,7 +304,7 @@ async fn a_lost_admin_token_is_made_anew_at_the_next_start() {
 async fn an_agent_without_a_token_says_where_to_find_one_and_exits_78() {
     let stack = Stack::start().await;
     let mut agent = stack.agent("pi-1").token(None).start();
-    assert_eq!(agent.process().exit_code(PATIENCE).await, CONFIGURATION);
+    assert_eq!(agent.process().exit_code(DEADLINE).await, CONFIGURATION);
     let said = agent.process().stderr().join("\n");
     assert!(said.contains("join-token") && said.contains("--token"), "{said}");
 }
@@ -315,16 +315,16 @@ async fn an_agent_with_a_wrong_command_line_exits_64() {
     for (flag, value) in [("--interval", "0.1"), ("--interval", "often"), ("--log-level", "loud"), ("--label", "x\ny")]
     {
         let mut agent = stack.agent("pi-1").flag(flag, value).start();
-        let code = agent.process().exit_code(PATIENCE).await;
+        let code = agent.process().exit_code(DEADLINE).await;
         let said = agent.process().stderr().join("\n");
         assert!(code == USAGE && said.contains(flag.trim_start_matches('-')), "{flag} {value:?}: {code} {said}");
     }
     for url in ["ftp://x", "http://", "nonsense"] {
         let mut agent = stack.agent("pi-1").url(url).start();
-        assert_eq!(agent.process().exit_code(PATIENCE).await, USAGE, "{url}");
+        assert_eq!(agent.process().exit_code(DEADLINE).await, USAGE, "{url}");
     }
     let mut agent = stack.agent("not a pi").start();
-    assert_eq!(agent.process().exit_code(PATIENCE).await, USAGE);
+    assert_eq!(agent.process().exit_code(DEADLINE).await, USAGE);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,7 +339,7 @@ async fn an_agents_flags_win_over_its_environment_for_the_token_and_its_file_too
     let variable = ["env", "PISTAT_AGENT_TOKEN_FILE=/nonexistent"];
     let _two = stack.agent("pi-2").wrapped_in(&variable).online(&http).await;
     let mut both = with_file("pi-3").start();
-    assert_eq!(both.process().exit_code(PATIENCE).await, USAGE);
+    assert_eq!(both.process().exit_code(DEADLINE).await, USAGE);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -363,7 +363,7 @@ async fn the_command_line_exits_with_the_tasks_own_code() {
     }
     let detached = stack.cli(&["task", "run", "uptime", "--detach"]).await;
     let run = detached.stdout.trim().parse().unwrap_or_else(|error| panic!("{error}: {detached:?}"));
-    assert_eq!(stack.http().ended(run, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(stack.http().ended(run, DEADLINE).await.state, RunState::Succeeded);
     let shown = stack.cli(&["output", &run.to_string()]).await;
     assert!(shown.code == 0 && shown.stdout.contains("load average"), "{shown:?}");
 }
@@ -373,7 +373,7 @@ async fn the_command_line_says_when_the_controller_is_not_there_or_the_token_is_
     let mut stack = Stack::start().await;
     let wrong = stack.folder().join("wrong.token");
     std::fs::write(&wrong, "not-a-token").unwrap();
-    let said = stack.cli_as(&wrong, &["pis"], PATIENCE).await;
+    let said = stack.cli_as(&wrong, &["pis"], DEADLINE).await;
     is_told(&said, 77, &["token"]);
     stack.stop().await;
     let said = stack.cli(&["pis"]).await;
@@ -394,6 +394,6 @@ async fn an_account_whose_removal_cannot_be_stored_is_there_and_the_log_says_not
     assert!(!told.iter().any(|event| event.text.contains("removed account bob")), "{told:?}");
     std::fs::remove_dir(&in_the_way).unwrap();
     assert_eq!(http.send("DELETE", "/api/accounts/bob", None).await.status, 204);
-    let event = http.event(&["removed account bob"], PATIENCE).await;
+    let event = http.event(&["removed account bob"], DEADLINE).await;
     assert_eq!(event.account.as_deref(), Some("admin"));
 }

@@ -6,7 +6,7 @@ use pistat_protocol::{
     dashboard::{Change, MachineStatus, Run},
     task::RunState,
 };
-use pistat_tests::{PATIENCE, Process, Stack, eventually, steadily};
+use pistat_tests::{DEADLINE, Process, Stack, eventually, steadily};
 use serde_json::{Value, json};
 
 /// The lines of a `mosquitto_sub` as (retained, topic, payload).
@@ -19,7 +19,7 @@ fn heard(subscriber: &Process) -> Vec<(bool, String, String)> {
 }
 
 async fn hears(subscriber: &Process, what: &str, matches: impl Fn(bool, &str, &str) -> bool) -> (String, String) {
-    eventually(what, PATIENCE, async || {
+    eventually(what, DEADLINE, async || {
         let heard = heard(subscriber);
         let found = heard.iter().find(|(retained, topic, payload)| matches(*retained, topic, payload)).cloned();
         found.map(|(_, topic, payload)| (topic, payload)).ok_or_else(|| {
@@ -117,8 +117,8 @@ async fn a_retained_request_runs_nothing_and_is_cleared() {
         let published = stack.mosquitto().publish(&["-t", topic, "-m", "uptime", "-r", "-q", "1"]).await;
         assert_eq!(published.code, 0, "{published:?}");
     }
-    http.event(&["retain"], PATIENCE).await;
-    eventually("no retained request is left", PATIENCE, async || {
+    http.event(&["retain"], DEADLINE).await;
+    eventually("no retained request is left", DEADLINE, async || {
         let late = stack.mosquitto().receive(&["-t", "pistat/+/task/request", "-W", "1", "-v"]).await;
         if late.stdout.is_empty() { Ok(()) } else { Err(late.stdout) }
     })
@@ -149,7 +149,7 @@ async fn a_json_request_has_arguments_and_runs_once_per_request_id() {
     for _ in 0..3 {
         stack.mosquitto().publish(&["-t", "pistat/pi-1/task/request", "-m", &request, "-q", "1"]).await;
     }
-    let runs = eventually("the run has ended", PATIENCE, async || {
+    let runs = eventually("the run has ended", DEADLINE, async || {
         let runs: Vec<Run> = http.get("/api/runs?pi=pi-1").await.json();
         if runs.iter().any(|run| run.state == RunState::Succeeded) { Ok(runs) } else { Err(format!("{runs:?}")) }
     })
@@ -160,7 +160,7 @@ async fn a_json_request_has_arguments_and_runs_once_per_request_id() {
     for _ in 0..2 {
         stack.mosquitto().publish(&["-t", "pistat/pi-1/task/request", "-m", "uptime", "-q", "1"]).await;
     }
-    eventually("both have run", PATIENCE, async || {
+    eventually("both have run", DEADLINE, async || {
         let runs: Vec<Run> = http.get("/api/runs?pi=pi-1&task=uptime").await.json();
         let ended = runs.iter().filter(|run| run.state == RunState::Succeeded).count();
         if ended == 2 && runs.len() == 2 { Ok(()) } else { Err(format!("{runs:?}")) }
@@ -179,7 +179,7 @@ async fn mosquitto_rr_gets_the_run_ids_or_the_refusal() {
     let good = script.request(&["-V", "5", "-t", topic, "-e", answer, "-m", "uptime", "-W", "15"]).await;
     let reply: Value = serde_json::from_str(&good.stdout).unwrap_or_else(|error| panic!("{error}: {good:?}"));
     let run = reply["runs"][0].as_str().unwrap().parse().unwrap();
-    assert_eq!(stack.http().ended(run, PATIENCE).await.requested_by, stack.asker("script"));
+    assert_eq!(stack.http().ended(run, DEADLINE).await.requested_by, stack.asker("script"));
     let bad = script.request(&["-V", "5", "-t", topic, "-e", answer, "-m", "no-such-task", "-W", "15"]).await;
     let reply: Value = serde_json::from_str(&bad.stdout).unwrap_or_else(|error| panic!("{error}: {bad:?}"));
     assert!(reply["error"].as_str().is_some_and(|error| error.contains("no-such-task")), "{reply}");
@@ -191,14 +191,14 @@ async fn a_request_can_be_cancelled_over_mqtt() {
     let http = stack.http();
     let _agent = stack.agent("pi-1").online(&http).await;
     let run = http.start_run("pause", "pi-1", json!({"seconds": 600})).await;
-    eventually("it runs", PATIENCE, async || {
+    eventually("it runs", DEADLINE, async || {
         let run = http.run(run).await?;
         if run.state == RunState::Running { Ok(()) } else { Err(format!("{run:?}")) }
     })
     .await;
     let cancel = json!({"cancel": run}).to_string();
     stack.mosquitto().publish(&["-t", "pistat/pi-1/task/request", "-m", &cancel, "-q", "1"]).await;
-    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Cancelled);
+    assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Cancelled);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,19 +234,19 @@ async fn requests_that_are_no_requests_run_nothing_and_are_told() {
         ("{\"task\":\"uptime\",\"args\":{\"more\":1}}", "more"),
     ] {
         stack.mosquitto().publish(&["-t", "pistat/controller/task/request", "-m", payload, "-q", "1"]).await;
-        http.event(&[word], PATIENCE).await;
+        http.event(&[word], DEADLINE).await;
     }
     let runs: Vec<Run> = http.get("/api/runs").await.json();
     assert!(runs.iter().all(|run| run.state == RunState::Rejected), "{runs:?}");
     // A group without machines is an error, never "everything".
     stack.mosquitto().publish(&["-t", "pistat/@nobody/task/request", "-m", "uptime", "-q", "1"]).await;
-    http.event(&["@nobody"], PATIENCE).await;
+    http.event(&["@nobody"], DEADLINE).await;
     // So is a name that no machine and no group can have; a retained one is cleared.
     for level in ["@Camera", "Rack Pi 1"] {
         let topic = format!("pistat/{level}/task/request");
         stack.mosquitto().publish(&["-t", &topic, "-m", "uptime", "-q", "1", "-r"]).await;
-        http.event(&["request refused", level.trim_start_matches('@')], PATIENCE).await;
-        eventually("it is cleared", PATIENCE, async || {
+        http.event(&["request refused", level.trim_start_matches('@')], DEADLINE).await;
+        eventually("it is cleared", DEADLINE, async || {
             let late = stack.mosquitto().receive(&["-t", &topic, "-W", "1"]).await;
             if late.stdout.is_empty() { Ok(()) } else { Err(late.stdout) }
         })
@@ -294,7 +294,7 @@ mod embedded_only {
         // Whoever may command them may have answers there.
         asks(&mut lamps, "zigbee2mqtt/own/set").await;
         loop {
-            match lamps.next(PATIENCE).await.expect("the answer comes") {
+            match lamps.next(DEADLINE).await.expect("the answer comes") {
                 Heard::Message(message) => break assert_eq!(&message.topic[..], b"zigbee2mqtt/own/set"),
                 Heard::Ended(reason) => panic!("{reason}"),
                 _ => {}

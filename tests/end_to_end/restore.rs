@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use pistat_protocol::task::RunState;
 use pistat_tests::{
-    PATIENCE, Port, Stack, eventually,
+    DEADLINE, Port, Stack, eventually,
     pages::{blocks, section},
     process::run,
     programs::program,
@@ -31,7 +31,7 @@ fn irreplaceable() -> Vec<String> {
 }
 
 async fn succeeds(command: &mut Command, folder: &Path) {
-    let said = run("a command", command.current_dir(folder), PATIENCE).await;
+    let said = run("a command", command.current_dir(folder), DEADLINE).await;
     assert_eq!(said.code, 0, "{command:?}: {said:?}");
 }
 
@@ -67,9 +67,9 @@ async fn a_fleet_goes_on_after_a_restore_as_documented() {
         assert_eq!(stack.cli(words).await.code, 0, "{words:?}");
     }
     let old = http.start_run("uptime", "pi-1", json!({})).await;
-    http.ended(old, PATIENCE).await;
+    http.ended(old, DEADLINE).await;
 
-    eventually("Home Assistant is told of the machine", PATIENCE, async || {
+    eventually("Home Assistant is told of the machine", DEADLINE, async || {
         let told = std::fs::read_to_string(state.join("homeassistant.json")).map_err(|error| error.to_string())?;
         if told.contains("pi-1") { Ok(()) } else { Err(told) }
     })
@@ -99,7 +99,7 @@ async fn a_fleet_goes_on_after_a_restore_as_documented() {
     assert!(http.output(old).await.contains("load average"), "runs of before are there");
     let new = http.start_run("uptime", "pi-1", json!({})).await;
     assert_eq!(
-        http.ended(new, PATIENCE).await.state,
+        http.ended(new, DEADLINE).await.state,
         RunState::Succeeded,
         "the agent believes the controller's orders"
     );

@@ -8,7 +8,7 @@ use pistat_protocol::{
     task::RunState,
     topic::Topic,
 };
-use pistat_tests::{PATIENCE, Stack, eventually, fake_agent::FakeAgent, steadily};
+use pistat_tests::{DEADLINE, Stack, eventually, fake_agent::FakeAgent, steadily};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,7 +18,7 @@ async fn a_root_run_is_signed_again_with_the_runners_nonce_and_counts_as_cancell
     let mut identity = stack.door().identity("pi-1").await.unwrap();
     identity.info.runner = true;
     let mut agent: FakeAgent = identity.connect().await;
-    eventually("the controller knows of the runner", PATIENCE, async || {
+    eventually("the controller knows of the runner", DEADLINE, async || {
         let machine = http.machine("pi-1").await?;
         machine.info.as_ref().filter(|info| info.runner).map(drop).ok_or_else(|| format!("{machine:?}"))
     })
@@ -39,5 +39,5 @@ async fn a_root_run_is_signed_again_with_the_runners_nonce_and_counts_as_cancell
         if state.is_final() { Err(state.to_string()) } else { Ok(()) }
     })
     .await;
-    assert_eq!(http.ended(run, PATIENCE + Duration::from_secs(10)).await.state, RunState::Cancelled);
+    assert_eq!(http.ended(run, DEADLINE + Duration::from_secs(10)).await.state, RunState::Cancelled);
 }

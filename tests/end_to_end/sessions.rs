@@ -10,7 +10,7 @@ use pistat_protocol::{
     dashboard::{ClientMessage, MachineStatus, ServerMessage},
     task::RunState,
 };
-use pistat_tests::{Feed, Http, Mqtt, PATIENCE, Reply, Stack, eventually, mqtt::Heard};
+use pistat_tests::{DEADLINE, Feed, Http, Mqtt, Reply, Stack, eventually, mqtt::Heard};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -85,7 +85,7 @@ impl Wire {
     /// The next packet; `None` when the server has closed the socket.
     async fn packet(&mut self) -> Option<Vec<u8>> {
         loop {
-            let message = tokio::time::timeout(PATIENCE, self.0.next()).await.expect("something comes in time");
+            let message = tokio::time::timeout(DEADLINE, self.0.next()).await.expect("something comes in time");
             match message {
                 Some(Ok(Message::Binary(packet))) => return Some(packet.to_vec()),
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
@@ -124,7 +124,7 @@ async fn a_clean_stop_says_goodbye_over_websocket_too_and_leaves_no_agent_offlin
     let (stopped, farewell) = tokio::join!(stack.stop(), wire.farewell());
     assert_eq!((stopped, farewell), (0, SHUTTING_DOWN));
     loop {
-        match onlooker.next(PATIENCE).await.expect("the broker ends") {
+        match onlooker.next(DEADLINE).await.expect("the broker ends") {
             Heard::Message(message) => assert_eq!(&message.payload[..], b"online", "a stop is no power cut"),
             Heard::Ended(reason) => break assert!(reason.contains("ServerShuttingDown"), "{reason}"),
             _ => {}
@@ -288,13 +288,13 @@ async fn sessions_are_listed_ended_one_by_one_and_none_ends_another() {
     let ended = stack.cli(&["sessions", "end-all", "olga"]).await;
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(phone.get("/api/me").await.status, 401);
-    eventually("the feed of the session ends", PATIENCE, async || match feed.next(PATIENCE).await {
+    eventually("the feed of the session ends", DEADLINE, async || match feed.next(DEADLINE).await {
         None => Ok(()),
         Some(message) => Err(format!("{message:?}")),
     })
     .await;
     assert_eq!(stack.anonymous().bearer(&token).get("/api/me").await.status, 200, "the token is as it was");
-    stack.http().event(&["ended all sessions of olga"], PATIENCE).await;
+    stack.http().event(&["ended all sessions of olga"], DEADLINE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,7 +317,7 @@ async fn an_account_that_expires_loses_every_way_in_at_its_time_and_a_new_token_
     for client in [&guest, &browser] {
         assert_eq!(client.get("/api/me").await.status, 401);
     }
-    eventually("the feed ends", PATIENCE, async || match feed.next(PATIENCE).await {
+    eventually("the feed ends", DEADLINE, async || match feed.next(DEADLINE).await {
         None => Ok(()),
         Some(message) => Err(format!("{message:?}")),
     })
@@ -355,18 +355,18 @@ async fn refusals_without_end_neither_fill_the_log_nor_stop_the_clock_and_are_al
     let http = stack.http();
     let (_, viewer) = stack.account("vera", "viewer").await;
     let _away = stack.fake_agent("pi-1").await.vanish().await;
-    eventually("pi-1 is away", PATIENCE, async || {
+    eventually("pi-1 is away", DEADLINE, async || {
         let machine = http.machine("pi-1").await?;
         if machine.status == MachineStatus::Offline { Ok(()) } else { Err(format!("{machine:?}")) }
     })
     .await;
     let address = stack.said.mqtt;
     let flood = tokio::spawn(async move { refused_without_end(address, "vera", &viewer).await });
-    http.event(&["may not publish to pistat/pi-1/status"], PATIENCE).await;
+    http.event(&["may not publish to pistat/pi-1/status"], DEADLINE).await;
     // The clock goes on: what waits for an absent machine expires in the midst of it.
     let body = json!({"task": "uptime", "target": "pi-1", "expires": "1s"});
     let accepted: AcceptedRuns = http.post("/api/runs", body).await.json();
-    assert_eq!(http.ended(accepted.runs[0], PATIENCE).await.state, RunState::Expired);
+    assert_eq!(http.ended(accepted.runs[0], DEADLINE).await.state, RunState::Expired);
     assert!(!flood.is_finished(), "it went on all the time");
     flood.abort();
     // Strangers, with a new name for each guess.
@@ -375,7 +375,7 @@ async fn refusals_without_end_neither_fill_the_log_nor_stop_the_clock_and_are_al
     for guess in guesses {
         assert!(guess.await.unwrap());
     }
-    http.event(&["refused from 127.0.0.1"], PATIENCE).await;
+    http.event(&["refused from 127.0.0.1"], DEADLINE).await;
     let events = http.events().await;
     let told = |words: &str| events.iter().filter(|event| event.text.contains(words)).count();
     // The first of each, and one a minute at most.
@@ -429,7 +429,7 @@ async fn a_browser_is_told_when_it_has_as_much_at_work_as_it_may_have() {
     .await;
     // There is room again.
     let mut id = 100;
-    eventually("a completion is answered", PATIENCE, async || {
+    eventually("a completion is answered", DEADLINE, async || {
         id += 1;
         feed.send(&complete(id)).await;
         feed.send(&ClientMessage::Ping { id }).await;

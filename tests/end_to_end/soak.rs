@@ -18,7 +18,7 @@ use std::{
 
 use pistat_protocol::{api::AcceptedRuns, dashboard::Run, id::RunId, topic::Topic, topic::Topics};
 use pistat_sim::{Churn, Counts, Dice, Fleet, Plan, Roll};
-use pistat_tests::{Clock, Http, PATIENCE, Stack, eventually, gradually};
+use pistat_tests::{Clock, DEADLINE, Http, Stack, eventually, gradually};
 use serde_json::json;
 
 use crate::chaos::{RETAINED_RUNS, retained};
@@ -305,7 +305,7 @@ async fn kept_as_configured(http: &Http) {
 }
 
 async fn only_the_newest_is_retained(stack: &Stack, form: &Form) {
-    eventually("nothing is retained that should have been cleared", PATIENCE, async || {
+    eventually("nothing is retained that should have been cleared", DEADLINE, async || {
         let topics = Topics::default();
         let (mut statuses, mut outputs) =
             (BTreeMap::<_, BTreeSet<RunId>>::new(), BTreeMap::<_, BTreeSet<RunId>>::new());

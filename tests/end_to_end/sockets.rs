@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use pistat_tests::{PATIENCE, Stack};
+use pistat_tests::{DEADLINE, Stack};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -38,7 +38,7 @@ async fn closed(socket: &mut Socket) -> Option<CloseCode> {
             }
         }
     };
-    timeout(PATIENCE, closing).await.expect("it is closed in time")
+    timeout(DEADLINE, closing).await.expect("it is closed in time")
 }
 
 fn string(text: &[u8]) -> Vec<u8> {
@@ -101,7 +101,7 @@ async fn a_frame_beyond_the_limit_closes_with_1009_and_text_with_1003() {
     let address = stack.said.http_address;
     // Before CONNECT: a large frame, one that says that it will be, and many small ones that never are a packet.
     let mut large = open(address).await;
-    let _ = timeout(PATIENCE, large.send(Message::Binary(Bytes::from(vec![0x10; 300_000])))).await;
+    let _ = timeout(DEADLINE, large.send(Message::Binary(Bytes::from(vec![0x10; 300_000])))).await;
     assert_eq!(closed(&mut large).await, Some(CloseCode::Size));
     let mut many = open(address).await;
     let begun = packet(0x10, &vec![0; 15_000]);
@@ -124,7 +124,7 @@ async fn a_frame_beyond_the_limit_closes_with_1009_and_text_with_1003() {
     let publish = packet(0x32, &[string(b"test/x"), vec![0, 1], vec![0; 1_000_000]].concat());
     client.send(Message::Binary(publish.into())).await.unwrap();
     assert_eq!(client.next().await.unwrap().unwrap(), Message::Binary(vec![0x40, 2, 0, 1].into()));
-    let _ = timeout(PATIENCE, client.send(Message::Binary(vec![0; 3_000_000].into()))).await;
+    let _ = timeout(DEADLINE, client.send(Message::Binary(vec![0; 3_000_000].into()))).await;
     assert_eq!(closed(&mut client).await, Some(CloseCode::Size));
 }
 
@@ -155,7 +155,7 @@ async fn what_the_broker_sent_before_a_goodbye_arrives_over_a_websocket_too() {
                 }
             }
         };
-        assert_eq!(timeout(PATIENCE, reading).await.unwrap(), Some(CloseCode::Normal));
+        assert_eq!(timeout(DEADLINE, reading).await.unwrap(), Some(CloseCode::Normal));
         assert_eq!(taken, 2 * 1000);
     }
 }

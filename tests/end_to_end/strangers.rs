@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use pistat_protocol::dashboard::{Change, MachineStatus};
-use pistat_tests::{Feed, PATIENCE, Stack};
+use pistat_tests::{DEADLINE, Feed, Stack};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -81,7 +81,7 @@ async fn hundreds_of_them_keep_nobody_out_and_end_no_feed_and_no_agent() {
         sees_samples(feed).await;
     }
     let all = async { while strangers.join_next().await.is_some() {} };
-    tokio::time::timeout(PATIENCE, all).await.expect("every one of them is ended in time");
+    tokio::time::timeout(DEADLINE, all).await.expect("every one of them is ended in time");
     let machine = http.machine(agent.pi()).await.unwrap();
     assert_eq!(
         (machine.status, machine.info.unwrap().session.clone()),
@@ -89,7 +89,7 @@ async fn hundreds_of_them_keep_nobody_out_and_end_no_feed_and_no_agent() {
         "it never left"
     );
     // Longer than anybody's patience lasts, what is known stays, and so it is when the controller stops.
-    tokio::time::timeout(PATIENCE, async {
+    tokio::time::timeout(DEADLINE, async {
         let until = tokio::time::Instant::now() + Duration::from_secs(3);
         while tokio::time::Instant::now() < until {
             sees_samples(&mut feeds[0]).await;

@@ -7,7 +7,7 @@ use pistat_protocol::{
     id::RunId,
     task::RunState,
 };
-use pistat_tests::{Agent, Http, PATIENCE, Proxy, Stack, catalogue::starts, eventually, random::Dice, steadily};
+use pistat_tests::{Agent, DEADLINE, Dice, Http, Proxy, Stack, catalogue::starts, eventually, steadily};
 use serde_json::{Value, json};
 
 /// How many times each kill test strikes; `PISTAT_TEST_ROUNDS` asks for more.
@@ -193,9 +193,9 @@ async fn a_task_never_waits_for_a_controller_that_is_away_and_the_gap_is_counted
     let proxy = Proxy::start(stack.agents_address()).await;
     let _agent = stack.agent("pi-1").through(proxy.address()).online(&http).await;
     let run = http.start_run("mark", "pi-1", json!({"key": "before", "seconds": 0})).await;
-    http.ended(run, PATIENCE).await;
+    http.ended(run, DEADLINE).await;
     let run = http.start_run("flood", "pi-1", json!({"mebibytes": 64})).await;
-    eventually("it runs", PATIENCE, async || {
+    eventually("it runs", DEADLINE, async || {
         let run = http.run(run).await?;
         if run.state == RunState::Queued { Err(format!("{run:?}")) } else { Ok(()) }
     })
@@ -217,7 +217,7 @@ async fn a_restarted_controller_shows_everything_again_and_agents_come_back_by_t
     let one = stack.agent("pi-1").label("Rack Pi 1").online(&http).await;
     let mut two = stack.agent("pi-2").online(&http).await;
     let run = http.start_run("echo", "pi-1", json!({"text": "kept"})).await;
-    http.ended(run, PATIENCE).await;
+    http.ended(run, DEADLINE).await;
     let mut feed = stack.feed().await;
     assert!(feed.command("assign name pi-2 Attic").await.ok && feed.command("task assign Attic uptime").await.ok);
     stack.kill();
@@ -242,7 +242,7 @@ async fn what_the_broker_retains_of_runs_that_the_register_does_not_keep_is_clea
         lines.lines().filter_map(|line| line.strip_prefix("1 ")).map(str::to_owned).collect::<Vec<_>>()
     };
     let has = async |run: RunId, count: usize| {
-        eventually(&format!("{count} topics of {run} are retained"), PATIENCE, async || {
+        eventually(&format!("{count} topics of {run} are retained"), DEADLINE, async || {
             let topics = retained().await;
             let own = topics.iter().filter(|topic| topic.contains(&run.to_string())).count();
             if own == count { Ok(()) } else { Err(format!("{topics:?}")) }
@@ -273,7 +273,7 @@ async fn what_the_broker_retains_of_a_machine_that_was_forgotten_before_it_ever_
         lines.lines().filter_map(|line| line.strip_prefix("1 ")).map(str::to_owned).collect::<Vec<_>>()
     };
     let has = async |topics: &[&str]| {
-        eventually("these topics are retained", PATIENCE, async || {
+        eventually("these topics are retained", DEADLINE, async || {
             let found = retained().await;
             if found == topics { Ok(()) } else { Err(format!("{found:?}")) }
         })
@@ -299,7 +299,7 @@ async fn a_run_is_lost_with_the_boot_during_which_it_ran() {
     let stack = Stack::start().await;
     let http = stack.http();
     let agent = stack.fake_agent("pi-1").await;
-    eventually("it is online", PATIENCE, async || {
+    eventually("it is online", DEADLINE, async || {
         let machine = http.machine("pi-1").await?;
         if machine.status == MachineStatus::Offline { Err(format!("{machine:?}")) } else { Ok(()) }
     })
@@ -313,7 +313,7 @@ async fn a_run_is_lost_with_the_boot_during_which_it_ran() {
     let mut identity = agent.vanish().await;
     identity.info.boot_id = "boot-2".into();
     let _agent = identity.connect().await;
-    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Lost);
+    assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Lost);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -324,7 +324,7 @@ async fn a_task_that_restarts_the_machine_fails_when_the_machine_does_not_restar
     let http = stack.http();
     let _agent = stack.agent("pi-1").online(&http).await;
     let run = http.start_run("restart", "pi-1", json!({})).await;
-    let run = http.ended(run, PATIENCE).await;
+    let run = http.ended(run, DEADLINE).await;
     assert_eq!(run.state, RunState::Failed, "{run:?}");
 }
 
@@ -349,7 +349,7 @@ async fn a_real_agent_with_a_new_boot_id_settles_what_was_interrupted() {
     assert!(http.machine("pi-1").await.unwrap().info.unwrap().boot_id.starts_with("1111"));
     let interrupted = http.start_run("mark", "pi-1", json!({"key": "interrupted", "seconds": 60})).await;
     let restarts = http.start_run("restart", "pi-1", json!({})).await;
-    eventually("both run", PATIENCE, async || {
+    eventually("both run", DEADLINE, async || {
         let states = [http.run(interrupted).await?.state, http.run(restarts).await?.state];
         if states == [RunState::Running; 2] { Ok(()) } else { Err(format!("{states:?}")) }
     })
@@ -357,8 +357,8 @@ async fn a_real_agent_with_a_new_boot_id_settles_what_was_interrupted() {
     agent.kill();
     std::fs::write(&boot_id, "22222222-2222-4222-8222-222222222222\n").unwrap();
     agent.restart();
-    assert_eq!(http.ended(interrupted, PATIENCE).await.state, RunState::Lost);
-    assert_eq!(http.ended(restarts, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(http.ended(interrupted, DEADLINE).await.state, RunState::Lost);
+    assert_eq!(http.ended(restarts, DEADLINE).await.state, RunState::Succeeded);
     assert_eq!(starts(&stack.marks(), "interrupted"), 1);
 }
 
@@ -370,7 +370,7 @@ async fn a_report_after_a_final_state_changes_nothing() {
     let run = http.start_run("uptime", "pi-1", json!({})).await;
     agent.order().await;
     agent.report(run, RunState::Succeeded, Some(0), Some(0)).await;
-    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded);
     agent.report(run, RunState::Failed, Some(1), Some(0)).await;
     steadily("the run has succeeded", Duration::from_secs(1), async || {
         let run = http.run(run).await?;
@@ -395,7 +395,7 @@ async fn reports_and_output_for_another_machines_run_are_dropped() {
     liar.report(run, RunState::Failed, Some(1), Some(1)).await;
     owner.output(run, 0, "the truth\n").await;
     owner.report(run, RunState::Succeeded, Some(0), Some(1)).await;
-    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded);
     assert_eq!(http.output(run).await, "the truth\n");
 }
 
@@ -423,7 +423,7 @@ async fn an_order_is_signed_for_the_session_at_hand_and_sent_again_only_if_the_a
     let ordered = matches!(&again, Some(pistat_tests::fake_agent::FromController::Order(..)));
     assert!(!ordered, "a known run is never sent again: {again:?}");
     agent.report(run, RunState::Succeeded, Some(0), Some(0)).await;
-    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Succeeded);
+    assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -442,7 +442,7 @@ async fn a_run_is_lost_only_when_its_agent_came_back_without_it() {
     })
     .await;
     let _agent = identity.connect().await;
-    assert_eq!(http.ended(run, PATIENCE).await.state, RunState::Lost);
+    assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Lost);
 }
 
 /// Accounts are the embedded broker's, and so are the sessions that it keeps: another is not restarted with the controller.
@@ -462,7 +462,7 @@ mod embedded_only {
 
     /// Asks until it is let in; nobody who knocks while the controller starts is told that he is unknown.
     async fn knock(address: std::net::SocketAddr, token: &str) -> Mqtt {
-        eventually("it is let in", PATIENCE, async || match connect(address, token).await {
+        eventually("it is let in", DEADLINE, async || match connect(address, token).await {
             Err(code) if code.contains("BadUserNamePassword") => panic!("a good account was refused: {code}"),
             result => result,
         })
@@ -481,7 +481,7 @@ mod embedded_only {
                 assert_eq!(stack.stop().await, 0);
             } else {
                 let file = stack.state().join("broker").join("retained.log");
-                eventually("it is on the disk", PATIENCE, async || {
+                eventually("it is on the disk", DEADLINE, async || {
                     let bytes = std::fs::read(&file).unwrap_or_default();
                     let is_there = bytes.windows(text.len()).any(|window| window == text.as_bytes());
                     if is_there { Ok(()) } else { Err("it is not") }

@@ -24,7 +24,7 @@ HASS = sys.argv[1]
 PROGRAMS = pathlib.Path(os.environ["PISTAT_TEST_PROGRAMS"])
 
 # Home Assistant installs what its integrations need at its first start.
-PATIENCE = 60
+DEADLINE = 60
 START = 600
 
 PI = "rack_pi_1"
@@ -40,9 +40,9 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def eventually(what, find, patience=PATIENCE):
+def eventually(what, find, limit=DEADLINE):
     """Waits until `find` gives something that is true, and gives that."""
-    deadline, last = time.monotonic() + patience, None
+    deadline, last = time.monotonic() + limit, None
     while time.monotonic() < deadline:
         try:
             found = find()
@@ -52,7 +52,7 @@ def eventually(what, find, patience=PATIENCE):
         except (OSError, Problem) as error:
             last = error
         time.sleep(0.2)
-    raise Problem(f"not within {patience} s: {what} ({last})")
+    raise Problem(f"not within {limit} s: {what} ({last})")
 
 
 def call(url, method="GET", body=None, token=None, form=None):
@@ -320,7 +320,7 @@ def killed_controller(fleet, ha):
     fleet.controller.end(signal.SIGKILL)
     eventually("without a controller everything is unavailable", lambda: ha.state(f"binary_sensor.{PI}_online") == "unavailable")
     fleet.start_controller()
-    eventually("with it everything is back", lambda: is_number(ha.state(f"sensor.{PI}_cpu")), 2 * PATIENCE)
+    eventually("with it everything is back", lambda: is_number(ha.state(f"sensor.{PI}_cpu")), 2 * DEADLINE)
 
 
 def restarted_home_assistant(fleet, ha):

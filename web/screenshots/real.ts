@@ -19,7 +19,7 @@ const PROGRAMS = process.env.PISTAT_TEST_PROGRAMS ?? join(ROOT, "target/release"
 const PICTURES = process.argv[2] ?? join(ROOT, "target/pictures");
 
 /** How long anything may take on a busy machine, in milliseconds. */
-const PATIENCE = 120_000;
+const DEADLINE = 120_000;
 
 const MACHINES = [
   { id: "pi-1", label: "Rack Pi 1" },
@@ -34,7 +34,7 @@ function start(name: string, words: string[], folder: string, wanted: RegExp): P
   children.push(child);
   return new Promise((resolve, reject) => {
     let said = "";
-    const late = setTimeout(() => reject(new Error(`${name} did not say ${wanted} in time:\n${said}`)), PATIENCE);
+    const late = setTimeout(() => reject(new Error(`${name} did not say ${wanted} in time:\n${said}`)), DEADLINE);
     const heard = (data: Buffer): void => {
       said += data.toString();
       const found = wanted.exec(said);
@@ -74,7 +74,7 @@ async function picture(page: Page, name: string): Promise<void> {
 
 async function desk(browser: Browser, link: string): Promise<void> {
   const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
-  page.setDefaultTimeout(PATIENCE);
+  page.setDefaultTimeout(DEADLINE);
   await page.goto(link);
   for (const { id } of MACHINES) await page.locator(`[data-pi="${id}"]`).filter({ hasText: /\d%/ }).first().waitFor();
   await page.locator(".xterm-rows").getByText("pistat>").first().waitFor();
@@ -91,7 +91,7 @@ async function desk(browser: Browser, link: string): Promise<void> {
 
 async function phone(browser: Browser, url: string, token: string): Promise<void> {
   const page = await browser.newPage({ viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true });
-  page.setDefaultTimeout(PATIENCE);
+  page.setDefaultTimeout(DEADLINE);
   await page.goto(url);
   await page.getByLabel("Token or sign-in link").fill(token);
   await page.getByRole("button", { name: "sign in" }).click();

@@ -24,7 +24,7 @@ pub(super) fn copy(from: &Path, to: &Path) {
 }
 
 /// How often a value that came late is asked for again.
-const PATIENCE: u32 = 100;
+const MAX_REPEATS: u32 = 100;
 
 /// A sample of a board after its counters have moved on.
 async fn sample(board: &str) -> (Sample, Facts) {
@@ -42,7 +42,7 @@ async fn sample(board: &str) -> (Sample, Facts) {
     let (wall, now) = (SystemTime::now(), start + Duration::from_secs(5));
     let mut sample = sampler.sample(wall, now, true).await;
     // A board's own tool is a process, and on a busy machine it may miss its deadline for once.
-    for later in 1..=PATIENCE {
+    for later in 1..=MAX_REPEATS {
         if sample.power.is_none() {
             sample.power = sampler.sample(wall, now + later * SLOW, true).await.power;
         }

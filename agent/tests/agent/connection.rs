@@ -11,7 +11,7 @@ use pistat_protocol::{
 };
 
 use crate::harness::{Agent, Broker, Chunks, Controller, Stage, text};
-use pistat_tests::{Clock, Port};
+use pistat_testkit::{Clock, Port};
 
 fn sample(heard: &crate::harness::Heard) -> Option<Sample> {
     matches!(heard.topic, Topic::Stats(_)).then(|| heard.json())

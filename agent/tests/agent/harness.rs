@@ -19,7 +19,7 @@ use pistat_protocol::{
     task::{Ack, Ends, OutputChunk, Report, RunState},
     topic::{Topic, Topics},
 };
-use pistat_tests::Port;
+use pistat_testkit::Port;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};

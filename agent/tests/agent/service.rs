@@ -11,7 +11,7 @@ use std::{
 use pistat_protocol::{stats::Sample, status::Info, topic::Topic};
 
 use crate::harness::{Agent, Broker, Controller, DEADLINE, Stage};
-use pistat_tests::Port;
+use pistat_testkit::Port;
 
 /// What systemd hears until this word; each datagram may hold several lines.
 fn hear_until(systemd: &UnixDatagram, word: &str) -> Vec<String> {

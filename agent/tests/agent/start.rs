@@ -8,7 +8,7 @@ use std::{
 use pistat_protocol::{status::Info, topic::Topic};
 
 use crate::harness::{Agent, Broker, Controller, Stage};
-use pistat_tests::Port;
+use pistat_testkit::Port;
 
 fn run_to_its_end(words: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pistat-agent"));

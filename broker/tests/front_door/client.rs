@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How long anything may take before a test fails: much longer than it ever does.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A property block: identifiers with the bytes of their values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -311,7 +311,7 @@ impl Client {
 
     /// The next packet, whatever it is.
     pub(crate) async fn next(&mut self) -> Packet {
-        tokio::time::timeout(PATIENCE, self.read()).await.expect("something comes in time")
+        tokio::time::timeout(DEADLINE, self.read()).await.expect("something comes in time")
     }
 
     async fn read(&mut self) -> Packet {

@@ -10,7 +10,7 @@ use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::process::Command;
 
-use crate::client::{Connect, Message, PATIENCE};
+use crate::client::{Connect, DEADLINE, Message};
 use crate::setup::{Setup, directory};
 
 fn options(setup: &Setup, id: &str, user: &str) -> MqttOptions {
@@ -27,7 +27,7 @@ async fn next_publish(events: &mut EventLoop) -> Publish {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, search).await.unwrap()
+    tokio::time::timeout(DEADLINE, search).await.unwrap()
 }
 
 #[tokio::test]
@@ -78,9 +78,9 @@ async fn rumqttc_of_3_1_1_and_5_talk_to_each_other() {
             }
         }
     });
-    assert_eq!(tokio::time::timeout(PATIENCE, old_task).await.unwrap().unwrap().payload, "from the new");
+    assert_eq!(tokio::time::timeout(DEADLINE, old_task).await.unwrap().unwrap().payload, "from the new");
     setup.broker.shutdown().await;
-    tokio::time::timeout(PATIENCE, drive).await.unwrap().unwrap();
+    tokio::time::timeout(DEADLINE, drive).await.unwrap().unwrap();
 }
 
 /// Whether a program of mosquitto's is there; without it these tests have nothing to say, which in CI nobody would notice.
@@ -99,7 +99,7 @@ fn mosquitto(program: &str, setup: &Setup, version: &str) -> Command {
 }
 
 async fn output(command: &mut Command) -> (bool, String) {
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+    let output = tokio::time::timeout(DEADLINE, command.output()).await.unwrap().unwrap();
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -171,7 +171,7 @@ async fn mosquitto_bridges_both_ways_and_nothing_goes_round_in_circles() {
         command
     };
     // From there to here, as soon as there is a bridge.
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + DEADLINE;
     while setup.statistics().clients_connected < 2 {
         assert!(tokio::time::Instant::now() < deadline, "the bridge does not connect");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -238,7 +238,7 @@ async fn tls_has_its_port_and_takes_a_new_certificate_while_it_runs() {
     let _idle = tokio::net::TcpStream::connect(address).await.unwrap();
     assert!(tls_connects(folder.path(), address).await);
     write_certificate(folder.path());
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + DEADLINE;
     while !tls_connects(folder.path(), address).await {
         assert!(tokio::time::Instant::now() < deadline, "the new certificate is not in force");
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
 
-use crate::client::{Client, Connect, PATIENCE};
+use crate::client::{Client, Connect, DEADLINE};
 
 pub(crate) fn hash(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
@@ -96,13 +96,13 @@ impl Setup {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, search).await.expect("the event did not come in time")
+        tokio::time::timeout(DEADLINE, search).await.expect("the event did not come in time")
     }
 }
 
 /// Waits until something has become true.
 pub(crate) async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + DEADLINE;
     while !is_true() {
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -151,7 +151,7 @@ impl Apart {
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         loop {
-            let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+            let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
             if let Some(address) = line.strip_prefix("listening on ") {
                 return Self { process, address: address.parse().unwrap(), _stdout: lines };
             }

@@ -26,7 +26,7 @@ use crate::terminal;
 /// How often the state of runs is asked for while they go on.
 const POLL: Duration = Duration::from_millis(250);
 /// How long a controller may be away before watching is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// The exit code of a process that Ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -75,7 +75,7 @@ pub(super) fn output(client: &Client, console: &mut Console<'_>, id: RunId) -> R
                 return Ok(run);
             }
             Ok(_) => since = Instant::now(),
-            Err(Failure::Unreachable(sentence)) if since.elapsed() > PATIENCE => {
+            Err(Failure::Unreachable(sentence)) if since.elapsed() > RECONNECT_LIMIT => {
                 return Err(Failure::Unreachable(format!("{sentence}. The run goes on: pistat output {id} --follow")));
             }
             Err(Failure::Unreachable(_)) => {}
@@ -161,7 +161,7 @@ fn wait_for(client: &Client, id: RunId) -> Result<Run, Failure> {
         match client.get::<Run>(&format!("/api/runs/{id}")) {
             Ok(run) if run.state.is_final() => return Ok(run),
             Ok(_) => since = Instant::now(),
-            Err(Failure::Unreachable(_)) if since.elapsed() <= PATIENCE => {}
+            Err(Failure::Unreachable(_)) if since.elapsed() <= RECONNECT_LIMIT => {}
             Err(failure) => return Err(failure),
         }
         thread::sleep(POLL);
@@ -183,7 +183,7 @@ pub(super) fn group(
         match watch.poll(client, console, machines) {
             Ok(group) if ended(&group) >= group.total => return watch.end(client, console, &group),
             Ok(_) => since = Instant::now(),
-            Err(Failure::Unreachable(_)) if since.elapsed() <= PATIENCE => {}
+            Err(Failure::Unreachable(_)) if since.elapsed() <= RECONNECT_LIMIT => {}
             Err(failure) => return Err(failure),
         }
         thread::sleep(POLL);

@@ -22,7 +22,7 @@ use super::{
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// How long a machine may take to tell all that it can before what is known of it is announced. Agents tell with their second sample.
-const PATIENCE: Duration = Duration::from_secs(15);
+const INTRODUCTION_LIMIT: Duration = Duration::from_secs(15);
 
 /// Two documents of one machine are further apart than this.
 const APART: Duration = Duration::from_secs(2);
@@ -266,7 +266,7 @@ impl Turn<'_> {
     fn is_too_early(&self, pi: &PiId) -> bool {
         self.announcer.machines.get(pi).is_some_and(|told| {
             told.last.is_some_and(|(_, at)| self.now < at + APART)
-                || (!told.known.is_complete() && told.since.is_some_and(|since| self.now < since + PATIENCE))
+                || (!told.known.is_complete() && told.since.is_some_and(|since| self.now < since + INTRODUCTION_LIMIT))
         })
     }
 

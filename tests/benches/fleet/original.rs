@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use pistat_tests::{PATIENCE, Process, eventually};
+use pistat_tests::{DEADLINE, Process, eventually};
 use tokio::{net::TcpStream, task::JoinSet};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 
@@ -61,7 +61,7 @@ pub async fn row(machines: usize, browsers: usize, epoch: Instant) -> Row {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("there is a port").port();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/original/main.py");
     let process = Process::start("the original", Command::new(&python).arg(script).args(["--port", &port.to_string()]));
-    eventually("the original serves", PATIENCE, async || Socket::connect(port).await.map(|_| ()).ok_or("not yet"))
+    eventually("the original serves", DEADLINE, async || Socket::connect(port).await.map(|_| ()).ok_or("not yet"))
         .await;
     let mut agents = JoinSet::new();
     for number in 0..machines {

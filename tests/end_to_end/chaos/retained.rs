@@ -13,7 +13,7 @@ use pistat_protocol::{
     task::{RunState, RunStatus, TaskView},
     topic::{Topic, Topics},
 };
-use pistat_tests::{Mqtt, PATIENCE, Stack, eventually, mqtt::Heard};
+use pistat_tests::{DEADLINE, Mqtt, Stack, eventually, mqtt::Heard};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ type Told = BTreeMap<String, Vec<u8>>;
 
 /// What is retained is exactly what the controller says: nothing is missing, nothing is left over, nothing is wrong.
 pub(super) async fn topics_are_the_controllers_state(stack: &Stack, runs: &BTreeMap<RunId, Run>) {
-    eventually("retained topics are the controller's state", PATIENCE, async || {
+    eventually("retained topics are the controller's state", DEADLINE, async || {
         let told = retained(stack).await;
         let machines: Vec<Machine> = read(stack, "/api/pis").await?;
         let tasks: Vec<TaskView> = read(stack, "/api/tasks").await?;

@@ -9,7 +9,7 @@ use std::{
 
 use pistat_protocol::task::TaskView;
 use pistat_sim::Dice;
-use pistat_tests::{Agent, Clock, Http, PATIENCE, Proxy, Stack, eventually};
+use pistat_tests::{Agent, Clock, DEADLINE, Http, Proxy, Stack, eventually};
 use tempfile::TempDir;
 
 /// The state disk: room for the register of minutes of chaos, and soon full.
@@ -93,7 +93,7 @@ impl Rewritten {
         let text = std::fs::read_to_string(&self.file).unwrap();
         let in_file: BTreeSet<_> =
             text.lines().filter_map(|line| line.strip_prefix("[task.")?.strip_suffix(']')).map(str::to_owned).collect();
-        eventually("the file is in force", PATIENCE, async || {
+        eventually("the file is in force", DEADLINE, async || {
             let tasks: Vec<TaskView> = http.try_send("GET", "/api/tasks", None).await?.json();
             let in_force: BTreeSet<_> = tasks.into_iter().map(|task| task.id.to_string()).collect();
             if in_force == in_file { Ok(()) } else { Err(format!("{in_force:?}, but the file has {in_file:?}")) }

@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
+use pistat_testkit::Dice;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dice::Dice,
     enrol::Credential,
     ledger::{self, Counts, Ledger},
     machine::Machine,

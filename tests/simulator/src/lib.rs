@@ -8,7 +8,6 @@
 //!
 //! It refuses to start any process, and to know anything that an agent could not know.
 
-pub mod dice;
 pub mod enrol;
 pub mod fleet;
 pub mod ledger;
@@ -18,8 +17,8 @@ mod run;
 mod sample;
 mod wire;
 
-pub use dice::Dice;
 pub use enrol::{Credential, Roll};
 pub use fleet::Fleet;
 pub use ledger::{Counts, Ledger};
+pub use pistat_testkit::Dice;
 pub use plan::{Churn, Plan};

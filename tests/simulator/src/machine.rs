@@ -16,6 +16,7 @@ use pistat_protocol::{
     task::{Ack, Ends, RunState},
     topic::Topic,
 };
+use pistat_testkit::Dice;
 use rumqttc::{
     QoS,
     mqttbytes::v4::{Packet, Publish},
@@ -24,7 +25,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dice::Dice,
     enrol::Credential,
     ledger::{Counts, Happening},
     plan::Shared,

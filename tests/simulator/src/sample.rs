@@ -7,7 +7,7 @@ use pistat_protocol::{
     time::Timestamp,
 };
 
-use crate::dice::Dice;
+use pistat_testkit::Dice;
 
 const GIB: u64 = 1024 * 1024 * 1024;
 

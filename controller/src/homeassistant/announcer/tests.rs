@@ -176,7 +176,7 @@ fn an_agent_that_never_tells_what_it_can_is_announced_as_it_is() {
     stage.info = info('a', &[]);
     stage.tell();
     assert!(stage.later(SECOND).say.is_empty());
-    assert_eq!(has(&stage.later(PATIENCE), "cpu"), Some(true));
+    assert_eq!(has(&stage.later(INTRODUCTION_LIMIT), "cpu"), Some(true));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::*;
 use crate::config::Tls;
 
 /// How long a test waits for what should take a moment.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often it asks.
 const PERIOD: Duration = Duration::from_millis(25);
@@ -91,7 +91,7 @@ impl Port {
 
     async fn close(self) {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.serving).await.expect("it stops").unwrap();
+        tokio::time::timeout(DEADLINE, self.serving).await.expect("it stops").unwrap();
     }
 }
 
@@ -126,19 +126,19 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
         stream.write_all(REQUEST.as_bytes()).await?;
         stream.read_to_end(&mut answer).await
     };
-    let _ = tokio::time::timeout(PATIENCE, asked).await.expect("an answer or an end comes in time");
+    let _ = tokio::time::timeout(DEADLINE, asked).await.expect("an answer or an end comes in time");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Waits until the other side has ended a connection, and gives what came before.
 async fn end(mut stream: impl AsyncRead + Unpin) -> String {
     let mut last = Vec::new();
-    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut last)).await.expect("it ends in time");
+    let _ = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut last)).await.expect("it ends in time");
     String::from_utf8_lossy(&last).into_owned()
 }
 
 async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while !ask().await {
         assert!(Instant::now() < deadline, "in time it was not true that {what}");
         tokio::time::sleep(PERIOD).await;
@@ -181,8 +181,8 @@ async fn whoever_is_slow_is_ended_in_time_while_others_are_served() {
     assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("in time"), "{told}");
     let told = end(idle).await;
     assert!(told.starts_with("HTTP/1.1 200 ") && told.ends_with("here"), "{told}");
-    tokio::time::timeout(PATIENCE, port.large_ended.cancelled()).await.expect("who does not read is ended");
-    tokio::time::timeout(PATIENCE, dripping).await.expect("who drips is ended").unwrap();
+    tokio::time::timeout(DEADLINE, port.large_ended.cancelled()).await.expect("who does not read is ended");
+    tokio::time::timeout(DEADLINE, dripping).await.expect("who drips is ended").unwrap();
     assert!(port.answers().await);
     drop(no_reader);
     port.close().await;
@@ -239,7 +239,7 @@ async fn become_known(mut stream: Box<dyn Socket>) -> Box<dyn Socket> {
     stream.write_all(b"GET /known HTTP/1.1\r\nHost: pi\r\n\r\n").await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("an answer comes in time").unwrap());
+        head.push(tokio::time::timeout(DEADLINE, stream.read_u8()).await.expect("an answer comes in time").unwrap());
     }
     stream
 }

@@ -25,7 +25,8 @@ pub(crate) fn path() -> String {
     std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into())
 }
 
-/// The folder that was named, else the target folder of this test: release first, since a test's own profile says nothing about programs.
+/// The folder that was named, else the target folder of this test: release first, since a test's
+/// own profile says nothing about programs.
 fn folders() -> Vec<PathBuf> {
     if let Some(named) = std::env::var_os(VARIABLE) {
         return vec![named.into()];

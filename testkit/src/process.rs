@@ -1,4 +1,4 @@
-//! A process that lives as long as its test, and whose words are shown when the test fails.
+//! A process that lives as long as its test, and whose output is shown if the test fails.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -13,10 +13,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::eventually;
 
-/// What a process has said so far, line by line.
+/// A process's output so far, line by line.
 type Lines = Arc<Mutex<Vec<String>>>;
 
-/// How long a process that has ended may leave its last words in the pipe.
+/// How long the last lines of an ended process may take to come through the pipe.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A running process.
@@ -68,7 +68,7 @@ impl Process {
         writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{} does not listen any more: {error}", self.name));
     }
 
-    /// Keeps its words out of a failing test's report.
+    /// Leaves its output out of a failing test's report.
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.quiet = true;
@@ -115,7 +115,8 @@ impl Process {
     pub async fn exit_code(&mut self, limit: Duration) -> i32 {
         let what = format!("{} ends", self.name);
         let status = eventually(&what, limit, async || self.ended().ok_or("it is running")).await;
-        // Its last words may still be in the pipe; a descendant that lives on may hold the pipe open for ever.
+        // Its last lines may still be in the pipe, which a surviving descendant may hold open for
+        // ever.
         let started = Instant::now();
         while started.elapsed() < LAST_WORDS && !self.readers.iter().all(JoinHandle::is_finished) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -136,7 +137,7 @@ impl Process {
         .await
     }
 
-    /// Its memory that nobody else shares, in bytes; zero once it is gone.
+    /// Its anonymous resident memory in bytes; zero once it has ended.
     pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
@@ -172,7 +173,7 @@ fn copy(lines: &Lines) -> Vec<String> {
     lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// What a command that ends by itself said.
+/// The outcome of a command that ends by itself.
 #[derive(Debug, Clone)]
 pub struct Finished {
     /// Its exit code.

@@ -1,7 +1,7 @@
 //! Another's broker: mosquitto, with users, topic rules and TLS as a test wants it.
 //!
-//! With `PISTAT_TEST_BROKER=external` every [`crate::Stack`] uses one, with the rules that `pistat broker-acl mosquitto` prints; the same tests then say
-//! whether a controller is at home there.
+//! With `PISTAT_TEST_BROKER=external` every [`crate::Stack`] uses one, with the rules that `pistat
+//! broker-acl mosquitto` prints; the same tests then say whether a controller is at home there.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ use crate::{
     port::Port,
     process::{Process, run},
     programs::{path, program},
-    wait::{PATIENCE, eventually},
+    wait::{DEADLINE, eventually},
 };
 
 /// Chooses the broker of the tests.
@@ -71,7 +71,7 @@ pub struct Mosquitto {
 }
 
 impl Builder {
-    /// These users, each with its [`password`]; without any, everybody may do everything.
+    /// These users, each with its [`password`]; without any, every client may do everything.
     #[must_use]
     pub fn users<'a>(mut self, users: impl IntoIterator<Item = &'a str>) -> Self {
         self.users.extend(users.into_iter().map(str::to_owned));
@@ -109,7 +109,7 @@ impl Builder {
             std::fs::write(file("users"), lines).expect("the folder is ours");
             let mut hash = Command::new("mosquitto_passwd");
             hash.arg("-U").arg(file("users"));
-            assert_eq!(run("mosquitto_passwd", &mut hash, PATIENCE).await.code, 0, "the passwords are hashed");
+            assert_eq!(run("mosquitto_passwd", &mut hash, DEADLINE).await.code, 0, "the passwords are hashed");
         }
         if let Some(rules) = &self.rules {
             std::fs::write(file("rules"), rules).expect("the folder is ours");
@@ -134,7 +134,8 @@ impl Builder {
         if self.rules.is_some() {
             config.push_str(&format!("acl_file {folder}/rules\n"));
         }
-        // As docs/scaling.md says: by default it drops what a subscriber has not taken beyond a thousand messages. As root it would give up its own files.
+        // As docs/scaling.md says: by default it drops what a subscriber has not taken beyond a
+        // thousand messages. As root it would give up its own files.
         config.push_str("max_queued_messages 100000\nuser root\n");
         config
     }
@@ -146,12 +147,13 @@ impl Mosquitto {
         Builder::default()
     }
 
-    /// One that lets everybody do everything.
+    /// One that allows everything to every client.
     pub async fn open() -> Self {
         Self::builder().start().await
     }
 
-    /// The house's broker: the controller, the machines and the accounts of the tests, with the rules that `pistat broker-acl` prints.
+    /// The house's broker: the controller, the machines and the accounts of the tests, with the
+    /// rules that `pistat broker-acl` prints.
     pub async fn house() -> Self {
         let mut words = vec!["broker-acl", "mosquitto", "--controller", CONTROLLER];
         words.extend(OPERATORS.iter().flat_map(|name| ["--operator", name]));
@@ -176,7 +178,7 @@ impl Mosquitto {
         command.env("PATH", path).arg("-c").arg(self.folder.path().join("mosquitto.conf"));
         self.process = Process::start("mosquitto", &mut command);
         let address = self.address();
-        eventually("mosquitto listens", PATIENCE, async || TcpStream::connect(address).await.map(drop)).await;
+        eventually("mosquitto listens", DEADLINE, async || TcpStream::connect(address).await.map(drop)).await;
     }
 
     /// `kill -9`: everything that was retained is forgotten, no will is published.

@@ -1,6 +1,8 @@
-//! An agent inside the test: it speaks the protocol over MQTT 3.1.1, and does what no honest agent would when a test wants that.
+//! An agent inside the test: it speaks the protocol over MQTT 3.1.1, and does what no honest agent
+//! would when a test wants that.
 //!
-//! It enrols as a real one does. By itself it publishes its info and `online`, and verifies what it is ordered; everything else the test says.
+//! It enrols as a real one does. By itself it publishes its info and `online`, and verifies what it
+//! is ordered; everything else the test says.
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
@@ -22,7 +24,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     mqtt::Mqtt,
-    wait::{PATIENCE, STANDSTILL},
+    wait::{DEADLINE, STANDSTILL},
 };
 
 /// How many messages may wait for the test.
@@ -111,7 +113,8 @@ impl Identity {
         Ok(Self { pi, secret: secret.to_owned(), key, address, info })
     }
 
-    /// A machine that has a user on a broker that is not the controller's: it only pins the controller's key, by the fingerprint in the join token.
+    /// A machine that has a user on a broker that is not the controller's: it only pins the
+    /// controller's key, by the fingerprint in the join token.
     ///
     /// # Errors
     /// The broker refuses it, or no key of that fingerprint is there.
@@ -148,7 +151,7 @@ impl Identity {
         let status = topics.format(&Topic::Status(self.pi.clone()));
         options.set_last_will(LastWill::new(&status, "offline", QoS::AtLeastOnce, true));
         let (client, mut events) = AsyncClient::new(options, SAID);
-        let connecting = tokio::time::timeout(PATIENCE, connected(&mut events)).await;
+        let connecting = tokio::time::timeout(DEADLINE, connected(&mut events)).await;
         connecting.map_err(|_| "no answer".to_owned())??;
         self.info.session = Session::from_random(random());
         let filters = topics.agent_filters(&self.pi).map(|(filter, _)| SubscribeFilter::new(filter, QoS::AtLeastOnce));
@@ -216,14 +219,14 @@ impl FakeAgent {
     /// None comes.
     pub async fn order(&mut self) -> (ExecuteOrder, Vec<u8>) {
         loop {
-            match self.next(PATIENCE).await {
+            match self.next(DEADLINE).await {
                 Some(FromController::Order(order, bytes)) => {
                     if let VerifiedOrder::Execute(order) = *order {
                         return (order.into_inner(), bytes);
                     }
                 }
                 Some(_) => {}
-                None => panic!("no order came for {} within {PATIENCE:?}", self.pi()),
+                None => panic!("no order came for {} within {DEADLINE:?}", self.pi()),
             }
         }
     }
@@ -260,10 +263,10 @@ impl FakeAgent {
     /// It does not say so.
     pub async fn acknowledged(&mut self, run: RunId, state: RunState) {
         loop {
-            match self.next(PATIENCE).await {
+            match self.next(DEADLINE).await {
                 Some(FromController::Ack(other, ack)) if other == run && ack.state == Some(state) => return,
                 Some(_) => {}
-                None => panic!("{state} of {run} was not acknowledged within {PATIENCE:?}"),
+                None => panic!("{state} of {run} was not acknowledged within {DEADLINE:?}"),
             }
         }
     }
@@ -398,7 +401,8 @@ impl Joining<'_> {
                 event = events.poll() => event.map_err(|error| error.to_string())?,
                 _ = ask.tick(), if subscribed => {
                     let topic = self.topics.format(&Topic::EnrollRequest(self.pi.clone()));
-                    // The connection is polled by this very loop: only what fits into its queue can be said.
+                    // The connection is polled by this very loop: only what fits into its queue can
+                    // be said.
                     let _ = client.try_publish(topic, QoS::AtLeastOnce, false, encode(&self.request));
                     continue;
                 }

@@ -18,7 +18,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{http::Http, wait::PATIENCE};
+use crate::{http::Http, wait::DEADLINE};
 
 /// A connected feed.
 pub struct Feed {
@@ -119,7 +119,8 @@ impl Feed {
         }
     }
 
-    /// Sends a text that is larger than any that is taken; the code with which the controller closes the feed.
+    /// Sends a text that is larger than any that is taken; the code with which the controller
+    /// closes the feed.
     pub async fn send_too_much(&mut self, text: &str) -> Option<u16> {
         let _ = self.socket.send(Message::text(text)).await;
         let closing = async {
@@ -131,24 +132,24 @@ impl Feed {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, closing).await.ok().flatten()
+        tokio::time::timeout(DEADLINE, closing).await.ok().flatten()
     }
 
     /// Reads until `find` gives something.
     ///
     /// # Panics
-    /// It does not within [`PATIENCE`], or the feed is closed.
+    /// It does not within [`DEADLINE`], or the feed is closed.
     pub async fn until<T>(&mut self, what: &str, mut find: impl FnMut(&ServerMessage) -> Option<T>) -> T {
         let reading = async {
             loop {
-                let message = self.next(PATIENCE).await.unwrap_or_else(|| panic!("the feed was closed before {what}"));
+                let message = self.next(DEADLINE).await.unwrap_or_else(|| panic!("the feed was closed before {what}"));
                 if let Some(found) = find(&message) {
                     return found;
                 }
             }
         };
-        let found = tokio::time::timeout(PATIENCE, reading).await;
-        found.unwrap_or_else(|_| panic!("the feed did not show {what} within {PATIENCE:?}"))
+        let found = tokio::time::timeout(DEADLINE, reading).await;
+        found.unwrap_or_else(|_| panic!("the feed did not show {what} within {DEADLINE:?}"))
     }
 
     /// Reads until a change for which `find` gives something.
@@ -164,7 +165,7 @@ impl Feed {
     pub async fn machines(&mut self) -> Vec<Machine> {
         let mut all = Vec::new();
         loop {
-            match self.next(PATIENCE).await {
+            match self.next(DEADLINE).await {
                 Some(ServerMessage::Machines { machines }) => all.extend(machines),
                 Some(ServerMessage::Snapshot { machines, .. }) => {
                     all.extend(machines);

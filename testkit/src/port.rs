@@ -1,4 +1,4 @@
-//! Ports for servers that cannot be told to take any free one, and for those that come back where they were.
+//! Ports for servers that cannot bind port 0, and for those that restart at the same address.
 
 use std::{
     fmt,
@@ -9,16 +9,18 @@ use std::{
     },
 };
 
-/// Where they are looked for: below what the kernel gives to outgoing connections (`net.ipv4.ip_local_port_range` begins at 32768), any of which could
-/// otherwise take a port between its choice and its use.
+/// The range searched: below the ports of outgoing connections (`net.ipv4.ip_local_port_range`
+/// begins at 32768), any of which could otherwise take a port between its choice and its use.
 const FROM: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// A loopback port that no other test has while this one lives, whether somebody listens there or not.
+/// A loopback port that no other test has while this value lives, whether or not anything listens
+/// there.
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    /// A name that only one process of a machine can have; the kernel takes it back when that process ends, however it ends.
+    /// An abstract socket name, which one process at a time can hold; the kernel releases it when
+    /// that process ends, however it ends.
     _claim: UnixListener,
 }
 
@@ -38,7 +40,7 @@ impl Port {
     fn claimed(number: u16) -> Option<Self> {
         let name = Name::from_abstract_name(format!("pistat-test-port-{number}")).ok()?;
         let claim = UnixListener::bind_addr(&name).ok()?;
-        // Somebody who is no test may have it.
+        // A process that is not a test may have it.
         TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
         Some(Self { number, _claim: claim })
     }

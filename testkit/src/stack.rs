@@ -1,4 +1,5 @@
-//! A controller of its own for each test: ports of its own, a folder of its own, a catalogue of its own.
+//! A controller of its own for each test: ports of its own, a folder of its own, a catalogue of its
+//! own.
 
 use std::{
     net::SocketAddr,
@@ -24,7 +25,7 @@ use crate::{
     port::Port,
     process::{Finished, Process, run},
     programs::{path, program},
-    wait::{PATIENCE, eventually},
+    wait::{DEADLINE, eventually},
 };
 
 /// The variable of `mqtt.broker`.
@@ -48,7 +49,7 @@ pub struct Stack {
     house: Option<Mosquitto>,
 }
 
-/// Where a controller listens, also after it was killed: nobody else may have the ports while it is away.
+/// Where a controller listens: the ports stay reserved while it is killed and restarted.
 struct Ports {
     http: Port,
     mqtt: Port,
@@ -193,7 +194,8 @@ impl Builder {
         self.start_then(async |_| {}).await
     }
 
-    /// In a run that is about another's broker, starts one and says so to the controller. All tasks may be asked for there.
+    /// In a run that is about another's broker, starts one and says so to the controller. All tasks
+    /// may be asked for there.
     async fn enter_house(&mut self) -> Option<Mosquitto> {
         let chosen = self.environment.iter().any(|(name, _)| name == BROKER);
         if chosen || !broker::is_external() {
@@ -231,9 +233,9 @@ impl Builder {
 }
 
 async fn listen(process: &mut Process, ports: &Ports) -> Said {
-    let dashboard = process.line("its dashboard's address", PATIENCE, |line| word_with(line, "http")).await;
+    let dashboard = process.line("its dashboard's address", DEADLINE, |line| word_with(line, "http")).await;
     let mqtt = process
-        .line("its broker's address", PATIENCE, |line| {
+        .line("its broker's address", DEADLINE, |line| {
             line.strip_prefix("  mqtt ").and_then(|rest| rest.split_whitespace().next().map(str::to_owned))
         })
         .await;
@@ -337,7 +339,8 @@ impl Stack {
         self.mosquitto_as("admin", &self.admin_token())
     }
 
-    /// mosquitto's clients with another account. On the house's broker it has a password of its own.
+    /// mosquitto's clients with another account. On the house's broker it has a password of its
+    /// own.
     pub fn mosquitto_as(&self, user: &str, token: &str) -> Login {
         Login { address: self.said.mqtt, user: user.to_owned(), password: self.password(user, token) }
     }
@@ -380,14 +383,14 @@ impl Stack {
         let agent = identity.unwrap_or_else(|error| panic!("{pi} cannot enrol: {error}")).connect().await;
         if self.house.is_some() {
             // Enrolment makes a machine known; where there is none, its first word does.
-            eventually("the controller knows it", PATIENCE, async || self.http().machine(pi).await.map(drop)).await;
+            eventually("the controller knows it", DEADLINE, async || self.http().machine(pi).await.map(drop)).await;
         }
         agent
     }
 
     /// The command line of the operator.
     pub async fn cli(&self, words: &[&str]) -> Finished {
-        self.cli_as(&self.state().join("admin.token"), words, PATIENCE).await
+        self.cli_as(&self.state().join("admin.token"), words, DEADLINE).await
     }
 
     /// The command line with the token of another account.
@@ -421,10 +424,11 @@ impl Stack {
         self.ready().await;
     }
 
-    /// Waits until the controller hears what is said over MQTT: before that, requests are lost, as the contract says.
+    /// Waits until the controller hears what is said over MQTT: before that, requests are lost, as
+    /// the contract says.
     async fn ready(&self) {
         let http = self.http();
-        eventually("the controller is online", PATIENCE, async || {
+        eventually("the controller is online", DEADLINE, async || {
             let machine = http.machine("controller").await?;
             if machine.status == MachineStatus::Offline { Err(format!("{machine:?}")) } else { Ok(()) }
         })

@@ -5,16 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a test waits for what should take a moment: long, since the machine may be busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for what should take a moment: long, since other tests may keep the
+/// machine busy.
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long an amount of work may stand still: a busy machine does it slowly, but does some of it all the time.
+/// How long an amount of work may make no progress: a busy machine is slow, but never stands still.
 pub const STANDSTILL: Duration = Duration::from_secs(60);
 
-/// How often it asks.
+/// The interval between two questions.
 const PERIOD: Duration = Duration::from_millis(25);
 
-/// Asks until the answer is `Ok`, and gives it back.
+/// Asks until the answer is `Ok`, and returns it.
 ///
 /// # Panics
 /// Time is up; the message has what was waited for and what was seen last.
@@ -30,8 +31,8 @@ pub async fn eventually<T, E: Display>(what: &str, limit: Duration, mut ask: imp
     }
 }
 
-/// Asks until the answer is `Ok`, and gives it back. An error is how much is left to do: this takes as long as it has to,
-/// as long as less is left within each `standstill`.
+/// Asks until the answer is `Ok`, and returns it. An error is how much is left to do: this waits as
+/// long as that number falls within each `standstill`.
 ///
 /// # Panics
 /// Nothing was done for so long; the message has what was waited for and how much is left.

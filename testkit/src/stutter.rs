@@ -1,11 +1,13 @@
-//! A broker that repeats itself: copies of the MQTT messages on their way to a client, at once and later.
+//! A broker that repeats itself: copies of the MQTT messages on their way to a client, at once and
+//! later.
 //!
-//! Only what may come twice by the contract does: orders and acknowledgements, which travel with `QoS` 1. Copies go as `QoS` 0, so that nobody
-//! acknowledges a packet twice: what is tested is what a client makes of the message.
+//! Only what may come twice by the contract does: orders and acknowledgements, which travel with
+//! `QoS` 1. Copies go as `QoS` 0, so that no one acknowledges a packet twice: what is tested is
+//! what a client makes of the message.
 
 use std::collections::VecDeque;
 
-use pistat_sim::Dice;
+use crate::dice::Dice;
 
 /// How many messages of a connection are remembered for a late copy.
 const REMEMBERED: usize = 16;
@@ -26,8 +28,8 @@ impl Stutter {
         Self { dice, rest: Vec::new(), earlier: VecDeque::new() }
     }
 
-    /// What goes on in place of these bytes: whole packets, after a `share` of those that may be repeated a copy of this one or of an earlier one.
-    /// And how many copies there are.
+    /// What goes on in place of these bytes: whole packets, after a `share` of those that may be
+    /// repeated a copy of this one or of an earlier one. And how many copies there are.
     pub(crate) fn repeat(&mut self, piece: &[u8], share: f64) -> (Vec<u8>, u64) {
         self.rest.extend_from_slice(piece);
         let (mut out, mut copies) = (Vec::new(), 0);
@@ -71,7 +73,8 @@ fn remaining_length(bytes: &[u8]) -> Option<(usize, usize)> {
     panic!("a broker sends MQTT");
 }
 
-/// A PUBLISH of `QoS` 1 that may come twice, as one of `QoS` 0: without its packet id, everything else as it is, in either version.
+/// A PUBLISH of `QoS` 1 that may come twice, as one of `QoS` 0: without its packet id, everything
+/// else as it is, in either version.
 fn copy_of(packet: &[u8]) -> Option<Vec<u8>> {
     if packet[0] & 0xf6 != 0x32 {
         return None;

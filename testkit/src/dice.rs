@@ -1,4 +1,5 @@
-//! Random instants that can be had again: every test that rolls dice prints its seed, and `PISTAT_TEST_SEED` sets it.
+//! Reproducible randomness: every test that rolls dice prints its seed, and `PISTAT_TEST_SEED` sets
+//! it.
 
 use std::time::Duration;
 
@@ -50,12 +51,12 @@ impl Dice {
 
     /// A number from 0 to 1.
     pub fn fraction(&mut self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "53 bits are what a float holds")]
+        // A float holds 53 bits.
         let bits = (self.bits() >> 11) as f64;
         bits / 9_007_199_254_740_992.0
     }
 
-    /// How long until something that happens once in `mean`, whenever it likes (an exponential distribution).
+    /// The time until the next of events that happen once in `mean` (an exponential distribution).
     pub fn wait(&mut self, mean: Duration) -> Duration {
         mean.mul_f64(-(1.0 - self.fraction()).ln().max(-20.0))
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use pistat_sim::Dice;
+use crate::dice::Dice;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -60,7 +60,8 @@ impl Proxy {
         Self::start_with(target, None, 0.0).await
     }
 
-    /// A proxy to a broker that lets a share of the orders and acknowledgements come twice, at once or later. Only MQTT over TCP may pass.
+    /// A proxy to a broker that lets a share of the orders and acknowledgements come twice, at once
+    /// or later. Only MQTT over TCP may pass.
     ///
     /// # Panics
     /// There is no free port.

@@ -1,4 +1,5 @@
-//! An MQTT 5 client that shows everything: topic, payload, flags, properties, and how the broker acknowledged.
+//! An MQTT 5 client that shows everything: topic, payload, flags, properties, and how the broker
+//! acknowledged.
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
@@ -12,9 +13,10 @@ use rumqttc::v5::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::wait::PATIENCE;
+use crate::wait::DEADLINE;
 
-/// How many messages may wait for the test; a test that lets more wait stalls its own connection, not the broker.
+/// How many messages may wait for the test; a test that lets more wait stalls its own connection,
+/// not the broker.
 const HEARD: usize = 10_000;
 
 /// How many requests may wait for the connection.
@@ -82,7 +84,7 @@ impl Mqtt {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, connecting).await.map_err(|_| "no answer".to_owned())??;
+        tokio::time::timeout(DEADLINE, connecting).await.map_err(|_| "no answer".to_owned())??;
         let (hear, heard) = mpsc::channel(HEARD);
         let loop_task = tokio::spawn(listen(events, hear));
         Ok(Self { client, heard, aside: VecDeque::new(), loop_task })
@@ -103,7 +105,7 @@ impl Mqtt {
     /// Waits for the broker's answer to what was just said; what else comes is kept for later.
     async fn answer<T>(&mut self, what: &str, find: impl Fn(&Heard) -> Option<T>) -> T {
         loop {
-            let heard = self.hear(PATIENCE).await.unwrap_or_else(|| panic!("the broker did not answer {what}"));
+            let heard = self.hear(DEADLINE).await.unwrap_or_else(|| panic!("the broker did not answer {what}"));
             if let Some(found) = find(&heard) {
                 return found;
             }
@@ -177,7 +179,7 @@ impl Mqtt {
     pub async fn message<T>(&mut self, what: &str, mut find: impl FnMut(&str, &Publish) -> Option<T>) -> T {
         let reading = async {
             loop {
-                match self.next(PATIENCE).await {
+                match self.next(DEADLINE).await {
                     Some(Heard::Message(publish)) => {
                         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
                         if let Some(found) = find(&topic, &publish) {
@@ -190,8 +192,8 @@ impl Mqtt {
                 }
             }
         };
-        let found = tokio::time::timeout(PATIENCE, reading).await;
-        found.unwrap_or_else(|_| panic!("{what} did not come within {PATIENCE:?}"))
+        let found = tokio::time::timeout(DEADLINE, reading).await;
+        found.unwrap_or_else(|_| panic!("{what} did not come within {DEADLINE:?}"))
     }
 
     /// Waits until the broker ends the connection, and gives what it said.
@@ -200,10 +202,10 @@ impl Mqtt {
     /// It does not.
     pub async fn ended(&mut self) -> String {
         loop {
-            match self.next(PATIENCE).await {
+            match self.next(DEADLINE).await {
                 Some(Heard::Ended(reason)) => return reason,
                 Some(_) => {}
-                None => panic!("the broker did not end the connection within {PATIENCE:?}"),
+                None => panic!("the broker did not end the connection within {DEADLINE:?}"),
             }
         }
     }

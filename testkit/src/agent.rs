@@ -13,7 +13,7 @@ use crate::{
     http::Http,
     process::Process,
     programs::{path, program},
-    wait::{PATIENCE, eventually},
+    wait::{DEADLINE, eventually},
 };
 
 /// How an agent is to be started.
@@ -176,7 +176,7 @@ impl Agent {
 
     /// Waits until a line of its log has this part.
     pub async fn says(&mut self, part: &str) {
-        eventually(&format!("{} says {part}", self.plan.pi), PATIENCE, async || {
+        eventually(&format!("{} says {part}", self.plan.pi), DEADLINE, async || {
             let lines = self.process.stderr();
             if lines.iter().any(|line| line.contains(part)) { Ok(()) } else { Err(lines.join("\n")) }
         })
@@ -201,7 +201,7 @@ impl Agent {
     /// Asks it to stop, and gives its exit code.
     pub async fn stop(&mut self) -> i32 {
         self.process.signal(Signal::TERM);
-        self.process.exit_code(PATIENCE).await
+        self.process.exit_code(DEADLINE).await
     }
 
     /// Starts it again as it was started, but for the token, which it needs only once.
@@ -213,7 +213,7 @@ impl Agent {
 
     /// Waits until its controller shows it online with a sample.
     pub async fn sampled(&self, http: &Http) -> Machine {
-        eventually(&format!("{} is online with a sample", self.plan.pi), PATIENCE, async || {
+        eventually(&format!("{} is online with a sample", self.plan.pi), DEADLINE, async || {
             let machine = http.machine(&self.plan.pi).await?;
             let live = machine.status == MachineStatus::Online && machine.stats.is_some() && machine.info.is_some();
             if live { Ok(machine) } else { Err(format!("{machine:?}")) }
@@ -223,7 +223,7 @@ impl Agent {
 
     /// Waits until its controller shows it offline.
     pub async fn offline(&self, http: &Http) -> Machine {
-        eventually(&format!("{} is offline", self.plan.pi), PATIENCE, async || {
+        eventually(&format!("{} is offline", self.plan.pi), DEADLINE, async || {
             let machine = http.machine(&self.plan.pi).await?;
             if machine.status == MachineStatus::Offline { Ok(machine) } else { Err(format!("{machine:?}")) }
         })

@@ -1,8 +1,10 @@
-//! The commands of the documentation: fenced blocks of a Markdown page, and what their info strings say about running them.
+//! The commands of the documentation: fenced blocks of a Markdown page, and what their info strings
+//! say about running them.
 //!
-//! `sh` is run by bash, as one script, in the folder where the controller was started; it must exit with 0. `terminal` is run line by line in the
-//! dashboard's terminal; what follows ` #` is a remark. After the language may stand `skip="why"` (it is not run), or `until="text"` (it runs for ever: it
-//! must say this text, and is then ended). Other languages are not commands.
+//! `sh` is run by bash, as one script, in the folder where the controller was started; it must exit
+//! with 0. `terminal` is run line by line in the dashboard's terminal; what follows ` #` is a
+//! remark. After the language may stand `skip="why"` (it is not run), or `until="text"` (it runs
+//! for ever: it must say this text, and is then ended). Other languages are not commands.
 
 /// A fenced block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,8 @@ pub fn section<'p>(page: &'p str, heading: &str) -> &'p str {
 /// The blocks of a page.
 ///
 /// # Panics
-/// A fence is not closed, or an info string says something that nobody understands: then somebody believes that something is tested.
+/// A fence is not closed, or an info string is not understood: a command would seem to be tested
+/// that is not.
 pub fn blocks(page: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = page.lines().enumerate();

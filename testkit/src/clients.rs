@@ -1,6 +1,7 @@
 //! Other people's client libraries, as programs that tests talk to: paho-mqtt and MQTT.js.
 //!
-//! What they need is installed once, into the target folder, by `pip` and `npm`; what is there already and fits is used.
+//! What they need is installed once, into the target folder, by `pip` and `npm`; what is there
+//! already and fits is used.
 
 use std::{
     fs::File,
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     process::{Process, run},
-    wait::{PATIENCE, STANDSTILL, gradually},
+    wait::{DEADLINE, STANDSTILL, gradually},
 };
 
 /// Installing may have to fetch packages over a slow line.
@@ -71,7 +72,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A connected client, subscribed to `filter` with `QoS` 2. Its library must be installed: [`install`].
+    /// A connected client, subscribed to `filter` with `QoS` 2. Its library must be installed:
+    /// [`install`].
     pub async fn start(library: Library, transport: Transport, is_v5: bool, door: &Door, filter: &str) -> Self {
         let name = format!("{library:?}-{transport:?}-{}", if is_v5 { 5 } else { 3 });
         let wanted = json!({
@@ -99,7 +101,7 @@ impl Client {
         };
         let mut process = Process::start_listening(&name, command.arg(wanted.to_string()));
         process
-            .line("that it is ready", PATIENCE, |line| {
+            .line("that it is ready", DEADLINE, |line| {
                 (line == r#"{"ready": true}"# || line == r#"{"ready":true}"#).then_some(())
             })
             .await;
@@ -132,7 +134,8 @@ impl Client {
     }
 }
 
-/// Installs both libraries, unless what is there is what is wanted. Tests that run side by side wait for each other.
+/// Installs both libraries, unless what is there is what is wanted. Tests that run side by side
+/// wait for each other.
 ///
 /// # Panics
 /// Python with `venv`, Node.js or npm is missing, or the packages cannot be fetched.

@@ -17,7 +17,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that goes right so far. Without libfaketime it says loudly that it will not jump, and fails where everything has to be tested (`CI`).
+    /// A clock that goes right so far. Without libfaketime it says loudly that it will not jump,
+    /// and fails where everything has to be tested (`CI`).
     ///
     /// # Panics
     /// A temporary folder cannot be made, or libfaketime is missing and `CI` is set.
@@ -52,7 +53,8 @@ impl Clock {
         std::fs::rename(new, file).expect("the folder is ours");
     }
 
-    /// Whether a time that the controller told within the last hour comes from a clock that was wrong by so many seconds.
+    /// Whether a time that the controller told within the last hour comes from a clock that was
+    /// wrong by so many seconds.
     pub fn told(&self, time: Timestamp, seconds: i64) -> bool {
         let right = Timestamp::from(SystemTime::now());
         let wrong = (time.unix_milliseconds() - right.unix_milliseconds()) / 1000;

@@ -1,7 +1,8 @@
 //! A real browser with the dashboard in it, driven over the Chrome `DevTools` Protocol.
 //!
-//! The protocol is JSON over a WebSocket, and a test needs five of its verbs: so there is no driver between test and browser to be installed or to
-//! break. What a person would see is asked of the page itself.
+//! The protocol is JSON over a WebSocket, and a test needs five of its verbs: so there is no driver
+//! between test and browser to be installed or to break. What a person would see is asked of the
+//! page itself.
 
 use std::{
     path::Path,
@@ -21,7 +22,7 @@ use tokio_tungstenite::{
 
 use crate::{
     process::Process,
-    wait::{PATIENCE, eventually},
+    wait::{DEADLINE, eventually},
 };
 
 /// Names another browser than the first one found.
@@ -91,7 +92,7 @@ impl Dashboard {
 
     /// Waits until an expression is true.
     pub async fn until(&mut self, what: &str, expression: &str) {
-        eventually(what, PATIENCE, async || {
+        eventually(what, DEADLINE, async || {
             let result = self.call("Runtime.evaluate", json!({"expression": expression, "returnByValue": true})).await;
             if result["result"]["value"] == json!(true) {
                 return Ok(());
@@ -165,7 +166,7 @@ impl Dashboard {
         self.next_id += 1;
         let message = json!({"id": id, "method": method, "params": params}).to_string();
         self.socket.send(Message::text(message)).await.expect("the browser listens");
-        let answer = tokio::time::timeout(PATIENCE, async {
+        let answer = tokio::time::timeout(DEADLINE, async {
             loop {
                 match self.socket.next().await {
                     Some(Ok(Message::Text(text))) => {
@@ -220,7 +221,7 @@ fn newest(folder: &Path) -> Option<SystemTime> {
 }
 
 async fn port(browser: &mut Process) -> u16 {
-    eventually("the browser says where it can be driven", PATIENCE, async || {
+    eventually("the browser says where it can be driven", DEADLINE, async || {
         let said = browser.stderr();
         let line = said.iter().find_map(|line| line.strip_prefix("DevTools listening on ws://127.0.0.1:"));
         let port = line.and_then(|rest| rest.split('/').next()).and_then(|port| port.parse().ok());
