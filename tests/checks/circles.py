@@ -242,7 +242,9 @@ def main():
     graphs = {f"{crate}/src": rust_graph(crate) for crate in CRATES}
     graphs["web/src"] = web_graph()
     for place, graph in graphs.items():
-        assert len(graph) > 1 and (any(graph.values()) or place.startswith("tests/")), f"no imports were found in {place}"
+        # `tests/src` is one file that re-exports the testkit.
+        is_small = place.startswith("tests/")
+        assert is_small or len(graph) > 1 and any(graph.values()), f"no imports were found in {place}"
     found = set().union(*(circles(place, graph) for place, graph in graphs.items()))
     if "--pairs" in sys.argv:
         for place, graph in graphs.items():
