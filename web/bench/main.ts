@@ -1,8 +1,12 @@
-// Measures the dashboard against a thousand machines at one sample a second: `npm run bench -- --seconds 60`.
+// Measures the dashboard against a thousand machines at one sample a second: `npm run bench --
+// --seconds 60`.
 //
-// Prints the main thread's work for each frame (from a trace) and the script heap in each density, the processor share of a quiet page with
-// 25 machines, and the first paint of a cold load; `--only paint,idle,cards,table,wall` picks, `--names` says what the time went into.
-// Needs a built dashboard. The numbers hold for the machine they were taken on, and other load raises them.
+// Prints the main thread's work for each frame (from a trace) and the script heap in each density,
+// the processor share of a quiet page with
+// 25 machines, and the first paint of a cold load; `--only paint,idle,cards,table,wall` picks,
+// `--names` says what the time went into.
+// Needs a built dashboard. The numbers hold for the machine they were taken on, and other load
+// raises them.
 
 import type { CDPSession, Page } from "@playwright/test";
 import { CODE, startMock } from "../mock/server";
@@ -44,7 +48,10 @@ async function trace(session: CDPSession, seconds: number): Promise<TraceEvent[]
   return events;
 }
 
-/** Work of the page's main thread in milliseconds of its own time, for each sixtieth of a second in which there was any. */
+/**
+ * Work of the page's main thread in milliseconds of its own time, for each sixtieth of a second in
+ * which there was any.
+ */
 function framesOf(events: TraceEvent[]): number[] {
   const main = events.find(
     (event) =>

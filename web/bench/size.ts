@@ -1,4 +1,5 @@
-// What the dashboard transfers, compressed: everything, and what a cold load of the first page asks for. `npm run size`.
+// What the dashboard transfers, compressed: everything, and what a cold load of the first page asks
+// for. `npm run size`.
 
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";

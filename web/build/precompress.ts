@@ -1,4 +1,5 @@
-// A Vite plugin that writes .br and .gz beside every built file worth compressing, so that the controller never compresses while it serves.
+// A Vite plugin that writes .br and .gz beside every built file worth compressing, so that the
+// controller never compresses while it serves.
 
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,4 +1,5 @@
-// A Vite plugin that names in index.html what every page needs right after its first paint, so that the browser fetches it while it paints:
+// A Vite plugin that names in index.html what every page needs right after its first paint, so that
+// the browser fetches it while it paints:
 // the dashboard's script and styles, and the two fonts of the first view.
 
 import type { HtmlTagDescriptor, Plugin, Rollup } from "vite";

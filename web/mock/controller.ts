@@ -1,4 +1,5 @@
-// The mock controller's state: machines, runs, events, accounts, and everybody who listens. No network in here.
+// The mock controller's state: machines, runs, events, accounts, and everybody who listens. No
+// network in here.
 
 import { randomBytes } from "node:crypto";
 import type {
@@ -43,7 +44,7 @@ export class Refused extends Error {
 
 export interface Subscriber {
   send(message: ServerMessage): void;
-  /** Nobody looks: samples are left out. */
+  /** The tab is hidden: samples are left out. */
   hidden?: boolean;
   /** The runs that are followed, oldest first. */
   followed: Set<string>;
@@ -254,7 +255,7 @@ export class MockController {
     return randomBytes(32).toString("base64url");
   }
 
-  /** A machine that nobody knew joins. */
+  /** A new machine joins. */
   join(id: string, label: string, more: Partial<ReturnType<typeof character>> = {}): void {
     const who = { ...character(3), id, label, tags: [], ...more };
     const simulated = simulate(this.machines.size + 30, this.options.interval, this.options.now(), who);
@@ -291,11 +292,10 @@ export class MockController {
   request(request: NewRun, by: string): { group: string | null; runs: string[] } {
     const task = TASKS.find((each) => each.id === request.task);
     if (!task) throw new Refused(404, `There is no task ${request.task} in the catalogue.`);
-    const args = this.#arguments(request);
+    const args = Object.fromEntries(
+      task.args.map(({ name, default: usual }) => [name, request.args[name] ?? usual ?? ""]),
+    );
     const targets = this.targets(request.target);
-    if (task.confirm && !request.confirmed) {
-      throw new Refused(409, `${task.label} asks for a confirmation.`);
-    }
     const [only] = targets;
     const obstacle = targets.length === 1 && only?.machine.cannot_run.find((each) => each.tasks.includes(task.id));
     if (obstacle) throw new Refused(409, `${task.id} cannot run on ${only?.machine.id}: ${obstacle.message}`);
@@ -477,25 +477,6 @@ export class MockController {
     const counter = this.#runs.toString(16).padStart(3, "0");
     const rest = randomBytes(8).toString("hex");
     return `${time.slice(0, 8)}-${time.slice(8)}-7${counter.slice(-3)}-9${rest.slice(1, 4)}-${rest.slice(4)}`;
-  }
-
-  #arguments(request: NewRun): Record<string, ArgumentValue> {
-    const task = TASKS.find((each) => each.id === request.task);
-    const args: Record<string, ArgumentValue> = {};
-    for (const argument of task?.args ?? []) {
-      const value = request.args[argument.name] ?? argument.default;
-      if (value === null || value === undefined) throw new Refused(422, `${argument.name} is missing.`);
-      const { kind } = argument;
-      const wrong =
-        (kind.type === "choices" && !kind.choices.includes(String(value))) ||
-        ((kind.type === "integer" || kind.type === "number") &&
-          !(Number(value) >= kind.min && Number(value) <= kind.max));
-      if (wrong) throw new Refused(422, `${argument.name} cannot be ${String(value)}.`);
-      args[argument.name] = value;
-    }
-    const unknown = Object.keys(request.args).find((name) => !(name in args));
-    if (unknown) throw new Refused(422, `${request.task} takes no argument ${unknown}.`);
-    return args;
   }
 
   #tick(): void {

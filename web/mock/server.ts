@@ -1,4 +1,5 @@
-// The mock controller's network face: the built dashboard, the REST API and the WebSocket, as the real one speaks them.
+// The mock controller's network face: the built dashboard, the REST API and the WebSocket, as the
+// real one speaks them.
 
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -11,8 +12,8 @@ import { SESSION_KEY_HEADER } from "../src/live/session";
 import type { ClientMessage, NewJoinToken, NewRun, ServerMessage, SessionView } from "../src/protocol/types";
 import { MockController, type Options, Refused, type Subscriber } from "./controller";
 import { history } from "./fleet";
-import { type Conversation, command, complete } from "./language";
 import { TASKS } from "./tasks";
+import { type Conversation, command, complete } from "./terminal";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 
@@ -189,7 +190,7 @@ class Face {
     }
     const account = this.account(request);
     if (!account) {
-      throw new Refused(401, "Nobody is signed in here. Use a sign-in link or a token.");
+      throw new Refused(401, "Not signed in. Use a sign-in link or a token.");
     }
     if (request.method !== "GET") {
       this.mayWrite(account, parts[0] ?? "");
@@ -205,7 +206,7 @@ class Face {
   mayWrite(account: string, what: string): void {
     const role = this.controller.accounts.get(account)?.role ?? "viewer";
     if (what !== "logout" && what !== "sessions" && role === "viewer") {
-      throw new Refused(403, `${account} may look, and nothing else.`);
+      throw new Refused(403, `${account} may only look.`);
     }
   }
 

@@ -1,9 +1,11 @@
-// Takes pictures of the real thing: a controller, two agents, tasks that just ran, on a desk and on a phone.
+// Takes pictures of the real thing: a controller, two agents, tasks that just ran, on a desk and on
+// a phone.
 //
 //   cargo build --release -p pistat -p pistat-agent
 //   npm run screenshots:real            into target/pictures
 //
-// `PISTAT_TEST_PROGRAMS` names another folder of programs, an argument another folder for the pictures. Everything is on loopback,
+// `PISTAT_TEST_PROGRAMS` names another folder of programs, an argument another folder for the
+// pictures. Everything is on loopback,
 // with ports of its own and a state folder that goes away.
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -19,7 +21,7 @@ const PROGRAMS = process.env.PISTAT_TEST_PROGRAMS ?? join(ROOT, "target/release"
 const PICTURES = process.argv[2] ?? join(ROOT, "target/pictures");
 
 /** How long anything may take on a busy machine, in milliseconds. */
-const DEADLINE = 120_000;
+const DEADLINE_MS = 120_000;
 
 const MACHINES = [
   { id: "pi-1", label: "Rack Pi 1" },
@@ -34,8 +36,8 @@ function start(name: string, words: string[], folder: string, wanted: RegExp): P
   children.push(child);
   return new Promise((resolve, reject) => {
     let said = "";
-    const late = setTimeout(() => reject(new Error(`${name} did not say ${wanted} in time:\n${said}`)), DEADLINE);
-    const heard = (data: Buffer): void => {
+    const late = setTimeout(() => reject(new Error(`${name} did not say ${wanted} in time:\n${said}`)), DEADLINE_MS);
+    const received = (data: Buffer): void => {
       said += data.toString();
       const found = wanted.exec(said);
       if (found) {
@@ -43,8 +45,8 @@ function start(name: string, words: string[], folder: string, wanted: RegExp): P
         resolve(found);
       }
     };
-    child.stdout.on("data", heard);
-    child.stderr.on("data", heard);
+    child.stdout.on("data", received);
+    child.stderr.on("data", received);
     child.on("error", reject);
     child.on("exit", (code) => reject(new Error(`${name} ended with ${code}:\n${said}`)));
   });
@@ -74,7 +76,7 @@ async function picture(page: Page, name: string): Promise<void> {
 
 async function desk(browser: Browser, link: string): Promise<void> {
   const page = await browser.newPage({ viewport: { width: 1600, height: 1000 } });
-  page.setDefaultTimeout(DEADLINE);
+  page.setDefaultTimeout(DEADLINE_MS);
   await page.goto(link);
   for (const { id } of MACHINES) await page.locator(`[data-pi="${id}"]`).filter({ hasText: /\d%/ }).first().waitFor();
   await page.locator(".xterm-rows").getByText("pistat>").first().waitFor();
@@ -91,7 +93,7 @@ async function desk(browser: Browser, link: string): Promise<void> {
 
 async function phone(browser: Browser, url: string, token: string): Promise<void> {
   const page = await browser.newPage({ viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true });
-  page.setDefaultTimeout(DEADLINE);
+  page.setDefaultTimeout(DEADLINE_MS);
   await page.goto(url);
   await page.getByLabel("Token or sign-in link").fill(token);
   await page.getByRole("button", { name: "sign in" }).click();

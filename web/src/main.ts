@@ -1,4 +1,5 @@
-// The first paint: two small style sheets and what stands in index.html. The dashboard itself follows in its own file.
+// The first paint: two small style sheets and what stands in index.html. The dashboard itself
+// follows in its own file.
 
 import "./styles/tokens.css";
 import "./styles/boot.css";

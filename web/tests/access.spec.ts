@@ -162,7 +162,7 @@ test("signing out ends the session on the server, and nothing of it stays readab
   expect(answer.status()).toBe(401);
 });
 
-test("signing out in one tab takes the fleet off the others, and a key without its session signs in nobody", async ({
+test("signing out in one tab takes the fleet off the others, and a key without its session does not sign in", async ({
   page,
   enter,
   mock,

@@ -13,7 +13,10 @@ interface Violation {
 /** What a view has at least to be judged by: a question over everything else has no more. */
 const LEAST_CONTRASTS = 5;
 
-/** Over a gradient no contrast can be judged, so that one is looked at without the scan lines and the glow behind everything. */
+/**
+ * Over a gradient no contrast can be judged, so that one is looked at without the scan lines and
+ * the glow behind everything.
+ */
 async function violations(page: Page): Promise<string[]> {
   await page.evaluate(AXE);
   const { found, contrasts } = await page.evaluate(async () => {
@@ -89,7 +92,8 @@ test.describe("with one machine", () => {
 
 test.describe("with a thousand machines", () => {
   test.use({ serve: { machines: 1000 } });
-  // Each theme with another number: that every step of every theme can be read is told by the unit tests.
+  // Each theme with another number: that every step of every theme can be read is told by the unit
+  // tests.
   for (const [theme, metric] of [
     ["phosphor", "ram"],
     ["amber", "temp"],

@@ -33,7 +33,7 @@ test.describe("with samples twice a second", () => {
   });
 });
 
-test("the table says when each machine was heard", async ({ page, enter, mock }) => {
+test("the table says when each machine last reported", async ({ page, enter, mock }) => {
   await remember(page, { density: "table" });
   await enter();
   const row = (label: string) => page.getByRole("row").filter({ hasText: label });

@@ -2,7 +2,10 @@ import type { Page } from "@playwright/test";
 import type { Sample } from "../src/protocol/types";
 import { expect, test } from "./fixture";
 
-/** Serves a history of constants, each column its own, that are another in each window; and stops the samples, so that nothing comes after it. */
+/**
+ * Serves a history of constants, each column its own, that are another in each window; and stops
+ * the samples, so that nothing comes after it.
+ */
 async function constant(
   page: Page,
   more: (seconds: number) => Record<string, unknown> = () => ({}),

@@ -1,4 +1,5 @@
-// Closes a run of tests with one plain line of counts, for people and for CI: `browser: 40 passed, 0 failed, 0 skipped`.
+// Closes a run of tests with one plain line of counts, for people and for CI: `browser: 40 passed,
+// 0 failed, 0 skipped`.
 
 import type { FullResult, Reporter, TestCase } from "@playwright/test/reporter";
 

@@ -1,4 +1,5 @@
-// What every browser test stands on: its own mock controller, a signed-in page, and a watch over what a page must never do.
+// What every browser test stands on: its own mock controller, a signed-in page, and a watch over
+// what a page must never do.
 
 import { test as base, expect, type Page } from "@playwright/test";
 import { CODE, type Mock, type ServeOptions, startMock } from "../mock/server";

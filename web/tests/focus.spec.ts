@@ -1,4 +1,5 @@
-// What is typed goes where the eyes are: into what was just opened, however slowly its script comes, and never into a shortcut.
+// What is typed goes where the eyes are: into what was just opened, however slowly its script
+// comes, and never into a shortcut.
 
 import type { Page } from "@playwright/test";
 import { expect, remember, terminal, test } from "./fixture";
@@ -23,7 +24,8 @@ const press = (page: Page, ...keys: string[]): Promise<void> =>
 
 test("what is typed right after the palette's key is in its field whole", async ({ page, enter }) => {
   await enter();
-  // Held back for as long as this test lasts: the palette may need nothing more than what the page came with.
+  // Held back for as long as this test lasts: the palette may need nothing more than what the page
+  // came with.
   await page.route("**/assets/Palette-*.js", () => undefined);
   await press(page, "Control+k", ..."reboot");
   await expect(page.getByLabel("Command, machine or page")).toHaveValue("reboot", { timeout: 2_000 });

@@ -518,7 +518,7 @@ test.describe("on a phone", () => {
       expect(await small(), hash).toEqual([]);
     }
   });
-  test("a long event is read whole, since nobody can point at what was cut", async ({ page, enter, mock }) => {
+  test("a long event is read whole, since a phone has no hover", async ({ page, enter, mock }) => {
     await enter();
     await page.getByLabel("Panels").getByRole("button", { name: "logs" }).click();
     mock.controller.event("system", "info", "offline — last will received, no telemetry for 15 s");

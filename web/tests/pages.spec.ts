@@ -38,11 +38,7 @@ test("charts are fetched anew after a lost link, and a sample's age is shown whi
   await expect(page.locator(".uplot canvas")).toHaveCount(6);
 });
 
-test("somebody who looks at a machine makes it sample every second, until they leave", async ({
-  page,
-  enter,
-  mock,
-}) => {
+test("a machine whose page is open samples every second, until the page is left", async ({ page, enter, mock }) => {
   await enter("#/pi/pi-4");
   await expect.poll(() => [...mock.controller.watched]).toEqual(["pi-4"]);
   await page.keyboard.press("Escape");
@@ -236,7 +232,7 @@ test("where nothing is yet, the page says so", async ({ page, enter, mock }) => 
 
 test.describe("with no machine", () => {
   test.use({ serve: { machines: 0 } });
-  test("the page says so, and leads to adding one whoever may", async ({ page, mock }) => {
+  test("the page says so, and leads to adding one who may", async ({ page, mock }) => {
     await page.goto(`${mock.url}/#login=mock-code`);
     await expect(page.getByText("No machine yet")).toBeVisible();
     mock.controller.join("pi-1", "First");
@@ -262,7 +258,7 @@ test("a filter finds what is older than everything that is here", async ({ page,
   await page.getByLabel("State").selectOption("");
   await page.getByLabel("Search runs").fill("ha-livingroom");
   await expect(list.getByRole("listitem")).toHaveCount(1);
-  // Runs that nobody here has heard of come between when the link is back.
+  // Unknown runs are inserted when the link is back.
   await page.getByLabel("Search runs").fill("");
   mock.refuse(true);
   await expect(page.getByText("link down")).toBeVisible();
@@ -356,10 +352,7 @@ test("a group shows the output of what failed first, and of any machine that the
   );
 });
 
-test("long lines of output go on in the next row, or to the right when somebody wants that", async ({
-  page,
-  enter,
-}) => {
+test("long lines of output go on in the next row, or to the right when wrapping is off", async ({ page, enter }) => {
   await enter("#/pi/pi-4");
   await page.getByRole("button", { name: "Service log" }).click();
   await page.getByRole("button", { name: "run", exact: true }).click();
@@ -468,7 +461,9 @@ test("a group that is run again goes as it went, and may be changed before", asy
   });
 });
 
-/** What only the controller knows yet: a machine that has just been started with --register-only. */
+/**
+ * What only the controller knows yet: a machine that has just been started with --register-only.
+ */
 const REGISTER_ONLY: CannotRun[] = [
   {
     reason: "register_only",

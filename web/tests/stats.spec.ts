@@ -144,7 +144,7 @@ test("the table sorts by any column, and the choice is remembered", async ({ pag
   await expect(page.getByRole("row").nth(1)).toContainText("Aquarium");
 });
 
-test("the table has as many columns as fit, or those that somebody ticks, and the label stays while the rest goes by", async ({
+test("the table has as many columns as fit, or the chosen ones, and the label stays while the rest goes by", async ({
   page,
   enter,
 }) => {
@@ -295,11 +295,7 @@ test.describe("with one machine", () => {
   });
 });
 
-test("logs show what happened by kind and text, and stand still while somebody reads", async ({
-  page,
-  enter,
-  mock,
-}) => {
+test("logs show what happened by kind and text, and stand still while they are read", async ({ page, enter, mock }) => {
   await enter();
   const events = page.getByRole("list", { name: "Events" });
   await expect(events).toContainText("under-voltage detected (0x50005)");

@@ -1,4 +1,4 @@
-// Fetches the other views while nobody needs them: later the controller may be another version, or away.
+// Prefetches the other views: later the controller may be another version, or away.
 
 /** How long the first page has the network and the processor for itself, in milliseconds. */
 const AHEAD_AFTER = 5_000;

@@ -1,4 +1,4 @@
-// Where the dashboard begins: settings, then the page, then whoever signs in.
+// Where the dashboard begins: settings, then the page, then the sign-in.
 
 import "../styles/base.css";
 import { mount } from "svelte";

@@ -1,4 +1,5 @@
-// The states of the power as a chart draws them: each in a lane of its own, up while it holds. Pure.
+// The states of the power as a chart draws them: each in a lane of its own, up while it holds.
+// Pure.
 
 import { POWER_FLAGS } from "../live/health";
 import type { Power } from "../protocol/types";
@@ -46,7 +47,10 @@ export function powerNow(power: Power | undefined): Value[] {
   return POWER_FLAGS.map(({ name }, flag) => raised(power?.[name] === undefined ? null : Number(power[name]), flag));
 }
 
-/** Every trouble by its name. Where not all states are known, as of a time before somebody looked, only those that are known are called good. */
+/**
+ * Every trouble by its name. Where not all states are known, only the known ones are reported as
+ * good.
+ */
 export function tellPower(values: readonly Value[]): Told[] {
   const named = (test: (value: Value, flag: number) => boolean): string[] =>
     POWER_FLAGS.filter((_, flag) => test(values[flag], flag)).map(({ text }) => text);

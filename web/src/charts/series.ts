@@ -1,4 +1,5 @@
-// The columns behind a machine's charts: its history from the controller, then every sample as it comes. Pure.
+// The columns behind a machine's charts: its history from the controller, then every sample as it
+// comes. Pure.
 
 import type { History, Sample } from "../protocol/types";
 import type { Columns } from "./uplot";
@@ -13,7 +14,10 @@ export const WINDOWS = [
 /** After so many intervals without a sample a line is interrupted. */
 const STALE_INTERVALS = 3;
 
-/** How long the controller keeps the load of each core, in seconds: a longer window has the mean only. */
+/**
+ * How long the controller keeps the load of each core, in seconds: a longer window has the mean
+ * only.
+ */
 export const CORES_SECONDS = 3_600;
 
 type Reader = (sample: Sample) => number | null;
@@ -65,8 +69,10 @@ export class Series {
   }
 
   /**
-   * Adds a sample that came at `now` (milliseconds); within a step of the history it replaces the last value.
-   * After more than three intervals without any there is a gap, as the controller calls such a machine stale.
+   * Adds a sample that came at `now` (milliseconds); within a step of the history it replaces the
+   * last value.
+   * After more than three intervals without any there is a gap, as the controller calls such a
+   * machine stale.
    */
   push(sample: Sample, now: number, intervalSeconds = 0): void {
     const time = now / 1000;

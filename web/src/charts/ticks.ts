@@ -1,4 +1,5 @@
-// Where a chart's lines across stand, what is written beside them, and how far apart times are. Pure.
+// Where a chart's lines across stand, what is written beside them, and how far apart times are.
+// Pure.
 
 import { type ByteUnit, byteUnit, inBytes } from "../ui/format";
 
@@ -26,7 +27,10 @@ export function ticks(bottom: number, top: number, one = 1): number[] {
   return found;
 }
 
-/** The unit in which the greatest of some rates has up to three digits: a title names it, so that the numbers beside the lines need none. */
+/**
+ * The unit in which the greatest of some rates has up to three digits: a title names it, so that
+ * the numbers beside the lines need none.
+ */
 export function rateUnit(...columns: ReadonlyArray<ReadonlyArray<number | null>>): ByteUnit {
   return byteUnit(
     columns.reduce((sofar, column) => column.reduce<number>((great, value) => Math.max(great, value ?? 0), sofar), 0),
@@ -38,7 +42,10 @@ export function rateTick(unit: ByteUnit): (value: number) => string {
   return (value) => String(Math.round((value / inBytes(unit)) * 100) / 100);
 }
 
-/** How far apart times may stand, in seconds. uPlot's own steps leap from one minute to five, which leaves a phone with a single time. */
+/**
+ * How far apart times may stand, in seconds. uPlot's own steps leap from one minute to five, which
+ * leaves a phone with a single time.
+ */
 const TIME_STEPS = [
   1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 14_400, 21_600, 43_200, 86_400,
 ];
@@ -46,7 +53,10 @@ const TIME_STEPS = [
 /** From this many seconds on times are without their seconds, so that they take less room. */
 const WITHOUT_SECONDS = 240;
 
-/** What may stand below so many seconds: the steps between two times, and the room of each in sizes of the font. */
+/**
+ * What may stand below so many seconds: the steps between two times, and the room of each in sizes
+ * of the font.
+ */
 export function times(seconds: number): { steps: number[]; room: number } {
   return seconds < WITHOUT_SECONDS
     ? { steps: TIME_STEPS, room: 5.7 }

@@ -38,7 +38,9 @@ export interface Look {
 /** A value of a line; nothing where nothing is known. */
 export type Value = number | null | undefined;
 
-/** A value as it is said: in its line's colour where there are several, in red where it is too much. */
+/**
+ * A value as it is said: in its line's colour where there are several, in red where it is too much.
+ */
 export interface Told {
   text: string;
   colour?: "accent" | "info" | "critical";

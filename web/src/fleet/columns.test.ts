@@ -87,7 +87,7 @@ describe("the table's columns", () => {
       "well",
     ]);
   });
-  test("sort the state by what needs somebody first: the longest gone, bad power, any other trouble, and all others by label", () => {
+  test("sort the state by what needs attention first: the longest gone, bad power, any other trouble, and all others by label", () => {
     const gone = { ...held("gone", {}, "offline"), seenAt: 5_000 };
     const fleet = [
       { ...held("b", {}), seenAt: 9_000 },

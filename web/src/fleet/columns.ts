@@ -1,4 +1,5 @@
-// The columns of the table: what each says of a machine, the order that it gives, and which of them a width has room for.
+// The columns of the table: what each says of a machine, the order that it gives, and which of them
+// a width has room for.
 
 import { fullestDisk, health, type Metric, namePower, powerBits } from "../live/health";
 import type { Held } from "../live/store";
@@ -7,13 +8,16 @@ import { bytes, span } from "../ui/format";
 
 export interface Column {
   name: string;
-  /** What it is, for whoever points at it or chooses it. */
+  /** Description, for the tooltip and the column chooser. */
   title: string;
   /** The least width, in rem. */
   width: number;
   /** How much of the room that is left over it takes. */
   grow?: number;
-  /** When it is taken while there is room: the lowest first. Those of rank 0 are always there, and those without are only there when chosen. */
+  /**
+   * When it is taken while there is room: the lowest first. Those of rank 0 are always there, and
+   * those without are only there when chosen.
+   */
   rank?: number;
   /** By what it is sorted; machines without it come last. */
   value: (held: Held) => number | string | undefined;
@@ -31,7 +35,10 @@ export interface Column {
 
 const SEVERITY = { offline: 2, warning: 1, ok: 0 };
 
-/** What needs somebody first: who is gone, the longest first, then who has trouble with its power, then with anything else. */
+/**
+ * What needs attention first: offline machines, the longest first, then power warnings, then other
+ * warnings.
+ */
 function urgency(held: Held): number {
   const state = health(held);
   return state === "offline"
@@ -213,13 +220,16 @@ export const COLUMNS: Column[] = [
     text: String,
   },
   { name: "up", title: "uptime", width: 2.5, rank: 6, value: of("uptime_seconds"), text: span },
-  { name: "state", title: "trouble, the run, when it was last heard", width: 8, grow: 1, rank: 4, value: urgency },
+  { name: "state", title: "trouble, the run, when it last reported", width: 8, grow: 1, rank: 4, value: urgency },
 ];
 
-/** Those that anybody may choose to have. */
+/** The columns that can be chosen. */
 export const CHOICES = COLUMNS.filter((column) => column.rank !== 0);
 
-/** The columns to show: the chosen ones, or, when nobody chose, as many as there is room for, and the one that sorts. */
+/**
+ * The columns to show: the chosen ones, or, by default as many as there is room for, and the one
+ * that sorts.
+ */
 export function shown(chosen: readonly string[] | null, sort: string, width: number): Column[] {
   if (chosen) {
     return COLUMNS.filter((column) => column.rank === 0 || chosen.includes(column.name));

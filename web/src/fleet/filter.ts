@@ -1,4 +1,5 @@
-// The filter language of STATS: words that must all hold. `@tag`, `status:offline`, `cpu>80`, `-word`, "two words", free text.
+// The filter language of STATS: words that must all hold. `@tag`, `status:offline`, `cpu>80`,
+// `-word`, "two words", free text.
 
 import { fullestDisk, health } from "../live/health";
 import type { Held } from "../live/store";

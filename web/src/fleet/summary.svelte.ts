@@ -19,7 +19,7 @@ export function summarise(): Summary {
   return { ...counts, health: live.link === "open" && live.ready ? worst : "link" };
 }
 
-/** The page's title and icon tell the fleet's state to whoever looks at another tab. */
+/** The page's title and icon show the fleet's state while another tab is open. */
 export function showInTab(summary: Summary): void {
   const { ok, warning, offline } = summary;
   const parts = [offline > 0 && `${offline} offline`, warning > 0 && `${warning} warning`, `${ok} ok`].filter(Boolean);

@@ -16,9 +16,9 @@ const silent = (_url: string, init: RequestInit) =>
   new Promise((_resolve, reject) => init.signal?.addEventListener("abort", () => reject(new Error("aborted"))));
 
 test.each([
-  ["a question whether somebody is there", () => api.me(), 5_000],
+  ["a check of the session", () => api.me(), 5_000],
   ["any other question", () => api.accounts(), 20_000],
-])("%s is given up when nobody answers", async (_name, ask, limit) => {
+])("%s times out without an answer", async (_name, ask, limit) => {
   vi.stubGlobal("fetch", silent);
   const outcome = vi.fn();
   const asked = ask().catch(outcome);

@@ -35,13 +35,18 @@ export class Refusal extends Error {
   }
 }
 
-/** How long an answer may take, in milliseconds: bad credentials are answered after ten seconds at the latest. */
+/**
+ * How long an answer may take, in milliseconds: bad credentials are answered after ten seconds at
+ * the latest.
+ */
 const ANSWERED_WITHIN = 20_000;
 
-/** The same for a question that only asks whether somebody is there. */
+/** The same for a request that only checks the session. */
 const SOON = 5_000;
 
-/** How long the whole output of a run may take, in milliseconds: it may be large, and the link slow. */
+/**
+ * How long the whole output of a run may take, in milliseconds: it may be large, and the link slow.
+ */
 const OUTPUT_WITHIN = 600_000;
 
 const LOGIN = "api/login";
@@ -55,7 +60,7 @@ export function onExpired(handler: () => void): void {
   expired = handler;
 }
 
-/** How often somebody signed in: an answer that comes late may be about a session of before. */
+/** Number of sign-ins: a late answer may belong to an earlier session. */
 let sessions = 0;
 
 /** An address of the API, also below a path of a reverse proxy. */
@@ -145,7 +150,8 @@ export const api = {
   },
   /** Why the controller does not serve this page's origin; null if that is not what is wrong. */
   whyRefused: async (): Promise<string | null> => {
-    // The feed is only read, so this can only be refused: for its origin, or for its method. A failed WebSocket says nothing to a script.
+    // The feed is only read, so this can only be refused: for its origin, or for its method. A
+    // failed WebSocket says nothing to a script.
     try {
       await json<unknown>("POST", "api/ws", undefined, SOON);
     } catch (error) {

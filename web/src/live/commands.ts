@@ -1,4 +1,5 @@
-// The conversation of the terminal's commands with the controller: numbers them and brings each answer to whoever asked.
+// The conversation of the terminal's commands with the controller: numbers them and delivers each
+// answer to its caller.
 
 import type { Action, Completion, Run, RunId, ServerMessage } from "../protocol/types";
 
@@ -50,7 +51,7 @@ class Commands {
     return () => this.#changes.delete(callback);
   }
 
-  /** Calls back whenever a run is heard of for the first time, whoever started it. */
+  /** Calls back for each new run, whatever started it. */
   onBegan(callback: (run: Run) => void): () => void {
     this.#began.add(callback);
     return () => this.#began.delete(callback);

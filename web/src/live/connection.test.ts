@@ -39,7 +39,7 @@ let now = 0;
 let links: Link[] = [];
 let waits: number[] = [];
 let expired = 0;
-let heard: string[] = [];
+let received: string[] = [];
 let trips: number[] = [];
 
 function make(): Connection {
@@ -52,7 +52,7 @@ function make(): Connection {
       random: () => 1,
     },
     {
-      message: (message) => heard.push(message.type),
+      message: (message) => received.push(message.type),
       link: (link, wait) => {
         links.push(link);
         if (link === "down") waits.push(wait);
@@ -73,7 +73,7 @@ beforeEach(() => {
   now = expired = 0;
   links = [];
   waits = [];
-  heard = [];
+  received = [];
   trips = [];
 });
 afterEach(() => vi.useRealTimers());

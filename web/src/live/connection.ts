@@ -1,6 +1,8 @@
-// The dashboard's WebSocket: connects for ever, with jittered backoff, and notices a link that is dead without saying so.
+// The dashboard's WebSocket: connects for ever, with jittered backoff, and notices a link that is
+// dead without saying so.
 //
-// It knows nothing of the messages' meaning beyond `pong` and `expired`; whoever made it gets every other message in order.
+// It knows nothing of the messages' meaning beyond `pong` and `expired`; its owner gets every other
+// message in order.
 
 import type { ClientMessage, ServerMessage } from "../protocol/types";
 
@@ -19,7 +21,10 @@ const FIRST_PING = 800;
 /** A link on which nothing came for so long is taken for dead, in milliseconds. */
 const SILENCE = 15_000;
 
-/** A socket that is not open after so long is given up, in milliseconds: a network that swallows everything says nothing for minutes. */
+/**
+ * A socket that is not open after so long is given up, in milliseconds: a network that swallows
+ * everything says nothing for minutes.
+ */
 const OPEN_WITHIN = 5_000;
 
 export type Link = "connecting" | "open" | "down";
@@ -54,7 +59,7 @@ export class Connection {
   #opening: ReturnType<typeof setTimeout> | undefined;
   #pinged = new Map<number, number>();
   #lastPing = 0;
-  #heard = 0;
+  #lastMessageAt = 0;
   #stopped = true;
 
   constructor(environment: Environment, handlers: Handlers) {
@@ -77,7 +82,10 @@ export class Connection {
     this.#drop();
   }
 
-  /** Tries at once, for example because the network came back; a try that was begun before may be lost in the old one. */
+  /**
+   * Tries at once, for example because the network came back; a try that was begun before may be
+   * lost in the old one.
+   */
   hurry(): void {
     if (!this.#stopped && this.#socket?.readyState !== 1) {
       clearTimeout(this.#retry);
@@ -107,7 +115,7 @@ export class Connection {
 
   #opened(): void {
     clearTimeout(this.#opening);
-    this.#heard = this.#environment.clock();
+    this.#lastMessageAt = this.#environment.clock();
     const introduction = this.#environment.introduction();
     if (introduction) this.send(introduction);
     this.#handlers.link("open", 0);
@@ -117,7 +125,7 @@ export class Connection {
   }
 
   #received(text: string): void {
-    this.#heard = this.#environment.clock();
+    this.#lastMessageAt = this.#environment.clock();
     const message = JSON.parse(text) as ServerMessage;
     if (message.type === "pong") {
       this.#ponged(message.id);
@@ -131,7 +139,7 @@ export class Connection {
   }
 
   #watch(): void {
-    if (this.#environment.clock() - this.#heard > SILENCE) {
+    if (this.#environment.clock() - this.#lastMessageAt > SILENCE) {
       this.#closed(this.#socket);
     } else {
       this.#ping();

@@ -1,4 +1,5 @@
-// What is wrong with a machine, from its status and sample: one rule for cards, wall, counters, title and icon.
+// What is wrong with a machine, from its status and sample: one rule for cards, wall, counters,
+// title and icon.
 
 import type { Sample } from "../protocol/types";
 import type { Held } from "./store";
@@ -56,7 +57,10 @@ export function powerWarning(sample: Sample | null): string | undefined {
   return power && POWER_FLAGS.find(({ name }) => power[name])?.text;
 }
 
-/** The power troubles at this moment, or of the time since the machine was started, as a number: the worse, the greater. Nothing where the board cannot tell. */
+/**
+ * The power troubles at this moment, or of the time since the machine was started, as a number: the
+ * worse, the greater. Nothing where the board cannot tell.
+ */
 export function powerBits(sample: Sample | null, when: "now" | "since boot" = "now"): number | undefined {
   const power = sample?.power;
   const flags = POWER_FLAGS.map(({ name }) => power?.[when === "now" ? name : (`${name}_since_boot` as const)]);
@@ -93,7 +97,10 @@ export function troubles(held: Held): string[] {
   return found;
 }
 
-/** Whether there is any trouble: what `troubles` would say, without its words, for every sample of a thousand machines. */
+/**
+ * Whether there is any trouble: what `troubles` would say, without its words, for every sample of a
+ * thousand machines.
+ */
 function isTroubled(held: Held): boolean {
   const { status, sample } = held;
   return (

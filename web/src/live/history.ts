@@ -23,7 +23,7 @@ export class History {
     }
   }
 
-  /** Nobody who comes next in this browser reads what was typed. */
+  /** Erases what was typed, so that the next user of this browser cannot read it. */
   static forget(): void {
     try {
       localStorage.removeItem(KEY);

@@ -1,6 +1,8 @@
-// The store made visible to Svelte: one signal for each machine and a few for the rest, raised once per animation frame.
+// The store made visible to Svelte: one signal for each machine and a few for the rest, raised once
+// per animation frame.
 //
-// One direction: socket → apply → store → signals → views. Nothing here changes the state but the messages.
+// One direction: socket → apply → store → signals → views. Nothing here changes the state but the
+// messages.
 
 import { SvelteMap } from "svelte/reactivity";
 import type { ClientMessage, Login, Me, PiId, ServerMessage } from "../protocol/types";
@@ -13,13 +15,21 @@ import { Outputs } from "./outputs";
 import { session } from "./session";
 import { activeRun, apply, clean, emptyState, gather, type Held, type State } from "./store";
 
-/** How often what depends on all samples (counters, sorting, filters by number) may be worked out anew, in milliseconds. */
+/**
+ * How often what depends on all samples (counters, sorting, filters by number) may be worked out
+ * anew, in milliseconds.
+ */
 const FLEET_EVERY = 1_000;
 
-/** How often a hidden page is brought up to date, in milliseconds: its title and icon are still seen, and there are no frames. */
+/**
+ * How often a hidden page is brought up to date, in milliseconds: its title and icon are still
+ * seen, and there are no frames.
+ */
 const HIDDEN_EVERY = 1_000;
 
-/** One machine, as views see it: reading a property subscribes to the machine, and to nothing else. */
+/**
+ * One machine, as views see it: reading a property subscribes to the machine, and to nothing else.
+ */
 export class Cell {
   readonly id: PiId;
   #held: Held;
@@ -31,7 +41,7 @@ export class Cell {
     this.#health = health(held);
   }
 
-  /** Worked out once a sample, for whoever shows or counts it. */
+  /** Computed once a sample, for every view that shows or counts it. */
   get health(): Health {
     void this.#held;
     return this.#health;
@@ -48,7 +58,8 @@ export class Cell {
 
   changed(held: Held): void {
     this.#health = health(held);
-    // Another object each time: what is derived from it would not be worked out anew for the same one.
+    // Another object each time: what is derived from it would not be worked out anew for the same
+    // one.
     this.#held = { ...held };
   }
 }
@@ -146,13 +157,13 @@ class Live {
     return this.connection.send(message);
   }
 
-  /** Says which machines somebody looks at. */
+  /** Reports which machines are being viewed. */
   watch(pis: PiId[]): void {
     this.#watched = pis;
     this.send({ type: "watch", pis });
   }
 
-  /** Finds out who is here, and connects when somebody is. */
+  /** Asks who is signed in, and connects if there is a session. */
   async start(): Promise<void> {
     onExpired(() => this.#expired());
     addEventListener("online", () => this.connection.hurry());
@@ -177,14 +188,14 @@ class Live {
     return api.login(login);
   }
 
-  /** Whoever waits at the sign-in goes on, if there is a session again. */
+  /** Leaves the sign-in if there is a session again. */
   async #rejoin(): Promise<void> {
     if (this.signedIn !== false || session.key() === null) return;
     const me = await api.rejoin().catch(() => null);
     if (me && this.signedIn === false) this.entered(me);
   }
 
-  /** Somebody signed in; a link that is open may be another's. */
+  /** After a sign-in: an open link may belong to another account. */
   entered(me: Me): void {
     this.me = me;
     this.signedIn = true;
@@ -192,7 +203,9 @@ class Live {
     this.connection.start();
   }
 
-  /** Signs out for good: the page is loaded anew, so that nothing of what it showed stays readable. */
+  /**
+   * Signs out for good: the page is loaded anew, so that nothing of what it showed stays readable.
+   */
   async leave(): Promise<void> {
     try {
       await api.logout();
@@ -207,7 +220,10 @@ class Live {
     location.reload();
   }
 
-  /** Whether the session holds, asked after a failed link; and why the link is refused, if it is for the page's origin. */
+  /**
+   * Whether the session holds, asked after a failed link; and why the link is refused, if it is for
+   * the page's origin.
+   */
   async #stillSignedIn(): Promise<boolean> {
     if (session.key() === null) return false;
     try {
@@ -279,7 +295,8 @@ class Live {
       );
       for (const run of fresh.values()) commands.began(run);
     }
-    // Applied at once and drawn with the next frame: until then names of what changed are gathered, never messages.
+    // Applied at once and drawn with the next frame: until then names of what changed are gathered,
+    // never messages.
     apply(this.state, message, this.#dirty);
     this.#schedule();
   }

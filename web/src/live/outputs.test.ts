@@ -68,7 +68,7 @@ test("no more runs are asked for than the controller allows, and the others get 
   expect(follows()).not.toContain("r3");
 });
 
-test("a run that cannot be followed ends with the reason, for whoever looks later too", () => {
+test("a run that cannot be followed ends with the reason, also for a view that is opened later", () => {
   const { outputs, watcher } = made();
   const reasons: string[] = [];
   const [first, second] = [watcher(), watcher()].map((each) => ({

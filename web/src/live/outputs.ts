@@ -1,7 +1,9 @@
-// The output of the runs that somebody looks at: one stream for each run, shared by everything on the page that shows it.
+// The output of the runs that are shown: one stream per run, shared by all views of it.
 //
-// What came is kept while somebody looks, so that a second view begins at the beginning; after a lost link the stream goes on where it stopped.
-// No more runs are followed at a time than the controller allows: the others wait until one has ended or is left.
+// Received output is kept while a view is open, so that a second view starts at the beginning;
+// after a lost link the stream resumes where it stopped.
+// No more runs are followed at a time than the controller allows: the others wait until one has
+// ended or is left.
 
 import { type ClientMessage, MAX_FOLLOWED, type OutputPiece, type RunId } from "../protocol/types";
 

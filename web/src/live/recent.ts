@@ -1,6 +1,7 @@
 // CPU of the last minutes of one machine, in steps of ten seconds: what a sparkline shows.
 //
-// Sixty bytes a machine. The newest step is the mean of the samples so far, so that the line moves with each sample.
+// Sixty bytes a machine. The newest step is the mean of the samples so far, so that the line moves
+// with each sample.
 
 /** How long a step is: the controller sends its values at this cadence. */
 export const STEP_SECONDS = 10;

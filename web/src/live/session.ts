@@ -1,5 +1,7 @@
-// The key of this page's session, which its cookie alone is not enough without. Only pages of this origin can read it: cookies are
-// sent to every port of a host, and this is not. All tabs of a browser share it, as they share the cookie.
+// The key of this page's session, which its cookie alone is not enough without. Only pages of this
+// origin can read it: cookies are
+// sent to every port of a host, and this is not. All tabs of a browser share it, as they share the
+// cookie.
 
 /** Where it is kept. Controllers below different paths of one origin have keys of their own. */
 const name = (): string => `pistat.session ${new URL(".", document.baseURI).pathname}`;

@@ -1,7 +1,9 @@
 // The state of the dashboard and the one function that changes it.
 //
-// Pure: no socket, no clock, no framework. `apply` mutates the state in place and says in a `Dirty` what it touched,
-// so that a thousand machines cost what changed and not what exists. Everything is stored once; views derive the rest.
+// Pure: no socket, no clock, no framework. `apply` mutates the state in place and says in a `Dirty`
+// what it touched,
+// so that a thousand machines cost what changed and not what exists. Everything is stored once;
+// views derive the rest.
 
 import type {
   Change,
@@ -22,7 +24,7 @@ import type {
 } from "../protocol/types";
 import { Recent } from "./recent";
 
-/** The newest events that are kept; older ones are fetched when somebody scrolls to them. */
+/** The newest events that are kept; older ones are fetched by scrolling. */
 export const EVENTS_KEPT = 2_000;
 
 /** The newest runs that are kept; a group of a thousand machines fits several times. */
@@ -36,7 +38,9 @@ export interface Held {
   machine: Machine;
   status: MachineStatus;
   sample: Sample | null;
-  /** The controller's clock when it last heard of the machine, in milliseconds; null if never. */
+  /**
+   * The controller's clock when the machine's last message arrived, in milliseconds; null if never.
+   */
   seenAt: number | null;
   /** CPU of the last minutes. */
   recent: Recent;
@@ -145,7 +149,10 @@ export function isFinal(state: RunState): boolean {
   return FINAL.has(state);
 }
 
-/** What a machine is at: of its runs that are not final the newest one that runs, else the newest one that waits. */
+/**
+ * What a machine is at: of its runs that are not final the newest one that runs, else the newest
+ * one that waits.
+ */
 export function activeRun(state: State, pi: PiId): Run | undefined {
   let found: Run | undefined;
   for (const id of state.active.get(pi) ?? []) {
@@ -186,7 +193,9 @@ function applySnapshot(state: State, snapshot: Snapshot, dirty: Dirty): void {
   dirty.events = dirty.tasks = dirty.pulse = dirty.session = true;
 }
 
-/** Keeps what is held of machines that are still there, so that nothing on the screen is made anew. */
+/**
+ * Keeps what is held of machines that are still there, so that nothing on the screen is made anew.
+ */
 function replaceMachines(state: State, machines: Machine[], dirty: Dirty): void {
   const known = state.machines;
   state.machines = new Map();
@@ -287,7 +296,8 @@ function hold(machine: Machine): Held {
 function setMachine(held: Held, machine: Machine): void {
   held.status = machine.status;
   held.seenAt = machine.last_seen === null ? null : Date.parse(machine.last_seen);
-  // The sample and the recent values are held beside it: keeping them here too would keep old ones alive.
+  // The sample and the recent values are held beside it: keeping them here too would keep old ones
+  // alive.
   held.machine = { ...machine, stats: null, recent_cpu_percent: [] };
 }
 

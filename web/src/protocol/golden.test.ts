@@ -1,4 +1,5 @@
-// Golden wire messages, shared with the Rust side: the very bytes that it reads and writes are applied here.
+// Golden wire messages, shared with the Rust side: the very bytes that it reads and writes are
+// applied here.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
@@ -12,7 +13,10 @@ function golden<T>(name: string): T {
   return JSON.parse(readFileSync(new URL(`${name}.json`, folder), "utf8")) as T;
 }
 
-/** Every kind of message that the types know, with its golden file. Leaving one out does not compile. */
+/**
+ * Every kind of message that the types know, with its golden file. Leaving one out does not
+ * compile.
+ */
 const SERVER: Record<Exclude<ServerMessage["type"], "pong" | "done">, string> = {
   snapshot: "server-snapshot",
   machines: "server-machines",

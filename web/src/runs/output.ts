@@ -17,7 +17,9 @@ export interface Line {
   mark: boolean;
 }
 
-/** The most lines that a page keeps; beyond it the oldest go. The whole output can be downloaded. */
+/**
+ * The most lines that a page keeps; beyond it the oldest go. The whole output can be downloaded.
+ */
 const MOST_LINES = 200_000;
 
 /** The most characters of a line that are laid out. */

@@ -59,7 +59,10 @@ export function took(run: Run, now: number): string {
   return duration(end - Date.parse(run.started_at));
 }
 
-/** The exit code that a task gave itself. That of a process that was ended from outside is its signal's: the state and its reason say why. */
+/**
+ * The exit code that a task gave itself. That of a process that was ended from outside is its
+ * signal's: the state and its reason say why.
+ */
 export function exitCode(run: Run): number | null {
   return run.state === "succeeded" || run.state === "failed" ? run.exit_code : null;
 }

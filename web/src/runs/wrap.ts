@@ -1,4 +1,5 @@
-// Lines of output as the rows of a screen so many characters wide. Built as output comes: what was wrapped once stays wrapped.
+// Lines of output as the rows of a screen so many characters wide. Built as output comes: what was
+// wrapped once stays wrapped.
 
 import { ASCII, clusters } from "../ui/width";
 import type { Line, Stretch } from "./output";
@@ -24,7 +25,10 @@ export class Wrapped {
     this.#columns = columns;
   }
 
-  /** The rows of these lines, of which only the newest may have changed and the oldest have gone since the last time. */
+  /**
+   * The rows of these lines, of which only the newest may have changed and the oldest have gone
+   * since the last time.
+   */
   update(lines: readonly Line[]): Row[] {
     const oldest = lines[0]?.number ?? Infinity;
     const gone = this.#rows.findIndex((row) => row.line.number >= oldest);

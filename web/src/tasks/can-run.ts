@@ -7,7 +7,10 @@ export function obstacle(machine: Machine | undefined, task: TaskView): CannotRu
   return machine?.cannot_run.find((each) => each.tasks.includes(task.id));
 }
 
-/** Whether a task is meant for a machine by the catalogue: where it is not, nothing is missing there. */
+/**
+ * Whether a task is meant for a machine by the catalogue: where it is not, nothing is missing
+ * there.
+ */
 export function isMeantFor(machine: Machine | undefined, task: TaskView): boolean {
   return obstacle(machine, task)?.reason !== "not_on";
 }

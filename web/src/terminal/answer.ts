@@ -1,4 +1,5 @@
-// The answer to a question: a short line of its own, ended with Enter, as the command line reads it. Nothing of it can become a command.
+// The answer to a question: a short line of its own, ended with Enter, as the command line reads
+// it. Nothing of it can become a command.
 
 /** Longer than any answer. */
 const LONGEST = 16;

@@ -1,6 +1,7 @@
 // A run, or a run on many machines, as a live block in the terminal.
 //
-// A block writes through its `Paper` and ends by itself, or is left. It cannot slow the run: what the terminal has not drawn is bounded.
+// A block writes through its `Paper` and ends by itself, or is left. It cannot slow the run: what
+// the terminal has not drawn is bounded.
 
 import { commands } from "../live/commands";
 import { live } from "../live/live.svelte";
@@ -37,7 +38,10 @@ const NAMED_WITHIN = 1_000;
 /** How often a group's block is drawn anew, in milliseconds. */
 const REDRAW_EVERY = 120;
 
-/** How many running machines of a group are listened to: their places are shared with every other view of this page. */
+/**
+ * How many running machines of a group are listened to: their places are shared with every other
+ * view of this page.
+ */
 const LISTENED = 8;
 
 /** How long a group that is over waits for the last lines of those that failed, in milliseconds. */
@@ -49,7 +53,10 @@ const LINES = 5;
 /** How many columns a machine's name takes before each line of its run. */
 const TAG = 18;
 
-/** Does something once the store knows what it is about, or after a while all the same; the answer calls it off. */
+/**
+ * Does something once the store knows what it is about, or after a while all the same; the answer
+ * calls it off.
+ */
 function whenNamed(known: () => boolean, act: () => void): () => void {
   const off = (): void => {
     stop();
@@ -64,7 +71,10 @@ function whenNamed(known: () => boolean, act: () => void): () => void {
   return off;
 }
 
-/** A bar and its counts in so many columns: a line that wrapped could not be drawn over. Words give way first, then the bar. */
+/**
+ * A bar and its counts in so many columns: a line that wrapped could not be drawn over. Words give
+ * way first, then the bar.
+ */
 export function progress(share: number, counts: (words: boolean) => string, width: number): string {
   const text = [counts(true), counts(false)].find((each) => columns(each) + 8 <= width) ?? counts(false);
   const room = Math.min(24, width - columns(text) - 1);
@@ -98,7 +108,10 @@ export class RunBlock implements Block {
   #skipped = 0;
   #waiting: ReturnType<typeof setTimeout> | undefined;
 
-  /** `guest` is set for a run that somebody started elsewhere: it says whether its lines stand alone at the moment. */
+  /**
+   * `guest` is set for a run that was started elsewhere: it says whether its lines stand alone at
+   * the moment.
+   */
   constructor(run: RunId, paper: Paper, guest?: { alone: () => boolean }) {
     this.target = run;
     this.#paper = paper;
@@ -205,15 +218,15 @@ export class GroupBlock implements Block {
   readonly #paper: Paper;
   readonly #lines = new Map<RunId, string>();
   /** The runs that are listened to, and how that ends. */
-  readonly #heeded = new Map<RunId, () => void>();
-  /** The runs whose output was heard to its end. */
+  readonly #followed = new Map<RunId, () => void>();
+  /** The runs whose output was received completely. */
   readonly #read = new Set<RunId>();
   readonly #began = performance.now();
   #resolve: () => void = () => undefined;
   #stop: Array<() => void> = [];
   #drawn = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #patience: ReturnType<typeof setTimeout> | undefined;
+  #readTimer: ReturnType<typeof setTimeout> | undefined;
   #over = false;
 
   constructor(group: RunId, runs: readonly RunId[], paper: Paper) {
@@ -247,24 +260,24 @@ export class GroupBlock implements Block {
 
   /** Listens to whatever is to be shown, and to nothing else. */
   #heed(wanted: ReadonlySet<RunId>): void {
-    for (const [run, leave] of this.#heeded) {
+    for (const [run, leave] of this.#followed) {
       if (!wanted.has(run)) {
-        this.#heeded.delete(run);
+        this.#followed.delete(run);
         leave();
       }
     }
     for (const run of wanted) {
-      if (!this.#heeded.has(run)) {
+      if (!this.#followed.has(run)) {
         const done = (): void => {
           this.#read.add(run);
           this.#soon();
         };
-        this.#heeded.set(run, live.outputs.follow(run, { pieces: (pieces) => this.#heard(run, pieces), done }));
+        this.#followed.set(run, live.outputs.follow(run, { pieces: (pieces) => this.#received(run, pieces), done }));
       }
     }
   }
 
-  #heard(run: RunId, pieces: OutputPiece[]): void {
+  #received(run: RunId, pieces: OutputPiece[]): void {
     const lines = pieces
       .map((piece) => piece.data)
       .join("")
@@ -272,7 +285,7 @@ export class GroupBlock implements Block {
       .filter((line) => line.trim() !== "");
     const last = lines[lines.length - 1];
     if (last !== undefined) {
-      // Newest last, so that the map's end is what was heard last.
+      // Newest last, so that the map's end is what was received last.
       this.#lines.delete(run);
       this.#lines.set(run, visibleLine(last.replace(/\u001b\[[\d;:]*m/g, "").trim()));
       this.#soon();
@@ -317,11 +330,11 @@ export class GroupBlock implements Block {
     if (over && unread.length === 0) {
       this.#finish(succeeded, failed.length);
     } else if (over) {
-      this.#patience ??= setTimeout(() => this.#finish(succeeded, failed.length), READ_WITHIN);
+      this.#readTimer ??= setTimeout(() => this.#finish(succeeded, failed.length), READ_WITHIN);
     }
   }
 
-  /** What went wrong, then what was heard last. */
+  /** Failures, then what was received last. */
   #interesting(failed: Run[], over: boolean): string[] {
     const width = this.#paper.columns() - 3;
     const line = (run: Run, paintLabel: (text: string) => string): string => {
@@ -333,10 +346,10 @@ export class GroupBlock implements Block {
     if (over) {
       return wrong;
     }
-    const heard = [...this.#lines.keys()]
+    const latest = [...this.#lines.keys()]
       .map((id) => live.state.runs.get(id))
       .filter((run): run is Run => run?.state === "running");
-    return [...wrong, ...heard.slice(-Math.max(1, LINES - wrong.length)).map((run) => line(run, paint.bright))];
+    return [...wrong, ...latest.slice(-Math.max(1, LINES - wrong.length)).map((run) => line(run, paint.bright))];
   }
 
   #redraw(lines: string[]): void {
@@ -360,7 +373,7 @@ export class GroupBlock implements Block {
   #close(): void {
     this.#over = true;
     clearTimeout(this.#timer);
-    clearTimeout(this.#patience);
+    clearTimeout(this.#readTimer);
     this.#heed(new Set());
     for (const stop of this.#stop) stop();
     this.#stop = [];

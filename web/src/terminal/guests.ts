@@ -1,4 +1,5 @@
-// Runs that were started elsewhere: by mosquitto_pub, the command line, a button, another browser. The terminal shows them above its prompt.
+// Runs that were started elsewhere: by mosquitto_pub, the command line, a button, another browser.
+// The terminal shows them above its prompt.
 
 import { commands } from "../live/commands";
 import { live } from "../live/live.svelte";
@@ -8,10 +9,16 @@ import { visibleLine } from "../ui/text";
 import { machineLabel, type Paper, RunBlock } from "./blocks";
 import { paint, wrapped } from "./paint";
 
-/** How long a run may turn out to be this terminal's own, in milliseconds: the answer to its command may come after the news of it. */
+/**
+ * How long a run may turn out to be this terminal's own, in milliseconds: the answer to its command
+ * may come after the news of it.
+ */
 const OWN_WITHIN = 400;
 
-/** How many runs are shown at a time: a run that waits for an offline machine must not hide the others. */
+/**
+ * How many runs are shown at a time: a run that waits for an offline machine must not hide the
+ * others.
+ */
 const SHOWN = 4;
 
 /** How many runs that wait for their machines are remembered. */

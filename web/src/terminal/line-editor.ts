@@ -1,4 +1,5 @@
-// The line that somebody types: keys in, what to do out. Pure: it draws nothing and knows no terminal but its key codes.
+// The line being typed: keys in, actions out. Pure: it draws nothing and knows no terminal but its
+// key codes.
 //
 // Whatever way a line came in, it holds nothing that the terminal would obey.
 
@@ -48,7 +49,10 @@ const KEYS: Record<string, (editor: LineEditor) => Act | null> = {
   "\u001b\u007f": (editor) => editor.cut(editor.word(-1), editor.cursor),
 };
 
-/** Text as a line may hold it: one line, without controls, direction tricks and what hides between letters. */
+/**
+ * Text as a line may hold it: one line, without controls, direction tricks and what hides between
+ * letters.
+ */
 export function plainLine(text: string): string {
   return withoutTricks(text.replace(/[\r\n\t]+/g, " "));
 }

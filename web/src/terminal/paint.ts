@@ -41,7 +41,10 @@ export function padded(text: string, width: number): string {
   return text + " ".repeat(Math.max(0, width - columnsOf(text)));
 }
 
-/** Where the cursor stands after plain text that began in a column: so many rows below, in which column. A wide cluster never lies across the edge. */
+/**
+ * Where the cursor stands after plain text that began in a column: so many rows below, in which
+ * column. A wide cluster never lies across the edge.
+ */
 export function after(text: string, from: number, width: number): { row: number; column: number } {
   let row = 0;
   let column = from;
@@ -66,7 +69,9 @@ export function plainText(text: string): string {
   return new AnsiReader().read(text).map(token).join("");
 }
 
-/** The least room that a table's last column has for its words; with less they stand below the row. */
+/**
+ * The least room that a table's last column has for its words; with less they stand below the row.
+ */
 const LEAST_COLUMN = 16;
 
 /** How far a line that goes on stands behind where it began. */
@@ -75,8 +80,10 @@ const INDENT = 2;
 const COLUMN = /\S {2,}(?=(?:\u001b\[[\d;]*m)*\S)/g;
 
 /**
- * A table's row that is wider than the terminal goes on at a word or a choice, below its last column or, where that has no room, below the
- * row. Any other line is left whole, since it may be there to be copied, and the terminal breaks it without a trace in what is copied.
+ * A table's row that is wider than the terminal goes on at a word or a choice, below its last
+ * column or, where that has no room, below the
+ * row. Any other line is left whole, since it may be there to be copied, and the terminal breaks it
+ * without a trace in what is copied.
  */
 export function fitted(text: string, width: number): string {
   return text
@@ -145,7 +152,10 @@ function token(each: Token): string {
 
 const colour = (codes: readonly number[]): string => `\u001b[${codes.join(";")}m`;
 
-/** Task output with a bar at the left of each line, and a tag where lines of several runs stand among each other. */
+/**
+ * Task output with a bar at the left of each line, and a tag where lines of several runs stand
+ * among each other.
+ */
 export class Framed {
   constructor(private readonly tag: () => string = () => "") {}
 

@@ -1,6 +1,8 @@
-// The web terminal: a prompt, and a conversation with the controller, which alone knows the language.
+// The web terminal: a prompt, and a conversation with the controller, which alone knows the
+// language.
 //
-// One mode at a time decides what a key means. What was typed survives a lost link and an expired session.
+// One mode at a time decides what a key means. What was typed survives a lost link and an expired
+// session.
 
 import type { Terminal } from "@xterm/xterm";
 import { api, sentence } from "../live/api";
@@ -61,7 +63,10 @@ export class WebTerminal {
   #queue: string[] = [];
   /** Lines of runs that were started elsewhere, while there is no prompt to put them above. */
   #above = "";
-  /** Keys that were pressed and lines that were pasted before the prompt was back, as they came: a key may be several characters. */
+  /**
+   * Keys that were pressed and lines that were pasted before the prompt was back, as they came: a
+   * key may be several characters.
+   */
   #ahead: Array<string | string[]> = [];
   readonly #guests = new Guests((text) => this.#writeAbove(text), {
     pending: () => this.#pending,
@@ -154,7 +159,8 @@ export class WebTerminal {
     this.terminal.clearSelection();
   }
 
-  // ── Keys ────────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Keys
+  // ────────────────────
 
   /** Keys that the browser or the page should get instead of the prompt. */
   #key(event: KeyboardEvent): boolean {
@@ -167,11 +173,12 @@ export class WebTerminal {
       }
       return false;
     }
-    // Paste, the palette and the search of this panel are not for the prompt; nor is leaving it with Escape.
+    // Paste, the palette and the search of this panel are not for the prompt; nor is leaving it
+    // with Escape.
     if ((control && ["v", "k", "f"].includes(event.key.toLowerCase())) || event.key === "Escape") {
       return false;
     }
-    // Shift-Tab leaves the terminal, so that nobody is caught in it.
+    // Shift-Tab leaves the terminal, so that the keyboard is not trapped in it.
     return !(event.key === "Tab" && event.shiftKey);
   }
 
@@ -205,7 +212,8 @@ export class WebTerminal {
     for (let input = waiting.shift(); input !== undefined; input = waiting.shift()) {
       if (typeof input === "string") this.#typed(input);
       else this.#paste(input);
-      // A question is answered by who has read it; what was typed before it may have been meant for it, and is no command.
+      // A question is answered by who has read it; what was typed before it may have been meant for
+      // it, and is no command.
       if (this.#mode.kind === "question") return;
     }
   }
@@ -237,7 +245,8 @@ export class WebTerminal {
     if (this.#mode.kind === "question") {
       return this.#answering(this.#mode, text.trimStart());
     }
-    // Plain from the first moment: what is shown and asked about is what runs and what is remembered.
+    // Plain from the first moment: what is shown and asked about is what runs and what is
+    // remembered.
     const lines = text
       .split(/\r\n|\r|\n/)
       .map(plainLine)
@@ -273,7 +282,8 @@ export class WebTerminal {
     this.#next();
   }
 
-  // ── Commands ────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Commands
+  // ────────────────────
 
   #submit(line: string): void {
     this.#toEnd(line);
@@ -359,7 +369,8 @@ export class WebTerminal {
     this.#finished(this.#turn);
   }
 
-  // ── Runs ────────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Runs
+  // ────────────────────
 
   async #watch(runs: RunId[], group: RunId | null): Promise<void> {
     const paper: Paper = {
@@ -405,7 +416,8 @@ export class WebTerminal {
     }
   }
 
-  // ── Questions ───────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Questions
+  // ────────────────────
 
   /** Asks yes or no; null is Ctrl-C. What was typed ahead was meant for something else. */
   #question(question: string, before?: () => void): Promise<boolean | null> {
@@ -430,7 +442,8 @@ export class WebTerminal {
     }
   }
 
-  // ── Completion ──────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Completion
+  // ────────────────────
 
   #complete(): void {
     const { line, cursor } = this.#editor;
@@ -477,7 +490,8 @@ export class WebTerminal {
     this.#redraw();
   }
 
-  // ── Drawing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Drawing
+  // ────────────────────
 
   #write(text: string): void {
     this.#pending += text.length;
@@ -493,7 +507,9 @@ export class WebTerminal {
     this.#line(wrapped(text, this.terminal.cols));
   }
 
-  /** Writes whole lines above the prompt and what is typed there; without a prompt they wait for it. */
+  /**
+   * Writes whole lines above the prompt and what is typed there; without a prompt they wait for it.
+   */
   #writeAbove(text: string): void {
     if (this.#mode.kind !== "prompt") {
       this.#above = (this.#above + text).slice(-MAX_ABOVE);
@@ -520,7 +536,8 @@ export class WebTerminal {
     const end = this.#placeOf(line);
     const at = this.#placeOf(line.slice(0, cursor));
     const up = this.#row > 0 ? `\u001b[${this.#row}A` : "";
-    // A line that ends at the edge leaves the cursor there: a space and a return put it onto the next row.
+    // A line that ends at the edge leaves the cursor there: a space and a return put it onto the
+    // next row.
     const wrap = end.column === 0 && end.row > 0 ? " \r" : "";
     const back = end.row - at.row;
     const place = `${back > 0 ? `\u001b[${back}A` : ""}\r${at.column > 0 ? `\u001b[${at.column}C` : ""}`;

@@ -1,7 +1,10 @@
-// xterm.js in this page: themed by tokens.css, and without a single inline style, so that `style-src 'self'` holds.
+// xterm.js in this page: themed by tokens.css, and without a single inline style, so that
+// `style-src 'self'` holds.
 //
-// xterm.js writes <style> elements and style attributes. The document that it is given here answers with elements whose text goes
-// into a constructed style sheet, and style attributes of <span> go through the CSS object model: both need no exception in the policy.
+// xterm.js writes <style> elements and style attributes. The document that it is given here answers
+// with elements whose text goes
+// into a constructed style sheet, and style attributes of <span> go through the CSS object model:
+// both need no exception in the policy.
 
 import { FitAddon } from "@xterm/addon-fit";
 import { SearchAddon } from "@xterm/addon-search";
@@ -22,7 +25,8 @@ export interface Screen {
 export function createScreen(fontSize: number, screenReader: boolean): Screen {
   const terminal = new Terminal({
     documentOverride: strictDocument(),
-    // Which table of widths is used is a proposed part of the interface; nothing else of it is called.
+    // Which table of widths is used is a proposed part of the interface; nothing else of it is
+    // called.
     allowProposedApi: true,
     cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
     cursorStyle: "block",
@@ -43,7 +47,8 @@ export function createScreen(fontSize: number, screenReader: boolean): Screen {
   });
   const fit = new FitAddon();
   const search = new SearchAddon();
-  // Widths by whole clusters: without it an emoji would take one column and what is drawn over two would shift.
+  // Widths by whole clusters: without it an emoji would take one column and what is drawn over two
+  // would shift.
   terminal.loadAddon(new UnicodeGraphemesAddon());
   terminal.loadAddon(fit);
   terminal.loadAddon(search);
@@ -86,7 +91,8 @@ export function terminalTheme(): ITheme {
 /**
  * Draws the terminal into `host`.
  *
- * One part of xterm.js (its viewport) asks the page's own document for a `<style>`, so for the moment of opening that document answers as the strict one does.
+ * One part of xterm.js (its viewport) asks the page's own document for a `<style>`, so for the
+ * moment of opening that document answers as the strict one does.
  */
 export function openScreen(terminal: Terminal, host: HTMLElement): void {
   spanStyles();
@@ -115,7 +121,10 @@ function strictDocument(): Document {
   });
 }
 
-/** A style attribute of a `<span>` is set through the CSS object model, which the policy allows: the same effect, for this page's spans only. */
+/**
+ * A style attribute of a `<span>` is set through the CSS object model, which the policy allows: the
+ * same effect, for this page's spans only.
+ */
 function spanStyles(): void {
   HTMLSpanElement.prototype.setAttribute = function (this: HTMLSpanElement, name: string, value: string): void {
     if (name === "style") {

@@ -15,7 +15,10 @@ export function may(role: Role): boolean {
   return live.me !== null && RANK[live.me.role] >= RANK[role];
 }
 
-/** Runs a task, asking first where the catalogue wants it; null when the person said no or the controller refused. */
+/**
+ * Runs a task, asking first where the catalogue wants it; null when the person said no or the
+ * controller refused.
+ */
 export async function runTask(
   task: TaskView,
   target: string,

@@ -1,13 +1,18 @@
-// Output of tasks is untrusted: this reader lets text and colours (SGR) through and drops every other escape sequence.
+// Output of tasks is untrusted: this reader lets text and colours (SGR) through and drops every
+// other escape sequence.
 //
-// It works on a stream: a sequence may be cut anywhere between two pieces. Direction tricks and controls are made visible.
+// It works on a stream: a sequence may be cut anywhere between two pieces. Direction tricks and
+// controls are made visible.
 
 import { visible } from "./text";
 
 /** A stretch of plain text, or the parameters of one SGR sequence. */
 export type Token = { text: string } | { sgr: number[] } | { control: "newline" | "return" };
 
-/** The longest sequence that is waited for; of longer ones this much is dropped, and the rest is text. */
+/**
+ * The longest sequence that is waited for; of longer ones this much is dropped, and the rest is
+ * text.
+ */
 const LONGEST_SEQUENCE = 4096;
 
 /** More than a joiner asks for of what stands before it, in code units. */
@@ -120,7 +125,10 @@ function controlEnd(input: string, from: number): number | null {
   return null;
 }
 
-/** OSC, DCS and their kin end with BEL or ST; a newline or another sequence ends them too, or a lost end would swallow the output. */
+/**
+ * OSC, DCS and their kin end with BEL or ST; a newline or another sequence ends them too, or a lost
+ * end would swallow the output.
+ */
 function stringEnd(input: string, from: number): number | null {
   const end = /\u0007|\u001b\\|\u009c|\u0018|\u001a|\n|\u001b(?=[^\\])/.exec(input.slice(from));
   if (!end) {
@@ -202,7 +210,10 @@ const SWITCHES: Record<number, Style> = {
   49: { bg: undefined },
 };
 
-/** The colour of `5;n` or `2;r;g;b`, as the nearest of the theme's sixteen, and how many codes it took. */
+/**
+ * The colour of `5;n` or `2;r;g;b`, as the nearest of the theme's sixteen, and how many codes it
+ * took.
+ */
 function extended(codes: readonly number[]): [number | undefined, number] {
   if (codes[0] === 5) {
     const index = codes[1] ?? 0;

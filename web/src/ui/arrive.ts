@@ -1,4 +1,5 @@
-// Where somebody arrives who went to another view: at its heading, so that a screen reader says it and Tab begins there.
+// Focuses the heading of a view that was navigated to, so that a screen reader announces it and Tab
+// begins there.
 
 import { ui } from "./ui.svelte";
 

@@ -1,6 +1,8 @@
-// Points in time, in one style: the day by the browser's locale, in the browser's time zone, hours from 0 to 23.
+// Points in time, in one style: the day by the browser's locale, in the browser's time zone, hours
+// from 0 to 23.
 //
-// The hour has two digits in every locale, so that columns of times do not move and compare with what a machine's own journal says.
+// The hour has two digits in every locale, so that columns of times do not move and compare with
+// what a machine's own journal says.
 
 type Instant = string | number;
 
@@ -32,7 +34,10 @@ const dayAndMinute = style({ ...DAY, ...MINUTE });
 const yearAndMinute = style({ ...DAY, year: "numeric", ...MINUTE });
 const whole = style({ ...DAY, year: "numeric", ...SECOND, timeZoneName: "short" });
 
-/** `Nov 22, 2026, 21:04:37 GMT+1`: the zone is named, since this is what is compared with other machines. */
+/**
+ * `Nov 22, 2026, 21:04:37 GMT+1`: the zone is named, since this is what is compared with other
+ * machines.
+ */
 export const fullTime = whole;
 
 /** `21:04` today, `Nov 22, 21:04` in this year, `Nov 22, 2025, 21:04` in another. */

@@ -1,6 +1,9 @@
 // Numbers for people: short, and always with a unit. Points in time are in `dates.ts`.
 
-/** Powers of 1024, as everywhere in Pi Stat: the controller's terminal and command line print the same text. */
+/**
+ * Powers of 1024, as everywhere in Pi Stat: the controller's terminal and command line print the
+ * same text.
+ */
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] as const;
 export type ByteUnit = (typeof BYTE_UNITS)[number];
 
@@ -32,7 +35,10 @@ export function span(seconds: number): string {
   return rest < 86_400 ? `${Math.floor(rest / 3600)}h` : `${Math.floor(rest / 86_400)}d`;
 }
 
-/** `38 ms`, `12.4 s`, `4m 05s`, `1h 12m`, `41d 2h`: what has passed of the last unit is cut, not rounded. */
+/**
+ * `38 ms`, `12.4 s`, `4m 05s`, `1h 12m`, `41d 2h`: what has passed of the last unit is cut, not
+ * rounded.
+ */
 export function duration(milliseconds: number): string {
   const value = Math.max(0, Math.floor(milliseconds));
   const seconds = Math.floor(value / 1000);
@@ -59,7 +65,10 @@ export function count(value: number, one: string, many = `${one}s`): string {
   return `${grouped(value)} ${value === 1 ? one : many}`;
 }
 
-/** The beginning of a run's id, as people say it. UUIDv7 begins with the time, so its end tells runs apart. */
+/**
+ * The beginning of a run's id, as people say it. UUIDv7 begins with the time, so its end tells runs
+ * apart.
+ */
 export function shortId(run: string): string {
   return run.length > 10 ? `${run.slice(0, 4)}…${run.slice(-4)}` : run;
 }

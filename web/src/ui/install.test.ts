@@ -29,7 +29,7 @@ test.each([
   ["http://[::1]:8000/", "http://10.0.0.2:8000"],
   ["http://pi.lan:8000/#/pi/pi-1", "http://pi.lan:8000"],
   ["https://home.example/pistat/#/", "https://home.example/pistat"],
-])("looked at as %s the controller is reached by %s", (page, expected) =>
+])("viewed at %s the controller is reached by %s", (page, expected) =>
   expect(controllerUrl(page, "http://10.0.0.2:8000")).toBe(expected),
 );
 
@@ -43,7 +43,7 @@ test.each([
     "http://pi.lan:8000/",
     "-h broker.lan -p 8883 --tls-use-os-certs -u USER",
   ],
-])("a broker at %s (%s), looked at as %s, is heard with %s", (mqtt_url, external_broker, page, expected) => {
+])("a broker at %s (%s), viewed at %s, is subscribed to with %s", (mqtt_url, external_broker, page, expected) => {
   const controller = { ...snapshot().controller, mqtt_url, external_broker };
   expect(listenCommand(controller, page, "anna", "pistat/pi-1")?.join(" ")).toBe(
     `mosquitto_sub ${expected} -P '…' -v -t 'pistat/pi-1/#'`,

@@ -1,4 +1,5 @@
-// What is typed on a new Pi. The controller prints the same line at its start (`controller/src/install.rs`).
+// What is typed on a new Pi. The controller prints the same line at its start
+// (`controller/src/install.rs`).
 
 import type { ControllerView } from "../protocol/types";
 import { shellQuote } from "./text";
@@ -16,8 +17,10 @@ function whom({ url, pi, label }: Joining): string[] {
 }
 
 /**
- * Fetches the script, compares it with its SHA-256, and only then runs it, with the token on standard input: no argument of a process holds it.
- * The file is the caller's own, so that nobody else there can change it in between. In pieces between which a line may be broken.
+ * Fetches the script, compares it with its SHA-256, and only then runs it, with the token on
+ * standard input: no argument of a process holds it.
+ * The file is the caller's own, so that no other user can change it in between. In pieces between
+ * which a line may be broken.
  */
 export function installCommand(joining: Joining, scriptSha256: string, rootTasks: boolean): string[] {
   return [
@@ -36,17 +39,26 @@ export function startCommand(joining: Joining): string[] {
   return ["pistat-agent", ...whom(joining), `--token ${shellQuote(joining.token)}`];
 }
 
-/** Another's broker as an agent is told of it: each machine has a user of its own there, named as it is. */
+/**
+ * Another's broker as an agent is told of it: each machine has a user of its own there, named as it
+ * is.
+ */
 export function brokerUrl(mqttUrl: string, pi: string): string {
   return mqttUrl.replace("://", `://${pi}:PASSWORD@`);
 }
 
-/** The controller as another machine reaches it. The page's own address led here, unless it means nothing elsewhere: then what the controller says of itself. */
+/**
+ * The controller as another machine reaches it. The page's own address led here, unless it means
+ * nothing elsewhere: then what the controller says of itself.
+ */
 export function controllerUrl(page: string, said: string): string {
   return isLoopback(new URL(page).hostname) ? said : new URL(".", page).href.replace(/\/$/, "");
 }
 
-/** The line that hears everything below a topic, as whoever looks at this page, in pieces; null where mosquitto_sub cannot connect. */
+/**
+ * The command that subscribes to everything below a topic, with the account that is signed in, in
+ * pieces; null where mosquitto_sub cannot connect.
+ */
 export function listenCommand(
   controller: ControllerView,
   page: string,

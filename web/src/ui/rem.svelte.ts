@@ -1,4 +1,5 @@
-// The root's font size in pixels: what virtual lists need to know to place rows that CSS sizes in rem.
+// The root's font size in pixels: what virtual lists need to know to place rows that CSS sizes in
+// rem.
 
 class Rem {
   pixels = $state(14);

@@ -1,4 +1,5 @@
-// What this browser remembers: theme, layout, densities. One key of localStorage; a browser that refuses it just forgets.
+// What this browser remembers: theme, layout, densities. One key of localStorage; a browser that
+// refuses it just forgets.
 
 export const THEMES = ["phosphor", "amber", "paper"] as const;
 export type Theme = (typeof THEMES)[number];

@@ -1,6 +1,9 @@
 // Text from outside, made visible: controls and direction tricks are shown, never obeyed.
 
-/** Scripts in which a joiner between two letters decides how a word is written, Persian and the Indic ones among them. */
+/**
+ * Scripts in which a joiner between two letters decides how a word is written, Persian and the
+ * Indic ones among them.
+ */
 const JOINING = [
   "Arab",
   "Syrc",
@@ -24,7 +27,10 @@ const JOINING = [
 const LETTER = `[${JOINING.map((script) => `\\p{scx=${script}}`).join("")}]`;
 const PICTURE = "\\p{Extended_Pictographic}";
 
-/** Invisible characters that belong to a written word or a picture. A piece of a stream may end in a joiner. */
+/**
+ * Invisible characters that belong to a written word or a picture. A piece of a stream may end in a
+ * joiner.
+ */
 const BELONGING = [
   `(?<=${LETTER}\\p{M}*)[\\u200c\\u200d]+(?=${LETTER}|$)`,
   `(?<=${PICTURE}[\\ufe0f\\u{1f3fb}-\\u{1f3ff}]*)\\u200d(?=${PICTURE}|$)`,
@@ -39,7 +45,8 @@ const BELONGING = [
 ];
 
 /**
- * Characters that act instead of being seen: controls, line separators, and whatever is invisible by itself (Default_Ignorable_Code_Point),
+ * Characters that act instead of being seen: controls, line separators, and whatever is invisible
+ * by itself (Default_Ignorable_Code_Point),
  * which includes direction marks, embeddings, overrides and isolates (UAX #9).
  */
 const ACTING = "([\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u2028\\u2029\\p{Default_Ignorable_Code_Point}])";
@@ -48,7 +55,10 @@ const TRICKS = new RegExp([...BELONGING, ACTING].join("|"), "gu");
 /** Text without any of them. */
 const PLAIN = /^[\t\n -~]*$/;
 
-/** Text in which each such character is replaced; `before` is what stood before it, for joiners at its beginning. */
+/**
+ * Text in which each such character is replaced; `before` is what stood before it, for joiners at
+ * its beginning.
+ */
 function replaced(text: string, by: (character: string) => string, before = ""): string {
   if (PLAIN.test(text)) {
     return text;

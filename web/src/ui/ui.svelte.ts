@@ -1,4 +1,5 @@
-// What the page itself is doing: the route, the open dialog, the tab on a phone, messages that pass. None of it is the fleet's state.
+// What the page itself is doing: the route, the open dialog, the tab on a phone, messages that
+// pass. None of it is the fleet's state.
 
 import type { ArgumentValue, GroupOptions, PiId, TaskId } from "../protocol/types";
 
@@ -43,13 +44,13 @@ class Ui {
   question = $state.raw<Question | null>(null);
   tab = $state<Tab>("stats");
   filter = $state("");
-  /** What RUNS and LOGS are filtered by: it stays while somebody looks at something else. */
+  /** What RUNS and LOGS are filtered by: kept while another view is open. */
   runs = $state({ ...EVERY_RUN });
   logs = $state({ text: "", kind: "all", pi: "" });
   /** The machine that the arrows have reached. */
   selected = $state<PiId | null>(null);
   toasts = $state.raw<Toast[]>([]);
-  /** How often somebody went to another view. */
+  /** How often the view changed. */
   moves = 0;
   /** The address that was arrived at last. */
   #address = location.hash;
@@ -61,7 +62,10 @@ class Ui {
     addEventListener("hashchange", () => this.moved());
   }
 
-  /** The address has changed. The browser says so a while later, also to whoever changed it and arrived long ago. */
+  /**
+   * The address has changed. The browser's event comes later, also when `go` has already handled
+   * the change.
+   */
   moved(): void {
     if (location.hash !== this.#address) {
       this.#address = location.hash;
@@ -78,7 +82,10 @@ class Ui {
     }
   }
 
-  /** Says something for a while; what was refused, in the dialog that lies over everything, if there is one. */
+  /**
+   * Says something for a while; what was refused, in the dialog that lies over everything, if there
+   * is one.
+   */
   toast(text: string, bad = false): void {
     const dialog = this.#dialogs[this.#dialogs.length - 1];
     if (bad && dialog) {

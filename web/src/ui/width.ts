@@ -1,14 +1,22 @@
-// How many columns text takes in a terminal: asked of the very tables that xterm.js draws by, so that what is measured is what is seen.
-// The controller's renderer measures with the crate unicode-width, which agrees on what labels are made of (`tests/fixtures/widths.json`).
+// How many columns text takes in a terminal: asked of the very tables that xterm.js draws by, so
+// that what is measured is what is seen.
+// The controller's renderer measures with the crate unicode-width, which agrees on what labels are
+// made of (`tests/fixtures/widths.json`).
 
 import { UnicodeGraphemesAddon } from "@xterm/addon-unicode-graphemes";
 import type { ITerminalAddon, IUnicodeVersionProvider, Terminal } from "@xterm/xterm";
 
-/** What follows belongs to the cluster before it; and the columns of the cluster so far (xterm.js' `UnicodeService`). */
+/**
+ * What follows belongs to the cluster before it; and the columns of the cluster so far (xterm.js'
+ * `UnicodeService`).
+ */
 const joins = (properties: number): boolean => (properties & 1) !== 0;
 const columnsOf = (properties: number): number => (properties >> 1) & 3;
 
-/** The add-on registers its tables with a terminal, and gives them to nobody else: this stands in for one. */
+/**
+ * The add-on registers its tables with a terminal, and has no other interface: this object stands
+ * in for a terminal.
+ */
 function tables(): IUnicodeVersionProvider {
   let newest: IUnicodeVersionProvider | undefined;
   const unicode = {
@@ -53,7 +61,10 @@ export function clusters(text: string): Cluster[] {
 /** Text of which each character takes one column. */
 export const ASCII = /^[ -~]*$/;
 
-/** How many columns a text takes: wide clusters two, what combines with the character before it none. */
+/**
+ * How many columns a text takes: wide clusters two, what combines with the character before it
+ * none.
+ */
 export function columns(text: string): number {
   return ASCII.test(text) ? text.length : clusters(text).reduce((sum, each) => sum + each.columns, 0);
 }
