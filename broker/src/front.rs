@@ -1,6 +1,7 @@
 //! What every part of the front door shares: limits, rules, counters, and the ways to hub and log.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -8,12 +9,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, Directory};
 use crate::admission::Admission;
+use crate::contract::{Closed, Command};
 use crate::events::Events;
-use crate::hub::{Closed, Command};
 use crate::limits::Limits;
 use crate::message::Clock;
 use crate::rates::Rates;
-use crate::session::KeptInAll;
 use crate::spine;
 use crate::statistics::Counters;
 
@@ -26,14 +26,15 @@ pub(crate) struct Front {
     pub(crate) clock: Clock,
     pub(crate) spine: spine::Sender,
     pub(crate) commands: mpsc::Sender<Command>,
-    /// Where each session says that it has ended. Unbounded, since whoever is dropped cannot wait: one word for each connection, whose number is bounded.
+    /// Where each session reports its end. Unbounded, since `Drop` cannot wait: one message for each
+    /// connection, whose number is bounded.
     pub(crate) closed: mpsc::UnboundedSender<Closed>,
     pub(crate) directory: watch::Sender<Arc<Directory>>,
     pub(crate) admission: Admission,
     /// How fast clients publish.
     pub(crate) rates: Arc<Rates>,
-    /// What waits for clients that are held up.
-    pub(crate) kept_in_all: Arc<KeptInAll>,
+    /// Bytes of unread input that are buffered for all throttled publishers.
+    pub(crate) throttled_bytes: Arc<AtomicUsize>,
     /// Asks everything to stop.
     pub(crate) stop: CancellationToken,
     /// Every task that serves a connection, and the hub's small errands.

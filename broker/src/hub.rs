@@ -25,122 +25,31 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::BrokerError;
 use crate::access::{Directory, Identity, Secret, SecretHash};
+use crate::contract::{COMMAND_CAPACITY, Closed, Command, ConnectRequest, Parked};
 use crate::front::Front;
 use crate::message::{Message, SessionId};
 use crate::outbox::{End, Outbox};
-use crate::packet::SubscriptionOptions;
-use crate::retained::Retained;
-use crate::session::{Parked, Report};
+use crate::retained::{self, Retained};
 use crate::spine;
-use crate::store::{KeptSubscription, Store, StoredWill, WillKey};
+use crate::store::{KeptSubscription, Restored, SessionKey, Store, StoredWill};
 use crate::topic_tree::{Hits, TopicTree};
-
-/// Commands that wait for the hub: one per client that is subscribing, which then waits for its answer.
-pub(crate) const COMMAND_CAPACITY: usize = 1024;
 
 /// Messages taken from the log between two looks at everything else.
 const BATCH: usize = 256;
+
+/// A time that never comes, in milliseconds of the broker's clock.
+const NEVER: u64 = u64::MAX;
 
 /// How often the hub looks at its clocks: expiry, delayed wills, stalled sessions, the disk.
 const TICK: Duration = Duration::from_millis(250);
 
 /// How long sessions may take to leave when the broker stops.
 const LEAVE: Duration = Duration::from_secs(3);
-
-/// What sessions ask of the hub.
-pub(crate) enum Command {
-    /// A client has proved who it is and wants its session.
-    Connect(Box<ConnectRequest>),
-    /// A client wants messages.
-    Subscribe(SubscribeRequest),
-    /// A client wants no more of them.
-    Unsubscribe(UnsubscribeRequest),
-    /// A connection has ended.
-    Closed(Closed),
-}
-
-/// A client that has proved who it is.
-pub(crate) struct ConnectRequest {
-    /// The log's end when the client asked: what was published before finds its session as it was.
-    pub(crate) position: u64,
-    pub(crate) identity: Arc<Identity>,
-    pub(crate) user_name: Box<str>,
-    pub(crate) secret: Secret,
-    pub(crate) client_id: Box<str>,
-    pub(crate) clean_start: bool,
-    /// Seconds that the session lives on without its client.
-    pub(crate) session_expiry: u32,
-    pub(crate) will: Option<StoredWill>,
-    pub(crate) peer: SocketAddr,
-    pub(crate) reply: oneshot::Sender<Result<Attached, ConnectRefusal>>,
-}
-
-/// Why a client with good credentials is not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ConnectRefusal {
-    /// Its account has too many connections.
-    TooMany,
-    /// Its account was changed while it connected.
-    Revoked,
-    /// Yet another connection of the same client came while it waited for the session.
-    Overtaken,
-}
-
-/// What a client gets when it is let in.
-pub(crate) struct Attached {
-    pub(crate) id: SessionId,
-    pub(crate) session_present: bool,
-    pub(crate) outbox: Arc<Outbox>,
-    /// Tells the hub when it ends; holds what its last connection left unfinished.
-    pub(crate) report: Report,
-}
-
-/// Filters to subscribe to; they have been checked for form and rights.
-pub(crate) struct SubscribeRequest {
-    pub(crate) session: SessionId,
-    /// The log's end when the client asked.
-    pub(crate) position: u64,
-    pub(crate) identifier: u32,
-    pub(crate) filters: Vec<(Box<str>, SubscriptionOptions)>,
-    /// One reason code for each filter.
-    pub(crate) reply: oneshot::Sender<Vec<u8>>,
-}
-
-/// Filters to unsubscribe from.
-pub(crate) struct UnsubscribeRequest {
-    pub(crate) session: SessionId,
-    pub(crate) position: u64,
-    pub(crate) filters: Vec<Box<str>>,
-    pub(crate) reply: oneshot::Sender<Vec<u8>>,
-}
-
-/// A connection has ended. Every session's task sends exactly one of these.
-pub(crate) struct Closed {
-    pub(crate) id: SessionId,
-    /// The log's end by then: what the client has said before is heard as its own.
-    pub(crate) position: u64,
-    /// Seconds that the session lives on without its client.
-    pub(crate) session_expiry: u32,
-    pub(crate) will: WillFate,
-    /// What is left unfinished; `None` after a failure of the task.
-    pub(crate) parked: Option<Box<Parked>>,
-}
-
-/// What becomes of a will when its connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WillFate {
-    /// It was published, or is not wanted.
-    Done,
-    /// It is published after so many seconds, or when the session ends, unless the client is back before.
-    Delayed(u32),
-    /// It stays on disk, because the broker is stopping.
-    Kept,
-}
 
 /// Where the hub gets its work from.
 pub(crate) struct Inputs {
@@ -188,9 +97,6 @@ struct Session {
     answer_until: Option<u64>,
 }
 
-/// Whose session: the account and the client id.
-type SessionKey = (Arc<str>, Box<str>);
-
 /// The hub; see the module.
 pub(crate) struct Hub {
     front: Arc<Front>,
@@ -213,8 +119,8 @@ pub(crate) struct Hub {
     /// Sessions that have gone beyond a bound and are to be ended after this message.
     overflowing: Vec<(u32, &'static str)>,
     /// Wills from before an unclean stop, whose clients have not come back yet.
-    orphaned_wills: HashMap<WillKey, StoredWill>,
-    will_changes: HashMap<WillKey, Option<StoredWill>>,
+    orphaned_wills: HashMap<SessionKey, StoredWill>,
+    will_changes: HashMap<SessionKey, Option<StoredWill>>,
     /// What of sessions is to be written.
     session_changes: changes::SessionChanges,
     /// Sessions whose clients came back to what waits for them on disk.
@@ -226,6 +132,44 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
+    /// A hub with what the store has restored.
+    pub(crate) fn new(front: Arc<Front>, store: Option<Store>, restored: Restored) -> Self {
+        let directory = front.directory.borrow().clone();
+        let retained = Retained::new(retained::Bounds {
+            messages: front.limits.retained_messages,
+            bytes: front.limits.retained_bytes,
+            message_bytes: front.limits.retained_message_bytes,
+            messages_per_account: front.limits.retained_messages_per_account,
+            bytes_per_account: front.limits.retained_bytes_per_account,
+        });
+        let mut hub = Self {
+            lasting: lasting::Schedule::new(&front),
+            front,
+            sessions: Vec::new(),
+            free_slots: Vec::new(),
+            keys: HashMap::new(),
+            accounts: HashMap::new(),
+            away_bytes: 0,
+            next_use: 0,
+            tree: TopicTree::default(),
+            retained,
+            store,
+            directory,
+            deferred: VecDeque::new(),
+            congested: HashMap::new(),
+            overflowing: Vec::new(),
+            orphaned_wills: HashMap::new(),
+            will_changes: HashMap::new(),
+            session_changes: changes::SessionChanges::default(),
+            returned: HashSet::new(),
+            sys: sys::Sys::default(),
+            wakers: Vec::new(),
+            hits: Hits::default(),
+        };
+        hub.restore(restored);
+        hub
+    }
+
     /// Runs until the broker stops, or until the log fails.
     pub(crate) async fn run(mut self, mut inputs: Inputs) -> Result<Stopped, BrokerError> {
         let stop = self.front.stop.clone();
@@ -356,16 +300,9 @@ impl Hub {
     }
 }
 
-impl Command {
-    /// Up to where the hub must have read the log before this takes effect.
-    fn position(&self) -> u64 {
-        match self {
-            Self::Connect(request) => request.position,
-            Self::Subscribe(request) => request.position,
-            Self::Unsubscribe(request) => request.position,
-            Self::Closed(closed) => closed.position,
-        }
-    }
+/// The time so many seconds after `now_ms`; `u32::MAX` seconds is never.
+fn after_seconds(now_ms: u64, seconds: u32) -> u64 {
+    if seconds == u32::MAX { NEVER } else { now_ms + u64::from(seconds) * 1000 }
 }
 
 /// What is left of a hub that has stopped.

@@ -7,6 +7,7 @@
 
 mod access;
 mod admission;
+mod contract;
 mod events;
 mod filter;
 mod front;
@@ -191,7 +192,7 @@ impl Broker {
             events.tell(BrokerEvent::StateDamaged { kept, reason });
         }
         let (spine, spine_receiver) = spine::open().await?;
-        let (commands, command_receiver) = mpsc::channel(hub::COMMAND_CAPACITY);
+        let (commands, command_receiver) = mpsc::channel(contract::COMMAND_CAPACITY);
         let (closed, closed_receiver) = mpsc::unbounded_channel();
         let (directory, directory_receiver) = watch::channel(Arc::new(directory));
         let stop = CancellationToken::new();
@@ -207,7 +208,7 @@ impl Broker {
             directory,
             admission: Admission::default(),
             rates: Arc::default(),
-            kept_in_all: Arc::default(),
+            throttled_bytes: Arc::default(),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         });

@@ -7,9 +7,10 @@
 
 mod properties;
 mod read;
+mod reader;
 pub(crate) mod write;
 
-use read::Reader;
+use reader::Reader;
 
 pub(crate) use properties::{Properties, Property, property};
 
@@ -69,7 +70,7 @@ pub(crate) struct Frame<'a> {
 /// Takes the first packet off a stream's bytes; `None` when it has not come completely.
 pub(crate) fn split(bytes: &[u8], max_bytes: u32) -> Result<Option<Frame<'_>>, Fault> {
     let Some((&header, rest)) = bytes.split_first() else { return Ok(None) };
-    let Some((body_length, length_bytes)) = read::remaining_length(rest)? else { return Ok(None) };
+    let Some((body_length, length_bytes)) = reader::remaining_length(rest)? else { return Ok(None) };
     let length = 1 + length_bytes + body_length;
     if length > max_bytes as usize {
         return Err(Fault { reason: reason::PACKET_TOO_LARGE, what: "the packet is larger than allowed" });

@@ -24,8 +24,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use crate::access::Identity;
+use crate::contract::Report;
 use crate::front::Front;
-use crate::hub::{Closed, WillFate};
 use crate::message::SessionId;
 use crate::outbox::{Delivery, Outbox, Ready};
 use crate::packet::{self, Packet, reason, write};
@@ -38,22 +38,9 @@ use outbound::Outbound;
 use transport::Transport;
 
 pub(crate) use connect::{admit, serve, serve_admitted};
-pub(crate) use held::KeptInAll;
-pub(crate) use outbound::InFlight;
 
 /// Output beyond which no more messages are taken from the outbox: a few writes' worth.
 const OUTPUT_HIGH: usize = 64 * 1024;
-
-/// What a session keeps while its client is away.
-#[derive(Debug, Default)]
-pub(crate) struct Parked {
-    /// `QoS` 1 and 2 messages that were sent and not acknowledged.
-    pub(crate) in_flight: std::collections::VecDeque<InFlight>,
-    /// The last packet id used.
-    pub(crate) last_id: u16,
-    /// Packet ids of `QoS` 2 messages that came and were not released.
-    pub(crate) receiving: Vec<u16>,
-}
 
 /// Who the client is, for events.
 #[derive(Debug, Clone)]
@@ -90,44 +77,6 @@ struct Session<S> {
     paused_until: Option<Instant>,
     /// Reports the end to the hub, whatever happens.
     report: Report,
-}
-
-/// Reports the session's end exactly once, even if its connection goes before it was told, or its task fails.
-pub(crate) struct Report {
-    front: Arc<Front>,
-    closed: Option<Closed>,
-}
-
-impl Report {
-    /// Until the client is told that it is let in, its end leaves everything as it was.
-    pub(crate) fn new(front: &Arc<Front>, unnoticed: Closed) -> Self {
-        Self { front: front.clone(), closed: Some(unnoticed) }
-    }
-
-    /// It is told; what its last connection left unfinished is its own now. Until the session says better, its end is a
-    /// failure: its will is due, and nothing else is left of it.
-    fn begin(&mut self) -> Parked {
-        let Some(closed) = &mut self.closed else { return Parked::default() };
-        (closed.session_expiry, closed.will) = (0, WillFate::Delayed(0));
-        closed.parked.take().map(|parked| *parked).unwrap_or_default()
-    }
-}
-
-impl Report {
-    /// Reports it now.
-    fn send(&mut self) {
-        if let Some(mut closed) = self.closed.take() {
-            closed.position = self.front.spine.position();
-            // The hub is gone only when the broker stops.
-            let _ = self.front.closed.send(closed);
-        }
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        self.send();
-    }
 }
 
 /// What a turn of the session found to do.

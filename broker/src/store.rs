@@ -24,11 +24,13 @@ use bytes::Bytes;
 
 use crate::statistics::Counters;
 
+mod fields;
 mod kept;
 mod record;
 
+pub(crate) use fields::SessionKey;
 pub(crate) use kept::{KeptDelivery, KeptExchange, KeptSession, KeptSubscription};
-pub(crate) use record::{Record, WillKey};
+pub(crate) use record::{Record, Will as StoredWill};
 
 /// Retained messages are for those who may read their topics, not for everybody on the machine.
 const PRIVATE: u32 = 0o600;
@@ -65,14 +67,12 @@ pub(crate) struct Restored {
     /// The retained messages, newest state of each topic, with the time that each still has and its owner.
     pub(crate) retained: Vec<(Bytes, Option<u64>, Arc<str>)>,
     /// The wills of clients that were connected.
-    pub(crate) wills: Vec<(WillKey, record::Will)>,
+    pub(crate) wills: Vec<(SessionKey, StoredWill)>,
     /// Sessions, and what waits for them.
-    pub(crate) sessions: Vec<(WillKey, KeptSession, Vec<KeptDelivery>)>,
+    pub(crate) sessions: Vec<(SessionKey, KeptSession, Vec<KeptDelivery>)>,
     /// Where a damaged file was kept, and what was wrong.
     pub(crate) damaged: Option<(PathBuf, String)>,
 }
-
-pub(crate) use record::Will as StoredWill;
 
 /// The writing thread.
 pub(crate) struct Store {

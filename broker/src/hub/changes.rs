@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::SessionKey;
 use crate::outbox::Delivery;
+use crate::store::SessionKey;
 
 /// The changes since the last batch; see the module.
 #[derive(Default)]

@@ -2,68 +2,26 @@
 
 use std::sync::Arc;
 
-use super::wills::will_key;
-use super::{Attached, Closed, ConnectRefusal, ConnectRequest, Hub, Session, SessionKey, WillFate};
+use super::{Hub, NEVER, Session, after_seconds};
 use crate::access::{Identity, Secret};
+use crate::contract::{Attached, Closed, ConnectRefusal, ConnectRequest, Report, WillFate};
 use crate::events::BrokerEvent;
 use crate::filter;
-use crate::front::Front;
 use crate::message::SessionId;
 use crate::outbox::{Bounds, Delivery, End, Outbox};
-use crate::retained::Retained;
-use crate::session::Report;
-use crate::store::{Restored, Store};
-
-const NEVER: u64 = u64::MAX;
+use crate::store::SessionKey;
 
 /// How much longer the queue of `QoS` 0 is for the controller: it hears every machine's samples, so a pause of its own
 /// must not cost a fleet's.
 const CONTROLLER_PATIENCE: usize = 16;
 
 impl Hub {
-    pub(crate) fn new(front: Arc<Front>, store: Option<Store>, restored: Restored) -> Self {
-        let directory = front.directory.borrow().clone();
-        let retained = Retained::new(crate::retained::Bounds {
-            messages: front.limits.retained_messages,
-            bytes: front.limits.retained_bytes,
-            message_bytes: front.limits.retained_message_bytes,
-            messages_per_account: front.limits.retained_messages_per_account,
-            bytes_per_account: front.limits.retained_bytes_per_account,
-        });
-        let mut hub = Self {
-            lasting: super::lasting::Schedule::new(&front),
-            front,
-            sessions: Vec::new(),
-            free_slots: Vec::new(),
-            keys: std::collections::HashMap::new(),
-            accounts: std::collections::HashMap::new(),
-            away_bytes: 0,
-            next_use: 0,
-            tree: crate::topic_tree::TopicTree::default(),
-            retained,
-            store,
-            directory,
-            deferred: std::collections::VecDeque::new(),
-            congested: std::collections::HashMap::new(),
-            overflowing: Vec::new(),
-            orphaned_wills: std::collections::HashMap::new(),
-            will_changes: std::collections::HashMap::new(),
-            session_changes: super::changes::SessionChanges::default(),
-            returned: std::collections::HashSet::new(),
-            sys: super::sys::Sys::default(),
-            wakers: Vec::new(),
-            hits: crate::topic_tree::Hits::default(),
-        };
-        hub.restore(restored);
-        hub
-    }
-
     pub(super) fn on_connect(&mut self, request: Box<ConnectRequest>) {
         let Some(request) = self.still_good(request) else { return };
         let key = session_key(&request.identity, &request.client_id);
         let Some(&slot) = self.keys.get(&key) else { return self.open_session(key, *request) };
         let Some(session) = self.sessions[slot as usize].as_mut() else {
-            return refuse(*request, ConnectRefusal::Overtaken);
+            return request.refuse(ConnectRefusal::Overtaken);
         };
         match session.peer {
             None => self.reopen_session(slot, *request),
@@ -77,7 +35,7 @@ impl Hub {
                     previous,
                 });
                 if let Some(overtaken) = session.waiting.replace(request) {
-                    refuse(*overtaken, ConnectRefusal::Overtaken);
+                    overtaken.refuse(ConnectRefusal::Overtaken);
                 }
             }
         }
@@ -91,7 +49,7 @@ impl Hub {
                 Some(request)
             }
             _ => {
-                refuse(*request, ConnectRefusal::Revoked);
+                request.refuse(ConnectRefusal::Revoked);
                 None
             }
         }
@@ -133,7 +91,7 @@ impl Hub {
 
     fn open_session(&mut self, key: SessionKey, request: ConnectRequest) {
         if !self.account_has_room(&key.0) {
-            return refuse(request, ConnectRefusal::TooMany);
+            return request.refuse(ConnectRefusal::TooMany);
         }
         let outbox = Outbox::new(self.outbox_bounds(&request.identity));
         let (identity, secret) = (Identity::clone(&request.identity), request.secret.clone());
@@ -172,7 +130,7 @@ impl Hub {
         let Some(session) = self.sessions[slot as usize].as_mut() else { return };
         let is_continued = !request.clean_start && session.expires_at > now_ms;
         if !self.account_has_room(&session_key(&request.identity, &request.client_id).0) {
-            return refuse(request, ConnectRefusal::TooMany);
+            return request.refuse(ConnectRefusal::TooMany);
         }
         let Some(session) = self.sessions[slot as usize].as_mut() else { return };
         if is_continued {
@@ -209,14 +167,13 @@ impl Hub {
         let id = SessionId { slot, use_count: session.use_count };
         // A session that nobody was told of is not kept; one that was there before stays.
         let session_expiry = if session_present { request.session_expiry } else { 0 };
-        let unnoticed = Closed { id, position: 0, session_expiry, will: WillFate::Done, parked: session.parked.take() };
-        let report = Report::new(&self.front, unnoticed);
+        let unstarted = Closed { id, position: 0, session_expiry, will: WillFate::Done, parked: session.parked.take() };
+        let report = Report::new(self.front.spine.clone(), self.front.closed.clone(), unstarted);
         let attached = Attached { id, session_present, outbox: session.outbox.clone(), report };
-        let will_key = will_key(&session.key);
-        let owner = session.key.0.clone();
-        self.accounts.entry(owner).or_default().connected += 1;
-        if self.orphaned_wills.remove(&will_key).is_some() {
-            self.note_will(will_key, None);
+        let key = session.key.clone();
+        self.accounts.entry(key.0.clone()).or_default().connected += 1;
+        if self.orphaned_wills.remove(&key).is_some() {
+            self.note_will(key, None);
         }
         self.set_will(slot, request.will);
         self.note_session(slot);
@@ -246,12 +203,12 @@ impl Hub {
             self.drop_subscription(&subscription.filter, slot, &session.key.0);
         }
         let left = session.left_for_others();
-        let unfinished = session.parked.as_ref().map_or(0, |parked| parked.unfinished());
+        let unfinished = session.parked.as_ref().map_or(0, |parked| parked.in_flight.len() as u64);
         let waiting = (session.outbox.close() + unfinished).saturating_sub(left.len() as u64);
         let lost = self.deliver_to_others(left);
         self.front.counters.dropped_with_session.add(waiting + lost);
         if let Some(waiting) = session.waiting {
-            refuse(*waiting, ConnectRefusal::Revoked);
+            waiting.refuse(ConnectRefusal::Revoked);
         }
         self.shrink();
     }
@@ -323,17 +280,8 @@ impl Hub {
     }
 }
 
-fn refuse(request: ConnectRequest, refusal: ConnectRefusal) {
-    // If the connection has gone meanwhile, there is nobody to tell.
-    let _ = request.reply.send(Err(refusal));
-}
-
 fn session_key(identity: &Identity, client_id: &str) -> SessionKey {
     (identity.session_owner().into(), client_id.into())
-}
-
-pub(super) fn after_seconds(now_ms: u64, seconds: u32) -> u64 {
-    if seconds == u32::MAX { NEVER } else { now_ms + u64::from(seconds) * 1000 }
 }
 
 impl Session {

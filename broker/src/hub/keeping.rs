@@ -10,15 +10,13 @@
 use std::sync::Arc;
 
 use super::changes::Waiting;
-use super::connect::after_seconds;
-use super::wills::will_key;
-use super::{Closed, Hub, Session, WillFate};
+use super::{Hub, Session, after_seconds};
+use crate::contract::{Closed, InFlight, Parked, Stage, WillFate};
 use crate::filter;
 use crate::message::Message;
 use crate::message::SessionId;
 use crate::outbox::{Delivery, Outbox};
-use crate::session::{InFlight, Parked};
-use crate::store::{KeptDelivery, KeptExchange, KeptSession, KeptSubscription, Record, WillKey, unix_ms};
+use crate::store::{KeptDelivery, KeptExchange, KeptSession, KeptSubscription, Record, SessionKey, unix_ms};
 use crate::topic_tree::Subscriber;
 
 impl Hub {
@@ -122,18 +120,17 @@ impl Hub {
     pub(super) fn session_records(&mut self, now_ms: u64) -> Vec<Record> {
         let mut records = Vec::new();
         for (key, change) in self.session_changes.take() {
-            let stored_key = will_key(&key);
             if change.is_over {
-                records.push(Record::ClearSession(stored_key.clone()));
+                records.push(Record::ClearSession(key.clone()));
             }
             let slot = self.keys.get(&key).filter(|_| change.is_changed);
             if let Some(session) = slot.and_then(|&slot| self.sessions.get(slot as usize)?.as_ref()) {
-                records.push(Record::SetSession(stored_key.clone(), self.kept(session)));
+                records.push(Record::SetSession(key.clone(), self.kept(session)));
             }
             if change.is_queue_over {
-                records.push(Record::ClearQueue(stored_key.clone()));
+                records.push(Record::ClearQueue(key.clone()));
             }
-            records.extend(change.queue.iter().map(|waiting| queue_record(&stored_key, waiting, now_ms)));
+            records.extend(change.queue.iter().map(|waiting| queue_record(&key, waiting, now_ms)));
         }
         records
     }
@@ -142,7 +139,7 @@ impl Hub {
     pub(super) fn kept_sessions(&self, now_ms: u64) -> Vec<Record> {
         let mut records = Vec::new();
         for session in self.sessions.iter().flatten().filter(|session| self.is_kept(session)) {
-            let key = will_key(&session.key);
+            let key = session.key.clone();
             records.push(Record::SetSession(key.clone(), self.kept(session)));
             let waiting = if session.has_queue_on_disk { session.waiting_messages() } else { Vec::new() };
             records.extend(waiting.iter().map(|waiting| queue_record(&key, waiting, now_ms)));
@@ -179,11 +176,11 @@ impl Hub {
         unix_ms().saturating_sub(whole - left)
     }
 
-    pub(super) fn restore_sessions(&mut self, sessions: Vec<(WillKey, KeptSession, Vec<KeptDelivery>)>) {
+    pub(super) fn restore_sessions(&mut self, sessions: Vec<(SessionKey, KeptSession, Vec<KeptDelivery>)>) {
         let (now_ms, unix_ms) = (self.front.clock.now_ms(), unix_ms());
         for (key, kept, queue) in sessions {
             if self.restore_session(&key, kept, queue, now_ms, unix_ms).is_none() {
-                self.session_changes.over(&(key.0.as_ref().into(), key.1));
+                self.session_changes.over(&key);
             }
         }
         self.bound_away_bytes();
@@ -192,7 +189,7 @@ impl Hub {
     /// Brings one session back; `None` when it is over.
     fn restore_session(
         &mut self,
-        key: &WillKey,
+        key: &SessionKey,
         kept: KeptSession,
         queue: Vec<KeptDelivery>,
         now_ms: u64,
@@ -214,7 +211,7 @@ impl Hub {
             is_on_disk: true,
             has_queue_on_disk: !queue.is_empty(),
             away_since: now_ms,
-            ..Session::new((key.0.as_ref().into(), key.1.clone()), identity, kept.secret, outbox.clone())
+            ..Session::new(key.clone(), identity, kept.secret, outbox.clone())
         };
         let slot = self.insert(session);
         for subscription in kept.subscriptions {
@@ -223,7 +220,7 @@ impl Hub {
         let mut parked = parked(kept.exchange);
         for waiting in queue.into_iter().filter_map(|waiting| restored(waiting, now_ms, unix_ms)) {
             if waiting.packet_id > 0 {
-                parked.in_flight.push_back(InFlight::restored(waiting.packet_id, Some(waiting.delivery)));
+                parked.in_flight.push_back(in_flight(waiting.packet_id, Stage::Sent(waiting.delivery)));
             } else {
                 outbox.push(waiting.delivery, 0, &mut self.wakers);
             }
@@ -251,7 +248,7 @@ impl Session {
     fn waiting_messages(&self) -> Vec<Waiting> {
         let sent =
             self.parked.iter().flat_map(|parked| &parked.in_flight).filter_map(|sent| {
-                Some(Waiting { packet_id: sent.packet_id(), delivery: sent.unacknowledged()?.clone() })
+                Some(Waiting { packet_id: sent.packet_id, delivery: sent.unacknowledged()?.clone() })
             });
         let unsent = self.outbox.reliable().into_iter().map(|delivery| Waiting { packet_id: 0, delivery });
         sent.chain(unsent).collect()
@@ -273,13 +270,17 @@ impl Session {
             is_unsure: self.is_unsure,
             last_id: parked.last_id,
             receiving: parked.receiving.clone(),
-            released: released.map(InFlight::packet_id).collect(),
+            released: released.map(|sent| sent.packet_id).collect(),
         }
     }
 }
 
+fn in_flight(packet_id: u16, stage: Stage) -> InFlight {
+    InFlight { packet_id, number: 0, stage }
+}
+
 fn parked(exchange: KeptExchange) -> Parked {
-    let released = exchange.released.into_iter().map(|packet_id| InFlight::restored(packet_id, None));
+    let released = exchange.released.into_iter().map(|packet_id| in_flight(packet_id, Stage::Released));
     Parked { in_flight: released.collect(), last_id: exchange.last_id, receiving: exchange.receiving }
 }
 
@@ -296,7 +297,7 @@ fn restored(kept: KeptDelivery, now_ms: u64, unix_ms: u64) -> Option<Waiting> {
     Some(Waiting { packet_id, delivery: Delivery { message, qos, retain, identifiers, share } })
 }
 
-fn queue_record(key: &WillKey, waiting: &Waiting, now_ms: u64) -> Record {
+fn queue_record(key: &SessionKey, waiting: &Waiting, now_ms: u64) -> Record {
     let Waiting { packet_id, delivery } = waiting;
     let message: &Arc<Message> = &delivery.message;
     let kept = KeptDelivery {

@@ -4,7 +4,6 @@
 use bytes::Bytes;
 
 use super::Hub;
-use super::wills::will_key;
 use crate::front::Front;
 use crate::message::Message;
 use crate::retained::Entry;
@@ -168,7 +167,7 @@ impl Hub {
             .sessions
             .iter()
             .flatten()
-            .filter_map(|session| session.will.as_ref().map(|will| (will_key(&session.key), will.clone())));
+            .filter_map(|session| session.will.as_ref().map(|will| (session.key.clone(), will.clone())));
         records.extend(wills.chain(live).map(|(key, will)| Record::SetWill(key, will)));
         records.extend(self.kept_sessions(now_ms));
         records

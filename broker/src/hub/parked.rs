@@ -8,8 +8,6 @@
 use std::sync::Arc;
 
 use super::Hub;
-use crate::outbox::Delivery;
-use crate::session::Parked;
 
 /// What an account has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -155,21 +153,5 @@ impl Hub {
             let Some((_, fullest)) = of_owner.max() else { return };
             self.end_session(fullest, "too much waits for clients that are away");
         }
-    }
-}
-
-impl Parked {
-    /// Messages that the client has not acknowledged.
-    pub(crate) fn unfinished(&self) -> u64 {
-        self.in_flight.len() as u64
-    }
-
-    /// Those of them that it may not have.
-    pub(super) fn unacknowledged(&self) -> impl Iterator<Item = &Delivery> {
-        self.in_flight.iter().filter_map(crate::session::InFlight::unacknowledged)
-    }
-
-    fn bytes(&self) -> usize {
-        self.unacknowledged().map(Delivery::cost).sum()
     }
 }

@@ -1,6 +1,7 @@
 //! Subscriptions: into the tree, and the retained messages that a new one is owed.
 
-use super::{Hub, SubscribeRequest, UnsubscribeRequest};
+use super::Hub;
+use crate::contract::{SubscribeRequest, UnsubscribeRequest};
 use crate::filter;
 use crate::message::SessionId;
 use crate::outbox::Delivery;

@@ -2,11 +2,13 @@
 
 use pistat_protocol::{account::Role, topic::Topics};
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::*;
 use crate::access::Access;
 use crate::admission::Admission;
+use crate::contract::{Attached, SubscribeRequest, WillFate};
 use crate::events::Events;
 use crate::limits::Limits;
 use crate::message::{Clock, Draft};
@@ -45,7 +47,7 @@ impl Bench {
             directory,
             admission: Admission::default(),
             rates: Arc::default(),
-            kept_in_all: Arc::default(),
+            throttled_bytes: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });

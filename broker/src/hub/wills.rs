@@ -5,17 +5,17 @@
 
 use bytes::Bytes;
 
-use super::connect::after_seconds;
-use super::{Command, ConnectRequest, Hub, SessionKey};
+use super::{Hub, after_seconds};
 use crate::access::Identity;
+use crate::contract::{Command, ConnectRequest};
 use crate::message::{Message, resealed};
-use crate::store::{StoredWill, WillKey, unix_ms};
+use crate::store::{SessionKey, StoredWill, unix_ms};
 
 impl Hub {
     /// A session's client has left a will, or it is not needed any more.
     pub(super) fn set_will(&mut self, slot: u32, will: Option<StoredWill>) {
         let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
-        let key = will_key(&session.key);
+        let key = session.key.clone();
         let previous = std::mem::replace(&mut session.will, will.clone());
         // Most clients have no will and never had one: nothing to write for them.
         if previous != will {
@@ -27,7 +27,7 @@ impl Hub {
     pub(super) fn delay_will(&mut self, slot: u32, seconds: u32, now_ms: u64) {
         let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
         session.will_due = Some(after_seconds(now_ms, seconds));
-        let key = will_key(&session.key);
+        let key = session.key.clone();
         if let Some(will) = &mut session.will {
             will.due_unix_ms = Some(unix_ms().saturating_add(u64::from(seconds) * 1000));
             let will = will.clone();
@@ -37,11 +37,10 @@ impl Hub {
 
     /// Wills from before a stop. That of a session which came back waits for its delay or for the session's end (MQTT 5, section
     /// 3.1.3.2.2), and for the time that clients are given to return. The others are due after that time.
-    pub(super) fn restore_wills(&mut self, wills: Vec<(WillKey, StoredWill)>, now_ms: u64) {
+    pub(super) fn restore_wills(&mut self, wills: Vec<(SessionKey, StoredWill)>, now_ms: u64) {
         let (unix_ms, earliest) = (unix_ms(), self.lasting.orphans_at);
         for (key, will) in wills {
-            let key_of_session = (key.0.as_ref().into(), key.1.clone());
-            let slot = self.keys.get(&key_of_session).copied();
+            let slot = self.keys.get(&key).copied();
             let Some(session) = slot.and_then(|slot| self.sessions[slot as usize].as_mut()) else {
                 self.orphaned_wills.insert(key, will);
                 continue;
@@ -57,7 +56,7 @@ impl Hub {
         }
     }
 
-    pub(super) fn note_will(&mut self, key: WillKey, will: Option<StoredWill>) {
+    pub(super) fn note_will(&mut self, key: SessionKey, will: Option<StoredWill>) {
         if self.store.is_some() {
             self.will_changes.insert(key, will);
         }
@@ -121,8 +120,4 @@ impl Hub {
     pub(super) fn publish_will(&self, will: &StoredWill) {
         self.publish_later(self.seal_will(will).into_iter().collect());
     }
-}
-
-pub(super) fn will_key(key: &SessionKey) -> WillKey {
-    ((&*key.0).into(), key.1.clone())
 }

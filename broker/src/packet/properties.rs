@@ -1,6 +1,6 @@
 //! The property blocks of MQTT 5.
 
-use super::read::Reader;
+use super::reader::Reader;
 use super::{Fault, malformed, protocol_error};
 use crate::filter::is_plain;
 

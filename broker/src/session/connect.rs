@@ -14,10 +14,10 @@ use super::end::LAST_WORDS;
 use super::{Client, Held, Inbound, Outbound, Session, Transport, outbound};
 use crate::access::{Identity, Secret};
 use crate::admission::Place;
+use crate::contract::{Attached, Command, ConnectRefusal, ConnectRequest};
 use crate::events::{BrokerEvent, Protocol};
 use crate::filter;
 use crate::front::Front;
-use crate::hub::{Attached, Command, ConnectRefusal, ConnectRequest};
 use crate::limits::Limits;
 use crate::message::{Draft, SessionId};
 use crate::packet::{self, Connect, Fault, reason, write};
@@ -421,7 +421,7 @@ impl Admitted {
         Session {
             outbound: Outbound::new(&wishes, parked.in_flight, parked.last_id),
             inbound: Inbound::new(parked.receiving),
-            held: Held::new(&front.kept_in_all),
+            held: Held::new(&front.throttled_bytes),
             front,
             transport,
             client,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Parked, Session};
+use super::Session;
+use crate::contract::{Parked, WillFate};
 use crate::events::BrokerEvent;
-use crate::hub::{Closed, WillFate};
 use crate::message::resealed;
 use crate::outbox::End;
 use crate::packet::{Fault, reason, write};
@@ -66,9 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             last_id: self.outbound.last_id(),
             receiving: std::mem::take(&mut self.inbound.receiving),
         };
-        self.report.closed =
-            Some(Closed { id: self.id, position: 0, session_expiry, will: fate, parked: Some(Box::new(parked)) });
-        self.report.send();
+        self.report.finish(session_expiry, fate, parked);
         if leaves_by_itself {
             let stop = self.front.stop.clone();
             tokio::select! {

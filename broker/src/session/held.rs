@@ -24,10 +24,6 @@ const KEPT_BYTES: usize = 256 * 1024;
 /// What waits for all held clients together at most: a fleet that is held up by one reader is thousands. Beyond, they are heard when they may go on.
 const KEPT_IN_ALL_BYTES: usize = 16 * 1024 * 1024;
 
-/// What waits for all held clients together.
-#[derive(Default)]
-pub(crate) struct KeptInAll(AtomicUsize);
-
 /// Where a session stands that is held, or was.
 pub(super) struct Held {
     /// The outbox whose client is slow.
@@ -40,18 +36,18 @@ pub(super) struct Held {
     is_at_end: bool,
     /// What this session's part of [`Self::in_all`] is.
     counted: usize,
-    in_all: Arc<KeptInAll>,
+    in_all: Arc<AtomicUsize>,
 }
 
 impl Held {
-    pub(super) fn new(in_all: &Arc<KeptInAll>) -> Self {
+    pub(super) fn new(in_all: &Arc<AtomicUsize>) -> Self {
         Self { by: None, until: None, kept_bytes: 0, is_at_end: false, counted: 0, in_all: in_all.clone() }
     }
 
     /// Notes how much room the session's input takes while it is held, or has yet to be taken in.
     fn count(&mut self, bytes: usize) {
-        self.in_all.0.fetch_add(bytes, Ordering::Relaxed);
-        self.in_all.0.fetch_sub(self.counted, Ordering::Relaxed);
+        self.in_all.fetch_add(bytes, Ordering::Relaxed);
+        self.in_all.fetch_sub(self.counted, Ordering::Relaxed);
         self.counted = bytes;
     }
 
@@ -84,7 +80,7 @@ impl Held {
 
     /// Whether a held client is to be read: while it owes acknowledgements, and what it sends besides fits.
     pub(super) fn reads_on(&self, owes: bool, input_bytes: usize) -> bool {
-        let has_room = input_bytes < KEPT_BYTES && self.in_all.0.load(Ordering::Relaxed) < KEPT_IN_ALL_BYTES;
+        let has_room = input_bytes < KEPT_BYTES && self.in_all.load(Ordering::Relaxed) < KEPT_IN_ALL_BYTES;
         owes && !self.is_at_end && has_room
     }
 
@@ -178,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_all_held_clients_has_a_bound_of_its_own() {
-        let in_all = Arc::new(KeptInAll::default());
+        let in_all = Arc::new(AtomicUsize::default());
         let mut held: Vec<Held> = (0..64).map(|_| Held::new(&in_all)).collect();
         for one in &mut held {
             assert!(one.reads_on(true, 0));
@@ -189,10 +185,10 @@ mod tests {
         assert!(!late.reads_on(true, 0), "64 that are full are {KEPT_IN_ALL_BYTES} bytes");
         held[0].taken(KEPT_BYTES - 1, 1000);
         assert!(late.reads_on(true, 0), "one has taken in what waited");
-        assert_eq!(in_all.0.load(Ordering::Relaxed), 63 * KEPT_BYTES + 1000);
+        assert_eq!(in_all.load(Ordering::Relaxed), 63 * KEPT_BYTES + 1000);
         late.count(KEPT_BYTES);
         held[0].taken(1, 1000);
         drop(held);
-        assert_eq!(in_all.0.load(Ordering::Relaxed), KEPT_BYTES, "those that are gone leave nothing");
+        assert_eq!(in_all.load(Ordering::Relaxed), KEPT_BYTES, "those that are gone leave nothing");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::contract::{InFlight, Stage};
 use crate::front::Front;
 use crate::message::Message;
 use crate::outbox::Delivery;
@@ -13,47 +14,6 @@ const PACKET_AROUND_WORDS: usize = 16;
 
 /// MQTT 5, sections 4.3.2 and 4.3.3: the `QoS` of a message, and how far it is, decide which acknowledgement is due.
 const WRONG_KIND: &str = "an acknowledgement of the wrong kind for its message";
-
-/// A `QoS` 1 or 2 message that was sent.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    packet_id: u16,
-    /// The how many-th message of this connection it is; 0 for those of earlier ones.
-    number: u64,
-    state: State,
-}
-
-impl InFlight {
-    /// As it was before the broker was started anew: sent, or, without a message, released.
-    pub(crate) fn restored(packet_id: u16, delivery: Option<Delivery>) -> Self {
-        Self { packet_id, number: 0, state: delivery.map_or(State::Released, State::Sent) }
-    }
-
-    pub(crate) fn packet_id(&self) -> u16 {
-        self.packet_id
-    }
-
-    /// Whether it is to come to its client exactly once.
-    pub(crate) fn is_exactly_once(&self) -> bool {
-        self.unacknowledged().is_none_or(|delivery| delivery.qos == 2)
-    }
-
-    /// The message, unless the client has it.
-    pub(crate) fn unacknowledged(&self) -> Option<&Delivery> {
-        match &self.state {
-            State::Sent(delivery) => Some(delivery),
-            State::Released => None,
-        }
-    }
-}
-
-#[derive(Debug)]
-enum State {
-    /// PUBLISH was sent, PUBACK or PUBREC is awaited.
-    Sent(Delivery),
-    /// PUBREL was sent, PUBCOMP is awaited.
-    Released,
-}
 
 /// The sending side's state.
 pub(super) struct Outbound {
@@ -135,9 +95,9 @@ impl Outbound {
             let unfinished = &self.in_flight[self.resent];
             let packet_id = unfinished.packet_id;
             self.resent += 1;
-            match &unfinished.state {
-                State::Released => write::ack(output, 6, packet_id, self.v5, reason::SUCCESS, ""),
-                State::Sent(delivery) => {
+            match &unfinished.stage {
+                Stage::Released => write::ack(output, 6, packet_id, self.v5, reason::SUCCESS, ""),
+                Stage::Sent(delivery) => {
                     let delivery = delivery.clone();
                     if !self.write(&delivery, packet_id, true, output, front) {
                         // The client takes less than before: as if it had been sent and acknowledged (section 3.1.2.11.4).
@@ -163,7 +123,7 @@ impl Outbound {
         if self.write(&delivery, packet_id, false, output, front) {
             self.last_id = packet_id;
             self.sent += 1;
-            self.in_flight.push_back(InFlight { packet_id, number: self.sent, state: State::Sent(delivery) });
+            self.in_flight.push_back(InFlight { packet_id, number: self.sent, stage: Stage::Sent(delivery) });
             self.resent = self.in_flight.len();
         }
     }
@@ -231,36 +191,36 @@ impl Outbound {
     }
 
     pub(super) fn on_puback(&mut self, ack: Ack) -> Result<(), Fault> {
-        self.finish(ack.packet_id, |state| matches!(state, State::Sent(delivery) if delivery.qos == 1))
+        self.finish(ack.packet_id, |stage| matches!(stage, Stage::Sent(delivery) if delivery.qos == 1))
     }
 
     pub(super) fn on_pubcomp(&mut self, ack: Ack) -> Result<(), Fault> {
-        self.finish(ack.packet_id, |state| matches!(state, State::Released))
+        self.finish(ack.packet_id, |stage| matches!(stage, Stage::Released))
     }
 
     pub(super) fn on_pubrec(&mut self, ack: Ack, output: &mut Vec<u8>) -> Result<(), Fault> {
         if ack.reason >= 0x80 {
-            let is_expected = |state: &State| matches!(state, State::Sent(delivery) if delivery.qos == 2);
+            let is_expected = |stage: &Stage| matches!(stage, Stage::Sent(delivery) if delivery.qos == 2);
             return self.finish(ack.packet_id, is_expected);
         }
         let known = self.in_flight.iter_mut().find(|unfinished| unfinished.packet_id == ack.packet_id);
         let is_known = known.is_some();
         if let Some(unfinished) = known {
-            if matches!(&unfinished.state, State::Sent(delivery) if delivery.qos != 2) {
+            if matches!(&unfinished.stage, Stage::Sent(delivery) if delivery.qos != 2) {
                 return Err(protocol_error(WRONG_KIND));
             }
-            unfinished.state = State::Released;
+            unfinished.stage = Stage::Released;
         }
         let code = if is_known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
         write::ack(output, 6, ack.packet_id, self.v5, code, "");
         Ok(())
     }
 
-    fn finish(&mut self, packet_id: u16, is_expected: impl Fn(&State) -> bool) -> Result<(), Fault> {
+    fn finish(&mut self, packet_id: u16, is_expected: impl Fn(&Stage) -> bool) -> Result<(), Fault> {
         let position = self.in_flight.iter().position(|unfinished| unfinished.packet_id == packet_id);
         // An acknowledgement for nothing is harmless: it may be a repetition.
         let Some(index) = position else { return Ok(()) };
-        if !is_expected(&self.in_flight[index].state) {
+        if !is_expected(&self.in_flight[index].stage) {
             return Err(protocol_error(WRONG_KIND));
         }
         self.in_flight.remove(index);

@@ -4,8 +4,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use super::{Close, Session};
+use crate::contract::{Command, SubscribeRequest, UnsubscribeRequest};
 use crate::events::BrokerEvent;
-use crate::hub::{Command, SubscribeRequest, UnsubscribeRequest};
 use crate::packet::{self, Fault, Subscribe, Unsubscribe, reason, write};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {

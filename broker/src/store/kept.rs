@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::record::{put_text, take_array, take_text};
+use super::fields::{put_text, take_array, take_text, take_u64};
 use crate::access::Secret;
 use crate::packet::SubscriptionOptions;
 
@@ -81,7 +81,7 @@ impl KeptSession {
         let user_name = take_text(rest)?;
         let secret = Secret::from_bytes(&take_array(rest)?);
         let expiry_seconds = u32::from_le_bytes(take_array(rest)?);
-        let away_since = u64::from_le_bytes(take_array(rest)?);
+        let away_since = take_u64(rest)?;
         let count = u32::from_le_bytes(take_array(rest)?);
         let mut subscriptions = Vec::new();
         for _ in 0..(count <= MOST).then_some(count)? {
@@ -150,7 +150,7 @@ impl KeptDelivery {
         let [flags] = take_array(rest)?;
         let share = if flags & IS_SHARED == 0 { None } else { Some(take_text(rest)?) };
         let packet_id = if flags & HAS_ID == 0 { 0 } else { u16::from_le_bytes(take_array(rest)?) };
-        let expires = u64::from_le_bytes(take_array(rest)?);
+        let expires = take_u64(rest)?;
         let count = u32::from_le_bytes(take_array(rest)?);
         let mut identifiers = Vec::new();
         for _ in 0..(count <= MOST).then_some(count)? {

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Restored;
+use super::fields::{SessionKey, put_key, put_text, take_array, take_key, take_text, take_u64};
 use super::kept::{KeptDelivery, KeptSession};
 use crate::message::Message;
-
-/// Whose will, or whose session: the session's owner and the client id.
-pub(crate) type WillKey = (Box<str>, Box<str>);
 
 /// A last will as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,17 +32,17 @@ pub(crate) enum Record {
     /// A topic has no retained message any more.
     Clear(Box<str>),
     /// A client is connected and has left a will.
-    SetWill(WillKey, Will),
+    SetWill(SessionKey, Will),
     /// Its will is not needed any more.
-    ClearWill(WillKey),
+    ClearWill(SessionKey),
     /// A session that outlives its connections. Its queue stays as it is.
-    SetSession(WillKey, KeptSession),
+    SetSession(SessionKey, KeptSession),
     /// It is over, and its queue with it.
-    ClearSession(WillKey),
+    ClearSession(SessionKey),
     /// A message waits for it.
-    Queue(WillKey, KeptDelivery),
+    Queue(SessionKey, KeptDelivery),
     /// Nothing waits for it any more.
-    ClearQueue(WillKey),
+    ClearQueue(SessionKey),
 }
 
 /// As it was written before it was known to whom a message counts; read still.
@@ -152,43 +150,12 @@ impl Record {
     }
 }
 
-fn put_key(out: &mut Vec<u8>, (owner, client_id): &WillKey) {
-    put_text(out, owner);
-    put_text(out, client_id);
-}
-
-pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn take_key(rest: &mut &[u8]) -> Option<WillKey> {
-    Some((take_text(rest)?, take_text(rest)?))
-}
-
-pub(super) fn take_text(rest: &mut &[u8]) -> Option<Box<str>> {
-    let (length, after) = rest.split_first_chunk::<4>()?;
-    let (text, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    *rest = after;
-    std::str::from_utf8(text).ok().map(Into::into)
-}
-
-fn take_u64(rest: &mut &[u8]) -> Option<u64> {
-    take_array(rest).map(u64::from_le_bytes)
-}
-
-pub(super) fn take_array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (bytes, after) = rest.split_first_chunk::<N>()?;
-    *rest = after;
-    Some(*bytes)
-}
-
 /// What is alive after all records of a file.
 #[derive(Debug, Default)]
 pub(super) struct Live {
     retained: BTreeMap<Box<str>, (Bytes, Option<u64>, Arc<str>)>,
-    wills: BTreeMap<WillKey, Will>,
-    sessions: BTreeMap<WillKey, (KeptSession, Vec<KeptDelivery>)>,
+    wills: BTreeMap<SessionKey, Will>,
+    sessions: BTreeMap<SessionKey, (KeptSession, Vec<KeptDelivery>)>,
 }
 
 impl Live {

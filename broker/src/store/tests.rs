@@ -27,7 +27,7 @@ fn retain(topic: &str, payload: &str) -> Record {
     Record::Retain { message: message(topic, payload), expires_unix_ms: None, owner: "u/home".into() }
 }
 
-fn key(client: &str) -> WillKey {
+fn key(client: &str) -> SessionKey {
     ("a/pi-1".into(), client.into())
 }
 
