@@ -3,14 +3,12 @@
 #![expect(dead_code, reason = "the test client can do more than is needed here")]
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-#[path = "front_door/client.rs"]
-mod client;
 #[path = "front_door/setup.rs"]
 mod setup;
 
 use std::time::{Duration, Instant};
 
-use client::{Client, Message};
+use pistat_testkit::{packet::Message, raw::Client};
 use setup::Setup;
 
 /// What the log's two segments hold of tiny messages, records included: they are full at one moment and not at another.

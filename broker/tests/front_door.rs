@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-#[path = "front_door/client.rs"]
-mod client;
 #[path = "front_door/setup.rs"]
 mod setup;
 

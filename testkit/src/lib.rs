@@ -20,15 +20,18 @@ pub mod feed;
 pub mod http;
 pub mod mosquitto;
 pub mod mqtt;
+pub mod packet;
 pub mod pages;
 pub mod port;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod raw;
 pub mod stack;
 pub mod statistics;
 mod stutter;
 pub mod wait;
+pub mod wire;
 
 pub use agent::Agent;
 pub use broker::Mosquitto;

@@ -3,8 +3,11 @@
 use pistat_broker::{BrokerEvent, Limits};
 use pistat_protocol::account::Role;
 
-use crate::client::{Client, Connect, Message, Packet, Properties};
 use crate::setup::{Setup, directory, eventually, hash};
+use pistat_testkit::{
+    packet::{Connect, Message, Packet, Properties},
+    raw::Client,
+};
 
 fn both() -> [bool; 2] {
     [false, true]

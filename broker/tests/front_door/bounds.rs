@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use pistat_broker::{BrokerEvent, Limits, SlowSubscriber};
 
-use crate::client::{Client, Connect, Message, Packet, packet, string};
 use crate::setup::{Apart, Setup, be_the_broker, eventually};
+use pistat_testkit::{
+    packet::{Connect, Message, Packet, packet, string},
+    raw::Client,
+};
 
 fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();

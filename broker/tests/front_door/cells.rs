@@ -8,8 +8,11 @@ use pistat_protocol::account::Role;
 use pistat_protocol::id::RunId;
 use pistat_protocol::topic::{Topic, Topics};
 
-use crate::client::{Client, Connect, Message, Packet, packet, string};
 use crate::setup::{Setup, directory, hash};
+use pistat_testkit::{
+    packet::{Connect, Message, Packet, packet, string},
+    raw::Client,
+};
 
 /// User name, password and the letter of the table.
 const WHO: [(&str, &str, char); 8] = [

@@ -7,8 +7,11 @@ use pistat_broker::Limits;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
-use crate::client::{Client, Connect, Message, Packet, packet, string};
 use crate::setup::{Apart, Setup, be_the_broker};
+use pistat_testkit::{
+    packet::{Connect, Message, Packet, packet, string},
+    raw::Client,
+};
 
 /// What the log's two segments may still take in.
 const LOG_BYTES: usize = 4 << 20;

@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::client::{Client, Connect, Message, Packet, Properties};
 use crate::setup::{Apart, Setup, be_the_broker, eventually};
 use pistat_broker::{BrokerEvent, Limits};
+use pistat_testkit::{
+    packet::{Connect, Message, Packet, Properties},
+    raw::Client,
+};
 
 async fn with_state(folder: &Path) -> Setup {
     Setup::with(Limits { will_grace_seconds: 1, ..Limits::default() }, Some(folder.to_owned())).await

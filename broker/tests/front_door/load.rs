@@ -5,8 +5,11 @@ use std::collections::{HashMap, HashSet};
 use pistat_broker::Limits;
 use tokio::task::JoinSet;
 
-use crate::client::{Client, Connect, Message, Packet};
 use crate::setup::Setup;
+use pistat_testkit::{
+    packet::{Connect, Message, Packet},
+    raw::Client,
+};
 
 /// A count for the quick run, and the one for the heavy run.
 fn count(quick: usize, heavy: usize) -> usize {

@@ -10,8 +10,11 @@ use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::process::Command;
 
-use crate::client::{Connect, DEADLINE, Message};
 use crate::setup::{Setup, directory};
+use pistat_testkit::{
+    DEADLINE,
+    packet::{Connect, Message},
+};
 
 fn options(setup: &Setup, id: &str, user: &str) -> MqttOptions {
     let mut options = MqttOptions::new(id, "127.0.0.1", setup.address.port());

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use crate::client::{Client, Connect, Message, Packet, packet, string};
 use crate::setup::Setup;
+use pistat_testkit::{
+    packet::{Connect, Message, Packet, packet, string},
+    raw::Client,
+};
 
 #[tokio::test]
 async fn basic_subscribe_publish_and_a_second_connect_is_an_error() {

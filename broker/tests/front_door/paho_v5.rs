@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use pistat_broker::Limits;
 
-use crate::client::{Client, Connect, Message, Packet, Properties, packet, string};
 use crate::setup::{Setup, eventually};
+use pistat_testkit::{
+    packet::{Connect, Message, Packet, Properties, packet, string},
+    raw::Client,
+};
 
 fn none() -> Properties {
     Properties::default()

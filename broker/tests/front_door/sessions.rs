@@ -5,8 +5,11 @@ use std::time::Duration;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, Limits, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, Connect, Message, Packet, Properties, packet, string};
 use crate::setup::{Setup, directory, eventually};
+use pistat_testkit::{
+    packet::{Connect, Message, Packet, Properties, packet, string},
+    raw::Client,
+};
 
 #[tokio::test]
 async fn a_second_connection_takes_the_session_over() {
@@ -182,7 +185,7 @@ async fn acknowledgements_may_come_in_any_order_and_unknown_ones_do_no_harm() {
         client.ack(7, message.id.wrapping_add(500)).await;
     }
     for message in messages.iter().filter(|m| m.qos == 2) {
-        assert_eq!(client.next().await, crate::client::Packet::Ack { kind: 6, id: message.id, code: 0 });
+        assert_eq!(client.next().await, pistat_testkit::packet::Packet::Ack { kind: 6, id: message.id, code: 0 });
         client.ack(7, message.id).await;
     }
     client.disconnect().await;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
 
-use crate::client::{Client, Connect, DEADLINE};
+use pistat_testkit::{DEADLINE, packet::Connect, raw::Client};
 
 pub(crate) fn hash(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()

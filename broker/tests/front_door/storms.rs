@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use pistat_broker::Limits;
 
-use crate::client::{Client, Connect, Message};
 use crate::setup::{Apart, be_the_broker};
+use pistat_testkit::{
+    packet::{Connect, Message},
+    raw::Client,
+};
 
 /// Retained messages that the broker keeps in these tests.
 const RETAINED: usize = 1_000;
@@ -117,8 +120,8 @@ async fn thousands_of_subscriptions_and_wildcards_over_everything_harm_nobody() 
         client.acknowledges = false;
         for _ in 0..20 {
             let id = client.id();
-            let filter = crate::client::string("test/#");
-            client.send(&crate::client::packet(0x82, &[&id.to_be_bytes(), &[0], &filter, &[1]])).await;
+            let filter = pistat_testkit::packet::string("test/#");
+            client.send(&pistat_testkit::packet::packet(0x82, &[&id.to_be_bytes(), &[0], &filter, &[1]])).await;
         }
     }
     let until = Instant::now() + Duration::from_secs(3);
