@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::access::{Identity, Secret};
 use crate::message::SessionId;
 use crate::outbox::{Delivery, Outbox};
-use crate::packet::SubscriptionOptions;
+use crate::packet::{QoS, SubscriptionOptions};
 use crate::spine;
 use crate::store::StoredWill;
 
@@ -222,7 +222,7 @@ pub(crate) enum Stage {
 impl InFlight {
     /// Whether it is to come to its client exactly once.
     pub(crate) fn is_exactly_once(&self) -> bool {
-        self.unacknowledged().is_none_or(|delivery| delivery.qos == 2)
+        self.unacknowledged().is_none_or(|delivery| delivery.qos == QoS::ExactlyOnce)
     }
 
     /// The message, unless the client has it.

@@ -25,6 +25,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
+use slotmap::SlotMap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -62,7 +63,6 @@ pub(crate) struct Inputs {
 
 /// A client's session, connected or not.
 struct Session {
-    use_count: u32,
     key: SessionKey,
     user_name: Box<str>,
     secret: Secret,
@@ -100,14 +100,13 @@ struct Session {
 /// The hub; see the module.
 pub(crate) struct Hub {
     front: Arc<Front>,
-    sessions: Vec<Option<Session>>,
-    free_slots: Vec<u32>,
-    keys: HashMap<SessionKey, u32>,
+    /// On the heap each, since the slots of a slot map are never given back.
+    sessions: SlotMap<SessionId, Box<Session>>,
+    keys: HashMap<SessionKey, SessionId>,
     /// What each account has of it all.
     accounts: HashMap<Arc<str>, parked::Account>,
     /// Bytes that wait for all sessions whose clients are away.
     away_bytes: usize,
-    next_use: u32,
     tree: TopicTree,
     retained: Retained,
     store: Option<Store>,
@@ -115,16 +114,16 @@ pub(crate) struct Hub {
     /// Commands that wait until the hub has read up to their place in the log.
     deferred: VecDeque<Command>,
     /// Sessions whose queue is full, until it is at half its bound.
-    congested: HashMap<u32, deliver::Congestion>,
+    congested: HashMap<SessionId, deliver::Congestion>,
     /// Sessions that have gone beyond a bound and are to be ended after this message.
-    overflowing: Vec<(u32, &'static str)>,
+    overflowing: Vec<(SessionId, &'static str)>,
     /// Wills from before an unclean stop, whose clients have not come back yet.
     orphaned_wills: HashMap<SessionKey, StoredWill>,
     will_changes: HashMap<SessionKey, Option<StoredWill>>,
     /// What of sessions is to be written.
     session_changes: changes::SessionChanges,
     /// Sessions whose clients came back to what waits for them on disk.
-    returned: HashSet<u32>,
+    returned: HashSet<SessionId>,
     lasting: lasting::Schedule,
     sys: sys::Sys,
     wakers: Vec<Waker>,
@@ -145,12 +144,10 @@ impl Hub {
         let mut hub = Self {
             lasting: lasting::Schedule::new(&front),
             front,
-            sessions: Vec::new(),
-            free_slots: Vec::new(),
+            sessions: SlotMap::with_key(),
             keys: HashMap::new(),
             accounts: HashMap::new(),
             away_bytes: 0,
-            next_use: 0,
             tree: TopicTree::default(),
             retained,
             store,
@@ -222,8 +219,8 @@ impl Hub {
         } else {
             tracing::error!("an envelope of the log cannot be read");
         }
-        while let Some((slot, reason)) = self.overflowing.pop() {
-            self.end_session(slot, reason);
+        while let Some((id, reason)) = self.overflowing.pop() {
+            self.end_session(id, reason);
         }
         self.bound_away_bytes();
     }
@@ -248,7 +245,7 @@ impl Hub {
             }
         }
         let mut connected = 0;
-        for session in self.sessions.iter().flatten() {
+        for session in self.sessions.values() {
             connected += usize::from(session.peer.is_some());
             session.outbox.end(End::ShuttingDown);
         }
@@ -278,11 +275,6 @@ impl Hub {
             }
         }
         Ok(())
-    }
-
-    fn session(&mut self, id: SessionId) -> Option<&mut Session> {
-        let session = self.sessions.get_mut(id.slot as usize)?.as_mut()?;
-        (session.use_count == id.use_count).then_some(session)
     }
 
     /// Publishes something of the broker's own, as soon as the log has room.

@@ -57,9 +57,10 @@ pub use tls::Certificate;
 #[doc(hidden)]
 pub fn read_packet(bytes: &[u8], v5: bool) -> Option<usize> {
     let frame = packet::split(bytes, Limits::default().packet_bytes).ok().flatten()?;
-    let understood = match frame.header {
-        0x10 => packet::decode_connect(&frame).is_ok(),
-        _ => packet::decode(&frame, v5).is_ok(),
+    let understood = if frame.header == packet::PacketType::Connect.header() {
+        packet::decode_connect(&frame).is_ok()
+    } else {
+        packet::decode(&frame, v5).is_ok()
     };
     understood.then_some(frame.length)
 }

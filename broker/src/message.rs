@@ -12,9 +12,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use pistat_protocol::topic::ACCOUNT_PROPERTY;
+use slotmap::{Key, KeyData};
 
 use crate::filter::is_plain;
-use crate::packet::{MessageProperties, Properties, Property, property, write};
+use crate::packet::{MessageProperties, Properties, Property, PropertyId, QoS, write};
 
 /// Milliseconds since the broker started: immune to steps of the wall clock.
 #[derive(Debug, Clone, Copy)]
@@ -32,16 +33,30 @@ impl Clock {
     }
 }
 
-/// Which session a message comes from: a slot of the hub, and which use of that slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct SessionId {
-    pub(crate) slot: u32,
-    pub(crate) use_count: u32,
+slotmap::new_key_type! {
+    /// A session of the hub, and the publisher of a message.
+    pub(crate) struct SessionId;
 }
 
 impl SessionId {
     /// The broker itself, and messages whose publisher is unknown.
-    pub(crate) const BROKER: Self = Self { slot: u32::MAX, use_count: 0 };
+    pub(crate) fn broker() -> Self {
+        Self::null()
+    }
+
+    fn to_bytes(self) -> [u8; 8] {
+        self.data().as_ffi().to_le_bytes()
+    }
+
+    fn from_bytes(bytes: [u8; 8]) -> Self {
+        KeyData::from_ffi(u64::from_le_bytes(bytes)).into()
+    }
+
+    /// A session of a test, by its number.
+    #[cfg(test)]
+    pub(crate) fn numbered(number: u32) -> Self {
+        KeyData::from_ffi(1 << 32 | u64::from(number)).into()
+    }
 }
 
 const HEADER_BYTES: usize = 1 + 8 + 8 + 2 + 4;
@@ -59,7 +74,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) publisher: SessionId,
     pub(crate) topic: &'a str,
     pub(crate) payload: &'a [u8],
-    pub(crate) qos: u8,
+    pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) properties: MessageProperties<'a>,
     /// The account to stamp the message with.
@@ -79,9 +94,8 @@ impl Draft<'_> {
         };
         let property_bytes = kept.len() + stamp.len();
         let mut frame = Vec::with_capacity(HEADER_BYTES + self.topic.len() + property_bytes + self.payload.len());
-        frame.push(self.qos | if self.retain { RETAIN } else { 0 });
-        frame.extend_from_slice(&self.publisher.slot.to_le_bytes());
-        frame.extend_from_slice(&self.publisher.use_count.to_le_bytes());
+        frame.push(self.qos as u8 | if self.retain { RETAIN } else { 0 });
+        frame.extend_from_slice(&self.publisher.to_bytes());
         frame.extend_from_slice(&expires_at.to_le_bytes());
         // Topics come in fields of 16-bit length, properties in packets of at most 256 MiB.
         frame.extend_from_slice(&u16::try_from(self.topic.len()).unwrap_or(u16::MAX).to_le_bytes());
@@ -110,10 +124,11 @@ impl Draft<'_> {
 /// Whether a property goes on to the receivers: what belongs to one hop does not, nor a stamp that is not ours.
 fn passes_through(property: &Property<'_>) -> bool {
     match property.id {
-        property::PAYLOAD_FORMAT | property::CONTENT_TYPE | property::RESPONSE_TOPIC | property::CORRELATION_DATA => {
-            true
-        }
-        property::USER => property.pair_name() != Some(ACCOUNT_PROPERTY),
+        PropertyId::PayloadFormat
+        | PropertyId::ContentType
+        | PropertyId::ResponseTopic
+        | PropertyId::CorrelationData => true,
+        PropertyId::User => property.pair_name() != Some(ACCOUNT_PROPERTY),
         _ => false,
     }
 }
@@ -137,6 +152,7 @@ pub(crate) struct Pattern(Arc<Box<[u8]>>);
 impl Message {
     /// Opens an envelope; `None` when it is not one.
     pub(crate) fn open(frame: Bytes) -> Option<Self> {
+        QoS::from_repr(frame.first()? & 3)?;
         let expires_at = u64::from_le_bytes(frame.get(9..17)?.try_into().ok()?);
         let topic_length = u16::from_le_bytes(frame.get(17..19)?.try_into().ok()?);
         let property_length = u32::from_le_bytes(frame.get(19..23)?.try_into().ok()?);
@@ -221,8 +237,9 @@ impl Message {
         (packed.payload() == payload).then_some(packed)
     }
 
-    pub(crate) fn qos(&self) -> u8 {
-        self.frame[0] & 3
+    pub(crate) fn qos(&self) -> QoS {
+        // Checked when the envelope was opened.
+        QoS::from_repr(self.frame[0] & 3).unwrap_or_default()
     }
 
     pub(crate) fn retain(&self) -> bool {
@@ -230,10 +247,9 @@ impl Message {
     }
 
     pub(crate) fn publisher(&self) -> SessionId {
-        let number = |at: usize| {
-            u32::from_le_bytes([self.frame[at], self.frame[at + 1], self.frame[at + 2], self.frame[at + 3]])
-        };
-        SessionId { slot: number(1), use_count: number(5) }
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.frame[1..9]);
+        SessionId::from_bytes(bytes)
     }
 
     /// The memory that it holds.
@@ -298,8 +314,7 @@ fn unpack(payload: &[u8], after: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn resealed(frame: &[u8], expires_in_ms: Option<u64>, now_ms: u64) -> Option<Bytes> {
     let mut frame = frame.to_vec();
     let expires_at = expires_in_ms.map_or(NEVER, |left| now_ms.saturating_add(left));
-    frame.get_mut(1..5)?.copy_from_slice(&SessionId::BROKER.slot.to_le_bytes());
-    frame.get_mut(5..9)?.copy_from_slice(&SessionId::BROKER.use_count.to_le_bytes());
+    frame.get_mut(1..9)?.copy_from_slice(&SessionId::broker().to_bytes());
     frame.get_mut(9..17)?.copy_from_slice(&expires_at.to_le_bytes());
     Some(Bytes::from(frame))
 }
@@ -309,11 +324,20 @@ mod tests {
     use super::*;
 
     fn draft<'a>(raw: &'a [u8], stamp: Option<&'a str>) -> Draft<'a> {
-        let expiry_seconds = Properties::new(raw).filter_map(Result::ok).any(|p| p.id == property::MESSAGE_EXPIRY);
+        let expiry_seconds = Properties::new(raw).filter_map(Result::ok).any(|p| p.id == PropertyId::MessageExpiry);
         let properties =
             MessageProperties { raw, expiry_seconds: expiry_seconds.then_some(10), ..MessageProperties::default() };
-        let publisher = SessionId { slot: 7, use_count: 9 };
-        Draft { publisher, topic: "a/é", payload: b"payload", qos: 2, retain: true, properties, stamp, now_ms: 1000 }
+        let publisher = SessionId::numbered(7);
+        Draft {
+            publisher,
+            topic: "a/é",
+            payload: b"payload",
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            properties,
+            stamp,
+            now_ms: 1000,
+        }
     }
 
     #[test]
@@ -323,7 +347,7 @@ mod tests {
         assert_eq!((message.topic(), &message.payload()[..], message.properties()), ("a/é", &b"payload"[..], &raw[..]));
         assert_eq!(
             (message.qos(), message.retain(), message.publisher()),
-            (2, true, SessionId { slot: 7, use_count: 9 })
+            (QoS::ExactlyOnce, true, SessionId::numbered(7))
         );
         assert_eq!((message.expiry_seconds(u64::MAX - 1), message.is_expired(u64::MAX - 1)), (None, false));
     }
@@ -337,7 +361,7 @@ mod tests {
         assert!(packed.bytes() < plain.bytes() / 4);
         let reopened = Message::open(packed.frame()).unwrap();
         for message in [&plain, &packed, &reopened] {
-            assert_eq!((message.topic(), message.properties(), message.qos()), ("a/é", &raw[..], 2));
+            assert_eq!((message.topic(), message.properties(), message.qos()), ("a/é", &raw[..], QoS::ExactlyOnce));
             assert_eq!((&message.payload()[..], message.payload_bytes()), (&payload[..], payload.len()));
         }
         assert!(packed.packed().is_none());

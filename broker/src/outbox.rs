@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::access::Identity;
 use crate::message::Message;
+use crate::packet::QoS;
 
 /// Why the hub ends a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub(crate) enum End {
 #[derive(Debug, Clone)]
 pub(crate) struct Delivery {
     pub(crate) message: Arc<Message>,
-    pub(crate) qos: u8,
+    pub(crate) qos: QoS,
     pub(crate) retain: bool,
     /// The subscription identifiers that it matched.
     pub(crate) identifiers: Option<Box<[u32]>>,
@@ -73,7 +74,7 @@ impl Queue {
     }
 
     fn keep_reliable(&mut self) {
-        self.items.retain(|(_, delivery)| delivery.qos > 0);
+        self.items.retain(|(_, delivery)| delivery.qos > QoS::AtMostOnce);
         self.bytes = self.items.iter().map(|(_, delivery)| delivery.cost()).sum();
     }
 
@@ -168,7 +169,7 @@ impl Outbox {
         let order = state.next_order;
         state.next_order += 1;
         let mut pushed = Pushed::default();
-        if delivery.qos == 0 {
+        if delivery.qos == QoS::AtMostOnce {
             state.qos0.push(order, delivery);
             pushed.dropped = self.drop_oldest(&mut state, under_way);
             pushed.is_qos0_long = self.waits_for(&state) && state.qos0.bytes > self.bounds.qos0_bytes / 2;
@@ -280,13 +281,17 @@ impl Outbox {
         let state = self.lock();
         let mut waiting: Vec<&(u64, Delivery)> = state.retained.items.iter().chain(&state.reliable.items).collect();
         waiting.sort_unstable_by_key(|(order, _)| *order);
-        waiting.into_iter().filter(|(_, delivery)| delivery.qos > 0).map(|(_, delivery)| delivery.clone()).collect()
+        waiting
+            .into_iter()
+            .filter(|(_, delivery)| delivery.qos > QoS::AtMostOnce)
+            .map(|(_, delivery)| delivery.clone())
+            .collect()
     }
 
     /// Whether any message of `QoS` 2 waits.
     pub(crate) fn has_exactly_once(&self) -> bool {
         let state = self.lock();
-        state.retained.items.iter().chain(&state.reliable.items).any(|(_, delivery)| delivery.qos == 2)
+        state.retained.items.iter().chain(&state.reliable.items).any(|(_, delivery)| delivery.qos == QoS::ExactlyOnce)
     }
 
     /// The task's side: whether there is something to do; registers the task if not. Messages count only if the task
@@ -317,7 +322,7 @@ impl Outbox {
         let mut state = self.lock();
         let was_low = state.reliable.bytes <= self.low_water();
         while let Some(delivery) = state.pop(window > 0) {
-            if delivery.qos > 0 {
+            if delivery.qos > QoS::AtMostOnce {
                 window -= 1;
             }
             if !take(delivery) {
@@ -426,7 +431,8 @@ impl State {
             return None;
         }
         if first == retained {
-            let fits = window_open || self.retained.items.front().is_some_and(|(_, delivery)| delivery.qos == 0);
+            let fits =
+                window_open || self.retained.items.front().is_some_and(|(_, delivery)| delivery.qos == QoS::AtMostOnce);
             return fits.then_some(&mut self.retained);
         }
         if first == reliable && window_open {
@@ -446,7 +452,7 @@ impl State {
 
     fn pop(&mut self, window_open: bool) -> Option<Delivery> {
         let delivery = self.next_queue(window_open)?.pop()?;
-        if delivery.qos > 0 {
+        if delivery.qos > QoS::AtMostOnce {
             self.progress += 1;
         }
         Some(delivery)

@@ -12,7 +12,50 @@ pub(crate) mod write;
 
 use reader::Reader;
 
-pub(crate) use properties::{Properties, Property, property};
+pub(crate) use properties::{Properties, Property, PropertyId};
+
+/// The delivery guarantee of a message (MQTT 5, section 4.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, strum::FromRepr)]
+#[repr(u8)]
+#[expect(clippy::enum_variant_names, reason = "the specification's own names")]
+pub(crate) enum QoS {
+    /// `QoS` 0: sent once, never acknowledged.
+    #[default]
+    AtMostOnce = 0,
+    /// `QoS` 1: repeated until it is acknowledged.
+    AtLeastOnce = 1,
+    /// `QoS` 2: acknowledged in two steps, so that repetitions are recognised.
+    ExactlyOnce = 2,
+}
+
+/// The packet types (MQTT 5, section 2.1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::FromRepr)]
+#[repr(u8)]
+pub(crate) enum PacketType {
+    Connect = 1,
+    ConnAck = 2,
+    Publish = 3,
+    PubAck = 4,
+    PubRec = 5,
+    PubRel = 6,
+    PubComp = 7,
+    Subscribe = 8,
+    SubAck = 9,
+    Unsubscribe = 10,
+    UnsubAck = 11,
+    PingRequest = 12,
+    PingResponse = 13,
+    Disconnect = 14,
+    Auth = 15,
+}
+
+impl PacketType {
+    /// The first byte of a packet of this type; PUBLISH has its own flags besides.
+    pub(crate) fn header(self) -> u8 {
+        let flags = if matches!(self, Self::PubRel | Self::Subscribe | Self::Unsubscribe) { 2 } else { 0 };
+        (self as u8) << 4 | flags
+    }
+}
 
 /// The reason codes that the broker sends (MQTT 5, section 2.4).
 pub(crate) mod reason {
@@ -65,6 +108,13 @@ pub(crate) struct Frame<'a> {
     body: &'a [u8],
     /// The whole packet's length.
     pub(crate) length: usize,
+}
+
+impl Frame<'_> {
+    /// `None` for a type that MQTT does not have.
+    pub(crate) fn packet_type(&self) -> Option<PacketType> {
+        PacketType::from_repr(self.header >> 4)
+    }
 }
 
 /// Takes the first packet off a stream's bytes; `None` when it has not come completely.
@@ -121,7 +171,7 @@ pub(crate) struct Connect<'a> {
 pub(crate) struct Will<'a> {
     pub(crate) topic: &'a str,
     pub(crate) payload: &'a [u8],
-    pub(crate) qos: u8,
+    pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) delay_seconds: u32,
     pub(crate) properties: MessageProperties<'a>,
@@ -141,7 +191,7 @@ pub(crate) struct MessageProperties<'a> {
 /// The PUBLISH packet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Publish<'a> {
-    pub(crate) qos: u8,
+    pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) topic: &'a str,
     /// 0 with `QoS` 0.
@@ -168,11 +218,35 @@ pub(crate) struct Subscribe<'a> {
 /// How a subscription wants its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct SubscriptionOptions {
-    pub(crate) qos: u8,
+    pub(crate) qos: QoS,
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
-    /// 0 send retained messages, 1 only if the subscription is new, 2 never.
-    pub(crate) retain_handling: u8,
+    pub(crate) retain_handling: RetainHandling,
+}
+
+/// When a subscription is sent retained messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, strum::FromRepr)]
+#[repr(u8)]
+pub(crate) enum RetainHandling {
+    #[default]
+    Always = 0,
+    /// Only if the subscription is new.
+    IfNew = 1,
+    Never = 2,
+}
+
+impl SubscriptionOptions {
+    /// As SUBSCRIBE writes them (MQTT 5, section 3.8.3.1); `None` for values that it does not have.
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        let (qos, retain_handling) = (QoS::from_repr(byte & 3)?, RetainHandling::from_repr(byte >> 4)?);
+        Some(Self { qos, no_local: byte & 4 != 0, retain_as_published: byte & 8 != 0, retain_handling })
+    }
+
+    /// The inverse of [`Self::from_byte`].
+    pub(crate) fn to_byte(self) -> u8 {
+        let (no_local, retain) = (u8::from(self.no_local), u8::from(self.retain_as_published));
+        self.qos as u8 | no_local << 2 | retain << 3 | (self.retain_handling as u8) << 4
+    }
 }
 
 /// The UNSUBSCRIBE packet.
@@ -191,7 +265,7 @@ pub(crate) struct Disconnect {
 
 /// Reads a CONNECT packet. An unknown protocol or version is a fault of its own.
 pub(crate) fn decode_connect<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Fault> {
-    if frame.header != 0x10 {
+    if frame.header != PacketType::Connect.header() {
         return Err(malformed("the first packet is not CONNECT"));
     }
     let mut reader = Reader::new(frame.body);
@@ -225,26 +299,25 @@ pub(crate) fn protocol_level(frame: &Frame<'_>) -> Option<u8> {
 
 /// Reads a packet of a connected client.
 pub(crate) fn decode<'a>(frame: &Frame<'a>, v5: bool) -> Result<Packet<'a>, Fault> {
-    let flags = frame.header & 0x0F;
-    let packet_type = frame.header >> 4;
-    let expected_flags = if matches!(packet_type, 6 | 8 | 10) { 2 } else { 0 };
-    if packet_type != 3 && flags != expected_flags {
+    let unexpected = malformed("a client may not send a packet of this type");
+    let packet_type = frame.packet_type().ok_or(unexpected)?;
+    if packet_type != PacketType::Publish && frame.header != packet_type.header() {
         return Err(malformed("reserved flags of the fixed header are set"));
     }
     let mut reader = Reader::new(frame.body);
     let packet = match packet_type {
-        1 => return Ok(Packet::Connect),
-        3 => return read::publish(reader, flags, v5).map(Packet::Publish),
-        4 => Packet::PubAck(read::ack(&mut reader, v5, &[0, 0x10])?),
-        5 => Packet::PubRec(read::ack(&mut reader, v5, &[0, 0x10])?),
-        6 => Packet::PubRel(read::ack(&mut reader, v5, &[0, 0x92])?),
-        7 => Packet::PubComp(read::ack(&mut reader, v5, &[0, 0x92])?),
-        8 => Packet::Subscribe(read::subscribe(&mut reader, v5)?),
-        10 => Packet::Unsubscribe(read::unsubscribe(&mut reader, v5)?),
-        12 => Packet::PingRequest,
-        14 => Packet::Disconnect(read::disconnect(&mut reader, v5)?),
-        15 if v5 => return Ok(Packet::Auth),
-        _ => return Err(malformed("a client may not send a packet of this type")),
+        PacketType::Connect => return Ok(Packet::Connect),
+        PacketType::Publish => return read::publish(reader, frame.header & 0x0F, v5).map(Packet::Publish),
+        PacketType::PubAck => Packet::PubAck(read::ack(&mut reader, v5, &[0, 0x10])?),
+        PacketType::PubRec => Packet::PubRec(read::ack(&mut reader, v5, &[0, 0x10])?),
+        PacketType::PubRel => Packet::PubRel(read::ack(&mut reader, v5, &[0, 0x92])?),
+        PacketType::PubComp => Packet::PubComp(read::ack(&mut reader, v5, &[0, 0x92])?),
+        PacketType::Subscribe => Packet::Subscribe(read::subscribe(&mut reader, v5)?),
+        PacketType::Unsubscribe => Packet::Unsubscribe(read::unsubscribe(&mut reader, v5)?),
+        PacketType::PingRequest => Packet::PingRequest,
+        PacketType::Disconnect => Packet::Disconnect(read::disconnect(&mut reader, v5)?),
+        PacketType::Auth if v5 => return Ok(Packet::Auth),
+        _ => return Err(unexpected),
     };
     reader.finish()?;
     Ok(packet)

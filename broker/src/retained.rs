@@ -339,15 +339,15 @@ fn fixed_beginning(filter: &str) -> &str {
 mod tests {
     use super::*;
     use crate::message::{Draft, SessionId};
-    use crate::packet::MessageProperties;
+    use crate::packet::{MessageProperties, QoS};
 
     fn message(topic: &str, payload: &str, expiry_seconds: Option<u32>) -> Arc<Message> {
         let properties = MessageProperties { expiry_seconds, ..MessageProperties::default() };
         let draft = Draft {
-            publisher: SessionId::BROKER,
+            publisher: SessionId::broker(),
             topic,
             payload: payload.as_bytes(),
-            qos: 1,
+            qos: QoS::AtLeastOnce,
             retain: true,
             properties,
             stamp: None,

@@ -28,7 +28,7 @@ use crate::contract::Report;
 use crate::front::Front;
 use crate::message::SessionId;
 use crate::outbox::{Delivery, Outbox, Ready};
-use crate::packet::{self, Packet, reason, write};
+use crate::packet::{self, Packet, PacketType, reason, write};
 use crate::rates::Meter;
 use crate::store::StoredWill;
 use end::Close;
@@ -281,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.publish_batch().await?;
                 let is_known = self.inbound.release(ack.packet_id);
                 let code = if is_known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
-                write::ack(&mut self.transport.output, 7, ack.packet_id, self.v5, code, "");
+                write::ack(&mut self.transport.output, PacketType::PubComp, ack.packet_id, self.v5, code, "");
             }
             Packet::Subscribe(subscribe) => self.on_subscribe(subscribe).await?,
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(unsubscribe).await?,

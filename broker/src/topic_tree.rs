@@ -1,18 +1,19 @@
 //! The topic tree: who has subscribed to what, found by topic in the time that the topic's levels take.
 //!
-//! Sessions are numbers here. Nodes without subscribers are removed, so a million filters later the tree is as small as
+//! Nodes without subscribers are removed, so a million filters later the tree is as small as
 //! before. It knows nothing of rights, queues or messages.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::message::SessionId;
 use crate::packet::SubscriptionOptions;
 
 /// One subscription that a topic has hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subscriber {
     /// The session.
-    pub(crate) slot: u32,
+    pub(crate) session: SessionId,
     /// The subscription identifier, 0 for none.
     pub(crate) identifier: u32,
     /// How it wants its messages.
@@ -155,7 +156,7 @@ impl TopicTree {
             None => &mut node.subscribers,
             Some(name) => node.group(name, filter),
         };
-        let known = list.iter_mut().find(|known| known.slot == subscriber.slot);
+        let known = list.iter_mut().find(|known| known.session == subscriber.session);
         let is_new = known.is_none();
         if let Some(known) = known {
             *known = subscriber;
@@ -180,9 +181,9 @@ impl TopicTree {
     }
 
     /// Removes a subscription; says whether there was one.
-    pub(crate) fn unsubscribe(&mut self, filter: &str, group: Option<&str>, slot: u32) -> bool {
+    pub(crate) fn unsubscribe(&mut self, filter: &str, group: Option<&str>, session: SessionId) -> bool {
         let mut levels = filter.split('/');
-        self.root.remove(&mut levels, group, slot)
+        self.root.remove(&mut levels, group, session)
     }
 
     /// Collects the subscriptions that match a topic.
@@ -240,14 +241,19 @@ impl Node {
         &mut self.groups[index].members
     }
 
-    fn remove<'a>(&mut self, levels: &mut impl Iterator<Item = &'a str>, group: Option<&str>, slot: u32) -> bool {
-        let Some(level) = levels.next() else { return self.remove_here(group, slot) };
+    fn remove<'a>(
+        &mut self,
+        levels: &mut impl Iterator<Item = &'a str>,
+        group: Option<&str>,
+        session: SessionId,
+    ) -> bool {
+        let Some(level) = levels.next() else { return self.remove_here(group, session) };
         match level {
-            "+" => remove_below(&mut self.any_level, levels, group, slot),
-            "#" => remove_below(&mut self.any_rest, levels, group, slot),
+            "+" => remove_below(&mut self.any_level, levels, group, session),
+            "#" => remove_below(&mut self.any_rest, levels, group, session),
             _ => {
                 let Some(child) = self.children.get_mut(level) else { return false };
-                let found = child.remove(levels, group, slot);
+                let found = child.remove(levels, group, session);
                 if child.is_empty() {
                     self.children.remove(level);
                 }
@@ -256,10 +262,10 @@ impl Node {
         }
     }
 
-    fn remove_here(&mut self, group: Option<&str>, slot: u32) -> bool {
-        let Some(name) = group else { return remove_slot(&mut self.subscribers, slot) };
+    fn remove_here(&mut self, group: Option<&str>, session: SessionId) -> bool {
+        let Some(name) = group else { return remove_session(&mut self.subscribers, session) };
         let Some(index) = self.groups.iter().position(|group| &*group.name == name) else { return false };
-        let found = remove_slot(&mut self.groups[index].members, slot);
+        let found = remove_session(&mut self.groups[index].members, session);
         if self.groups[index].members.is_empty() {
             self.groups.swap_remove(index);
         }
@@ -301,18 +307,18 @@ fn remove_below<'a>(
     child: &mut Option<Box<Node>>,
     levels: &mut impl Iterator<Item = &'a str>,
     group: Option<&str>,
-    slot: u32,
+    session: SessionId,
 ) -> bool {
     let Some(node) = child else { return false };
-    let found = node.remove(levels, group, slot);
+    let found = node.remove(levels, group, session);
     if node.is_empty() {
         *child = None;
     }
     found
 }
 
-fn remove_slot(list: &mut Vec<Subscriber>, slot: u32) -> bool {
-    let Some(index) = list.iter().position(|known| known.slot == slot) else { return false };
+fn remove_session(list: &mut Vec<Subscriber>, session: SessionId) -> bool {
+    let Some(index) = list.iter().position(|known| known.session == session) else { return false };
     list.swap_remove(index);
     if list.capacity() > 4 * list.len() + 4 {
         list.shrink_to_fit();
@@ -324,16 +330,17 @@ fn remove_slot(list: &mut Vec<Subscriber>, slot: u32) -> bool {
 mod tests {
     use super::*;
 
-    fn subscriber(slot: u32) -> Subscriber {
-        Subscriber { slot, identifier: 0, options: SubscriptionOptions::default() }
+    fn subscriber(number: u32) -> Subscriber {
+        let session = SessionId::numbered(number);
+        Subscriber { session, identifier: 0, options: SubscriptionOptions::default() }
     }
 
-    fn slots(tree: &mut TopicTree, topic: &str) -> Vec<u32> {
+    fn sessions(tree: &mut TopicTree, topic: &str) -> Vec<SessionId> {
         let mut hits = Hits::default();
         tree.hits(topic, &mut hits);
-        let mut slots: Vec<u32> = hits.subscribers.iter().map(|s| s.slot).collect();
-        slots.sort_unstable();
-        slots
+        let mut sessions: Vec<SessionId> = hits.subscribers.iter().map(|s| s.session).collect();
+        sessions.sort_unstable();
+        sessions
     }
 
     #[test]
@@ -355,19 +362,19 @@ mod tests {
         filters.sort();
         filters.dedup();
         let mut tree = TopicTree::default();
-        for (slot, filter) in (0..).zip(&filters) {
-            assert!(tree.subscribe(filter, None, subscriber(slot)), "{filter}");
+        for (number, filter) in (0..).zip(&filters) {
+            assert!(tree.subscribe(filter, None, subscriber(number)), "{filter}");
         }
         for topic in
             ["a", "b", "c", "/", "a/", "/a", "a/b", "a/b/a", "b/a/b/c", "$SYS", "$SYS/x", "$SYS/x/y", "a//b", "é"]
         {
-            let expected: Vec<u32> =
-                (0..).zip(&filters).filter(|(_, f)| crate::filter::matches(f, topic)).map(|(slot, _)| slot).collect();
-            assert_eq!(slots(&mut tree, topic), expected, "{topic}");
+            let matching = (0..).zip(&filters).filter(|(_, f)| crate::filter::matches(f, topic));
+            let expected: Vec<SessionId> = matching.map(|(number, _)| SessionId::numbered(number)).collect();
+            assert_eq!(sessions(&mut tree, topic), expected, "{topic}");
         }
-        for (slot, filter) in (0..).zip(&filters) {
-            assert!(tree.unsubscribe(filter, None, slot), "{filter}");
-            assert!(!tree.unsubscribe(filter, None, slot), "{filter}");
+        for (number, filter) in (0..).zip(&filters) {
+            assert!(tree.unsubscribe(filter, None, SessionId::numbered(number)), "{filter}");
+            assert!(!tree.unsubscribe(filter, None, SessionId::numbered(number)), "{filter}");
         }
         assert!(tree.is_empty());
     }
@@ -376,15 +383,15 @@ mod tests {
     fn a_level_may_have_few_children_and_then_many_and_then_none() {
         let mut tree = TopicTree::default();
         let filters: Vec<_> = (0..3 * FEW).map(|n| format!("fleet/pi-{n}/status")).collect();
-        for (slot, filter) in (0..).zip(&filters) {
-            assert!(tree.subscribe(filter, None, subscriber(slot)));
-            assert!(!tree.subscribe(filter, None, subscriber(slot)));
+        for (number, filter) in (0..).zip(&filters) {
+            assert!(tree.subscribe(filter, None, subscriber(number)));
+            assert!(!tree.subscribe(filter, None, subscriber(number)));
         }
-        for (slot, filter) in (0..).zip(&filters) {
-            assert_eq!(slots(&mut tree, filter), [slot]);
-            assert!(tree.unsubscribe(filter, None, slot));
-            assert!(!tree.unsubscribe(filter, None, slot));
-            assert!(slots(&mut tree, filter).is_empty());
+        for (number, filter) in (0..).zip(&filters) {
+            assert_eq!(sessions(&mut tree, filter), [SessionId::numbered(number)]);
+            assert!(tree.unsubscribe(filter, None, SessionId::numbered(number)));
+            assert!(!tree.unsubscribe(filter, None, SessionId::numbered(number)));
+            assert!(sessions(&mut tree, filter).is_empty());
         }
         assert!(tree.is_empty());
     }
@@ -403,24 +410,24 @@ mod tests {
     #[test]
     fn a_group_takes_turns() {
         let mut tree = TopicTree::default();
-        for slot in 0..3 {
-            tree.subscribe("a/+", Some("g"), subscriber(slot));
+        for number in 0..3 {
+            tree.subscribe("a/+", Some("g"), subscriber(number));
         }
         let mut hits = Hits::default();
-        let firsts: Vec<u32> = (0..6)
+        let firsts: Vec<SessionId> = (0..6)
             .map(|_| {
                 tree.hits("a/b", &mut hits);
                 assert_eq!((hits.shared[0].members.len(), &*hits.shared[0].share), (3, "$share/g/a/+"));
-                hits.shared[0].members[0].slot
+                hits.shared[0].members[0].session
             })
             .collect();
-        assert_eq!(firsts, [0, 1, 2, 0, 1, 2]);
+        assert_eq!(firsts, [0, 1, 2, 0, 1, 2].map(SessionId::numbered));
         // By its name it is the same group in the same turn.
-        assert_eq!(tree.members("a/+", "g").unwrap().members[0].slot, 0);
-        assert_eq!(tree.members("a/+", "g").unwrap().members[0].slot, 1);
+        assert_eq!(tree.members("a/+", "g").unwrap().members[0].session, SessionId::numbered(0));
+        assert_eq!(tree.members("a/+", "g").unwrap().members[0].session, SessionId::numbered(1));
         assert!(tree.members("a/+", "h").is_none() && tree.members("a/b", "g").is_none());
-        for slot in 0..3 {
-            assert!(tree.unsubscribe("a/+", Some("g"), slot));
+        for number in 0..3 {
+            assert!(tree.unsubscribe("a/+", Some("g"), SessionId::numbered(number)));
         }
         assert!(tree.is_empty());
     }

@@ -5,6 +5,7 @@ use pistat_protocol::topic::Topic;
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::packet::QoS;
 
 const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -56,10 +57,10 @@ fn with_run() -> Access {
 
 fn message(topic: &str, payload: &str, retain: bool) -> Message {
     let draft = crate::message::Draft {
-        publisher: crate::message::SessionId::BROKER,
+        publisher: crate::message::SessionId::broker(),
         topic,
         payload: payload.as_bytes(),
-        qos: 1,
+        qos: QoS::AtLeastOnce,
         retain,
         properties: crate::packet::MessageProperties::default(),
         stamp: None,

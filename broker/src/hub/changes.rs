@@ -77,21 +77,24 @@ mod tests {
 
     use super::*;
     use crate::message::{Draft, Message, SessionId};
-    use crate::packet::MessageProperties;
+    use crate::packet::{MessageProperties, QoS};
 
     fn waiting() -> Waiting {
         let draft = Draft {
-            publisher: SessionId::BROKER,
+            publisher: SessionId::broker(),
             topic: "t",
             payload: b"x",
-            qos: 1,
+            qos: QoS::AtLeastOnce,
             retain: false,
             properties: MessageProperties::default(),
             stamp: None,
             now_ms: 0,
         };
         let message = Arc::new(Message::open(draft.seal()).unwrap());
-        Waiting { packet_id: 0, delivery: Delivery { message, qos: 1, retain: false, identifiers: None, share: None } }
+        Waiting {
+            packet_id: 0,
+            delivery: Delivery { message, qos: QoS::AtLeastOnce, retain: false, identifiers: None, share: None },
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::events::BrokerEvent;
 use crate::filter;
 use crate::message::SessionId;
 use crate::outbox::{Bounds, Delivery, End, Outbox};
+use crate::packet::QoS;
 use crate::store::SessionKey;
 
 /// How much longer the queue of `QoS` 0 is for the controller: it hears every machine's samples, so a pause of its own
@@ -19,12 +20,12 @@ impl Hub {
     pub(super) fn on_connect(&mut self, request: Box<ConnectRequest>) {
         let Some(request) = self.still_good(request) else { return };
         let key = session_key(&request.identity, &request.client_id);
-        let Some(&slot) = self.keys.get(&key) else { return self.open_session(key, *request) };
-        let Some(session) = self.sessions[slot as usize].as_mut() else {
+        let Some(&id) = self.keys.get(&key) else { return self.open_session(key, *request) };
+        let Some(session) = self.sessions.get_mut(id) else {
             return request.refuse(ConnectRefusal::Overtaken);
         };
         match session.peer {
-            None => self.reopen_session(slot, *request),
+            None => self.reopen_session(id, *request),
             Some(previous) => {
                 session.outbox.end(End::TakenOver { clean_start: request.clean_start });
                 self.front.counters.takeovers.add(1);
@@ -57,8 +58,8 @@ impl Hub {
 
     pub(super) fn on_closed(&mut self, closed: Closed) {
         let now_ms = self.front.clock.now_ms();
-        let Some(session) = self.session(closed.id) else { return };
-        let slot = closed.id.slot;
+        let Some(session) = self.sessions.get_mut(closed.id) else { return };
+        let id = closed.id;
         session.peer = None;
         session.away_since = now_ms;
         let session_expiry = session.expiry_after(&closed);
@@ -69,22 +70,22 @@ impl Hub {
         let waiting = session.waiting.take();
         let owner = session.key.0.clone();
         match closed.will {
-            WillFate::Done => self.set_will(slot, None),
-            WillFate::Delayed(seconds) => self.delay_will(slot, seconds.min(session_expiry), now_ms),
+            WillFate::Done => self.set_will(id, None),
+            WillFate::Delayed(seconds) => self.delay_will(id, seconds.min(session_expiry), now_ms),
             WillFate::Kept => {}
         }
         self.release_account(&owner);
-        self.congested.remove(&slot);
+        self.congested.remove(&id);
         self.front.counters.clients_connected.sub(1);
         match waiting.and_then(|request| self.still_good(request)) {
-            Some(request) => self.reopen_session(slot, *request),
-            None if session_expiry == 0 => self.remove_session(slot),
+            Some(request) => self.reopen_session(id, *request),
+            None if session_expiry == 0 => self.remove_session(id),
             None => {
-                self.note_away(slot);
-                self.count_away(slot);
+                self.note_away(id);
+                self.count_away(id);
                 // The account may have been changed while the connection ended.
-                self.review(slot);
-                self.make_room_for_parked(slot);
+                self.review(id);
+                self.make_room_for_parked(id);
             }
         }
     }
@@ -100,39 +101,27 @@ impl Hub {
             expiry_seconds: request.session_expiry,
             ..Session::new(key, identity, secret, outbox)
         };
-        let slot = self.insert(session);
-        self.attach(slot, request, false);
+        let id = self.insert(session);
+        self.attach(id, request, false);
     }
 
-    /// Puts a session into a slot, under its key.
-    pub(super) fn insert(&mut self, mut session: Session) -> u32 {
-        self.next_use = self.next_use.wrapping_add(1);
-        session.use_count = self.next_use;
+    /// Adds a session under its key.
+    pub(super) fn insert(&mut self, session: Session) -> SessionId {
         let key = session.key.clone();
-        let slot = self.insert_slot(session);
-        self.keys.insert(key, slot);
-        slot
-    }
-
-    fn insert_slot(&mut self, session: Session) -> u32 {
-        if let Some(slot) = self.free_slots.pop() {
-            self.sessions[slot as usize] = Some(session);
-            return slot;
-        }
-        self.sessions.push(Some(session));
-        // Connections are bounded far below 2^32.
-        u32::try_from(self.sessions.len() - 1).unwrap_or(u32::MAX)
+        let id = self.sessions.insert(Box::new(session));
+        self.keys.insert(key, id);
+        id
     }
 
     /// The client of a session has come back, or comes anew under its name.
-    fn reopen_session(&mut self, slot: u32, request: ConnectRequest) {
+    fn reopen_session(&mut self, id: SessionId, request: ConnectRequest) {
         let now_ms = self.front.clock.now_ms();
-        let Some(session) = self.sessions[slot as usize].as_mut() else { return };
+        let Some(session) = self.sessions.get_mut(id) else { return };
         let is_continued = !request.clean_start && session.expires_at > now_ms;
         if !self.account_has_room(&session_key(&request.identity, &request.client_id).0) {
             return request.refuse(ConnectRefusal::TooMany);
         }
-        let Some(session) = self.sessions[slot as usize].as_mut() else { return };
+        let Some(session) = self.sessions.get_mut(id) else { return };
         if is_continued {
             // The client is back before its will was due.
             session.will_due = None;
@@ -141,17 +130,17 @@ impl Hub {
             session.user_name.clone_from(&request.user_name);
             session.secret = request.secret.clone();
             session.expiry_seconds = request.session_expiry;
-            self.count_back(slot);
-            self.attach(slot, request, true);
+            self.count_back(id);
+            self.attach(id, request, true);
         } else {
-            self.replace_session(slot, request);
+            self.replace_session(id, request);
         }
     }
 
     /// The old session ends and a new one begins under its name.
-    fn replace_session(&mut self, slot: u32, request: ConnectRequest) {
-        let will = self.take_due_will(slot);
-        self.remove_session(slot);
+    fn replace_session(&mut self, id: SessionId, request: ConnectRequest) {
+        let will = self.take_due_will(id);
+        self.remove_session(id);
         match will {
             // The old session's will is due, and must come before anything that the new client says.
             Some(will) => self.publish_before_connect(&will, request),
@@ -159,12 +148,11 @@ impl Hub {
         }
     }
 
-    fn attach(&mut self, slot: u32, request: ConnectRequest, session_present: bool) {
-        let Some(session) = self.sessions[slot as usize].as_mut() else { return };
+    fn attach(&mut self, id: SessionId, request: ConnectRequest, session_present: bool) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
         session.peer = Some(request.peer);
         session.expires_at = NEVER;
         session.is_unsure = session.has_exactly_once_unfinished();
-        let id = SessionId { slot, use_count: session.use_count };
         // A session that nobody was told of is not kept; one that was there before stays.
         let session_expiry = if session_present { request.session_expiry } else { 0 };
         let unstarted = Closed { id, position: 0, session_expiry, will: WillFate::Done, parked: session.parked.take() };
@@ -175,10 +163,10 @@ impl Hub {
         if self.orphaned_wills.remove(&key).is_some() {
             self.note_will(key, None);
         }
-        self.set_will(slot, request.will);
-        self.note_session(slot);
+        self.set_will(id, request.will);
+        self.note_session(id);
         if session_present {
-            self.returned.insert(slot);
+            self.returned.insert(id);
         }
         let counters = &self.front.counters;
         counters.clients_connected.add(1);
@@ -188,19 +176,18 @@ impl Hub {
     }
 
     /// Ends a session with everything that waits in it.
-    pub(super) fn remove_session(&mut self, slot: u32) {
-        if let Some(will) = self.take_due_will(slot) {
+    pub(super) fn remove_session(&mut self, id: SessionId) {
+        if let Some(will) = self.take_due_will(id) {
             // The session ends, so its will is due.
             self.publish_will(&will);
         }
-        self.set_will(slot, None);
-        self.forget_session(slot);
-        self.count_back(slot);
-        let Some(session) = self.sessions[slot as usize].take() else { return };
-        self.free_slots.push(slot);
+        self.set_will(id, None);
+        self.forget_session(id);
+        self.count_back(id);
+        let Some(session) = self.sessions.remove(id) else { return };
         self.keys.remove(&session.key);
         for subscription in &session.subscriptions {
-            self.drop_subscription(&subscription.filter, slot, &session.key.0);
+            self.drop_subscription(&subscription.filter, id, &session.key.0);
         }
         let left = session.left_for_others();
         let unfinished = session.parked.as_ref().map_or(0, |parked| parked.in_flight.len() as u64);
@@ -214,8 +201,8 @@ impl Hub {
     }
 
     /// Ends a session for exceeding a bound, and says so.
-    pub(super) fn end_session(&mut self, slot: u32, reason: &str) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+    pub(super) fn end_session(&mut self, id: SessionId, reason: &str) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
         // The task of a connected one reports the end, with no session left to keep.
         let is_connected = session.peer.is_some();
         if is_connected && !session.outbox.end(End::TooSlow) {
@@ -228,27 +215,26 @@ impl Hub {
             reason: reason.to_owned(),
         });
         if !is_connected {
-            self.remove_session(slot);
+            self.remove_session(id);
         }
     }
 
     pub(super) fn expire_sessions(&mut self, now_ms: u64) {
         let expired = |session: &Session| session.peer.is_none() && session.expires_at <= now_ms;
-        let slots: Vec<u32> = self.slots_where(expired);
-        for slot in slots {
+        for id in self.sessions_where(expired) {
             self.front.counters.clients_expired.add(1);
-            self.remove_session(slot);
+            self.remove_session(id);
         }
     }
 
-    pub(super) fn slots_where(&self, wanted: impl Fn(&Session) -> bool) -> Vec<u32> {
-        (0..).zip(&self.sessions).filter(|(_, s)| s.as_ref().is_some_and(&wanted)).map(|(slot, _)| slot).collect()
+    pub(super) fn sessions_where(&self, wanted: impl Fn(&Session) -> bool) -> Vec<SessionId> {
+        self.sessions.iter().filter(|(_, session)| wanted(session)).map(|(id, _)| id).collect()
     }
 
     /// Takes a subscription out of the tree.
-    pub(super) fn drop_subscription(&mut self, text: &str, slot: u32, owner: &str) {
+    pub(super) fn drop_subscription(&mut self, text: &str, id: SessionId, owner: &str) {
         let Some(parsed) = filter::parse(text, usize::MAX, usize::MAX) else { return };
-        if self.tree.unsubscribe(parsed.filter, parsed.group, slot) {
+        if self.tree.unsubscribe(parsed.filter, parsed.group, id) {
             self.count_unsubscribed(owner, text);
             self.front.counters.subscriptions.sub(1);
             if parsed.group.is_some() {
@@ -269,10 +255,6 @@ impl Hub {
 
     /// After a storm of short-lived clients the tables become small again.
     fn shrink(&mut self) {
-        if self.keys.is_empty() {
-            self.sessions = Vec::new();
-            self.free_slots = Vec::new();
-        }
         if self.keys.capacity() > 1024 && self.keys.len() < self.keys.capacity() / 4 {
             self.keys.shrink_to_fit();
             self.accounts.shrink_to_fit();
@@ -294,14 +276,18 @@ impl Session {
     /// What other members of its shared subscriptions may have instead: all that it has not been sent, and of what it has, but
     /// not acknowledged, that of `QoS` 1. Its client may have a message of `QoS` 2 already, and then no other may.
     fn left_for_others(&self) -> Vec<Delivery> {
-        let sent = self.parked.iter().flat_map(|parked| parked.unacknowledged()).filter(|sent| sent.qos == 1).cloned();
+        let sent = self
+            .parked
+            .iter()
+            .flat_map(|parked| parked.unacknowledged())
+            .filter(|sent| sent.qos == QoS::AtLeastOnce)
+            .cloned();
         sent.chain(self.outbox.reliable()).filter(|delivery| delivery.share.is_some()).collect()
     }
 
     /// A session that nobody is connected to yet.
     pub(super) fn new(key: SessionKey, identity: Identity, secret: Secret, outbox: Arc<Outbox>) -> Self {
         Self {
-            use_count: 0,
             key,
             user_name: Box::default(),
             secret,

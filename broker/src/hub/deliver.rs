@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Hub, Session};
+use super::Hub;
 use crate::access::Identity;
 use crate::events::BrokerEvent;
 use crate::filter;
 use crate::limits::{Limits, SlowSubscriber};
 use crate::message::{Message, SessionId};
 use crate::outbox::{Delivery, Load, Outbox, Pushed};
+use crate::packet::QoS;
 use crate::retained::Kept;
 use crate::topic_tree::{Hits, Shared, Subscriber};
 
@@ -36,7 +37,7 @@ impl Hub {
         if message.retain() {
             self.keep(message);
         }
-        if message.qos() == 2 {
+        if message.qos() == QoS::ExactlyOnce {
             self.note_exchange(message.publisher());
         }
         self.front.access.note(message);
@@ -50,8 +51,7 @@ impl Hub {
     }
 
     fn keep(&mut self, message: &Arc<Message>) {
-        let SessionId { slot, use_count } = message.publisher();
-        let publisher = self.sessions.get(slot as usize).and_then(Option::as_ref).filter(|s| s.use_count == use_count);
+        let publisher = self.sessions.get(message.publisher());
         let owner = publisher.map_or("", |session| &*session.key.0);
         let kept = self.retained.keep(message, self.front.access.origin(owner, message.topic()));
         if kept == Kept::Refused {
@@ -72,18 +72,18 @@ impl Hub {
 
     fn deliver_plain(&mut self, message: &Arc<Message>, hits: &mut Hits) {
         if hits.may_repeat {
-            hits.subscribers.sort_unstable_by_key(|subscriber| subscriber.slot);
+            hits.subscribers.sort_unstable_by_key(|subscriber| subscriber.session);
         }
-        for same_session in hits.subscribers.chunk_by(|a, b| a.slot == b.slot) {
+        for same_session in hits.subscribers.chunk_by(|a, b| a.session == b.session) {
             self.deliver_to(message, same_session, None);
         }
     }
 
     /// Delivers once, however many subscriptions of the session match: at their highest `QoS`, with all identifiers.
     fn deliver_to(&mut self, message: &Arc<Message>, subscriptions: &[Subscriber], share: Option<&Arc<str>>) {
-        let slot = subscriptions[0].slot;
-        let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
-        let is_own = message.publisher() == SessionId { slot, use_count: session.use_count };
+        let id = subscriptions[0].session;
+        let Some(session) = self.sessions.get(id) else { return };
+        let is_own = message.publisher() == id;
         let wanted = subscriptions.iter().filter(|s| !(is_own && s.options.no_local));
         let Some(qos) = wanted.clone().map(|s| s.options.qos).max() else { return };
         if !self.front.access.may_receive(&session.identity, message.topic()) {
@@ -94,21 +94,20 @@ impl Hub {
         let identifiers: Vec<u32> = wanted.map(|s| s.identifier).filter(|&id| id != 0).collect();
         let identifiers = (!identifiers.is_empty()).then(|| identifiers.into_boxed_slice());
         let (qos, share) = (qos.min(message.qos()), share.cloned());
-        self.put(slot, Delivery { message: message.clone(), qos, retain, identifiers, share });
+        self.put(id, Delivery { message: message.clone(), qos, retain, identifiers, share });
     }
 
     /// Delivers to the first of the group, in its turn, that is connected and may have it; if none is connected, to the
     /// first that is away. Whether there was one.
     fn deliver_shared(&mut self, message: &Arc<Message>, group: &Shared) -> bool {
         let may_have = |member: &&Subscriber| {
-            let session = self.sessions.get(member.slot as usize).and_then(Option::as_ref);
+            let session = self.sessions.get(member.session);
             session.is_some_and(|session| {
                 !session.outbox.is_given_up() && self.front.access.may_receive(&session.identity, message.topic())
             })
         };
-        let is_here = |member: &&Subscriber| {
-            self.sessions[member.slot as usize].as_ref().is_some_and(|session| session.peer.is_some())
-        };
+        let is_here =
+            |member: &&Subscriber| self.sessions.get(member.session).is_some_and(|session| session.peer.is_some());
         let mut allowed = group.members.iter().filter(may_have);
         let chosen = allowed.clone().find(is_here).or_else(|| allowed.next()).copied();
         match chosen {
@@ -132,19 +131,19 @@ impl Hub {
         lost
     }
 
-    fn put(&mut self, slot: u32, delivery: Delivery) {
-        let Some(session) = self.sessions[slot as usize].as_ref() else { return };
+    fn put(&mut self, id: SessionId, delivery: Delivery) {
+        let Some(session) = self.sessions.get(id) else { return };
         let is_away = session.peer.is_none();
-        if is_away && delivery.qos == 0 {
+        if is_away && delivery.qos == QoS::AtMostOnce {
             return;
         }
         let (qos, publisher) = (delivery.qos, delivery.message.publisher());
-        let (outbox, id) = (session.outbox.clone(), SessionId { slot, use_count: session.use_count });
+        let outbox = session.outbox.clone();
         if is_away {
-            self.count_queued(slot, delivery.cost());
-            self.note_queued(slot, &delivery);
+            self.count_queued(id, delivery.cost());
+            self.note_queued(id, &delivery);
         }
-        if qos == 2 && !is_away {
+        if qos == QoS::ExactlyOnce && !is_away {
             self.note_exchange(id);
         }
         let pushed = outbox.push(delivery, self.under_way_bytes(), &mut self.wakers);
@@ -152,10 +151,10 @@ impl Hub {
             self.front.counters.dropped_qos0.add(pushed.dropped);
         }
         if pushed.is_qos0_long && !is_away {
-            self.slow_down(publisher, slot, &outbox);
+            self.slow_down(publisher, id, &outbox);
         }
-        if qos > 0 {
-            if is_away { self.bound_away(slot, pushed) } else { self.bound_connected(slot, &outbox, publisher, pushed) }
+        if qos > QoS::AtMostOnce {
+            if is_away { self.bound_away(id, pushed) } else { self.bound_connected(id, &outbox, publisher, pushed) }
         }
     }
 
@@ -166,9 +165,9 @@ impl Hub {
 
     /// A publisher waits for somebody else's client. The controller waits for nobody: what it has to say to all others must
     /// not depend on one.
-    fn slow_down(&mut self, publisher: SessionId, slot: u32, outbox: &Arc<Outbox>) {
-        if publisher.slot != slot
-            && let Some(session) = self.session(publisher)
+    fn slow_down(&mut self, publisher: SessionId, id: SessionId, outbox: &Arc<Outbox>) {
+        if publisher != id
+            && let Some(session) = self.sessions.get_mut(publisher)
             && *session.identity != Identity::Controller
             && session.outbox.hold_up(outbox)
         {
@@ -176,29 +175,29 @@ impl Hub {
         }
     }
 
-    fn bound_away(&mut self, slot: u32, pushed: Pushed) {
+    fn bound_away(&mut self, id: SessionId, pushed: Pushed) {
         let limits = &self.front.limits;
         if pushed.reliable_bytes > limits.offline_bytes || pushed.reliable_messages > limits.offline_messages {
-            self.overflowing.push((slot, "too much waits for a client that is away"));
+            self.overflowing.push((id, "too much waits for a client that is away"));
         }
     }
 
-    fn bound_connected(&mut self, slot: u32, outbox: &Arc<Outbox>, publisher: SessionId, pushed: Pushed) {
+    fn bound_connected(&mut self, id: SessionId, outbox: &Arc<Outbox>, publisher: SessionId, pushed: Pushed) {
         let bound = self.front.limits.queue_bytes;
         if pushed.reliable_bytes <= bound {
             return;
         }
         let most = bound.saturating_mul(OVERRUN).saturating_add(self.under_way_bytes());
         if self.front.limits.slow_subscriber == SlowSubscriber::EndSession || pushed.reliable_bytes > most {
-            self.overflowing.push((slot, "it does not take its messages as fast as they come"));
+            self.overflowing.push((id, "it does not take its messages as fast as they come"));
             return;
         }
         let now_ms = self.front.clock.now_ms();
-        self.congested.entry(slot).or_insert_with(|| {
+        self.congested.entry(id).or_insert_with(|| {
             let load = outbox.load();
             Congestion { since: now_ms, caught_up: load.caught_up, progress: load.progress, progressed: now_ms }
         });
-        self.slow_down(publisher, slot, outbox);
+        self.slow_down(publisher, id, outbox);
     }
 
     /// Ends the sessions whose queue is full and of which nothing was taken for too long, or not enough.
@@ -210,23 +209,23 @@ impl Hub {
         let half = limits.queue_bytes / 2;
         let mut stalled = Vec::new();
         let sessions = &self.sessions;
-        self.congested.retain(|&slot, congestion| {
-            let Some(session) = sessions.get(slot as usize).and_then(Option::as_ref) else { return false };
+        self.congested.retain(|&id, congestion| {
+            let Some(session) = sessions.get(id) else { return false };
             let load = session.outbox.load();
             if load.reliable_bytes <= half {
                 return false;
             }
             let reason = congestion.reason_to_end(load, now_ms, limits);
-            stalled.extend(reason.map(|reason| (slot, reason)));
+            stalled.extend(reason.map(|reason| (id, reason)));
             reason.is_none()
         });
-        for (slot, reason) in stalled {
-            self.end_session(slot, reason);
+        for (id, reason) in stalled {
+            self.end_session(id, reason);
         }
     }
 
     pub(super) fn queued_messages(&self) -> u64 {
-        self.sessions.iter().flatten().map(|session: &Session| session.outbox.load().messages as u64).sum()
+        self.sessions.values().map(|session| session.outbox.load().messages as u64).sum()
     }
 }
 

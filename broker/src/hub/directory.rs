@@ -10,15 +10,15 @@ use pistat_protocol::{
 use super::{Hub, Session};
 use crate::access::{Directory, Identity};
 use crate::events::BrokerEvent;
-use crate::message::Message;
+use crate::message::{Message, SessionId};
 use crate::outbox::End;
 
 impl Hub {
     pub(super) fn on_directory(&mut self, directory: Arc<Directory>) {
         let before = std::mem::replace(&mut self.directory, directory);
-        for slot in self.slots_where(|_| true) {
-            self.note_enrolled(slot, &before);
-            self.review(slot);
+        for id in self.sessions_where(|_| true) {
+            self.note_enrolled(id, &before);
+            self.review(id);
         }
     }
 
@@ -27,8 +27,8 @@ impl Hub {
         if !self.front.access.is_enrolment(message.topic()) {
             return;
         }
-        let joining = |session: &&mut Session| matches!(*session.identity, Identity::Joining(..));
-        if let Some(session) = self.session(message.publisher()).filter(joining) {
+        let joining = |session: &&mut Box<Session>| matches!(*session.identity, Identity::Joining(..));
+        if let Some(session) = self.sessions.get_mut(message.publisher()).filter(joining) {
             let request: Option<EnrollRequest> = decode(&message.payload()).ok();
             session.asked_secret = request.and_then(|request| parse_sha256(&request.secret_sha256));
         }
@@ -36,9 +36,9 @@ impl Hub {
 
     /// Whoever came with a token that was for this once may wait for the answer, if it is its own secret that is in force now, and was not before: as
     /// long as anybody may take to be let in.
-    fn note_enrolled(&mut self, slot: u32, before: &Directory) {
+    fn note_enrolled(&mut self, id: SessionId, before: &Directory) {
         let answer_until = self.front.clock.now_ms() + self.front.limits.connect_seconds * 1000;
-        let Some(session) = self.sessions[slot as usize].as_mut() else { return };
+        let Some(session) = self.sessions.get_mut(id) else { return };
         let Identity::Joining(pi, _) = &*session.identity else { return };
         let (was, is) = (before.agent_secret(pi), self.directory.agent_secret(pi));
         if is.is_some() && is != was && is == session.asked_secret.as_ref() {
@@ -48,17 +48,17 @@ impl Hub {
 
     /// Ends those that have waited long enough with a token that is no more.
     pub(super) fn review_enrolled(&mut self, now_ms: u64) {
-        for slot in self.slots_where(|session| session.answer_until.is_some_and(|until| until <= now_ms)) {
-            if let Some(session) = self.sessions[slot as usize].as_mut() {
+        for id in self.sessions_where(|session| session.answer_until.is_some_and(|until| until <= now_ms)) {
+            if let Some(session) = self.sessions.get_mut(id) {
                 session.answer_until = None;
             }
-            self.review(slot);
+            self.review(id);
         }
     }
 
     /// Ends a session whose credential is gone or changed, or whose rights shrank; others get their new rights.
-    pub(super) fn review(&mut self, slot: u32) {
-        let Some(session) = self.sessions[slot as usize].as_mut() else { return };
+    pub(super) fn review(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
         match self.directory.identify(&session.user_name, &session.secret) {
             Some(identity) if !session.identity.exceeds(&identity) => {
                 // A machine that has been enrolled goes on as joining until it comes back as an agent.
@@ -69,12 +69,12 @@ impl Hub {
                 }
             }
             _ if session.answer_until.is_some() => {}
-            _ => self.revoke(slot),
+            _ => self.revoke(id),
         }
     }
 
-    fn revoke(&mut self, slot: u32) {
-        let Some(session) = self.sessions[slot as usize].as_mut() else { return };
+    fn revoke(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
         self.front.events.tell(BrokerEvent::SessionEnded {
             account: session.identity.name().to_owned(),
             client_id: session.key.1.to_string(),
@@ -83,7 +83,7 @@ impl Hub {
         if session.peer.is_some() {
             session.outbox.end(End::Revoked);
         } else {
-            self.remove_session(slot);
+            self.remove_session(id);
         }
     }
 }

@@ -25,20 +25,20 @@ impl Hub {
     }
 
     /// A session was opened, or changed what it has subscribed to, or its client came or went.
-    pub(super) fn note_session(&mut self, slot: u32) {
-        let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
+    pub(super) fn note_session(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
         if self.is_kept(session) {
             self.session_changes.changed(&session.key);
-            self.set_on_disk(slot, true);
+            self.set_on_disk(id, true);
         } else if session.is_on_disk {
-            self.forget_session(slot);
+            self.forget_session(id);
         }
     }
 
     /// Something of `QoS` 2 begins with a connected client: once for each connection, the disk is told.
     pub(super) fn note_exchange(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(id.slot as usize).and_then(Option::as_mut) else { return };
-        let is_new = session.use_count == id.use_count && session.peer.is_some() && !session.is_unsure;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let is_new = session.peer.is_some() && !session.is_unsure;
         if is_new && session.is_on_disk {
             session.is_unsure = true;
             self.session_changes.changed(&session.key);
@@ -46,24 +46,24 @@ impl Hub {
     }
 
     /// A session is not to come back.
-    pub(super) fn forget_session(&mut self, slot: u32) {
-        let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
+    pub(super) fn forget_session(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
         if session.is_on_disk {
             self.session_changes.over(&session.key);
-            self.set_on_disk(slot, false);
+            self.set_on_disk(id, false);
         }
     }
 
-    fn set_on_disk(&mut self, slot: u32, is_on_disk: bool) {
-        if let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) {
+    fn set_on_disk(&mut self, id: SessionId, is_on_disk: bool) {
+        if let Some(session) = self.sessions.get_mut(id) {
             session.is_on_disk = is_on_disk;
         }
     }
 
     /// The client of a session has gone: what it has not acknowledged waits from now on.
-    pub(super) fn note_away(&mut self, slot: u32) {
-        self.note_session(slot);
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+    pub(super) fn note_away(&mut self, id: SessionId) {
+        self.note_session(id);
+        let Some(session) = self.sessions.get_mut(id) else { return };
         session.is_unsure = false;
         if !session.is_on_disk {
             return;
@@ -78,8 +78,8 @@ impl Hub {
     }
 
     /// A message waits for a client that is away.
-    pub(super) fn note_queued(&mut self, slot: u32, delivery: &Delivery) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+    pub(super) fn note_queued(&mut self, id: SessionId, delivery: &Delivery) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
         if session.is_on_disk {
             session.has_queue_on_disk = true;
             self.session_changes.queued(&session.key, Waiting { packet_id: 0, delivery: delivery.clone() });
@@ -90,8 +90,8 @@ impl Hub {
     pub(super) fn note_caught_up(&mut self) {
         let sessions = &mut self.sessions;
         let changes = &mut self.session_changes;
-        self.returned.retain(|&slot| {
-            let Some(session) = sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return false };
+        self.returned.retain(|&id| {
+            let Some(session) = sessions.get_mut(id) else { return false };
             let waits = session.peer.is_some() && session.has_queue_on_disk;
             if waits && session.outbox.load().reliable_messages == 0 {
                 session.has_queue_on_disk = false;
@@ -105,15 +105,15 @@ impl Hub {
     /// A session ends with the broker: what is unfinished is kept as if its client had gone. Its will stays as it is.
     pub(super) fn keep_at_stop(&mut self, closed: Closed) {
         let now_ms = self.front.clock.now_ms();
-        let Some(session) = self.session(closed.id) else { return };
+        let Some(session) = self.sessions.get_mut(closed.id) else { return };
         session.peer = None;
         session.expiry_seconds = session.expiry_after(&closed);
         session.parked = closed.parked;
         session.away_since = now_ms;
         if closed.will == WillFate::Done {
-            self.set_will(closed.id.slot, None);
+            self.set_will(closed.id, None);
         }
-        self.note_away(closed.id.slot);
+        self.note_away(closed.id);
     }
 
     /// What has changed since the last batch.
@@ -123,8 +123,8 @@ impl Hub {
             if change.is_over {
                 records.push(Record::ClearSession(key.clone()));
             }
-            let slot = self.keys.get(&key).filter(|_| change.is_changed);
-            if let Some(session) = slot.and_then(|&slot| self.sessions.get(slot as usize)?.as_ref()) {
+            let id = self.keys.get(&key).filter(|_| change.is_changed);
+            if let Some(session) = id.and_then(|&id| self.sessions.get(id)) {
                 records.push(Record::SetSession(key.clone(), self.kept(session)));
             }
             if change.is_queue_over {
@@ -138,7 +138,7 @@ impl Hub {
     /// What all kept sessions amount to, for a file that is written anew.
     pub(super) fn kept_sessions(&self, now_ms: u64) -> Vec<Record> {
         let mut records = Vec::new();
-        for session in self.sessions.iter().flatten().filter(|session| self.is_kept(session)) {
+        for session in self.sessions.values().filter(|session| self.is_kept(session)) {
             let key = session.key.clone();
             records.push(Record::SetSession(key.clone(), self.kept(session)));
             let waiting = if session.has_queue_on_disk { session.waiting_messages() } else { Vec::new() };
@@ -149,13 +149,13 @@ impl Hub {
 
     /// About how many bytes of the file are sessions.
     pub(super) fn kept_bytes(&self) -> usize {
-        let kept = self.sessions.iter().flatten().filter(|session| session.is_on_disk);
+        let kept = self.sessions.values().filter(|session| session.is_on_disk);
         let bytes = |session: &Session| {
             let filters: usize = session.subscriptions.iter().map(|subscription| subscription.filter.len() + 9).sum();
             let queue = if session.has_queue_on_disk { session.outbox.load().reliable_bytes } else { 0 };
             200 + filters + queue
         };
-        kept.map(bytes).sum()
+        kept.map(|session| bytes(session)).sum()
     }
 
     fn kept(&self, session: &Session) -> KeptSession {
@@ -213,9 +213,9 @@ impl Hub {
             away_since: now_ms,
             ..Session::new(key.clone(), identity, kept.secret, outbox.clone())
         };
-        let slot = self.insert(session);
+        let id = self.insert(session);
         for subscription in kept.subscriptions {
-            self.restore_subscription(slot, subscription);
+            self.restore_subscription(id, subscription);
         }
         let mut parked = parked(kept.exchange);
         for waiting in queue.into_iter().filter_map(|waiting| restored(waiting, now_ms, unix_ms)) {
@@ -225,20 +225,20 @@ impl Hub {
                 outbox.push(waiting.delivery, 0, &mut self.wakers);
             }
         }
-        if let Some(session) = self.sessions[slot as usize].as_mut() {
+        if let Some(session) = self.sessions.get_mut(id) {
             session.parked = Some(Box::new(parked));
         }
         outbox.park();
-        self.count_away(slot);
+        self.count_away(id);
         Some(())
     }
 
-    fn restore_subscription(&mut self, slot: u32, subscription: KeptSubscription) {
+    fn restore_subscription(&mut self, id: SessionId, subscription: KeptSubscription) {
         let Some(parsed) = filter::parse(&subscription.filter, usize::MAX, usize::MAX) else { return };
-        let subscriber = Subscriber { slot, identifier: subscription.identifier, options: subscription.options };
+        let subscriber = Subscriber { session: id, identifier: subscription.identifier, options: subscription.options };
         if self.tree.subscribe(parsed.filter, parsed.group, subscriber) {
             let is_shared = parsed.group.is_some();
-            self.note_subscription(slot, subscription, is_shared);
+            self.note_subscription(id, subscription, is_shared);
         }
     }
 }

@@ -165,8 +165,7 @@ impl Hub {
         let wills = self.orphaned_wills.iter().map(|(key, will)| (key.clone(), will.clone()));
         let live = self
             .sessions
-            .iter()
-            .flatten()
+            .values()
             .filter_map(|session| session.will.as_ref().map(|will| (session.key.clone(), will.clone())));
         records.extend(wills.chain(live).map(|(key, will)| Record::SetWill(key, will)));
         records.extend(self.kept_sessions(now_ms));
@@ -213,13 +212,23 @@ fn retain_record(entry: &Entry, now_ms: u64) -> Record {
 mod tests {
     use super::*;
     use crate::message::{Draft, SessionId};
-    use crate::packet::MessageProperties;
+    use crate::packet::{MessageProperties, QoS};
     use crate::store::{KeptDelivery, StoredWill};
 
     fn frame(topic: &str, raw: &[u8]) -> Bytes {
         let properties = MessageProperties { raw, ..MessageProperties::default() };
-        let publisher = SessionId::BROKER;
-        Draft { publisher, topic, payload: b"x", qos: 1, retain: true, properties, stamp: None, now_ms: 0 }.seal()
+        let publisher = SessionId::broker();
+        Draft {
+            publisher,
+            topic,
+            payload: b"x",
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            properties,
+            stamp: None,
+            now_ms: 0,
+        }
+        .seal()
     }
 
     /// Earlier versions kept them, and each start would send them to every subscriber again.
@@ -239,7 +248,15 @@ mod tests {
         for frame in unfit.iter().chain([&fit]) {
             let (identifiers, share, packet_id, expires_unix_ms) = (Vec::new(), None, 0, None);
             let frame = frame.clone();
-            queue.push(KeptDelivery { qos: 1, retain: false, identifiers, share, packet_id, expires_unix_ms, frame });
+            queue.push(KeptDelivery {
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                identifiers,
+                share,
+                packet_id,
+                expires_unix_ms,
+                frame,
+            });
         }
         let session = crate::store::KeptSession {
             user_name: "home".into(),

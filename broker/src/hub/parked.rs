@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::Hub;
+use crate::message::SessionId;
 
 /// What an account has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,8 +82,8 @@ impl Hub {
     }
 
     /// A session waits without its client from now on.
-    pub(super) fn count_away(&mut self, slot: u32) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+    pub(super) fn count_away(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
         if session.away_bytes.is_some() {
             return;
         }
@@ -95,8 +96,8 @@ impl Hub {
     }
 
     /// A message more waits for it.
-    pub(super) fn count_queued(&mut self, slot: u32, bytes: usize) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+    pub(super) fn count_queued(&mut self, id: SessionId, bytes: usize) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
         let Some(waiting) = &mut session.away_bytes else { return };
         *waiting += bytes;
         self.away_bytes += bytes;
@@ -106,8 +107,8 @@ impl Hub {
     }
 
     /// Its client is back, or it ends.
-    pub(super) fn count_back(&mut self, slot: u32) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+    pub(super) fn count_back(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
         let Some(bytes) = session.away_bytes.take() else { return };
         let owner = session.key.0.clone();
         self.away_bytes -= bytes;
@@ -119,8 +120,8 @@ impl Hub {
 
     /// When too many sessions wait without their clients, the one that waits longest goes: of the account that has too many,
     /// or of all.
-    pub(super) fn make_room_for_parked(&mut self, newest: u32) {
-        let Some(session) = self.sessions.get(newest as usize).and_then(Option::as_ref) else { return };
+    pub(super) fn make_room_for_parked(&mut self, newest: SessionId) {
+        let Some(session) = self.sessions.get(newest) else { return };
         let owner = session.key.0.clone();
         if self.account(&owner).away > self.front.limits.sessions_per_account {
             self.end_oldest(newest, Some(&*owner));
@@ -132,13 +133,12 @@ impl Hub {
         self.bound_away_bytes();
     }
 
-    fn end_oldest(&mut self, newest: u32, owner: Option<&str>) {
-        let away = (0..).zip(&self.sessions).filter_map(|(slot, s)| s.as_ref().map(|s| (slot, s)));
-        let may_go = away.filter(|(slot, session)| {
-            session.peer.is_none() && *slot != newest && owner.is_none_or(|owner| *session.key.0 == *owner)
+    fn end_oldest(&mut self, newest: SessionId, owner: Option<&str>) {
+        let may_go = self.sessions.iter().filter(|(id, session)| {
+            session.peer.is_none() && *id != newest && owner.is_none_or(|owner| *session.key.0 == *owner)
         });
-        if let Some((_, slot)) = may_go.map(|(slot, session)| (session.away_since, slot)).min() {
-            self.end_session(slot, "too many sessions wait without their clients");
+        if let Some((_, id)) = may_go.map(|(id, session)| (session.away_since, id)).min() {
+            self.end_session(id, "too many sessions wait without their clients");
         }
     }
 
@@ -146,10 +146,8 @@ impl Hub {
     pub(super) fn bound_away_bytes(&mut self) {
         while self.away_bytes > self.front.limits.offline_bytes_in_all {
             let Some((owner, _)) = self.accounts.iter().max_by_key(|(_, account)| account.away_bytes) else { return };
-            let of_owner = (0..).zip(&self.sessions).filter_map(|(slot, session)| {
-                let session = session.as_ref().filter(|session| session.key.0 == *owner)?;
-                Some((session.away_bytes?, slot))
-            });
+            let of_owner = self.sessions.iter().filter(|(_, session)| session.key.0 == *owner);
+            let of_owner = of_owner.filter_map(|(id, session)| Some((session.away_bytes?, id)));
             let Some((_, fullest)) = of_owner.max() else { return };
             self.end_session(fullest, "too much waits for clients that are away");
         }

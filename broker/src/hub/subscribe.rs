@@ -5,7 +5,7 @@ use crate::contract::{SubscribeRequest, UnsubscribeRequest};
 use crate::filter;
 use crate::message::SessionId;
 use crate::outbox::Delivery;
-use crate::packet::{SubscriptionOptions, reason};
+use crate::packet::{QoS, RetainHandling, SubscriptionOptions, reason};
 use crate::store::KeptSubscription;
 use crate::topic_tree::Subscriber;
 
@@ -22,41 +22,47 @@ impl Hub {
 
     fn subscribe(&mut self, id: SessionId, text: &str, identifier: u32, options: SubscriptionOptions) -> u8 {
         let limit = self.front.limits.subscriptions;
-        let Some(session) = self.session(id) else { return reason::UNSPECIFIED };
+        let Some(session) = self.sessions.get_mut(id) else { return reason::UNSPECIFIED };
         let is_full = session.subscriptions.len() >= limit;
         let owner = session.key.0.clone();
         if (is_full || !self.account_may_subscribe(&owner, text)) && !self.has_subscribed(id, text) {
             return reason::QUOTA_EXCEEDED;
         }
         let Some(parsed) = filter::parse(text, usize::MAX, usize::MAX) else { return reason::FILTER_INVALID };
-        let subscriber = Subscriber { slot: id.slot, identifier, options };
+        let subscriber = Subscriber { session: id, identifier, options };
         let is_new = self.tree.subscribe(parsed.filter, parsed.group, subscriber);
         let subscription = KeptSubscription { filter: text.into(), identifier, options };
         let has_changed = if is_new {
-            self.note_subscription(id.slot, subscription, parsed.group.is_some());
+            self.note_subscription(id, subscription, parsed.group.is_some());
             true
         } else {
             self.change_subscription(id, &subscription)
         };
         if has_changed {
-            self.note_session(id.slot);
+            self.note_session(id);
         }
-        let wants_retained = options.retain_handling == 0 || (options.retain_handling == 1 && is_new);
+        let wants_retained = match options.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => is_new,
+            RetainHandling::Never => false,
+        };
         if wants_retained && parsed.group.is_none() {
             self.send_retained(parsed.filter, subscriber);
         }
-        options.qos
+        options.qos as u8
     }
 
     fn has_subscribed(&mut self, id: SessionId, text: &str) -> bool {
-        self.session(id).is_some_and(|session| session.subscriptions.iter().any(|known| *known.filter == *text))
+        self.sessions
+            .get_mut(id)
+            .is_some_and(|session| session.subscriptions.iter().any(|known| *known.filter == *text))
     }
 
-    pub(super) fn note_subscription(&mut self, slot: u32, subscription: KeptSubscription, is_shared: bool) {
-        let Some(session) = self.sessions.get(slot as usize).and_then(Option::as_ref) else { return };
+    pub(super) fn note_subscription(&mut self, id: SessionId, subscription: KeptSubscription, is_shared: bool) {
+        let Some(session) = self.sessions.get(id) else { return };
         let owner = session.key.0.clone();
         self.count_subscribed(&owner, &subscription.filter);
-        if let Some(session) = self.sessions[slot as usize].as_mut() {
+        if let Some(session) = self.sessions.get_mut(id) {
             session.subscriptions.push(subscription);
         }
         self.front.counters.subscriptions.add(1);
@@ -67,7 +73,7 @@ impl Hub {
 
     /// Whether the subscription is another than before. Clients repeat theirs at each connection.
     fn change_subscription(&mut self, id: SessionId, subscription: &KeptSubscription) -> bool {
-        let Some(session) = self.session(id) else { return false };
+        let Some(session) = self.sessions.get_mut(id) else { return false };
         let known = session.subscriptions.iter_mut().find(|known| known.filter == subscription.filter);
         let Some(known) = known.filter(|known| *known != subscription) else { return false };
         known.clone_from(subscription);
@@ -75,7 +81,7 @@ impl Hub {
     }
 
     fn send_retained(&mut self, filter: &str, subscriber: Subscriber) {
-        let Some(session) = self.sessions[subscriber.slot as usize].as_ref() else { return };
+        let Some(session) = self.sessions.get(subscriber.session) else { return };
         let now_ms = self.front.clock.now_ms();
         let most = 2 * self.front.limits.retained_messages;
         let access = &self.front.access;
@@ -89,14 +95,14 @@ impl Hub {
             share: None,
         });
         session.outbox.push_retained(deliveries, &mut self.wakers);
-        let id = SessionId { slot: subscriber.slot, use_count: session.use_count };
-        if subscriber.options.qos == 2 && session.outbox.has_exactly_once() {
+        let id = subscriber.session;
+        if subscriber.options.qos == QoS::ExactlyOnce && session.outbox.has_exactly_once() {
             self.note_exchange(id);
         }
-        let Some(session) = self.session(id) else { return };
+        let Some(session) = self.sessions.get_mut(id) else { return };
         // Asking again and again for everything must not pile up more than the store itself holds, twice over.
         if session.outbox.load().messages > most {
-            self.overflowing.push((subscriber.slot, "it asks for more retained messages than it takes"));
+            self.overflowing.push((subscriber.session, "it asks for more retained messages than it takes"));
         }
     }
 
@@ -106,14 +112,14 @@ impl Hub {
     }
 
     fn unsubscribe(&mut self, id: SessionId, text: &str) -> u8 {
-        let Some(session) = self.session(id) else { return reason::NO_SUBSCRIPTION_EXISTED };
+        let Some(session) = self.sessions.get_mut(id) else { return reason::NO_SUBSCRIPTION_EXISTED };
         let Some(index) = session.subscriptions.iter().position(|known| *known.filter == *text) else {
             return reason::NO_SUBSCRIPTION_EXISTED;
         };
         session.subscriptions.swap_remove(index);
         let owner = session.key.0.clone();
-        self.drop_subscription(text, id.slot, &owner);
-        self.note_session(id.slot);
+        self.drop_subscription(text, id, &owner);
+        self.note_session(id);
         reason::SUCCESS
     }
 }

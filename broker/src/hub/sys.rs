@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Hub;
 use crate::message::{Draft, SessionId};
-use crate::packet::MessageProperties;
+use crate::packet::{MessageProperties, QoS};
 use crate::statistics::Statistics;
 
 /// What was published last, and the moving averages.
@@ -126,10 +126,10 @@ fn plain_values(s: &Statistics) -> Vec<(String, String)> {
 fn seal(name: &str, value: &str, now_ms: u64) -> Bytes {
     let topic = format!("$SYS/broker/{name}");
     Draft {
-        publisher: SessionId::BROKER,
+        publisher: SessionId::broker(),
         topic: &topic,
         payload: value.as_bytes(),
-        qos: 0,
+        qos: QoS::AtMostOnce,
         retain: true,
         properties: MessageProperties::default(),
         stamp: None,

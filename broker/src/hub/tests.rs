@@ -13,7 +13,7 @@ use crate::events::Events;
 use crate::limits::Limits;
 use crate::message::{Clock, Draft};
 use crate::outbox::Delivery;
-use crate::packet::MessageProperties;
+use crate::packet::{MessageProperties, QoS};
 use crate::store::Restored;
 
 /// A hub that nobody runs yet.
@@ -83,7 +83,16 @@ impl Bench {
 
 fn frame(publisher: SessionId, topic: &str) -> Bytes {
     let properties = MessageProperties::default();
-    let draft = Draft { publisher, topic, payload: b"x", qos: 1, retain: true, properties, stamp: None, now_ms: 0 };
+    let draft = Draft {
+        publisher,
+        topic,
+        payload: b"x",
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        properties,
+        stamp: None,
+        now_ms: 0,
+    };
     draft.seal()
 }
 
@@ -114,9 +123,9 @@ async fn a_session_that_was_given_up_does_not_live_on_though_its_connection_ende
     for is_stop in [false, true] {
         let mut bench = Bench::new(Limits::default()).await;
         let attached = bench.connect("home");
-        bench.hub.end_session(attached.id.slot, "it stands still");
-        let message = Arc::new(Message::open(frame(SessionId::BROKER, "t")).unwrap());
-        let lost = Delivery { message, qos: 1, retain: false, identifiers: None, share: None };
+        bench.hub.end_session(attached.id, "it stands still");
+        let message = Arc::new(Message::open(frame(SessionId::broker(), "t")).unwrap());
+        let lost = Delivery { message, qos: QoS::AtLeastOnce, retain: false, identifiers: None, share: None };
         assert_eq!(attached.outbox.push(lost, 0, &mut Vec::new()).reliable_messages, 0);
         let closed = Closed {
             id: attached.id,
@@ -127,7 +136,7 @@ async fn a_session_that_was_given_up_does_not_live_on_though_its_connection_ende
         };
         if is_stop {
             bench.hub.keep_at_stop(closed);
-            let kept = bench.hub.sessions.iter().flatten().filter(|session| session.expiry_seconds > 0);
+            let kept = bench.hub.sessions.values().filter(|session| session.expiry_seconds > 0);
             assert_eq!(kept.count(), 0, "nothing of it may come back with the broker");
         } else {
             bench.hub.on_closed(closed);

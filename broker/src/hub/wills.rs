@@ -8,13 +8,13 @@ use bytes::Bytes;
 use super::{Hub, after_seconds};
 use crate::access::Identity;
 use crate::contract::{Command, ConnectRequest};
-use crate::message::{Message, resealed};
+use crate::message::{Message, SessionId, resealed};
 use crate::store::{SessionKey, StoredWill, unix_ms};
 
 impl Hub {
     /// A session's client has left a will, or it is not needed any more.
-    pub(super) fn set_will(&mut self, slot: u32, will: Option<StoredWill>) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+    pub(super) fn set_will(&mut self, id: SessionId, will: Option<StoredWill>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
         let key = session.key.clone();
         let previous = std::mem::replace(&mut session.will, will.clone());
         // Most clients have no will and never had one: nothing to write for them.
@@ -24,8 +24,8 @@ impl Hub {
     }
 
     /// The client of a session has gone, and its will is due after so many seconds: across a restart, too.
-    pub(super) fn delay_will(&mut self, slot: u32, seconds: u32, now_ms: u64) {
-        let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+    pub(super) fn delay_will(&mut self, id: SessionId, seconds: u32, now_ms: u64) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
         session.will_due = Some(after_seconds(now_ms, seconds));
         let key = session.key.clone();
         if let Some(will) = &mut session.will {
@@ -40,8 +40,8 @@ impl Hub {
     pub(super) fn restore_wills(&mut self, wills: Vec<(SessionKey, StoredWill)>, now_ms: u64) {
         let (unix_ms, earliest) = (unix_ms(), self.lasting.orphans_at);
         for (key, will) in wills {
-            let slot = self.keys.get(&key).copied();
-            let Some(session) = slot.and_then(|slot| self.sessions[slot as usize].as_mut()) else {
+            let id = self.keys.get(&key).copied();
+            let Some(session) = id.and_then(|id| self.sessions.get_mut(id)) else {
                 self.orphaned_wills.insert(key, will);
                 continue;
             };
@@ -82,8 +82,8 @@ impl Hub {
     }
 
     pub(super) fn publish_due_wills(&mut self, now_ms: u64) {
-        for slot in self.slots_where(|session| session.will_due.is_some_and(|at| at <= now_ms)) {
-            if let Some(will) = self.take_due_will(slot) {
+        for id in self.sessions_where(|session| session.will_due.is_some_and(|at| at <= now_ms)) {
+            if let Some(will) = self.take_due_will(id) {
                 self.publish_will(&will);
             }
         }
@@ -91,12 +91,12 @@ impl Hub {
     }
 
     /// Takes a will that waits for its delay; `None` when its client may not leave it any more.
-    pub(super) fn take_due_will(&mut self, slot: u32) -> Option<StoredWill> {
-        let session = self.sessions.get_mut(slot as usize)?.as_mut()?;
+    pub(super) fn take_due_will(&mut self, id: SessionId) -> Option<StoredWill> {
+        let session = self.sessions.get_mut(id)?;
         session.will_due.take()?;
         let will = session.will.clone();
         let identity = self.directory.identify(&session.user_name, &session.secret);
-        self.set_will(slot, None);
+        self.set_will(id, None);
         will.filter(|will| identity.is_some_and(|identity| self.may_still_leave(&identity, will)))
     }
 

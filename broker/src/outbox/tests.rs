@@ -5,8 +5,9 @@ use crate::message::{Draft, SessionId};
 use crate::packet::MessageProperties;
 
 fn delivery(text: &str, qos: u8) -> Delivery {
+    let qos = QoS::from_repr(qos).unwrap();
     let properties = MessageProperties::default();
-    let publisher = SessionId::BROKER;
+    let publisher = SessionId::broker();
     let draft = Draft {
         publisher,
         topic: "t",

@@ -1,10 +1,10 @@
 //! The reading half of the codec: each packet that a client may send.
 
-use super::properties::{Properties, Property, property};
+use super::properties::{Properties, Property, PropertyId};
 use super::reader::Reader;
 use super::{
-    Ack, Connect, Disconnect, Fault, MessageProperties, Publish, Subscribe, SubscriptionOptions, Unsubscribe, Will,
-    malformed, protocol_error, reason,
+    Ack, Connect, Disconnect, Fault, MessageProperties, Publish, QoS, Subscribe, SubscriptionOptions, Unsubscribe,
+    Will, malformed, protocol_error, reason,
 };
 
 const WRONG_PLACE: Fault = protocol_error_const("a property that does not belong into this packet");
@@ -59,16 +59,16 @@ fn connect_properties(connect: &mut Connect<'_>, block: &[u8]) -> Result<(), Fau
         let property = property?;
         let number = property.number();
         match property.id {
-            property::SESSION_EXPIRY => connect.session_expiry = number,
-            property::RECEIVE_MAXIMUM if number == 0 => return Err(protocol_error("a Receive Maximum of 0")),
-            property::RECEIVE_MAXIMUM => connect.receive_maximum = low_16(number),
-            property::MAXIMUM_PACKET if number == 0 => return Err(protocol_error("a Maximum Packet Size of 0")),
-            property::MAXIMUM_PACKET => connect.max_packet_bytes = Some(number),
-            property::TOPIC_ALIAS_MAXIMUM => connect.topic_alias_maximum = low_16(number),
-            property::REQUEST_PROBLEM => connect.wants_problems = number == 1,
-            property::AUTHENTICATION_METHOD => connect.has_authentication_method = true,
-            property::AUTHENTICATION_DATA => has_authentication_data = true,
-            property::REQUEST_RESPONSE | property::USER => {}
+            PropertyId::SessionExpiry => connect.session_expiry = number,
+            PropertyId::ReceiveMaximum if number == 0 => return Err(protocol_error("a Receive Maximum of 0")),
+            PropertyId::ReceiveMaximum => connect.receive_maximum = low_16(number),
+            PropertyId::MaximumPacketSize if number == 0 => return Err(protocol_error("a Maximum Packet Size of 0")),
+            PropertyId::MaximumPacketSize => connect.max_packet_bytes = Some(number),
+            PropertyId::TopicAliasMaximum => connect.topic_alias_maximum = low_16(number),
+            PropertyId::RequestProblem => connect.wants_problems = number == 1,
+            PropertyId::AuthenticationMethod => connect.has_authentication_method = true,
+            PropertyId::AuthenticationData => has_authentication_data = true,
+            PropertyId::RequestResponse | PropertyId::User => {}
             _ => return Err(WRONG_PLACE),
         }
     }
@@ -85,13 +85,14 @@ fn low_16(number: u32) -> u16 {
 }
 
 fn will<'a>(reader: &mut Reader<'a>, flags: u8, v5: bool) -> Result<Option<Will<'a>>, Fault> {
-    let qos = (flags >> 3) & 3;
+    let qos = QoS::from_repr((flags >> 3) & 3).ok_or(malformed("a will of QoS 3"))?;
     let retain = flags & 0x20 != 0;
     if flags & 4 == 0 {
-        return if qos == 0 && !retain { Ok(None) } else { Err(malformed("flags of a will without a will")) };
-    }
-    if qos == 3 {
-        return Err(malformed("a will of QoS 3"));
+        return if qos == QoS::AtMostOnce && !retain {
+            Ok(None)
+        } else {
+            Err(malformed("flags of a will without a will"))
+        };
     }
     let mut delay_seconds = 0;
     let mut properties = MessageProperties::default();
@@ -100,8 +101,8 @@ fn will<'a>(reader: &mut Reader<'a>, flags: u8, v5: bool) -> Result<Option<Will<
         for property in Properties::new(properties.raw) {
             let property = property?;
             match property.id {
-                property::WILL_DELAY => delay_seconds = property.number(),
-                property::TOPIC_ALIAS | property::SUBSCRIPTION_ID => return Err(WRONG_PLACE),
+                PropertyId::WillDelay => delay_seconds = property.number(),
+                PropertyId::TopicAlias | PropertyId::SubscriptionIdentifier => return Err(WRONG_PLACE),
                 _ => message_property(&mut properties, &property)?,
             }
         }
@@ -117,10 +118,10 @@ fn will<'a>(reader: &mut Reader<'a>, flags: u8, v5: bool) -> Result<Option<Will<
 fn message_property(properties: &mut MessageProperties<'_>, property: &Property<'_>) -> Result<(), Fault> {
     properties.has_unfit_text |= !property.is_plain();
     match property.id {
-        property::MESSAGE_EXPIRY => properties.expiry_seconds = Some(property.number()),
-        property::TOPIC_ALIAS => properties.topic_alias = Some(low_16(property.number())),
-        property::RESPONSE_TOPIC => check_response_topic(property)?,
-        property::PAYLOAD_FORMAT | property::CONTENT_TYPE | property::CORRELATION_DATA | property::USER => {}
+        PropertyId::MessageExpiry => properties.expiry_seconds = Some(property.number()),
+        PropertyId::TopicAlias => properties.topic_alias = Some(low_16(property.number())),
+        PropertyId::ResponseTopic => check_response_topic(property)?,
+        PropertyId::PayloadFormat | PropertyId::ContentType | PropertyId::CorrelationData | PropertyId::User => {}
         _ => return Err(WRONG_PLACE),
     }
     Ok(())
@@ -145,15 +146,12 @@ fn topic_name<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Fault> {
 }
 
 pub(super) fn publish(mut reader: Reader<'_>, flags: u8, v5: bool) -> Result<Publish<'_>, Fault> {
-    let qos = (flags >> 1) & 3;
-    if qos == 3 {
-        return Err(malformed("a message of QoS 3"));
-    }
-    if qos == 0 && flags & 8 != 0 {
+    let qos = QoS::from_repr((flags >> 1) & 3).ok_or(malformed("a message of QoS 3"))?;
+    if qos == QoS::AtMostOnce && flags & 8 != 0 {
         return Err(malformed("DUP on a message of QoS 0"));
     }
     let topic = topic_name(&mut reader)?;
-    let packet_id = if qos == 0 { 0 } else { reader.packet_id()? };
+    let packet_id = if qos == QoS::AtMostOnce { 0 } else { reader.packet_id()? };
     let mut properties = MessageProperties::default();
     if v5 {
         properties.raw = reader.property_block()?;
@@ -183,7 +181,7 @@ fn problem_properties(reader: &mut Reader<'_>) -> Result<(), Fault> {
         return Ok(());
     }
     for property in Properties::new(reader.property_block()?) {
-        if !matches!(property?.id, property::REASON_STRING | property::USER) {
+        if !matches!(property?.id, PropertyId::ReasonString | PropertyId::User) {
             return Err(WRONG_PLACE);
         }
     }
@@ -197,11 +195,11 @@ pub(super) fn subscribe<'a>(reader: &mut Reader<'a>, v5: bool) -> Result<Subscri
         for property in Properties::new(reader.property_block()?) {
             let property = property?;
             match property.id {
-                property::SUBSCRIPTION_ID if property.number() == 0 || identifier != 0 => {
+                PropertyId::SubscriptionIdentifier if property.number() == 0 || identifier != 0 => {
                     return Err(protocol_error("a subscription identifier of 0, or two of them"));
                 }
-                property::SUBSCRIPTION_ID => identifier = property.number(),
-                property::USER => {}
+                PropertyId::SubscriptionIdentifier => identifier = property.number(),
+                PropertyId::User => {}
                 _ => return Err(WRONG_PLACE),
             }
         }
@@ -219,24 +217,16 @@ pub(super) fn subscribe<'a>(reader: &mut Reader<'a>, v5: bool) -> Result<Subscri
 }
 
 fn subscription_options(byte: u8, v5: bool) -> Result<SubscriptionOptions, Fault> {
-    let options = SubscriptionOptions {
-        qos: byte & 3,
-        no_local: byte & 4 != 0,
-        retain_as_published: byte & 8 != 0,
-        retain_handling: (byte >> 4) & 3,
-    };
-    let reserved = if v5 { 0xC0 } else { 0xFC };
-    if byte & reserved != 0 || options.qos == 3 || options.retain_handling == 3 {
-        return Err(malformed("invalid subscription options"));
-    }
-    Ok(options)
+    let reserved = if v5 { 0 } else { 0xFC };
+    let options = SubscriptionOptions::from_byte(byte).filter(|_| byte & reserved == 0);
+    options.ok_or(malformed("invalid subscription options"))
 }
 
 pub(super) fn unsubscribe<'a>(reader: &mut Reader<'a>, v5: bool) -> Result<Unsubscribe<'a>, Fault> {
     let packet_id = reader.packet_id()?;
     if v5 {
         for property in Properties::new(reader.property_block()?) {
-            if property?.id != property::USER {
+            if property?.id != PropertyId::User {
                 return Err(WRONG_PLACE);
             }
         }
@@ -262,8 +252,8 @@ pub(super) fn disconnect(reader: &mut Reader<'_>, v5: bool) -> Result<Disconnect
         for property in Properties::new(reader.property_block()?) {
             let property = property?;
             match property.id {
-                property::SESSION_EXPIRY => disconnect.session_expiry = Some(property.number()),
-                property::REASON_STRING | property::USER => {}
+                PropertyId::SessionExpiry => disconnect.session_expiry = Some(property.number()),
+                PropertyId::ReasonString | PropertyId::User => {}
                 _ => return Err(WRONG_PLACE),
             }
         }

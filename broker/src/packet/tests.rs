@@ -94,7 +94,7 @@ fn what_is_written_can_be_read() {
     properties.extend_from_slice(&[1, 1]);
     let published = write::Publish {
         dup: true,
-        qos: 2,
+        qos: QoS::ExactlyOnce,
         retain: true,
         topic: "a/b",
         packet_id: 77,
@@ -108,7 +108,7 @@ fn what_is_written_can_be_read() {
     write::publish(&mut out, &published, true);
     assert_eq!(out.len(), write::publish_length(&published, true));
     let Packet::Publish(read) = decode(&frame(&out), true).unwrap() else { panic!("not a PUBLISH") };
-    assert_eq!((out[0], read.qos, read.retain, read.topic, read.packet_id), (0x3D, 2, true, "a/b", 77));
+    assert_eq!((out[0], read.qos, read.retain, read.topic, read.packet_id), (0x3D, QoS::ExactlyOnce, true, "a/b", 77));
     assert_eq!((read.properties.expiry_seconds, read.properties.topic_alias), (Some(5), Some(3)));
     assert_eq!(read.payload, [7; 300]);
 }

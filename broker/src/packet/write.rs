@@ -1,6 +1,6 @@
 //! The writing half of the codec: every packet that the broker sends, appended to an output buffer.
 
-use super::{property, reason};
+use super::{PacketType, PropertyId, QoS, reason};
 
 /// What the broker tells an accepted client.
 #[derive(Debug, Clone, Copy)]
@@ -18,24 +18,24 @@ pub(crate) struct ConnAck<'a> {
 pub(crate) fn connack(out: &mut Vec<u8>, v5: bool, connack: &ConnAck<'_>) {
     let flags = u8::from(connack.session_present);
     if !v5 {
-        out.extend_from_slice(&[0x20, 2, flags, 0]);
+        out.extend_from_slice(&[PacketType::ConnAck.header(), 2, flags, 0]);
         return;
     }
     let mut properties = Vec::with_capacity(64);
     if let Some(seconds) = connack.session_expiry {
-        put_u32(&mut properties, property::SESSION_EXPIRY, seconds);
+        put_u32(&mut properties, PropertyId::SessionExpiry, seconds);
     }
-    put_u16(&mut properties, property::RECEIVE_MAXIMUM, connack.receive_maximum);
-    put_u32(&mut properties, property::MAXIMUM_PACKET, connack.max_packet_bytes);
-    put_u16(&mut properties, property::TOPIC_ALIAS_MAXIMUM, connack.topic_alias_maximum);
+    put_u16(&mut properties, PropertyId::ReceiveMaximum, connack.receive_maximum);
+    put_u32(&mut properties, PropertyId::MaximumPacketSize, connack.max_packet_bytes);
+    put_u16(&mut properties, PropertyId::TopicAliasMaximum, connack.topic_alias_maximum);
     if let Some(client_id) = connack.assigned_client_id {
-        properties.push(property::ASSIGNED_CLIENT_ID);
+        properties.push(PropertyId::AssignedClientId as u8);
         put_string(&mut properties, client_id);
     }
     if let Some(seconds) = connack.server_keep_alive {
-        put_u16(&mut properties, property::SERVER_KEEP_ALIVE, seconds);
+        put_u16(&mut properties, PropertyId::ServerKeepAlive, seconds);
     }
-    packet(out, 0x20, &[&[flags, reason::SUCCESS], &block(&properties)]);
+    packet(out, PacketType::ConnAck, &[&[flags, reason::SUCCESS], &block(&properties)]);
 }
 
 /// CONNACK for a client that is not let in. 3.1.1 has codes of its own.
@@ -43,12 +43,12 @@ pub(crate) fn connack(out: &mut Vec<u8>, v5: bool, connack: &ConnAck<'_>) {
 /// Nothing is written that is longer than `max_bytes`: at first it goes without the words (MQTT 5, section 3.1.2.11.4).
 pub(crate) fn connack_refused(out: &mut Vec<u8>, v5: bool, code: u8, words: &str, max_bytes: usize) {
     if !v5 {
-        out.extend_from_slice(&[0x20, 2, 0, v311_connect_code(code)]);
+        out.extend_from_slice(&[PacketType::ConnAck.header(), 2, 0, v311_connect_code(code)]);
         return;
     }
     for words in [words, ""] {
         let mut answer = Vec::new();
-        packet(&mut answer, 0x20, &[&[0, code], &block(&reason_string(words))]);
+        packet(&mut answer, PacketType::ConnAck, &[&[0, code], &block(&reason_string(words))]);
         if answer.len() <= max_bytes {
             return out.append(&mut answer);
         }
@@ -68,19 +68,19 @@ fn v311_connect_code(code: u8) -> u8 {
 
 /// DISCONNECT with a reason; MQTT 5 only.
 pub(crate) fn disconnect(out: &mut Vec<u8>, code: u8, words: &str) {
-    packet(out, 0xE0, &[&[code], &block(&reason_string(words))]);
+    packet(out, PacketType::Disconnect, &[&[code], &block(&reason_string(words))]);
 }
 
-/// PUBACK (4), PUBREC (5), PUBREL (6) or PUBCOMP (7).
-pub(crate) fn ack(out: &mut Vec<u8>, packet_type: u8, packet_id: u16, v5: bool, code: u8, words: &str) {
-    let header = packet_type << 4 | if packet_type == 6 { 2 } else { 0 };
+/// PUBACK, PUBREC, PUBREL or PUBCOMP.
+pub(crate) fn ack(out: &mut Vec<u8>, packet_type: PacketType, packet_id: u16, v5: bool, code: u8, words: &str) {
+    let header = packet_type.header();
     let [high, low] = packet_id.to_be_bytes();
     if !v5 || code == reason::SUCCESS {
         out.extend_from_slice(&[header, 2, high, low]);
     } else if words.is_empty() {
         out.extend_from_slice(&[header, 3, high, low, code]);
     } else {
-        packet(out, header, &[&[high, low, code], &block(&reason_string(words))]);
+        packet(out, packet_type, &[&[high, low, code], &block(&reason_string(words))]);
     }
 }
 
@@ -92,26 +92,27 @@ pub(crate) fn subscription_answer_length(codes: usize) -> usize {
 
 /// SUBACK, with the codes in the order of the filters.
 pub(crate) fn suback(out: &mut Vec<u8>, packet_id: u16, v5: bool, codes: &[u8]) {
-    let id = packet_id.to_be_bytes();
-    if v5 { packet(out, 0x90, &[&id, &[0], codes]) } else { packet(out, 0x90, &[&id, codes]) }
+    let no_properties: &[u8] = if v5 { &[0] } else { &[] };
+    packet(out, PacketType::SubAck, &[&packet_id.to_be_bytes(), no_properties, codes]);
 }
 
 /// UNSUBACK; 3.1.1 has no codes in it.
 pub(crate) fn unsuback(out: &mut Vec<u8>, packet_id: u16, v5: bool, codes: &[u8]) {
     let id = packet_id.to_be_bytes();
-    if v5 { packet(out, 0xB0, &[&id, &[0], codes]) } else { packet(out, 0xB0, &[&id]) }
+    let parts: &[&[u8]] = if v5 { &[&id, &[0], codes] } else { &[&id] };
+    packet(out, PacketType::UnsubAck, parts);
 }
 
 /// PINGRESP.
 pub(crate) fn ping_response(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[0xD0, 0]);
+    out.extend_from_slice(&[PacketType::PingResponse.header(), 0]);
 }
 
 /// What a PUBLISH to a client is made of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Publish<'a> {
     pub(crate) dup: bool,
-    pub(crate) qos: u8,
+    pub(crate) qos: QoS,
     pub(crate) retain: bool,
     /// Empty when the alias stands for it.
     pub(crate) topic: &'a str,
@@ -134,7 +135,7 @@ pub(crate) fn publish_length(publish: &Publish<'_>, v5: bool) -> usize {
 fn body_length(publish: &Publish<'_>, v5: bool) -> usize {
     let properties = if v5 { property_length(publish) } else { 0 };
     let property_header = if v5 { variable_length(properties) } else { 0 };
-    let id = if publish.qos > 0 { 2 } else { 0 };
+    let id = if publish.qos > QoS::AtMostOnce { 2 } else { 0 };
     2 + publish.topic.len() + id + property_header + properties + publish.payload.len()
 }
 
@@ -147,33 +148,34 @@ fn property_length(publish: &Publish<'_>) -> usize {
 
 /// PUBLISH.
 pub(crate) fn publish(out: &mut Vec<u8>, publish: &Publish<'_>, v5: bool) {
-    let header = 0x30 | u8::from(publish.dup) << 3 | publish.qos << 1 | u8::from(publish.retain);
+    let header =
+        PacketType::Publish.header() | u8::from(publish.dup) << 3 | (publish.qos as u8) << 1 | u8::from(publish.retain);
     out.reserve(publish_length(publish, v5));
     out.push(header);
     put_variable(out, body_length(publish, v5));
     put_string(out, publish.topic);
-    if publish.qos > 0 {
+    if publish.qos > QoS::AtMostOnce {
         out.extend_from_slice(&publish.packet_id.to_be_bytes());
     }
     if v5 {
         put_variable(out, property_length(publish));
         out.extend_from_slice(publish.properties);
         if let Some(seconds) = publish.expiry_seconds {
-            put_u32(out, property::MESSAGE_EXPIRY, seconds);
+            put_u32(out, PropertyId::MessageExpiry, seconds);
         }
         if let Some(alias) = publish.topic_alias {
-            put_u16(out, property::TOPIC_ALIAS, alias);
+            put_u16(out, PropertyId::TopicAlias, alias);
         }
         for &id in publish.subscription_ids {
-            out.push(property::SUBSCRIPTION_ID);
+            out.push(PropertyId::SubscriptionIdentifier as u8);
             put_variable(out, id as usize);
         }
     }
     out.extend_from_slice(publish.payload);
 }
 
-fn packet(out: &mut Vec<u8>, header: u8, parts: &[&[u8]]) {
-    out.push(header);
+fn packet(out: &mut Vec<u8>, packet_type: PacketType, parts: &[&[u8]]) {
+    out.push(packet_type.header());
     put_variable(out, parts.iter().map(|part| part.len()).sum());
     for part in parts {
         out.extend_from_slice(part);
@@ -191,7 +193,7 @@ fn block(properties: &[u8]) -> Vec<u8> {
 fn reason_string(words: &str) -> Vec<u8> {
     let mut properties = Vec::new();
     if !words.is_empty() {
-        properties.push(property::REASON_STRING);
+        properties.push(PropertyId::ReasonString as u8);
         put_string(&mut properties, words);
     }
     properties
@@ -200,19 +202,19 @@ fn reason_string(words: &str) -> Vec<u8> {
 /// A user property's bytes.
 pub(crate) fn user_property(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(5 + name.len() + value.len());
-    bytes.push(property::USER);
+    bytes.push(PropertyId::User as u8);
     put_string(&mut bytes, name);
     put_string(&mut bytes, value);
     bytes
 }
 
-fn put_u16(out: &mut Vec<u8>, id: u8, value: u16) {
-    out.push(id);
+fn put_u16(out: &mut Vec<u8>, id: PropertyId, value: u16) {
+    out.push(id as u8);
     out.extend_from_slice(&value.to_be_bytes());
 }
 
-fn put_u32(out: &mut Vec<u8>, id: u8, value: u32) {
-    out.push(id);
+fn put_u32(out: &mut Vec<u8>, id: PropertyId, value: u32) {
+    out.push(id as u8);
     out.extend_from_slice(&value.to_be_bytes());
 }
 

@@ -20,7 +20,7 @@ use crate::filter;
 use crate::front::Front;
 use crate::limits::Limits;
 use crate::message::{Draft, SessionId};
-use crate::packet::{self, Connect, Fault, reason, write};
+use crate::packet::{self, Connect, Fault, PacketType, reason, write};
 use crate::rates::Meter;
 use crate::store::StoredWill;
 
@@ -191,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         let most = self.front.limits.connect_packet_bytes.min(self.front.limits.packet_bytes);
         loop {
             if let Some(&first) = self.transport.input.first()
-                && first != 0x10
+                && first != PacketType::Connect.header()
             {
                 return Err(Some(packet::malformed("the first packet is not CONNECT")));
             }
@@ -326,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             return Err(Refusal::new(reason::NOT_AUTHORIZED, "the account may not leave a will on this topic"));
         }
         let draft = Draft {
-            publisher: SessionId::BROKER,
+            publisher: SessionId::broker(),
             topic: will.topic,
             payload: will.payload,
             qos: will.qos,

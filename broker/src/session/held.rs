@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::transport::READ_BYTES;
 use super::{Close, Session};
 use crate::outbox::Outbox;
-use crate::packet;
+use crate::packet::{self, PacketType};
 
 /// What waits for a held client at most. A full window of a client library is a hundred messages or fewer.
 const KEPT_BYTES: usize = 256 * 1024;
@@ -131,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let rest = &fresh[done..];
             match packet::split(rest, self.front.limits.packet_bytes) {
                 Ok(None) => break,
-                Ok(Some(frame)) if may_overtake(frame.header) => {
+                Ok(Some(frame)) if may_overtake(frame.packet_type()) => {
                     done += frame.length;
                     match packet::decode(&frame, self.v5) {
                         Ok(packet) => self.on_packet(packet).await?,
@@ -164,8 +164,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 }
 
 /// Acknowledgements and pings say nothing about what was published before them. PUBREL does.
-fn may_overtake(header: u8) -> bool {
-    matches!(header >> 4, 4 | 5 | 7 | 12)
+fn may_overtake(packet_type: Option<PacketType>) -> bool {
+    use PacketType::{PingRequest, PubAck, PubComp, PubRec};
+    matches!(packet_type, Some(PubAck | PubRec | PubComp | PingRequest))
 }
 
 #[cfg(test)]

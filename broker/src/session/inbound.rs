@@ -9,7 +9,7 @@ use super::connect::UNFIT_TEXT;
 use crate::events::BrokerEvent;
 use crate::filter;
 use crate::message::Draft;
-use crate::packet::{Fault, Publish, malformed, protocol_error, reason, write};
+use crate::packet::{Fault, PacketType, Publish, QoS, malformed, protocol_error, reason, write};
 
 /// The receiving side's state.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(super) struct Inbound {
 }
 
 struct PendingAck {
-    packet_type: u8,
+    packet_type: PacketType,
     packet_id: u16,
     code: u8,
     words: &'static str,
@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn on_publish(&mut self, publish: Publish<'_>) -> Result<(), Fault> {
         self.front.counters.publishes_in.add(1);
         self.check_window(&publish)?;
-        let is_repeated = publish.qos == 2 && self.inbound.receiving.contains(&publish.packet_id);
+        let is_repeated = publish.qos == QoS::ExactlyOnce && self.inbound.receiving.contains(&publish.packet_id);
         self.count(1);
         if !self.v5 && publish.topic.is_empty() {
             return Err(malformed("a message without a topic"));
@@ -129,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         let frame = draft.seal();
         let is_kept = publish.retain && !publish.payload.is_empty();
-        if self.v5 && publish.qos > 0 && is_kept && frame.len() > front.limits.retained_message_bytes {
+        if self.v5 && publish.qos > QoS::AtMostOnce && is_kept && frame.len() > front.limits.retained_message_bytes {
             let topic = topic.to_owned();
             self.refuse(&publish, &topic, reason::QUOTA_EXCEEDED, "the message is too large to be retained");
             return Ok(());
@@ -150,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// More messages under way than the client was told it may have.
     fn check_window(&self, publish: &Publish<'_>) -> Result<(), Fault> {
         let under_way = self.inbound.receiving.len() + self.inbound.unacknowledged;
-        let is_new = publish.qos > 0 && !self.inbound.receiving.contains(&publish.packet_id);
+        let is_new = publish.qos > QoS::AtMostOnce && !self.inbound.receiving.contains(&publish.packet_id);
         if self.v5 && is_new && under_way >= usize::from(self.front.limits.receive_maximum) {
             return Err(Fault {
                 reason: reason::RECEIVE_MAXIMUM_EXCEEDED,
@@ -176,18 +176,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn acknowledge_later(&mut self, publish: &Publish<'_>, code: u8, words: &'static str) {
         let packet_id = publish.packet_id;
         match publish.qos {
-            0 => {}
-            1 => {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => {
                 self.inbound.unacknowledged += 1;
-                self.inbound.pending.push(PendingAck { packet_type: 4, packet_id, code, words });
+                self.inbound.pending.push(PendingAck { packet_type: PacketType::PubAck, packet_id, code, words });
             }
-            _ => {
+            QoS::ExactlyOnce => {
                 // With a reason for refusal the exchange ends here; 3.1.1 has none and goes on.
                 let goes_on = code == reason::SUCCESS || !self.v5;
                 if goes_on && !self.inbound.receiving.contains(&packet_id) {
                     self.inbound.receiving.push(packet_id);
                 }
-                self.inbound.pending.push(PendingAck { packet_type: 5, packet_id, code, words });
+                self.inbound.pending.push(PendingAck { packet_type: PacketType::PubRec, packet_id, code, words });
             }
         }
     }

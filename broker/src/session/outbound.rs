@@ -7,7 +7,7 @@ use crate::contract::{InFlight, Stage};
 use crate::front::Front;
 use crate::message::Message;
 use crate::outbox::Delivery;
-use crate::packet::{Ack, Fault, protocol_error, reason, write};
+use crate::packet::{Ack, Fault, PacketType, QoS, protocol_error, reason, write};
 
 /// What DISCONNECT or PUBACK has besides its reason string, at most.
 const PACKET_AROUND_WORDS: usize = 16;
@@ -96,7 +96,7 @@ impl Outbound {
             let packet_id = unfinished.packet_id;
             self.resent += 1;
             match &unfinished.stage {
-                Stage::Released => write::ack(output, 6, packet_id, self.v5, reason::SUCCESS, ""),
+                Stage::Released => write::ack(output, PacketType::PubRel, packet_id, self.v5, reason::SUCCESS, ""),
                 Stage::Sent(delivery) => {
                     let delivery = delivery.clone();
                     if !self.write(&delivery, packet_id, true, output, front) {
@@ -115,7 +115,7 @@ impl Outbound {
             front.counters.dropped_expired.add(1);
             return;
         }
-        if delivery.qos == 0 {
+        if delivery.qos == QoS::AtMostOnce {
             self.write(&delivery, 0, false, output, front);
             return;
         }
@@ -191,7 +191,7 @@ impl Outbound {
     }
 
     pub(super) fn on_puback(&mut self, ack: Ack) -> Result<(), Fault> {
-        self.finish(ack.packet_id, |stage| matches!(stage, Stage::Sent(delivery) if delivery.qos == 1))
+        self.finish(ack.packet_id, |stage| matches!(stage, Stage::Sent(delivery) if delivery.qos == QoS::AtLeastOnce))
     }
 
     pub(super) fn on_pubcomp(&mut self, ack: Ack) -> Result<(), Fault> {
@@ -200,19 +200,20 @@ impl Outbound {
 
     pub(super) fn on_pubrec(&mut self, ack: Ack, output: &mut Vec<u8>) -> Result<(), Fault> {
         if ack.reason >= 0x80 {
-            let is_expected = |stage: &Stage| matches!(stage, Stage::Sent(delivery) if delivery.qos == 2);
+            let is_expected =
+                |stage: &Stage| matches!(stage, Stage::Sent(delivery) if delivery.qos == QoS::ExactlyOnce);
             return self.finish(ack.packet_id, is_expected);
         }
         let known = self.in_flight.iter_mut().find(|unfinished| unfinished.packet_id == ack.packet_id);
         let is_known = known.is_some();
         if let Some(unfinished) = known {
-            if matches!(&unfinished.stage, Stage::Sent(delivery) if delivery.qos != 2) {
+            if matches!(&unfinished.stage, Stage::Sent(delivery) if delivery.qos != QoS::ExactlyOnce) {
                 return Err(protocol_error(WRONG_KIND));
             }
             unfinished.stage = Stage::Released;
         }
         let code = if is_known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
-        write::ack(output, 6, ack.packet_id, self.v5, code, "");
+        write::ack(output, PacketType::PubRel, ack.packet_id, self.v5, code, "");
         Ok(())
     }
 

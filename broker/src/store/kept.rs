@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::fields::{put_text, take_array, take_text, take_u64};
 use crate::access::Secret;
-use crate::packet::SubscriptionOptions;
+use crate::packet::{QoS, SubscriptionOptions};
 
 /// A session that its client wants kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(crate) struct KeptSubscription {
 /// A message that waits for such a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeptDelivery {
-    pub(crate) qos: u8,
+    pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) identifiers: Vec<u32>,
     /// The shared subscription by which it came.
@@ -72,7 +72,7 @@ impl KeptSession {
         for subscription in &self.subscriptions {
             put_text(out, &subscription.filter);
             out.extend_from_slice(&subscription.identifier.to_le_bytes());
-            out.push(options_byte(subscription.options));
+            out.push(subscription.options.to_byte());
         }
         self.exchange.encode(out);
     }
@@ -88,7 +88,8 @@ impl KeptSession {
             let filter = take_text(rest)?;
             let identifier = u32::from_le_bytes(take_array(rest)?);
             let [options] = take_array(rest)?;
-            subscriptions.push(KeptSubscription { filter, identifier, options: options_of(options) });
+            let options = SubscriptionOptions::from_byte(options)?;
+            subscriptions.push(KeptSubscription { filter, identifier, options });
         }
         let away_since_unix_ms = (away_since != u64::MAX).then_some(away_since);
         let exchange = KeptExchange::decode(rest)?;
@@ -131,7 +132,7 @@ impl KeptDelivery {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let has_id = if self.packet_id > 0 { HAS_ID } else { 0 };
         let is_shared = if self.share.is_some() { IS_SHARED } else { 0 };
-        out.push(self.qos | u8::from(self.retain) << 2 | has_id | is_shared);
+        out.push(self.qos as u8 | u8::from(self.retain) << 2 | has_id | is_shared);
         if let Some(share) = &self.share {
             put_text(out, share);
         }
@@ -158,23 +159,7 @@ impl KeptDelivery {
         }
         let expires_unix_ms = (expires != u64::MAX).then_some(expires);
         let frame = Bytes::copy_from_slice(std::mem::take(rest));
-        Some(Self { qos: flags & 3, retain: flags & 4 != 0, identifiers, share, packet_id, expires_unix_ms, frame })
-    }
-}
-
-/// As MQTT 5 writes them.
-fn options_byte(options: SubscriptionOptions) -> u8 {
-    options.qos
-        | u8::from(options.no_local) << 2
-        | u8::from(options.retain_as_published) << 3
-        | options.retain_handling << 4
-}
-
-fn options_of(byte: u8) -> SubscriptionOptions {
-    SubscriptionOptions {
-        qos: byte & 3,
-        no_local: byte & 4 != 0,
-        retain_as_published: byte & 8 != 0,
-        retain_handling: byte >> 4 & 3,
+        let qos = QoS::from_repr(flags & 3)?;
+        Some(Self { qos, retain: flags & 4 != 0, identifiers, share, packet_id, expires_unix_ms, frame })
     }
 }

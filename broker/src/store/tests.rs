@@ -2,15 +2,15 @@
 
 use super::*;
 use crate::message::{Draft, Message, SessionId};
-use crate::packet::MessageProperties;
+use crate::packet::{MessageProperties, QoS};
 
 fn frame(topic: &str, payload: &str) -> Bytes {
     let properties = MessageProperties::default();
     Draft {
-        publisher: SessionId::BROKER,
+        publisher: SessionId::broker(),
         topic,
         payload: payload.as_bytes(),
-        qos: 1,
+        qos: QoS::AtLeastOnce,
         retain: true,
         properties,
         stamp: None,
