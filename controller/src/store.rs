@@ -4,7 +4,6 @@
 //! promises to others (an answer, an acknowledgement, a retained status), it promises only after that. When the disk is full, questions are refused with a sentence
 //! and change nothing; what the controller has to know (reports, output, events) waits here, in order, until there is room.
 
-mod age;
 mod files;
 mod plain;
 pub(crate) mod register;

@@ -32,6 +32,7 @@ pub mod account;
 pub mod api;
 pub mod codec;
 pub mod dashboard;
+pub mod history;
 pub mod id;
 mod number;
 #[cfg(feature = "openapi")]

@@ -4,6 +4,7 @@
 //! refuses what must not be: nothing here can name the hub, the store, the web server or the broker.
 
 pub mod access;
+pub mod age;
 pub mod catalogue;
 pub mod document;
 pub mod fleet;

@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pistat_domain::age::Age;
 use tokio::sync::mpsc;
 
 use super::{
     Demand, NotStored, Retention, Stored, Ticket, Write,
-    age::Age,
     files::{Readable, replace, replace_json},
     name, now,
     plain::Files,

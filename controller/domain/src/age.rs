@@ -1,26 +1,29 @@
 //! How old what is kept is. Pure.
 //!
-//! A clock that is wrong must not delete anything: a board without a battery may start years ahead. So time passes here
-//! as the program lives through it; a jump of the wall clock is believed only as far as that deletes nothing. What is lost
-//! of the time for which the controller was off makes things stay longer, never shorter.
+//! A clock that is wrong must not delete anything: a board without a battery may start years ahead.
+//! So time passes here as the program lives through it; a jump of the wall clock is believed only
+//! as far as that deletes nothing. What is lost of the time for which the controller was off makes
+//! things stay longer, never shorter.
 
 use std::time::Instant;
 
-/// The time that retention goes by, in milliseconds since 1970. It is never later than the wall clock.
+/// The time that retention goes by, in milliseconds since 1970. It is never later than the wall
+/// clock.
 #[derive(Debug)]
-pub(super) struct Age {
+pub struct Age {
     now: i64,
     at: Instant,
 }
 
 impl Age {
     /// Goes on from what was kept when it was read last, else from the newest thing that is kept.
-    pub(super) fn new(kept: Option<i64>, newest: Option<i64>, wall: i64, at: Instant) -> Self {
+    pub fn new(kept: Option<i64>, newest: Option<i64>, wall: i64, at: Instant) -> Self {
         Self { now: kept.or(newest).unwrap_or(wall).min(wall), at }
     }
 
-    /// The time now. `oldest` is the time of the oldest thing that may be deleted: to go on from there deletes nothing.
-    pub(super) fn read(&mut self, wall: i64, oldest: Option<i64>, at: Instant) -> i64 {
+    /// The time now. `oldest` is the time of the oldest thing that may be deleted: to go on from
+    /// there deletes nothing.
+    pub fn read(&mut self, wall: i64, oldest: Option<i64>, at: Instant) -> i64 {
         let passed = i64::try_from(at.saturating_duration_since(self.at).as_millis()).unwrap_or(i64::MAX);
         let lived = self.now.saturating_add(passed);
         self.now = lived.max(oldest.unwrap_or(wall)).min(wall);
@@ -41,7 +44,9 @@ mod tests {
     fn time_passes_as_it_is_lived_through_whatever_the_clock_says() {
         let start = Instant::now();
         let hours = |hours: u64| start + Duration::from_secs(hours * 3600);
-        // (what, kept, newest, wall at the start, then: hours later, wall, oldest, the time that is gone by), all in days
+        // (what, kept, newest, wall at the start, then: hours later, wall, oldest, the time that is
+        // gone
+        // by), all in days
         let table = [
             ("a clock that is right", None, Some(1000), 1000, 24, 1001, 950, 1001),
             ("400 days ahead at the start", None, Some(1000), 1400, 0, 1400, 911, 1000),
