@@ -1,6 +1,7 @@
 // The mock's machines: labels, tags, and samples that wander the way real ones do.
 
-import type { CannotRun, History, Machine, Obstacle, Sample, TaskView } from "../src/protocol/types";
+import type { HistoryAnswer } from "../src/live/histories";
+import type { CannotRun, Machine, Obstacle, Sample, TaskView } from "../src/protocol/types";
 import { type Random, seeded } from "./random";
 import { TASKS } from "./tasks";
 
@@ -266,45 +267,61 @@ export function sample(simulated: Simulated, now: number): Sample {
   };
 }
 
-/** A history that ends where the machine stands now. */
-export function history(simulated: Simulated, seconds: number, now: number): History {
-  const step = seconds <= 300 ? 1 : seconds <= 3600 ? 10 : 300;
-  const count = Math.floor(seconds / step);
+/** Of two hours of the day before yesterday nothing is known; two more arrived late. */
+const GAP = [40, 38, 36].map((hours) => hours * 3_600);
+
+/** What the controller keeps of a machine between two times, in at most so many steps. */
+export function history(simulated: Simulated, from: number, to: number, points: number, now: number): HistoryAnswer {
+  const finest = to - from <= 3_600 ? 1 : to - from <= 86_400 ? 10 : 60;
+  const step = Math.max(finest, Math.ceil((to - from) / points / finest) * finest);
+  const times = Array.from({ length: Math.floor((to - from) / step) }, (_, index) => from + index * step);
+  const [gone = 0, back = 0, caughtUp = 0] = GAP.map((ago) => now - ago);
+  const offline = simulated.machine.status === "offline";
+  const last = offline ? Date.parse(simulated.machine.last_seen ?? "") / 1_000 : now;
   const { base } = simulated;
-  const random = seeded(base.label.length * 31 + seconds);
-  // Nothing is known of the time since it was last seen.
-  const last =
-    simulated.machine.status === "offline"
-      ? count - (now - Date.parse(simulated.machine.last_seen ?? "")) / 1000 / step
-      : count;
-  const at = <T>(make: (share: number) => T): Array<T | null> =>
-    Array.from({ length: count }, (_, index) => (index < last ? make(index / count) : null));
-  const hot = base.cpu > 85;
-  const spike = (share: number): number =>
-    Math.max(0, ...[0.03, 0.27, 0.52].map((where) => 1 - Math.abs(share - where) * 45));
-  const cpu = at((share) =>
-    round(clamp(hot && share < 0.75 ? 18 + spike(share) * 28 + random() * 6 : base.cpu + (random() - 0.5) * 6, 0, 100)),
-  );
+  const began = now - base.uptimeDays * 86_400;
+  const isKnown = (time: number): boolean => time < last && (time < gone || time >= back);
+  const columns: HistoryAnswer["columns"] = {};
+  const put = (name: string, value: (time: number, random: Random) => number): void => {
+    const random = seeded(name.length * 31 + Math.floor(from) + base.label.length);
+    const mean = times.map((time) => (isKnown(time) ? round(value(time, random)) : null));
+    const spread = (sign: number) => mean.map((each) => each && round(each * (1 + sign * random() * 0.4)));
+    const percent = name.endsWith("_percent");
+    columns[name] = {
+      mean,
+      min: step < 60 ? mean : spread(-1),
+      max: step < 60 ? mean : spread(1).map((each) => (percent && each ? Math.min(each, 100) : each)),
+    };
+  };
+  // Warmer by day than by night, and on some days busier than on others.
+  const day = (time: number): number => Math.sin((time / 86_400) * 2 * Math.PI) + Math.sin(time / 86_400 / 5) * 0.6;
+  const hot = (time: number): boolean => base.cpu > 85 && time > now - 900;
+  const cpu = (time: number, random: Random): number =>
+    clamp((base.cpu > 85 && !hot(time) ? 20 : base.cpu) * (1 + day(time) * 0.2) + (random() - 0.5) * 6, 0, 100);
+  put("cpu_percent", cpu);
+  if (step < 60) {
+    for (const [core, share] of CORES.entries())
+      put(`cpu_cores_percent[${core}]`, (time, random) => coreOf(cpu(time, random), share, random));
+  }
+  put("memory_percent", (time, random) => base.ram + day(time) * 2 + random() * 0.8);
+  put("temperature_celsius", (time, random) => base.temp - (hot(time) ? 0 : base.cpu / 5) + day(time) * 3 + random());
+  put("disk_used_percent[/]", () => 37.8);
+  put("disk_read_bytes_per_second", (_time, random) => random() * 9_000);
+  put("disk_write_bytes_per_second", (time, random) => (hot(time) ? 2e6 + random() * 6e6 : random() * 300_000));
+  put("network_rx_bytes_per_second", (time, random) => 2_000 + Math.max(0, day(time)) * 30_000 + random() * 3_000);
+  put("network_tx_bytes_per_second", (time, random) => 1_000 + Math.max(0, day(time)) * 12_000 + random() * 2_000);
+  put("load1", (time, random) => cpu(time, random) / 30);
+  put("uptime_seconds", (time) => (time < began ? time - began + 1e9 : time - began));
+  put("undervoltage_seconds", (time) => Number(base.undervoltage === true && hot(time)));
+  const iso = (time: number): string => new Date(time * 1_000).toISOString();
   return {
-    start: new Date(now - seconds * 1000).toISOString(),
+    start: iso(from),
     step_seconds: step,
-    cpu_percent: cpu,
-    cpu_cores_percent:
-      step > 10
-        ? []
-        : CORES.map((share) => cpu.map((percent) => (percent === null ? null : coreOf(percent, share, random)))),
-    memory_percent: at((share) => round(base.ram - 6 + share * 6 + random() * 0.8)),
-    temperature_celsius: at((share) =>
-      round(hot ? 55 + Math.max(0, share - 0.75) * 104 + random() : base.temp + random()),
-    ),
-    disk_read_bytes_per_second: at(() => Math.round(random() * 9_000)),
-    disk_write_bytes_per_second: at((share) =>
-      Math.round(hot && share > 0.77 ? 2e6 + random() * 6e6 : random() * 300_000),
-    ),
-    network_rx_bytes_per_second: at((share) => Math.round(2_000 + spike(share) * 30_000 + random() * 3_000)),
-    network_tx_bytes_per_second: at((share) => Math.round(1_000 + spike(share) * 12_000 + random() * 2_000)),
-    undervoltage: at((share) =>
-      base.undervoltage ? (share > 0.66 && share < 0.685) || (share > 0.83 && share < 0.845) || share > 0.96 : false,
-    ),
+    columns,
+    known: [
+      [iso(0), iso(gone), "live"],
+      [iso(back), iso(caughtUp), "late"],
+      [iso(caughtUp), iso(last), "live"],
+    ],
   };
 }

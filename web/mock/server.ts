@@ -8,6 +8,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type WebSocket, WebSocketServer } from "ws";
+import type { HistoryAnswer } from "../src/live/histories";
 import { SESSION_KEY_HEADER } from "../src/live/session";
 import type { ClientMessage, NewJoinToken, NewRun, ServerMessage, SessionView } from "../src/protocol/types";
 import { MockController, type Options, Refused, type Subscriber } from "./controller";
@@ -268,10 +269,12 @@ class Face {
         return TASKS;
       case "GET pis":
         return verb === "history"
-          ? this.history(id, Number(url.searchParams.get("seconds")))
+          ? this.history(id, url.searchParams)
           : id
             ? controller.machines.get(id)?.machine
             : [...controller.machines.values()].map((each) => each.machine);
+      case "GET history":
+        return this.fleetHistory(url.searchParams);
       case "PATCH pis":
         return this.patch(id, await body(request), account);
       case "DELETE pis":
@@ -357,10 +360,22 @@ class Face {
     }
   }
 
-  history(id: string, seconds: number): unknown {
+  fleetHistory(asked: URLSearchParams): unknown {
+    const column = asked.get("column") ?? "";
+    const answers = [...this.controller.machines.keys()].map((id) => [id, this.history(id, asked)] as const);
+    const [first] = answers;
+    return {
+      start: first?.[1].start,
+      step_seconds: first?.[1].step_seconds,
+      machines: Object.fromEntries(answers.map(([id, { columns }]) => [id, columns[column]])),
+    };
+  }
+
+  history(id: string, asked: URLSearchParams): HistoryAnswer {
     const machine = this.controller.machines.get(id);
     if (!machine) throw new Refused(404, `There is no machine ${id}.`);
-    return history(machine, seconds || 3600, this.controller.options.now());
+    const [from = 0, to = 0] = ["from", "to"].map((name) => Date.parse(asked.get(name) ?? "") / 1_000);
+    return history(machine, from, to, Number(asked.get("points")), this.controller.options.now() / 1_000);
   }
 
   runs(id: string, verb: string, url: URL): unknown {

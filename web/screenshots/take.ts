@@ -67,10 +67,8 @@ async function shows(page: Page, text: string | RegExp): Promise<void> {
 async function conversation(page: Page): Promise<void> {
   await type(page, "task run uptime pi-1");
   await shows(page, "finished");
-  await type(page, 'assign name "Garage Door" "Garage Door"');
-  await shows(page, "is now");
-  await type(page, 'task assign "Garage Door" "Nightly backup"');
-  await shows(page, "is responsible for");
+  await type(page, "task list");
+  await shows(page, "8 tasks");
   await type(page, "task run apt-upgrade @all");
   await shows(page, "[y/N]");
   await page.keyboard.type("y\n");

@@ -2,35 +2,42 @@ import type { Page } from "@playwright/test";
 import type { Sample } from "../src/protocol/types";
 import { expect, test } from "./fixture";
 
-/**
- * Serves a history of constants, each column its own, that are another in each window; and stops
- * the samples, so that nothing comes after it.
- */
-async function constant(
-  page: Page,
-  more: (seconds: number) => Record<string, unknown> = () => ({}),
-): Promise<number[]> {
-  const asked: number[] = [];
+/** Serves a history of constants, each column its own, that are others in a long window. */
+async function constant(page: Page): Promise<Array<{ pi: string; seconds: number; from: number }>> {
+  const asked: Array<{ pi: string; seconds: number; from: number }> = [];
   await page.route("**/history?**", async (route) => {
-    const seconds = Number(new URL(route.request().url()).searchParams.get("seconds"));
-    asked.push(seconds);
+    const url = new URL(route.request().url());
+    const [from = 0, to = 0] = ["from", "to"].map((name) => Date.parse(url.searchParams.get(name) ?? "") / 1_000);
+    asked.push({ pi: url.pathname.split("/")[3] ?? "", seconds: Math.round(to - from), from });
     const count = 60;
-    const column = <T>(value: T): T[] => new Array<T>(count).fill(value);
-    const day = seconds > 3_600;
+    const step = (to - from) / count;
+    const isLong = to - from > 3_600;
+    const column = (mean: number, least = mean, most = mean) => ({
+      mean: new Array<number>(count).fill(mean),
+      min: new Array<number>(count).fill(least),
+      max: new Array<number>(count).fill(most),
+    });
+    const iso = (time: number): string => new Date(time * 1_000).toISOString();
     await route.fulfill({
       json: {
-        start: new Date(Date.now() - seconds * 1_000).toISOString(),
-        step_seconds: seconds / count,
-        cpu_percent: column(day ? 66 : 11),
-        cpu_cores_percent: day ? [] : [12, 13, 14, 15].map(column),
-        memory_percent: column(day ? 77 : 33),
-        temperature_celsius: column(44.4),
-        network_rx_bytes_per_second: column(9_000),
-        network_tx_bytes_per_second: column(1_000),
-        disk_write_bytes_per_second: column(7_000_000),
-        disk_read_bytes_per_second: column(2_000_000),
-        undervoltage: column(false),
-        ...more(seconds),
+        start: iso(from),
+        step_seconds: step,
+        columns: {
+          cpu_percent: isLong ? column(66, 5, 99) : column(11),
+          ...Object.fromEntries([12, 13, 14, 15].map((value, core) => [`cpu_cores_percent[${core}]`, column(value)])),
+          memory_percent: column(isLong ? 77 : 33),
+          temperature_celsius: column(44.4),
+          network_rx_bytes_per_second: column(9_000),
+          network_tx_bytes_per_second: column(1_000),
+          disk_write_bytes_per_second: column(7_000_000),
+          disk_read_bytes_per_second: column(2_000_000),
+          undervoltage_seconds: column(0),
+        },
+        // Nothing is known of the second quarter.
+        known: [
+          [iso(from), iso(from + (to - from) / 4), "live"],
+          [iso(from + (to - from) / 2), iso(to), "live"],
+        ],
       },
     });
   });
@@ -112,23 +119,123 @@ test("what the pointer is at stays while the charts change their size", async ({
   }
 });
 
-test("24 h asks the history for a day, shows it, and has no cores, of which only an hour is kept", async ({
-  page,
-  enter,
-}) => {
+test("24 h asks the history for a day, and says what each step was at least and at most", async ({ page, enter }) => {
   const asked = await constant(page);
   await enter("#/pi/pi-12");
   await point(page, /^memory/, 0.4);
   await expect(chart(page, /^memory/)).toContainText("33 %");
   await expect(chart(page, /^cpu % · 4 cores/)).toBeVisible();
   await page.getByRole("button", { name: "24 h" }).click();
-  await expect.poll(() => asked).toEqual([300, 86_400]);
+  await expect.poll(() => asked.map(({ seconds }) => seconds)).toEqual([300, 86_400]);
+  await expect(page).toHaveURL(/#\/pi\/pi-12\?last=24h$/);
   await page.mouse.move(5, 5);
   await point(page, /^memory/, 0.4);
   await expect(chart(page, /^memory/)).toContainText("77 %");
-  await expect(chart(page, /^cpu %/)).toContainText("66 %");
-  await expect(page.getByRole("list", { name: "Cores" })).toHaveCount(0);
-  await expect(page.getByText(/\d cores?$/)).toHaveCount(0);
+  await expect(chart(page, /^cpu %/)).toContainText("66 % (5…99 %)");
+});
+
+test("a time is chosen by dragging, moved by keys, widened by a double click, and kept by the address", async ({
+  page,
+  enter,
+}) => {
+  const asked = await constant(page);
+  await enter("#/pi/pi-12?last=24h");
+  await expect.poll(() => asked.length).toBe(1);
+  const plot = chart(page, /^memory/).locator(".u-over");
+  const box = await plot.boundingBox();
+  const at = (share: number): number => (box?.x ?? 0) + (box?.width ?? 0) * share;
+  const y = (box?.y ?? 0) + 20;
+  await page.mouse.move(at(0.25), y);
+  await page.mouse.down();
+  await page.mouse.move(at(0.4), y);
+  await page.mouse.move(at(0.5), y);
+  await page.mouse.up();
+  await expect.poll(() => asked[1]?.seconds).toBeGreaterThan(21_000);
+  expect(asked[1]?.seconds).toBeLessThan(22_200);
+  await expect(page).toHaveURL(/\?from=[^&]+Z&to=[^&]+Z$/);
+  await expect(page.getByRole("group", { name: "Time shown" }).locator("[aria-pressed=true]")).toHaveCount(0);
+  await page.reload();
+  await expect.poll(() => asked[2]?.seconds).toBe(asked[1]?.seconds);
+  await expect(page.getByRole("button", { name: "Later" })).toBeEnabled();
+  const last = () => asked[asked.length - 1] ?? { seconds: 0, from: 0 };
+  const { seconds, from } = last();
+  await page.keyboard.press("+");
+  await expect.poll(() => last().seconds / seconds).toBeCloseTo(0.5, 2);
+  await page.keyboard.press("-");
+  await expect.poll(() => last().seconds / seconds).toBeCloseTo(1, 2);
+  expect((last().from - from) / seconds).toBeCloseTo(0, 2);
+  await page.keyboard.press("ArrowLeft");
+  await expect.poll(() => (from - last().from) / seconds).toBeCloseTo(0.25, 2);
+  await plot.dblclick({ position: { x: 60, y: 20 } });
+  await expect.poll(() => last().seconds / seconds).toBeCloseTo(2, 1);
+  await page.keyboard.press("0");
+  await expect(page.getByRole("button", { name: "Later" })).toBeDisabled();
+});
+
+test("a machine is compared with another, or with itself a week before", async ({ page, enter }) => {
+  const asked = await constant(page);
+  await enter("#/pi/pi-12?last=24h");
+  await page.getByLabel("Compare with").selectOption({ label: "a week before" });
+  await expect.poll(() => asked.map(({ pi }) => pi)).toEqual(["pi-12", "pi-12"]);
+  expect(Math.round((asked[0]?.from ?? 0) - (asked[1]?.from ?? 0))).toBeGreaterThan(7 * 86_400 - 60);
+  await page.getByLabel("Compare with").selectOption({ label: "Rack Pi 1" });
+  await expect.poll(() => asked.map(({ pi }) => pi)).toEqual(["pi-12", "pi-12", "pi-1"]);
+  await expect(page).toHaveURL(/\?last=24h&with=pi-1$/);
+  await point(page, /^memory/, 0.8);
+  await expect(chart(page, /^memory/).locator("figcaption")).toContainText("┄ 77 %");
+});
+
+test("what is not known is hatched, and only what is known has a chart", async ({ page, enter }) => {
+  await constant(page);
+  await enter("#/pi/pi-12?last=24h");
+  // pi-12 is offline: its charts are those of its history alone.
+  await expect(page.locator(".u-over")).toHaveCount(6);
+  /** How many pixels of a quarter of the plot have a colour above the lines. */
+  const hatched = (quarter: number): Promise<number> =>
+    chart(page, /^temperature/)
+      .locator("canvas")
+      .evaluate((node, part) => {
+        const canvas = node as HTMLCanvasElement;
+        const over = canvas.parentElement?.querySelector<HTMLElement>(".u-over");
+        const [left = 0, top = 0, width = 0, height = 0] = [
+          over?.offsetLeft,
+          over?.offsetTop,
+          over?.offsetWidth,
+          over?.offsetHeight,
+        ].map((at) => (at ?? 0) * devicePixelRatio);
+        // Below the dotted limit, above the line across and the values.
+        const { data } = canvas
+          .getContext("2d")!
+          .getImageData(left + (width / 4) * (part + 0.2), top + height * 0.2, (width / 4) * 0.6, height * 0.18);
+        return data.filter((value, at) => at % 4 === 3 && value > 40).length;
+      }, quarter);
+  await expect.poll(() => hatched(1)).toBeGreaterThan(60);
+  expect(await hatched(2)).toBe(0);
+});
+
+test("runs are marked where they began, and named there", async ({ page, enter, mock }) => {
+  mock.controller.request({ task: "uptime", target: "pi-1", args: {}, confirmed: true }, "admin");
+  await enter("#/pi/pi-1");
+  await expect(page.locator(".time-bar")).toContainText("1 run");
+  const figure = chart(page, /^memory/);
+  await expect(async () => {
+    await point(page, /^memory/, 0.97 - Math.random() * 0.06);
+    await expect(figure.locator(".marked")).toHaveText(/^uptime · run /, { timeout: 300 });
+  }).toPass();
+});
+
+test.describe("on a phone", () => {
+  test.use({ viewport: { width: 390, height: 844 }, hasTouch: true });
+  test("a tap shows the values at its time, and they stay", async ({ page, enter }) => {
+    await constant(page);
+    await enter("#/pi/pi-12?last=24h");
+    const figure = chart(page, /^memory/);
+    await figure.locator(".u-over").tap();
+    await expect(figure.locator("figcaption")).toContainText(/\d\d:\d\d:\d\d *77 %/);
+    await expect(chart(page, /^cpu %/).locator("figcaption")).toContainText("66 % (5…99 %)");
+    await page.waitForTimeout(1_200);
+    await expect(figure.locator("figcaption")).toContainText(/\d\d:\d\d:\d\d *77 %/);
+  });
 });
 
 const FLAGS = { undervoltage: true, throttled: true, frequency_capped: true, temperature_limited: true };
@@ -167,7 +274,7 @@ test.describe("with samples every second", () => {
 
 test("the charts above each other have one time axis", async ({ page, enter }) => {
   await enter("#/pi/pi-4");
-  await expect(page.locator(".u-over")).toHaveCount(6);
+  await expect(page.locator(".u-over")).toHaveCount(12);
   const sides = await page
     .locator(".u-over")
     .evaluateAll((nodes) =>

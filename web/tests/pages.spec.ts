@@ -4,7 +4,7 @@ import { expect, test } from "./fixture";
 test("a machine's page has charts, facts, and the line that listens to it", async ({ page, enter }) => {
   await enter("#/pi/pi-4");
   await expect(page.getByRole("heading", { name: "Garage Door" })).toBeVisible();
-  await expect(page.locator(".uplot canvas")).toHaveCount(6);
+  await expect(page.locator(".uplot canvas")).toHaveCount(12);
   for (const text of [
     "Raspberry Pi 4 Model B Rev 1.4",
     "6.6.31+rpt-rpi-v8",
@@ -15,7 +15,7 @@ test("a machine's page has charts, facts, and the line that listens to it", asyn
   await expect(page.getByText("mosquitto_sub -h 10.0.0.2 -p 1883 -u admin -P '…' -v -t 'pistat/pi-4/#'")).toBeVisible();
   await page.getByRole("button", { name: "24 h" }).click();
   await expect(page.getByRole("button", { name: "24 h" })).toHaveAttribute("aria-pressed", "true");
-  await expect(page.locator(".uplot canvas")).toHaveCount(6);
+  await expect(page.locator(".uplot canvas")).toHaveCount(12);
 });
 
 test("charts are fetched anew after a lost link, and a sample's age is shown while there is none", async ({
@@ -26,7 +26,7 @@ test("charts are fetched anew after a lost link, and a sample's age is shown whi
   let asked = 0;
   page.on("request", (request) => request.url().includes("/history?") && (asked += 1));
   await enter("#/pi/pi-4");
-  await expect(page.locator(".uplot canvas")).toHaveCount(6);
+  await expect(page.locator(".uplot canvas")).toHaveCount(12);
   expect(asked).toBe(1);
   mock.refuse(true);
   await expect(page.getByText(/^not live: from \d+s ago$/)).toBeVisible();
@@ -35,7 +35,7 @@ test("charts are fetched anew after a lost link, and a sample's age is shown whi
   await expect.poll(() => asked).toBe(2);
   mock.controller.setOffline("pi-4", true);
   mock.controller.setOffline("pi-4", false);
-  await expect(page.locator(".uplot canvas")).toHaveCount(6);
+  await expect(page.locator(".uplot canvas")).toHaveCount(12);
 });
 
 test("a machine whose page is open samples every second, until the page is left", async ({ page, enter, mock }) => {

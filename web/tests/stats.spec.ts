@@ -374,3 +374,30 @@ test("panels resize by the pointer", async ({ page, enter }) => {
   await page.mouse.up();
   expect(await height()).toBeGreaterThan(before + 100);
 });
+
+test("the wall goes back in time by its slider, and comes back to now", async ({ page, enter, mock }) => {
+  await remember(page, { density: "wall" });
+  const asked: string[] = [];
+  page.on("request", (request) => request.url().includes("/api/history?") && asked.push(request.url()));
+  await enter();
+  const [cell, offline] = ["pi-1", "pi-12"].map((id) => page.locator(`[data-panel="stats"] [data-pi="${id}"] b`));
+  await expect(offline!).toHaveText("off");
+  const slider = page.getByRole("slider", { name: "Time shown on the wall" });
+  await expect(slider).toHaveAttribute("aria-valuetext", "now");
+  await slider.focus();
+  await page.keyboard.press("PageDown");
+  await expect(slider).toHaveAttribute("aria-valuetext", /\w{3} \d+, \d\d:\d\d/);
+  // It was there then.
+  await expect(offline!).toHaveText(/^\d+$/);
+  const before = await cell!.textContent();
+  await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("ArrowLeft");
+  await expect(cell!).toHaveText(before ?? "");
+  expect(asked.length).toBe(1);
+  expect(new URL(asked[0] ?? mock.url).searchParams.get("column")).toBe("cpu_percent");
+  await page.getByLabel("Colour by").selectOption("temp");
+  await expect.poll(() => asked.length).toBe(2);
+  await page.getByRole("button", { name: "now", exact: true }).click();
+  await expect(offline!).toHaveText("off");
+  await expect(slider).toHaveValue("144");
+});

@@ -20,31 +20,6 @@ const written = async (page: Page): Promise<() => Promise<string[]>> => {
   });
   return () => page.evaluate(() => (window as unknown as { texts: string[] }).texts);
 };
-
-/** A history of a day that ends now, of any machine. */
-const aDay = async (page: Page): Promise<void> => {
-  await page.route("**/history?**", async (route) => {
-    const seconds = Number(new URL(route.request().url()).searchParams.get("seconds"));
-    const step = seconds === 86_400 ? 60 : 1;
-    const column = new Array<number>(Math.floor(seconds / step)).fill(33);
-    await route.fulfill({
-      json: {
-        start: new Date(Date.now() - seconds * 1_000).toISOString(),
-        step_seconds: step,
-        cpu_percent: column,
-        cpu_cores_percent: [],
-        memory_percent: column,
-        temperature_celsius: column,
-        disk_read_bytes_per_second: column,
-        disk_write_bytes_per_second: column,
-        network_rx_bytes_per_second: column,
-        network_tx_bytes_per_second: column,
-        undervoltage: column.map(() => false),
-      },
-    });
-  });
-};
-
 for (const { locale, timezoneId, day, full, moment, midnight } of [
   {
     locale: "en-US",
@@ -79,7 +54,6 @@ for (const { locale, timezoneId, day, full, moment, midnight } of [
       mock,
     }) => {
       const texts = await written(page);
-      await aDay(page);
       const old = Date.now() - 3 * 86_400_000;
       const run = [...mock.controller.runs.values()].find((each) => each.task === "apt-upgrade")!;
       Object.assign(run, {
@@ -243,25 +217,32 @@ for (const viewport of [
     await page.setViewportSize(viewport);
     // The longest that values are written.
     await page.route("**/history?**", async (route) => {
-      const answer = new Array<number>(300).fill(0);
+      const column = (value: number) => {
+        const values = new Array<number>(300).fill(value);
+        return { mean: values, min: values, max: values };
+      };
+      const [from = "", to = ""] = ["from", "to"].map((name) => new URL(route.request().url()).searchParams.get(name));
       await route.fulfill({
         json: {
-          start: new Date(Date.now() - 300_000).toISOString(),
+          start: from,
           step_seconds: 1,
-          cpu_percent: answer.map(() => 100),
-          cpu_cores_percent: [0, 1, 2, 3].map(() => answer.map(() => 100)),
-          memory_percent: answer.map(() => 100),
-          temperature_celsius: answer.map(() => 88.8),
-          disk_read_bytes_per_second: answer.map(() => 99.9 * 1024),
-          disk_write_bytes_per_second: answer.map(() => 99.9 * 1024),
-          network_rx_bytes_per_second: answer.map(() => 99.9 * 1024),
-          network_tx_bytes_per_second: answer.map(() => 99.9 * 1024),
-          undervoltage: answer.map(() => true),
+          columns: {
+            cpu_percent: column(100),
+            ...Object.fromEntries([0, 1, 2, 3].map((core) => [`cpu_cores_percent[${core}]`, column(100)])),
+            memory_percent: column(100),
+            temperature_celsius: column(88.8),
+            disk_read_bytes_per_second: column(99.9 * 1024),
+            disk_write_bytes_per_second: column(99.9 * 1024),
+            network_rx_bytes_per_second: column(99.9 * 1024),
+            network_tx_bytes_per_second: column(99.9 * 1024),
+            undervoltage_seconds: column(1),
+          },
+          known: [[from, to, "live"]],
         },
       });
     });
     await enter("#/pi/pi-4");
-    await expect(page.locator(".uplot canvas")).toHaveCount(6);
+    await expect(page.locator(".uplot canvas")).toHaveCount(12);
     const places = (): Promise<string> =>
       page
         .locator("figure .plot, figcaption > *")

@@ -1,9 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { sample } from "../live/fixtures";
+import type { HistoryAnswer } from "../live/histories";
 import { Recent, STEPS } from "../live/recent";
-import type { History, Power } from "../protocol/types";
-import { lanes, POWER_LOOK, powerNow, tellPower } from "./lanes";
-import { Series, WINDOWS } from "./series";
+import type { Power } from "../protocol/types";
+import { groups } from "./groups";
+import { lanes, POWER_LOOK, powerNow, readPower } from "./lanes";
+import { WINDOWS } from "./range";
+import { Series } from "./series";
 import { sparkline } from "./sparkline";
 import { rateTick, rateUnit, ticks, times } from "./ticks";
 
@@ -38,64 +41,109 @@ describe("a sparkline", () => {
   test("of nothing is nothing", () => expect(sparkline([null], 10)).toEqual({ line: "", area: "" }));
 });
 
-const history = (count: number): History => {
-  const column = Array.from({ length: count }, (_, index) => index);
+const answer = (count: number, step = 1, more: Partial<HistoryAnswer> = {}): HistoryAnswer => {
+  const values = Array.from({ length: count }, (_, index) => index);
+  const band = { mean: values, min: values.map((value) => value - 1), max: values.map((value) => value + 1) };
+  const iso = (time: number): string => new Date(time * 1_000).toISOString();
   return {
-    start: new Date(0).toISOString(),
-    step_seconds: 1,
-    cpu_percent: column,
-    cpu_cores_percent: [],
-    memory_percent: column,
-    temperature_celsius: column,
-    disk_read_bytes_per_second: column,
-    disk_write_bytes_per_second: column,
-    network_rx_bytes_per_second: column,
-    network_tx_bytes_per_second: column,
-    undervoltage: column.map(() => null),
+    start: iso(0),
+    step_seconds: step,
+    columns: {
+      cpu_percent: band,
+      "cpu_cores_percent[0]": band,
+      "cpu_cores_percent[10]": band,
+      "cpu_cores_percent[9]": band,
+    },
+    known: [[iso(0), iso(count * step), "live"]],
+    ...more,
   };
 };
 
 describe("a chart's series", () => {
   test("goes on with samples and forgets what is older than its window", () => {
-    const series = new Series(5, history(6));
-    series.push(sample({ cpu_percent: 50, cpu_cores_percent: [1, 2] }), 7_000);
-    expect(series.times).toEqual([2, 3, 4, 5, 7]);
-    expect(series.column("cpu_percent")).toEqual([2, 3, 4, 5, 50]);
-    expect(series.data(series.cores[1] ?? [])).toEqual([
-      [2, 3, 4, 5, 7],
-      [null, null, null, null, 2],
-    ]);
+    const series = new Series(answer(6));
+    series.push(sample({ cpu_percent: 60 }), 6_000, 5);
+    expect(series.times).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(series.mean("cpu_percent")).toEqual([1, 2, 3, 4, 5, 60]);
+    expect(series.mean("memory_percent")).toEqual([null, null, null, null, null, 40]);
   });
-  test("is interrupted where no sample came for more than three intervals", () => {
-    const series = new Series(100, history(3));
-    series.push(sample({ cpu_percent: 50, cpu_cores_percent: [7] }), 16_000, 5);
-    expect([series.times, series.column("cpu_percent")]).toEqual([
-      [0, 1, 2, 16],
-      [0, 1, 2, 50],
-    ]);
-    series.push(sample({ cpu_percent: 60, cpu_cores_percent: [8] }), 32_000, 5);
-    expect(series.times).toEqual([0, 1, 2, 16, 21, 32]);
-    expect(series.column("cpu_percent")).toEqual([0, 1, 2, 50, null, 60]);
-    expect(series.data(series.cores[0] ?? [])[1]).toEqual([null, null, null, 7, null, 8]);
+  test("takes the samples of one step into its mean, least and greatest value", () => {
+    const series = new Series(answer(2, 60));
+    for (const [at, cpu_percent] of [20, 80, 50].entries()) {
+      series.push(sample({ cpu_percent }), (120 + at) * 1_000, 1e6);
+    }
+    expect(series.times).toEqual([0, 60, 120]);
+    const { mean, min, max } = series.band("cpu_percent");
+    expect([mean, min, max].map((values) => values[2])).toEqual([50, 20, 80]);
   });
-  test("has each core's history, and goes on with as many cores as there are then", () => {
-    const series = new Series(100, { ...history(3), cpu_cores_percent: [[4, null, 6]] });
-    series.push(sample({ cpu_cores_percent: [7, 8] }), 3_000);
-    expect(series.data(...series.cores)).toEqual([
-      [0, 1, 2, 3],
-      [4, null, 6, 7],
-      [null, null, null, 8],
+  test("has a gap where a machine was silent, in its lines and in what is known", () => {
+    const series = new Series(answer(2));
+    series.push(sample({ cpu_percent: 7 }), 60_000, 1e6, 5);
+    expect(series.mean("cpu_percent")).toEqual([0, 1, null, 7]);
+    expect(series.known).toEqual([
+      [0, 2, "live"],
+      [60, 60, "live"],
     ]);
+    series.push(sample({ cpu_percent: 8 }), 65_000, 1e6, 5);
+    expect(series.known[1]).toEqual([60, 65, "live"]);
   });
-  test("has columns as long as its times whatever comes", () => {
-    const series = new Series(5, null);
+  test("keeps all columns as long as its times, whatever a sample has", () => {
+    const series = new Series(answer(0));
     for (let second = 0; second < 20; second += 1) {
-      series.push(sample(second % 3 === 0 ? { cpu_cores_percent: [second] } : {}), second * 1_000);
-      for (const column of [series.column("cpu_percent"), series.column("undervoltage")])
-        expect(column).toHaveLength(series.times.length);
-      expect(series.data(series.cores[0] ?? [])[1]).toHaveLength(series.times.length);
+      series.push(
+        sample(second % 3 === 0 ? { cpu_cores_percent: [second], power: { undervoltage: true } } : {}),
+        second * 1_000,
+        5,
+      );
+      for (const { mean, min, max } of series.columns.values()) {
+        for (const values of [mean, min, max]) expect(values).toHaveLength(series.times.length);
+      }
     }
   });
+  test("without an answer begins with the first sample", () => {
+    const series = new Series(null);
+    series.push(sample({ cpu_percent: 3 }), 9_000, 300);
+    expect(series.times).toEqual([9]);
+    expect(series.known).toEqual([[9, 9, "live"]]);
+  });
+  test("names the instances of a column by their numbers", () =>
+    expect(new Series(answer(1)).instances("cpu_cores_percent")).toEqual(["0", "9", "10"]));
+  test("of nothing has nothing", () => {
+    const empty = { mean: [null], min: [null], max: [null] };
+    expect(new Series(answer(1, 1, { columns: { load1: empty } })).has("load1")).toBe(false);
+    expect(new Series(answer(1)).has("cpu_percent")).toBe(true);
+  });
+});
+
+describe("the charts of a machine", () => {
+  const band = { mean: [1], min: [1], max: [1] };
+  const of = (columns: string[], now: string[] = []) =>
+    groups(
+      new Series(answer(1, 1, { columns: Object.fromEntries(columns.map((name) => [name, band])) })),
+      new Map(now.map((name) => [name, 1])),
+    ).map(({ title, unit, lines }) => `${title} (${unit}): ${lines.map(({ label }) => label).join(" ")}`);
+  test("are only those of which anything is known, the usual ones first", () =>
+    expect(of(["processes", "memory_percent", "uptime_seconds"], ["cpu_percent"])).toEqual([
+      "cpu (percent): cpu",
+      "memory (percent): memory",
+      "processes (number): ",
+    ]));
+  test("have a line for each disk, and the cores in that of the processor", () =>
+    expect(of(["cpu_percent", "cpu_cores_percent[0]", "disk_used_percent[/]", "disk_used_percent[/data]"])).toEqual([
+      "cpu (percent): cpu",
+      "disk used (percent): / /data",
+    ]));
+  test("come for a metric that is new here, by its unit", () =>
+    expect(of(["fan_celsius[cpu]", "interface_rx_bytes_per_second[eth0]", "cpu_mhz"])).toEqual([
+      "cpu (mhz): ",
+      "fan (celsius): cpu",
+      "interface rx (rate): eth0",
+    ]));
+  test("share many instances among them", () =>
+    expect(of(Array.from({ length: 10 }, (_, at) => `disk_used_percent[/${at}]`))).toEqual([
+      "disk used (percent): /0 /1 /2 /3 /4 /5 /6 /7",
+      "disk used (percent): /8 /9",
+    ]));
 });
 
 describe("the lines across a chart", () => {
@@ -132,7 +180,7 @@ describe("the lines across a chart", () => {
 
 describe("power in a chart", () => {
   const told = (power: Power | undefined): string[] =>
-    tellPower(powerNow(power)).map(({ text, colour }) => (colour ? `${colour}: ${text}` : text));
+    readPower(powerNow(power)).map(({ text, colour }) => (colour ? `${colour}: ${text}` : text));
   const well = { undervoltage: false, throttled: false, temperature_limited: false, frequency_capped: false };
   test.each<[Power | undefined, string]>([
     [undefined, "not known"],
@@ -165,18 +213,5 @@ describe("power in a chart", () => {
       [false, true],
     ]);
     expect(POWER_LOOK.lanes?.map(POWER_LOOK.tick)).toEqual(["cap", "heat", "slow", "volt"]);
-  });
-  test("is known of all states from the first sample on, and of under-voltage before", () => {
-    const series = new Series(100, { ...history(3), undervoltage: [true, false, null] });
-    series.push(sample({ power: { undervoltage: false, throttled: true } }), 3_000);
-    expect(
-      series
-        .data(series.column("undervoltage"), series.column("throttled"), series.column("frequency_capped"))
-        .slice(1),
-    ).toEqual([
-      [1, 0, null, 0],
-      [null, null, null, 1],
-      [null, null, null, null],
-    ]);
   });
 });

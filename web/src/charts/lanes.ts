@@ -3,7 +3,7 @@
 
 import { POWER_FLAGS } from "../live/health";
 import type { Power } from "../protocol/types";
-import type { Look, Told, Value } from "./uplot";
+import type { Look, Reading, Value } from "./uplot";
 
 /** How high a state stands in its lane; the rest is the way to the next one. */
 const HIGH = 0.68;
@@ -51,7 +51,7 @@ export function powerNow(power: Power | undefined): Value[] {
  * Every trouble by its name. Where not all states are known, only the known ones are reported as
  * good.
  */
-export function tellPower(values: readonly Value[]): Told[] {
+export function readPower(values: readonly Value[]): Reading[] {
   const named = (test: (value: Value, flag: number) => boolean): string[] =>
     POWER_FLAGS.filter((_, flag) => test(values[flag], flag)).map(({ text }) => text);
   const bad = named((value, flag) => value != null && value > laneOf(flag));

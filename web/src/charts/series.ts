@@ -1,145 +1,144 @@
 // The columns behind a machine's charts: its history from the controller, then every sample as it
-// comes. Pure.
+// arrives. Pure.
 
-import type { History, Sample } from "../protocol/types";
-import type { Columns } from "./uplot";
-
-/** The windows that a page offers, in seconds. */
-export const WINDOWS = [
-  { name: "5 m", seconds: 300 },
-  { name: "1 h", seconds: 3_600 },
-  { name: "24 h", seconds: 86_400 },
-] as const;
+import type { Band, HistoryAnswer, Values } from "../live/histories";
+import type { Sample } from "../protocol/types";
+import type { Interval } from "./known";
 
 /** After so many intervals without a sample a line is interrupted. */
 const STALE_INTERVALS = 3;
 
-/**
- * How long the controller keeps the load of each core, in seconds: a longer window has the mean
- * only.
- */
-export const CORES_SECONDS = 3_600;
+/** The least time between two samples that are shown as two, in seconds. */
+const CLOSEST = 0.15;
 
-type Reader = (sample: Sample) => number | null;
-type Kept = keyof Omit<History, "start" | "step_seconds" | "cpu_cores_percent">;
-/** What a history has, and what is known only from when somebody looks on. */
-type Column = Kept | "throttled" | "temperature_limited" | "frequency_capped";
+const FLAGS = ["undervoltage", "throttled", "temperature_limited", "frequency_capped"] as const;
 
-/** A state of the power as a number; null where the board cannot tell. */
-const flag =
-  (name: "undervoltage" | Exclude<Column, Kept>): Reader =>
-  ({ power }) =>
-    power?.[name] === undefined ? null : Number(power[name]);
-
-const READERS: Record<Column, Reader> = {
-  cpu_percent: (sample) => sample.cpu_percent ?? null,
-  memory_percent: (sample) => sample.memory_percent ?? null,
-  temperature_celsius: (sample) => sample.temperature_celsius ?? null,
-  disk_read_bytes_per_second: (sample) => sample.disk_read_bytes_per_second ?? null,
-  disk_write_bytes_per_second: (sample) => sample.disk_write_bytes_per_second ?? null,
-  network_rx_bytes_per_second: (sample) => sample.network_rx_bytes_per_second ?? null,
-  network_tx_bytes_per_second: (sample) => sample.network_tx_bytes_per_second ?? null,
-  undervoltage: flag("undervoltage"),
-  throttled: flag("throttled"),
-  temperature_limited: flag("temperature_limited"),
-  frequency_capped: flag("frequency_capped"),
-};
+/** A sample as values of the columns of a history. */
+export function readings(sample: Sample): Map<string, number> {
+  const found = new Map<string, number>();
+  for (const [name, value] of Object.entries(sample)) {
+    if (typeof value === "number" && name !== "seq") found.set(name, value);
+  }
+  for (const [core, percent] of (sample.cpu_cores_percent ?? []).entries()) {
+    found.set(`cpu_cores_percent[${core}]`, percent);
+  }
+  for (const { mount, used_percent } of sample.disks ?? []) {
+    found.set(`disk_used_percent[${mount}]`, used_percent);
+  }
+  // The history counts for how many seconds of a step they held: here, whether they hold.
+  for (const flag of FLAGS) {
+    const value = sample.power?.[flag];
+    if (value !== undefined) found.set(`${flag}_seconds`, Number(value));
+  }
+  return found;
+}
 
 export class Series {
-  readonly seconds: number;
   /** Seconds since 1970, oldest first. */
   readonly times: number[] = [];
-  readonly columns = new Map<Column, Array<number | null>>();
-  /** Load of each core. */
-  readonly cores: Array<Array<number | null>>;
-  #step: number;
+  readonly columns = new Map<string, Band>();
+  readonly known: Interval[];
+  /** How long a step of the history is. */
+  readonly step: number;
+  /** How many samples the newest step has. */
+  #count = 1;
 
-  constructor(seconds: number, history: History | null) {
-    this.seconds = seconds;
-    this.#step = history?.step_seconds ?? 1;
-    for (const name of Object.keys(READERS) as Column[]) {
-      this.columns.set(name, (history?.[name as Kept] ?? []).map(numeric));
-    }
-    this.cores = (history?.cpu_cores_percent ?? []).map((core) => [...core]);
-    const start = history ? Date.parse(history.start) / 1000 : 0;
-    const length = history?.cpu_percent.length ?? 0;
-    for (let index = 0; index < length; index += 1) {
-      this.times.push(start + index * this.#step);
+  constructor(answer: HistoryAnswer | null) {
+    this.step = answer?.step_seconds ?? 1;
+    this.known = (answer?.known ?? []).map(([from, to, how]) => [seconds(from), seconds(to), how]);
+    const start = answer ? seconds(answer.start) : 0;
+    for (const [name, { mean, min, max }] of Object.entries(answer?.columns ?? {})) {
+      this.columns.set(name, { mean: [...mean], min: [...min], max: [...max] });
+      while (this.times.length < mean.length) this.times.push(start + this.times.length * this.step);
     }
   }
 
   /**
-   * Adds a sample that came at `now` (milliseconds); within a step of the history it replaces the
-   * last value.
-   * After more than three intervals without any there is a gap, as the controller calls such a
-   * machine stale.
+   * Adds a sample that came at `now` (milliseconds); within a step of the history it becomes part
+   * of
+   * the last one. After more than three intervals without any there is a gap, as the controller
+   * calls
+   * such a machine stale. What is older than `keepSeconds` is dropped.
    */
-  push(sample: Sample, now: number, intervalSeconds = 0): void {
+  push(sample: Sample, now: number, keepSeconds: number, intervalSeconds = 0): void {
     const time = now / 1000;
     const last = this.times[this.times.length - 1];
-    const step = Math.max(this.#step, intervalSeconds);
-    if (last !== undefined && time - last > STALE_INTERVALS * step) {
-      this.#gap(last + step);
+    const step = Math.max(this.step, intervalSeconds);
+    const isAfterGap = last !== undefined && time - last > STALE_INTERVALS * step;
+    if (isAfterGap) this.#begin(last + step);
+    const begins = last === undefined || time - last >= Math.max(this.step * 0.9, CLOSEST);
+    if (begins) {
+      this.#begin(time);
+      this.#count = 0;
     }
-    const fresh = last === undefined || time - last >= Math.max(this.#step * 0.9, 0.15);
-    if (fresh) {
-      this.times.push(time);
-    }
-    for (const [name, column] of this.columns) {
-      put(column, READERS[name](sample), this.times.length, fresh);
-    }
-    for (const [core, value] of (sample.cpu_cores_percent ?? []).entries()) {
-      put((this.cores[core] ??= []), value, this.times.length, fresh);
-    }
-    this.#forget(time - this.seconds);
+    this.#count += 1;
+    for (const [name, value] of readings(sample)) this.#put(name, value);
+    this.#extend(time, isAfterGap || last === undefined);
+    this.#forget(time - keepSeconds);
   }
 
-  /** Data for a chart, aligned to the times. */
-  data(...columns: Array<Array<number | null>>): Columns {
-    return [this.times, ...columns.map((column) => pad(column, this.times.length))];
+  /** A column's means; as long as the times, and without any value where it is not known. */
+  mean(name: string): Values {
+    return this.columns.get(name)?.mean ?? this.#empty();
   }
 
-  column(name: Column): Array<number | null> {
-    return this.columns.get(name) ?? [];
+  band(name: string): Band {
+    return this.columns.get(name) ?? { mean: this.#empty(), min: this.#empty(), max: this.#empty() };
   }
 
-  #gap(time: number): void {
+  /** Whether a column has any value. */
+  has(name: string): boolean {
+    return this.columns.get(name)?.mean.some((value) => value !== null) ?? false;
+  }
+
+  /** The instances of a column, such as the mounts of `disk_used_percent`, in their order. */
+  instances(name: string): string[] {
+    const found = [...this.columns.keys()].flatMap((key) => {
+      const [, base, instance] = /^([^[]+)\[(.*)\]$/.exec(key) ?? [];
+      return base === name && instance !== undefined ? [instance] : [];
+    });
+    return found.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+  }
+
+  #empty(): Values {
+    return new Array<null>(this.times.length).fill(null);
+  }
+
+  #begin(time: number): void {
     this.times.push(time);
-    for (const column of [...this.columns.values(), ...this.cores]) {
-      put(column, null, this.times.length, true);
+    for (const { mean, min, max } of this.columns.values()) {
+      for (const values of [mean, min, max]) values.push(null);
     }
+  }
+
+  #put(name: string, value: number): void {
+    let band = this.columns.get(name);
+    if (!band) {
+      band = this.band(name);
+      this.columns.set(name, band);
+    }
+    const at = this.times.length - 1;
+    const mean = band.mean[at] ?? null;
+    band.mean[at] = mean === null ? value : mean + (value - mean) / this.#count;
+    band.min[at] = Math.min(band.min[at] ?? value, value);
+    band.max[at] = Math.max(band.max[at] ?? value, value);
+  }
+
+  /** Notes that a machine reported at a time. */
+  #extend(time: number, isAfterGap: boolean): void {
+    const newest = this.known[this.known.length - 1];
+    if (newest?.[2] === "live" && !isAfterGap) newest[1] = Math.max(newest[1], time);
+    else this.known.push([isAfterGap ? time : (newest?.[1] ?? time), time, "live"]);
   }
 
   #forget(before: number): void {
-    let old = 0;
-    while ((this.times[old] ?? Infinity) < before) {
-      old += 1;
-    }
-    if (old > 0) {
-      const length = this.times.length;
-      this.times.splice(0, old);
-      for (const column of [...this.columns.values(), ...this.cores]) {
-        column.splice(0, Math.max(0, old - (length - column.length)));
-      }
+    const first = this.times.findIndex((time) => time >= before);
+    if (first <= 0) return;
+    this.times.splice(0, first);
+    for (const { mean, min, max } of this.columns.values()) {
+      for (const values of [mean, min, max]) values.splice(0, first);
     }
   }
 }
 
-function numeric(value: number | boolean | null): number | null {
-  return typeof value === "boolean" ? Number(value) : value;
-}
-
-function put(column: Array<number | null>, value: number | null, length: number, fresh: boolean): void {
-  if (fresh || column.length === 0) {
-    column.push(value);
-  } else {
-    column[column.length - 1] = value;
-  }
-  // A column that began late is shorter, and stands at the end.
-  column.splice(0, column.length - length);
-}
-
-/** Columns that began later are filled up at their beginning. */
-function pad(column: Array<number | null>, length: number): Array<number | null> {
-  return column.length >= length ? column : [...new Array<null>(length - column.length).fill(null), ...column];
-}
+const seconds = (time: string): number => Date.parse(time) / 1000;

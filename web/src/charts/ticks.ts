@@ -46,9 +46,13 @@ export function rateTick(unit: ByteUnit): (value: number) => string {
  * How far apart times may stand, in seconds. uPlot's own steps leap from one minute to five, which
  * leaves a phone with a single time.
  */
-const TIME_STEPS = [
-  1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 14_400, 21_600, 43_200, 86_400,
-];
+const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 14_400, 21_600, 43_200];
+
+/**
+ * The same in days. uPlot puts steps of 30 days on the first of a month, those of 365 on the first
+ * of a year.
+ */
+const DAY_STEPS = [1, 2, 7, 14, 30, 60, 90, 180, 365].map((days) => days * 86_400);
 
 /** From this many seconds on times are without their seconds, so that they take less room. */
 const WITHOUT_SECONDS = 240;
@@ -60,5 +64,13 @@ const WITHOUT_SECONDS = 240;
 export function times(seconds: number): { steps: number[]; room: number } {
   return seconds < WITHOUT_SECONDS
     ? { steps: TIME_STEPS, room: 5.7 }
-    : { steps: TIME_STEPS.filter((step) => step >= 60), room: 4.6 };
+    : { steps: [...TIME_STEPS.filter((step) => step >= 60), ...DAY_STEPS], room: 4.6 };
+}
+
+/** What is written below a plot whose times are so many seconds apart. */
+export function timeStyle(apart: number): "seconds" | "minutes" | "days" | "months" | "years" {
+  if (apart < 60) return "seconds";
+  if (apart < 20 * 3600) return "minutes";
+  if (apart < 27 * 86_400) return "days";
+  return apart < 360 * 86_400 ? "months" : "years";
 }

@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { heat } from "./wall";
+import { heat, valueAt } from "./wall";
 
 const tokens = readFileSync(new URL("../styles/tokens.css", import.meta.url), "utf8");
 
@@ -90,4 +90,22 @@ test.each([
   ],
 ] as const)("%s is as hot as its thresholds say", (metric, table) => {
   for (const [value, step] of table) expect([value, heat(metric, value)]).toEqual([value, step]);
+});
+
+describe("the wall of the past", () => {
+  const values = [1, null, 3];
+  const answer = {
+    start: "2026-11-22T12:00:00Z",
+    step_seconds: 600,
+    machines: { "pi-1": { mean: values, min: values, max: values } },
+  };
+  const noon = Date.parse(answer.start) / 1000;
+  test.each([
+    ["the step in which the time lies", "pi-1", noon + 599, 1],
+    ["nothing where nothing is known", "pi-1", noon + 600, null],
+    ["the last step", "pi-1", noon + 1_200, 3],
+    ["nothing before", "pi-1", noon - 1, undefined],
+    ["nothing after", "pi-1", noon + 1_800, undefined],
+    ["nothing of other machines", "pi-2", noon, undefined],
+  ])("has %s", (_name, pi, time, expected) => expect(valueAt(answer, pi, time)).toBe(expected));
 });

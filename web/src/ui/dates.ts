@@ -27,10 +27,17 @@ export const shortClock = style(MINUTE);
 /** `Nov 22` */
 export const shortDay = style(DAY);
 
+/** `Nov` */
+export const monthName = style({ month: "short" });
+
+/** `2026` */
+export const yearName = style({ year: "numeric" });
+
 /** `Sun, Nov 22, 2026` */
 export const dayName = style({ weekday: "short", ...DAY, year: "numeric" });
 
-const dayAndMinute = style({ ...DAY, ...MINUTE });
+/** `Nov 22, 21:04` */
+export const dayAndMinute = style({ ...DAY, ...MINUTE });
 const yearAndMinute = style({ ...DAY, year: "numeric", ...MINUTE });
 const whole = style({ ...DAY, year: "numeric", ...SECOND, timeZoneName: "short" });
 

@@ -72,3 +72,14 @@ export function count(value: number, one: string, many = `${one}s`): string {
 export function shortId(run: string): string {
   return run.length > 10 ? `${run.slice(0, 4)}…${run.slice(-4)}` : run;
 }
+
+/**
+ * The least id that a run of after a time can have, in seconds since 1970: a UUIDv7 begins with its
+ * time.
+ */
+export function runIdAt(time: number): string {
+  const hex = Math.floor(time * 1000)
+    .toString(16)
+    .padStart(12, "0");
+  return `${hex.slice(0, 8)}-${hex.slice(8)}-7000-8000-000000000000`;
+}

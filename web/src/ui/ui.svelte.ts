@@ -5,7 +5,7 @@ import type { ArgumentValue, GroupOptions, PiId, TaskId } from "../protocol/type
 
 export type Route =
   | { view: "dashboard" }
-  | { view: "machine"; pi: PiId }
+  | { view: "machine"; pi: PiId; parameters: string }
   | { view: "runs"; pi?: PiId }
   | { view: "run"; run: string }
   | { view: "settings" };
@@ -74,6 +74,18 @@ class Ui {
     }
   }
 
+  /**
+   * Gives this view other parameters: it stays the same view, and one entry of the browser's
+   * history.
+   */
+  parameters(values: Record<string, string>): void {
+    const text = new URLSearchParams(values).toString();
+    const [path = ""] = location.hash.split("?");
+    history.replaceState(null, "", text === "" ? path : `${path}?${text}`);
+    this.#address = location.hash;
+    this.route = parse(location.hash);
+  }
+
   #arrived(): void {
     this.route = parse(location.hash);
     this.dialog = null;
@@ -125,7 +137,7 @@ function parse(hash: string): Route {
   const [first = "", second = ""] = path.split("/");
   const argument = decode(second);
   if (first === "pi" && argument) {
-    return { view: "machine", pi: argument };
+    return { view: "machine", pi: argument, parameters: query };
   }
   if (first === "runs") {
     const pi = new URLSearchParams(query).get("pi");
