@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use pistat_protocol::time::Timestamp;
+use pistat_protocol::{text::is_unsafe, time::Timestamp};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -90,13 +90,14 @@ impl Visit for Fields {
     }
 }
 
-/// Writes no control characters: what others had a part in must not end a line or move a terminal's cursor.
+/// Writes no control characters and nothing that turns the direction of text: what others had a
+/// part in must not end a line, move a terminal's cursor or read as something else.
 struct Printable<'a>(&'a mut String);
 
 impl fmt::Write for Printable<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
-            if character.is_control() {
+            if is_unsafe(character) {
                 self.0.extend(character.escape_default());
             } else {
                 self.0.push(character);
@@ -129,12 +130,14 @@ mod tests {
             let (pi, count) = ("pi-1", 3);
             tracing::info!(pi, count, path = ?std::path::Path::new("/a b"), shown = %"as it is", "so it {}", "is");
             tracing::error!("two\nlines and a \u{1b}[2J");
+            tracing::warn!(shown = %"e\u{301} 🍓 \u{202e}txt\u{2028}\u{feff}", "Küche");
             tracing::debug!("not asked for");
             tracing::info_span!("somewhere").in_scope(|| tracing::warn!("in a span"));
         });
         let expected = "
  INFO so it is pi=\"pi-1\" count=3 path=\"/a b\" shown=as it is
 ERROR two\\nlines and a \\u{1b}[2J
+ WARN Küche shown=e\u{301} 🍓 \\u{202e}txt\\u{2028}\\u{feff}
  WARN in a span
 ";
         assert_eq!(lines, expected[1..]);

@@ -41,5 +41,6 @@ pub mod order;
 pub mod stats;
 pub mod status;
 pub mod task;
+pub mod text;
 pub mod time;
 pub mod topic;

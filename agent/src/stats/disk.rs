@@ -84,6 +84,8 @@ pub(crate) struct FileSystems {
     /// By their devices' numbers.
     mounts: BTreeMap<String, Mount>,
     unasked: usize,
+    /// Mount points that are not looked at, since their file systems have too many.
+    unlooked: usize,
     read_at: Option<Instant>,
     disks: Option<Vec<Disk>>,
     /// Whether the log says that not all are shown.
@@ -95,7 +97,16 @@ impl FileSystems {
     pub(crate) fn new(root: &Path) -> Self {
         let table = Source::with_long_records(root.join("proc/self/mountinfo"));
         let mounts = BTreeMap::new();
-        Self { root: root.to_owned(), table, mounts, unasked: 0, read_at: None, disks: None, is_told: false }
+        Self {
+            root: root.to_owned(),
+            table,
+            mounts,
+            unasked: 0,
+            unlooked: 0,
+            read_at: None,
+            disks: None,
+            is_told: false,
+        }
     }
 
     /// Their space, at most half a minute old.
@@ -114,13 +125,29 @@ impl FileSystems {
         let mut found = self.table.read_bytes(parse_mounts).unwrap_or_default();
         self.unasked = found.len().saturating_sub(MOST_ASKED);
         found.truncate(MOST_ASKED);
+        self.look_at_fewer(&found);
         let is_same = |device: &str, mount: &Mount| {
             found.iter().any(|found| found.device == device && found.points == mount.points)
         };
         self.mounts.retain(|device, mount| is_same(device, mount));
-        for FileSystem { device, points } in found {
+        for FileSystem { device, points, .. } in found {
             self.mounts.entry(device).or_insert_with(|| Mount::of(&self.root, points));
         }
+    }
+
+    /// Says when file systems have more mount points than are looked at: if none of those can be
+    /// read, the file system is missing.
+    fn look_at_fewer(&mut self, found: &[FileSystem]) {
+        let count = found.iter().map(|found| found.left_out).sum();
+        if count > 0 && self.unlooked == 0 {
+            let devices: Vec<_> = found.iter().filter(|found| found.left_out > 0).map(|found| &*found.device).collect();
+            tracing::warn!(
+                left_out = count,
+                "file systems with more mount points than are looked at: their devices are {}",
+                devices[..devices.len().min(MOST_NAMED)].join(", ")
+            );
+        }
+        self.unlooked = count;
     }
 
     async fn ask_all(&mut self) -> Vec<Disk> {

@@ -23,6 +23,8 @@ pub(super) struct FileSystem {
     /// Where it is mounted, the best first: `/`, then what shows the whole of it, then what shows
     /// most.
     pub(super) points: Vec<Vec<u8>>,
+    /// How many more mount points it has.
+    pub(super) left_out: usize,
 }
 
 /// One line of the table.
@@ -47,9 +49,10 @@ pub(super) fn parse_mounts(table: &[u8]) -> Vec<FileSystem> {
     for (point, (order, Mount { device, .. })) in mounts {
         match found.iter_mut().find(|(_, known)| known.device == device) {
             // `/` is a folder: no other is asked.
-            Some((_, known)) if known.points[0] == b"/" || known.points.len() == MOST_POINTS => {}
+            Some((_, known)) if known.points[0] == b"/" => {}
+            Some((_, known)) if known.points.len() == MOST_POINTS => known.left_out += 1,
             Some((_, known)) => known.points.push(point),
-            None => found.push((order, FileSystem { device, points: vec![point] })),
+            None => found.push((order, FileSystem { device, points: vec![point], left_out: 0 })),
         }
     }
     found.sort_by_key(|(order, known)| (known.points[0] != b"/", *order));
@@ -145,7 +148,16 @@ mod tests {
         }
         let hidden = "2 1 8:1 / /mnt rw - ext4 /dev/sda1 rw\n3 1 8:17 / /mnt rw - ext4 /dev/sdb1 rw\n";
         let found = parse_mounts(hidden.as_bytes());
-        assert_eq!(found, [FileSystem { device: "8:17".into(), points: vec![b"/mnt".to_vec()] }]);
+        assert_eq!(found, [FileSystem { device: "8:17".into(), points: vec![b"/mnt".to_vec()], left_out: 0 }]);
+    }
+
+    #[test]
+    fn of_many_mount_points_the_best_are_looked_at_and_the_others_counted() {
+        let line = |n: usize| format!("2 1 8:1 /parts/{n} /parts/{n:02} rw - ext4 /dev/sda1 rw\n");
+        let table: String = (0..40).map(line).collect();
+        let found = parse_mounts(format!("{table}3 1 8:2 / /usb rw - ext4 /dev/sdb1 rw\n").as_bytes());
+        let counts: Vec<_> = found.iter().map(|found| (found.points.len(), found.left_out)).collect();
+        assert_eq!(counts, [(MOST_POINTS, 40 - MOST_POINTS), (1, 0)]);
     }
 
     #[test]

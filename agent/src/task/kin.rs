@@ -1,8 +1,9 @@
 //! The processes of a run, wherever they went: its process group, everything below its first process, everything that carries its mark.
 //!
 //! A descendant may leave its group and session and lose its parent. It is then adopted by this process (a child subreaper, prctl(2)) and still
-//! carries `PISTAT_RUN_ID` in its environment, by which it is found. One that also wiped its environment is taken for this run's
-//! when no other run is active. Nothing here asks a process to do anything but end.
+//! carries `PISTAT_RUN_ID` in its environment, by which it is found. One that also wiped its
+//! environment is ended with the run that is active alone; it is named as that run's only if it can
+//! be no other's. Nothing here asks a process to do anything but end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,18 +12,21 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use pistat_protocol::id::RunId;
+use pistat_protocol::{id::RunId, text::is_unsafe};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 
 /// The variable that marks every process of a run.
 pub(crate) const RUN_MARK: &str = "PISTAT_RUN_ID";
 
 /// The runs of this whole process that have a process, or are about to: the kernel's table of children is the process's, not an agent's.
-static ACTIVE: Mutex<Active> = Mutex::new(Active { runs: 0, leaders: BTreeSet::new() });
+static ACTIVE: Mutex<Active> = Mutex::new(Active { runs: 0, leaders: BTreeSet::new(), is_uncertain: false });
 
 struct Active {
     runs: usize,
     leaders: BTreeSet<i32>,
+    /// Whether an unmarked orphan may be of another run than the one that is active: two have been
+    /// since it began, or there were orphans before it.
+    is_uncertain: bool,
 }
 
 fn active() -> MutexGuard<'static, Active> {
@@ -38,7 +42,9 @@ pub(crate) struct Presence {
 impl Presence {
     /// Before the process is started: until it has its mark, it must not be taken for somebody's orphan.
     pub(crate) fn announce() -> Self {
-        active().runs += 1;
+        let mut active = active();
+        active.is_uncertain = active.runs > 0 || has_orphans(&every_process(Path::new("/proc")));
+        active.runs += 1;
         Self { leader: None }
     }
 
@@ -95,12 +101,25 @@ impl Kin {
 
     /// The living processes of the run. The first process itself is among them while it lives.
     pub(crate) fn living(&self) -> Vec<i32> {
+        // An unmarked orphan may belong to any run; only when there is no other is it ended with
+        // this one.
+        self.members(self.leader.is_some() && active().runs == 1)
+    }
+
+    /// The names of the living processes that are known to be the run's, without the first process.
+    pub(crate) fn names(&self) -> Names {
+        let is_certain = {
+            let active = active();
+            self.leader.is_some() && active.runs == 1 && !active.is_uncertain
+        };
+        Names::of(self.members(is_certain).into_iter().filter(|pid| Some(*pid) != self.leader))
+    }
+
+    fn members(&self, with_orphans: bool) -> Vec<i32> {
         let all = every_process(Path::new("/proc"));
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let own_group = all.get(&own).map_or(own, |stat| stat.group);
-        // An unmarked orphan may belong to any run; only when there is no other is it this one's.
-        let alone = self.leader.is_some() && active().runs == 1;
-        let is_orphan = |stat: &Stat| alone && stat.parent == own && stat.group != own_group;
+        let is_orphan = |stat: &Stat| with_orphans && stat.parent == own && stat.group != own_group;
         let mut members: Vec<i32> = Vec::new();
         for (&pid, stat) in &all {
             if pid != own && self.is_root_of_kin(pid, *stat, is_orphan(stat)) {
@@ -136,10 +155,9 @@ impl Kin {
     /// Asks all of them to end. Returns the names of those that the first process left behind or
     /// had below it.
     pub(crate) fn ask_to_end(&self) -> Names {
-        let living = self.living();
         // Before the signal: a process that has ended has no name any more.
-        let names = Names::of(living.iter().copied().filter(|pid| Some(*pid) != self.leader));
-        send(&living, Signal::TERM);
+        let names = self.names();
+        self.signal(Signal::TERM);
         names
     }
 }
@@ -204,12 +222,17 @@ impl fmt::Display for Names {
 }
 
 fn readable(name: &[u8]) -> String {
-    let is_plain = |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1;
-    let name: String = String::from_utf8_lossy(name)
-        .chars()
-        .map(|c| if is_plain(c) { c } else { char::REPLACEMENT_CHARACTER })
-        .collect();
+    let shown = |c: char| if is_unsafe(c) { char::REPLACEMENT_CHARACTER } else { c };
+    let name: String = String::from_utf8_lossy(name).chars().map(shown).collect();
     if name.trim().is_empty() { "a process without a name".to_owned() } else { name }
+}
+
+/// Whether there are processes that this one has adopted.
+fn has_orphans(all: &BTreeMap<i32, Stat>) -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let own_group = all.get(&own).map_or(own, |stat| stat.group);
+    let is_alive = |stat: &Stat| !matches!(stat.state, b'Z' | b'X');
+    all.values().any(|stat| stat.parent == own && stat.group != own_group && is_alive(stat))
 }
 
 fn every_process(proc: &Path) -> BTreeMap<i32, Stat> {

@@ -225,7 +225,7 @@ impl Supervisor {
             return Some(self.ended(None, Names::default()));
         }
         let hopeless = self.ending.as_ref().is_some_and(|ending| ending.give_up_at <= now);
-        hopeless.then(|| self.ended(None, Names::of(kin.living())))
+        hopeless.then(|| self.ended(None, kin.names()))
     }
 
     /// A cancel counts until the last process is gone, whatever is ending the run already.

@@ -178,6 +178,32 @@ async fn a_run_names_the_background_processes_that_were_ended_with_it() {
 }
 
 #[tokio::test]
+async fn a_run_does_not_name_a_process_that_another_run_may_have_left() {
+    let mut stage = Stage::set(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let script = format!("echo $$; until [ -e {} ]; do sleep 0.05; done", path("go"));
+    let waiting = stage.controller.order(&["sh", "-c", &script]);
+    stage.controller.send(&waiting).await;
+    stage.controller.wait_for("output", |heard| matches!(heard.topic, Topic::Output(..)).then_some(())).await;
+    // It leaves its session, its parent and its environment.
+    let script = format!(
+        "(env -i /usr/bin/setsid /bin/sh -c 'echo $$ > {pid}; exec /bin/sleep 1000' &); \
+         until [ -s {pid} ]; do sleep 0.05; done",
+        pid = path("pid")
+    );
+    let (report, _) = stage.controller.run(&script).await;
+    assert_eq!((report.state, report.reason), (RunState::Succeeded, None));
+    std::fs::write(path("go"), "").unwrap();
+    let report = stage.controller.wait_for_report(waiting.run, RunState::Succeeded).await;
+    assert_eq!(report.reason, None, "it may be of either");
+    // Once nothing else is active, it is ended all the same.
+    let pid = std::fs::read_to_string(path("pid")).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+}
+
+#[tokio::test]
 async fn the_names_in_a_reason_are_bounded_and_have_no_control_characters() {
     let mut stage = Stage::set(&[]).await;
     let folder = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+pub(crate) use pistat_protocol::text::is_unsafe;
 use unicode_width::UnicodeWidthStr;
 
 /// How text is dressed.
@@ -72,18 +73,6 @@ pub fn clean(text: &str) -> Cow<'_, str> {
         c => Some(c),
     });
     Cow::Owned(kept.collect())
-}
-
-/// Control characters, line separators, marks that change the direction of what follows (Unicode's UAX #9), and what is invisible by itself.
-/// Joiners, variation selectors and the tags of flags stay: words and pictures are written with them.
-pub(crate) fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
-        )
-        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        || matches!(c, '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e001f}' | '\u{e01f0}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
