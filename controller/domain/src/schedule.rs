@@ -4,6 +4,8 @@
 //! Where clocks go forward, a time that does not exist that day fires at the first moment after the gap; where they go back, a time that comes twice
 //! fires the first time only. An expression that names every hour fires in both of the repeated hours, so that it never pauses.
 
+mod fields;
+
 use croner::{
     Cron,
     parser::{CronParser, Seconds, Year},
@@ -42,10 +44,10 @@ impl Schedule {
     /// # Errors
     /// A sentence that says what is wrong with either, also when the expression names no day of any year.
     pub fn parse(expression: &str, zone: Option<&str>) -> Result<Self, String> {
+        let refused = |why: String| format!("{expression:?} is not a valid schedule: {why}");
+        fields::check(expression).map_err(refused)?;
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-        let cron = parser.parse(expression).map_err(|error| {
-            format!("{expression:?} is no schedule ({error}); it has the five fields of crontab, such as \"0 3 * * *\"")
-        })?;
+        let cron = parser.parse(expression).map_err(|error| refused(error.to_string()))?;
         if cron.find_next_occurrence(&LAST_CYCLE, true).is_err() {
             return Err(format!("{expression:?} never fires: no year has such a day; correct the day or the month"));
         }
@@ -108,7 +110,7 @@ fn milliseconds(time: jiff::Timestamp) -> Timestamp {
 
 fn time_zone(name: &str) -> Result<TimeZone, String> {
     TimeZone::get(name)
-        .map_err(|_| format!("{name:?} is no time zone; it is a name such as \"Europe/Berlin\" or \"UTC\""))
+        .map_err(|_| format!("{name:?} is not a time zone; it is a name such as \"Europe/Berlin\" or \"UTC\""))
 }
 
 #[cfg(test)]
@@ -277,11 +279,76 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schedule_is_refused_with_a_sentence() {
-        for bad in ["", "* * * *", "* * * * * *", "60 * * * *", "0 3 * * nonday", "0 3 * * * UTC", "every day"] {
-            assert!(Schedule::parse(bad, None).unwrap_err().contains("five fields"), "{bad:?}");
+    fn every_form_that_is_not_a_schedule_is_refused_in_our_own_words() {
+        let cases = [
+            ("", "has 0 fields"),
+            ("* * * *", "has 4 fields"),
+            ("* * * * * *", "has 6 fields"),
+            ("0 3 * * * UTC", "has 6 fields"),
+            ("every day", "has 2 fields"),
+            ("@daily", "write the five fields: \"0 0 * * *\""),
+            ("@Hourly", "write the five fields: \"0 * * * *\""),
+            ("@reboot", "write the five fields"),
+            ("60 * * * *", "minute: 60 is not from 0 to 59"),
+            ("0 24 * * *", "hour: 24 is not from 0 to 23"),
+            ("0 0 0 * *", "day of the month: 0 is not from 1 to 31"),
+            ("0 0 * 13 *", "month: 13 is not from 1 to 12"),
+            ("0 0 * * 8", "day of the week: 8 is not from 0 to 7"),
+            ("999999999999 * * * *", "minute: 999999999999 is not from 0 to 59"),
+            ("-1 * * * *", "minute: \"\" is not a number"),
+            ("x * * * *", "minute: \"x\" is not a number"),
+            ("0 3 * * nonday", "day of the week: \"nonday\" is not a number or a name such as mon"),
+            ("0 3 * foo *", "month: \"foo\" is not a number or a name such as feb"),
+            ("0 mon * * *", "hour: \"mon\" is not a number"),
+            ("*/70 * * * *", "minute: a step of 70 is longer than the field: 59 is the longest"),
+            ("*/60 * * * *", "minute: a step of 60 is longer than the field: 59 is the longest"),
+            ("0 */24 * * *", "hour: a step of 24 is longer than the field: 23 is the longest"),
+            ("0 0 */31 * *", "day of the month: a step of 31 is longer than the field: 30 is the longest"),
+            ("0/0 * * * *", "minute: a step of 0"),
+            ("*/0 * * * *", "minute: a step of 0"),
+            ("*/x * * * *", "minute: \"x\" is not a step"),
+            ("*/ * * * *", "minute: \"\" is not a step"),
+            ("*/5/5 * * * *", "minute: \"5/5\" is not a step"),
+            ("5-1 * * * *", "minute: the range 5-1 goes backwards"),
+            ("0 22-6 * * *", "hour: the range 22-6 goes backwards"),
+            ("0 0 * * fri-mon", "day of the week: the range fri-mon goes backwards"),
+            ("1-70 * * * *", "minute: 70 is not from 0 to 59"),
+            ("1- * * * *", "minute: \"\" is not a number"),
+            ("1,,2 * * * *", "minute: \"\" is not a number"),
+            (",1 * * * *", "minute: \"\" is not a number"),
+            ("1-2-3 * * * *", "minute: \"2-3\" is not a number"),
+            ("5/10 * * * *", "minute: 5/10 has a step and no range: write 5-59/10"),
+            ("0 0 ? ? *", "\"?\" is not a number"),
+            ("0 0 LL * *", "day of the month: \"LL\" is not a number"),
+            ("0 0 * * mon#9", "day of the week: \"mon#9\" is not a number"),
+        ];
+        for (bad, why) in cases {
+            let refused = Schedule::parse(bad, Some("UTC")).unwrap_err();
+            assert!(refused.starts_with(&format!("{bad:?} is not a valid schedule: ")), "{bad:?}: {refused}");
+            assert!(refused.contains(why), "{bad:?}: {refused}");
         }
         assert!(Schedule::parse("0 3 * * *", Some("Mars/Olympus")).unwrap_err().contains("Europe/Berlin"));
+    }
+
+    #[test]
+    fn every_form_of_crontab_is_taken() {
+        for good in [
+            "0 3 * * *",
+            "*/59 */23 */30 */11 */7",
+            "1-5/2,7,9-59 0-23 1-31 1-12 0-7",
+            "0 0 * JAN-Dec Mon-fri",
+            "0 0 * * sun",
+            "0 0 * * 5-7",
+            "  0  3\t* * * ",
+            "0 0 L * *",
+            "0 0 15W * *",
+            "0 0 * * MON#2",
+            "0 0 * * 5L",
+            "0 0 13 * +FRI",
+            "0 0 ? * MON",
+        ] {
+            assert!(Schedule::parse(good, Some("UTC")).is_ok(), "{good}: {:?}", Schedule::parse(good, Some("UTC")));
+        }
     }
 
     /// The minutes or hours that a field names, made apart from the expression's text.

@@ -120,7 +120,7 @@ label = "two\nlines"
         "tasks.toml:18: unknown key colour in [task.d.args.r]",
         "tasks.toml:19: \"Q\" is no name for an argument",
         "tasks.toml:10: args.t is nowhere in the command",
-        "tasks.toml:23: schedule: \"Mars\" is no time zone",
+        "tasks.toml:23: schedule: \"Mars\" is not a time zone",
         "tasks.toml:25: unknown key comand in [task.e]; did you mean command?",
         "tasks.toml:26: timeout: 8d is out of range",
         "tasks.toml:27: grace: \"soon\" is not a valid duration",
