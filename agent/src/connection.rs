@@ -271,7 +271,7 @@ impl Keeper {
             self.endpoint.other_prefix()
         } else {
             format!(
-                "{} refuses this machine's credentials: it may have been removed or reset there; enrol it anew with --token \
+                "{} refuses this machine's credentials: it may have been removed or reset there; enrol it anew with --token-file \
                  (`pistat join-token show` on the controller prints it), after `pistat agent reset {}` if it is still known; if this is an \
                  external broker, write the user and password that it gave this machine into the address",
                 self.endpoint.address, self.pi

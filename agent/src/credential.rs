@@ -59,7 +59,7 @@ pub enum CredentialError {
     },
     /// The file is damaged.
     #[error(
-        "the credential {path} is damaged ({reason}); move it away, and enrol this machine anew with --token after \
+        "the credential {path} is damaged ({reason}); move it away, and enrol this machine anew with --token-file after \
          `pistat agent reset` on the controller"
     )]
     Damaged {
@@ -71,7 +71,7 @@ pub enum CredentialError {
     /// It was made on another board.
     #[error(
         "the credential in {path} was made on another board (serial {theirs}, this one has {ours}): this looks like a copied \
-         card. Enrol this machine under its own --pi-id with --token; its state folder will be replaced"
+         card. Enrol this machine under its own --pi-id with --token-file; its state folder will be replaced"
     )]
     OtherBoard {
         /// Which file.

@@ -56,12 +56,12 @@ pub enum EnrollError {
     /// There is neither a credential nor a token.
     #[error(
         "this machine is not enrolled yet and needs a join token: `pistat join-token show` on the controller prints it; start \
-         the agent once with --token TOKEN (or --token-file FILE)"
+         the agent once with --token-file FILE"
     )]
     NoToken,
     /// The credential is for another name.
     #[error(
-        "this machine is enrolled as {theirs}, not as {ours}: start it with --pi-id {theirs}, or once with --token to enrol it as \
+        "this machine is enrolled as {theirs}, not as {ours}: start it with --pi-id {theirs}, or once with --token-file to enrol it as \
          {ours} (`pistat join-token show` on the controller prints the token)"
     )]
     OtherName {

@@ -1,6 +1,6 @@
 //! `pistat`: reads the command line, starts the controller, prints what a person needs first, and ends with an exit code that says how it went.
 
-use std::{path::Path, process::ExitCode};
+use std::{io::IsTerminal, path::Path, process::ExitCode};
 
 use pistat::{
     Controller,
@@ -84,13 +84,14 @@ fn welcome(controller: &Controller, config: &Config) {
         println!("note        {sentence}");
     }
     println!("\n  Pi Stat {}\n", env!("CARGO_PKG_VERSION"));
-    // Whoever may ask for the task `service-log` may read the journal, and is no administrator for that.
-    let to_journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref());
-    if to_journal {
-        println!("  dashboard   {}   `pistat login` prints a link to sign in", own_address.here());
-    } else {
+    // What is kept, such as a journal or a container's log, is read by others: by whoever may ask
+    // for `service-log`, for one.
+    let is_terminal = std::io::stdout().is_terminal();
+    if is_terminal {
         println!("  dashboard   {}/#login={}", own_address.here(), welcome.code);
         println!("              (works once, for 15 minutes; `pistat login` prints another)");
+    } else {
+        println!("  dashboard   {}   `pistat login` prints a link to sign in", own_address.here());
     }
     if let Some(mqtt) = addresses.mqtt {
         let host = own_address::host(mqtt, || "localhost".into());
@@ -103,21 +104,15 @@ fn welcome(controller: &Controller, config: &Config) {
     if let Broker::External(url) = &config.mqtt.broker {
         println!("  mqtt        {url}   the broker of mqtt.broker, which says who may connect");
     }
-    if to_journal {
-        println!("  add a Pi    the dashboard and `pistat agent add pi-1` show how\n");
-    } else {
+    if is_terminal {
         println!("  add a Pi    {}\n", add_a_pi(own_address, welcome));
+    } else {
+        let join_token = config.state.join("join.token");
+        println!(
+            "  add a Pi    the dashboard and `pistat agent add pi-1` show how; the join token is in {}\n",
+            join_token.display()
+        );
     }
-}
-
-/// Whether what is printed is kept by systemd's journal: `JOURNAL_STREAM` has the device and inode of the stream that it gave (systemd.exec(5)). Programs
-/// that were started from such a service inherit the variable, with another output.
-fn is_journal(stream: Option<&str>) -> bool {
-    let Some((device, inode)) = stream.and_then(|stream| stream.split_once(':')) else { return false };
-    let is_it = |found: rustix::io::Result<rustix::fs::Stat>| {
-        found.is_ok_and(|found| device.parse() == Ok(found.st_dev) && inode.parse() == Ok(found.st_ino))
-    };
-    is_it(rustix::fs::fstat(std::io::stdout())) || is_it(rustix::fs::fstat(std::io::stderr()))
 }
 
 /// What is typed on a Pi: the command that installs an agent where this controller has one, else how an agent is started
@@ -128,7 +123,7 @@ fn add_a_pi(own_address: &OwnAddress, welcome: &Welcome) -> String {
     let indent = " ".repeat(14);
     if script.architectures.is_empty() || own_address.is_of_another_broker() {
         return format!(
-            "pistat-agent --controller-url {url} --pi-id pi-1 --label \"Rack Pi 1\" \\\n{indent}  --token {token}"
+            "PISTAT_AGENT_TOKEN={token} \\\n{indent}  pistat-agent --controller-url {url} --pi-id pi-1 --label \"Rack Pi 1\""
         );
     }
     let command = install::command(&url, "pi-1", "Rack Pi 1", &token, &script.sha256);

@@ -58,14 +58,12 @@ struct Ports {
 /// Where the controller says it is.
 #[derive(Debug, Clone)]
 pub struct Said {
-    /// The dashboard's address, without the sign-in code.
+    /// The dashboard's address.
     pub http: String,
     /// The HTTP listener.
     pub http_address: SocketAddr,
     /// The broker.
     pub mqtt: SocketAddr,
-    /// The single-use code of the sign-in link.
-    pub login: Option<String>,
 }
 
 /// Where new machines come in.
@@ -239,13 +237,10 @@ async fn listen(process: &mut Process, ports: &Ports) -> Said {
             line.strip_prefix("  mqtt ").and_then(|rest| rest.split_whitespace().next().map(str::to_owned))
         })
         .await;
-    let (http, login) = match dashboard.split_once("/#login=") {
-        Some((http, code)) => (http.to_owned(), Some(code.to_owned())),
-        None => (dashboard.trim_end_matches('/').to_owned(), None),
-    };
+    let http = dashboard.trim_end_matches('/').to_owned();
     // With a `public_url` it names that, under which the test does not reach it.
     let http = if http.starts_with("https") { format!("http://{}", ports.http.address()) } else { http };
-    Said { http_address: address(&http), mqtt: address(&mqtt), http, login }
+    Said { http_address: address(&http), mqtt: address(&mqtt), http }
 }
 
 /// The address in a URL, whose host is an IP address or this machine.

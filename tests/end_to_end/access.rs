@@ -1,6 +1,11 @@
 //! Who may do what: roles on HTTP and MQTT, sign-in, and the end of sessions.
 
-use std::{process::Command, time::Duration};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use pistat_protocol::{
     api::LoginLink,
@@ -12,6 +17,7 @@ use pistat_tests::{
     programs::program,
 };
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, PublishProperties, SubscribeReasonCode};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 
 /// Who asks, from the least.
@@ -123,7 +129,8 @@ async fn what_is_not_known_is_not_there_and_what_is_malformed_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sign_in_code_works_once_and_its_session_ends_with_the_logout() {
     let stack = Stack::start().await;
-    let code = stack.said.login.clone().expect("the start prints a sign-in link");
+    let link: LoginLink = serde_json::from_str(&stack.cli(&["login", "--json"]).await.stdout).unwrap();
+    let code = link.code;
     let anonymous = stack.anonymous();
     let reply = anonymous.post("/api/login", json!({"code": code})).await;
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -154,22 +161,50 @@ async fn a_sign_in_code_works_once_and_its_session_ends_with_the_logout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_goes_to_the_journal_lets_nobody_in() {
-    // As systemd does: the variable names the stream that the program writes to.
-    let to_the_journal =
-        "exec 3>&1; JOURNAL_STREAM=$(stat -L -c %d:%i /dev/fd/3); exec 3>&-; export JOURNAL_STREAM; exec \"$@\"";
-    let mut stack = Stack::builder().wrapped_in(&["sh", "-c", to_the_journal, "sh"]).start().await;
-    assert_eq!(stack.said.login, None);
+async fn what_is_printed_anywhere_but_to_a_terminal_lets_nobody_in() {
+    // A pipe, as of systemd, of a container or into a file.
+    let mut stack = Stack::start().await;
     let (join, admin) = (stack.join_token(), stack.admin_token());
     let mut said = stack.process().stdout();
     said.extend(stack.process().stderr());
     assert!(said.iter().any(|line| line.contains("`pistat login` prints a link to sign in")), "{said:?}");
     assert!(said.iter().any(|line| line.contains("`pistat agent add pi-1`")), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("state/join.token")), "{said:?}");
     let secrets = [&*join, &admin, "login="];
     assert!(!said.iter().any(|line| secrets.iter().any(|secret| line.contains(secret))), "{said:?}");
-    // Who is started from such a service with another output inherits the variable, and is read by a person.
-    let inherited = Stack::builder().environment("JOURNAL_STREAM", "1:2").start().await;
-    assert!(inherited.said.login.is_some());
+}
+
+/// What a program writes to a terminal until a line contains this text.
+fn on_a_terminal(command: &mut Command, end: &str) -> Vec<String> {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).and_then(|()| unlockpt(&terminal)).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let other_end = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let mut child = command.stdin(Stdio::null()).stdout(other_end).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = Vec::new();
+    // Nothing but the program holds the other end now: when it ends, so do the lines.
+    command.stdout(Stdio::null());
+    for line in BufReader::new(File::from(terminal)).lines().map_while(Result::ok) {
+        lines.push(line);
+        if lines.last().is_some_and(|line| line.contains(end)) {
+            break;
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    lines
+}
+
+#[test]
+fn on_a_terminal_the_start_prints_a_link_and_how_a_machine_joins() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program("pistat"));
+    command.args(["serve", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]).env_clear().current_dir(folder.path());
+    let lines = on_a_terminal(&mut command, "--pi-id pi-1");
+    let token = std::fs::read_to_string(folder.path().join("state/join.token")).unwrap();
+    let all = lines.join("\n");
+    assert!(all.contains("/#login=") && all.contains(token.trim()), "{all}");
+    assert!(!all.contains("--token"), "other users can read arguments: {all}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

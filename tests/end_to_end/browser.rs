@@ -37,10 +37,10 @@ fn panel_shows(panel: &str, text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_printed_sign_in_link_opens_a_dashboard_with_the_controllers_own_cpu_and_ram() {
+async fn the_sign_in_link_of_the_command_line_opens_a_dashboard_with_the_controllers_own_cpu_and_ram() {
     let stack = Stack::start().await;
-    let code = stack.said.login.clone().expect("the start prints a sign-in link");
-    let mut page = Dashboard::open(&format!("{}/#login={code}", stack.said.http), DESK).await;
+    let link = stack.cli(&["login"]).await.stdout;
+    let mut page = Dashboard::open(link.trim(), DESK).await;
     page.until("the controller's card", "!!document.querySelector('[data-pi=controller]')").await;
     page.until("its CPU and RAM", "/\\d+\\s*%/.test(document.querySelector('[data-pi=controller]').innerText)").await;
     let address = page.evaluate("location.href").await;

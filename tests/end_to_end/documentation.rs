@@ -184,8 +184,8 @@ impl House {
     /// The text with this house's names.
     fn here(&self, text: &str) -> String {
         let http = self.stack.said.http_address.to_string();
-        let mut text =
-            text.replace("ACCOUNT", "admin").replace("--token TOKEN", &format!("--token {}", self.stack.join_token()));
+        let join_token = format!("--token-file {}", self.stack.state().join("join.token").display());
+        let mut text = text.replace("ACCOUNT", "admin").replace("--token-file join.token", &join_token);
         for host in ["controller-host", "localhost", "127.0.0.1"] {
             text = text.replace(&format!("{host}:8000"), &http);
             text = text.replace(&format!("{host}:1883"), &self.stack.said.mqtt.to_string());

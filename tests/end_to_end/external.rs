@@ -541,7 +541,8 @@ async fn everything_that_the_documentation_says_of_another_broker_works_on_a_mos
     let _mosquitto = page.start_broker().await;
     let stack = Stack::builder().config(&page.text("toml", "[mqtt")).start().await;
     let http = stack.http();
-    let agent = page.text("sh", "pistat-agent ").replace("--token TOKEN", &format!("--token {}", stack.join_token()));
+    let agent =
+        page.text("sh", "pistat-agent ").replace("join.token", &stack.state().join("join.token").display().to_string());
     let _agent =
         Process::start("the page's agent", page.bash(&agent).env("PISTAT_AGENT_STATE", folder.path().join("agent")));
     eventually("the page's machine is online", DEADLINE, async || {

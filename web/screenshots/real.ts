@@ -14,6 +14,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "@playwright/test";
+import type { LoginLink } from "../src/protocol/types";
 import { launch } from "../tests/chromium";
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -109,7 +110,7 @@ const browser = await launch(["--force-color-profile=srgb", "--font-render-hinti
 try {
   await mkdir(PICTURES, { recursive: true });
   const state = join(folder, "controller");
-  const [link = ""] = await start(
+  const [, url = ""] = await start(
     "pistat",
     [
       "serve",
@@ -123,11 +124,11 @@ try {
       join(ROOT, "config/tasks.toml"),
     ],
     folder,
-    /http:\/\/\S+#login=\S+/,
+    /dashboard\s+(http:\S+?)\/?\s/,
   );
-  const url = new URL(link).origin;
-  const joinToken = (await readFile(join(state, "join.token"), "utf8")).trim();
   const token = (await readFile(join(state, "admin.token"), "utf8")).trim();
+  const made = await fetch(`${url}/api/login-links`, { method: "POST", headers: { authorization: `Bearer ${token}` } });
+  const { code } = (await made.json()) as LoginLink;
   await Promise.all(
     MACHINES.map(({ id, label }) =>
       start(
@@ -141,8 +142,8 @@ try {
           label,
           "--interval",
           "1",
-          "--token",
-          joinToken,
+          "--token-file",
+          join(state, "join.token"),
           "--state",
           join(folder, id),
         ],
@@ -151,7 +152,7 @@ try {
       ),
     ),
   );
-  await desk(browser, link);
+  await desk(browser, `${url}/#login=${code}`);
   await phone(browser, url, token);
 } finally {
   await browser.close();

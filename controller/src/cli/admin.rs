@@ -259,7 +259,7 @@ fn new_token(console: &mut Console<'_>, token: &NewToken, sentence: &str) -> Res
 fn start_line(console: &mut Console<'_>, client: &Client, token: &EnrolmentToken) {
     if !console.json {
         let url = client.elsewhere(&token.controller_url);
-        let line = format!("pistat-agent --controller-url {url} --pi-id {} --token TOKEN", token.name);
-        console.remark(&format!("On the machine: {line}\n"));
+        let line = format!("pistat-agent --controller-url {url} --pi-id {} --token-file FILE", token.name);
+        console.remark(&format!("On the machine, with the token in FILE: {line}\n"));
     }
 }

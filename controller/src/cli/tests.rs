@@ -408,7 +408,7 @@ fn tokens_are_alone_on_standard_output() {
     // These were asked over a loopback address: what is printed opens elsewhere too.
     assert_eq!(ask(&server, &["login"]).out, "http://192.168.1.10:8000/#login=c0de\n");
     let added = ask(&server, &["agent", "add", "pi-7"]).err;
-    let line = "On the machine: pistat-agent --controller-url http://192.168.1.10:8000 --pi-id pi-7 --token TOKEN\n";
+    let line = "On the machine, with the token in FILE: pistat-agent --controller-url http://192.168.1.10:8000 --pi-id pi-7 --token-file FILE\n";
     assert!(added.ends_with(line), "{added}");
     for (args, told) in
         [(["account", "remove", "anna"], "anna is removed"), (["agent", "remove", "pi-7"], "pi-7 is revoked")]

@@ -14,7 +14,7 @@ test("the script is compared before it is started, and the token is no argument 
 
 test("an agent that is there already is only started", () => {
   expect(startCommand(joining).join(" ")).toBe(
-    `pistat-agent --controller-url http://pi.example:8000 --pi-id pi-1 --label 'Tom'\\''s Shed $1' --token a.b`,
+    `PISTAT_AGENT_TOKEN=a.b pistat-agent --controller-url http://pi.example:8000 --pi-id pi-1 --label 'Tom'\\''s Shed $1'`,
   );
 });
 

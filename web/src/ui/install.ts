@@ -34,9 +34,9 @@ export function installCommand(joining: Joining, scriptSha256: string, rootTasks
   ];
 }
 
-/** For an agent that is there already. */
+/** For an agent that is there already. Others can read its arguments, but not its environment. */
 export function startCommand(joining: Joining): string[] {
-  return ["pistat-agent", ...whom(joining), `--token ${shellQuote(joining.token)}`];
+  return [`PISTAT_AGENT_TOKEN=${shellQuote(joining.token)}`, "pistat-agent", ...whom(joining)];
 }
 
 /**
