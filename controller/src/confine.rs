@@ -24,7 +24,7 @@ use rustix::{
     thread::{CapabilitySet, remove_capability_from_bounding_set},
 };
 
-use crate::config::Config;
+use crate::{config::Config, install::Downloads};
 
 /// The hidden command.
 const WORD: &str = "confine-task";
@@ -52,13 +52,16 @@ pub(crate) struct Confinement {
 }
 
 impl Confinement {
-    /// What this configuration keeps: the state folder, keys and the file in which a broker's password may stand are hidden; the catalogue and this program
-    /// are fixed, since whoever changes them decides what runs. The state folder must exist.
+    /// What this configuration keeps: the state folder, keys and the file in which a broker's
+    /// password may stand are hidden. The catalogue, this program and the agents that are handed
+    /// out are fixed, since whoever changes them decides what runs, here or on the machines. The
+    /// state folder must exist.
     pub(crate) fn of(config: &Config, file: &Path) -> Self {
         let tls = config.http.tls.iter().chain(config.mqtt.tls.as_ref().map(|tls| &tls.tls));
         let keys = tls.map(|tls| tls.key.clone());
         let hidden = [config.state.clone(), file.to_owned()].into_iter().chain(keys);
-        let fixed = [config.tasks.clone()].into_iter().chain(std::env::current_exe());
+        let agents = Downloads::new(config);
+        let fixed = [config.tasks.clone()].into_iter().chain(std::env::current_exe()).chain(agents.places());
         let real = |paths: &mut dyn Iterator<Item = PathBuf>| paths.filter_map(|path| real_path(&path)).collect();
         Self { hidden: real(&mut hidden.into_iter()), fixed: real(&mut fixed.into_iter()) }
     }
@@ -112,7 +115,8 @@ impl Confinement {
                 if above.contains(entry.as_path()) || self.hides(&entry) {
                     continue;
                 }
-                let is_fixed = self.fixed.contains(&entry);
+                // What lies in something that is fixed is fixed with it.
+                let is_fixed = self.fixed.iter().any(|fixed| entry.starts_with(fixed));
                 rules.push((entry, if is_fixed { AccessFs::from_read(NEWEST) } else { AccessFs::from_all(NEWEST) }));
             }
         }
@@ -236,6 +240,39 @@ mod tests {
         assert_eq!(rule(Path::new("/usr")), Some(all), "the system is as it was");
         let hidden = [of("lib/state"), of("etc/pistat.toml")];
         assert!(rules.iter().all(|(path, _)| !hidden.iter().any(|hidden| path.starts_with(hidden))));
+    }
+
+    #[test]
+    fn the_agents_that_are_handed_out_are_fixed_and_so_is_all_in_a_fixed_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(folder.path()).unwrap();
+        for name in ["state/x", "agents/pistat-agent-arm", "agents/secret/key", "agents/pistat.toml"] {
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), "x").unwrap();
+        }
+        let mut config = Config { state: root.join("state"), ..Config::default() };
+        config.http.downloads = Some(root.join("agents"));
+        let confinement = Confinement::of(&config, &root.join("agents/pistat.toml"));
+        let beside = fs::canonicalize(std::env::current_exe().unwrap()).unwrap().with_file_name("pistat-agent");
+        for path in [root.join("agents"), beside] {
+            assert!(confinement.fixed.contains(&path), "{}: {confinement:?}", path.display());
+        }
+        // The program may lie in that folder, and something that is hidden, too.
+        let fixed = vec![root.join("agents"), root.join("agents/pistat-agent-arm")];
+        let confinement = Confinement { hidden: vec![root.join("agents/secret/key")], fixed };
+        let rules = confinement.rules();
+        let rule = |name: &str| rules.iter().find(|(of, _)| *of == root.join(name)).map(|(_, access)| *access);
+        let read = AccessFs::from_read(NEWEST);
+        for (name, expected) in [
+            ("agents/pistat-agent-arm", Some(read)),
+            ("agents/pistat.toml", Some(read)),
+            ("agents", Some(AccessFs::ReadDir.into())),
+            ("agents/secret", Some(AccessFs::ReadDir.into())),
+            ("agents/secret/key", None),
+            ("state", Some(AccessFs::from_all(NEWEST))),
+        ] {
+            assert_eq!(rule(name), expected, "{name}");
+        }
     }
 
     #[test]

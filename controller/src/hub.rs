@@ -21,6 +21,7 @@ mod runs;
 mod schedule;
 mod sessions;
 mod standing;
+mod tags;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
@@ -211,6 +212,7 @@ impl Hub {
         let busy = loaded.open_runs.iter().map(|(record, _)| record.run.pi.clone());
         let enrolled = loaded.access.agents().filter(|agent| agent.secret_sha256.is_some());
         let known: Vec<_> = enrolled.map(|agent| agent.pi.clone()).chain(busy).collect();
+        let quota = joining::Quota::new(loaded.access.agents().filter_map(|agent| agent.enrolled_at), now);
         let repairs = loaded.retained_runs.iter().map(|record| record.run.clone()).collect();
         let kept = KeptRuns {
             open: loaded.open_runs,
@@ -256,7 +258,7 @@ impl Hub {
             watches: HashMap::new(),
             codes: people::Codes::default(),
             bad_credentials: HashMap::new(),
-            quota: joining::Quota::default(),
+            quota,
             repeats: repeats::Repeats::default(),
             changing: HashSet::new(),
             pulse: Pulse::default(),
@@ -289,6 +291,7 @@ impl Hub {
         if !loaded.prefixes.iter().any(|prefix| prefix == hub.topics.prefix()) {
             hub.remember_prefixes();
         }
+        hub.report_unconfirmed_tags();
         hub.access_changed();
         hub
     }
@@ -485,12 +488,7 @@ impl Hub {
     }
 
     fn line(&mut self, line: repeats::Line) {
-        self.put_line(Shelf::of(line.kind), line);
-    }
-
-    /// As [`Hub::line`], where it is kept with others than its kind.
-    fn put_line(&mut self, place: Shelf, told: repeats::Line) {
-        let repeats::Line { kind, severity, pi, run, account, text } = told;
+        let repeats::Line { kind, severity, pi, run, account, text } = line;
         let text = crate::terminal::clean(&text).chars().take(MOST_EVENT_CHARACTERS).collect();
         let event = AuditEvent { seq: self.next_event, time: self.now.wall, kind, severity, pi, run, account, text };
         self.next_event += 1;
@@ -498,7 +496,7 @@ impl Hub {
         self.events.truncate(RECENT_EVENTS);
         self.publish(&Topic::ControllerEvent, pistat_protocol::codec::encode(&event), 1, false);
         self.feed.push(Change::Event { event: event.clone() });
-        self.writes.push(RegisterWrite::Event(event, place));
+        self.writes.push(RegisterWrite::Event(event, Shelf::of(kind)));
     }
 
     /// As [`Hub::event`], for what others can make happen as often as they like. Tells whether a line was written now.
@@ -528,6 +526,7 @@ impl Hub {
                     None,
                     format!("the catalogue was read again: {tasks}"),
                 );
+                self.report_unconfirmed_tags();
             }
             Err(problems) => {
                 let sentence = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");

@@ -163,6 +163,11 @@ impl Downloads {
         Self { folders, beside, known: Mutex::default() }
     }
 
+    /// Where the agents are that may be handed out.
+    pub fn places(&self) -> impl Iterator<Item = PathBuf> {
+        self.folders.iter().chain(&self.beside).cloned()
+    }
+
     /// The agent for a processor, if there is one that can be read.
     pub async fn find(&self, architecture: Architecture) -> Option<Program> {
         let named = format!("pistat-agent-{}", architecture.name());

@@ -162,6 +162,9 @@ pub struct PatchMachine {
     /// All of its tags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<Vec<Tag>>,
+    /// Tags of its that an operator gave, which an administrator lets count for a task's `on`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_tags: Option<Vec<Tag>>,
     /// The cadence in seconds; null gives the agent's own back.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<f64>))]

@@ -75,6 +75,9 @@ pub struct AccountRecord {
     /// How long a token of it lasts, in milliseconds: a new token lasts as long again.
     #[serde(default)]
     pub lifetime_milliseconds: Option<i64>,
+    /// How often it was given a new token.
+    #[serde(default)]
+    pub rotations: u32,
 }
 
 impl AccountRecord {
@@ -89,6 +92,7 @@ impl AccountRecord {
             created_at: now,
             expires_at: None,
             lifetime_milliseconds: None,
+            rotations: 0,
         }
     }
 

@@ -15,6 +15,7 @@ use pistat_protocol::{
     id::{PiId, Tag, Target},
     stats::Sample,
     status::{Availability, INTERVAL_SECONDS, Info, Meta, Settings},
+    text::is_unsafe,
     time::Timestamp,
 };
 
@@ -127,6 +128,9 @@ pub enum FleetRefusal {
     /// Too many tags.
     #[error("a machine has at most {MAX_TAGS} tags")]
     Tags,
+    /// A tag is to be confirmed that the machine does not have.
+    #[error("{0} does not have the tag @{1}: only a tag that it has can be confirmed")]
+    NoSuchTag(PiId, Tag),
     /// A name of another machine.
     #[error("{name:?} is the pi-id of another machine, {owner} (case does not count): choose another name")]
     NameOfMachine {
@@ -198,7 +202,8 @@ impl Fleet {
     pub fn info(&mut self, pi: &PiId, mut info: Info, now: Now) -> Heard {
         bound(&mut info);
         // An agent calls its machine what it likes, but not by the name of another.
-        info.label = info.label.filter(|label| self.other_with_id(pi, label).is_none());
+        let label = info.label.as_deref().map(fit).filter(|label| !label.is_empty());
+        info.label = label.filter(|label| !self.is_name_of_another(pi, label));
         // A list grew while it was read, to up to twice its length, and stays for as long as the machine.
         info.capabilities.shrink_to_fit();
         self.change(pi, now, |state| state.info = Some(Arc::new(info)))
@@ -255,7 +260,7 @@ impl Fleet {
             return Err(FleetRefusal::Unknown(pi.to_string()));
         }
         let texts = [&change.label, &change.assignment];
-        let unfit = |text: &String| text.chars().count() > MAX_LABEL_CHARACTERS || text.chars().any(is_unfit);
+        let unfit = |text: &String| text.chars().count() > MAX_LABEL_CHARACTERS || text.chars().any(is_unsafe);
         if texts.into_iter().flatten().flatten().any(unfit) {
             return Err(FleetRefusal::Label);
         }
@@ -269,6 +274,10 @@ impl Fleet {
         }
         if tags.len() > MAX_TAGS {
             return Err(FleetRefusal::Tags);
+        }
+        let own = change.tags.as_deref().unwrap_or_else(|| self.tags(pi));
+        if let Some(tag) = change.confirmed.iter().find(|tag| !own.contains(tag)) {
+            return Err(FleetRefusal::NoSuchTag(pi.clone(), tag.clone()));
         }
         let label = change.label.iter().flatten().map(String::as_str);
         for name in label.chain(tags.iter().map(Tag::as_str)) {
@@ -285,16 +294,45 @@ impl Fleet {
         self.ids().find(|other| *other != pi && other.as_str().eq_ignore_ascii_case(name))
     }
 
-    /// Another machine that is found by this pi-id: it is its pi-id, its label or one of its tags, without regard to case.
-    /// Commands that name it would reach the wrong machine.
+    /// Another machine that people know by this pi-id: it is its pi-id, a label that a person gave
+    /// it, or a tag that counts, without regard to case. What an agent or an operator's tag says
+    /// keeps no machine from its pi-id.
     pub fn other_named(&self, pi: &PiId) -> Option<&PiId> {
-        let is_tag = |tag: &Tag| tag.as_str().eq_ignore_ascii_case(pi.as_str());
+        let is_it = |name: &str| name.trim().eq_ignore_ascii_case(pi.as_str());
         let has_name = |other: &PiId| {
-            other.as_str().eq_ignore_ascii_case(pi.as_str())
-                || self.label(other).trim().eq_ignore_ascii_case(pi.as_str())
-                || self.tags(other).iter().any(is_tag)
+            let counts = |tag: &&Tag| !self.unconfirmed_tags(other).contains(tag);
+            is_it(other.as_str())
+                || self.given.labels.get(other).is_some_and(|label| is_it(label))
+                || self.tags(other).iter().filter(counts).any(|tag| is_it(tag.as_str()))
         };
         self.ids().find(|other| *other != pi && has_name(other))
+    }
+
+    /// Whether a name is the pi-id, the label or a tag of another machine, without regard to case.
+    fn is_name_of_another(&self, pi: &PiId, name: &str) -> bool {
+        let is_it = |text: &str| text.trim().eq_ignore_ascii_case(name);
+        let has_name = |(other, state): (&PiId, &State)| {
+            let label = self.given.labels.get(other).map(String::as_str);
+            let label = label.or_else(|| state.info.as_ref()?.label.as_deref());
+            is_it(other.as_str()) || label.is_some_and(is_it) || self.tags(other).iter().any(|tag| is_it(tag.as_str()))
+        };
+        self.machines.iter().any(|(other, state)| other != pi && has_name((other, state)))
+    }
+
+    /// The machines that their agents call by a name that something else has now, with that label.
+    pub fn calling_themselves(&self, name: &str, owner: Option<&PiId>) -> Vec<(PiId, String)> {
+        let label = |state: &State| state.info.as_ref()?.label.clone();
+        let all = self.machines.iter().filter(|(pi, _)| Some(*pi) != owner);
+        let labels = all.filter_map(|(pi, state)| Some((pi.clone(), label(state)?)));
+        labels.filter(|(_, label)| label.eq_ignore_ascii_case(name.trim())).collect()
+    }
+
+    /// Does not use any more what an agent calls its machine, until it says so again.
+    pub fn drop_label(&mut self, pi: &PiId) {
+        let info = self.machines.get_mut(pi).and_then(|state| state.info.as_mut());
+        if let Some(info) = info {
+            Arc::make_mut(info).label = None;
+        }
     }
 
     /// Applies a change that is stored.
@@ -342,14 +380,16 @@ impl Fleet {
         self.given.settings.get(pi).map_or(&[], |settings| &settings.tags)
     }
 
+    /// Those of its tags that an operator gave and no administrator confirmed.
+    pub fn unconfirmed_tags(&self, pi: &PiId) -> &[Tag] {
+        self.given.settings.get(pi).map_or(&[], |settings| &settings.unconfirmed_tags)
+    }
+
     /// The label in force.
     pub fn label(&self, pi: &PiId) -> String {
         let own = || self.machines.get(pi).and_then(|state| state.info.as_ref()).and_then(|info| info.label.clone());
         let text = self.given.labels.get(pi).cloned().or_else(own).filter(|label| !label.trim().is_empty());
-        text.map_or_else(
-            || pi.to_string(),
-            |text| text.chars().filter(|c| !is_unfit(*c)).take(MAX_LABEL_CHARACTERS).collect(),
-        )
+        text.map_or_else(|| pi.to_string(), |text| fit(&text))
     }
 
     /// What `meta` says.
@@ -382,6 +422,7 @@ impl Fleet {
         MachineFacts {
             pi,
             tags: self.tags(pi),
+            unconfirmed_tags: self.unconfirmed_tags(pi),
             policy: info.map(|info| info.execution_policy),
             listed: info.and_then(|info| info.listed_tasks.as_deref()),
             runner: info.map(|info| info.runner),
@@ -477,10 +518,9 @@ pub fn bound_sample(sample: &mut Sample) {
     }
 }
 
-/// Characters that have no place in a label: controls, and those that turn the direction of text around.
-fn is_unfit(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+/// A label as it is shown.
+fn fit(text: &str) -> String {
+    text.trim().chars().filter(|c| !is_unsafe(*c)).take(MAX_LABEL_CHARACTERS).collect()
 }
 
 #[cfg(test)]
@@ -601,9 +641,11 @@ mod tests {
         fleet.info(&pi("pi-1"), info("Rack"), now);
         fleet.give(&pi("Garage"), &label("Attic"));
         fleet.give(&pi("pi-1"), &tags("camera"));
-        for (name, owner) in [("rack", "pi-1"), ("ATTIC", "Garage"), ("Camera", "pi-1"), ("PI-1", "pi-1")] {
+        for (name, owner) in [("ATTIC", "Garage"), ("Camera", "pi-1"), ("PI-1", "pi-1")] {
             assert_eq!(fleet.other_named(&pi(name)), Some(&pi(owner)), "{name}");
         }
+        // But not what an agent says alone.
+        assert_eq!(fleet.other_named(&pi("rack")), None);
         assert_eq!(fleet.other_named(&pi("pi-1")), None);
         assert_eq!(fleet.other_named(&pi("pi-9")), None);
     }

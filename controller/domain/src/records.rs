@@ -63,6 +63,9 @@ pub struct RunRecord {
     /// Who asked; none in records of versions that did not keep it.
     #[serde(default)]
     pub requester: Option<Requester>,
+    /// How often the account that asked had been given a new token by then.
+    #[serde(default)]
+    pub rotations: u32,
 }
 
 impl RunRecord {
@@ -313,6 +316,7 @@ pub mod fixtures {
             timeout_milliseconds: 60_000,
             role: None,
             requester: None,
+            rotations: 0,
         }
     }
 

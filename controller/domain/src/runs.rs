@@ -286,6 +286,11 @@ impl Runs {
         counts
     }
 
+    /// How many runs of a machine are not final.
+    pub fn open_on(&self, pi: &PiId) -> usize {
+        self.by_pi.get(pi).map_or(0, BTreeSet::len)
+    }
+
     /// The runs of a machine that may be sent now: on disk, queued, let through by their group and by the concurrency of their task, oldest first,
     /// as many as the machine has room for. A task that has to wait for itself keeps no place from others.
     pub fn ready(&self, pi: &PiId, concurrency: impl Fn(&TaskId) -> u32) -> Vec<RunId> {

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use pistat_protocol::{
     id::{PiId, TaskId},
+    order::{hex, sha256},
     status::Info,
     task::{Ends, RunState},
     topic::{Topic, Topics},
@@ -130,7 +131,13 @@ impl Place {
     /// Of ids and of the document's topic: machines of another prefix on the same broker are other machines. Home Assistant takes only `[a-zA-Z0-9_-]`.
     fn device(&self, pi: &PiId) -> String {
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-        let stem: String = self.topics.prefix().chars().map(plain).collect();
+        let prefix = self.topics.prefix();
+        let stem: String = prefix.chars().map(plain).collect();
+        // What `_` stands for would be lost: `home/pi` and `home_pi` are two prefixes, and a pi-id
+        // may have one too.
+        if stem.contains('_') {
+            return format!("{stem}_{}_{pi}", &hex(&sha256(prefix.as_bytes()))[..8]);
+        }
         format!("{stem}_{pi}")
     }
 

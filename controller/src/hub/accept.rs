@@ -29,6 +29,9 @@ use crate::{
 /// How many runs may be open at a time: several on each machine of the largest fleet.
 const MAX_OPEN_RUNS: usize = 50_000;
 
+/// How many of them on one machine, so that none takes the place of the others.
+const MAX_OPEN_RUNS_PER_MACHINE: usize = 1_000;
+
 /// What somebody wants, whatever the way in.
 pub(super) struct Wish {
     pub(super) task: TaskId,
@@ -126,6 +129,7 @@ impl Hub {
                 .approve_on(&wish.task, &wish.args, wish.role, pi)
                 .map_err(Refused::from)
                 .and_then(|task| self.not_away(wish, pi).map(|()| task))
+                .and_then(|task| self.has_room(pi).map(|()| task))
             {
                 Ok(task) => approved.push(task),
                 Err(refused) if refused.status == 409 => first_refusal = first_refusal.or(Some(refused)),
@@ -144,6 +148,16 @@ impl Hub {
             return Err(Refused::unavailable("too many runs are open: wait until some have ended, or cancel them"));
         }
         Ok(())
+    }
+
+    /// Whether a machine may have one more open run.
+    fn has_room(&self, pi: &PiId) -> Result<(), Refused> {
+        if self.runs.open_on(pi) < MAX_OPEN_RUNS_PER_MACHINE {
+            return Ok(());
+        }
+        Err(Refused::conflict(format!(
+            "{pi} has {MAX_OPEN_RUNS_PER_MACHINE} runs that have not ended: wait until some have, or cancel them"
+        )))
     }
 
     fn not_away(&self, wish: &Wish, pi: &PiId) -> Result<(), Refused> {
@@ -203,6 +217,7 @@ impl Hub {
                 timeout_milliseconds: u64::try_from(task.timeout().as_millis()).unwrap_or(u64::MAX),
                 role: wish.role,
                 requester: Some(wish.requester.clone()),
+                rotations: self.access.account(&wish.requested_by).map_or(0, |account| account.rotations),
             })
             .collect();
         let group = group.map(|id| GroupRecord {

@@ -16,7 +16,7 @@ use super::{
     repeats::Line,
     tell,
 };
-use crate::{access::Caller, bridge::Outgoing, catalogue::Catalogue, config::Broker, store::register::Shelf, terminal};
+use crate::{access::Caller, bridge::Outgoing, catalogue::Catalogue, config::Broker, terminal};
 
 /// How many runs are said again in one second after the start: a large fleet's thousands are no burst.
 const REPAIRS_A_SECOND: usize = 500;
@@ -125,8 +125,7 @@ impl Hub {
         let (severity, text) = verb(run);
         let account = Some(run.requested_by.clone());
         let line = Line { kind: EventKind::Task, severity, pi: Some(run.pi.clone()), run: Some(run.id), account, text };
-        // The run itself is kept too: its end takes no room from who asked for what.
-        self.put_line(Shelf::Rest, line);
+        self.line(line);
         *self.numbers.finished.entry((run.task.to_string(), run.state)).or_insert(0) += 1;
         if let (Some(started), Some(finished)) = (run.started_at, run.finished_at) {
             #[expect(clippy::cast_precision_loss, reason = "seconds of a run")]

@@ -13,6 +13,7 @@ use pistat_protocol::{
     dashboard::{Change, EventKind, Severity},
     id::{PiId, Tag, TokenName},
     order::{EnrollAnswer, EnrollOrder, EnrollRequest, JoinToken, Order},
+    time::Timestamp,
     topic::Topic,
 };
 
@@ -43,13 +44,23 @@ const QUOTA_TIME: Duration = Duration::from_secs(3600);
 pub(super) struct Quota(VecDeque<Instant>);
 
 impl Quota {
-    /// Whether one more may join, of so many within an hour.
-    fn has_room(&mut self, per_hour: usize, now: Now) -> bool {
+    /// With the machines that joined within the hour before the start, by whichever token: that is
+    /// not kept.
+    pub(super) fn new(joined: impl Iterator<Item = Timestamp>, now: Now) -> Self {
+        let age = |joined: Timestamp| now.wall.unix_milliseconds() - joined.unix_milliseconds();
+        let ages = joined.filter_map(|joined| u64::try_from(age(joined)).ok()).map(Duration::from_millis);
+        let mut ages: Vec<_> = ages.filter(|age| *age < QUOTA_TIME).collect();
+        ages.sort_unstable();
+        Self(ages.into_iter().rev().map(|age| now.monotonic.checked_sub(age).unwrap_or(now.monotonic)).collect())
+    }
+
+    /// Whether one more may join, of so many within an hour, while some are being let in.
+    fn has_room(&mut self, pending: usize, per_hour: usize, now: Now) -> bool {
         let is_old = |joined: &Instant| now.monotonic.saturating_duration_since(*joined) >= QUOTA_TIME;
         while self.0.front().is_some_and(is_old) {
             self.0.pop_front();
         }
-        self.0.len() < per_hour
+        self.0.len() + pending < per_hour
     }
 
     fn note(&mut self, now: Now) {
@@ -210,18 +221,16 @@ impl Hub {
         else {
             return Ok(None);
         };
-        if name == TokenName::default_token() {
-            let per_hour = self.config.enrolment.per_hour;
-            if !self.quota.has_room(per_hour, self.now) {
-                return Err(AccessRefusal::TokenQuota(name, per_hour));
-            }
-            self.quota.note(self.now);
-        }
+        let pending = self.pending_joins(&name);
         match self.access.join_token(&name) {
-            Some(token) => token.check(self.pending_joins(&name), self.now.wall)?,
+            Some(token) => token.check(pending, self.now.wall)?,
             None if name == TokenName::default_token() => {}
             // It was removed a moment ago.
             None => return Err(AccessRefusal::TokenEnded(name)),
+        }
+        let per_hour = self.config.enrolment.per_hour;
+        if name == TokenName::default_token() && !self.quota.has_room(pending, per_hour, self.now) {
+            return Err(AccessRefusal::TokenQuota(name, per_hour));
         }
         Ok(Some(name))
     }
@@ -246,11 +255,11 @@ impl Hub {
             return self.let_in(change, joining);
         }
         let mut tags = self.fleet.tags(&joining.pi).to_vec();
-        tags.extend(given);
+        tags.extend(given.iter().cloned());
         tags.sort();
         tags.dedup();
         self.changing.insert(joining.pi.key());
-        let tagged = GivenChange { tags: Some(tags), ..GivenChange::default() };
+        let tagged = GivenChange { tags: Some(tags), confirmed: given, ..GivenChange::default() };
         let ticket = self.store.commit(Demand::Ask, Write::Given(joining.pi.clone(), tagged.clone()));
         self.after.insert(ticket, After::Tagged(Box::new((tagged, change)), joining));
     }
@@ -258,6 +267,7 @@ impl Hub {
     /// The tags of a machine that joins are on the disk.
     pub(super) fn tagged(&mut self, tagged: &GivenChange, change: AccessChange, joining: Joining) {
         self.fleet.give(&joining.pi, tagged);
+        self.names_are_given(&joining.pi, tagged);
         self.let_in(change, joining);
     }
 
@@ -269,6 +279,10 @@ impl Hub {
 
     pub(super) fn enrolled(&mut self, joining: Joining) {
         let Joining { pi, nonce, secret_sha256, serial, token } = joining;
+        if token == Some(TokenName::default_token()) {
+            self.quota.note(self.now);
+        }
+        self.name_is_taken(pi.as_str(), Some(&pi));
         if self.fleet.ensure(&pi, self.now) {
             self.announce_given(&pi);
         }
@@ -302,12 +316,21 @@ mod tests {
         let (mut quota, start) = (Quota::default(), Now::get());
         let at = |seconds| Now { monotonic: start.monotonic + Duration::from_secs(seconds), ..start };
         for second in 0..10 {
-            assert!(quota.has_room(10, at(second)), "{second}");
+            assert!(quota.has_room(0, 10, at(second)), "{second}");
             quota.note(at(second));
         }
-        assert!(!quota.has_room(10, at(10)) && !quota.has_room(10, at(3599)));
-        assert!(quota.has_room(10, at(3600)), "the first of them is an hour ago");
+        assert!(!quota.has_room(0, 10, at(10)) && !quota.has_room(0, 10, at(3599)));
+        assert!(quota.has_room(0, 10, at(3600)), "the first of them is an hour ago");
         quota.note(at(3600));
-        assert!(!quota.has_room(10, at(3600)));
+        assert!(!quota.has_room(0, 10, at(3600)));
+    }
+
+    #[test]
+    fn what_joined_before_a_restart_and_what_is_being_let_in_counts_for_the_hour() {
+        let start = Now::get();
+        let ago = |seconds: i64| Timestamp::from_unix_milliseconds(start.wall.unix_milliseconds() - seconds * 1000);
+        let mut quota = Quota::new([ago(4000), ago(10), ago(3000), ago(-50)].into_iter(), start);
+        assert_eq!(quota.0.len(), 2, "one is older than an hour, and one is of a clock that was ahead");
+        assert!(quota.has_room(0, 3, start) && !quota.has_room(1, 3, start) && !quota.has_room(0, 2, start));
     }
 }

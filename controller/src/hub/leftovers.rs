@@ -184,7 +184,10 @@ impl Hub {
             return;
         }
         let gone = machine_level(&self.topics, topic).filter(|pi| !self.is_back(pi));
-        if let Some(pi) = gone.filter(|pi| !self.may_exist(pi) || self.access.is_forgotten(pi)) {
+        // On its own level alone, it may be anything: an account may have rules for such a topic.
+        let is_below = topic.rsplit_once('/').is_some_and(|(above, _)| above != self.topics.prefix());
+        let has_no_machine = |pi: &PiId| (is_below && !self.may_exist(pi)) || self.access.is_forgotten(pi);
+        if let Some(pi) = gone.filter(has_no_machine) {
             self.clear(topic.to_owned());
             self.clear_machine(&pi);
         }
@@ -203,7 +206,7 @@ impl Hub {
 /// The machine that a topic under a prefix names.
 fn machine_level(topics: &Topics, topic: &str) -> Option<PiId> {
     let rest = topic.strip_prefix(topics.prefix())?.strip_prefix('/')?;
-    rest.split_once('/')?.0.parse().ok()
+    rest.split('/').next()?.parse().ok()
 }
 
 fn is_under(topics: &Topics, topic: &str) -> bool {

@@ -9,7 +9,7 @@ use pistat_protocol::{
     api::PatchMachine,
     codec::{decode, encode},
     dashboard::{Change, EventKind, Machine, MachineStatus, Severity},
-    id::{PiId, Tag},
+    id::PiId,
     stats::{Power, Sample},
     status::{Availability, Info, Watch},
     topic::Topic,
@@ -272,6 +272,7 @@ impl Hub {
 
     fn status_changed(&mut self, pi: &PiId, heard: HeardMachine, retain: bool) {
         if heard.new {
+            self.name_is_taken(pi.as_str(), Some(pi));
             self.announce_given(pi);
         }
         if heard.new || heard.before != heard.after {
@@ -291,9 +292,21 @@ impl Hub {
 
     fn machine_info(&mut self, pi: &PiId, info: Info, retain: bool) {
         let (session, known, boot_id) = (info.session.clone(), info.known_runs.clone(), info.boot_id.clone());
-        let label = self.fleet.label(pi);
+        let (label, told) = (self.fleet.label(pi), info.label.clone());
+        let was_used = self.fleet.machine_info(pi).is_none_or(|info| info.label.is_some());
         self.order_alerts(pi, &info);
         let heard = self.fleet.info(pi, info, self.now);
+        let used = self.fleet.machine_info(pi).and_then(|info| info.label.clone());
+        if used.is_some_and(|used| self.access.account(&used).is_some()) {
+            self.fleet.drop_label(pi);
+        }
+        let is_used = self.fleet.machine_info(pi).is_some_and(|info| info.label.is_some());
+        if let Some(told) = told.filter(|_| was_used && !is_used) {
+            self.label_not_used(pi, &told);
+        }
+        if heard.new {
+            self.name_is_taken(pi.as_str(), Some(pi));
+        }
         if heard.new {
             self.announce_given(pi);
         } else if self.fleet.label(pi) != label {
@@ -464,12 +477,14 @@ impl Hub {
             label: text(patch.label),
             assignment: text(patch.assignment),
             tags,
+            needs_confirmation: caller.role < Role::Admin,
+            confirmed: patch.confirm_tags.unwrap_or_default(),
             interval_seconds: patch.interval,
         };
         if let Err(refused) = self.check_settled(&pi.key(), pi.as_str()) {
             return refuse(reply, refused);
         }
-        if let Some(refused) = self.may_not_tag(caller, &pi, change.tags.as_deref()) {
+        if let Some(refused) = self.may_not_tag(caller, &pi, &change) {
             return refuse(reply, refused);
         }
         match self.fleet.check(&pi, &change) {
@@ -482,21 +497,10 @@ impl Hub {
         }
     }
 
-    /// Why a caller may not change a machine's tags so: where the catalogue says by a tag where a task may run, who gives the
-    /// tag decides that, and this is for administrators.
-    fn may_not_tag(&self, caller: &Caller, pi: &PiId, tags: Option<&[Tag]>) -> Option<Refused> {
-        let tags = tags.filter(|_| caller.role < Role::Admin)?;
-        let before = self.fleet.tags(pi);
-        let changed = |tag: &&Tag| before.contains(tag) != tags.contains(tag);
-        let tag = before.iter().chain(tags).filter(changed).find(|tag| self.catalogue.is_bound_to(tag))?;
-        Some(Refused::forbidden(format!(
-            "@{tag} says where tasks of the catalogue may run (`on`): only an administrator gives or takes it"
-        )))
-    }
-
     /// What people gave a machine is on the disk.
     pub(super) fn given(&mut self, pi: &PiId, change: &GivenChange, by: &Caller, reply: Reply<Machine>) {
         self.fleet.give(pi, change);
+        self.names_are_given(pi, change);
         self.announce_given(pi);
         self.push_machine(pi);
         let label = self.fleet.label(pi);
@@ -516,6 +520,10 @@ impl Hub {
             } else {
                 format!("is tagged {}", tags.join(" "))
             });
+        }
+        if !change.confirmed.is_empty() {
+            let tags: Vec<_> = change.confirmed.iter().map(|tag| format!("@{tag}")).collect();
+            told.push(format!("has {} from an administrator now", tags.join(" ")));
         }
         match change.interval_seconds {
             Some(Some(seconds)) => told.push(format!("samples every {seconds} s")),

@@ -123,7 +123,7 @@ impl Hub {
 
     /// What has been stored is in force, before anybody is told so. A fleet that enrols all at once makes few new directories, not one for each machine.
     pub(super) fn apply_access(&mut self, batch: &[Stored]) {
-        let mut has_changed = false;
+        let (mut has_changed, mut accounts) = (false, Vec::new());
         for stored in batch.iter().filter(|stored| stored.result.is_ok()) {
             if let Some(After::Access(changes, ..)) = self.after.get(&stored.ticket) {
                 for change in changes {
@@ -132,9 +132,15 @@ impl Hub {
                     if let Some(name) = change.name() {
                         self.changing.remove(&name);
                     }
+                    if let AccessChange::PutAccount(account) = change {
+                        accounts.push(account.name.clone());
+                    }
                 }
                 has_changed = true;
             }
+        }
+        for name in accounts {
+            self.name_is_taken(name.as_str(), None);
         }
         if has_changed {
             self.access_changed();
@@ -309,6 +315,7 @@ impl Hub {
             created_at: self.now.wall,
             expires_at: None,
             lifetime_milliseconds: None,
+            rotations: 0,
         };
         record.expire_after(lifetime, self.now.wall);
         let text = format!("made account {} ({})", record.name, record.role);
@@ -377,6 +384,7 @@ impl Hub {
             return refuse(reply, Refused::conflict(text));
         }
         record.role = rotation.role.unwrap_or(record.role);
+        record.rotations = record.rotations.saturating_add(1);
         record.expire_after(rotation.lifetime.or_else(|| record.lifetime()), self.now.wall);
         let text = format!("gave account {} a new token ({})", record.name, record.role);
         self.give_token(record, access_line(caller, Severity::Info, None, text), reply);

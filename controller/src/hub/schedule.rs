@@ -21,7 +21,7 @@ use crate::{
 const PUNCTUAL_MILLISECONDS: u32 = 60_000;
 
 /// How many machines an event names for each reason: a line of the audit log stays one of a few lines of a screen.
-const NAMED_MACHINES: usize = 20;
+pub(super) const NAMED_MACHINES: usize = 20;
 
 /// A step of the clock by more than this makes every next time be looked up anew.
 const CLOCK_STEP_MILLISECONDS: i64 = 60_000;
@@ -140,8 +140,9 @@ impl Hub {
 
     /// A task on one machine; `Err(None)` where it is not meant to run, `Err(Some(_))` why it is left out this time.
     fn approve_scheduled(&self, task: &Task, args: &Arguments, pi: &PiId) -> Result<ApprovedTask, Option<String>> {
-        match task.obstacle(&self.fleet.facts(pi), None) {
-            Some((Obstacle::NotOn, _)) => return Err(None),
+        let facts = self.fleet.facts(pi);
+        match task.obstacle(&facts, None) {
+            Some((Obstacle::NotOn, _)) if task.unconfirmed(&facts).is_none() => return Err(None),
             Some((_, why)) => return Err(Some(why)),
             None => {}
         }

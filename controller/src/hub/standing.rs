@@ -82,6 +82,10 @@ impl Hub {
                 "{} needs the role {needed}, and the account {name}, which asked for it, has the role {} now",
                 record.run.task, account.role
             )),
+            // A token is replaced when others may know it, and then they may have asked.
+            _ if account.rotations != record.rotations => {
+                Err(format!("the account {name}, which asked for it, was given a new token since: ask for it again"))
+            }
             _ => Ok(account.role),
         }
     }

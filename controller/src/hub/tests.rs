@@ -19,6 +19,8 @@ use crate::{
 };
 
 mod asked_again;
+mod bounds;
+mod names;
 mod scheduled;
 
 const CATALOGUE: &str = "[task.uptime]\ncommand = [\"uptime\"]\n";
@@ -144,6 +146,15 @@ impl Driven {
         self.hear(Topic::Status(pi.clone()), "online");
     }
 
+    /// An operator gives `pi-1` a label.
+    fn is_called(&mut self, label: &str) {
+        let label = Some(Some(label.to_owned()));
+        let patch = pistat_protocol::api::PatchMachine { label, ..Default::default() };
+        let mut answer = self.ask(|reply| Ask::Patch(anna(), pi(), patch, reply));
+        self.disk();
+        answer.try_recv().unwrap().unwrap();
+    }
+
     /// A run of `uptime` on `pi-1` that is stored, and sent where its machine has a session.
     fn run(&mut self) -> RunId {
         let mut answer = self.ask(|reply| Ask::Run(anna(), new_run(None), reply));
@@ -192,6 +203,7 @@ fn account(name: &str, role: Role) -> AccountRecord {
         created_at: pistat_protocol::time::Timestamp::from_unix_milliseconds(0),
         expires_at: None,
         lifetime_milliseconds: None,
+        rotations: 0,
     }
 }
 
@@ -788,8 +800,7 @@ fn a_broker_that_takes_nothing_is_left_and_everything_that_is_retained_is_publis
 fn a_machine_that_joins_has_no_name_of_another() {
     let mut driven = Driven::new();
     driven.greets();
-    driven.hear(Topic::Info(pi()), greeting().replacen('{', "{\"label\":\"Garage\",", 1));
-    driven.disk();
+    driven.is_called("Garage");
     let request = format!(r#"{{"secret_sha256":"{}","nonce":"n"}}"#, hex(&[9; 32]));
     driven.hear(Topic::EnrollRequest("garage".parse().unwrap()), request.clone());
     let mut added = driven.ask(|reply| Ask::AddAgent(anna(), "GARAGE".parse().unwrap(), reply));
@@ -805,7 +816,8 @@ fn a_machine_that_joins_has_no_name_of_another() {
 #[test]
 fn on_anothers_broker_a_machine_with_the_label_of_another_is_not_made_known() {
     let mut driven = Driven::on_anothers_broker(tempfile::tempdir().unwrap());
-    driven.hear(Topic::Info(pi()), greeting().replacen('{', "{\"label\":\"Garage\",", 1));
+    driven.greets();
+    driven.is_called("Garage");
     driven.hear(Topic::Status("garage".parse().unwrap()), "online");
     assert!(!driven.hub.fleet.contains(&"garage".parse().unwrap()));
     driven.hear(Topic::Status("shed".parse().unwrap()), "online");
@@ -852,13 +864,14 @@ fn everything_that_is_retained_under_a_removed_machine_is_cleared_whatever_it_is
     let elsewhere = |topic: &str| Heard::RetainedElsewhere { topic: topic.into(), payload: "x".into() };
     driven.event(Event::Heard(vec![
         elsewhere("pistat/pi-1/task/none/output"),
+        elsewhere("pistat/pi-1"),
         elsewhere("pistat/pi-2x"),
         elsewhere("other/pi-1/x"),
     ]));
     let cleared: Vec<_> =
         driven.hub.outbox.iter().filter(|message| message.payload.is_empty() && message.retain).collect();
     let topics: Vec<_> = cleared.iter().map(|message| message.topic.as_str()).collect();
-    assert_eq!(topics, ["pistat/pi-1/stats/backfill", "pistat/pi-1/task/none/output"]);
+    assert_eq!(topics, ["pistat/pi-1/stats/backfill", "pistat/pi-1/task/none/output", "pistat/pi-1"]);
     driven.hub.now.monotonic += Duration::from_secs(11);
     driven.hub.tick();
     assert_eq!(driven.hub.looks.pop_front(), Some(Look::Away(vec!["pistat/pi-1/#".into()])));

@@ -70,16 +70,16 @@ pub(crate) enum RegisterWrite {
 pub(crate) enum Shelf {
     /// Accounts, sign-ins, enrolments, names and tags.
     Access,
-    /// Who asked for which task, or for its end.
+    /// Who asked for which task or for its end, and how it ended.
     Tasks,
-    /// Machines, connections, ends of runs, the controller.
+    /// Machines, connections, the controller.
     Rest,
 }
 
 impl Shelf {
     const ALL: [Self; 3] = [Self::Access, Self::Tasks, Self::Rest];
 
-    /// Where an event of this kind is kept, unless its writer knows better.
+    /// Where an event of this kind is kept.
     pub(crate) fn of(kind: EventKind) -> Self {
         match kind {
             EventKind::Access | EventKind::Label => Self::Access,

@@ -65,7 +65,7 @@ pub fn patched(patch: &PatchMachine, before: &Machine, after: &Machine, style: S
         (Some(_), None) => sentences.push(format!("{label} is responsible for nothing")),
         (None, _) => {}
     }
-    if patch.tags.is_some() {
+    if patch.tags.is_some() || patch.confirm_tags.is_some() {
         let tags: Vec<_> = after.tags.iter().map(|tag| format!("@{tag}")).collect();
         let tags = if tags.is_empty() { "no tag".to_owned() } else { tags.join(" ") };
         sentences.push(format!("{label} has {}", style.paint(Paint::Name, &tags)));

@@ -140,7 +140,11 @@ pub fn patch_tags<'a>(change: &TagChange, view: &View<'a>) -> Result<(&'a Machin
     }
     let mut tags: Vec<Tag> = machine.tags.iter().filter(|other| **other != tag).cloned().collect();
     match (change.add, tags.len() < machine.tags.len()) {
-        (true, _) => tags.push(tag),
+        // An administrator who gives it once more confirms what an operator gave.
+        (true, true) => {
+            return Ok((machine, PatchMachine { confirm_tags: Some(vec![tag]), ..PatchMachine::default() }));
+        }
+        (true, false) => tags.push(tag),
         (false, true) => {}
         (false, false) => return Err(format!("{} does not have the tag @{tag}", clean(&machine.label))),
     }
@@ -220,7 +224,7 @@ mod tests {
             ("assign name Rack Pi 2 Garage Door", r#"pi-2 {"label":"Garage Door"}"#),
             ("assign name pi-2 ''", r#"pi-2 {"label":null}"#),
             ("tag add pi-1 @attic", r#"pi-1 {"tags":["attic","camera","rack"]}"#),
-            ("tag add pi-1 camera", r#"pi-1 {"tags":["camera","rack"]}"#),
+            ("tag add pi-1 camera", r#"pi-1 {"confirm_tags":["camera"]}"#),
             ("tag remove pi-1 camera", r#"pi-1 {"tags":["rack"]}"#),
             ("settings pi-1 --interval 2.5", r#"pi-1 {"interval":2.5}"#),
             ("settings pi-1 --interval default", r#"pi-1 {"interval":null}"#),

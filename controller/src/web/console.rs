@@ -278,7 +278,7 @@ fn sentence(before: &Machine, after: &Machine, patch: &PatchMachine) -> String {
             None => format!("{} has no responsibility any more", after.label),
         };
     }
-    if patch.tags.is_some() {
+    if patch.tags.is_some() || patch.confirm_tags.is_some() {
         let tags: Vec<_> = after.tags.iter().map(|tag| format!("@{tag}")).collect();
         return if tags.is_empty() {
             format!("{} has no tags", after.label)

@@ -71,6 +71,12 @@ impl Origins {
     /// Whether an origin is that of `public_url` or of the host that was asked; a default port and
     /// the case of letters do not count.
     fn is_own(&self, origin: &str, host: Option<&str>) -> bool {
+        // An origin is a scheme, a host and a port (RFC 6454, section 6.2). The parser of URLs
+        // takes more than that and drops it, so that another's text would become ours.
+        let is_bare = |rest: &str| !rest.contains(|c: char| matches!(c, '/' | '\\' | '?' | '#' | '@') || c <= ' ');
+        if !origin.split_once("://").is_some_and(|(_, rest)| is_bare(rest)) {
+            return false;
+        }
         let Ok(origin) = Url::parse(origin) else { return false };
         if !matches!(origin.scheme(), "http" | "https") {
             return false;
@@ -165,6 +171,17 @@ mod tests {
             ("", "pi:8000", "pi:8000", ""),
             ("", "", "http://pi:8000", ""),
             ("", "pi:8000", "http://pi:8000", "cross-site"),
+            ("", "pi:8000", "http://evil@pi:8000", ""),
+            ("", "pi:8000", "http://evil.example:80@pi:8000", ""),
+            ("", "pi:8000", "http://pi:8000/", ""),
+            ("", "pi:8000", "http://pi:8000/evil", ""),
+            ("", "pi:8000", "http://pi:8000?evil", ""),
+            ("", "pi:8000", "http://pi:8000#evil", ""),
+            ("", "pi:8000", "http:\\\\pi:8000", ""),
+            ("", "pi:8000", "http:pi:8000", ""),
+            ("", "pi:8000", "http://pi:80\t00", ""),
+            ("", "pi:8000", " http://pi:8000 ", ""),
+            (public, "pi:8000", "https://pis.example.org/", ""),
             ("", "pi:8000", "", "same-site"),
             ("", "pi:8000", "", "cross-site"),
             ("", "pi:8000", "", "anything"),

@@ -203,7 +203,8 @@ pub fn approvals(data: &[u8]) -> bool {
         _ => return false,
     };
     let machine: PiId = catalogue::MACHINE.parse().expect("it is a pi-id");
-    let facts = MachineFacts { pi: &machine, tags: &[], policy: None, listed: None, runner: None };
+    let facts =
+        MachineFacts { pi: &machine, tags: &[], unconfirmed_tags: &[], policy: None, listed: None, runner: None };
     let is_machine = |name: &str| name == catalogue::MACHINE;
     let ask = Ask { task: &task, args: &args, role: Some(Role::Operator), machine: facts, is_machine: &is_machine };
     match CATALOGUE.check(&ask) {

@@ -1062,6 +1062,10 @@ assignment?: string | null,
  */
 tags?: Array<Tag>, 
 /**
+ * Tags of its that an operator gave, which an administrator lets count for a task's `on`.
+ */
+confirm_tags?: Array<Tag>, 
+/**
  * The cadence in seconds; null gives the agent's own back.
  */
 interval?: number | null, };

@@ -18,6 +18,7 @@ fn account(name: &str, role: Role, token: &str) -> AccountRecord {
         created_at: time(0),
         expires_at: None,
         lifetime_milliseconds: None,
+        rotations: 0,
     }
 }
 

@@ -35,6 +35,8 @@ pub struct MachineFacts<'a> {
     pub pi: &'a PiId,
     /// Its tags.
     pub tags: &'a [Tag],
+    /// Those of its tags that an operator gave and no administrator confirmed.
+    pub unconfirmed_tags: &'a [Tag],
     /// What its agent is willing to run; `None` while nobody has heard from it.
     pub policy: Option<ExecutionPolicy>,
     /// With the policy `listed`, the tasks that it lists; `None` where that is not known.
@@ -87,13 +89,15 @@ impl Task {
     /// Why it cannot run on a machine, whatever its arguments are: the one place that decides it, for refusals, API and dashboard.
     /// The message does not name task and machine, so that tasks with the same obstacle share it.
     pub fn obstacle(&self, machine: &MachineFacts<'_>, role: Option<Role>) -> Option<(Obstacle, String)> {
-        let MachineFacts { pi, tags, policy, listed, runner } = *machine;
+        let MachineFacts { pi, policy, listed, runner, .. } = *machine;
         let needed = self.view.role;
         if let Some(role) = role.filter(|role| *role < needed) {
             return Some((Obstacle::Role, format!("it needs the role {needed}, and yours is {role}")));
         }
-        if !self.on.iter().any(|target| covers(target, pi, tags)) {
-            return Some((Obstacle::NotOn, format!("the catalogue allows it on {}", self.view.on.join(", "))));
+        if !self.on.iter().any(|target| covers(target, machine)) {
+            let message = self.unconfirmed(machine).map(|tag| unconfirmed(pi, tag));
+            let message = message.unwrap_or_else(|| format!("the catalogue allows it on {}", self.view.on.join(", ")));
+            return Some((Obstacle::NotOn, message));
         }
         match policy {
             Some(ExecutionPolicy::Never) => {
@@ -110,6 +114,12 @@ impl Task {
         let message = "it needs root, and this machine has no root runner: install the package pistat-runner there, \
                        or run its install script again with --with-root-tasks";
         (self.view.root && runner == Some(false)).then(|| (Obstacle::NoRunner, message.into()))
+    }
+
+    /// The tag by which it would run on a machine, had an administrator confirmed the tag.
+    pub fn unconfirmed<'a>(&self, machine: &MachineFacts<'a>) -> Option<&'a Tag> {
+        let names = |tag: &&Tag| self.on.iter().any(|target| matches!(target, Target::Tag(on) if on == *tag));
+        machine.unconfirmed_tags.iter().find(names)
     }
 
     fn check_arguments(&self, ask: &Ask<'_>) -> Result<Arguments, Refusal> {
@@ -158,13 +168,21 @@ impl Task {
     }
 }
 
-/// Whether a machine is among those that a target names. Machines are compared without case, as everywhere.
-fn covers(target: &Target, pi: &PiId, tags: &[Tag]) -> bool {
+/// Whether a machine is among those that `on` names. Machines are compared without case, as
+/// everywhere; a tag counts if an administrator or a join token gave it.
+fn covers(target: &Target, machine: &MachineFacts<'_>) -> bool {
     match target {
         Target::All => true,
-        Target::Tag(tag) => tags.contains(tag),
-        Target::Pi(other) => other.key() == pi.key(),
+        Target::Tag(tag) => machine.tags.contains(tag) && !machine.unconfirmed_tags.contains(tag),
+        Target::Pi(other) => other.key() == machine.pi.key(),
     }
+}
+
+fn unconfirmed(pi: &PiId, tag: &Tag) -> String {
+    format!(
+        "its tag @{tag} was given by an operator, and `on` counts only what an administrator gave: an \
+         administrator confirms it with `pistat tag add {pi} {tag}`"
+    )
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ fn record(n: u8, machine: &str) -> RunRecord {
         timeout_milliseconds: 600_000,
         role: None,
         requester: Some(account(0)),
+        rotations: 0,
     }
 }
 

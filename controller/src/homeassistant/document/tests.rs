@@ -210,7 +210,7 @@ fn values_expire_after_three_intervals_in_whole_seconds() {
 #[test]
 fn topics_and_entity_ids_have_only_the_characters_that_are_allowed() {
     let other = Place { topics: Topics::new("home/pis.x").unwrap(), ..place() };
-    assert_eq!(other.topic(&pi("pi-1")), "homeassistant/device/home_pis_x_pi-1/config");
+    assert_eq!(other.topic(&pi("pi-1")), "homeassistant/device/home_pis_x_ca7a7a7f_pi-1/config");
     assert_eq!(place().topic(&pi("pi-1")), "homeassistant/device/pistat_pi-1/config");
     let cases = [
         ("Rack Pi 1 CPU", "rack_pi_1_cpu"),
@@ -335,4 +335,18 @@ fn the_last_boot_is_announced_once_the_clock_is_synchronised() {
     assert!(has(&with, &Components::new()) && !has(&without, &Components::new()));
     // After a restart of the agent it is told again in a while.
     assert!(has(&without, &Components::from([("boot_time".into(), Component::Of(Platform::Sensor))])));
+}
+
+#[test]
+fn machines_of_two_prefixes_are_never_one_device() {
+    let prefixes = ["pistat", "home", "home/pi", "home_pi", "home-pi", "home/pi/", "Home/pi", "h\u{f6}me"];
+    let mut seen = BTreeSet::new();
+    for prefix in prefixes.iter().filter_map(|prefix| Topics::new(prefix).ok()) {
+        let place = Place { topics: prefix, ..place() };
+        for name in ["pi-1", "pi_pi-1", "pi-1_2"] {
+            assert!(seen.insert(place.topic(&pi(name))), "{}: {name}", place.topics);
+        }
+    }
+    assert!(seen.len() >= 15, "{seen:?}");
+    assert!(seen.iter().all(|topic| topic.chars().all(|c| c.is_ascii_alphanumeric() || "-_/".contains(c))), "{seen:?}");
 }

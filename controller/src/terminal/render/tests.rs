@@ -181,6 +181,7 @@ fn a_patch_is_told_in_sentences() {
         label: Some(Some("Garage Door".into())),
         assignment: Some(None),
         tags: Some(after.tags.clone()),
+        confirm_tags: None,
         interval: Some(Some(2.5)),
     };
     assert_eq!(

@@ -53,7 +53,8 @@ fn say_why(problems: &[Problem]) -> bool {
 /// What is approved is a program with its arguments, for this machine; what is not has a reason.
 fn check(catalogue: &Catalogue, task: &TaskView, args: &Arguments) {
     let machine: PiId = MACHINE.parse().expect("it is a pi-id");
-    let facts = MachineFacts { pi: &machine, tags: &[], policy: None, listed: None, runner: Some(true) };
+    let facts =
+        MachineFacts { pi: &machine, tags: &[], unconfirmed_tags: &[], policy: None, listed: None, runner: Some(true) };
     let is_machine = |name: &str| name == MACHINE;
     let ask = Ask { task: &task.id, args, role: Some(Role::Admin), machine: facts, is_machine: &is_machine };
     match catalogue.check(&ask) {

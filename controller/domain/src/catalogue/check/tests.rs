@@ -70,6 +70,7 @@ impl World {
         MachineFacts {
             pi: &self.pi,
             tags: &self.tags,
+            unconfirmed_tags: &[],
             policy: self.policy,
             listed: self.listed.as_deref(),
             runner: self.runner,
