@@ -1,50 +1,45 @@
-//! An agent inside the test: it speaks the protocol over MQTT 3.1.1, and does what no honest agent
-//! would when a test wants that.
+//! An agent inside the test, which also does what no honest agent would when a test wants that.
 //!
-//! It enrols as a real one does. By itself it publishes its info and `online`, and verifies what it
-//! is ordered; everything else the test says.
+//! It enrols as a real one does. By itself it publishes its info and `online`, and verifies its
+//! orders; everything else is up to the test.
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use pistat_protocol::{
     codec::{decode, encode},
     id::{PiId, RunId},
-    order::{
-        EnrollAnswer, EnrollRequest, ExecuteOrder, JoinToken, KeyView, PublicKey, SignedOrder, VerifiedOrder,
-        secret_sha256, secret_text,
-    },
+    order::{ExecuteOrder, JoinToken, KeyView, PublicKey, VerifiedOrder, secret_text},
     stats::{Power, Sample},
-    status::{ExecutionPolicy, Info, Session},
-    task::{Ack, OutputChunk, Report, RunState, Stream},
+    status::{Info, Session},
+    task::{Ack, Report, RunState},
     time::Timestamp,
     topic::{Topic, Topics},
 };
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Packet, QoS, SubscribeFilter};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep_until};
 
 use crate::{
+    credential::{Credential, random},
+    link::{AT_LEAST_ONCE, AT_MOST_ONCE, Link},
     mqtt::Mqtt,
-    wait::{DEADLINE, STANDSTILL},
+    packet::Message,
+    payload::{chunk, info, report},
+    wait::DEADLINE,
 };
 
 /// How many messages may wait for the test.
-const HEARD: usize = 2_000;
+const RECEIVED: usize = 2_000;
 
-/// How many requests may wait for the connection.
-const SAID: usize = 200;
+/// How many messages may wait for the connection.
+const SENT: usize = 200;
 
 /// What an agent needs to connect again.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Its pi-id.
-    pub pi: PiId,
-    /// Its MQTT password.
-    pub secret: String,
-    /// The controller's key, believed by the fingerprint in the join token.
-    pub key: PublicKey,
+    /// Its name, password and controller.
+    pub credential: Credential,
     /// The broker.
     pub address: SocketAddr,
-    /// What it says it is; a test may change anything before it connects.
+    /// What it reports about itself; a test may change anything before it connects.
     pub info: Info,
 }
 
@@ -59,17 +54,19 @@ pub enum FromController {
     Other(String, Vec<u8>),
 }
 
+/// A message of the agent: topic, payload, `QoS`, and whether it is retained.
+type Outgoing = (Topic, Vec<u8>, u8, bool);
+
 /// A connected agent.
 pub struct FakeAgent {
     /// Who it is.
     pub identity: Identity,
     /// The session of this connection.
     pub session: Session,
-    topics: Topics,
-    client: AsyncClient,
-    heard: mpsc::Receiver<FromController>,
+    sender: mpsc::Sender<Outgoing>,
+    received: mpsc::Receiver<FromController>,
     aside: VecDeque<FromController>,
-    loop_task: JoinHandle<()>,
+    connection: JoinHandle<()>,
     samples: u64,
 }
 
@@ -93,24 +90,11 @@ impl Identity {
         secret: &str,
         serial: Option<&str>,
     ) -> Result<Self, String> {
-        let pi: PiId = pi.parse().expect("the test names a pi-id");
-        let token: JoinToken = join_token.parse().expect("the controller wrote a join token");
-        let joining = Joining {
-            topics: Topics::default(),
-            pi: &pi,
-            token: &token,
-            request: EnrollRequest {
-                secret_sha256: secret_sha256(secret),
-                nonce: secret_text(random()),
-                serial: serial.map(str::to_owned),
-                label: None,
-            },
-        };
-        let key =
-            tokio::time::timeout(STANDSTILL, joining.join(address)).await.map_err(|_| "no answer".to_owned())??;
-        let mut info = info();
-        info.serial = serial.map(str::to_owned);
-        Ok(Self { pi, secret: secret.to_owned(), key, address, info })
+        let (pi, token) = names(pi, join_token);
+        let topics = Topics::default();
+        let credential = Credential::enrol_with(address, &topics, pi, &token, secret.to_owned(), serial);
+        let credential = credential.await.map_err(|error| error.to_string())?;
+        Ok(Self { credential, address, info: Info { serial: serial.map(str::to_owned), ..info() } })
     }
 
     /// A machine that has a user on a broker that is not the controller's: it only pins the
@@ -119,8 +103,7 @@ impl Identity {
     /// # Errors
     /// The broker refuses it, or no key of that fingerprint is there.
     pub async fn pin(address: SocketAddr, pi: &str, password: &str, join_token: &str) -> Result<Self, String> {
-        let pi: PiId = pi.parse().expect("the test names a pi-id");
-        let token: JoinToken = join_token.parse().expect("the controller wrote a join token");
+        let (pi, token) = names(pi, join_token);
         let topic = Topics::default().format(&Topic::ControllerKey);
         let mut client = Mqtt::connect(address, pi.as_str(), password).await?;
         client.granted(&[&topic]).await;
@@ -129,12 +112,12 @@ impl Identity {
             Some(view.key).filter(|key| key.fingerprint() == token.fingerprint)
         });
         let key = key.await;
-        Ok(Self { pi, secret: password.to_owned(), key, address, info: info() })
+        Ok(Self { credential: Credential { pi, secret: password.to_owned(), key }, address, info: info() })
     }
 
     /// Connects: info with a new session, then `online`.
     pub async fn connect(self) -> FakeAgent {
-        let pi = self.pi.clone();
+        let pi = self.credential.pi.clone();
         self.try_connect().await.unwrap_or_else(|error| panic!("{pi} cannot connect: {error}"))
     }
 
@@ -143,29 +126,22 @@ impl Identity {
     /// # Errors
     /// The broker refuses it.
     pub async fn try_connect(mut self) -> Result<FakeAgent, String> {
-        let topics = Topics::default();
-        let name = self.pi.to_string();
-        let mut options = MqttOptions::new(&name, self.address.ip().to_string(), self.address.port());
-        options.set_credentials(&name, &self.secret).set_keep_alive(Duration::from_secs(30)).set_clean_session(true);
-        options.set_max_packet_size(1024 * 1024, 1024 * 1024);
-        let status = topics.format(&Topic::Status(self.pi.clone()));
-        options.set_last_will(LastWill::new(&status, "offline", QoS::AtLeastOnce, true));
-        let (client, mut events) = AsyncClient::new(options, SAID);
-        let connecting = tokio::time::timeout(DEADLINE, connected(&mut events)).await;
-        connecting.map_err(|_| "no answer".to_owned())??;
-        self.info.session = Session::from_random(random());
-        let filters = topics.agent_filters(&self.pi).map(|(filter, _)| SubscribeFilter::new(filter, QoS::AtLeastOnce));
-        client.subscribe_many(filters).await.expect("the client runs");
-        let (hear, heard) = mpsc::channel(HEARD);
-        let listening = Listening { topics: topics.clone(), key: self.key.clone(), hear };
-        let loop_task = tokio::spawn(listening.listen(events));
-        let session = self.info.session.clone();
+        let link = Link::connect(self.address, &Topics::default(), &self.credential).await;
+        let mut link = link.map_err(|error| error.to_string())?;
+        let session = Session::from_random(random());
+        self.info.session = session.clone();
+        link.introduce(&self.info);
+        let (sender, outgoing) = mpsc::channel(SENT);
+        let (hand_on, received) = mpsc::channel(RECEIVED);
+        let connection = tokio::spawn(drive(link, self.credential.key.clone(), outgoing, hand_on));
         let aside = VecDeque::new();
-        let agent = FakeAgent { identity: self, session, topics, client, heard, aside, loop_task, samples: 0 };
-        agent.publish(&Topic::Info(agent.pi().clone()), encode(&agent.identity.info), true).await;
-        agent.publish(&Topic::Status(agent.pi().clone()), b"online".to_vec(), true).await;
-        Ok(agent)
+        Ok(FakeAgent { identity: self, session, sender, received, aside, connection, samples: 0 })
     }
+}
+
+fn names(pi: &str, join_token: &str) -> (PiId, JoinToken) {
+    let token = join_token.parse().expect("the controller wrote a join token");
+    (pi.parse().expect("the test names a pi-id"), token)
 }
 
 impl FakeAgent {
@@ -177,7 +153,7 @@ impl FakeAgent {
 
     /// Its pi-id.
     pub fn pi(&self) -> &PiId {
-        &self.identity.pi
+        &self.identity.credential.pi
     }
 
     /// Publishes with `QoS` 1.
@@ -185,8 +161,11 @@ impl FakeAgent {
     /// # Panics
     /// The connection has ended.
     pub async fn publish(&self, topic: &Topic, payload: Vec<u8>, retain: bool) {
-        let topic = self.topics.format(topic);
-        self.client.publish(topic, QoS::AtLeastOnce, retain, payload).await.expect("the agent is connected");
+        self.send((topic.clone(), payload, AT_LEAST_ONCE, retain)).await;
+    }
+
+    async fn send(&self, message: Outgoing) {
+        self.sender.send(message).await.expect("the agent is connected");
     }
 
     /// Publishes a sample.
@@ -194,22 +173,21 @@ impl FakeAgent {
         self.sample_with_power(cpu_percent, None).await;
     }
 
-    /// Publishes a sample of a machine that may tell of its power.
+    /// Publishes a sample of a machine that may report its power.
     pub async fn sample_with_power(&mut self, cpu_percent: f32, power: Option<Power>) {
         let mut sample = Sample::new(Timestamp::from(std::time::SystemTime::now()), true, self.samples);
         self.samples += 1;
         sample.cpu_percent = Some(cpu_percent);
         sample.memory_percent = Some(50.0);
         sample.power = power;
-        let topic = self.topics.format(&Topic::Stats(self.pi().clone()));
-        self.client.publish(topic, QoS::AtMostOnce, true, encode(&sample)).await.expect("the agent is connected");
+        self.send((Topic::Stats(self.pi().clone()), encode(&sample), AT_MOST_ONCE, true)).await;
     }
 
     /// The next thing from the controller; `None` when nothing comes within `limit`.
     pub async fn next(&mut self, limit: Duration) -> Option<FromController> {
         match self.aside.pop_front() {
-            Some(heard) => Some(heard),
-            None => tokio::time::timeout(limit, self.heard.recv()).await.ok().flatten(),
+            Some(next) => Some(next),
+            None => tokio::time::timeout(limit, self.received.recv()).await.ok().flatten(),
         }
     }
 
@@ -233,28 +211,13 @@ impl FakeAgent {
 
     /// Reports a state of a run.
     pub async fn report(&self, run: RunId, state: RunState, exit_code: Option<i32>, chunks: Option<u64>) {
-        let report = Report {
-            state,
-            started_at: None,
-            finished_at: None,
-            elapsed_milliseconds: None,
-            exit_code,
-            reason: None,
-            boot_id: self.identity.info.boot_id.clone(),
-            output_chunks: chunks,
-            output_bytes: None,
-            dropped_bytes: 0,
-            nonce: None,
-        };
+        let report = Report { exit_code, output_chunks: chunks, ..report(state, &self.identity.info.boot_id) };
         self.publish(&Topic::Report(self.pi().clone(), run), encode(&report), false).await;
     }
 
     /// Sends a chunk of output.
     pub async fn output(&self, run: RunId, seq: u64, data: &str) {
-        let stream = Some(Stream::Stdout);
-        let data = data.to_owned();
-        let chunk = OutputChunk { seq, stream, data, gap_bytes: None, is_final: false, dropped_bytes: None };
-        self.publish(&Topic::Output(self.pi().clone(), run), encode(&chunk), false).await;
+        self.publish(&Topic::Output(self.pi().clone(), run), encode(&chunk(seq, data)), false).await;
     }
 
     /// Waits until the controller has this state of the run on its disk.
@@ -271,7 +234,7 @@ impl FakeAgent {
         }
     }
 
-    /// Does what it is ordered, for ever: every task prints one line and succeeds.
+    /// Executes its orders, for ever: every task prints one line and succeeds.
     pub async fn serve(mut self) {
         loop {
             let Some(FromController::Order(order, _)) = self.next(Duration::from_secs(3600)).await else { continue };
@@ -284,163 +247,56 @@ impl FakeAgent {
         }
     }
 
-    /// Loses its connection without a word, as by a power cut; it can connect again.
+    /// Loses its connection without a DISCONNECT, as by a power cut; it can connect again.
     pub async fn vanish(self) -> Identity {
-        self.loop_task.abort();
+        self.connection.abort();
         let mut this = self;
-        let _ = (&mut this.loop_task).await;
+        let _ = (&mut this.connection).await;
         this.identity.clone()
     }
 }
 
 impl Drop for FakeAgent {
     fn drop(&mut self) {
-        self.loop_task.abort();
+        self.connection.abort();
     }
 }
 
-/// What a test's machine says it is.
-pub fn info() -> Info {
-    Info {
-        label: None,
-        model: Some("Test machine".into()),
-        serial: None,
-        os: None,
-        kernel: None,
-        arch: None,
-        agent_version: env!("CARGO_PKG_VERSION").into(),
-        boot_id: "boot-1".into(),
-        boot_time: None,
-        session: Session::from_random(random()),
-        execution_policy: ExecutionPolicy::Controller,
-        listed_tasks: None,
-        runner: false,
-        interval_seconds: 5.0,
-        capabilities: Vec::new(),
-        known_runs: Vec::new(),
-        storage_wear_percent: None,
-        updates_pending: None,
-        reboot_required: None,
-        failed_units: None,
-        orders_refused: None,
-        last_order_refused: None,
-    }
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bits = [0; N];
-    getrandom::fill(&mut bits).expect("a system that runs tests has random numbers");
-    bits
-}
-
-async fn connected(events: &mut EventLoop) -> Result<(), String> {
-    loop {
-        match events.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => return Ok(()),
-            Ok(_) => {}
-            Err(ConnectionError::ConnectionRefused(code)) => return Err(format!("{code:?}")),
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-}
-
-/// Hands on what comes, orders verified.
-struct Listening {
-    topics: Topics,
+/// Serves the connection until it ends or the agent is dropped.
+async fn drive(
+    mut link: Link,
     key: PublicKey,
-    hear: mpsc::Sender<FromController>,
-}
-
-impl Listening {
-    async fn listen(self, mut events: EventLoop) {
-        while let Ok(event) = events.poll().await {
-            let Event::Incoming(Packet::Publish(publish)) = event else { continue };
-            let heard = self.read(&publish.topic, &publish.payload);
-            if self.hear.send(heard).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn read(&self, topic: &str, payload: &[u8]) -> FromController {
-        let known = match self.topics.parse(topic) {
-            Some(Topic::Execute(..) | Topic::Cancel(..)) => {
-                self.key.verify(payload).ok().map(|order| FromController::Order(Box::new(order), payload.to_vec()))
-            }
-            Some(Topic::Ack(_, run)) => decode(payload).ok().map(|ack| FromController::Ack(run, ack)),
-            _ => None,
-        };
-        known.unwrap_or_else(|| FromController::Other(topic.to_owned(), payload.to_vec()))
-    }
-}
-
-/// A machine that asks to be enrolled.
-struct Joining<'a> {
-    topics: Topics,
-    pi: &'a PiId,
-    token: &'a JoinToken,
-    request: EnrollRequest,
-}
-
-impl Joining<'_> {
-    async fn join(&self, address: SocketAddr) -> Result<PublicKey, String> {
-        let name = format!("join-{}", self.pi);
-        let mut options = MqttOptions::new(name, address.ip().to_string(), address.port());
-        options.set_credentials(self.pi.as_str(), &self.token.secret).set_keep_alive(Duration::from_secs(30));
-        let (client, mut events) = AsyncClient::new(options, SAID);
-        connected(&mut events).await?;
-        let topics = [Topic::ControllerKey, Topic::EnrollResponse(self.pi.clone())];
-        let filters = topics.map(|topic| SubscribeFilter::new(self.topics.format(&topic), QoS::AtLeastOnce));
-        client.subscribe_many(filters).await.expect("the client runs");
-        let mut key = None;
-        let mut subscribed = false;
-        // The controller may not listen yet: the request is repeated until it is answered.
-        let mut ask = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            let event = tokio::select! {
-                event = events.poll() => event.map_err(|error| error.to_string())?,
-                _ = ask.tick(), if subscribed => {
-                    let topic = self.topics.format(&Topic::EnrollRequest(self.pi.clone()));
-                    // The connection is polled by this very loop: only what fits into its queue can
-                    // be said.
-                    let _ = client.try_publish(topic, QoS::AtLeastOnce, false, encode(&self.request));
-                    continue;
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    hand_on: mpsc::Sender<FromController>,
+) {
+    let topics = Topics::default();
+    while link.flush().await.is_ok() {
+        let ping_at = link.ping_at();
+        tokio::select! {
+            next = link.next() => {
+                let Ok(message) = next else { return };
+                if hand_on.send(read(&topics, &key, message)).await.is_err() {
+                    return;
                 }
-            };
-            let Event::Incoming(packet) = event else { continue };
-            match packet {
-                Packet::SubAck(_) => subscribed = true,
-                Packet::Publish(message) => match self.topics.parse(&message.topic) {
-                    Some(Topic::ControllerKey) => key = self.believe(&message.payload),
-                    Some(Topic::EnrollResponse(_)) => return self.read(&message.payload, key.as_ref()),
-                    _ => {}
-                },
-                _ => {}
             }
+            message = outgoing.recv() => {
+                let Some((topic, payload, qos, retain)) = message else { return };
+                link.publish(&topic, payload, qos, retain);
+            }
+            () = sleep_until(ping_at) => link.ping(),
         }
     }
+}
 
-    fn believe(&self, payload: &[u8]) -> Option<PublicKey> {
-        let view: KeyView = decode(payload).ok()?;
-        Some(view.key).filter(|key| key.fingerprint() == self.token.fingerprint)
-    }
-
-    fn read(&self, payload: &[u8], key: Option<&PublicKey>) -> Result<PublicKey, String> {
-        let answer: EnrollAnswer = decode(payload).map_err(|error| error.to_string())?;
-        let order: SignedOrder = match answer {
-            EnrollAnswer::Accepted(order) => order,
-            EnrollAnswer::Refused { error, .. } => return Err(error),
-        };
-        let key = key.ok_or("the controller's key has another fingerprint than the join token")?;
-        match key.verify_signed(&order).map_err(|error| error.to_string())? {
-            VerifiedOrder::Enroll(order) => {
-                let order = order.get();
-                let mine = order.pi == *self.pi
-                    && order.nonce == self.request.nonce
-                    && order.secret_sha256 == self.request.secret_sha256;
-                if mine { Ok(key.clone()) } else { Err(format!("the answer is for another: {order:?}")) }
-            }
-            other => Err(format!("the answer is no enrolment: {other:?}")),
+/// What a message of the controller is, orders verified.
+fn read(topics: &Topics, key: &PublicKey, message: Message) -> FromController {
+    let payload = &message.payload;
+    let known = match topics.parse(&message.topic) {
+        Some(Topic::Execute(..) | Topic::Cancel(..)) => {
+            key.verify(payload).ok().map(|order| FromController::Order(Box::new(order), payload.clone()))
         }
-    }
+        Some(Topic::Ack(_, run)) => decode(payload).ok().map(|ack| FromController::Ack(run, ack)),
+        _ => None,
+    };
+    known.unwrap_or(FromController::Other(message.topic, message.payload))
 }

@@ -1,5 +1,5 @@
-//! MQTT 3.1.1 and 5 packets, byte by byte, with a codec of its own: the broker is not tested with its
-//! own code, and a test can write what no client library would.
+//! MQTT 3.1.1 and 5 packets, byte by byte, with a codec of its own: the broker is not tested with
+//! its own code, and a test can write what no client library would.
 
 /// The packet's bytes are not MQTT, or are of a type that only clients send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -185,8 +185,8 @@ impl Client {
         }
     }
 
-    /// Everything that came up to now: a message of its own, sent after whatever others have published, marks the place.
-    /// The client's account must be allowed to use the topic `fence/…`.
+    /// Everything that came up to now: a message of its own, sent after whatever others have
+    /// published, marks the place. The client's account must be allowed to use the topic `fence/…`.
     pub async fn until_now(&mut self) -> Vec<Message> {
         let topic = format!("fence/{}", self.wire.local_address().expect("it is connected"));
         // With QoS 1, since QoS 0 may pass by what waits for a full window.

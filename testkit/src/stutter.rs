@@ -7,7 +7,10 @@
 
 use std::collections::VecDeque;
 
-use crate::dice::Dice;
+use crate::{
+    dice::Dice,
+    packet::{self, lengths},
+};
 
 /// How many messages of a connection are remembered for a late copy.
 const REMEMBERED: usize = 16;
@@ -56,21 +59,8 @@ impl Stutter {
 
 /// The length of the first packet, if all of it is here.
 fn packet_length(bytes: &[u8]) -> Option<usize> {
-    let (length, digits) = remaining_length(bytes)?;
-    Some(1 + digits + length).filter(|length| *length <= bytes.len())
-}
-
-/// The remaining length after the first byte, and how many bytes it takes.
-fn remaining_length(bytes: &[u8]) -> Option<(usize, usize)> {
-    let mut length = 0;
-    for digits in 1..=4 {
-        let byte = *bytes.get(digits)?;
-        length |= usize::from(byte & 0x7f) << (7 * (digits - 1));
-        if byte & 0x80 == 0 {
-            return Some((length, digits));
-        }
-    }
-    panic!("a broker sends MQTT");
+    let (header, body) = lengths(bytes).expect("a broker sends MQTT")?;
+    Some(header + body).filter(|length| *length <= bytes.len())
 }
 
 /// A PUBLISH of `QoS` 1 that may come twice, as one of `QoS` 0: without its packet id, everything
@@ -79,26 +69,14 @@ fn copy_of(packet: &[u8]) -> Option<Vec<u8>> {
     if packet[0] & 0xf6 != 0x32 {
         return None;
     }
-    let (length, digits) = remaining_length(packet)?;
-    let body = &packet[1 + digits..];
+    let (header, _) = lengths(packet).ok()??;
+    let body = &packet[header..];
     let end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
     let topic = &body[2..end];
     if !REPEATED.iter().any(|last| topic.ends_with(last)) {
         return None;
     }
-    let mut copy = vec![0x30 | (packet[0] & 1)];
-    let mut left = length - 2;
-    loop {
-        let byte = u8::try_from(left & 0x7f).expect("seven bits");
-        left >>= 7;
-        copy.push(if left > 0 { byte | 0x80 } else { byte });
-        if left == 0 {
-            break;
-        }
-    }
-    copy.extend_from_slice(&body[..end]);
-    copy.extend_from_slice(&body[end + 2..]);
-    Some(copy)
+    Some(packet::packet(0x30 | (packet[0] & 1), &[&body[..end], &body[end + 2..]]))
 }
 
 #[cfg(test)]
@@ -106,16 +84,8 @@ mod tests {
     use super::*;
 
     fn publish(first: u8, topic: &str, payload: &[u8]) -> Vec<u8> {
-        let mut body = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
-        body.extend_from_slice(topic.as_bytes());
-        if first & 6 != 0 {
-            body.extend([0, 9]);
-        }
-        body.extend_from_slice(payload);
-        let length = body.len();
-        assert!((128..16_384).contains(&length), "two bytes of length");
-        let low = u8::try_from(length & 0x7f).unwrap() | 0x80;
-        [vec![first, low, u8::try_from(length >> 7).unwrap()], body].concat()
+        let id: &[u8] = if first & 6 != 0 { &[0, 9] } else { &[] };
+        packet::packet(first, &[&packet::string(topic), id, payload])
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! One MQTT connection over TCP, without a task or a buffer of its own while it is idle: ten thousand
-//! of these fit into one process.
+//! One MQTT connection over TCP, without a task or a buffer of its own while it is idle: ten
+//! thousand of these fit into one process.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -150,8 +150,8 @@ impl Wire {
         Ok(())
     }
 
-    /// The next packet; the acknowledgement of a message with `QoS` 1 is queued. It may be cancelled
-    /// at any point without losing anything.
+    /// The next packet; the acknowledgement of a message with `QoS` 1 is queued. It may be
+    /// cancelled at any point without losing anything.
     ///
     /// # Errors
     /// The connection is gone.

@@ -333,7 +333,8 @@ mod embedded_only {
             pistat_tests::fake_agent::Identity::enrol(stack.said.mqtt, "pi-2", &stack.join_token()).await.unwrap();
         let (_, operator) = stack.account("olga", "operator").await;
         let run = RunId::from_parts(1_800_000_000_000, [1; 10]);
-        for (user, password) in [("pi-2", other.secret.as_str()), ("olga", &operator), ("admin", &stack.admin_token())]
+        for (user, password) in
+            [("pi-2", other.credential.secret.as_str()), ("olga", &operator), ("admin", &stack.admin_token())]
         {
             let mut client = stack.mqtt(user, password).await;
             for verb in ["execute", "cancel", "ack", "report", "output", "status"] {
@@ -360,7 +361,7 @@ mod embedded_only {
             agent.report(run, RunState::Succeeded, Some(0), Some(0)).await;
             agent.acknowledged(run, RunState::Lost).await;
             // Nor does it leave anything behind.
-            let topic = Topic::Output(agent.identity.pi.clone(), run);
+            let topic = Topic::Output(agent.pi().clone(), run);
             agent.publish(&topic, b"{}".to_vec(), true).await;
         }
         stack.http().event(&["may not publish", &unknown.to_string()], DEADLINE).await;

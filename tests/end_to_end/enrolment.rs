@@ -245,11 +245,14 @@ mod embedded_only {
         let _first = booted(&first, "boot-of-the-first").await;
         let event = http.event(&alert, DEADLINE).await;
         assert_eq!(event.kind, pistat_protocol::dashboard::EventKind::Alert);
-        assert_eq!(event.pi, Some(first.pi.clone()));
+        assert_eq!(event.pi, Some(first.credential.pi.clone()));
         for word in ["serial-1", "serial-2", "--pi-id"] {
             assert!(event.text.contains(word), "{event:?}");
         }
         let told = http.events().await.into_iter().filter(|event| event.text.contains(alert[0]));
-        assert!(told.into_iter().all(|event| event.pi == Some(first.pi.clone())), "a restart is no second machine");
+        assert!(
+            told.into_iter().all(|event| event.pi == Some(first.credential.pi.clone())),
+            "a restart is no second machine"
+        );
     }
 }

@@ -11,7 +11,10 @@ use std::{
 };
 
 use pistat_protocol::{id::RunId, task::RunState};
-use pistat_tests::{DEADLINE, Stack, agent};
+use pistat_tests::{
+    DEADLINE, Stack, agent,
+    packet::{self, Connect},
+};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -54,31 +57,12 @@ fn run(number: u64) -> RunId {
     RunId::from_parts(number, [5; 10])
 }
 
-fn field(bytes: &[u8]) -> Vec<u8> {
-    [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
-}
-
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let (mut packet, mut length) = (vec![first], body.len());
-    loop {
-        let byte = u8::try_from(length % 128).unwrap();
-        length /= 128;
-        packet.push(if length > 0 { byte | 128 } else { byte });
-        if length == 0 {
-            break;
-        }
-    }
-    packet.extend_from_slice(body);
-    packet
-}
-
 /// A connection of MQTT 3.1.1 that only writes: nothing that an honest client library does slows it
 /// down.
 async fn connect(address: SocketAddr, pi: &str, secret: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let body =
-        [&field(b"MQTT")[..], &[4, 0b1100_0010, 0, 0], &field(b""), &field(pi.as_bytes()), &field(secret.as_bytes())];
-    stream.write_all(&packet(0x10, &body.concat())).await.unwrap();
+    let connect = Connect::v311("").login(pi, secret).keep_alive(0);
+    stream.write_all(&connect.encode()).await.unwrap();
     stream
 }
 
@@ -90,8 +74,8 @@ async fn flood(stream: &mut TcpStream, message: Message, own: RunId, lasts: Dura
         while bytes.len() < BATCH_BYTES {
             let (topic, payload) = message(count, own);
             count += 1;
-            let body = [field(format!("pistat/loud/{topic}").as_bytes()), payload].concat();
-            bytes.extend_from_slice(&packet(0x30, &body));
+            let topic = format!("pistat/loud/{topic}");
+            bytes.extend(packet::Message { topic, payload, ..packet::Message::default() }.encode(false));
         }
         // Back-pressure is the broker's way to say that it is enough.
         match tokio::time::timeout(end.saturating_duration_since(Instant::now()), stream.write_all(&bytes)).await {
@@ -139,7 +123,7 @@ mod embedded_only {
         for (what, message) in FLOODS {
             let (state, log) = (bytes_below(&stack.state()), stack.process().stderr().concat().len() as u64);
             let events = http.events().await.first().map_or(0, |event| event.seq);
-            let mut stream = connect(loud.address, "loud", &loud.secret).await;
+            let mut stream = connect(loud.address, "loud", &loud.credential.secret).await;
             let flooding = tokio::spawn(async move {
                 let count = flood(&mut stream, message, own, lasts()).await;
                 (stream, count)

@@ -10,7 +10,7 @@ use pistat_protocol::{
     dashboard::{ClientMessage, MachineStatus, ServerMessage},
     task::RunState,
 };
-use pistat_tests::{DEADLINE, Feed, Http, Mqtt, Reply, Stack, eventually, mqtt::Heard};
+use pistat_tests::{DEADLINE, Feed, Http, Mqtt, Reply, Stack, eventually, mqtt::Heard, packet::Connect};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,21 +45,8 @@ const HASTY: &str = "[mqtt.limits]\nrefusal_delay_milliseconds = 1\nrefusal_dela
 
 /// A CONNECT with a clean start.
 fn connect_packet(level: u8, client_id: &str, credentials: Option<(&str, &str)>) -> Vec<u8> {
-    let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
-    let (flags, fields) = match credentials {
-        Some((user, password)) => (0b1100_0010, [text(user), text(password)].concat()),
-        None => (0b0000_0010, Vec::new()),
-    };
-    let properties: &[u8] = if level == V5 { &[0] } else { &[] };
-    let body = [&text("MQTT")[..], &[level, flags, 0, 60], properties, &text(client_id), &fields].concat();
-    let mut packet = vec![0x10];
-    let length = u8::try_from(body.len() % 128).unwrap();
-    packet.extend(if body.len() < 128 {
-        vec![length]
-    } else {
-        vec![length | 128, u8::try_from(body.len() / 128).unwrap()]
-    });
-    [packet, body].concat()
+    let connect = Connect { user: None, password: None, ..Connect::of(level == V5, client_id) };
+    credentials.map_or(connect.clone(), |(user, password)| connect.login(user, password)).encode()
 }
 
 /// MQTT over WebSocket, byte by byte.

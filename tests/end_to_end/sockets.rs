@@ -5,7 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use pistat_tests::{DEADLINE, Stack};
+use pistat_tests::{
+    DEADLINE, Stack,
+    packet::{Connect, packet, string},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -41,20 +44,9 @@ async fn closed(socket: &mut Socket) -> Option<CloseCode> {
     timeout(DEADLINE, closing).await.expect("it is closed in time")
 }
 
-fn string(text: &[u8]) -> Vec<u8> {
-    [&u16::try_from(text.len()).unwrap().to_be_bytes(), text].concat()
-}
-
-/// A packet with a body of less than 2 MiB.
-fn packet(header: u8, body: &[u8]) -> Vec<u8> {
-    let length = |shift: usize| u8::try_from(body.len() >> shift & 0x7F).unwrap();
-    [&[header, length(0) | 0x80, length(7) | 0x80, length(14)], body].concat()
-}
-
 /// CONNECT of 3.1.1 with a clean session.
 fn connect(user: &str, password: &str) -> Vec<u8> {
-    let head = [&string(b"MQTT")[..], &[4, 0xC2, 0, 60]].concat();
-    packet(0x10, &[head, string(b""), string(user.as_bytes()), string(password.as_bytes())].concat())
+    Connect::v311("").login(user, password).encode()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +96,7 @@ async fn a_frame_beyond_the_limit_closes_with_1009_and_text_with_1003() {
     let _ = timeout(DEADLINE, large.send(Message::Binary(Bytes::from(vec![0x10; 300_000])))).await;
     assert_eq!(closed(&mut large).await, Some(CloseCode::Size));
     let mut many = open(address).await;
-    let begun = packet(0x10, &vec![0; 15_000]);
+    let begun = packet(0x10, &[&[0; 15_000]]);
     many.send(Message::Binary(Bytes::from(begun[..10_000].to_vec()))).await.unwrap();
     for _ in 0..60 {
         let _ = many.send(Message::Ping(Bytes::from(vec![0; 120]))).await;
@@ -121,7 +113,7 @@ async fn a_frame_beyond_the_limit_closes_with_1009_and_text_with_1003() {
     let mut client = open(address).await;
     client.send(Message::Binary(connect("admin", &stack.admin_token()).into())).await.unwrap();
     assert_eq!(client.next().await.unwrap().unwrap(), Message::Binary(vec![0x20, 2, 0, 0].into()));
-    let publish = packet(0x32, &[string(b"test/x"), vec![0, 1], vec![0; 1_000_000]].concat());
+    let publish = packet(0x32, &[&string("test/x"), &[0, 1], &vec![0; 1_000_000]]);
     client.send(Message::Binary(publish.into())).await.unwrap();
     assert_eq!(client.next().await.unwrap().unwrap(), Message::Binary(vec![0x40, 2, 0, 1].into()));
     let _ = timeout(DEADLINE, client.send(Message::Binary(vec![0; 3_000_000].into()))).await;

@@ -8,12 +8,11 @@ use std::{
     time::Duration,
 };
 
-use pistat_testkit::Dice;
+use pistat_testkit::{Dice, credential::Credential};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    enrol::Credential,
     ledger::{self, Counts, Ledger},
     machine::Machine,
     plan::{Plan, Shared},

@@ -8,17 +8,16 @@
 //!
 //! It refuses to start any process, and to know anything that an agent could not know.
 
-pub mod enrol;
 pub mod fleet;
 pub mod ledger;
 mod machine;
 pub mod plan;
+pub mod roll;
 mod run;
 mod sample;
-mod wire;
 
-pub use enrol::{Credential, Roll};
 pub use fleet::Fleet;
 pub use ledger::{Counts, Ledger};
-pub use pistat_testkit::Dice;
+pub use pistat_testkit::{Dice, credential::Credential};
 pub use plan::{Churn, Plan};
+pub use roll::Roll;

@@ -6,31 +6,31 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
 use pistat_protocol::{
     codec::{decode, encode},
     id::RunId,
     order::{ExecuteOrder, VerifiedOrder},
     stats::Sample,
-    status::{ExecutionPolicy, Info, Session, Settings, Watch},
+    status::{Info, Session, Settings, Watch},
     task::{Ack, Ends, RunState},
     topic::Topic,
 };
-use pistat_testkit::Dice;
-use rumqttc::{
-    QoS,
-    mqttbytes::v4::{Packet, Publish},
+use pistat_testkit::{
+    Dice,
+    credential::Credential,
+    link::{AT_LEAST_ONCE, AT_MOST_ONCE, Link},
+    packet::Message,
+    payload,
+    wire::WireError,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    enrol::Credential,
     ledger::{Counts, Happening},
     plan::Shared,
     run::Run,
     sample::Measurements,
-    wire::{Hello, Wire, WireError},
 };
 
 /// How often what is not acknowledged is said again on a connection that stands.
@@ -64,8 +64,14 @@ impl From<WireError> for Over {
     }
 }
 
+impl From<std::io::Error> for Over {
+    fn from(_: std::io::Error) -> Self {
+        Self::Broken
+    }
+}
+
 /// A message that is held back, so that the next one overtakes it.
-type Held = (Topic, Vec<u8>, QoS, bool);
+type Held = (Topic, Vec<u8>, u8, bool);
 
 /// A machine.
 pub(crate) struct Machine {
@@ -166,14 +172,11 @@ impl Machine {
     }
 
     async fn connected(&mut self, stop: &CancellationToken) -> Result<Over, Over> {
-        let topics = &self.shared.plan.topics;
-        let name = self.credential.pi.as_str();
-        let will = Some(topics.format(&Topic::Status(self.credential.pi.clone())));
-        let hello = Hello { client: name, user: name, password: &self.credential.secret, will };
-        let mut wire = Wire::connect(self.shared.plan.address, hello).await?;
+        let plan = &self.shared.plan;
+        let mut link = Link::connect(plan.address, &plan.topics, &self.credential).await?;
         Counts::add(&self.shared.counts.connections);
         Counts::add(&self.shared.counts.connected);
-        let over = self.session(&mut wire, stop).await;
+        let over = self.session(&mut link, stop).await;
         Counts::take(&self.shared.counts.connected);
         if !matches!(over, Ok(Over::Stop)) {
             Counts::add(&self.shared.counts.breaks);
@@ -182,83 +185,76 @@ impl Machine {
         over
     }
 
-    async fn session(&mut self, wire: &mut Wire, stop: &CancellationToken) -> Result<Over, Over> {
+    async fn session(&mut self, link: &mut Link, stop: &CancellationToken) -> Result<Over, Over> {
         self.session = Session::from_random(self.random());
         self.finished.clear();
-        let pi = self.credential.pi.clone();
-        wire.subscribe(self.shared.plan.topics.agent_filters(&pi).map(|(filter, _)| filter))?;
-        self.introduce(wire)?;
-        self.backfill(wire)?;
-        self.repeat(wire)?;
+        link.introduce(&self.info());
+        self.backfill(link);
+        self.repeat(link);
         self.plan_mishap();
         loop {
-            self.flush(wire).await?;
-            let due = self.due(wire);
+            self.flush(link).await?;
+            let due = self.due(link);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.farewell(wire).await,
-                packet = wire.next() => if let Packet::Publish(publish) = packet? {
-                    self.heard(wire, publish).await?;
-                },
-                () = sleep_until(due) => if let Some(over) = self.act(wire).await? {
+                () = stop.cancelled() => return self.farewell(link).await,
+                message = link.next() => self.received(link, message?).await,
+                () = sleep_until(due) => if let Some(over) = self.act(link).await {
                     return Ok(over);
                 },
             }
         }
     }
 
-    async fn farewell(&mut self, wire: &mut Wire) -> Result<Over, Over> {
-        self.say(wire, Topic::Status(self.credential.pi.clone()), b"offline".to_vec(), QoS::AtLeastOnce, true)?;
-        self.flush(wire).await?;
+    async fn farewell(&mut self, link: &mut Link) -> Result<Over, Over> {
+        self.say(link, Topic::Status(self.credential.pi.clone()), b"offline".to_vec(), AT_LEAST_ONCE, true);
+        self.flush(link).await?;
         Ok(Over::Stop)
     }
 
     /// A slow link lets everybody wait.
-    async fn flush(&mut self, wire: &mut Wire) -> Result<(), Over> {
+    async fn flush(&mut self, link: &mut Link) -> Result<(), Over> {
         if let Some((topic, payload, qos, retain)) = self.held.take() {
-            wire.publish(&self.shared.plan.topics, &topic, payload, qos, retain)?;
+            link.publish(&topic, payload, qos, retain);
         }
         if self.is_slow && self.shared.is_rough() {
             sleep(self.dice.duration(Duration::from_millis(300))).await;
         }
-        Ok(wire.flush().await?)
+        Ok(link.flush().await?)
     }
 
-    fn due(&self, wire: &Wire) -> Instant {
+    fn due(&self, link: &Link) -> Instant {
         let ends = self.runs.values().filter_map(Run::due);
         let times =
-            ends.chain(self.mishap_at).chain(self.past_at).chain([self.sample_at, self.repeat_at, wire.ping_at()]);
+            ends.chain(self.mishap_at).chain(self.past_at).chain([self.sample_at, self.repeat_at, link.ping_at()]);
         times.min().unwrap_or(self.sample_at)
     }
 
-    async fn act(&mut self, wire: &mut Wire) -> Result<Option<Over>, Over> {
+    async fn act(&mut self, link: &mut Link) -> Option<Over> {
         let now = Instant::now();
         if self.mishap_at.is_some_and(|at| at <= now) {
             self.plan_mishap();
             if self.shared.is_rough() {
-                return Ok(Some(if self.dice.chance(self.shared.plan.churn.reboot_share) {
-                    Over::Reboot
-                } else {
-                    Over::Cut
-                }));
+                let is_reboot = self.dice.chance(self.shared.plan.churn.reboot_share);
+                return Some(if is_reboot { Over::Reboot } else { Over::Cut });
             }
         }
-        if let Some(over) = self.end_runs(wire, now).await? {
-            return Ok(Some(over));
+        if let Some(over) = self.end_runs(link, now).await {
+            return Some(over);
         }
         if self.sample_at <= now {
-            self.sample(wire, now)?;
+            self.sample(link, now);
         }
         if self.repeat_at <= now {
-            self.repeat(wire)?;
+            self.repeat(link);
         }
         if self.past_at.is_some_and(|at| at <= now) {
-            self.tell_past(wire, now)?;
+            self.tell_past(link, now);
         }
-        if wire.ping_at() <= now {
-            wire.ping()?;
+        if link.ping_at() <= now {
+            link.ping();
         }
-        Ok(None)
+        None
     }
 
     fn plan_mishap(&mut self) {
@@ -272,7 +268,7 @@ impl Machine {
         if self.watched_until.is_some_and(|until| until > now) { own.min(WATCHED) } else { own }
     }
 
-    fn sample(&mut self, wire: &mut Wire, now: Instant) -> Result<(), Over> {
+    fn sample(&mut self, link: &mut Link, now: Instant) {
         let interval = self.interval(now);
         self.sample_at += interval;
         if self.sample_at <= now {
@@ -284,68 +280,49 @@ impl Machine {
             sample.disk_read_bytes_per_second = u64::try_from(epoch.elapsed().as_micros()).ok();
         }
         Counts::add(&self.shared.counts.samples);
-        self.say(wire, Topic::Stats(self.credential.pi.clone()), encode(&sample), QoS::AtMostOnce, true)
+        self.say(link, Topic::Stats(self.credential.pi.clone()), encode(&sample), AT_MOST_ONCE, true);
     }
 
     /// The samples that were measured while the machine was away.
-    fn backfill(&mut self, wire: &mut Wire) -> Result<(), Over> {
+    fn backfill(&mut self, link: &mut Link) {
         let interval = self.interval(Instant::now());
-        let Some(away) = self.away_since.take().map(|since| since.elapsed()) else { return Ok(()) };
+        let Some(away) = self.away_since.take().map(|since| since.elapsed()) else { return };
         let missed =
             u32::try_from(away.as_millis() / interval.as_millis().max(1)).unwrap_or(u32::MAX).min(MAX_BACKFILL);
         if missed == 0 {
-            return Ok(());
+            return;
         }
         let now = SystemTime::now();
         let samples: Vec<Sample> = (1..=missed).rev().map(|back| self.measurements.at(now - interval * back)).collect();
-        self.say(wire, Topic::Backfill(self.credential.pi.clone()), encode(&samples), QoS::AtLeastOnce, false)
+        self.say(link, Topic::Backfill(self.credential.pi.clone()), encode(&samples), AT_LEAST_ONCE, false);
     }
 
     /// Some more of the day before it began.
-    fn tell_past(&mut self, wire: &mut Wire, now: Instant) -> Result<(), Over> {
+    fn tell_past(&mut self, link: &mut Link, now: Instant) {
         let ages: Vec<u64> = self.past.drain(..BATCH.min(self.past.len())).collect();
         self.past_at = (!self.past.is_empty()).then(|| now + PACE);
         let begin = SystemTime::now().checked_sub(now.duration_since(self.began)).unwrap_or_else(SystemTime::now);
         let then = |age: &u64| self.measurements.at(begin - Duration::from_secs(*age));
         let samples: Vec<Sample> = ages.iter().map(then).collect();
-        self.say(wire, Topic::Backfill(self.credential.pi.clone()), encode(&samples), QoS::AtLeastOnce, false)
+        self.say(link, Topic::Backfill(self.credential.pi.clone()), encode(&samples), AT_LEAST_ONCE, false);
     }
 
-    // --- what it says -------------------------------------------------------------------------------------------------
-
-    fn introduce(&mut self, wire: &mut Wire) -> Result<(), Over> {
-        let pi = self.credential.pi.clone();
-        let info = encode(&self.info());
-        // A new session is told before `online`, whatever else is shuffled.
-        wire.publish(&self.shared.plan.topics, &Topic::Info(pi.clone()), info, QoS::AtLeastOnce, true)?;
-        wire.publish(&self.shared.plan.topics, &Topic::Status(pi), b"online".to_vec(), QoS::AtLeastOnce, true)?;
-        Ok(())
-    }
+    // --- what it publishes -------------------------------------------------------------------------------------------------
 
     fn info(&self) -> Info {
         Info {
             label: Some(format!("Simulated {}", self.credential.pi)),
             model: Some("Raspberry Pi 4 Model B Rev 1.4".into()),
-            serial: None,
             os: Some("Debian GNU/Linux 12 (bookworm)".into()),
             kernel: Some("6.6.51+rpt-rpi-v8".into()),
             arch: Some("aarch64".into()),
-            agent_version: env!("CARGO_PKG_VERSION").into(),
             boot_id: self.boot_id(),
-            boot_time: None,
             session: self.session.clone(),
-            execution_policy: ExecutionPolicy::Controller,
-            listed_tasks: None,
             runner: true,
             interval_seconds: self.set_interval.unwrap_or(self.shared.plan.interval).as_secs_f64(),
             capabilities: self.measurements.capabilities(),
             known_runs: self.runs.keys().copied().collect(),
-            storage_wear_percent: None,
-            updates_pending: None,
-            reboot_required: None,
-            failed_units: None,
-            orders_refused: None,
-            last_order_refused: None,
+            ..payload::info()
         }
     }
 
@@ -354,24 +331,22 @@ impl Machine {
     }
 
     /// Says something; where the plan wants it, twice, or after the next message.
-    fn say(&mut self, wire: &mut Wire, topic: Topic, payload: Vec<u8>, qos: QoS, retain: bool) -> Result<(), Over> {
+    fn say(&mut self, link: &mut Link, topic: Topic, payload: Vec<u8>, qos: u8, retain: bool) {
         let churn = self.shared.plan.churn;
-        let topics = &self.shared.plan.topics;
-        if !self.shared.is_rough() {
-            return Ok(wire.publish(topics, &topic, payload, qos, retain)?);
+        if self.shared.is_rough() {
+            if qos == AT_LEAST_ONCE && self.dice.chance(churn.duplicate_share) {
+                link.publish(&topic, payload.clone(), qos, retain);
+            }
+            if self.held.is_none() && !retain && self.dice.chance(churn.reorder_share) {
+                self.held = Some((topic, payload, qos, retain));
+                return;
+            }
         }
-        if qos == QoS::AtLeastOnce && self.dice.chance(churn.duplicate_share) {
-            wire.publish(topics, &topic, payload.clone(), qos, retain)?;
-        }
-        if self.held.is_none() && !retain && self.dice.chance(churn.reorder_share) {
-            self.held = Some((topic, payload, qos, retain));
-            return Ok(());
-        }
-        Ok(wire.publish(topics, &topic, payload, qos, retain)?)
+        link.publish(&topic, payload, qos, retain);
     }
 
     /// Everything that the controller has not acknowledged.
-    fn repeat(&mut self, wire: &mut Wire) -> Result<(), Over> {
+    fn repeat(&mut self, link: &mut Link) {
         self.repeat_at = Instant::now() + REPEAT;
         let pi = &self.credential.pi;
         let mut said = Vec::new();
@@ -379,54 +354,46 @@ impl Machine {
             said.extend(run.chunks().map(|chunk| (Topic::Output(pi.clone(), *id), encode(chunk))));
             said.push((Topic::Report(pi.clone(), *id), encode(&run.report())));
         }
-        said.into_iter().try_for_each(|(topic, payload)| self.say(wire, topic, payload, QoS::AtLeastOnce, false))
+        for (topic, payload) in said {
+            self.say(link, topic, payload, AT_LEAST_ONCE, false);
+        }
     }
 
     /// The newest piece of output, and where the run stands.
-    fn tell(&mut self, wire: &mut Wire, id: RunId) -> Result<(), Over> {
-        let Some(run) = self.runs.get(&id) else { return Ok(()) };
+    fn tell(&mut self, link: &mut Link, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
         let pi = self.credential.pi.clone();
         let chunk = run.newest_chunk().map(encode);
         let report = encode(&run.report());
         let last = run.state().is_final().then(|| encode(&run.last_chunk()));
         if let Some(chunk) = chunk {
-            self.say(wire, Topic::Output(pi.clone(), id), chunk, QoS::AtLeastOnce, false)?;
+            self.say(link, Topic::Output(pi.clone(), id), chunk, AT_LEAST_ONCE, false);
         }
-        self.say(wire, Topic::Report(pi.clone(), id), report, QoS::AtLeastOnce, false)?;
-        match last {
-            Some(last) => self.say(wire, Topic::Output(pi, id), last, QoS::AtLeastOnce, true),
-            None => Ok(()),
+        self.say(link, Topic::Report(pi.clone(), id), report, AT_LEAST_ONCE, false);
+        if let Some(last) = last {
+            self.say(link, Topic::Output(pi, id), last, AT_LEAST_ONCE, true);
         }
     }
 
-    // --- what it hears ------------------------------------------------------------------------------------------------
+    // --- what it receives ------------------------------------------------------------------------------------------------
 
-    async fn heard(&mut self, wire: &mut Wire, publish: Publish) -> Result<(), Over> {
-        let Some(topic) = self.shared.plan.topics.parse(&publish.topic) else { return Ok(()) };
+    async fn received(&mut self, link: &mut Link, message: Message) {
+        let Some(topic) = self.shared.plan.topics.parse(&message.topic) else { return };
         match topic {
-            Topic::Execute(_, run) | Topic::Cancel(_, run) if !publish.payload.is_empty() => {
-                self.order(wire, run, &publish.payload, publish.retain).await
+            Topic::Execute(_, run) | Topic::Cancel(_, run) if !message.payload.is_empty() => {
+                self.order(link, run, &message.payload, message.retain).await;
             }
-            Topic::Ack(_, run) => {
-                self.acknowledged(run, &publish.payload);
-                Ok(())
+            Topic::Ack(_, run) => self.acknowledged(run, &message.payload),
+            Topic::Settings(_) => self.settings(&message.payload),
+            Topic::Watch(_) => self.watch(&message.payload),
+            Topic::Status(pi) if pi == self.credential.pi && message.payload == b"offline" => {
+                self.say(link, Topic::Status(pi), b"online".to_vec(), AT_LEAST_ONCE, true);
             }
-            Topic::Settings(_) => {
-                self.settings(&publish.payload);
-                Ok(())
+            Topic::Status(pi) if pi.is_controller() && !message.retain && message.payload == b"online" => {
+                link.introduce(&self.info());
+                self.repeat(link);
             }
-            Topic::Watch(_) => {
-                self.watch(&publish.payload);
-                Ok(())
-            }
-            Topic::Status(pi) if pi == self.credential.pi && &publish.payload[..] == b"offline" => {
-                self.say(wire, Topic::Status(pi), b"online".to_vec(), QoS::AtLeastOnce, true)
-            }
-            Topic::Status(pi) if pi.is_controller() && !publish.retain && &publish.payload[..] == b"online" => {
-                self.introduce(wire)?;
-                self.repeat(wire)
-            }
-            _ => Ok(()),
+            _ => {}
         }
     }
 
@@ -455,18 +422,18 @@ impl Machine {
         }
     }
 
-    async fn order(&mut self, wire: &mut Wire, id: RunId, payload: &Bytes, retain: bool) -> Result<(), Over> {
+    async fn order(&mut self, link: &mut Link, id: RunId, payload: &[u8], retain: bool) {
         if retain {
             return self.refuse("it was delivered with the retain flag").await;
         }
         let (pi, session) = (self.credential.pi.clone(), self.session.clone());
         match self.credential.key.verify(payload) {
             Ok(VerifiedOrder::Execute(order)) => match order.accept(&pi, &session, id) {
-                Ok(order) => self.execute(wire, order.into_inner()).await,
+                Ok(order) => self.execute(link, order.into_inner()).await,
                 Err(error) => self.refuse(&error.to_string()).await,
             },
             Ok(VerifiedOrder::Cancel(order)) => match order.accept(&pi, &session, id) {
-                Ok(order) => self.cancel(wire, order.get().run).await,
+                Ok(order) => self.cancel(link, order.get().run).await,
                 Err(error) => self.refuse(&error.to_string()).await,
             },
             Ok(VerifiedOrder::Enroll(_)) => self.refuse("it is no order for a run").await,
@@ -479,16 +446,15 @@ impl Machine {
         let _ = self.shared.ledger.send(happening).await;
     }
 
-    async fn refuse(&self, sentence: &str) -> Result<(), Over> {
+    async fn refuse(&self, sentence: &str) {
         self.note(Happening::Refused { sentence: sentence.into() }).await;
-        Ok(())
     }
 
-    async fn execute(&mut self, wire: &mut Wire, order: ExecuteOrder) -> Result<(), Over> {
+    async fn execute(&mut self, link: &mut Link, order: ExecuteOrder) {
         let id = order.run;
         if self.runs.contains_key(&id) {
             self.note(Happening::Repeated { run: id }).await;
-            return self.tell(wire, id);
+            return self.tell(link, id);
         }
         if self.finished.contains(&id) {
             return self.refuse("its run has ended already: it is a replay").await;
@@ -499,10 +465,10 @@ impl Machine {
         Counts::add(&self.shared.counts.starts);
         let due = Instant::now() + self.dice.duration(self.shared.plan.longest_run);
         self.runs.insert(id, Run::started(&pi, &task, order.ends, &self.boot_id(), due));
-        self.tell(wire, id)
+        self.tell(link, id);
     }
 
-    async fn cancel(&mut self, wire: &mut Wire, id: RunId) -> Result<(), Over> {
+    async fn cancel(&mut self, link: &mut Link, id: RunId) {
         let boot_id = self.boot_id();
         let run = self
             .runs
@@ -512,28 +478,28 @@ impl Machine {
             run.end(RunState::Cancelled, None, None);
             self.ended(id).await;
         }
-        self.tell(wire, id)
+        self.tell(link, id);
     }
 
     /// Ends what is due; a run that restarts the machine does so.
-    async fn end_runs(&mut self, wire: &mut Wire, now: Instant) -> Result<Option<Over>, Over> {
+    async fn end_runs(&mut self, link: &mut Link, now: Instant) -> Option<Over> {
         let due: Vec<RunId> =
             self.runs.iter().filter(|(_, run)| run.due().is_some_and(|due| due <= now)).map(|(id, _)| *id).collect();
         for id in due {
             let fails = self.dice.chance(self.shared.plan.failing_share);
             let Some(run) = self.runs.get_mut(&id) else { continue };
             match run.ends() {
-                Ends::Restart => return Ok(Some(Over::Reboot)),
-                Ends::PowerOff => return Ok(Some(Over::PowerOff)),
+                Ends::Restart => return Some(Over::Reboot),
+                Ends::PowerOff => return Some(Over::PowerOff),
                 Ends::Exit => {}
             }
             run.print(format!("{} is done with it\n", self.credential.pi));
             let (state, code) = if fails { (RunState::Failed, 1) } else { (RunState::Succeeded, 0) };
             run.end(state, Some(code), None);
             self.ended(id).await;
-            self.tell(wire, id)?;
+            self.tell(link, id);
         }
-        Ok(None)
+        None
     }
 
     async fn ended(&self, id: RunId) {

@@ -4,9 +4,10 @@ use std::{collections::VecDeque, time::SystemTime};
 
 use pistat_protocol::{
     id::{PiId, TaskId},
-    task::{Ack, Ends, OutputChunk, Report, RunState, Stream},
+    task::{Ack, Ends, OutputChunk, Report, RunState},
     time::Timestamp,
 };
+use pistat_testkit::payload;
 use tokio::time::Instant;
 
 /// A run that the machine keeps in mind.
@@ -84,12 +85,10 @@ impl Run {
     /// Prints.
     pub fn print(&mut self, data: String) {
         self.bytes += data.len() as u64;
-        self.last_words.clone_from(&data);
         let seq = self.next_seq;
         self.next_seq += 1;
-        let stream = Some(Stream::Stdout);
-        let chunk = OutputChunk { seq, stream, data, gap_bytes: None, is_final: false, dropped_bytes: None };
-        self.unacknowledged.push_back(chunk);
+        self.unacknowledged.push_back(payload::chunk(seq, &data));
+        self.last_words = data;
     }
 
     /// It is over.
@@ -138,31 +137,21 @@ impl Run {
 
     /// The retained repetition of the end, for late subscribers.
     pub fn last_chunk(&self) -> OutputChunk {
-        OutputChunk {
-            seq: self.next_seq,
-            stream: None,
-            data: self.last_words.clone(),
-            gap_bytes: None,
-            is_final: true,
-            dropped_bytes: Some(0),
-        }
+        let chunk = payload::chunk(self.next_seq, &self.last_words);
+        OutputChunk { stream: None, is_final: true, dropped_bytes: Some(0), ..chunk }
     }
 
-    /// The machine's word on it.
+    /// What the machine reports of it.
     pub fn report(&self) -> Report {
-        let is_final = self.state.is_final();
+        let is_complete = self.state.is_final() && !self.is_torn;
         Report {
-            state: self.state,
             started_at: self.started_at,
             finished_at: self.finished_at,
-            elapsed_milliseconds: None,
             exit_code: self.exit_code,
             reason: self.reason.clone(),
-            boot_id: self.boot_id.clone(),
-            output_chunks: (is_final && !self.is_torn).then_some(self.next_seq),
-            output_bytes: (is_final && !self.is_torn).then_some(self.bytes),
-            dropped_bytes: 0,
-            nonce: None,
+            output_chunks: is_complete.then_some(self.next_seq),
+            output_bytes: is_complete.then_some(self.bytes),
+            ..payload::report(self.state, &self.boot_id)
         }
     }
 }
