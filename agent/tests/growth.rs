@@ -10,6 +10,7 @@ use std::{fs, path::Path, time::Duration};
 
 use pistat_agent::{AgentError, AgentOptions, Incoming, Outgoing};
 use pistat_protocol::{order::ControllerKey, stats::Sample, topic::Topic};
+use pistat_testkit::usage;
 use tempfile::TempDir;
 use tokio::{
     sync::{Mutex, mpsc},
@@ -23,9 +24,7 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// The resident memory of this process in kilobytes.
 fn resident() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    i64::try_from(usage::memory(std::process::id(), "VmRSS") / 1024).unwrap()
 }
 
 /// An agent whose connection is the test.

@@ -9,6 +9,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pistat_testkit::packet::{Connect, lengths, packet, string};
+use pistat_testkit::usage;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -80,17 +82,12 @@ impl Broker {
 
     /// User and system time used so far.
     fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-        Duration::from_millis(ticks * 10)
+        usage::cpu(self.process.id())
     }
 
     /// Resident memory in MB.
     fn memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+        number(usage::memory(self.process.id(), "VmRSS")) / f64::from(1 << 20)
     }
 }
 
@@ -99,56 +96,23 @@ struct Client {
     stream: TcpStream,
 }
 
-fn string(text: &str) -> Vec<u8> {
-    let mut bytes = u16::try_from(text.len()).unwrap_or(0).to_be_bytes().to_vec();
-    bytes.extend_from_slice(text.as_bytes());
-    bytes
-}
-
-fn packet(header: u8, body: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![header];
-    let mut length = body.len();
-    loop {
-        let low = u8::try_from(length & 0x7F).unwrap_or(0);
-        length >>= 7;
-        bytes.push(if length > 0 { low | 0x80 } else { low });
-        if length == 0 {
-            break;
-        }
-    }
-    bytes.extend_from_slice(body);
-    bytes
-}
-
 fn publish(topic: &str, qos: u8, id: u16, payload: &[u8]) -> Vec<u8> {
-    let mut body = string(topic);
-    if qos > 0 {
-        body.extend_from_slice(&id.to_be_bytes());
-    }
-    body.extend_from_slice(payload);
-    packet(0x30 | qos << 1, &body)
+    let id = id.to_be_bytes();
+    packet(0x30 | qos << 1, &[&string(topic), if qos > 0 { &id } else { &[] }, payload])
 }
 
 impl Client {
     async fn connect(address: SocketAddr, id: &str) -> Result<Self, Error> {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let mut body = string("MQTT");
-        body.extend_from_slice(&[4, 0xC2, 0, 0]);
-        for text in [id, "home", "home"] {
-            body.extend(string(text));
-        }
-        stream.write_all(&packet(0x10, &body)).await?;
+        stream.write_all(&Connect::v311(id).keep_alive(0).encode()).await?;
         let mut connack = [0; 4];
         stream.read_exact(&mut connack).await?;
         if connack[3] == 0 { Ok(Self { stream }) } else { Err(format!("refused with {}", connack[3]).into()) }
     }
 
     async fn subscribe(&mut self, filter: &str, qos: u8) -> Result<(), Error> {
-        let mut body = vec![0, 1];
-        body.extend(string(filter));
-        body.push(qos);
-        self.stream.write_all(&packet(0x82, &body)).await?;
+        self.stream.write_all(&packet(0x82, &[&[0, 1], &string(filter), &[qos]])).await?;
         let mut suback = [0; 5];
         self.stream.read_exact(&mut suback).await?;
         Ok(())
@@ -158,21 +122,13 @@ impl Client {
 /// Walks over the packets in `bytes`; says how many bytes were whole packets.
 fn walk(bytes: &[u8], mut each: impl FnMut(u8, &[u8])) -> usize {
     let mut at = 0;
-    loop {
-        let (mut length, mut shift, mut cursor) = (0usize, 0, at + 1);
-        loop {
-            let Some(&byte) = bytes.get(cursor) else { return at };
-            length |= usize::from(byte & 0x7F) << shift;
-            shift += 7;
-            cursor += 1;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        let Some(body) = bytes.get(cursor..cursor + length) else { return at };
+    while let Ok(Some((header, length))) = lengths(&bytes[at..])
+        && let Some(body) = bytes[at..].get(header..header + length)
+    {
         each(bytes[at], body);
-        at = cursor + length;
+        at += header + length;
     }
+    at
 }
 
 /// Receives `expected` messages, or as many as come until nothing has come for two seconds.

@@ -8,20 +8,19 @@ mod setup;
 
 use std::time::{Duration, Instant};
 
-use pistat_testkit::{packet::Message, raw::Client};
+use pistat_testkit::{packet::Message, raw::Client, usage};
 use setup::Setup;
 
 /// What the log's two segments hold of tiny messages, records included: they are full at one moment and not at another.
-const LOG_BYTES: usize = 4 << 20;
+const LOG_BYTES: u64 = 4 << 20;
 
 /// A count for the quick run, and the one for the heavy run.
 fn count(quick: usize, heavy: usize) -> usize {
     if std::env::var_os("PISTAT_HEAVY").is_some() { heavy } else { quick }
 }
 
-fn resident_bytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
-    status.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+fn resident_bytes() -> u64 {
+    usage::memory(std::process::id(), "VmRSS")
 }
 
 /// A million topics and a hundred thousand filters pass; what they leave behind is measured after the broker's tables

@@ -15,7 +15,7 @@ use crate::{
     id::{AccountName, PiId, RunId, Tag, Target, TaskId},
     stats::Sample,
     status::Info,
-    task::{Arguments, RunState, Stream, TaskView},
+    task::{Arguments, RunState, RunStatus, Stream, TaskView},
     time::Timestamp,
 };
 
@@ -144,6 +144,22 @@ pub struct Run {
     /// the output limit.
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub dropped_bytes: u64,
+}
+
+impl From<&Run> for RunStatus {
+    fn from(run: &Run) -> Self {
+        Self {
+            state: run.state,
+            task: run.task.clone(),
+            requested_by: run.requested_by.clone(),
+            request_id: run.request_id.clone(),
+            created_at: run.created_at,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            exit_code: run.exit_code,
+            reason: run.reason.clone(),
+        }
+    }
 }
 
 /// A run on many machines.

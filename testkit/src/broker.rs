@@ -60,6 +60,7 @@ pub struct Builder {
     users: Vec<String>,
     rules: Option<String>,
     tls: Option<PathBuf>,
+    lines: String,
 }
 
 /// A running mosquitto.
@@ -89,6 +90,13 @@ impl Builder {
     #[must_use]
     pub fn tls(mut self, folder: &Path) -> Self {
         self.tls = Some(folder.to_owned());
+        self
+    }
+
+    /// More lines of its configuration; they may say who may connect, and have more listeners.
+    #[must_use]
+    pub fn lines(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.lines);
         self
     }
 
@@ -126,7 +134,9 @@ impl Builder {
             let tls = tls.display();
             config.push_str(&format!("certfile {tls}/server.pem\nkeyfile {tls}/server-key.pem\n"));
         }
-        if self.users.is_empty() {
+        if self.lines.contains("allow_anonymous") {
+            // The lines say it.
+        } else if self.users.is_empty() {
             config.push_str("allow_anonymous true\n");
         } else {
             config.push_str(&format!("allow_anonymous false\npassword_file {folder}/users\n"));
@@ -137,6 +147,7 @@ impl Builder {
         // As docs/scaling.md says: by default it drops what a subscriber has not taken beyond a
         // thousand messages. As root it would give up its own files.
         config.push_str("max_queued_messages 100000\nuser root\n");
+        config.push_str(&self.lines);
         config
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wait::eventually;
+use crate::{usage, wait::eventually};
 
 /// A process's output so far, line by line.
 type Lines = Arc<Mutex<Vec<String>>>;
@@ -111,8 +111,14 @@ impl Process {
         self.status
     }
 
-    /// Waits until it ends by itself, and gives its exit code: 128 + n for signal n.
+    /// Waits until it ends by itself, and returns its exit code: 128 + n for signal n.
     pub async fn exit_code(&mut self, limit: Duration) -> i32 {
+        let status = self.wait(limit).await;
+        status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("a process exits or is killed")
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn wait(&mut self, limit: Duration) -> ExitStatus {
         let what = format!("{} ends", self.name);
         let status = eventually(&what, limit, async || self.ended().ok_or("it is running")).await;
         // Its last lines may still be in the pipe, which a surviving descendant may hold open for
@@ -121,7 +127,7 @@ impl Process {
         while started.elapsed() < LAST_WORDS && !self.readers.iter().all(JoinHandle::is_finished) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        status.code().or_else(|| status.signal().map(|signal| 128 + signal)).expect("a process exits or is killed")
+        status
     }
 
     /// Waits for a line of its standard output for which `find` gives something.
@@ -139,9 +145,7 @@ impl Process {
 
     /// Its anonymous resident memory in bytes; zero once it has ended.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+        usage::memory(self.id(), "RssAnon")
     }
 }
 

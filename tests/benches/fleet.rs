@@ -25,7 +25,7 @@ use std::{
 use load::{Cost, Row, report, seconds};
 use pistat_protocol::{api::History, id::PiId};
 use pistat_sim::{Counts, Fleet, Plan, Roll};
-use pistat_tests::{Feed, Stack, eventually};
+use pistat_tests::{Feed, Stack, eventually, usage};
 
 #[tokio::main]
 async fn main() {
@@ -196,11 +196,11 @@ async fn writes() {
     let (mut stack, fleet) = fleet(machines, Duration::from_secs(5), Instant::now()).await;
     tokio::time::sleep(JOINED).await;
     let id = stack.process().id();
-    let (before, started) = (load::written_bytes(id), Instant::now());
+    let (before, started) = (usage::written(id), Instant::now());
     // Where nothing is counted (a state folder in memory, such as a tmpfs on /tmp), nothing can be said.
     assert!(before > 0, "nothing was written when ten machines joined: set TMPDIR to a folder on a disk");
     tokio::time::sleep(Duration::from_secs(seconds(240))).await;
-    let bytes = load::written_bytes(id) - before;
+    let bytes = usage::written(id) - before;
     let hours = started.elapsed().as_secs_f64() / 3600.0;
     let samples = Counts::get(&fleet.counts().samples);
     println!(

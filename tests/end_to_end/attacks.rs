@@ -9,10 +9,12 @@ use pistat_protocol::{
     id::RunId,
     order::{CancelOrder, ControllerKey, ExecuteOrder, JoinToken, Order, SignedOrder},
     status::{Info, Session},
-    task::{Ends, Report, RunState},
+    task::{Report, RunState},
     topic::Topic,
 };
-use pistat_tests::{Agent, DEADLINE, Dice, Mosquitto, Mqtt, Stack, agent, catalogue::starts, steadily};
+use pistat_tests::{
+    Agent, DEADLINE, Dice, Mosquitto, Mqtt, Stack, agent, catalogue::starts, eventually, payload, steadily,
+};
 use tempfile::TempDir;
 
 /// A broker that lets everybody do everything, and an agent that is connected to it.
@@ -64,22 +66,9 @@ impl Hostile {
     fn order(&self, run: RunId, key: &str) -> ExecuteOrder {
         let script = "printf x >> \"$0\"; sleep \"$1\"";
         let file = self.folder.path().join(key).to_str().unwrap().to_owned();
-        ExecuteOrder {
-            pi: "pi-1".parse().unwrap(),
-            run,
-            session: self.info.session.clone(),
-            task: "mark".parse().unwrap(),
-            argv: vec!["sh".into(), "-c".into(), script.into(), file, "0".into()],
-            timeout_milliseconds: 10_000,
-            grace_milliseconds: 1_000,
-            environment: std::collections::BTreeMap::new(),
-            working_directory: None,
-            root: false,
-            ends: Ends::Exit,
-            concurrency: 10,
-            requested_by: "test".into(),
-            nonce: None,
-        }
+        let order =
+            payload::order(&"pi-1".parse().unwrap(), run, &self.info.session, &["sh", "-c", script, &file, "0"]);
+        ExecuteOrder { timeout_milliseconds: 10_000, ..order }
     }
 
     fn marks(&self, key: &str) -> usize {
@@ -355,6 +344,12 @@ mod embedded_only {
         let stack = Stack::start().await;
         let mut agent = stack.fake_agent("pi-1").await;
         let other = stack.fake_agent("pi-2").await;
+        // The refusal of a report may reach the controller before the report's session.
+        eventually("the controller knows the session", DEADLINE, async || {
+            let machine = stack.http().machine("pi-1").await?;
+            machine.info.is_some().then_some(()).ok_or_else(|| format!("{machine:?}"))
+        })
+        .await;
         let of_other = stack.http().start_run("uptime", "pi-2", json!({})).await;
         let unknown = RunId::from_parts(1_800_000_000_000, [1; 10]);
         for run in [unknown, of_other] {

@@ -18,7 +18,7 @@ use std::{
 
 use pistat_protocol::{api::AcceptedRuns, dashboard::Run, id::RunId, topic::Topic, topic::Topics};
 use pistat_sim::{Churn, Counts, Dice, Fleet, Plan, Roll};
-use pistat_tests::{Clock, DEADLINE, Http, Stack, eventually, gradually};
+use pistat_tests::{Clock, DEADLINE, Http, Stack, eventually, gradually, usage};
 use serde_json::json;
 
 use crate::chaos::{RETAINED_RUNS, retained};
@@ -229,7 +229,7 @@ struct Watched {
 
 impl Watched {
     fn look(&self) {
-        self.memory.fetch_max(resident_bytes(self.process), Ordering::Relaxed);
+        self.memory.fetch_max(usage::memory(self.process, "VmRSS"), Ordering::Relaxed);
         self.files.fetch_max(sizes(&self.state).values().sum(), Ordering::Relaxed);
     }
 }
@@ -260,12 +260,6 @@ impl Drop for Peaks {
     fn drop(&mut self) {
         self.looking.abort();
     }
-}
-
-fn resident_bytes(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// The size of each file below a folder.

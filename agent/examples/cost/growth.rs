@@ -10,13 +10,10 @@ use std::{
     time::Duration,
 };
 
-use pistat_protocol::{
-    stats::Sample,
-    topic::{Topic, Topics},
-};
-use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+use pistat_protocol::{stats::Sample, topic::Topic};
+use pistat_testkit::Controller;
 
-use super::{Owned, Result, Usage, WARM_UP, kib_as_mb, pi, start_agent};
+use super::{Owned, Result, Usage, WARM_UP, megabytes, start_agent};
 
 /// What the agent is started with, and the nanoseconds of it.
 const MARKED: (&str, u32) = ("0.234567891", 234_567_891);
@@ -28,17 +25,17 @@ const SHORTENED: Duration = Duration::from_millis(10);
 const LIMIT_KB: i64 = 16;
 
 /// Takes so many samples and tells ten times what the agent keeps.
-pub(crate) async fn growth(binary: &str, folder: &Path, port: u16, samples: u64) -> Result<()> {
-    let agent = start_agent(binary, folder, port, MARKED.0)?;
+pub(crate) async fn growth(binary: &str, folder: &Path, controller: &mut Controller, samples: u64) -> Result<()> {
+    let agent = start_agent(binary, folder, controller, MARKED.0)?;
     tokio::time::sleep(WARM_UP).await;
-    let topics = Topics::default();
-    let (client, mut event_loop) = AsyncClient::new(MqttOptions::new("growth", "127.0.0.1", port), 10);
-    client.subscribe(topics.format(&Topic::Stats(pi()?)), QoS::AtMostOnce).await?;
     let (mut first, mut before, mut told) = (None, None, 0);
     println!("{:>9} {:>8} {:>8} {:>13}", "samples", "PSS kB", "growth", "written B");
     loop {
-        let Event::Incoming(Packet::Publish(message)) = event_loop.poll().await? else { continue };
-        let sample: Sample = serde_json::from_slice(&message.payload)?;
+        let message = controller.next().await;
+        if !matches!(message.topic, Topic::Stats(_)) {
+            continue;
+        }
+        let sample: Sample = message.json();
         let Some(first) = first else {
             shorten(&agent)?;
             first = Some(sample.seq);
@@ -50,14 +47,14 @@ pub(crate) async fn growth(binary: &str, folder: &Path, port: u16, samples: u64)
             continue;
         }
         told = taken;
-        let usage = Usage::of(agent.0.id())?;
-        let (pss, written) = *before.get_or_insert((usage.pss, usage.written));
-        let growth = usage.pss.cast_signed() - pss.cast_signed();
-        println!("{taken:>9} {:>8} {growth:>+8} {:>13}", usage.pss, usage.written - written);
+        let usage = Usage::of(agent.0.id());
+        let (pss, written) = *before.get_or_insert((usage.pss / 1024, usage.written));
+        let growth = (usage.pss / 1024).cast_signed() - pss.cast_signed();
+        println!("{taken:>9} {:>8} {growth:>+8} {:>13}", usage.pss / 1024, usage.written - written);
         if taken < samples {
             continue;
         }
-        println!("RSS {:.2} MB", kib_as_mb(usage.rss));
+        println!("RSS {:.2} MB", megabytes(usage.rss));
         return if growth > LIMIT_KB {
             Err(format!("it grows: {growth} kB, {LIMIT_KB} are allowed").into())
         } else {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use pistat_protocol::{
     codec::encode,
     order::{CancelOrder, ControllerKey, Order},
-    task::Ends,
 };
+use pistat_testkit::payload;
 
 use super::*;
 use crate::options::Policy;
@@ -54,21 +54,12 @@ impl Bench {
 
     fn order(&self, n: u64) -> ExecuteOrder {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let run = RunId::from_parts(u64::try_from(now.as_millis()).unwrap() + n, [0; 10]);
         ExecuteOrder {
-            pi: "pi-1".parse().unwrap(),
-            run: RunId::from_parts(u64::try_from(now.as_millis()).unwrap() + n, [0; 10]),
-            session: self.session.clone(),
             task: "apt-upgrade".parse().unwrap(),
-            argv: vec!["apt-get".into()],
-            timeout_milliseconds: 1000,
-            grace_milliseconds: 100,
-            environment: BTreeMap::new(),
-            working_directory: None,
             root: true,
-            ends: Ends::Exit,
-            concurrency: 1,
-            requested_by: "admin".into(),
             nonce: Some(self.nonce.clone()),
+            ..payload::order(&"pi-1".parse().unwrap(), run, &self.session, &["apt-get"])
         }
     }
 

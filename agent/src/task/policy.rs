@@ -65,27 +65,15 @@ fn check_policy(policy: &Policy, order: &ExecuteOrder) -> Result<(), String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use pistat_protocol::{id::RunId, status::Session, task::Ends};
+    use pistat_protocol::{id::RunId, status::Session};
+    use pistat_testkit::payload;
 
     use super::*;
 
     fn order(task: &str, argv: &[&str], root: bool) -> ExecuteOrder {
-        ExecuteOrder {
-            pi: "pi-1".parse().unwrap(),
-            run: RunId::from_parts(1, [1; 10]),
-            session: Session::from_random([1; 16]),
-            task: task.parse().unwrap(),
-            argv: argv.iter().map(ToString::to_string).collect(),
-            timeout_milliseconds: 1000,
-            grace_milliseconds: 100,
-            environment: BTreeMap::new(),
-            working_directory: None,
-            root,
-            ends: Ends::Exit,
-            concurrency: 1,
-            requested_by: "admin".into(),
-            nonce: None,
-        }
+        let (pi, session) = ("pi-1".parse().unwrap(), Session::from_random([1; 16]));
+        let order = payload::order(&pi, RunId::from_parts(1, [1; 10]), &session, argv);
+        ExecuteOrder { task: task.parse().unwrap(), root, ..order }
     }
 
     #[test]

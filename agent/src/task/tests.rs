@@ -1,12 +1,10 @@
 //! Which orders become runs, without any process being started.
 
-use std::collections::BTreeMap;
-
 use pistat_protocol::{
     codec::encode,
     order::{ControllerKey, Order, SignedOrder},
-    task::Ends,
 };
+use pistat_testkit::payload;
 use proptest::prelude::*;
 
 use super::*;
@@ -33,20 +31,9 @@ impl Bench {
 
     fn order(&self) -> ExecuteOrder {
         ExecuteOrder {
-            pi: "pi-1".parse().unwrap(),
-            run: run_id(1),
-            session: self.session.clone(),
-            task: "uptime".parse().unwrap(),
-            argv: vec!["uptime".into()],
             timeout_milliseconds: 1000,
-            grace_milliseconds: 100,
-            environment: BTreeMap::new(),
-            working_directory: None,
-            root: false,
-            ends: Ends::Exit,
             concurrency: 1,
-            requested_by: "admin".into(),
-            nonce: None,
+            ..payload::order(&"pi-1".parse().unwrap(), run_id(1), &self.session, &["uptime"])
         }
     }
 

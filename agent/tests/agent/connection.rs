@@ -10,10 +10,13 @@ use pistat_protocol::{
     topic::Topic,
 };
 
-use crate::harness::{Agent, Broker, Chunks, Controller, Stage, text};
-use pistat_testkit::{Clock, Port};
+use crate::harness::{Agent, Stage};
+use pistat_testkit::{
+    Clock, Controller, DEADLINE, Mosquitto, Port,
+    controller::{Chunks, Heard, text},
+};
 
-fn sample(heard: &crate::harness::Heard) -> Option<Sample> {
+fn sample(heard: &Heard) -> Option<Sample> {
     matches!(heard.topic, Topic::Stats(_)).then(|| heard.json())
 }
 
@@ -26,7 +29,7 @@ async fn samples_are_retained_and_tell_what_the_machine_measures() {
     assert!(sample.memory_used_bytes <= sample.memory_total_bytes && sample.memory_total_bytes.is_some());
     assert!(sample.uptime_seconds.is_some() && sample.processes.is_some() && sample.load1.is_some());
     assert!(sample.disks.is_some_and(|disks| disks.iter().any(|disk| disk.mount == "/")));
-    let mut late = Controller::connect(&stage.broker);
+    let mut late = Controller::connect(stage.broker.address());
     assert!(
         late.wait_for("the retained sample", |heard| matches!(heard.topic, Topic::Stats(_)).then_some(heard.retain))
             .await
@@ -40,19 +43,19 @@ async fn a_clock_that_jumps_by_years_disturbs_a_running_agent_in_nothing() {
     if !clock.is_there() {
         return;
     }
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker);
+    let broker = Mosquitto::open().await;
+    let mut controller = Controller::connect(broker.address());
     let folder = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pistat-agent"));
     command.envs(clock.environment());
-    let (url, token) = (format!("mqtt://127.0.0.1:{}", broker.port), controller.token());
+    let (url, token) = (format!("mqtt://{}", broker.address()), controller.token());
     let words = ["--token", &token, "--interval", "0.2"];
     let agent = Agent::start_by(command, &url, &folder.path().join("state"), &words);
     controller.wait_for_status("online").await;
     let mut last: Option<u64> = None;
     for seconds in [0, 40 * YEAR, -30 * YEAR, 0] {
         clock.jump(seconds);
-        let told = |heard: &crate::harness::Heard| {
+        let told = |heard: &Heard| {
             let next = sample(heard)?;
             assert!(last.is_none_or(|last| next.seq == last + 1), "no sample is missing, and none is told twice");
             last = Some(next.seq);
@@ -91,12 +94,12 @@ async fn an_agent_that_sees_itself_offline_says_that_it_is_online() {
 async fn it_comes_back_by_itself_with_a_new_session_and_brings_what_was_missed() {
     let mut stage = Stage::set(&["--interval", "0.2"]).await;
     let before = stage.controller.session.clone();
-    stage.broker.stop();
+    stage.broker.kill();
     // Long enough for at least one sample to be missed.
     tokio::time::sleep(Duration::from_millis(700)).await;
-    stage.broker.start_again().await;
+    stage.broker.start().await;
     // Not by its status: what it published on the first connection may come twice.
-    let is_new = |heard: &crate::harness::Heard| match heard.topic {
+    let is_new = |heard: &Heard| match heard.topic {
         Topic::Info(_) => (Some(heard.json::<Info>().session) != before).then_some(()),
         _ => None,
     };
@@ -121,9 +124,9 @@ async fn a_run_survives_a_broken_connection_and_its_output_is_complete() {
             (chunks.bytes() > 0).then_some(())
         })
         .await;
-    stage.broker.stop();
+    stage.broker.kill();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    stage.broker.start_again().await;
+    stage.broker.start().await;
     stage.controller.collect_into(&mut chunks, order.run, RunState::Succeeded).await;
     let expected = (1..=30).map(|n| format!("line {n}\n")).collect::<Vec<_>>().concat();
     assert_eq!(text(&chunks.complete()), expected);
@@ -149,15 +152,15 @@ async fn while_nobody_is_there_a_task_never_waits_and_the_gap_is_counted() {
             (chunks.bytes() > 0).then_some(())
         })
         .await;
-    stage.broker.stop();
+    stage.broker.kill();
     std::fs::write(&go, "").unwrap();
     let finished = async {
         while !done.exists() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(crate::harness::DEADLINE, finished).await.expect("the task does not wait");
-    stage.broker.start_again().await;
+    tokio::time::timeout(DEADLINE, finished).await.expect("the task does not wait");
+    stage.broker.start().await;
     let report = stage.controller.collect_into(&mut chunks, order.run, RunState::Succeeded).await;
     assert!(report.dropped_bytes > 4_000_000, "{report:?}");
     let chunks = chunks.complete();
@@ -176,7 +179,7 @@ async fn the_controller_sets_the_interval_and_watching_makes_it_a_second() {
     let set = |seconds| encode(&Settings { interval_seconds: seconds });
     stage.controller.publish(&Topic::Settings(pi.clone()), set(Some(0.2)), true).await;
     let info = |wanted: f64| {
-        move |heard: &crate::harness::Heard| match heard.topic {
+        move |heard: &Heard| match heard.topic {
             Topic::Info(_) => Some(()).filter(|()| (heard.json::<Info>().interval_seconds - wanted).abs() < 1e-9),
             _ => None,
         }
@@ -196,11 +199,11 @@ async fn the_controller_sets_the_interval_and_watching_makes_it_a_second() {
 async fn each_change_of_the_connection_is_in_the_log_also_after_equal_failures() {
     let mut stage = Stage::set(&[]).await;
     stage.agent.wait_for_log(" INFO connected", 1).await;
-    stage.broker.stop();
+    stage.broker.kill();
     stage.agent.wait_for_log(" WARN connection lost", 1).await;
     // The first is told, the others are known.
     stage.agent.wait_for_log("no connection to", 3).await;
-    stage.broker.start_again().await;
+    stage.broker.start().await;
     stage.controller.wait_for_status("online").await;
     stage.agent.wait_for_log(" INFO connected", 2).await;
 }
@@ -226,10 +229,12 @@ async fn two_copies_of_an_agent_take_each_others_place_ever_less_often_and_say_w
 
 #[tokio::test]
 async fn it_speaks_mqtt_over_websocket() {
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker);
+    let websocket = Port::claim();
+    let lines = format!("listener {websocket} 127.0.0.1\nprotocol websockets");
+    let broker = Mosquitto::builder().lines(&lines).start().await;
+    let mut controller = Controller::connect(broker.address());
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("http://127.0.0.1:{}", broker.websocket_port);
+    let url = format!("http://{}", websocket.address());
     let token = controller.token();
     let mut agent = Agent::start(&url, &folder.path().join("state"), &["--token", &token]);
     controller.wait_for_status("online").await;
@@ -251,7 +256,7 @@ async fn a_connection_that_hangs_is_noticed_by_the_broker_and_the_agent_recovers
 }
 
 /// A broker with a certificate of its own, and the file that names it.
-async fn broker_with_tls(folder: &std::path::Path, port: &Port, kind: &str) -> (Broker, std::path::PathBuf) {
+async fn broker_with_tls(folder: &std::path::Path, port: &Port, kind: &str) -> (Mosquitto, std::path::PathBuf) {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
     let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
     std::fs::write(&certificate, certified.cert.pem()).unwrap();
@@ -261,7 +266,7 @@ async fn broker_with_tls(folder: &std::path::Path, port: &Port, kind: &str) -> (
         certificate.display(),
         key.display()
     );
-    (Broker::start_with(&lines).await, certificate)
+    (Mosquitto::builder().lines(&lines).start().await, certificate)
 }
 
 #[tokio::test]
@@ -269,7 +274,7 @@ async fn over_tls_it_believes_only_the_named_authority() {
     let folder = tempfile::tempdir().unwrap();
     let port = Port::claim();
     let (broker, certificate) = broker_with_tls(folder.path(), &port, "mqtt").await;
-    let mut controller = Controller::connect(&broker);
+    let mut controller = Controller::connect(broker.address());
     let (url, token) = (format!("mqtts://127.0.0.1:{port}"), controller.token());
     let mut doubting = Agent::start(&url, &folder.path().join("doubting"), &["--token", &token]);
     let told = async {
@@ -277,7 +282,7 @@ async fn over_tls_it_believes_only_the_named_authority() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(crate::harness::DEADLINE, told).await.expect("it says that the certificate is not trusted");
+    tokio::time::timeout(DEADLINE, told).await.expect("it says that the certificate is not trusted");
     assert!(doubting.terminate().await.success());
     let ca = certificate.to_str().unwrap();
     let mut agent = Agent::start(&url, &folder.path().join("state"), &["--token", &token, "--ca", ca]);
@@ -292,7 +297,7 @@ async fn it_speaks_mqtt_over_websocket_over_tls() {
     let folder = tempfile::tempdir().unwrap();
     let port = Port::claim();
     let (broker, certificate) = broker_with_tls(folder.path(), &port, "websockets").await;
-    let mut controller = Controller::connect(&broker);
+    let mut controller = Controller::connect(broker.address());
     let (url, token) = (format!("https://localhost:{port}"), controller.token());
     let words = ["--token", &token, "--ca", certificate.to_str().unwrap()];
     let mut agent = Agent::start(&url, &folder.path().join("state"), &words);
@@ -318,9 +323,9 @@ async fn a_machine_that_was_reset_joins_again_with_the_token_it_was_started_with
         .unwrap();
     assert!(made.success());
     let lines = format!("allow_anonymous true\npassword_file {}", passwords.display());
-    let broker = Broker::start_with(&lines).await;
-    let mut controller = Controller::connect(&broker);
-    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let broker = Mosquitto::builder().lines(&lines).start().await;
+    let mut controller = Controller::connect(broker.address());
+    let url = format!("mqtt://{}", broker.address());
     let agent = Agent::start(&url, &stage.state(), &["--token", &token]);
     let request: pistat_protocol::order::EnrollRequest = controller
         .wait_for("a new enrolment", |heard| matches!(heard.topic, Topic::EnrollRequest(_)).then(|| heard.json()))
@@ -332,5 +337,5 @@ async fn a_machine_that_was_reset_joins_again_with_the_token_it_was_started_with
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(crate::harness::DEADLINE, enrolled).await.unwrap();
+    tokio::time::timeout(DEADLINE, enrolled).await.unwrap();
 }

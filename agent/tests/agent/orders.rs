@@ -11,7 +11,8 @@ use pistat_protocol::{
     topic::Topic,
 };
 
-use crate::harness::{Stage, text};
+use crate::harness::Stage;
+use pistat_testkit::{Controller, controller::text};
 
 #[tokio::test]
 async fn a_signed_order_runs_and_its_output_and_end_arrive() {
@@ -37,7 +38,7 @@ async fn the_end_of_the_output_is_retained_for_late_subscribers() {
     let mut stage = Stage::set(&[]).await;
     let (report, _) = stage.controller.run("seq 1 5").await;
     assert_eq!(report.state, RunState::Succeeded);
-    let mut late = crate::harness::Controller::connect(&stage.broker);
+    let mut late = Controller::connect(stage.broker.address());
     let last = late
         .wait_for("the retained end", |heard| matches!(heard.topic, Topic::Output(..)).then(|| heard.clone()))
         .await;

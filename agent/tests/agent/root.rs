@@ -30,7 +30,11 @@ use pistat_protocol::{
 };
 use tempfile::TempDir;
 
-use crate::harness::{Agent, Broker, Chunks, Controller, DEADLINE, text};
+use crate::harness::Agent;
+use pistat_testkit::{
+    Controller, DEADLINE, Mosquitto,
+    controller::{Chunks, text},
+};
 
 const NOBODY: u32 = 65534;
 
@@ -182,7 +186,7 @@ impl Place {
         std::fs::read_to_string(self.of("runner.log")).unwrap_or_default()
     }
 
-    fn start_agent(&self, broker: &Broker, token: Option<&str>) -> Agent {
+    fn start_agent(&self, broker: &Mosquitto, token: Option<&str>) -> Agent {
         std::fs::write(self.of("agent.toml"), format!("runner_socket = '{}'\n", self.socket().display())).unwrap();
         let program = self.of("pistat-agent");
         let command = if own_uid() == 0 {
@@ -196,7 +200,7 @@ impl Place {
         let file = self.of("agent.toml");
         let mut words = vec!["--interval", "1", "--config", file.to_str().unwrap()];
         words.extend(token.iter().flat_map(|token| ["--token", token]));
-        Agent::start_by(command, &format!("mqtt://127.0.0.1:{}", broker.port), &self.of("state"), &words)
+        Agent::start_by(command, &format!("mqtt://{}", broker.address()), &self.of("state"), &words)
     }
 
     /// Records of runs that are not settled yet, the agent's and root's.
@@ -221,7 +225,7 @@ struct Stage {
     controller: Controller,
     systemd: Systemd,
     place: Place,
-    broker: Broker,
+    broker: Mosquitto,
 }
 
 impl Stage {
@@ -232,8 +236,8 @@ impl Stage {
     }
 
     async fn set_unpinned() -> Self {
-        let broker = Broker::start().await;
-        let mut controller = Controller::connect(&broker);
+        let broker = Mosquitto::open().await;
+        let mut controller = Controller::connect(broker.address());
         let place = Place::new();
         let systemd = Systemd::listen(&place);
         let agent = place.start_agent(&broker, Some(&controller.token()));
@@ -352,9 +356,9 @@ async fn a_root_run_survives_a_broken_connection() {
     let mut stage = Stage::set().await;
     let run = stage.order("for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; sleep 0.1; done", |_| {}).await;
     stage.controller.wait_for_report(run, RunState::Running).await;
-    stage.broker.stop();
+    stage.broker.kill();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    stage.broker.start_again().await;
+    stage.broker.start().await;
     let mut chunks = Chunks::default();
     let report = stage.controller.collect_into(&mut chunks, run, RunState::Succeeded).await;
     assert_eq!(report.dropped_bytes, 0);
@@ -449,8 +453,8 @@ async fn the_agents_user_does_not_become_root_by_writing_another_key_into_its_cr
 
 #[tokio::test]
 async fn a_runner_that_is_installed_later_is_found_with_the_next_order() {
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker);
+    let broker = Mosquitto::open().await;
+    let mut controller = Controller::connect(broker.address());
     let place = Place::new();
     let _agent = place.start_agent(&broker, Some(&controller.token()));
     controller.wait_for_status("online").await;
@@ -474,8 +478,8 @@ async fn a_runner_that_is_installed_later_is_found_with_the_next_order() {
 
 #[tokio::test]
 async fn a_runner_that_does_not_answer_is_named() {
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker);
+    let broker = Mosquitto::open().await;
+    let mut controller = Controller::connect(broker.address());
     let place = Place::new();
     let systemd = Systemd::listen(&place);
     // What systemd starts fails at once.
@@ -494,8 +498,8 @@ const INSTALL: &str = "install the package pistat-runner";
 
 #[tokio::test]
 async fn a_socket_that_a_removed_runner_left_behind_is_no_runner_until_it_is_installed_anew() {
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker);
+    let broker = Mosquitto::open().await;
+    let mut controller = Controller::connect(broker.address());
     let place = Place::new();
     drop(Systemd::listen(&place));
     assert!(place.socket().exists(), "a socket that nobody listens at");
@@ -637,7 +641,7 @@ fn hand_over(mut stream: UnixStream, order: &[u8]) -> (Option<u8>, String) {
 
 #[tokio::test]
 async fn an_order_that_the_agents_user_holds_back_is_worth_nothing() {
-    let mut stage = Stage::set().await;
+    let stage = Stage::set().await;
     let proof = stage.place.of("ran");
     let mut order = stage.controller.order(&["sh", "-c", &format!("echo x >> {}", proof.display())]);
     order.root = true;
@@ -709,8 +713,8 @@ async fn a_root_run_whose_nonce_was_lost_with_the_connection_is_asked_for_again(
     stage.controller.confirms = false;
     let run = stage.order("id -u", |_| {}).await;
     stage.controller.wait_for_nonce(run).await;
-    stage.broker.stop();
-    stage.broker.start_again().await;
+    stage.broker.kill();
+    stage.broker.start().await;
     stage.controller.confirms = true;
     let report = stage.controller.wait_for_report(run, RunState::Succeeded).await;
     assert_eq!(report.exit_code, Some(0));

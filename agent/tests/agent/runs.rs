@@ -9,7 +9,11 @@ use pistat_protocol::{
     topic::Topic,
 };
 
-use crate::harness::{Chunks, DEADLINE, Stage, text};
+use crate::harness::Stage;
+use pistat_testkit::{
+    DEADLINE,
+    controller::{Chunks, text},
+};
 
 /// A script whose grandchildren leave their session, lose their parent, wipe their environment and ignore SIGTERM.
 fn stubborn(folder: &std::path::Path) -> String {

@@ -10,8 +10,8 @@ use std::{
 
 use pistat_protocol::{stats::Sample, status::Info, topic::Topic};
 
-use crate::harness::{Agent, Broker, Controller, DEADLINE, Stage};
-use pistat_testkit::Port;
+use crate::harness::{Agent, Stage};
+use pistat_testkit::{Controller, DEADLINE, Mosquitto, Port, controller::Heard};
 
 /// What systemd hears until this word; each datagram may hold several lines.
 fn hear_until(systemd: &UnixDatagram, word: &str) -> Vec<String> {
@@ -30,11 +30,11 @@ async fn systemd_hears_that_it_is_ready_that_it_lives_and_that_it_ends() {
     let socket = folder.path().join("notify");
     let systemd = UnixDatagram::bind(&socket).unwrap();
     systemd.set_read_timeout(Some(DEADLINE)).unwrap();
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker);
+    let broker = Mosquitto::open().await;
+    let mut controller = Controller::connect(broker.address());
     let mut command = Command::new(env!("CARGO_BIN_EXE_pistat-agent"));
     command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "400000");
-    let (url, token) = (format!("mqtt://127.0.0.1:{}", broker.port), controller.token());
+    let (url, token) = (format!("mqtt://{}", broker.address()), controller.token());
     let mut agent = Agent::start_by(command, &url, &folder.path().join("state"), &["--token", &token]);
     hear_until(&systemd, "READY=1");
     controller.wait_for_status("online").await;
@@ -79,14 +79,14 @@ fn modes(folder: &Path) -> Vec<(String, u32)> {
 
 #[tokio::test]
 async fn everything_stands_in_one_file_and_nobody_else_may_read_the_credential() {
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker);
+    let broker = Mosquitto::open().await;
+    let mut controller = Controller::connect(broker.address());
     let folder = tempfile::tempdir().unwrap();
     let of = |name: &str| folder.path().join(name);
     std::fs::write(of("token"), controller.token()).unwrap();
     let text = format!(
-        "controller_url = 'mqtt://127.0.0.1:{}'\npi_id = 'pi-1'\ninterval = 0.2\ntoken_file = '{}'\nstate = '{}'\n",
-        broker.port,
+        "controller_url = 'mqtt://{}'\npi_id = 'pi-1'\ninterval = 0.2\ntoken_file = '{}'\nstate = '{}'\n",
+        broker.address(),
         of("token").display(),
         of("state").display()
     );
@@ -143,16 +143,16 @@ async fn an_idle_agent_writes_nothing_to_the_disk_not_even_when_it_looks_up_the_
         stage.folder.path().display()
     );
     let pid = stage.agent.pid();
-    let sample = |heard: &crate::harness::Heard| matches!(heard.topic, Topic::Stats(_)).then(|| heard.json::<Sample>());
+    let sample = |heard: &Heard| matches!(heard.topic, Topic::Stats(_)).then(|| heard.json::<Sample>());
     let first = stage.controller.wait_for("a sample", sample).await.seq;
     let before = written(pid);
     // They come a quarter of a minute after the start, and start processes, whose writes are counted too.
-    let facts = |heard: &crate::harness::Heard| {
+    let facts = |heard: &Heard| {
         let info = matches!(heard.topic, Topic::Info(_)).then(|| heard.json::<Info>())?;
         (info.updates_pending.is_some() || info.reboot_required.is_some() || info.failed_units.is_some()).then_some(())
     };
     let mut looked_up = None;
-    let many = |heard: &crate::harness::Heard| {
+    let many = |heard: &Heard| {
         looked_up = looked_up.or(facts(heard));
         sample(heard).filter(|next| next.seq >= first + 50)
     };

@@ -2,13 +2,14 @@
 
 use std::{
     io::{Read, Write},
+    net::SocketAddr,
     process::{Command, Output},
 };
 
 use pistat_protocol::{status::Info, topic::Topic};
 
-use crate::harness::{Agent, Broker, Controller, Stage};
-use pistat_testkit::Port;
+use crate::harness::{Agent, Stage};
+use pistat_testkit::{Controller, DEADLINE, Mosquitto, Port};
 
 fn run_to_its_end(words: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pistat-agent"));
@@ -76,10 +77,10 @@ fn enrolling(url: &str, state: &std::path::Path, words: &[&str]) -> Agent {
 
 #[tokio::test]
 async fn enrolling_alone_ends_when_the_machine_is_let_in_and_publishes_nothing() {
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker);
+    let broker = Mosquitto::open().await;
+    let mut controller = Controller::connect(broker.address());
     let folder = tempfile::tempdir().unwrap();
-    let (url, state) = (format!("mqtt://127.0.0.1:{}", broker.port), folder.path().join("state"));
+    let (url, state) = (format!("mqtt://{}", broker.address()), folder.path().join("state"));
     let token = controller.token();
     for words in [&["--token", &token][..], &[]] {
         let mut agent = enrolling(&url, &state, words);
@@ -138,10 +139,10 @@ async fn another_name_needs_a_token() {
 
 #[tokio::test]
 async fn with_an_external_broker_only_the_key_is_pinned() {
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker);
+    let broker = Mosquitto::open().await;
+    let mut controller = Controller::connect(broker.address());
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("mqtt://broker-user:broker-password@127.0.0.1:{}", broker.port);
+    let url = format!("mqtt://broker-user:broker-password@{}", broker.address());
     let token = controller.token();
     let mut agent = Agent::start(&url, &folder.path().join("state"), &["--token", &token]);
     let mut enrolments = 0;
@@ -185,22 +186,22 @@ fn silent_server(answer: &'static [u8]) -> Port {
 async fn an_agent_that_is_not_answered_says_what_it_waits_for_at_every_log_level() {
     const CONNACK: &[u8] = &[0x20, 2, 0, 0];
     let (mute, half_mute) = (silent_server(b""), silent_server(CONNACK));
-    let empty = Broker::start().await;
+    let empty = Mosquitto::open().await;
     let stage = Stage::set(&[]).await;
     let folder = tempfile::tempdir().unwrap();
     let token = stage.controller.token();
     let enrolled = folder.path().join("enrolled");
     std::fs::create_dir(&enrolled).unwrap();
     std::fs::copy(stage.state().join("credential.json"), enrolled.join("credential.json")).unwrap();
-    let joining = |name: &str, port: &Port| {
-        quiet_agent(&format!("mqtt://127.0.0.1:{port}"), &folder.path().join(name), &["--token", &token])
+    let joining = |name: &str, broker: SocketAddr| {
+        quiet_agent(&format!("mqtt://{broker}"), &folder.path().join(name), &["--token", &token])
     };
     let agents = [
-        (joining("mute", &mute), "waiting for a connection"),
-        (joining("half", &half_mute), "waiting for a connection"),
-        (joining("empty", &empty.port), "no controller shows its key there under the prefix `pistat`"),
+        (joining("mute", mute.address()), "waiting for a connection"),
+        (joining("half", half_mute.address()), "waiting for a connection"),
+        (joining("empty", empty.address()), "no controller shows its key there under the prefix `pistat`"),
         (quiet_agent(&format!("mqtt://127.0.0.1:{mute}"), &enrolled, &[]), "waiting for a connection"),
-        (quiet_agent(&format!("mqtt://127.0.0.1:{}", empty.port), &enrolled, &[]), "no controller shows its key"),
+        (quiet_agent(&format!("mqtt://{}", empty.address()), &enrolled, &[]), "no controller shows its key"),
     ];
     for (agent, part) in &agents {
         agent.wait_for_log(part, 1).await;
@@ -209,10 +210,10 @@ async fn an_agent_that_is_not_answered_says_what_it_waits_for_at_every_log_level
 
 #[tokio::test]
 async fn a_broker_of_others_that_lets_anybody_in_needs_no_user_and_password() {
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect_as_a_guest(&broker);
+    let broker = Mosquitto::open().await;
+    let mut controller = Controller::connect_as_a_guest(broker.address());
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let url = format!("mqtt://{}", broker.address());
     let token = controller.token();
     let mut agent = Agent::start(&url, &folder.path().join("state"), &["--token", &token]);
     controller.wait_for_status("online").await;
@@ -227,9 +228,12 @@ async fn a_broker_of_others_that_refuses_unknown_users_is_joined_without_credent
     let passwords = folder.path().join("passwords");
     let made = Command::new("mosquitto_passwd").args(["-b", "-c", passwords.to_str().unwrap(), "other", "x"]).status();
     assert!(made.unwrap().success());
-    let broker = Broker::start_with(&format!("allow_anonymous true\npassword_file {}", passwords.display())).await;
-    let mut controller = Controller::connect_as_a_guest(&broker);
-    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let broker = Mosquitto::builder()
+        .lines(&format!("allow_anonymous true\npassword_file {}", passwords.display()))
+        .start()
+        .await;
+    let mut controller = Controller::connect_as_a_guest(broker.address());
+    let url = format!("mqtt://{}", broker.address());
     let (state, token) = (folder.path().join("state"), controller.token());
     for words in [&["--token", &token][..], &[]] {
         let mut agent = Agent::start(&url, &state, words);
@@ -243,24 +247,24 @@ async fn a_broker_of_others_that_refuses_unknown_users_is_joined_without_credent
 async fn refused_credentials_are_explained_and_tried_again() {
     let mut stage = Stage::set(&[]).await;
     stage.agent.terminate().await;
-    let closed = Broker::start_with("allow_anonymous false").await;
-    let url = format!("mqtt://127.0.0.1:{}", closed.port);
+    let closed = Mosquitto::builder().lines("allow_anonymous false").start().await;
+    let url = format!("mqtt://{}", closed.address());
     let mut agent = Agent::start(&url, &stage.state(), &[]);
     let explained = async {
         while !agent.log().contains("refuses this machine's credentials") {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(crate::harness::DEADLINE, explained).await.unwrap();
+    tokio::time::timeout(DEADLINE, explained).await.unwrap();
     assert!(agent.terminate().await.success(), "it stops when asked, even while it waits");
 }
 
 #[tokio::test]
 async fn info_tells_what_the_machine_is_before_it_is_online() {
-    let broker = Broker::start().await;
-    let mut controller = Controller::connect(&broker);
+    let broker = Mosquitto::open().await;
+    let mut controller = Controller::connect(broker.address());
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let url = format!("mqtt://{}", broker.address());
     let token = controller.token();
     let words = ["--token", &token, "--label", "Rack Pi 1", "--register-only"];
     let _agent = Agent::start(&url, &folder.path().join("state"), &words);

@@ -407,7 +407,7 @@ async fn a_thousand_unauthenticated_connections_cost_little_memory() {
     Client::connect(broker.address, &Connect::v5("late")).await.ping().await;
     let cost = broker.resident_bytes().saturating_sub(before);
     println!("{} connections cost {cost} bytes", unauthenticated.len());
-    assert!(cost > unauthenticated.len() * 4096 && cost < 80_000_000, "{cost} bytes");
+    assert!(cost > unauthenticated.len() as u64 * 4096 && cost < 80_000_000, "{cost} bytes");
     // One byte more than that, and it is closed.
     let mut client = Client::raw(broker.address, false).await;
     client.send(&[0x10, 0xFF, 0xFF, 1]).await;

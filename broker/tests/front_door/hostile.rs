@@ -14,7 +14,7 @@ use pistat_testkit::{
 };
 
 /// What the log's two segments may still take in.
-const LOG_BYTES: usize = 4 << 20;
+const LOG_BYTES: u64 = 4 << 20;
 
 /// Well-formed packets to be spoilt.
 fn specimens(v5: bool) -> Vec<Vec<u8>> {

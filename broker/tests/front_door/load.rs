@@ -236,17 +236,8 @@ async fn subscriber(
     received
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_1() {
-    let each = count(2_000, 20_000);
-    let setup = Setup::with_limits(Limits { queue_bytes: 256 * 1024, ..Limits::default() }).await;
-    let mut subscriber = setup.client(Connect::v311("healthy").kept()).await;
-    subscriber.subscribe(&[("test/#", 1)]).await;
-    let mut publishers = JoinSet::new();
-    for publisher in 0..50 {
-        let address = setup.address;
-        publishers.spawn(async move { pipeline(address, publisher, each).await });
-    }
+/// Receives `each` messages of fifty publishers, each publisher's in their order.
+async fn come_in_order(subscriber: &mut Client, mut publishers: JoinSet<()>, each: usize) {
     let mut next = vec![0; 50];
     for _ in 0..50 * each {
         let message = subscriber.message().await;
@@ -259,6 +250,20 @@ async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_1() {
     while let Some(result) = publishers.join_next().await {
         result.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_1() {
+    let each = count(2_000, 20_000);
+    let setup = Setup::with_limits(Limits { queue_bytes: 256 * 1024, ..Limits::default() }).await;
+    let mut subscriber = setup.client(Connect::v311("healthy").kept()).await;
+    subscriber.subscribe(&[("test/#", 1)]).await;
+    let mut publishers = JoinSet::new();
+    for publisher in 0..50 {
+        let address = setup.address;
+        publishers.spawn(async move { pipeline(address, publisher, each).await });
+    }
+    come_in_order(&mut subscriber, publishers, each).await;
     assert_eq!(setup.statistics().dropped_with_session, 0);
     assert_eq!(subscriber.until_now().await, []);
 }
@@ -284,18 +289,7 @@ async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_0_while_the_subscr
             client.disconnect().await;
         });
     }
-    let mut next = vec![0; 50];
-    for _ in 0..50 * each {
-        let message = subscriber.message().await;
-        let text = message.text();
-        let (publisher, number) = text.split_once(' ').unwrap();
-        let publisher: usize = publisher.parse().unwrap();
-        assert_eq!(number.trim_end().parse::<usize>().unwrap(), next[publisher]);
-        next[publisher] += 1;
-    }
-    while let Some(result) = publishers.join_next().await {
-        result.unwrap();
-    }
+    come_in_order(&mut subscriber, publishers, each).await;
     assert!(setup.statistics().publishers_slowed > 0);
     assert_eq!(setup.statistics().dropped_qos0, 0);
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
 
-use pistat_testkit::{DEADLINE, packet::Connect, raw::Client};
+use pistat_testkit::{DEADLINE, packet::Connect, raw::Client, usage};
 
 pub(crate) fn hash(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
@@ -163,10 +163,8 @@ impl Apart {
     }
 
     /// Its memory in bytes.
-    pub(crate) fn resident_bytes(&self) -> usize {
-        let path = format!("/proc/{}/statm", self.process.id().unwrap());
-        let status = std::fs::read_to_string(path).unwrap();
-        status.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        usage::memory(self.process.id().unwrap(), "VmRSS")
     }
 }
 

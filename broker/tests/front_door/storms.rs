@@ -14,7 +14,7 @@ use pistat_testkit::{
 const RETAINED: usize = 1_000;
 
 /// How much more memory a storm may leave behind: what the limits below allow, and what an allocator keeps for the next one.
-const LEFT_BEHIND: usize = 24 << 20;
+const LEFT_BEHIND: u64 = 24 << 20;
 
 /// Thousands with `PISTAT_HEAVY=1`; else so many that an ordinary limit of open files is enough.
 fn many(ordinary: usize, heavy: usize) -> usize {
@@ -47,7 +47,7 @@ async fn goes_on(good: &mut Client) {
     }
 }
 
-fn bounded(broker: &Apart, before: usize) {
+fn bounded(broker: &Apart, before: u64) {
     let after = broker.resident_bytes();
     println!("{before} bytes before, {after} after");
     assert!(after < before + LEFT_BEHIND, "{before} bytes before, {after} after");

@@ -70,19 +70,8 @@ impl Hub {
     }
 
     fn publish_status(&mut self, run: &Run) {
-        let status = RunStatus {
-            state: run.state,
-            task: run.task.clone(),
-            requested_by: run.requested_by.clone(),
-            request_id: run.request_id.clone(),
-            created_at: run.created_at,
-            started_at: run.started_at,
-            finished_at: run.finished_at,
-            exit_code: run.exit_code,
-            reason: run.reason.clone(),
-        };
         let retain = run.state != RunState::Rejected;
-        self.publish(&Topic::RunStatus(run.pi.clone(), run.id), encode(&status), 1, retain);
+        self.publish(&Topic::RunStatus(run.pi.clone(), run.id), encode(&RunStatus::from(run)), 1, retain);
     }
 
     /// The broker retains a topic of a run, as it tells a new subscriber.

@@ -5,11 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pistat_tests::statistics::percentile;
+use pistat_tests::{statistics::percentile, usage};
 use tokio::task::JoinSet;
-
-/// Clock ticks of `/proc/<pid>/stat` in a second: Linux has had 100 on every machine that we run on.
-const TICKS: f64 = 100.0;
 
 /// Before a row counts, so that connecting is not measured.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -31,7 +28,7 @@ pub fn list(variable: &str, default: &[usize]) -> Vec<usize> {
 pub struct Cost {
     id: u32,
     at: Instant,
-    ticks: f64,
+    cpu: Duration,
     pub core_percent: f64,
     pub cpu_seconds: f64,
     pub resident_mb: f64,
@@ -40,38 +37,17 @@ pub struct Cost {
 
 impl Cost {
     pub fn of(id: u32) -> Self {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        let words: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
-        let tick = |index: usize| words.get(index).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
-        };
-        let (resident_mb, own_mb) = (field("VmRSS:"), field("RssAnon:"));
-        Self {
-            id,
-            at: Instant::now(),
-            ticks: tick(11) + tick(12),
-            core_percent: 0.0,
-            cpu_seconds: 0.0,
-            resident_mb,
-            own_mb,
-        }
+        let megabytes = |kind: &str| usage::memory(id, kind) as f64 / f64::from(1 << 20);
+        let (resident_mb, own_mb) = (megabytes("VmRSS"), megabytes("RssAnon"));
+        Self { id, at: Instant::now(), cpu: usage::cpu(id), core_percent: 0.0, cpu_seconds: 0.0, resident_mb, own_mb }
     }
 
     pub fn since(&self) -> Self {
         let now = Self::of(self.id);
-        let cpu_seconds = (now.ticks - self.ticks) / TICKS;
+        let cpu_seconds = (now.cpu - self.cpu).as_secs_f64();
         let core_percent = 100.0 * cpu_seconds / self.at.elapsed().as_secs_f64();
         Self { core_percent, cpu_seconds, ..now }
     }
-}
-
-/// Bytes that a process has caused to be written to a disk.
-pub fn written_bytes(id: u32) -> u64 {
-    let io = std::fs::read_to_string(format!("/proc/{id}/io")).unwrap_or_default();
-    io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// All numbers that follow `name` in a frame.

@@ -103,7 +103,7 @@ fn runs_are_told(
     for (pi, id) in kept.iter().flat_map(|(pi, kept)| kept.iter().map(move |id| (pi, id))) {
         let topic = topics.format(&Topic::RunStatus(pi.clone(), *id));
         let run = runs.get(id).filter(|run| run.pi == *pi).ok_or_else(|| format!("{topic}: there is no such run"))?;
-        is_told(told, &topic, &status_of(run))?;
+        is_told(told, &topic, &RunStatus::from(run))?;
     }
     Ok(())
 }
@@ -116,20 +116,6 @@ fn kept_runs(told: &Told, topics: &Topics) -> BTreeMap<PiId, BTreeSet<RunId>> {
         }
     }
     kept
-}
-
-fn status_of(run: &Run) -> RunStatus {
-    RunStatus {
-        state: run.state,
-        task: run.task.clone(),
-        requested_by: run.requested_by.clone(),
-        request_id: run.request_id.clone(),
-        created_at: run.created_at,
-        started_at: run.started_at,
-        finished_at: run.finished_at,
-        exit_code: run.exit_code,
-        reason: run.reason.clone(),
-    }
 }
 
 /// Whatever is retained is something that the contract lets be retained, of a machine that is there and of a run whose status is retained, too.

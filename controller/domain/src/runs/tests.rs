@@ -2,8 +2,10 @@
 
 use pistat_protocol::{
     api::GroupOptions,
-    task::{Arguments, OutputChunk, Stream},
+    task::{OutputChunk, Stream},
 };
+
+use crate::records::fixtures;
 
 use super::{
     requests::{REMEMBERED_REQUESTS, REMEMBERED_RUNS},
@@ -25,37 +27,19 @@ fn later(now: Now, seconds: u64) -> Now {
 }
 
 fn record(n: u8, machine: &str) -> RunRecord {
+    let record = fixtures::record(1000);
     RunRecord {
         run: Run {
             id: RunId::from_parts(u64::from(n), [n; 10]),
-            task: "uptime".parse().unwrap(),
             pi: pi(machine),
-            state: RunState::Queued,
-            args: Arguments::new(),
             requested_by: "anna".into(),
-            request_id: None,
-            group: None,
             created_at: now().wall,
-            started_at: None,
-            finished_at: None,
-            exit_code: None,
-            reason: None,
-            output_bytes: 0,
-            dropped_bytes: 0,
+            ..record.run
         },
-        output_limit_bytes: 1000,
         expires_milliseconds: 600_000,
-        cancelled_by: None,
-        reported: None,
-        next_chunk: 0,
-        final_chunks: None,
-        boot_id: None,
-        retained: true,
-        ends: Ends::Exit,
         timeout_milliseconds: 600_000,
-        role: None,
         requester: Some(account(0)),
-        rotations: 0,
+        ..record
     }
 }
 
