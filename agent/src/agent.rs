@@ -249,27 +249,32 @@ impl Agent {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::net::UnixDatagram, sync::Arc};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
 
     use pistat_protocol::order::ControllerKey;
+    use pistat_support::notify::Notify;
 
     use super::*;
-    use crate::notify::Notify;
 
     #[tokio::test(start_paused = true)]
     async fn systemd_hears_of_a_loop_that_goes_round_and_nothing_of_one_that_is_stuck() {
         const WATCHDOG: Duration = Duration::from_secs(60);
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notify");
-        let systemd = UnixDatagram::bind(&path).unwrap();
-        systemd.set_nonblocking(true).unwrap();
-        let told = || std::iter::from_fn(|| systemd.recv(&mut [0; 32]).ok()).count();
+        let count = Arc::new(AtomicU32::new(0));
+        let counted = count.clone();
+        let notify = Notify::counting(WATCHDOG, move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let told = || count.swap(0, Ordering::Relaxed);
         let key = ControllerKey::from_secret(&[7; 32]).public();
         let mut options = AgentOptions::new("pi-1".parse().unwrap(), folder.path().join("runs"), key);
         // Neither samples nor anything else makes the loop go round.
         options.root = folder.path().to_owned();
         options.interval = Duration::from_secs(3600);
-        options.notify = Some(Arc::new(Notify::to(path.to_str().unwrap(), WATCHDOG)));
+        options.notify = Some(Arc::new(notify));
         let (say, _said) = mpsc::channel(8);
         let (_hear, heard) = mpsc::channel(8);
         let agent = Agent::start(options, say).unwrap();

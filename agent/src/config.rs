@@ -16,12 +16,12 @@ use pistat_protocol::{
     topic::{DEFAULT_PREFIX, Topics},
 };
 
+use pistat_support::{file::read_text, mqtt_url::MqttUrl};
+
 use self::file::{Execute, File};
 pub use self::flags::Flags;
 use crate::{
-    address::Address,
     credential::Credential,
-    disk,
     options::{DEFAULT_BACKLOG_SAMPLES, DEFAULT_INTERVAL, DEFAULT_RUNNER_SOCKET, Policy},
 };
 
@@ -38,7 +38,7 @@ const MAX_LABEL_CHARACTERS: usize = 120;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where the controller is.
-    pub address: Address,
+    pub address: MqttUrl,
     /// The machine's name.
     pub pi: PiId,
     /// Its label.
@@ -145,18 +145,18 @@ impl Collect {
 
 fn read_file(named: Option<&Path>) -> Result<File, String> {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-    match disk::read_text(path) {
+    match read_text(path) {
         Ok(text) => File::parse(&text).map_err(|problem| format!("{}: {problem}", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(File::default()),
         Err(error) => Err(format!("the configuration file {} cannot be read: {error}", path.display())),
     }
 }
 
-fn address(flags: &Flags, file: &File) -> Result<Address, String> {
+fn address(flags: &Flags, file: &File) -> Result<MqttUrl, String> {
     let text = flags.controller_url.as_ref().or(file.controller_url.as_ref());
     let text =
         text.ok_or("--controller-url is missing: where the controller is, for example http://controller:8000")?;
-    text.parse().map_err(|error: crate::address::InvalidAddress| error.to_string())
+    MqttUrl::controller(text).map_err(|error| format!("the controller's address cannot be used: {error}"))
 }
 
 fn pi_id(flags: &Flags, file: &File) -> Result<PiId, String> {
@@ -194,7 +194,7 @@ fn token(flags: &Flags, file: &File, state: &Path) -> Result<Option<JoinToken>, 
     let given = match (&flags.token, &flags.token_file, &file.token_file) {
         (Some(_), Some(_), _) => return Err("--token and --token-file cannot both be given".into()),
         (Some(token), None, _) => token.clone(),
-        (None, Some(path), _) | (None, None, Some(path)) => match disk::read_text(path) {
+        (None, Some(path), _) | (None, None, Some(path)) => match read_text(path) {
             Ok(text) => text,
             // It was needed at the first start only, and a secret that nobody needs is well thrown away.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && Credential::is_in(state) => return Ok(None),

@@ -6,7 +6,6 @@
 
 mod endpoint;
 mod link;
-mod tls;
 mod trouble;
 
 use std::time::Duration;
@@ -16,6 +15,7 @@ use pistat_protocol::{
     status::Availability,
     topic::{Topic, Topics},
 };
+use pistat_support::{backoff::Backoff, client::qos, mqtt_url::Login as OwnLogin, random};
 use rumqttc::{AsyncClient, ConnectionError, LastWill, MqttOptions, QoS};
 use tokio::{
     sync::{mpsc, watch},
@@ -24,21 +24,13 @@ use tokio::{
 
 pub use self::endpoint::Endpoint;
 pub(crate) use self::link::{Link, LinkEvent};
-pub use self::tls::{TlsError, configuration as tls_configuration};
 use self::trouble::{ShortLived, is_not_authorized};
 pub(crate) use self::trouble::{Troubles, describe, is_refusal};
-use crate::{
-    Incoming, Outgoing,
-    backoff::{Backoff, random_byte},
-    enroll::Rejoin,
-    waiting::Waiting,
-};
+use crate::{Incoming, Outgoing, enroll::Rejoin, waiting::Waiting};
 
-/// Noticed by the broker after one and a half of it, by us after two.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// For the TCP connection, TLS, WebSocket and CONNACK together: a Pi Zero's first TLS handshake takes seconds.
-const CONNECT_SECONDS: u64 = 15;
+/// For the TCP connection, TLS, WebSocket and CONNACK together: a Pi Zero's first TLS handshake takes
+/// seconds.
+const CONNECT: Duration = Duration::from_secs(15);
 
 /// The longest wait between two attempts.
 pub(crate) const MOST_BACKOFF: Duration = Duration::from_secs(10);
@@ -125,8 +117,8 @@ impl Keeper {
     }
 
     fn options(&self, client: &str) -> MqttOptions {
-        let login = self.shows_secret.then_some((self.pi.as_str(), self.login.secret.as_str()));
-        self.endpoint.options(&format!("{client}-{}", self.pi), login)
+        let login = OwnLogin { user: self.pi.to_string(), password: Some(self.login.secret.clone()) };
+        self.endpoint.options(&format!("{client}-{}", self.pi), self.shows_secret.then_some(&login))
     }
 
     async fn wait_until_ready(&mut self, link: &mut Link) -> Option<ConnectionError> {
@@ -228,7 +220,7 @@ impl Keeper {
         if is_refusal(trouble) {
             return self.wait_after_refusal(trouble).await;
         }
-        let wait = self.backoff.next(random_byte());
+        let wait = self.backoff.next(random::byte());
         if let Some(lasted) = lasted {
             return self.wait_after_connection(trouble, lasted, wait).await;
         }
@@ -316,8 +308,8 @@ async fn pump(
     mut acknowledgements: watch::Receiver<u64>,
 ) {
     let mut expected = 0;
-    while let Some(Outgoing { topic, payload, qos, retain }) = outgoing.recv().await {
-        let qos = if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+    while let Some(Outgoing { topic, payload, qos: number, retain }) = outgoing.recv().await {
+        let qos = qos(number);
         expected += u64::from(qos == QoS::AtLeastOnce);
         if client.publish_bytes(topics.format(&topic), qos, retain, payload.into()).await.is_err() {
             // The connection is gone; whoever listens to it says so.

@@ -7,13 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pistat_protocol::{
-    id::PiId,
-    order::{PublicKey, secret_text},
+use pistat_protocol::{id::PiId, order::PublicKey};
+use pistat_support::{
+    file::{self, Readable},
+    random,
 };
 use serde::{Deserialize, Serialize};
-
-use crate::disk;
 
 /// The file in the state folder.
 const FILE: &str = "credential.json";
@@ -83,7 +82,7 @@ pub enum CredentialError {
     },
     /// No random numbers.
     #[error("the system gives no random numbers: {0}")]
-    Random(getrandom::Error),
+    Random(io::Error),
 }
 
 impl Credential {
@@ -92,9 +91,8 @@ impl Credential {
     /// # Errors
     /// The system gives no random numbers.
     pub fn generate(pi: PiId, serial: Option<String>) -> Result<Self, CredentialError> {
-        let mut bits = [0; 32];
-        getrandom::fill(&mut bits).map_err(CredentialError::Random)?;
-        Ok(Self { pi, serial, secret: secret_text(bits), controller_key: None, anonymous: false })
+        let secret = random::new_secret().map_err(CredentialError::Random)?;
+        Ok(Self { pi, serial, secret, controller_key: None, anonymous: false })
     }
 
     /// Whether a state folder holds a credential in force, good or bad.
@@ -127,11 +125,11 @@ impl Credential {
     /// # Errors
     /// It cannot be read, is not a regular file of that user, or is damaged.
     pub(crate) fn load_foreign(folder: &Path) -> Result<Option<Self>, CredentialError> {
-        Self::read_by(folder.join(FILE), disk::read_foreign_without_links)
+        Self::read_by(folder.join(FILE), file::read_foreign_without_links)
     }
 
     fn load_file(path: PathBuf) -> Result<Option<Self>, CredentialError> {
-        Self::read_by(path, disk::read)
+        Self::read_by(path, file::read)
     }
 
     fn read_by(path: PathBuf, read: fn(&Path) -> io::Result<Vec<u8>>) -> Result<Option<Self>, CredentialError> {
@@ -168,7 +166,7 @@ impl Credential {
 
     fn save_file(&self, path: PathBuf) -> Result<(), CredentialError> {
         let json = serde_json::to_vec_pretty(self).map_err(io::Error::from);
-        json.and_then(|json| disk::replace(&path, &json, 0o600))
+        json.and_then(|json| file::replace(&path, &json, Readable::Owner))
             .map_err(|source| CredentialError::Folder { path, source })
     }
 

@@ -14,12 +14,12 @@ use pistat_protocol::{
     order::{EnrollRequest, JoinToken, PublicKey},
     topic::Topic,
 };
+use pistat_support::{backoff::Backoff, mqtt_url::Login, random};
 use rumqttc::{ConnectionError, QoS};
 use tokio::time::{Instant, sleep_until};
 
 use self::conversation::Conversation;
 use crate::{
-    backoff::{Backoff, random_byte},
     connection::{Endpoint, Link, LinkEvent, MOST_BACKOFF, REFUSED_WAIT, Troubles, describe, is_refusal},
     credential::{Credential, CredentialError},
     waiting::Waiting,
@@ -211,7 +211,7 @@ impl Enrolment<'_> {
                 (format!("{address} refuses {what}: {hint}"), REFUSED_WAIT)
             }
             Trouble::Connection(error) => {
-                (format!("no connection to {address}: {}", describe(&error)), backoff.next(random_byte()))
+                (format!("no connection to {address}: {}", describe(&error)), backoff.next(random::byte()))
             }
         }
     }
@@ -226,8 +226,8 @@ impl Enrolment<'_> {
         let topics = self.endpoint.topics();
         // The controller's own broker lets nobody in without credentials.
         let pins_only = anonymous || self.endpoint.address().login.is_some();
-        let login = (!anonymous).then_some((self.pi.as_str(), token.secret.as_str()));
-        let options = self.endpoint.options(&format!("pistat-join-{}", self.pi), login);
+        let login = Login { user: self.pi.to_string(), password: Some(token.secret.clone()) };
+        let options = self.endpoint.options(&format!("pistat-join-{}", self.pi), (!anonymous).then_some(&login));
         let mut filters = vec![(topics.format(&Topic::ControllerKey), 1)];
         if !pins_only {
             filters.push((topics.format(&Topic::EnrollResponse(self.pi.clone())), 1));

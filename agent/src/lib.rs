@@ -4,18 +4,14 @@
 //! It never opens a socket to a broker itself. Whoever embeds it is the process's only
 //! spawner of children: orphans of tasks are adopted and reaped here.
 
-pub mod address;
 mod agent;
 mod backlog;
-pub mod backoff;
 mod cadence;
 pub mod config;
 pub mod connection;
 pub mod credential;
-pub mod disk;
 pub mod enroll;
 pub mod facts;
-pub mod notify;
 pub mod options;
 #[cfg(test)]
 mod recorded;

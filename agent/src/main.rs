@@ -15,11 +15,10 @@ use pistat_agent::{
     connection::{self, Endpoint, Login},
     credential::CredentialError,
     enroll::{EnrollError, Enrolment, Rejoin, enroll},
-    facts,
-    notify::Notify,
-    runner,
+    facts, runner,
 };
 use pistat_protocol::order::PublicKey;
+use pistat_support::notify::Notify;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,

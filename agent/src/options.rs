@@ -8,7 +8,7 @@ use pistat_protocol::{
     status::ExecutionPolicy,
 };
 
-use crate::notify::Notify;
+use pistat_support::notify::Notify;
 
 /// What the agent is willing to run. It comes last and wins over every order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -41,6 +41,10 @@ use pistat_protocol::{
     order::{ExecuteOrder, OrderError, Verified, VerifiedOrder},
     status::{Nonce, ROOT_NONCE_LIFETIME, Session},
 };
+use pistat_support::{
+    file::{self, Readable},
+    random,
+};
 use tokio::{net::UnixStream, sync::Semaphore, time::timeout};
 
 use self::{
@@ -51,7 +55,6 @@ use self::{
     wire::{Kind, Wire},
 };
 use crate::{
-    disk,
     facts::{self, Facts},
     task::{
         adopt_orphans, policy, record,
@@ -135,7 +138,7 @@ impl Folders {
 
     /// The session that was made last.
     fn load_session(&self) -> Result<Session, Refusal> {
-        let text = disk::read_text(&self.session()).map_err(|_| Refusal::NoSession)?;
+        let text = file::read_text(&self.session()).map_err(|_| Refusal::NoSession)?;
         Session::try_from(text).map_err(|_| Refusal::NoSession)
     }
 }
@@ -189,7 +192,7 @@ enum Refusal {
     )]
     StaleNonce,
     #[error("the system gives no random numbers: {0}")]
-    Random(getrandom::Error),
+    Random(io::Error),
     #[error("{0}")]
     Policy(String),
     #[error("the run has been started before: it is a replay")]
@@ -308,8 +311,8 @@ impl Runner {
     }
 
     fn make_session(&self) -> Result<String, Refusal> {
-        let session = Session::from_random(random()?).as_str().to_owned();
-        disk::replace(&self.folders.session(), session.as_bytes(), 0o600).map_err(Refusal::Ledger)?;
+        let session = Session::from_random(random::secret().map_err(Refusal::Random)?).as_str().to_owned();
+        file::replace(&self.folders.session(), session.as_bytes(), Readable::Owner).map_err(Refusal::Ledger)?;
         Ok(session)
     }
 
@@ -321,7 +324,7 @@ impl Runner {
         if Ledger::new(&self.folders.state).contains(first.get().run).map_err(Refusal::Ledger)? {
             return Err(Refusal::Replayed);
         }
-        let nonce = Nonce::from_random(random()?);
+        let nonce = Nonce::from_random(random::secret().map_err(Refusal::Random)?);
         let given = boot_milliseconds();
         wire.push(Kind::Nonce, nonce.as_str().as_bytes());
         let signed = match timeout(ROOT_NONCE_LIFETIME, wire.frame()).await {
@@ -424,12 +427,6 @@ impl Runner {
             runner_socket: None,
         })
     }
-}
-
-fn random() -> Result<[u8; 16], Refusal> {
-    let mut bits = [0; 16];
-    getrandom::fill(&mut bits).map_err(Refusal::Random)?;
-    Ok(bits)
 }
 
 #[cfg(test)]

@@ -120,15 +120,8 @@ pub enum StartError {
         hint: &'static str,
     },
     /// The certificate or its key is unusable.
-    #[error("cannot use the certificate {} with the key {}: {reason}", cert.display(), key.display())]
-    Certificate {
-        /// The certificate file.
-        cert: PathBuf,
-        /// The key file.
-        key: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
+    #[error(transparent)]
+    Certificate(#[from] pistat_support::tls::TlsError),
     /// The state folder is unusable.
     #[error("cannot keep retained messages in {}: {source}", path.display())]
     State {

@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use pistat_support::file::sync_folder_of;
 
 use crate::statistics::Counters;
 
@@ -215,7 +216,7 @@ impl Writer {
         let (file, written) = renamed.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
         self.file = file;
         self.count(written, written);
-        sync_folder(&self.path)
+        sync_folder_of(&self.path)
     }
 
     fn count(&self, written: u64, file_bytes: u64) {
@@ -252,17 +253,13 @@ fn write_whole(path: &Path, records: &[Record]) -> io::Result<(File, u64)> {
     Ok((file, MAGIC.len() as u64 + written))
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
 /// Opens the file; a new one gets its magic line.
 fn open_for_appending(path: &Path) -> io::Result<File> {
     let mut file = OpenOptions::new().append(true).create(true).mode(PRIVATE).open(path)?;
     if file.metadata()?.len() == 0 {
         file.write_all(MAGIC)?;
         file.sync_all()?;
-        sync_folder(path)?;
+        sync_folder_of(path)?;
     }
     Ok(file)
 }

@@ -2,23 +2,16 @@
 //!
 //! A pair that cannot be used leaves the old one in force, and says so.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use pistat_support::tls::{TlsError, server};
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
-
-use crate::StartError;
 
 /// How often the files are looked at: certificates are renewed days before they expire.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// More than any chain or key has: a device without an end must not fill the memory.
-const MAX_PEM_BYTES: u64 = 1 << 20;
 
 /// The certificate in force. Clones share it: what one of them reads anew, all of them show.
 #[derive(Clone)]
@@ -34,15 +27,12 @@ impl Certificate {
     /// Reads a certificate chain and its private key, both PEM, for the first time.
     ///
     /// # Errors
-    /// [`StartError::Certificate`]: a file cannot be read, or the two do not fit.
-    pub fn load(cert: &Path, key: &Path) -> Result<Self, StartError> {
+    /// A file cannot be read, or the two do not belong together.
+    pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         // Looked at before they are read: a change in between is then seen as one.
         let loaded = changed_at(cert, key);
-        let (cert, key) = (cert.to_owned(), key.to_owned());
-        match read(&cert, &key) {
-            Ok(config) => Ok(Self { cert, key, loaded, current: Arc::new(RwLock::new(Arc::new(config))) }),
-            Err(reason) => Err(StartError::Certificate { cert, key, reason }),
-        }
+        let current = Arc::new(RwLock::new(Arc::new(server(cert, key)?)));
+        Ok(Self { cert: cert.to_owned(), key: key.to_owned(), loaded, current })
     }
 
     /// What the next connection is received with.
@@ -66,7 +56,7 @@ impl Certificate {
         if now == std::mem::replace(seen, now) {
             return;
         }
-        match read(&self.cert, &self.key) {
+        match server(&self.cert, &self.key) {
             Ok(config) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
                 tracing::info!(cert = %self.cert.display(), "the new certificate is in force");
@@ -83,25 +73,6 @@ type ChangedAt = (Option<SystemTime>, Option<SystemTime>);
 fn changed_at(cert: &Path, key: &Path) -> ChangedAt {
     let of = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     (of(cert), of(key))
-}
-
-fn read(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
-    let open = |path| std::fs::File::open(path).map(|file| file.take(MAX_PEM_BYTES));
-    let chain = open(cert).map_err(|error| format!("the certificate cannot be read: {error}"))?;
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_reader_iter(chain)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("the certificate cannot be read: {error}"))?;
-    if chain.is_empty() {
-        return Err("there is no certificate in the file".to_owned());
-    }
-    let key = open(key).map_err(|error| format!("the key cannot be read: {error}"))?;
-    let key = PrivateKeyDer::from_pem_reader(key).map_err(|error| format!("the key cannot be read: {error}"))?;
-    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| format!("certificate and key do not fit: {error}"))
 }
 
 #[cfg(test)]
@@ -165,9 +136,9 @@ mod tests {
         let files = Files(tempfile::tempdir().unwrap());
         let ([cert, key], [_, other]) = (pair(), pair());
         for (cert, key, reason) in [
-            (cert.as_str(), other.as_str(), "do not fit"),
-            (cert.as_str(), "", "the key cannot be read"),
-            ("", key.as_str(), "no certificate in the file"),
+            (cert.as_str(), other.as_str(), "cannot be used with the key"),
+            (cert.as_str(), "", "no private key"),
+            ("", key.as_str(), "no certificate in PEM form"),
         ] {
             files.write("cert.pem", cert, 1);
             files.write("key.pem", key, 1);

@@ -17,6 +17,7 @@ use pistat_protocol::{
     status::Availability,
     topic::{Topic, Topics},
 };
+use pistat_support::{backoff::Backoff, random};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -38,9 +39,6 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 /// The longest pause while another client takes the connection over again and again.
 const MAX_TAKEN_OVER: Duration = Duration::from_secs(120);
-
-/// A connection that ends sooner does not count as one that worked.
-const LASTS: Duration = Duration::from_secs(10);
 
 /// How long the farewell may take; the will says the same if it does not get through.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -204,7 +202,7 @@ pub(crate) async fn run(
         give_up,
         ready: Some(ready),
         versions: Versions::default(),
-        pauses: Pauses::default(),
+        backoff: Backoff::starting_at(MIN_BACKOFF, MAX_BACKOFF),
         last_trouble: None,
     };
     while !stop.is_cancelled() {
@@ -256,37 +254,9 @@ struct Bridge {
     /// Told once, at the first connection.
     ready: Option<oneshot::Sender<()>>,
     versions: Versions,
-    pauses: Pauses,
+    backoff: Backoff,
     /// The same trouble is told once.
     last_trouble: Option<String>,
-}
-
-/// The pauses between attempts to connect. They grow until a connection has lasted longer than
-/// another client's pause may be, or two controllers with one name would take each other's place
-/// several times a second.
-#[derive(Debug)]
-struct Pauses(Duration);
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self(MIN_BACKOFF)
-    }
-}
-
-impl Pauses {
-    /// A connection has ended.
-    fn ended(&mut self, lasted: Duration) {
-        if lasted >= LASTS.max(2 * self.0) {
-            *self = Self::default();
-        }
-    }
-
-    fn next(&mut self, taken_over: bool) -> Duration {
-        let most = if taken_over { MAX_TAKEN_OVER } else { MAX_BACKOFF };
-        let pause = self.0.min(most);
-        self.0 = (pause * 2).min(most);
-        pause
-    }
 }
 
 impl Bridge {
@@ -332,7 +302,7 @@ impl Bridge {
         match &trouble {
             Some(_) => {
                 self.versions.ended();
-                self.pauses.ended(since.elapsed());
+                self.backoff.connection_ended(since.elapsed());
                 self.hub.send(Heard::Disconnected).await;
                 let _ = self.agent.send(AgentIncoming::Disconnected).await;
             }
@@ -379,7 +349,7 @@ impl Bridge {
         match trouble {
             Trouble::Version => {
                 if self.versions.refused() {
-                    self.pauses = Pauses::default();
+                    self.backoff.reset();
                 }
             }
             Trouble::Closed if !accepted && !self.address.embedded => self.versions.closed(),
@@ -479,7 +449,8 @@ impl Bridge {
 
     /// Tells a trouble, unless it was the last one too, and says how long to wait.
     fn pause_after(&mut self, trouble: &Trouble) -> Duration {
-        let pause = self.pauses.next(matches!(trouble, Trouble::TakenOver));
+        let most = if matches!(trouble, Trouble::TakenOver) { MAX_TAKEN_OVER } else { MAX_BACKOFF };
+        let pause = self.backoff.next_up_to(most, random::byte());
         let why = match trouble {
             Trouble::Version => "it does not know this version of MQTT".into(),
             Trouble::Credentials => "it refuses the user or the password of mqtt.broker".into(),
@@ -521,20 +492,6 @@ impl Bridge {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_until_a_connection_has_lasted() {
-        let mut pauses = Pauses::default();
-        let seconds = Duration::from_secs;
-        for _ in 0..20 {
-            pauses.ended(seconds(1));
-            pauses.next(true);
-        }
-        pauses.ended(MAX_TAKEN_OVER);
-        assert_eq!(pauses.next(true), MAX_TAKEN_OVER, "the other one may pause as long");
-        pauses.ended(2 * MAX_TAKEN_OVER);
-        assert_eq!((pauses.next(false), pauses.next(false)), (MIN_BACKOFF, 2 * MIN_BACKOFF));
-    }
 
     #[test]
     fn only_requests_keep_their_retained_flag() {

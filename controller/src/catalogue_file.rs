@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use pistat_agent::disk;
+use pistat_support::file;
 
 use crate::{
     catalogue::{Catalogue, SHIPPED},
@@ -14,7 +14,7 @@ use crate::{
 /// # Errors
 /// The file cannot be read, or every problem of its text.
 pub(crate) fn read(path: &Path) -> Result<Catalogue, Vec<Problem>> {
-    match disk::read_text(path) {
+    match file::read_text(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && path == Config::default().tasks => {
             Catalogue::parse(SHIPPED, &path.display().to_string())
         }
@@ -27,7 +27,7 @@ pub(crate) fn read(path: &Path) -> Result<Catalogue, Vec<Problem>> {
 /// # Errors
 /// The file cannot be read, or every problem of its text.
 pub(crate) fn read_again(path: &Path) -> Result<Catalogue, Vec<Problem>> {
-    parse(path, disk::read_text(path))
+    parse(path, file::read_text(path))
 }
 
 fn parse(path: &Path, text: io::Result<String>) -> Result<Catalogue, Vec<Problem>> {

@@ -22,7 +22,7 @@ use std::{
 };
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use pistat_agent::disk;
+use pistat_support::file;
 
 use self::{
     args::{Cli, ClientArgs, ServeArgs, Sub},
@@ -261,7 +261,7 @@ impl Setting {
 
     fn find_token(&self) -> Result<(Option<String>, String), Failure> {
         if let Some(file) = &self.token_file {
-            let token = disk::read_text(file)
+            let token = file::read_text(file)
                 .and_then(|text| token_of(&text))
                 .map_err(Failure::file(format!("{} cannot be read", file.display())))?;
             return Ok((Some(token), String::new()));
@@ -271,7 +271,7 @@ impl Setting {
         }
         let file = self.config.state.join("admin.token");
         // The folder may be another user's, as the service's is root's in `sudo pistat login`: what that user links there is not read, nor sent.
-        match disk::read_foreign(&file).and_then(|text| token_of(&text)) {
+        match file::read_foreign(&file).and_then(|text| token_of(&text)) {
             Ok(token) => Ok((Some(token), String::new())),
             Err(error) => Ok((None, format!("{}: {error}", file.display()))),
         }

@@ -3,14 +3,12 @@
 //! Unknown keys are refused, and all problems are reported at once with their places, before any port is bound.
 //! Nothing here opens a socket or makes a folder. Secrets print as `***`.
 
-mod broker_url;
 mod certificates;
 mod layers;
 mod load;
 mod sections;
 mod value;
 
-pub use broker_url::{BrokerUrl, Scheme};
 pub(crate) use load::{is_of_current_folder, without_current_folder};
 pub use pistat_domain::document::Problem;
 pub use pistat_domain::document::units::{parse_duration, parse_size};

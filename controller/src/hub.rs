@@ -30,7 +30,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pistat_agent::notify::Notify;
 use pistat_broker::{BrokerEvent, BrokerHandle};
 use pistat_protocol::{
     dashboard::{Change, Event as AuditEvent, EventKind, Pulse, Severity},
@@ -40,6 +39,7 @@ use pistat_protocol::{
     task::RunState,
     topic::{Topic, Topics},
 };
+use pistat_support::notify::Notify;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 

@@ -4,7 +4,9 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use crate::config::{Broker, BrokerUrl, Config};
+use pistat_support::mqtt_url::MqttUrl;
+
+use crate::config::{Broker, Config};
 
 /// What is known about it.
 #[derive(Debug, Clone)]
@@ -13,7 +15,7 @@ pub struct OwnAddress {
     scheme: &'static str,
     http: SocketAddr,
     /// Where agents connect to, if that is another's broker.
-    broker: Option<BrokerUrl>,
+    broker: Option<MqttUrl>,
 }
 
 impl OwnAddress {
@@ -61,12 +63,12 @@ impl OwnAddress {
     }
 }
 
-fn of_user(broker: &BrokerUrl, user: &str) -> String {
+fn of_user(broker: &MqttUrl, user: &str) -> String {
     format!("{}://{user}:PASSWORD@{}", broker.scheme.as_str(), place(broker, lan_address))
 }
 
 /// Host, port and path of another's broker. One on this machine is reached by this machine's address.
-fn place(broker: &BrokerUrl, here: impl FnOnce() -> String) -> String {
+fn place(broker: &MqttUrl, here: impl FnOnce() -> String) -> String {
     let ip: Option<IpAddr> = broker.host.parse().ok();
     let host = match ip {
         Some(ip) if ip.is_loopback() => here(),
@@ -105,7 +107,7 @@ mod tests {
         let mut config = Config::default();
         config.http.public_url = public_url.map(str::to_owned);
         if let Some(url) = broker {
-            config.mqtt.broker = Broker::External(url.parse().unwrap());
+            config.mqtt.broker = Broker::External(MqttUrl::broker(url).unwrap());
         }
         OwnAddress::new(&config, listen.parse().unwrap(), https)
     }
@@ -151,7 +153,7 @@ mod tests {
             ("ws://c:s@[::1]:9001", "lan:9001/mqtt"),
             ("mqtt://[fd00::1]", "[fd00::1]:1883"),
         ] {
-            assert_eq!(place(&broker.parse().unwrap(), || "lan".into()), told, "{broker}");
+            assert_eq!(place(&MqttUrl::broker(broker).unwrap(), || "lan".into()), told, "{broker}");
         }
         let listens = |address: &str| Some(address.parse().unwrap());
         let embedded = own_address("0.0.0.0:8000", false, None, None);

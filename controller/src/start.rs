@@ -11,9 +11,9 @@ use std::{
 };
 
 use futures_util::{FutureExt, TryFutureExt};
-use pistat_agent::notify::Notify;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, TlsListener};
 use pistat_protocol::order::JoinToken;
+use pistat_support::{notify::Notify, random::new_secret};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -35,7 +35,7 @@ use crate::{
     own_address::OwnAddress,
     own_machine,
     shutdown::{Ended, Signals, Wish},
-    store::{Loaded, Retention, Store, StoreError, new_secret},
+    store::{Loaded, Retention, Store, StoreError},
     web::{self, Listener, Readers, Web},
 };
 
@@ -62,7 +62,7 @@ pub enum StartError {
     Broker(#[from] pistat_broker::StartError),
     /// The certificates of `mqtt.ca` cannot be used.
     #[error("mqtt.ca: {0}")]
-    Authorities(#[from] pistat_agent::connection::TlsError),
+    Authorities(#[from] pistat_support::tls::TlsError),
     /// The HTTP port cannot be used.
     #[error("{0}")]
     Http(String),
@@ -79,7 +79,7 @@ impl StartError {
             Self::Catalogue(_)
             | Self::Limits(_)
             | Self::Authorities(_)
-            | Self::Broker(pistat_broker::StartError::Certificate { .. }) => 64,
+            | Self::Broker(pistat_broker::StartError::Certificate(_)) => 64,
             Self::Broker(pistat_broker::StartError::Listen { .. }) | Self::Http(_) => 69,
             Self::Store(_) | Self::Broker(pistat_broker::StartError::State { .. }) => 74,
             Self::System(_) | Self::Broker(pistat_broker::StartError::Engine(_)) => 71,

@@ -38,7 +38,6 @@ use plain::Files;
 use record::{GroupRecord, OutputState, REMEMBERED_RUNS, RequestRecord, RunRecord};
 pub use register::{Cursor, EventQuery, Reader, Retention, RunQuery};
 use register::{Register, RegisterWrite};
-pub use secrets::new_secret;
 use secrets::{load_join_token, load_key};
 use writer::{Commit, Writer};
 

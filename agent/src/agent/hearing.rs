@@ -10,6 +10,7 @@ use pistat_protocol::{
     task::Ack,
     topic::Topic,
 };
+use pistat_support::random;
 use tokio::time::Instant;
 
 use super::{Agent, BACKFILL_DELAY, FIRST_SAMPLE, Found};
@@ -155,11 +156,9 @@ impl Agent {
 
 /// A session of the agent's own: enough for everything but tasks that need root.
 fn own_session() -> Option<Session> {
-    let mut bits = [0; 16];
-    if let Err(error) = getrandom::fill(&mut bits) {
+    let bits = random::secret().inspect_err(|error| {
         // Without a session no order is accepted: the machine is seen and runs nothing.
         tracing::error!(%error, "no random session could be made; tasks are refused until the next connection");
-        return None;
-    }
-    Some(Session::from_random(bits))
+    });
+    bits.ok().map(Session::from_random)
 }

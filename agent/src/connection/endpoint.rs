@@ -1,13 +1,12 @@
 //! Where a broker is, how to connect to it, and what to say when that does not work.
 
 use pistat_protocol::topic::Topics;
-use rumqttc::MqttOptions;
-
-use super::{
-    KEEP_ALIVE,
-    tls::{TlsError, configuration as tls_configuration},
+use pistat_support::{
+    client,
+    mqtt_url::{Login, MqttUrl},
+    tls::TlsError,
 };
-use crate::address::{Address, Transport};
+use rumqttc::MqttOptions;
 
 /// Larger than any payload of ours: the protocol's limit with room for the packet's head.
 const MAX_PACKET_BYTES: usize = pistat_protocol::codec::MAX_PAYLOAD_BYTES + 4096;
@@ -19,9 +18,9 @@ const INFLIGHT: u16 = 32;
 /// Where and how to connect.
 #[derive(Clone)]
 pub struct Endpoint {
-    pub(super) address: Address,
+    pub(super) address: MqttUrl,
     pub(super) topics: Topics,
-    tls: Option<rumqttc::TlsConfiguration>,
+    broker: client::Endpoint,
 }
 
 impl Endpoint {
@@ -29,9 +28,9 @@ impl Endpoint {
     ///
     /// # Errors
     /// The certificates cannot be used.
-    pub fn new(address: Address, topics: Topics, ca: Option<&std::path::Path>) -> Result<Self, TlsError> {
-        let tls = address.tls.then(|| tls_configuration(ca)).transpose()?;
-        Ok(Self { address, topics, tls })
+    pub fn new(address: MqttUrl, topics: Topics, ca: Option<&std::path::Path>) -> Result<Self, TlsError> {
+        let broker = client::Endpoint::new(&address, ca)?;
+        Ok(Self { address, topics, broker })
     }
 
     /// The topics of this controller.
@@ -40,7 +39,7 @@ impl Endpoint {
     }
 
     /// Where it is.
-    pub fn address(&self) -> &Address {
+    pub fn address(&self) -> &MqttUrl {
         &self.address
     }
 
@@ -74,23 +73,9 @@ impl Endpoint {
 
     /// Options for one connection under this name; without user and password where there is no
     /// login.
-    pub(crate) fn options(&self, client_id: &str, login: Option<(&str, &str)>) -> MqttOptions {
-        let (host, transport) = match (self.address.transport, self.tls.clone()) {
-            (Transport::Tcp, None) => (self.address.host_in_url(), rumqttc::Transport::Tcp),
-            (Transport::Tcp, Some(tls)) => (self.address.host.clone(), rumqttc::Transport::Tls(tls)),
-            (Transport::WebSocket, None) => (self.address.websocket_url(), rumqttc::Transport::Ws),
-            (Transport::WebSocket, Some(tls)) => (self.address.websocket_url(), rumqttc::Transport::Wss(tls)),
-        };
-        let mut options = MqttOptions::new(client_id, host, self.address.port);
-        options.set_transport(transport);
-        options.set_keep_alive(KEEP_ALIVE);
-        options.set_clean_session(true);
-        options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
+    pub(crate) fn options(&self, client_id: &str, login: Option<&Login>) -> MqttOptions {
+        let mut options = self.broker.options(client_id, login, MAX_PACKET_BYTES);
         options.set_inflight(INFLIGHT);
-        let own = self.address.login.as_ref().map(|login| (login.user.as_str(), login.password.as_str()));
-        if let Some((user, password)) = own.or(login) {
-            options.set_credentials(user, password);
-        }
         options
     }
 }

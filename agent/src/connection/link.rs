@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, SubscribeFilter};
+use pistat_support::client::{hangs_after, qos};
+use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, SubscribeFilter};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{CONNECT_SECONDS, KEEP_ALIVE};
+use super::CONNECT;
 
 /// How many messages may wait for the agent; it reads at once.
 const EVENTS: usize = 64;
@@ -19,12 +20,12 @@ const EVENTS: usize = 64;
 /// How many messages may wait for the socket besides those in flight: each may be a chunk of output.
 const REQUESTS: usize = 8;
 
-/// The client pings at every keep-alive interval, so something happens at least that often unless a write hangs.
-const HANGS: Duration = Duration::from_secs(2 * KEEP_ALIVE.as_secs() + CONNECT_SECONDS);
+/// After how long without any event a connection hangs.
+const HANGS: Duration = hangs_after(CONNECT);
 
 /// How long a connection may take until its filters are answered: the broker may be as slow to
 /// answer those as to let us in.
-const READY: Duration = Duration::from_secs(2 * CONNECT_SECONDS);
+const READY: Duration = Duration::from_secs(2 * CONNECT.as_secs());
 
 /// How long DISCONNECT may take to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -66,7 +67,7 @@ impl Link {
     pub(crate) fn open(options: MqttOptions, filters: Vec<(String, u8)>) -> Self {
         let (client, mut event_loop) = AsyncClient::new(options, REQUESTS);
         event_loop.network_options.set_tcp_nodelay(true);
-        event_loop.network_options.set_connection_timeout(CONNECT_SECONDS);
+        event_loop.network_options.set_connection_timeout(CONNECT.as_secs());
         let (tell, events) = mpsc::channel(EVENTS);
         let driver = Driver { client: client.clone(), filters, tell };
         let driver = AbortOnDropHandle::new(tokio::spawn(driver.run(event_loop)));
@@ -134,7 +135,6 @@ impl Driver {
     }
 
     fn subscribe(&self) {
-        let qos = |qos| if qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         let filters = self.filters.iter().map(|(filter, wanted)| SubscribeFilter::new(filter.clone(), qos(*wanted)));
         if let Err(error) = self.client.try_subscribe_many(filters) {
             tracing::error!(%error, "the topics could not be subscribed to");

@@ -8,15 +8,16 @@ use std::{
     time::Duration,
 };
 
+use pistat_support::{
+    backoff::{Backoff, LASTS},
+    mqtt_url::MqttUrl,
+    random,
+};
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::CONNECT_SECONDS;
-use crate::{
-    address::Address,
-    backoff::{Backoff, random_byte},
-};
+use super::CONNECT;
 
 /// The same trouble is logged again only after this.
 const SAME_TROUBLE: Duration = Duration::from_secs(600);
@@ -44,7 +45,7 @@ fn is_close(trouble: &ConnectionError) -> bool {
 pub(crate) fn describe(trouble: &ConnectionError) -> String {
     match trouble {
         ConnectionError::Io(error) => error.to_string(),
-        ConnectionError::NetworkTimeout => format!("nothing answered within {CONNECT_SECONDS} s"),
+        ConnectionError::NetworkTimeout => format!("nothing answered within {} s", CONNECT.as_secs()),
         ConnectionError::FlushTimeout => "the connection hung while sending".into(),
         ConnectionError::MqttState(StateError::AwaitPingResp) => "the connection hung: no answer to a ping".into(),
         ConnectionError::MqttState(StateError::ConnectionAborted) => "it closed the connection".into(),
@@ -52,9 +53,6 @@ pub(crate) fn describe(trouble: &ConnectionError) -> String {
         other => other.to_string(),
     }
 }
-
-/// A connection that has lasted so long is one. What ends sooner, again and again, is one trouble.
-const LASTS: Duration = Duration::from_secs(10);
 
 /// How many different troubles are told apart: more than take turns.
 const MOST_TROUBLES: usize = 8;
@@ -68,7 +66,7 @@ pub(crate) struct Troubles {
 
 impl Troubles {
     /// There is a connection.
-    pub(crate) fn connected(&mut self, address: &Address) {
+    pub(crate) fn connected(&mut self, address: &MqttUrl) {
         let address = address.to_string();
         self.changes.tell(move |unlogged_changes| {
             tracing::info!(controller = address, unlogged_changes, "connected");
@@ -76,7 +74,7 @@ impl Troubles {
     }
 
     /// A connection is gone that has lasted from `since` until now.
-    pub(crate) fn lost(&mut self, address: &Address, trouble: &ConnectionError, since: Instant) {
+    pub(crate) fn lost(&mut self, address: &MqttUrl, trouble: &ConnectionError, since: Instant) {
         if since.elapsed() >= LASTS {
             self.told.clear();
         }
@@ -171,13 +169,12 @@ const SUSPICIOUS: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct ShortLived {
     backoff: Backoff,
-    pause: Duration,
     closed: u32,
 }
 
 impl Default for ShortLived {
     fn default() -> Self {
-        Self { backoff: Backoff::starting_at(FIRST_PAUSE, MOST_PAUSE), pause: Duration::ZERO, closed: 0 }
+        Self { backoff: Backoff::starting_at(FIRST_PAUSE, MOST_PAUSE), closed: 0 }
     }
 }
 
@@ -185,19 +182,16 @@ impl ShortLived {
     /// A connection has ended. Returns how long to wait before the next, and whether it is time to
     /// say what this looks like.
     pub(crate) fn ended(&mut self, trouble: &ConnectionError, lasted: Duration) -> (Duration, bool) {
-        self.count(is_close(trouble), lasted, random_byte())
+        self.count(is_close(trouble), lasted, random::byte())
     }
 
     fn count(&mut self, is_closed: bool, lasted: Duration, random: u8) -> (Duration, bool) {
-        // The other machine may pause as long as this one did: a connection that ends within that
-        // time may still be its doing.
-        if lasted >= LASTS.max(2 * self.pause) {
-            *self = Self::default();
+        if self.backoff.connection_ended(lasted) {
+            self.closed = 0;
             return (Duration::ZERO, false);
         }
-        self.pause = self.backoff.next(random);
         self.closed += u32::from(is_closed);
-        (self.pause, is_closed && self.closed == SUSPICIOUS)
+        (self.backoff.next(random), is_closed && self.closed == SUSPICIOUS)
     }
 }
 
@@ -206,8 +200,8 @@ mod tests {
     use super::*;
     use crate::recorded::Recorded;
 
-    fn address() -> Address {
-        "mqtt://broker".parse().unwrap()
+    fn address() -> MqttUrl {
+        MqttUrl::controller("mqtt://broker").unwrap()
     }
 
     fn lost(troubles: &mut Troubles, since: Instant) {

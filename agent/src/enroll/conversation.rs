@@ -10,6 +10,8 @@ use pistat_protocol::{
     topic::Topic,
 };
 
+use pistat_support::random::spread;
+
 use super::Trouble;
 use crate::{connection::Endpoint, credential::Credential};
 
@@ -31,15 +33,13 @@ pub(super) struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     pub(super) fn new(token: &'a JoinToken, credential: &Credential, pins_only: bool) -> Self {
-        let mut bits = [0; 32];
-        // The nonce only tells an old answer from a new one; without randomness the secret's own sum does.
-        let _ = getrandom::fill(&mut bits);
         Self {
             token,
             pi: credential.pi.clone(),
             serial: credential.serial.clone(),
             secret_sha256: secret_sha256(&credential.secret),
-            nonce: secret_text(bits),
+            // It only tells an old answer from a new one; without randomness the secret's own sum does.
+            nonce: secret_text(spread()),
             pins_only,
             key: None,
             key_was_known: false,
@@ -153,6 +153,7 @@ mod tests {
         codec::encode,
         order::{ControllerKey, EnrollOrder, Order},
     };
+    use pistat_support::mqtt_url::MqttUrl;
 
     use super::*;
 
@@ -237,7 +238,7 @@ mod tests {
     fn what_is_missing_is_told_with_what_to_do() {
         let bench = Bench::new();
         let topics = pistat_protocol::topic::Topics::new("other").unwrap();
-        let endpoint = Endpoint::new("mqtt://broker:1883".parse().unwrap(), topics, None).unwrap();
+        let endpoint = Endpoint::new(MqttUrl::controller("mqtt://broker:1883").unwrap(), topics, None).unwrap();
         let mut conversation = Conversation::new(&bench.token, &bench.credential, false);
         let missing = conversation.what_is_missing(&endpoint);
         assert!(missing.contains("no controller shows its key") && missing.contains("`other`"), "{missing}");

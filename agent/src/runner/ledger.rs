@@ -11,9 +11,8 @@ use std::{
 };
 
 use pistat_protocol::id::RunId;
+use pistat_support::file::{self, Readable};
 use serde::{Deserialize, Serialize};
-
-use crate::disk;
 
 /// How many are kept by name: 40 kB on disk at most.
 const MOST_RUNS: usize = 1024;
@@ -73,12 +72,12 @@ impl Ledger {
             return Ok(false);
         }
         entries.insert(run);
-        disk::replace(&self.file, &serde_json::to_vec(&entries)?, 0o600)?;
+        file::replace(&self.file, &serde_json::to_vec(&entries)?, Readable::Owner)?;
         Ok(true)
     }
 
     fn read(&self) -> io::Result<Entries> {
-        match disk::read(&self.file) {
+        match file::read(&self.file) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Entries::default()),
             Err(error) => Err(error),

@@ -11,12 +11,12 @@ use std::{
 };
 
 use pistat_protocol::{id::PiId, order::PublicKey};
+use pistat_support::file::{self, Readable};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::file::{Execute, Listed, listed, sentence},
     credential::Credential,
-    disk,
     options::Policy,
 };
 
@@ -103,7 +103,7 @@ impl Pinned {
     /// # Errors
     /// The folder cannot be written.
     pub(crate) fn save(&self, folder: &Path) -> io::Result<()> {
-        disk::replace(&Self::path(folder), &serde_json::to_vec_pretty(self)?, 0o600)
+        file::replace(&Self::path(folder), &serde_json::to_vec_pretty(self)?, Readable::Owner)
     }
 }
 
@@ -171,7 +171,7 @@ fn uid_of(user: &str, passwd: &str) -> Option<u32> {
 /// The text of a file that only this process's user may write; `None` when it is not there.
 fn read_own(path: &Path) -> Result<Option<String>, TrustError> {
     let unreadable = |source| TrustError::Unreadable { path: path.to_owned(), source };
-    let text = match disk::read_text(path) {
+    let text = match file::read_text(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),

@@ -12,9 +12,8 @@ use pistat_protocol::{
     id::{RunId, TaskId},
     task::{Ends, Report},
 };
+use pistat_support::file::{self, REPLACEMENT, Readable};
 use serde::{Deserialize, Serialize};
-
-use crate::disk;
 
 /// What the agent knows about a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +53,7 @@ impl Record {
     /// The folder cannot be written.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         let json = serde_json::to_vec(self)?;
-        disk::replace(&Self::path(folder, self.run), &json, 0o600)
+        file::replace(&Self::path(folder, self.run), &json, Readable::Owner)
     }
 
     /// Forgets a run. A record that stays behind only repeats a report that the controller has already.
@@ -80,7 +79,7 @@ pub(crate) fn load(folder: &Path) -> io::Result<Vec<Record>> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => records.extend(load_one(&path)),
             // A replacement that was never finished: the file that it would have replaced counts.
-            Some("tmp") => fs::remove_file(&path)?,
+            Some(REPLACEMENT | "tmp") => fs::remove_file(&path)?,
             _ => {}
         }
     }
@@ -89,7 +88,7 @@ pub(crate) fn load(folder: &Path) -> io::Result<Vec<Record>> {
 }
 
 fn load_one(path: &Path) -> Option<Record> {
-    let error = match disk::read(path).map(|bytes| serde_json::from_slice::<Record>(&bytes)) {
+    let error = match file::read(path).map(|bytes| serde_json::from_slice::<Record>(&bytes)) {
         Ok(Ok(record)) if path.file_stem().is_some_and(|name| name == record.run.to_string().as_str()) => {
             return Some(record);
         }

@@ -2,15 +2,17 @@
 
 use std::{path::Path, time::Duration};
 
-use pistat_agent::connection::{TlsError, tls_configuration};
 use pistat_protocol::{
     id::PiId,
     status::Availability,
     topic::{Topic, Topics},
 };
-use rumqttc::{Transport, v5};
-
-use crate::config::{BrokerUrl, Scheme};
+use pistat_support::{
+    client::{Endpoint, KEEP_ALIVE},
+    mqtt_url::{Login, MqttUrl},
+    tls::TlsError,
+};
+use rumqttc::v5;
 
 /// The largest packet that is sent or taken.
 const MAX_PACKET_BYTES: u32 = 1024 * 1024;
@@ -18,22 +20,15 @@ const MAX_PACKET_BYTES: u32 = 1024 * 1024;
 /// How many of our messages may wait for their acknowledgement. rumqttc keeps 216 bytes ready for each: 14 MB for the 65,535 of its own choice.
 const INFLIGHT: u16 = 1000;
 
-/// Noticed by a broker after one and a half of it, by us after two.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
 /// For the TCP connection, TLS, WebSocket and CONNACK together.
-pub(super) const CONNECT_SECONDS: u64 = 10;
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
 
 /// Where the broker is.
 #[derive(Clone)]
 pub(crate) struct BrokerAddress {
     /// As people may see it.
     pub(super) shown: String,
-    /// The whole address for a WebSocket.
-    host: String,
-    port: u16,
-    transport: Transport,
-    login: Option<(String, String)>,
+    endpoint: Endpoint,
     client_id: String,
     pub(super) topics: Topics,
     /// Whether it is ours: machines enrol over ours only, which keeps them apart, and it speaks MQTT 5 for certain.
@@ -47,10 +42,7 @@ impl BrokerAddress {
     pub(crate) fn embedded(host: &str, port: u16, secret: &str, topics: &Topics) -> Self {
         Self {
             shown: "the embedded broker".into(),
-            host: host.into(),
-            port,
-            transport: Transport::Tcp,
-            login: Some(("controller".into(), secret.into())),
+            endpoint: Endpoint::local(host, port, Login { user: "controller".into(), password: Some(secret.into()) }),
             client_id: "controller".into(),
             topics: topics.clone(),
             embedded: true,
@@ -68,22 +60,10 @@ impl BrokerAddress {
     ///
     /// # Errors
     /// The certificates cannot be used.
-    pub(crate) fn external(url: &BrokerUrl, ca: Option<&Path>, topics: &Topics) -> Result<Self, TlsError> {
-        let brackets = if url.host.contains(':') { ("[", "]") } else { ("", "") };
-        let websocket =
-            format!("{}://{}{}{}:{}{}", url.scheme.as_str(), brackets.0, url.host, brackets.1, url.port, url.path);
-        let transport = match url.scheme {
-            Scheme::Mqtt => Transport::Tcp,
-            Scheme::Ws => Transport::Ws,
-            Scheme::Mqtts => Transport::tls_with_config(tls_configuration(ca)?),
-            Scheme::Wss => Transport::wss_with_config(tls_configuration(ca)?),
-        };
+    pub(crate) fn external(url: &MqttUrl, ca: Option<&Path>, topics: &Topics) -> Result<Self, TlsError> {
         Ok(Self {
             shown: url.to_string(),
-            host: if url.scheme.is_websocket() { websocket } else { url.host.clone() },
-            port: url.port,
-            transport,
-            login: url.user.clone().map(|user| (user, url.password.clone().unwrap_or_default())),
+            endpoint: Endpoint::new(url, ca)?,
             client_id: format!("pistat-controller-{}", topics.prefix().replace('/', "-")),
             topics: topics.clone(),
             embedded: false,
@@ -98,14 +78,15 @@ impl BrokerAddress {
 
     /// For a connection of MQTT 5: a clean start, so that no request that was queued for an earlier one comes late.
     pub(super) fn options_5(&self) -> v5::MqttOptions {
-        let mut options = v5::MqttOptions::new(&self.client_id, &self.host, self.port);
-        if let Some((user, password)) = &self.login {
-            options.set_credentials(user, password);
+        let Endpoint { host, port, transport, login } = &self.endpoint;
+        let mut options = v5::MqttOptions::new(&self.client_id, host, *port);
+        if let Some(login) = login {
+            options.set_credentials(&login.user, login.password.as_deref().unwrap_or_default());
         }
-        options.set_transport(self.transport.clone());
+        options.set_transport(transport.clone());
         options.set_clean_start(true);
         options.set_keep_alive(KEEP_ALIVE);
-        options.set_connection_timeout(CONNECT_SECONDS);
+        options.set_connection_timeout(CONNECT.as_secs());
         options.set_outgoing_inflight_upper_limit(INFLIGHT);
         let mut properties = v5::mqttbytes::v5::ConnectProperties::new();
         properties.max_packet_size = Some(MAX_PACKET_BYTES);
@@ -118,15 +99,8 @@ impl BrokerAddress {
 
     /// For a connection of MQTT 3.1.1; a trial leaves no last will.
     pub(super) fn options_4(&self, trial: bool) -> rumqttc::MqttOptions {
-        let mut options = rumqttc::MqttOptions::new(&self.client_id, &self.host, self.port);
-        if let Some((user, password)) = &self.login {
-            options.set_credentials(user, password);
-        }
-        options.set_transport(self.transport.clone());
-        options.set_clean_session(true);
-        options.set_keep_alive(KEEP_ALIVE);
         let most = usize::try_from(MAX_PACKET_BYTES).unwrap_or(usize::MAX);
-        options.set_max_packet_size(most, most);
+        let mut options = self.endpoint.options(&self.client_id, None, most);
         if !trial {
             let (qos, offline) = (rumqttc::QoS::AtLeastOnce, Availability::Offline.as_str());
             options.set_last_will(rumqttc::LastWill::new(self.status_topic(), offline, qos, true));

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use pistat_protocol::topic::ACCOUNT_PROPERTY;
+use pistat_support::client::{hangs_after, qos as qos_4};
 use rumqttc::v5::{
     self,
     mqttbytes::{
@@ -15,15 +16,15 @@ use rumqttc::{
 
 use super::{
     Look, Outgoing, ResponseTo,
-    address::{BrokerAddress, CONNECT_SECONDS, KEEP_ALIVE},
+    address::{BrokerAddress, CONNECT},
     version::Version,
 };
 
 /// How many messages wait for the socket.
 pub(super) const OUTGOING: usize = 1024;
 
-/// The client pings at every keep alive, so something happens at least that often unless a write hangs.
-const HANGS: std::time::Duration = std::time::Duration::from_secs(2 * KEEP_ALIVE.as_secs() + CONNECT_SECONDS);
+/// After how long without any event a connection hangs.
+const HANGS: std::time::Duration = hangs_after(CONNECT);
 
 /// A topic filter of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl Link {
             }
             Version::Four => {
                 let (client, mut events) = rumqttc::AsyncClient::new(address.options_4(trial), OUTGOING);
-                events.network_options.set_connection_timeout(CONNECT_SECONDS);
+                events.network_options.set_connection_timeout(CONNECT.as_secs());
                 Self { events: Events::Four(Box::new(events)), client: Client::Four(client) }
             }
         }
@@ -221,10 +222,6 @@ fn filter_5(wanted: &Wanted) -> Filter {
 
 fn qos_5(qos: u8) -> QoS5 {
     if qos == 0 { QoS5::AtMostOnce } else { QoS5::AtLeastOnce }
-}
-
-fn qos_4(qos: u8) -> QoS4 {
-    if qos == 0 { QoS4::AtMostOnce } else { QoS4::AtLeastOnce }
 }
 
 fn translate_5(event: v5::Event) -> Happened {

@@ -50,7 +50,7 @@ struct Users {
 impl Users {
     fn of(command: &args::BrokerAcl, config: &Config) -> Self {
         let configured = match &config.mqtt.broker {
-            Broker::External(url) => url.user.clone(),
+            Broker::External(url) => url.login.as_ref().map(|login| login.user.clone()),
             Broker::Embedded => None,
         };
         Self {

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use pistat_agent::disk;
 use pistat_protocol::api::Problem;
+use pistat_support::file;
 use serde::{Serialize, de::DeserializeOwned};
 use ureq::{
     Agent, Body,
@@ -181,7 +181,7 @@ fn encoded(body: &impl Serialize) -> Result<Vec<u8>, Failure> {
 
 fn tls(ca: Option<&Path>) -> Result<TlsConfig, Failure> {
     let Some(ca) = ca else { return Ok(TlsConfig::default()) };
-    let pem = disk::read(ca).map_err(Failure::file(format!("{} cannot be read", ca.display())))?;
+    let pem = file::read(ca).map_err(Failure::file(format!("{} cannot be read", ca.display())))?;
     let certificates: Result<Vec<_>, _> = ureq::tls::parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(Ok(certificate)),

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pistat_agent::disk;
+use pistat_support::file;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,
@@ -62,7 +62,7 @@ fn authority(folder: &Path) -> Result<(Issuer<'static, KeyPair>, String), Failur
     let [cert, key] = AUTHORITY.map(|file| folder.join(file));
     if cert.exists() && key.exists() {
         let read =
-            |path: &Path| disk::read_text(path).map_err(Failure::file(format!("{} cannot be read", path.display())));
+            |path: &Path| file::read_text(path).map_err(Failure::file(format!("{} cannot be read", path.display())));
         let pem = read(&cert)?;
         let key = KeyPair::from_pem(&read(&key)?).map_err(rcgen_failure)?;
         return Ok((Issuer::from_ca_cert_pem(&pem, key).map_err(rcgen_failure)?, pem));

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use pistat_agent::disk;
 use pistat_protocol::topic::Topics;
+use pistat_support::file;
 
 use super::{
     AccountRules, Broker, Config, Enrolment, Flags, HomeAssistant, Http, HttpLimits, Mqtt, MqttTls, Problem, Requests,
@@ -100,7 +100,7 @@ fn file_name(flags: &Flags) -> String {
 
 /// The file's text. Only the default file may be missing.
 fn read_file(flags: &Flags) -> Result<String, Problem> {
-    match disk::read_text(&flags.file()) {
+    match file::read_text(&flags.file()) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound && flags.config.is_none() => Ok(String::new()),
         Err(error) => Err(Place::named(&file_name(flags)).problem(format!("the file cannot be read: {error}"))),

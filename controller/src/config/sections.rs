@@ -14,7 +14,7 @@ use pistat_protocol::{
     topic::Topics,
 };
 
-use super::BrokerUrl;
+use pistat_support::mqtt_url::MqttUrl;
 
 /// Flags of `pistat serve` that win over everything else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -134,7 +134,7 @@ pub enum Broker {
     /// The controller's own.
     Embedded,
     /// Another, of which controller and agents are clients.
-    External(BrokerUrl),
+    External(MqttUrl),
 }
 
 /// `[mqtt.requests]`: what anybody whom an external broker lets publish may ask for.

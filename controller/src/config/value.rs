@@ -6,6 +6,7 @@ use pistat_protocol::{
     id::{AccountName, is_reserved},
     topic::Topics,
 };
+use pistat_support::mqtt_url::MqttUrl;
 
 use super::{
     Broker,
@@ -71,7 +72,11 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(super) fn broker(text: &str) -> Result<Broker, String> {
-    if text == "embedded" { Ok(Broker::Embedded) } else { text.parse().map(Broker::External) }
+    if text == "embedded" {
+        Ok(Broker::Embedded)
+    } else {
+        MqttUrl::broker(text).map(Broker::External).map_err(|error| error.to_string())
+    }
 }
 
 pub(super) fn public_url(text: &str) -> Result<String, String> {

@@ -9,6 +9,7 @@ use pistat_protocol::{
     id::{PiId, RunId, Target, TaskId},
     task::{Arguments, RequestAnswer, RunState},
 };
+use pistat_support::random;
 
 use super::{
     Hub,
@@ -240,10 +241,8 @@ impl Hub {
     fn new_id(&mut self) -> RunId {
         let now = u64::try_from(self.now.wall.unix_milliseconds()).unwrap_or(0);
         self.last_id_milliseconds = now.max(self.last_id_milliseconds + 1);
-        let mut random = [0; 10];
         // Ids need not be secret, only different: without randomness the time alone keeps them apart.
-        let _ = getrandom::fill(&mut random);
-        RunId::from_parts(self.last_id_milliseconds, random)
+        RunId::from_parts(self.last_id_milliseconds, random::spread())
     }
 
     pub(super) fn tell_accepted(&mut self, answer: Answer, accepted: &Accepted) {

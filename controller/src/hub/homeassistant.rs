@@ -11,6 +11,7 @@ use pistat_protocol::{
     task::Arguments,
     topic::Topic,
 };
+use pistat_support::random;
 
 use super::{After, Hub};
 use crate::{
@@ -45,10 +46,8 @@ impl Hub {
     /// Home Assistant said something of itself. A retained word is old: whatever is announced was just said anyway.
     pub(super) fn homeassistant_said(&mut self, payload: &Bytes, retain: bool) {
         if payload.as_ref() == BIRTH && !retain {
-            let mut random = [0; 1];
             // Without randomness it is only less spread out.
-            let _ = getrandom::fill(&mut random);
-            let pause = BIRTH_PAUSE + BIRTH_PAUSE.mul_f64(f64::from(random[0]) / 255.0);
+            let pause = BIRTH_PAUSE + BIRTH_PAUSE.mul_f64(f64::from(random::byte()) / 255.0);
             self.announcer.born(self.now.monotonic, pause);
         }
     }

@@ -16,6 +16,7 @@ use pistat_protocol::{
     time::Timestamp,
     topic::Topic,
 };
+use pistat_support::random::new_secret;
 
 use super::{
     After, AfterAccess, Hub,
@@ -30,7 +31,7 @@ use crate::{
     access::{AccessChange, AccessRefusal, Caller, JoinTokenRecord, SecretHash},
     bridge::Outgoing,
     fleet::Now,
-    store::{Demand, GivenChange, Write, new_secret},
+    store::{Demand, GivenChange, Write},
 };
 
 /// How many join tokens there may be: each is compared with the password of every unknown client.

@@ -13,6 +13,7 @@ use pistat_protocol::{
     order::JoinToken,
     time::Timestamp,
 };
+use pistat_support::random::new_secret;
 
 use super::{
     After, AfterAccess, Hub, Promise,
@@ -29,7 +30,7 @@ use crate::{
     config::{check_not_brokers, check_publish_rule, parse_duration},
     directory::directory,
     fleet::Now,
-    store::{Demand, GivenChange, Stored, Write, new_secret},
+    store::{Demand, GivenChange, Stored, Write},
 };
 
 /// How long a sign-in link works.

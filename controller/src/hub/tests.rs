@@ -51,7 +51,8 @@ impl Driven {
     /// A hub that is connected to another's broker, with what an earlier one left in its folder.
     fn on_anothers_broker(folder: tempfile::TempDir) -> Self {
         let mut config = Config::default();
-        config.mqtt.broker = Broker::External("mqtt://broker.example:1883".parse().unwrap());
+        config.mqtt.broker =
+            Broker::External(pistat_support::mqtt_url::MqttUrl::broker("mqtt://broker.example:1883").unwrap());
         let mut driven = Self::configured(config, folder, |_| {});
         driven.event(Event::Heard(vec![Heard::Connected]));
         driven

@@ -1,104 +1,32 @@
 //! Plain files of the state folder: read once at the start, replaced atomically afterwards.
 //!
-//! A file is replaced by writing a temporary one beside it, `fsync`, rename, `fsync` of the folder: whoever pulls the plug finds the old or the
-//! new content, never half of either. A file that cannot be read as what it should be is set aside under a new name and reported; it is never overwritten.
+//! A file that cannot be read as what it should be is set aside under a new name and reported; it is never overwritten.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use pistat_support::file::{Readable, Replacement};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Who may read a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readable {
-    /// Its owner alone: it holds a secret or the hash of one.
-    Owner,
-    /// Everyone who may enter the folder.
-    Everyone,
-}
-
-impl Readable {
-    fn mode(self) -> u32 {
-        match self {
-            Self::Owner => 0o600,
-            Self::Everyone => 0o644,
-        }
-    }
-}
-
-/// Replaces a file by new content, atomically and durably.
-pub(crate) fn replace(path: &Path, content: &[u8], readable: Readable) -> io::Result<()> {
-    put_all([Replacement::prepare(path, readable, |file| file.write_all(content))?])
-}
-
-/// New content beside its file, on the disk already: all that may need room has been done.
-pub(crate) struct Replacement<'p> {
+/// JSON, indented for people. Its text, which has megabytes for a large fleet, is never in memory as a whole.
+pub(crate) fn prepare_json<'p, T: Serialize>(
     path: &'p Path,
-    temporary: PathBuf,
-}
-
-impl<'p> Replacement<'p> {
-    fn prepare(
-        path: &'p Path,
-        readable: Readable,
-        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-    ) -> io::Result<Self> {
-        let replacement = Self { path, temporary: path.with_extension("new") };
-        write_durably(&replacement.temporary, readable, write).map(|()| replacement)
-    }
-
-    /// JSON, indented for people. Its text, which has megabytes for a large fleet, is never in memory as a whole.
-    pub(crate) fn prepare_json<T: Serialize>(path: &'p Path, value: &T, readable: Readable) -> io::Result<Self> {
-        Self::prepare(path, readable, |file| {
-            serde_json::to_writer_pretty(&mut *file, value)?;
-            file.write_all(b"\n")
-        })
-    }
-}
-
-impl Drop for Replacement<'_> {
-    /// What is left of an attempt would take room on a disk that may be full.
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.temporary);
-    }
-}
-
-/// Puts files that were prepared in their places: each whole, and since there is room for all, all of them.
-pub(crate) fn put_all<'p>(replacements: impl IntoIterator<Item = Replacement<'p>>) -> io::Result<()> {
-    for replacement in replacements {
-        fs::rename(&replacement.temporary, replacement.path)?;
-        sync_folder(replacement.path)?;
-    }
-    Ok(())
-}
-
-fn write_durably(
-    path: &Path,
+    value: &T,
     readable: Readable,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> io::Result<()> {
-    let _ = fs::remove_file(path);
-    let file = OpenOptions::new().write(true).create_new(true).mode(readable.mode()).open(path)?;
-    let mut file = BufWriter::new(file);
-    write(&mut file)?;
-    file.into_inner()?.sync_all()
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+) -> io::Result<Replacement<'p>> {
+    Replacement::prepare(path, readable, |file| {
+        serde_json::to_writer_pretty(&mut *file, value)?;
+        file.write_all(b"\n")
+    })
 }
 
 /// Replaces a JSON file, indented for people.
 pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T, readable: Readable) -> io::Result<()> {
-    Replacement::prepare_json(path, value, readable).and_then(|replacement| put_all([replacement]))
+    prepare_json(path, value, readable)?.put()
 }
 
 /// A file's content, if there is one. What is there and cannot be read (a folder, a sector that is gone) is set aside, and named in `damaged`.
@@ -198,15 +126,5 @@ mod tests {
             assert!(error.to_string().contains("labels.json"), "{error}");
         }
         assert!(path.exists() && damaged.is_empty());
-    }
-
-    #[test]
-    fn a_failed_replacement_leaves_the_old_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.json");
-        fs::write(&path, "old").unwrap();
-        fs::create_dir(folder.path().join("a.new")).unwrap();
-        assert!(replace(&path, b"new", Readable::Everyone).is_err());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     }
 }

@@ -6,12 +6,15 @@ use std::{
 };
 
 use pistat_protocol::id::PiId;
+use pistat_support::{
+    file::{Readable, Replacement, replace},
+    random::new_secret,
+};
 
 use super::{
     Given, GivenChange,
-    files::{Readable, Replacement, load_json, put_all, read, replace, replace_json, set_aside},
+    files::{load_json, prepare_json, read, replace_json, set_aside},
     name, now,
-    secrets::new_secret,
 };
 use crate::access::{Access, AccessChange, AccountRecord};
 
@@ -65,15 +68,15 @@ impl Files {
             [name::LABELS, name::ASSIGNMENTS, name::MACHINES].map(|name| self.folder.join(name));
         let mut changed = Vec::new();
         if given.labels != self.given.labels {
-            changed.push(Replacement::prepare_json(&labels, &given.labels, Readable::Everyone)?);
+            changed.push(prepare_json(&labels, &given.labels, Readable::Everyone)?);
         }
         if given.assignments != self.given.assignments {
-            changed.push(Replacement::prepare_json(&assignments, &given.assignments, Readable::Everyone)?);
+            changed.push(prepare_json(&assignments, &given.assignments, Readable::Everyone)?);
         }
         if given.settings != self.given.settings {
-            changed.push(Replacement::prepare_json(&machines, &given.settings, Readable::Everyone)?);
+            changed.push(prepare_json(&machines, &given.settings, Readable::Everyone)?);
         }
-        put_all(changed)?;
+        changed.into_iter().try_for_each(Replacement::put)?;
         self.given = given;
         Ok(())
     }

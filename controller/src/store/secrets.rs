@@ -2,27 +2,17 @@
 
 use std::{io, path::Path};
 
-use pistat_protocol::order::{ControllerKey, JoinToken, secret_text};
+use pistat_protocol::order::{ControllerKey, JoinToken};
+use pistat_support::{
+    file::{Readable, replace},
+    random::{self, new_secret},
+};
 use serde::Deserialize;
 
 use super::{
-    files::{Readable, load_json, read, replace, replace_json, set_aside},
+    files::{load_json, read, replace_json, set_aside},
     name,
 };
-
-fn random_bits() -> io::Result<[u8; 32]> {
-    let mut bits = [0; 32];
-    getrandom::fill(&mut bits).map_err(io::Error::other)?;
-    Ok(bits)
-}
-
-/// A new secret as the text that people carry around.
-///
-/// # Errors
-/// The system has no randomness.
-pub fn new_secret() -> io::Result<String> {
-    random_bits().map(secret_text)
-}
 
 /// The secret half of the signing key, as its file holds it.
 #[derive(Deserialize)]
@@ -41,7 +31,7 @@ pub(super) fn load_key(file: &Path, damaged: &mut Vec<String>) -> io::Result<Con
     if let Some(SecretKey(secret)) = load_json(file, damaged)? {
         return Ok(ControllerKey::from_secret(&secret));
     }
-    let secret = random_bits()?;
+    let secret = random::secret()?;
     replace_json(file, &pistat_protocol::order::hex(&secret), Readable::Owner)?;
     Ok(ControllerKey::from_secret(&secret))
 }

@@ -8,11 +8,12 @@ use std::{
 };
 
 use pistat_domain::age::Age;
+use pistat_support::file::{Readable, replace};
 use tokio::sync::mpsc;
 
 use super::{
     Demand, NotStored, Retention, Stored, Ticket, Write,
-    files::{Readable, replace, replace_json},
+    files::replace_json,
     name, now,
     plain::Files,
     register::{LIVED_UNTIL, Register, RegisterWrite, is_of_the_write},

@@ -6,8 +6,10 @@ use pistat_protocol::{
     topic::{Topic, Topics},
 };
 
+use pistat_support::mqtt_url::MqttUrl;
+
 use super::{Style, style::Paint};
-use crate::config::{Broker, BrokerUrl, Config};
+use crate::config::{Broker, Config};
 
 /// A broker on which people may ask for a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +47,7 @@ impl AskedBroker {
     }
 }
 
-fn tls_options(url: &BrokerUrl, config: &Config) -> String {
+fn tls_options(url: &MqttUrl, config: &Config) -> String {
     match &config.mqtt.ca {
         _ if !url.scheme.is_tls() => String::new(),
         Some(ca) => format!(" --cafile {}", shell_quoted(&ca.display().to_string())),
@@ -125,7 +127,7 @@ mod tests {
     fn another_broker_is_asked_where_it_is_and_only_for_what_it_may_be_asked_for() {
         let line = |broker: &str, tasks: &[&str], ca: Option<&str>| {
             let mut config = Config::default();
-            config.mqtt.broker = Broker::External(broker.parse().unwrap());
+            config.mqtt.broker = Broker::External(MqttUrl::broker(broker).unwrap());
             config.mqtt.ca = ca.map(Into::into);
             let tasks = tasks.iter().map(|task| task.parse().unwrap()).collect();
             config.mqtt.requests =

@@ -176,7 +176,8 @@ fn an_account_with_the_name_of_a_removed_one_does_not_inherit_its_requests() {
 fn what_clients_of_an_external_broker_asked_for_is_sent_only_while_they_may_ask() {
     let config = |tasks: Option<&str>| {
         let mut config = Config::default();
-        config.mqtt.broker = Broker::External("mqtt://broker.example:1883".parse().unwrap());
+        config.mqtt.broker =
+            Broker::External(pistat_support::mqtt_url::MqttUrl::broker("mqtt://broker.example:1883").unwrap());
         let requests = |task: &str| Requests { role: Role::Operator, tasks: vec![task.parse().unwrap()] };
         config.mqtt.requests = tasks.map(requests);
         config

@@ -1,17 +1,21 @@
 //! Files that survive a power cut, and files that are read with a bound.
 //!
-//! Whoever may write a file may also make it endless, a FIFO on which a reader hangs, or a symbolic link to a file that only the reader may read.
-//! So every file is read up to a limit, and a file in another user's folder is opened as [`read_foreign`] does.
+//! A file is replaced by a temporary one beside it, `fsync`, rename, and `fsync` of the folder: after
+//! a power cut there is the old or the new content, never half of either.
+//!
+//! A user who may write a file may also make it endless, a FIFO on which a reader hangs, or a symbolic
+//! link to a file that only the reader may read. So every file is read up to a limit, and a file in
+//! another user's folder is opened as [`read_foreign`] does.
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
-    io::{self, Read, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use rustix::{
@@ -51,7 +55,7 @@ pub fn read_foreign(path: &Path) -> io::Result<String> {
 ///
 /// # Errors
 /// As [`read_foreign`]; a part of the path is a symbolic link; the file has another owner than its folder.
-pub(crate) fn read_foreign_without_links(path: &Path) -> io::Result<Vec<u8>> {
+pub fn read_foreign_without_links(path: &Path) -> io::Result<Vec<u8>> {
     let absolute = std::path::absolute(path)?;
     let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Err(invalid("it is not the path of a file"));
@@ -108,20 +112,84 @@ fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-/// Replaces a file atomically and durably: temporary file, fsync, rename, fsync of the folder.
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readable {
+    /// Its owner alone: it holds a secret or the hash of one.
+    Owner,
+    /// Everyone who may enter the folder.
+    Everyone,
+}
+
+impl Readable {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Everyone => 0o644,
+        }
+    }
+}
+
+/// The ending of a replacement that is not in its place yet.
+pub const REPLACEMENT: &str = "new";
+
+/// New content beside its file, on the disk already: all that may need room has been done.
+pub struct Replacement<'p> {
+    path: &'p Path,
+    temporary: PathBuf,
+}
+
+impl<'p> Replacement<'p> {
+    /// Writes new content for `path` beside it.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or what `write` returns.
+    pub fn prepare(
+        path: &'p Path,
+        readable: Readable,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let replacement = Self { path, temporary: path.with_extension(REPLACEMENT) };
+        let _ = fs::remove_file(&replacement.temporary);
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(readable.mode()).open(&replacement.temporary)?;
+        let mut file = BufWriter::new(file);
+        write(&mut file)?;
+        file.into_inner()?.sync_all()?;
+        Ok(replacement)
+    }
+
+    /// Puts it in its place.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn put(self) -> io::Result<()> {
+        fs::rename(&self.temporary, self.path)?;
+        sync_folder_of(self.path)
+    }
+}
+
+impl Drop for Replacement<'_> {
+    /// What is left of an attempt would take room on a disk that may be full.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Replaces a file atomically and durably.
 ///
 /// # Errors
 /// The folder cannot be written.
-pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+pub fn replace(path: &Path, bytes: &[u8], readable: Readable) -> io::Result<()> {
+    Replacement::prepare(path, readable, |file| file.write_all(bytes))?.put()
+}
+
+/// Makes names that were changed in a file's folder durable.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]
@@ -180,5 +248,27 @@ mod tests {
     fn a_device_without_an_end_is_not_read_to_its_end() {
         assert_eq!(read(Path::new("/dev/zero")).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert!(read_foreign(Path::new("/dev/zero")).is_err());
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_readable_as_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        for (text, readable) in [("old", Readable::Everyone), ("new", Readable::Owner)] {
+            replace(&path, text.as_bytes(), readable).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, readable.mode());
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_failed_replacement_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        fs::write(&path, "old").unwrap();
+        fs::create_dir(folder.path().join("a.new")).unwrap();
+        assert!(replace(&path, b"new", Readable::Everyone).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     }
 }
