@@ -4,10 +4,6 @@
 //! A connection that hangs is noticed. It ends when the agent closes its side: then the last messages are sent, acknowledged, and only
 //! then follows DISCONNECT, since that clears the last will.
 
-mod endpoint;
-mod link;
-mod trouble;
-
 use std::time::Duration;
 
 use pistat_protocol::{
@@ -22,21 +18,15 @@ use tokio::{
     time::Instant,
 };
 
-pub use self::endpoint::Endpoint;
-pub(crate) use self::link::{Link, LinkEvent};
-use self::trouble::{ShortLived, is_not_authorized};
-pub(crate) use self::trouble::{Troubles, describe, is_refusal};
-use crate::{Incoming, Outgoing, enroll::Rejoin, waiting::Waiting};
-
-/// For the TCP connection, TLS, WebSocket and CONNACK together: a Pi Zero's first TLS handshake takes
-/// seconds.
-const CONNECT: Duration = Duration::from_secs(15);
-
-/// The longest wait between two attempts.
-pub(crate) const MOST_BACKOFF: Duration = Duration::from_secs(10);
-
-/// Between two attempts with credentials that were refused: somebody has to do something first.
-pub(crate) const REFUSED_WAIT: Duration = Duration::from_secs(30);
+use crate::{
+    Incoming, Outgoing,
+    enroll::Rejoin,
+    mqtt::{
+        Endpoint, Link, LinkEvent, MOST_BACKOFF, REFUSED_WAIT, ShortLived, Troubles, describe, is_not_authorized,
+        is_refusal,
+    },
+    waiting::Waiting,
+};
 
 /// How long the last messages may take to be acknowledged.
 const LAST_ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
@@ -93,9 +83,9 @@ impl Keeper {
     /// One connection and the wait after it; `false` when the agent has closed its side.
     async fn connect(&mut self, outgoing: &mut mpsc::Receiver<Outgoing>) -> bool {
         let mut options = self.options("pistat-agent");
-        let status = self.endpoint.topics.format(&Topic::Status(self.pi.clone()));
+        let status = self.endpoint.topics().format(&Topic::Status(self.pi.clone()));
         options.set_last_will(LastWill::new(status, Availability::Offline.as_str(), QoS::AtLeastOnce, true));
-        let filters = self.endpoint.topics.agent_filters(&self.pi);
+        let filters = self.endpoint.topics().agent_filters(&self.pi);
         let mut link = Link::open(options, filters.into());
         let trouble = tokio::select! {
             biased;
@@ -153,7 +143,7 @@ impl Keeper {
         mut link: Link,
         outgoing: &mut mpsc::Receiver<Outgoing>,
     ) -> Option<(ConnectionError, Duration)> {
-        self.troubles.connected(&self.endpoint.address);
+        self.troubles.connected(self.endpoint.address());
         self.backoff.reset();
         let since = Instant::now();
         // What was meant for the last connection is not for this one.
@@ -161,7 +151,7 @@ impl Keeper {
         let _ = self.incoming.send(Incoming::Connected).await;
         let (acknowledged, acknowledgements) = watch::channel(0_u64);
         let client = link.client.clone();
-        let topics = self.endpoint.topics.clone();
+        let topics = self.endpoint.topics().clone();
         let trouble = tokio::select! {
             trouble = self.listen(&mut link, &acknowledged) => Some(trouble),
             () = pump(&topics, &client, outgoing, acknowledgements) => None,
@@ -170,7 +160,7 @@ impl Keeper {
             link.disconnect().await;
             return None;
         };
-        self.troubles.lost(&self.endpoint.address, &trouble, since);
+        self.troubles.lost(self.endpoint.address(), &trouble, since);
         let _ = self.incoming.send(Incoming::Disconnected).await;
         Some((trouble, since.elapsed()))
     }
@@ -188,7 +178,7 @@ impl Keeper {
     }
 
     async fn hear(&mut self, topic: &str, payload: bytes::Bytes, retain: bool) {
-        if let Some(topic) = self.endpoint.topics.parse(topic) {
+        if let Some(topic) = self.endpoint.topics().parse(topic) {
             let is_controllers = matches!(&topic, Topic::Status(pi) if pi.is_controller());
             if is_controllers || topic == Topic::ControllerKey {
                 self.waiting = None;
@@ -226,7 +216,7 @@ impl Keeper {
         }
         let why = describe(trouble);
         self.missing(self.endpoint.missing(Some(&why)));
-        self.troubles.log(&format!("no connection to {}: {why}", self.endpoint.address), wait);
+        self.troubles.log(&format!("no connection to {}: {why}", self.endpoint.address()), wait);
         tokio::time::sleep(wait).await;
     }
 
@@ -240,7 +230,7 @@ impl Keeper {
                  machine uses the pi-id {} too, for example one that runs from a copy of this one's card; \
                  give each its own --pi-id, and enrol the copy with --token; until then the pauses between \
                  attempts grow to two minutes",
-                self.endpoint.address,
+                self.endpoint.address(),
                 self.pi
             );
         }
@@ -252,7 +242,7 @@ impl Keeper {
     }
 
     async fn wait_after_refusal(&mut self, trouble: &ConnectionError) {
-        if self.login.anonymous && self.endpoint.address.login.is_none() {
+        if self.login.anonymous && self.endpoint.address().login.is_none() {
             self.shows_secret = !self.shows_secret;
             if self.shows_secret {
                 return;
@@ -266,7 +256,8 @@ impl Keeper {
                 "{} refuses this machine's credentials: it may have been removed or reset there; enrol it anew with --token-file \
                  (`pistat join-token show` on the controller prints it), after `pistat agent reset {}` if it is still known; if this is an \
                  external broker, write the user and password that it gave this machine into the address",
-                self.endpoint.address, self.pi
+                self.endpoint.address(),
+                self.pi
             )
         };
         self.missing(format!("a connection: {sentence}"));
@@ -279,7 +270,7 @@ impl Keeper {
     /// Whether the same credentials are good for a connection that leaves no last will: then its
     /// topic is what is refused.
     async fn is_let_in_without_will(&self) -> bool {
-        let filter = self.endpoint.topics.format(&Topic::ControllerKey);
+        let filter = self.endpoint.topics().format(&Topic::ControllerKey);
         let mut link = Link::open(self.options("pistat-join"), vec![(filter, 1)]);
         loop {
             match link.events.recv().await {

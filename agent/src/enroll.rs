@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep_until};
 
 use self::conversation::Conversation;
 use crate::{
-    connection::{Endpoint, Link, LinkEvent, MOST_BACKOFF, REFUSED_WAIT, Troubles, describe, is_refusal},
     credential::{Credential, CredentialError},
+    mqtt::{Endpoint, Link, LinkEvent, MOST_BACKOFF, REFUSED_WAIT, Troubles, describe, is_refusal},
     waiting::Waiting,
 };
 

@@ -12,6 +12,7 @@ pub mod connection;
 pub mod credential;
 pub mod enroll;
 pub mod facts;
+pub mod mqtt;
 pub mod options;
 #[cfg(test)]
 mod recorded;
@@ -19,6 +20,7 @@ pub mod runner;
 mod stats;
 mod task;
 mod waiting;
+mod wire;
 
 use bytes::Bytes;
 use pistat_protocol::topic::Topic;

@@ -12,10 +12,12 @@ use anyhow::Context;
 use pistat_agent::{
     AgentOptions, Incoming, Outgoing,
     config::{Config, Flags},
-    connection::{self, Endpoint, Login},
+    connection::{self, Login},
     credential::CredentialError,
     enroll::{EnrollError, Enrolment, Rejoin, enroll},
-    facts, runner,
+    facts,
+    mqtt::Endpoint,
+    runner,
 };
 use pistat_protocol::order::PublicKey;
 use pistat_support::notify::Notify;

@@ -23,13 +23,12 @@ mod host;
 mod ledger;
 mod pin;
 mod trust;
-pub(crate) mod wire;
 
 use std::{
     fs::{File, TryLockError},
     io,
     os::fd::AsFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -52,7 +51,6 @@ use self::{
     ledger::Ledger,
     pin::Pin,
     trust::{Pinned, Settings, TrustError},
-    wire::{Kind, Wire},
 };
 use crate::{
     facts::{self, Facts},
@@ -60,6 +58,7 @@ use crate::{
         adopt_orphans, policy, record,
         run::{Start, boot_milliseconds},
     },
+    wire::{Kind, Wire},
 };
 
 /// Whoever connects has to say what it wants within this time.
@@ -141,16 +140,6 @@ impl Folders {
         let text = file::read_text(&self.session()).map_err(|_| Refusal::NoSession)?;
         Session::try_from(text).map_err(|_| Refusal::NoSession)
     }
-}
-
-/// The socket of one run.
-fn run_socket(folder: &Path, run: RunId) -> PathBuf {
-    folder.join(format!("{run}.sock"))
-}
-
-/// The socket of one run, as the agent finds it: beside `/run/pistat-runner.sock` is the folder `/run/pistat-runner`.
-pub(crate) fn run_socket_beside(runner_socket: &Path, run: RunId) -> PathBuf {
-    run_socket(&runner_socket.with_extension(""), run)
 }
 
 /// Why a connection came to nothing.

@@ -48,8 +48,8 @@ impl Backoff {
 
     /// A connection has ended that lasted so long. Starts over, and returns `true`, if it lasted.
     ///
-    /// Two clients with one name take the connection over from each other. The other one may wait as
-    /// long as this one did, so only a connection that outlasts that wait was not its doing.
+    /// Two clients with one name take the connection over from each other. The other one may wait
+    /// as long as this one did, so only a connection that outlasts that wait was not its doing.
     pub fn connection_ended(&mut self, lasted: Duration) -> bool {
         let did_last = lasted >= LASTS.max(2 * self.last);
         if did_last {

@@ -34,8 +34,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The broker of an address; `ca` names the authorities to believe instead of the system's. They
-    /// are read now, so that a wrong file is an error of the start.
+    /// The broker of an address; `ca` names the authorities to believe instead of the system's.
+    /// They are read now, so that a wrong file is an error of the start.
     ///
     /// # Errors
     /// The certificates cannot be used.

@@ -1,11 +1,11 @@
 //! Files that survive a power cut, and files that are read with a bound.
 //!
-//! A file is replaced by a temporary one beside it, `fsync`, rename, and `fsync` of the folder: after
-//! a power cut there is the old or the new content, never half of either.
+//! A file is replaced by a temporary one beside it, `fsync`, rename, and `fsync` of the folder:
+//! after a power cut there is the old or the new content, never half of either.
 //!
-//! A user who may write a file may also make it endless, a FIFO on which a reader hangs, or a symbolic
-//! link to a file that only the reader may read. So every file is read up to a limit, and a file in
-//! another user's folder is opened as [`read_foreign`] does.
+//! A user who may write a file may also make it endless, a FIFO on which a reader hangs, or a
+//! symbolic link to a file that only the reader may read. So every file is read up to a limit, and
+//! a file in another user's folder is opened as [`read_foreign`] does.
 
 use std::{
     ffi::OsStr,
@@ -23,7 +23,8 @@ use rustix::{
     io::Errno,
 };
 
-/// As much as any configuration, credential, token or certificate bundle has; the largest bundle of a system has a quarter of it.
+/// As much as any configuration, credential, token or certificate bundle has; the largest bundle of
+/// a system has a quarter of it.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Reads a file that this process's own user named or owns.
@@ -42,7 +43,8 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     into_text(read(path)?)
 }
 
-/// Reads a text in a folder that another user may write, for example as root: never through a symbolic link, never anything but a regular file.
+/// Reads a text in a folder that another user may write, for example as root: never through a
+/// symbolic link, never anything but a regular file.
 ///
 /// # Errors
 /// As [`read_text`], and the file is not a regular one.
@@ -50,11 +52,13 @@ pub fn read_foreign(path: &Path) -> io::Result<String> {
     into_text(take_all(open_regular(CWD, path.as_os_str())?)?)
 }
 
-/// As [`read_foreign`], where each folder of the path may be another user's: no part of the path may be a symbolic link. The file must belong to
-/// the owner of its folder, so that it is not a hard link to a file of somebody else's.
+/// As [`read_foreign`], where each folder of the path may be another user's: no part of the path
+/// may be a symbolic link. The file must belong to the owner of its folder, so that it is not a
+/// hard link to a file of somebody else's.
 ///
 /// # Errors
-/// As [`read_foreign`]; a part of the path is a symbolic link; the file has another owner than its folder.
+/// As [`read_foreign`]; a part of the path is a symbolic link; the file has another owner than its
+/// folder.
 pub fn read_foreign_without_links(path: &Path) -> io::Result<Vec<u8>> {
     let absolute = std::path::absolute(path)?;
     let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name()) else {

@@ -1,4 +1,5 @@
-//! What broker, agent and controller share, each thing once. It knows no topics and no payloads beyond their sizes.
+//! What broker, agent and controller share, each thing once. It knows no topics and no payloads
+//! beyond their sizes.
 
 pub mod backoff;
 #[cfg(feature = "client")]

@@ -70,8 +70,8 @@ impl Notify {
         (self.send)(NotifyState::Watchdog);
     }
 
-    /// Reports that its caller is alive, at most once in half of what systemd allows: for a loop that
-    /// calls this at each turn.
+    /// Reports that its caller is alive, at most once in half of what systemd allows: for a loop
+    /// that calls this at each turn.
     pub fn alive(&mut self, now: Instant) {
         let Some(period) = self.alive_period() else { return };
         if self.sent_at.is_none_or(|at| now.duration_since(at) >= period) {

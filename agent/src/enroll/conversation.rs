@@ -13,7 +13,7 @@ use pistat_protocol::{
 use pistat_support::random::spread;
 
 use super::Trouble;
-use crate::{connection::Endpoint, credential::Credential};
+use crate::{credential::Credential, mqtt::Endpoint};
 
 /// What has been heard so far. Pure.
 #[expect(clippy::struct_excessive_bools, reason = "four independent facts")]

@@ -18,10 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    Claim, LAST_WORD, Runner, ServeError, check_peer, run_socket,
-    wire::{Kind, Step, Told, Wire},
-};
+use super::{Claim, LAST_WORD, Runner, ServeError, check_peer};
 use crate::{
     Outgoing,
     task::{
@@ -29,6 +26,7 @@ use crate::{
         reap_orphans, record,
         run::{self, Start},
     },
+    wire::{Kind, Step, Told, Wire, run_socket},
 };
 
 /// How many messages of the run may wait for the agent: each may be a chunk of output.

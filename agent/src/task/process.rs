@@ -23,7 +23,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{kin::RUN_MARK, run::Context};
+use super::kin::RUN_MARK;
 
 /// Where programs are looked for: the system's folders in the order of Debian's root, so that `reboot` and `ip` are found too.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -77,12 +77,11 @@ impl StartError {
 }
 
 impl Command {
-    /// The command that a verified order names.
-    pub(crate) fn from_order(order: &Verified<ExecuteOrder>, context: &Context) -> Self {
+    /// The command that a verified order names, after the launcher's words, at this nice value.
+    pub(crate) fn from_order(order: &Verified<ExecuteOrder>, launcher: Vec<OsString>, nice: i32) -> Self {
         let order = order.get();
         let directory = order.working_directory.as_deref().unwrap_or("/").into();
         let environment = environment(&order.environment, order.run);
-        let (launcher, nice) = (context.launcher.clone(), context.nice);
         Self { launcher, argv: order.argv.clone(), environment, directory, nice }
     }
 

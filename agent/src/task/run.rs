@@ -178,7 +178,8 @@ impl Run {
             grace: Duration::from_millis(order.get().grace_milliseconds),
         };
         let mut presence = Presence::announce();
-        let process = match Command::from_order(&order, &self.context).start().await {
+        let process = match Command::from_order(&order, self.context.launcher.clone(), self.context.nice).start().await
+        {
             Ok(process) => process,
             Err(error) => return self.end(RunState::Failed, Some(error.exit_code()), Some(error.to_string())).await,
         };

@@ -20,12 +20,9 @@ use tokio::{net::UnixStream, sync::Semaphore, time::Instant};
 use super::{Next, Run, empty_report, sleep_until};
 use crate::{
     Outgoing,
-    runner::{
-        run_socket_beside,
-        wire::{Kind, Step, Told, Wire},
-    },
     task::{delivery::Control, policy},
     waiting::Waiting,
+    wire::{Kind, Step, Told, Wire, run_socket_beside},
 };
 
 /// Systemd starts a process and the order goes to the disk before the answer: seconds on a Pi Zero that is busy.

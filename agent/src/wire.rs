@@ -1,12 +1,17 @@
-//! What travels between the agent and the root runner: frames of a kind, a length and a payload, on a Unix socket.
+//! What travels between the agent and the root runner: frames of a kind, a length and a payload, on
+//! a Unix socket.
 //!
-//! Both sides read and write at the same time and neither ever waits for the other to read: so they cannot wait for each other for ever. A frame that
-//! is too large or of no known kind ends the connection.
+//! Both sides read and write at the same time and neither ever waits for the other to read: so they
+//! cannot wait for each other for ever. A frame that is too large or of no known kind ends the
+//! connection.
 
-use std::io;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use pistat_protocol::{codec::MAX_PAYLOAD_BYTES, task::Ack};
+use pistat_protocol::{codec::MAX_PAYLOAD_BYTES, id::RunId, task::Ack};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,12 +21,24 @@ use tokio::{
 /// The kind's byte and the length's four.
 const HEAD_BYTES: usize = 5;
 
+/// The socket of one run, in the runner's folder.
+pub(crate) fn run_socket(folder: &Path, run: RunId) -> PathBuf {
+    folder.join(format!("{run}.sock"))
+}
+
+/// The socket of one run, as the agent finds it: beside `/run/pistat-runner.sock` is the folder
+/// `/run/pistat-runner`.
+pub(crate) fn run_socket_beside(runner_socket: &Path, run: RunId) -> PathBuf {
+    run_socket(&runner_socket.with_extension(""), run)
+}
+
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Agent: make a session. The answer is [`Kind::Session`].
     AskSession,
-    /// Agent: the bytes of a signed order to start a run, for which a nonce is asked. The answer is [`Kind::Nonce`].
+    /// Agent: the bytes of a signed order to start a run, for which a nonce is asked. The answer is
+    /// [`Kind::Nonce`].
     Prepare,
     /// Agent: the bytes of the same order, signed again with the nonce. Over the same connection.
     Execute,
@@ -73,7 +90,8 @@ const KINDS: [(Kind, u8); 16] = [
     (Kind::Done, b'D'),
 ];
 
-/// What the agent tells of the controller: always the newest state of things. The counters are the agent's own and start anew with it.
+/// What the agent tells of the controller: always the newest state of things. The counters are the
+/// agent's own and start anew with it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Told {
     /// Counts connections; absent while disconnected.
@@ -120,7 +138,8 @@ impl Wire {
         self.output.put_slice(payload);
     }
 
-    /// Whether everything has been handed to the system: only then is there more to say, so that nothing piles up here.
+    /// Whether everything has been handed to the system: only then is there more to say, so that
+    /// nothing piles up here.
     pub(crate) fn is_flushed(&self) -> bool {
         self.output.is_empty()
     }

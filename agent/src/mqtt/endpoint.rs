@@ -18,8 +18,8 @@ const INFLIGHT: u16 = 32;
 /// Where and how to connect.
 #[derive(Clone)]
 pub struct Endpoint {
-    pub(super) address: MqttUrl,
-    pub(super) topics: Topics,
+    address: MqttUrl,
+    topics: Topics,
     broker: client::Endpoint,
 }
 

@@ -1,5 +1,6 @@
-//! One connection from its beginning to its end, driven by a task of its own: its client cannot be polled from a `select!` without losing
-//! packets, so what happens is handed over through a channel.
+//! One connection from its beginning to its end, driven by a task of its own: its client cannot be
+//! polled from a `select!` without losing packets, so what happens is handed over through a
+//! channel.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use super::CONNECT;
 /// How many messages may wait for the agent; it reads at once.
 const EVENTS: usize = 64;
 
-/// How many messages may wait for the socket besides those in flight: each may be a chunk of output.
+/// How many messages may wait for the socket besides those in flight: each may be a chunk of
+/// output.
 const REQUESTS: usize = 8;
 
 /// After how long without any event a connection hangs.
