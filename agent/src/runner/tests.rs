@@ -1,5 +1,7 @@
 //! Which orders root takes, without any process being started.
 
+use std::path::Path;
+
 use std::collections::BTreeMap;
 
 use pistat_protocol::{
