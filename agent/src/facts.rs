@@ -169,7 +169,7 @@ async fn count_updates(root: &Path) -> Option<u32> {
     // As the task that installs them: a new kernel is a new package, which a plain upgrade keeps back.
     let upgrade = ["--with-new-pkgs", "upgrade"];
     let words = [&["--simulate", "--quiet=2", "-o", "Debug::NoLocking=1"], &silent[..], &upgrade].concat();
-    let text = Question::new(&root.join("usr/bin/apt-get"), &words).ask().await?;
+    let text = ReadOnlyCommand::new(&root.join("usr/bin/apt-get"), &words).run().await?;
     u32::try_from(text.lines().filter(|line| line.starts_with("Inst ")).count()).ok()
 }
 
@@ -178,7 +178,7 @@ async fn failed_units(root: &Path) -> Option<Vec<String>> {
         return None;
     }
     let words = ["list-units", "--state=failed", "--plain", "--no-legend", "--no-pager", "--full"];
-    let text = Question::new(&root.join("usr/bin/systemctl"), &words).ask().await?;
+    let text = ReadOnlyCommand::new(&root.join("usr/bin/systemctl"), &words).run().await?;
     Some(
         text.lines()
             .filter_map(|line| line.split_ascii_whitespace().next())
@@ -201,14 +201,14 @@ fn parse_life_time(text: &str) -> Option<u8> {
     values.filter(|value| (1..=11).contains(value)).max().map(|tenths| tenths * 10)
 }
 
-/// A command that only asks.
+/// A command that only reads.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct ReadOnlyCommand {
     program: PathBuf,
     words: Vec<String>,
 }
 
-impl Question {
+impl ReadOnlyCommand {
     /// A command by its full path.
     pub(crate) fn new(program: &Path, words: &[&str]) -> Self {
         Self { program: program.to_owned(), words: words.iter().map(ToString::to_string).collect() }
@@ -217,7 +217,7 @@ impl Question {
     /// What it prints; `None` when it is not there, fails, or takes too long.
     ///
     /// While the disk that the program is on hangs, this does not come back: whoever asks must not ask again before that.
-    pub(crate) async fn ask(self) -> Option<String> {
+    pub(crate) async fn run(self) -> Option<String> {
         let child = aside(move || self.start()).await??;
         let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
         // Nobody waits for it.

@@ -76,9 +76,9 @@ pub(crate) enum Refusal {
 /// What has to be done about an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Heeded {
+pub(crate) enum OrderOutcome {
     /// Nothing more.
-    Taken,
+    Accepted,
     /// It needs root and names a session that the root runner has not made: it has to be sent again for one that it has.
     NeedsRunnersSession,
 }
@@ -176,12 +176,18 @@ impl Runs {
     }
 
     /// An order for a run has come on its topic.
-    pub(crate) fn order(&mut self, run: RunId, payload: &[u8], retain: bool, session: Option<&Session>) -> Heeded {
+    pub(crate) fn order(
+        &mut self,
+        run: RunId,
+        payload: &[u8],
+        retain: bool,
+        session: Option<&Session>,
+    ) -> OrderOutcome {
         self.try_order(run, payload, retain, session).unwrap_or_else(|refusal| {
             self.refused += 1;
             tracing::warn!(%run, reason = %refusal, refused = self.refused, "an order was refused");
             self.last_refusal = Some(format!("an order for run {run}: {refusal}"));
-            Heeded::Taken
+            OrderOutcome::Accepted
         })
     }
 
@@ -191,7 +197,7 @@ impl Runs {
         payload: &[u8],
         retain: bool,
         session: Option<&Session>,
-    ) -> Result<Heeded, Refusal> {
+    ) -> Result<OrderOutcome, Refusal> {
         if retain {
             return Err(Refusal::Retained);
         }
@@ -204,18 +210,18 @@ impl Runs {
         }
     }
 
-    fn execute(&mut self, order: Verified<ExecuteOrder>, signed: &[u8]) -> Result<Heeded, Refusal> {
+    fn execute(&mut self, order: Verified<ExecuteOrder>, signed: &[u8]) -> Result<OrderOutcome, Refusal> {
         let run = order.get().run;
         if let Some(known) = self.known.get(&run) {
             if let Some(nonce) = order.get().nonce.clone()
                 && policy::check(&self.policy, order.get(), Root::Available).is_ok()
             {
                 known.send_modify(|control| control.order = Some((nonce, Bytes::copy_from_slice(signed))));
-                return Ok(Heeded::Taken);
+                return Ok(OrderOutcome::Accepted);
             }
             tracing::debug!(%run, "the run is known: its report is repeated");
             known.send_modify(|control| control.repeats += 1);
-            return Ok(Heeded::Taken);
+            return Ok(OrderOutcome::Accepted);
         }
         if self.finished.contains(run) {
             return Err(Refusal::Replayed);
@@ -226,7 +232,7 @@ impl Runs {
         let root = match (self.has_runner(), self.runner_session) {
             (false, _) => Root::NotInstalled,
             // Installed since this connection began.
-            (true, None) if order.get().root => return Ok(Heeded::NeedsRunnersSession),
+            (true, None) if order.get().root => return Ok(OrderOutcome::NeedsRunnersSession),
             (true, Some(true) | None) => Root::Available,
             (true, Some(false)) => Root::Silent,
         };
@@ -238,10 +244,10 @@ impl Runs {
             Err(sentence) => Start::Refused(order.get().task.clone(), sentence),
         };
         self.start(run, start);
-        Ok(Heeded::Taken)
+        Ok(OrderOutcome::Accepted)
     }
 
-    fn cancel(&mut self, order: &Verified<CancelOrder>, signed: &[u8]) -> Result<Heeded, Refusal> {
+    fn cancel(&mut self, order: &Verified<CancelOrder>, signed: &[u8]) -> Result<OrderOutcome, Refusal> {
         let run = order.get().run;
         if let Some(known) = self.known.get(&run) {
             known.send_modify(|control| {
@@ -253,7 +259,7 @@ impl Runs {
         } else if !self.finished.contains(run) {
             self.start(run, Start::Cancelled);
         }
-        Ok(Heeded::Taken)
+        Ok(OrderOutcome::Accepted)
     }
 
     /// The place of a run that the root runner may still have.

@@ -1,10 +1,9 @@
 //! The hub: one loop, one closed [`Event`], and all live state. Whoever wants something to change sends an event; nobody else holds the state.
 //!
 //! It never waits for anything but the next event: what it publishes goes through an outbox, what it stores comes back as an event, and whatever was promised
-//! to others (an answer, an acknowledgement, a retained status) is kept in [`After`] until it is on the disk.
+//! to others (an answer, an acknowledgement, a retained status) is kept in [`PendingCommit`] until it is on the disk.
 
 mod accept;
-mod after;
 mod announce;
 pub mod ask;
 pub mod feed;
@@ -14,6 +13,7 @@ mod joining;
 mod lanes;
 mod leftovers;
 mod machines;
+mod pending;
 pub(crate) mod people;
 mod repeats;
 mod requests;
@@ -53,15 +53,15 @@ use crate::{
     own_address::OwnAddress,
     runs::{KeptRuns, Runs},
     store::{
-        Demand, Loaded, Store, Stored, Ticket, Write,
+        Durability, Loaded, Store, Stored, Ticket, Write,
         register::{RegisterWrite, Shelf},
     },
     terminal,
 };
-use after::{After, AfterAccess, AfterRuns, Promise};
 use ask::{Ask, Progress, Refused, Reply};
 use feed::Feed;
 use lanes::{Lanes, Sender};
+use pending::{PendingAccess, PendingCommit, PendingReply, PendingRuns};
 
 /// How many questions wait: more than the web server asks at a time, since each of its requests waits for its answer.
 pub(crate) const ASKS: usize = 256;
@@ -147,10 +147,10 @@ pub(crate) struct Hub {
     mqtt: Option<SocketAddr>,
     own_address: Arc<OwnAddress>,
     store: Store,
-    after: HashMap<Ticket, After>,
+    pending: HashMap<Ticket, PendingCommit>,
     /// Writes of this turn: one commit holds them all.
     writes: Vec<RegisterWrite>,
-    turn: AfterRuns,
+    turn: PendingRuns,
     /// What was received and is not handled yet.
     lanes: Lanes,
     outbox: VecDeque<Outgoing>,
@@ -187,9 +187,9 @@ pub(crate) struct Hub {
     last_id_milliseconds: u64,
     refused_reports: runs::RefusedReports,
     /// Ended runs whose retained topics are to be said again.
-    repairs: VecDeque<pistat_protocol::dashboard::Run>,
+    republish: VecDeque<pistat_protocol::dashboard::Run>,
     /// Runs of which the broker retains something though it should not.
-    strays: VecDeque<(PiId, RunId)>,
+    orphaned_retained: VecDeque<(PiId, RunId)>,
     started: Instant,
     now: Now,
 }
@@ -213,7 +213,7 @@ impl Hub {
         let enrolled = loaded.access.agents().filter(|agent| agent.secret_sha256.is_some());
         let known: Vec<_> = enrolled.map(|agent| agent.pi.clone()).chain(busy).collect();
         let quota = joining::Quota::new(loaded.access.agents().filter_map(|agent| agent.enrolled_at), now);
-        let repairs = loaded.retained_runs.iter().map(|record| record.run.clone()).collect();
+        let republish = loaded.retained_runs.iter().map(|record| record.run.clone()).collect();
         let kept = KeptRuns {
             open: loaded.open_runs,
             retained: loaded.retained_runs,
@@ -239,9 +239,9 @@ impl Hub {
             mqtt,
             own_address,
             store,
-            after: HashMap::new(),
+            pending: HashMap::new(),
             writes: Vec::new(),
-            turn: AfterRuns::default(),
+            turn: PendingRuns::default(),
             lanes: Lanes::default(),
             outbox: VecDeque::new(),
             leftovers: leftovers::Leftovers::new(&loaded.prefixes, &config.mqtt.topics),
@@ -267,8 +267,8 @@ impl Hub {
             numbers: Counted::default(),
             last_id_milliseconds: newest_id.unwrap_or(0),
             refused_reports: runs::RefusedReports::default(),
-            repairs,
-            strays: VecDeque::new(),
+            republish,
+            orphaned_retained: VecDeque::new(),
             started: now.monotonic,
             config,
             now,
@@ -392,9 +392,9 @@ impl Hub {
         let after = std::mem::take(&mut self.turn);
         let writes = std::mem::take(&mut self.writes);
         // A request may be refused while the disk is full; what has happened may not be forgotten.
-        let demand = if after.accepted.is_some() { Demand::Ask } else { Demand::Must };
-        let ticket = self.store.commit(demand, Write::Register(writes));
-        self.after.insert(ticket, After::Runs(after));
+        let durability = if after.accepted.is_some() { Durability::Rejectable } else { Durability::Required };
+        let ticket = self.store.commit(durability, Write::Register(writes));
+        self.pending.insert(ticket, PendingCommit::Runs(after));
     }
 
     fn answer(&mut self, ask: Ask) {
@@ -552,7 +552,7 @@ impl Hub {
         let steps = self.runs.tick(self.now, |pi| fleet.offline_since(pi));
         self.perform(steps);
         self.renew_watches();
-        self.repair_retained();
+        self.republish_retained();
         self.end_looks();
         self.run_schedules();
         self.announce_to_homeassistant();

@@ -34,7 +34,7 @@ use crate::{
     install::{self, Downloads},
     own_address::OwnAddress,
     own_machine,
-    shutdown::{Ended, Signals, Wish},
+    shutdown::{Ended, Request, Signals},
     store::{Loaded, Retention, Store, StoreError},
     web::{self, Listener, Readers, Web},
 };
@@ -262,10 +262,10 @@ impl Controller {
     pub async fn run(mut self) -> Ended {
         let ended = loop {
             tokio::select! {
-                wish = self.signals.next() => match wish {
-                    Wish::Stop => break Ended::Asked,
+                request = self.signals.next() => match request {
+                    Request::Stop => break Ended::Asked,
                     // One request to read again is as good as two.
-                    Wish::Reload => { let _ = self.reload.try_send(()); }
+                    Request::Reload => { let _ = self.reload.try_send(()); }
                 },
                 Some(part) = self.parts.join_next() => break crashed(part),
                 error = broker_failed(&mut self.broker) => break Ended::Crashed(format!("the broker ended: {error}")),

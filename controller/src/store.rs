@@ -32,7 +32,7 @@ use crate::{
     homeassistant::Announced,
 };
 use files::{load_json, set_aside};
-pub use pistat_domain::metadata::{Given, GivenChange};
+pub use pistat_domain::metadata::{MachineMetadata, MetadataPatch};
 pub(crate) use pistat_domain::records as record;
 use plain::Files;
 use record::{GroupRecord, OutputState, REMEMBERED_RUNS, RequestRecord, RunRecord};
@@ -50,7 +50,7 @@ pub(crate) enum Write {
     /// Runs, output and events.
     Register(Vec<RegisterWrite>),
     /// What people gave a machine.
-    Given(PiId, GivenChange),
+    Metadata(PiId, MetadataPatch),
     /// Accounts, machines and sessions.
     Access(Vec<AccessChange>),
     /// The token of an account that has a file.
@@ -63,7 +63,7 @@ pub(crate) enum Write {
 
 /// Whether something may be refused when it cannot be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Demand {
+pub(crate) enum Durability {
     /// Somebody waits for the answer: refuse it.
     Ask,
     /// It has happened: keep it until it can be stored.
@@ -125,7 +125,7 @@ pub struct Loaded {
     /// The join token.
     pub join_token: JoinToken,
     /// What people gave machines.
-    pub given: Given,
+    pub given: MachineMetadata,
     /// Accounts, machines and sessions.
     pub access: Access,
     /// Runs that are not final, in their order, with their output's state.
@@ -226,12 +226,12 @@ impl Store {
     }
 
     /// Hands something to the thread that writes; the ticket comes back when it is on the disk.
-    pub(crate) fn commit(&mut self, demand: Demand, write: Write) -> Ticket {
+    pub(crate) fn commit(&mut self, durability: Durability, write: Write) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if let Some(sender) = &self.sender {
             // The thread ends only when the sender is dropped, or by a panic that ends the process.
-            let _ = sender.send(Commit { ticket, demand, write, told: false });
+            let _ = sender.send(Commit { ticket, durability, write, told: false });
         }
         ticket
     }

@@ -31,7 +31,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use pistat_broker::BrokerHandle;
 use pistat_protocol::{account::Role, time::Timestamp};
@@ -39,6 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::problem::Rejection;
 use self::{openapi::Description, origin::Origins};
 use crate::{
     access::{Access, Caller, Uses},
@@ -229,7 +230,7 @@ pub(crate) fn router(web: Web) -> Router {
         needs => all.merge(guarded(routes, needs)),
     });
     all.method_not_allowed_fallback(|| async {
-        Refused { status: 405, detail: "this address does not take that method".into() }
+        Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
     })
     .layer(Extension(description))
     .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -254,10 +255,8 @@ async fn with_headers(mut response: Response) -> Response {
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-        return axum::response::IntoResponse::into_response(Refused {
-            status: 415,
-            detail: "send JSON with content-type: application/json".into(),
-        });
+        let detail = "send JSON with content-type: application/json";
+        return Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into_response();
     }
     response
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{Agent, BACKFILL_DELAY, FIRST_SAMPLE, Found};
 use crate::{
     Incoming,
-    task::{Asked, Heeded, SocketFile, ask_session},
+    task::{Asked, OrderOutcome, SocketFile, ask_session},
 };
 
 impl Agent {
@@ -100,7 +100,7 @@ impl Agent {
         if payload.is_empty() {
             return;
         }
-        if self.runs.order(run, payload, retain, self.session.as_ref()) == Heeded::NeedsRunnersSession
+        if self.runs.order(run, payload, retain, self.session.as_ref()) == OrderOutcome::NeedsRunnersSession
             && let Some((socket, file)) = self.runs.runner_to_ask()
         {
             tracing::info!(%run, "the root runner was installed meanwhile: a new session begins");

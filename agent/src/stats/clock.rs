@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::facts::Question;
+use crate::facts::ReadOnlyCommand;
 
 const WHILE_NOT: Duration = Duration::from_secs(60);
 const WHILE_IS: Duration = Duration::from_secs(3600);
@@ -47,13 +47,13 @@ impl Clock {
     }
 
     /// The question to ask now, if it is time for one and the last has been answered.
-    pub(crate) fn question(&mut self, now: Instant) -> Option<Question> {
+    pub(crate) fn question(&mut self, now: Instant) -> Option<ReadOnlyCommand> {
         if self.asked || self.ask_at.is_some_and(|at| now < at) {
             return None;
         }
         self.ask_at = Some(now + if self.told { WHILE_IS } else { WHILE_NOT });
         self.asked = self.systemd.exists() && !self.timesyncd.exists();
-        self.asked.then(|| Question::new(&self.tool, &["show", "--property=NTPSynchronized", "--value"]))
+        self.asked.then(|| ReadOnlyCommand::new(&self.tool, &["show", "--property=NTPSynchronized", "--value"]))
     }
 
     /// Takes the answer.

@@ -15,7 +15,7 @@ use pistat_protocol::stats::{Disk, Sample};
 
 use super::{
     counter::{Rates, Reading},
-    guarded::{Guarded, SideThread},
+    guarded::{ProbeThread, TimedProbe},
     mounts::{FileSystem, parse_mounts, shown},
     percent,
     source::Source,
@@ -56,13 +56,13 @@ struct Mount {
     /// Its mount points, the best first.
     points: Vec<Vec<u8>>,
     /// Its space, and which of its mount points answered.
-    space: Guarded<Option<(usize, Space)>>,
-    thread: SideThread,
+    space: TimedProbe<Option<(usize, Space)>>,
+    thread: ProbeThread,
 }
 
 impl Mount {
     fn new(points: Vec<Vec<u8>>, space: impl FnMut() -> Option<(usize, Space)> + Send + 'static) -> Self {
-        Self { points, space: Guarded::new("disk space", space), thread: SideThread::default() }
+        Self { points, space: TimedProbe::new("disk space", space), thread: ProbeThread::default() }
     }
 
     /// Asks the first mount point that is a folder: a container's files may be mounts of their own,
@@ -155,13 +155,13 @@ impl FileSystems {
         // All at once, each in a thread that ends with its answer, so that several that hang cost no more time than one.
         for Mount { space, thread, .. } in self.mounts.values_mut() {
             space.begin(thread);
-            thread.leave();
+            thread.detach();
         }
         let deadline = tokio::time::Instant::now() + SPACE_DEADLINE;
         for Mount { points, space, thread } in self.mounts.values_mut() {
             let answer = space.answer(thread, deadline).await.flatten();
             disks.extend(answer.and_then(|(index, space)| disk(&shown(points.get(index)?), space)));
-            thread.leave();
+            thread.detach();
         }
         disks
     }

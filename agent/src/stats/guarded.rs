@@ -27,12 +27,12 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Where measurements run, one after another: a thread that is started when it is needed. When its owner goes, it ends after what it was given.
 #[derive(Debug, Default)]
-pub(crate) struct SideThread {
+pub(crate) struct ProbeThread {
     jobs: Option<mpsc::SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl SideThread {
+impl ProbeThread {
     /// Gives it a job; `false` when the system has no thread to spare.
     fn run(&mut self, job: Job) -> bool {
         let unsent = match &self.jobs {
@@ -64,20 +64,20 @@ impl SideThread {
     }
 
     /// Leaves the thread to itself: it ends after what it was given, and the next job gets another.
-    pub(crate) fn leave(&mut self) {
+    pub(crate) fn detach(&mut self) {
         self.jobs = None;
     }
 }
 
 /// A measurement that may hang.
-pub(crate) struct Guarded<T> {
+pub(crate) struct TimedProbe<T> {
     name: &'static str,
     work: Work<T>,
     asked: Option<oneshot::Receiver<T>>,
     hangs: bool,
 }
 
-impl<T: Send + 'static> Guarded<T> {
+impl<T: Send + 'static> TimedProbe<T> {
     /// A measurement.
     pub(crate) fn new(name: &'static str, work: impl FnMut() -> T + Send + 'static) -> Self {
         Self { name, work: Arc::new(Mutex::new(work)), asked: None, hangs: false }
@@ -89,13 +89,13 @@ impl<T: Send + 'static> Guarded<T> {
     }
 
     /// Measures now; `None` when it takes longer than the deadline, or still hangs from before.
-    pub(crate) async fn ask(&mut self, thread: &mut SideThread, deadline: Duration) -> Option<T> {
+    pub(crate) async fn ask(&mut self, thread: &mut ProbeThread, deadline: Duration) -> Option<T> {
         self.begin(thread);
         self.answer(thread, Instant::now() + deadline).await
     }
 
     /// Begins to measure, unless it still hangs from before.
-    pub(crate) fn begin(&mut self, thread: &mut SideThread) {
+    pub(crate) fn begin(&mut self, thread: &mut ProbeThread) {
         if let Some(earlier) = &mut self.asked {
             if matches!(earlier.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
                 return;
@@ -108,7 +108,7 @@ impl<T: Send + 'static> Guarded<T> {
     }
 
     /// The answer to what was begun; `None` when it does not come in time.
-    pub(crate) async fn answer(&mut self, thread: &mut SideThread, deadline: Instant) -> Option<T> {
+    pub(crate) async fn answer(&mut self, thread: &mut ProbeThread, deadline: Instant) -> Option<T> {
         for _ in 0..2 {
             let told = self.asked.as_mut().filter(|_| !self.hangs)?;
             match tokio::time::timeout_at(deadline, told).await {
@@ -118,12 +118,12 @@ impl<T: Send + 'static> Guarded<T> {
                 }
                 // The thread was about to end when it was asked, or failed: another takes its place.
                 Ok(Err(_)) => {
-                    thread.leave();
+                    thread.detach();
                     self.put(thread);
                 }
                 Err(_) => {
                     tracing::warn!(probe = self.name, "does not answer; its value is unknown until it does");
-                    thread.leave();
+                    thread.detach();
                     self.hangs = true;
                     return None;
                 }
@@ -133,7 +133,7 @@ impl<T: Send + 'static> Guarded<T> {
     }
 
     /// Puts a question to the thread.
-    fn put(&mut self, thread: &mut SideThread) {
+    fn put(&mut self, thread: &mut ProbeThread) {
         let (tell, told) = oneshot::channel();
         let work = self.work.clone();
         let is_put = thread.run(Box::new(move || {
@@ -152,8 +152,8 @@ mod tests {
     #[tokio::test]
     async fn a_hung_probe_is_unknown_and_comes_back_when_it_answers() {
         let (release, held) = mpsc::channel::<()>();
-        let (mut thread, mut count) = (SideThread::default(), 0);
-        let mut probe = Guarded::new("test", move || {
+        let (mut thread, mut count) = (ProbeThread::default(), 0);
+        let mut probe = TimedProbe::new("test", move || {
             count += 1;
             if count == 1 {
                 held.recv().unwrap();
@@ -174,8 +174,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_probe_that_fails_badly_is_asked_again() {
-        let (mut thread, mut count) = (SideThread::default(), 0);
-        let mut probe = Guarded::new("test", move || {
+        let (mut thread, mut count) = (ProbeThread::default(), 0);
+        let mut probe = TimedProbe::new("test", move || {
             count += 1;
             assert!(count > 1, "the first time it fails");
             count
@@ -185,8 +185,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_probe_that_is_asked_again_at_once_answers_each_time() {
-        let (mut thread, mut count) = (SideThread::default(), 0);
-        let mut probe = Guarded::new("test", move || {
+        let (mut thread, mut count) = (ProbeThread::default(), 0);
+        let mut probe = TimedProbe::new("test", move || {
             count += 1;
             count
         });
@@ -197,11 +197,11 @@ mod tests {
 
     #[tokio::test]
     async fn probes_share_a_thread_and_one_that_hangs_takes_it_from_nobody() {
-        let mut thread = SideThread::default();
+        let mut thread = ProbeThread::default();
         let (release, held) = mpsc::channel::<()>();
-        let mut hangs = Guarded::new("hangs", move || held.recv().is_ok());
-        let mut others = [1, 2].map(|n| Guarded::new("answers", move || (n, std::thread::current().id())));
-        let mut ask = async |thread: &mut SideThread| {
+        let mut hangs = TimedProbe::new("hangs", move || held.recv().is_ok());
+        let mut others = [1, 2].map(|n| TimedProbe::new("answers", move || (n, std::thread::current().id())));
+        let mut ask = async |thread: &mut ProbeThread| {
             let mut answers = Vec::new();
             for probe in &mut others {
                 answers.push(probe.ask(thread, Duration::from_secs(30)).await.unwrap());

@@ -10,7 +10,7 @@ use pistat_protocol::stats::{Power, Sample};
 
 use super::{
     cpu::Clocks,
-    guarded::{Guarded, SideThread},
+    guarded::{ProbeThread, TimedProbe},
     is_due,
     network::wifi_signal,
     power::PowerHealth,
@@ -28,12 +28,12 @@ pub(super) const SLOW: Duration = Duration::from_secs(5);
 pub(super) const LOOK: Duration = Duration::from_secs(60);
 
 /// A measurement that may hang, and may know nothing.
-type Probe<T> = Guarded<Option<T>>;
+type Probe<T> = TimedProbe<Option<T>>;
 
 /// All of them.
 pub(crate) struct Sensors {
     root: PathBuf,
-    thread: SideThread,
+    thread: ProbeThread,
     looked_at: Instant,
     temperature: Sensor<f32>,
     clock: Sensor<u32>,
@@ -46,7 +46,7 @@ impl Sensors {
     pub(crate) fn new(root: &Path, now: Instant) -> Self {
         let mut sensors = Self {
             root: root.to_owned(),
-            thread: SideThread::default(),
+            thread: ProbeThread::default(),
             looked_at: now,
             temperature: Sensor::new(find_thermometer, Duration::ZERO),
             clock: Sensor::new(find_clocks, Duration::ZERO),
@@ -94,12 +94,12 @@ impl<T: Clone + Send + 'static> Sensor<T> {
 
     /// Looks for it while it says nothing. One that hangs is there, and keeps its one thread.
     fn look(&mut self, root: &Path) {
-        if self.value.is_none() && !self.probe.as_ref().is_some_and(Guarded::hangs) {
+        if self.value.is_none() && !self.probe.as_ref().is_some_and(TimedProbe::hangs) {
             self.probe = (self.find)(root);
         }
     }
 
-    async fn ask(&mut self, thread: &mut SideThread, now: Instant) -> Option<T> {
+    async fn ask(&mut self, thread: &mut ProbeThread, now: Instant) -> Option<T> {
         let probe = self.probe.as_mut()?;
         if self.asked_at.is_none_or(|at| is_due(now, at, self.period)) {
             self.asked_at = Some(now);
@@ -110,19 +110,19 @@ impl<T: Clone + Send + 'static> Sensor<T> {
 }
 
 fn find_thermometer(root: &Path) -> Option<Probe<f32>> {
-    Thermometer::find(root).map(|mut thermometer| Guarded::new("temperature", move || thermometer.read()))
+    Thermometer::find(root).map(|mut thermometer| TimedProbe::new("temperature", move || thermometer.read()))
 }
 
 fn find_clocks(root: &Path) -> Option<Probe<u32>> {
-    Clocks::find(root).map(|mut clocks| Guarded::new("clock", move || clocks.read()))
+    Clocks::find(root).map(|mut clocks| TimedProbe::new("clock", move || clocks.read()))
 }
 
 /// A kernel that knows of radios has the file before there is one.
 fn find_wifi(root: &Path) -> Option<Probe<i16>> {
     let wireless = Some(root.join("proc/net/wireless")).filter(|path| path.exists()).map(Source::new);
-    wireless.map(|mut wireless| Guarded::new("wifi", move || wifi_signal(&mut wireless)))
+    wireless.map(|mut wireless| TimedProbe::new("wifi", move || wifi_signal(&mut wireless)))
 }
 
 fn find_power(root: &Path) -> Option<Probe<Power>> {
-    PowerHealth::find(root).map(|mut power| Guarded::new("power", move || power.read()))
+    PowerHealth::find(root).map(|mut power| TimedProbe::new("power", move || power.read()))
 }

@@ -23,7 +23,7 @@ use self::boots::Boots;
 use crate::{
     catalogue::MachineFacts,
     history::History,
-    metadata::{Given, GivenChange},
+    metadata::{MachineMetadata, MetadataPatch},
 };
 
 /// After how many intervals without a sample a connected machine is stale.
@@ -149,12 +149,12 @@ pub enum FleetRefusal {
 pub struct Fleet {
     /// Boxed: machines come in the order of their names, which leaves the nodes of the tree half empty.
     machines: BTreeMap<PiId, Box<State>>,
-    given: Given,
+    given: MachineMetadata,
 }
 
 impl Fleet {
     /// The fleet at the start: whoever was given something, and who else is known.
-    pub fn new(given: Given, known: impl Iterator<Item = PiId>, now: Now) -> Self {
+    pub fn new(given: MachineMetadata, known: impl Iterator<Item = PiId>, now: Now) -> Self {
         let named = given.labels.keys().chain(given.assignments.keys()).chain(given.settings.keys()).cloned();
         let machines =
             named.chain(known).chain([PiId::controller()]).map(|pi| (pi, Box::new(State::new(now)))).collect();
@@ -255,7 +255,7 @@ impl Fleet {
     ///
     /// # Errors
     /// The machine is unknown, or a value is not acceptable.
-    pub fn check(&self, pi: &PiId, change: &GivenChange) -> Result<(), FleetRefusal> {
+    pub fn check(&self, pi: &PiId, change: &MetadataPatch) -> Result<(), FleetRefusal> {
         if !self.machines.contains_key(pi) {
             return Err(FleetRefusal::Unknown(pi.to_string()));
         }
@@ -336,13 +336,13 @@ impl Fleet {
     }
 
     /// Applies a change that is stored.
-    pub fn give(&mut self, pi: &PiId, change: &GivenChange) {
+    pub fn give(&mut self, pi: &PiId, change: &MetadataPatch) {
         self.given.apply(pi, change);
     }
 
     /// Forgets a machine.
     pub fn forget(&mut self, pi: &PiId) {
-        self.given.apply(pi, &GivenChange::forget());
+        self.given.apply(pi, &MetadataPatch::forget());
         self.machines.remove(pi);
     }
 
@@ -537,7 +537,7 @@ mod tests {
     }
 
     fn fleet(now: Now) -> Fleet {
-        Fleet::new(Given::default(), [pi("pi-1")].into_iter(), now)
+        Fleet::new(MachineMetadata::default(), [pi("pi-1")].into_iter(), now)
     }
 
     fn info(label: &str) -> Info {
@@ -591,10 +591,10 @@ mod tests {
         assert_eq!(fleet.label(&pi("pi-1")), "pi-1");
         fleet.info(&pi("pi-1"), info("Rack"), now);
         assert_eq!(fleet.label(&pi("pi-1")), "Rack");
-        fleet.give(&pi("pi-1"), &GivenChange { label: Some(Some("Garage".into())), ..GivenChange::default() });
+        fleet.give(&pi("pi-1"), &MetadataPatch { label: Some(Some("Garage".into())), ..MetadataPatch::default() });
         fleet.info(&pi("pi-1"), info("Other"), now);
         assert_eq!(fleet.label(&pi("pi-1")), "Garage");
-        fleet.give(&pi("pi-1"), &GivenChange { label: Some(None), ..GivenChange::default() });
+        fleet.give(&pi("pi-1"), &MetadataPatch { label: Some(None), ..MetadataPatch::default() });
         assert_eq!(fleet.label(&pi("pi-1")), "Other");
     }
 
@@ -602,15 +602,15 @@ mod tests {
     fn labels_that_would_deceive_are_refused_or_cleaned() {
         let now = Now::get();
         let mut fleet = fleet(now);
-        let label = |text: &str| GivenChange { label: Some(Some(text.into())), ..GivenChange::default() };
+        let label = |text: &str| MetadataPatch { label: Some(Some(text.into())), ..MetadataPatch::default() };
         for bad in ["a\nb", "\u{1b}[31m", "\u{202e}abc", &"x".repeat(81)] {
             assert_eq!(fleet.check(&pi("pi-1"), &label(bad)), Err(FleetRefusal::Label), "{bad:?}");
         }
         assert_eq!(fleet.check(&pi("pi-1"), &label("Garage Döör 🚪")), Ok(()));
         assert_eq!(fleet.check(&pi("nobody"), &label("a")), Err(FleetRefusal::Unknown("nobody".into())));
-        let tags = |names: &[&str]| GivenChange {
+        let tags = |names: &[&str]| MetadataPatch {
             tags: Some(names.iter().map(|name| name.parse().unwrap()).collect()),
-            ..GivenChange::default()
+            ..MetadataPatch::default()
         };
         assert_eq!(fleet.check(&pi("pi-1"), &tags(&["camera"])), Ok(()));
         assert_eq!(fleet.check(&pi("pi-1"), &tags(&["all"])), Err(FleetRefusal::TagOfAll));
@@ -623,8 +623,8 @@ mod tests {
     fn the_name_of_one_machine_is_no_name_of_another() {
         let now = Now::get();
         let mut fleet = fleet(now);
-        let label = |text: &str| GivenChange { label: Some(Some(text.into())), ..GivenChange::default() };
-        let tags = |tag: &str| GivenChange { tags: Some(vec![tag.parse().unwrap()]), ..GivenChange::default() };
+        let label = |text: &str| MetadataPatch { label: Some(Some(text.into())), ..MetadataPatch::default() };
+        let tags = |tag: &str| MetadataPatch { tags: Some(vec![tag.parse().unwrap()]), ..MetadataPatch::default() };
         fleet.ensure(&pi("Garage"), now);
         let taken = |name: &str| Err(FleetRefusal::NameOfMachine { name: name.into(), owner: pi("Garage") });
         for name in ["Garage", "garage", "GARAGE"] {
@@ -674,7 +674,10 @@ mod tests {
         let now = Now::get();
         let mut fleet = fleet(now);
         assert!(fleet.resolve(&"@camera".parse().unwrap()).is_empty());
-        fleet.give(&pi("pi-1"), &GivenChange { tags: Some(vec!["camera".parse().unwrap()]), ..GivenChange::default() });
+        fleet.give(
+            &pi("pi-1"),
+            &MetadataPatch { tags: Some(vec!["camera".parse().unwrap()]), ..MetadataPatch::default() },
+        );
         assert_eq!(fleet.resolve(&"@camera".parse().unwrap()), [pi("pi-1")]);
         assert_eq!(fleet.resolve(&Target::All), [pi("controller"), pi("pi-1")]);
         assert!(fleet.resolve(&"nobody".parse().unwrap()).is_empty());

@@ -22,7 +22,7 @@ pub struct MachineSettings {
 
 /// What people gave machines, as the plain files keep it.
 #[derive(Debug, Clone, Default)]
-pub struct Given {
+pub struct MachineMetadata {
     /// `labels.json`: renamed machines.
     pub labels: BTreeMap<PiId, String>,
     /// `tasks.json`: assignments.
@@ -33,7 +33,7 @@ pub struct Given {
 
 /// A change of what people gave a machine; `None` leaves a part as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct GivenChange {
+pub struct MetadataPatch {
     /// A new label, or none.
     pub label: Option<Option<String>>,
     /// A new responsibility, or none.
@@ -48,7 +48,7 @@ pub struct GivenChange {
     pub interval_seconds: Option<Option<f64>>,
 }
 
-impl GivenChange {
+impl MetadataPatch {
     /// Takes everything away: the machine is forgotten.
     pub fn forget() -> Self {
         Self {
@@ -63,7 +63,7 @@ impl GivenChange {
 
 impl MachineSettings {
     /// A tag keeps its mark until it is taken away or confirmed, whoever changes the others.
-    fn tag(&mut self, change: &GivenChange) {
+    fn tag(&mut self, change: &MetadataPatch) {
         if let Some(tags) = &change.tags {
             let is_new = |tag: &&Tag| change.needs_confirmation && !self.tags.contains(tag);
             self.unconfirmed_tags.extend(tags.iter().filter(is_new).cloned());
@@ -74,9 +74,9 @@ impl MachineSettings {
     }
 }
 
-impl Given {
+impl MachineMetadata {
     /// Applies a change.
-    pub fn apply(&mut self, pi: &PiId, change: &GivenChange) {
+    pub fn apply(&mut self, pi: &PiId, change: &MetadataPatch) {
         set(&mut self.labels, pi, change.label.clone());
         set(&mut self.assignments, pi, change.assignment.clone());
         let settings = self.settings.entry(pi.clone()).or_default();
@@ -113,12 +113,12 @@ mod tests {
 
     #[test]
     fn a_tag_of_an_operator_stays_unconfirmed_until_an_administrator_confirms_it() {
-        let (mut given, pi): (_, PiId) = (Given::default(), "pi-1".parse().unwrap());
+        let (mut given, pi): (_, PiId) = (MachineMetadata::default(), "pi-1".parse().unwrap());
         let operator =
-            |names| GivenChange { tags: Some(tags(names)), needs_confirmation: true, ..GivenChange::default() };
-        let administrator = |names| GivenChange { tags: Some(tags(names)), ..GivenChange::default() };
-        let confirm = |names| GivenChange { confirmed: tags(names), ..GivenChange::default() };
-        let story: [(&str, GivenChange, &[&str], &[&str]); 8] = [
+            |names| MetadataPatch { tags: Some(tags(names)), needs_confirmation: true, ..MetadataPatch::default() };
+        let administrator = |names| MetadataPatch { tags: Some(tags(names)), ..MetadataPatch::default() };
+        let confirm = |names| MetadataPatch { confirmed: tags(names), ..MetadataPatch::default() };
+        let story: [(&str, MetadataPatch, &[&str], &[&str]); 8] = [
             ("an administrator's counts", administrator(&["rack"]), &["rack"], &[]),
             ("an operator's does not", operator(&["camera", "rack"]), &["camera", "rack"], &["camera"]),
             (
@@ -131,7 +131,7 @@ mod tests {
             ("only that one is confirmed", confirm(&["camera", "none"]), &["camera", "lab", "rack"], &[]),
             ("an operator takes it away", operator(&["rack"]), &["rack"], &[]),
             ("and gives it again", operator(&["camera", "rack"]), &["camera", "rack"], &["camera"]),
-            ("it goes with its mark", GivenChange::forget(), &[], &[]),
+            ("it goes with its mark", MetadataPatch::forget(), &[], &[]),
         ];
         for (what, change, all, unconfirmed) in story {
             given.apply(&pi, &change);

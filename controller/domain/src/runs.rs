@@ -55,7 +55,7 @@ pub enum Step {
     /// Look which of this machine's runs may start now.
     Dispatch(PiId),
     /// Something was odd: tell it, change nothing.
-    Odd(PiId, Option<RunId>, String),
+    Anomaly(PiId, Option<RunId>, String),
 }
 
 /// A run that is not final, or is final but not yet told to everybody.

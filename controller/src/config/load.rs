@@ -38,11 +38,11 @@ impl Config {
     /// # Errors
     /// Every problem, with its place.
     pub fn load(flags: &Flags, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Vec<Problem>> {
-        without_problems(Self::load_in_spite(flags, environment))
+        without_problems(Self::load_lenient(flags, environment))
     }
 
     /// The same, with what could be read in spite of the problems; what is wrong is at its default.
-    pub(crate) fn load_in_spite(
+    pub(crate) fn load_lenient(
         flags: &Flags,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> (Option<Self>, Vec<Problem>) {

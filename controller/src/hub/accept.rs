@@ -1,4 +1,4 @@
-//! The only way to a run: every wish is asked of the catalogue, stored, and answered, in [`Hub::accept`].
+//! The only way to a run: every request is asked of the catalogue, stored, and answered, in [`Hub::accept`].
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,8 +13,8 @@ use pistat_support::random;
 
 use super::{
     Hub,
-    after::{Accepting, After, AfterRuns, Answer},
-    ask::Refused,
+    ask::{Refused, RefusedKind},
+    pending::{Accepting, Answer, PendingCommit, PendingRuns},
     refuse, tell,
 };
 use crate::{
@@ -34,7 +34,7 @@ const MAX_OPEN_RUNS: usize = 50_000;
 const MAX_OPEN_RUNS_PER_MACHINE: usize = 1_000;
 
 /// What somebody wants, whatever the way in.
-pub(super) struct Wish {
+pub(super) struct RunRequest {
     pub(super) task: TaskId,
     pub(super) target: Target,
     pub(super) args: Arguments,
@@ -49,24 +49,24 @@ pub(super) struct Wish {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let status = match refusal.kind {
-            RefusalKind::UnknownTask => 404,
-            RefusalKind::BadArgument => 400,
-            RefusalKind::NotAllowed => 403,
+        let kind = match refusal.kind {
+            RefusalKind::UnknownTask => RefusedKind::Missing,
+            RefusalKind::BadArgument => RefusedKind::Invalid,
+            RefusalKind::NotAllowed => RefusedKind::Forbidden,
             RefusalKind::NotOnThisMachine
             | RefusalKind::RegisterOnly
             | RefusalKind::NotListed
-            | RefusalKind::NoRunner => 409,
+            | RefusalKind::NoRunner => RefusedKind::Conflict,
         };
-        Self { status, detail: refusal.message }
+        Self { kind, detail: refusal.message }
     }
 }
 
 impl Hub {
-    /// Checks a wish and stores its runs; the answer follows when they are on the disk.
-    pub(super) fn accept(&mut self, wish: &Wish, answer: Answer) -> Result<(), (Refused, Answer)> {
-        let known = |id: &String| self.runs.earlier(&wish.requested_by, &wish.requester, id);
-        let earlier = wish.request_id.as_ref().and_then(known);
+    /// Checks a request and stores its runs; the answer follows when they are on the disk.
+    pub(super) fn accept(&mut self, request: &RunRequest, answer: Answer) -> Result<(), (Refused, Answer)> {
+        let known = |id: &String| self.runs.earlier(&request.requested_by, &request.requester, id);
+        let earlier = request.request_id.as_ref().and_then(known);
         if let Some(earlier) = earlier {
             match self.accepting(&earlier) {
                 Some(first) => first.answers.push(answer),
@@ -74,20 +74,20 @@ impl Hub {
             }
             return Ok(());
         }
-        match self.approve(wish) {
-            Ok(approved) => self.take(wish, &approved, answer),
+        match self.approve(request) {
+            Ok(approved) => self.take(request, &approved, answer),
             Err(refused) => return Err((refused, answer)),
         }
         Ok(())
     }
 
     /// Stores the runs of what was approved.
-    pub(super) fn take(&mut self, wish: &Wish, approved: &[ApprovedTask], answer: Answer) {
+    pub(super) fn take(&mut self, request: &RunRequest, approved: &[ApprovedTask], answer: Answer) {
         // Only what this request needs is refused if it cannot be stored, so it has a commit of its own.
         self.commit_turn();
-        let (records, group) = self.new_records(wish, approved);
+        let (records, group) = self.new_records(request, approved);
         let runs: Vec<_> = records.iter().map(|record| record.run.id).collect();
-        let sentence = request_sentence(wish, approved);
+        let sentence = request_sentence(request, approved);
         let pi = if let [only] = approved { Some(only.pi().clone()) } else { None };
         self.writes.extend(records.iter().cloned().map(|record| RegisterWrite::Run(Box::new(record))));
         self.writes.extend(group.iter().cloned().map(|group| RegisterWrite::Group(Box::new(group))));
@@ -97,7 +97,7 @@ impl Hub {
             runs,
             group: group_id,
             sentence,
-            requested_by: wish.requested_by.clone(),
+            requested_by: request.requested_by.clone(),
             pi,
             answers: vec![answer],
         });
@@ -106,18 +106,18 @@ impl Hub {
 
     /// A request that was taken and is not on the disk yet, by its runs.
     fn accepting(&mut self, request: &Accepted) -> Option<&mut Accepting> {
-        let mut waiting = self.after.values_mut().filter_map(|after| match after {
-            After::Runs(after) => after.accepted.as_mut(),
+        let mut waiting = self.pending.values_mut().filter_map(|after| match after {
+            PendingCommit::Runs(after) => after.accepted.as_mut(),
             _ => None,
         });
         waiting.find(|first| first.runs == request.runs)
     }
 
     /// The catalogue's word for each machine that is meant. In a group, machines on which the task may not run are passed over.
-    fn approve(&self, wish: &Wish) -> Result<Vec<ApprovedTask>, Refused> {
-        let machines = self.fleet.resolve(&wish.target);
+    fn approve(&self, request: &RunRequest) -> Result<Vec<ApprovedTask>, Refused> {
+        let machines = self.fleet.resolve(&request.target);
         if machines.is_empty() {
-            return Err(Refused::missing(match &wish.target {
+            return Err(Refused::missing(match &request.target {
                 Target::Pi(pi) => format!("there is no machine {pi}; `pis` shows the fleet"),
                 group => format!("no machine has {group}: nothing was run; `tag add <pi> <tag>` tags one"),
             }));
@@ -127,9 +127,9 @@ impl Hub {
         let mut approved = Vec::new();
         for pi in &machines {
             match self
-                .approve_on(&wish.task, &wish.args, wish.role, pi)
+                .approve_on(&request.task, &request.args, request.role, pi)
                 .map_err(Refused::from)
-                .and_then(|task| self.not_away(wish, pi).map(|()| task))
+                .and_then(|task| self.not_away(request, pi).map(|()| task))
                 .and_then(|task| self.has_room(pi).map(|()| task))
             {
                 Ok(task) => approved.push(task),
@@ -161,9 +161,9 @@ impl Hub {
         )))
     }
 
-    fn not_away(&self, wish: &Wish, pi: &PiId) -> Result<(), Refused> {
+    fn not_away(&self, request: &RunRequest, pi: &PiId) -> Result<(), Refused> {
         let away = self.fleet.status(pi) == Some(MachineStatus::Offline);
-        if away && wish.expires.is_zero() {
+        if away && request.expires.is_zero() {
             return Err(Refused::conflict(format!(
                 "{} is offline; leave out the zero expiry to let the run wait for it",
                 self.fleet.label(pi)
@@ -183,20 +183,24 @@ impl Hub {
         self.catalogue.check(&Ask { task, args, role, machine: self.fleet.facts(pi), is_machine: &is_machine })
     }
 
-    fn new_records(&mut self, wish: &Wish, approved: &[ApprovedTask]) -> (Vec<RunRecord>, Option<GroupRecord>) {
-        let group = (!matches!(wish.target, Target::Pi(_))).then(|| self.new_id());
-        let expires = u64::try_from(wish.expires.as_millis()).unwrap_or(u64::MAX);
+    fn new_records(
+        &mut self,
+        request: &RunRequest,
+        approved: &[ApprovedTask],
+    ) -> (Vec<RunRecord>, Option<GroupRecord>) {
+        let group = (!matches!(request.target, Target::Pi(_))).then(|| self.new_id());
+        let expires = u64::try_from(request.expires.as_millis()).unwrap_or(u64::MAX);
         let records: Vec<_> = approved
             .iter()
             .map(|task| RunRecord {
                 run: Run {
                     id: self.new_id(),
-                    task: wish.task.clone(),
+                    task: request.task.clone(),
                     pi: task.pi().clone(),
                     state: RunState::Queued,
                     args: task.args().clone(),
-                    requested_by: wish.requested_by.clone(),
-                    request_id: wish.request_id.clone(),
+                    requested_by: request.requested_by.clone(),
+                    request_id: request.request_id.clone(),
                     group,
                     created_at: self.now.wall,
                     started_at: None,
@@ -216,20 +220,20 @@ impl Hub {
                 retained: true,
                 ends: task.ends(),
                 timeout_milliseconds: u64::try_from(task.timeout().as_millis()).unwrap_or(u64::MAX),
-                role: wish.role,
-                requester: Some(wish.requester.clone()),
-                rotations: self.access.account(&wish.requested_by).map_or(0, |account| account.rotations),
+                role: request.role,
+                requester: Some(request.requester.clone()),
+                rotations: self.access.account(&request.requested_by).map_or(0, |account| account.rotations),
             })
             .collect();
         let group = group.map(|id| GroupRecord {
             id,
-            task: wish.task.clone(),
-            target: wish.target.clone(),
+            task: request.task.clone(),
+            target: request.target.clone(),
             args: approved.first().map(|task| task.args().clone()).unwrap_or_default(),
-            requested_by: wish.requested_by.clone(),
+            requested_by: request.requested_by.clone(),
             created_at: self.now.wall,
             runs: records.iter().map(|record| record.run.id).collect(),
-            options: wish.group,
+            options: request.group,
             stopped: None,
             open: true,
             states: BTreeMap::new(),
@@ -256,7 +260,7 @@ impl Hub {
     }
 
     /// A request's runs could not be stored: they never were.
-    pub(super) fn not_accepted(&mut self, after: AfterRuns, sentence: &str) {
+    pub(super) fn not_accepted(&mut self, after: PendingRuns, sentence: &str) {
         let Some(accepting) = after.accepted else { return };
         self.runs.withdraw(&accepting.runs);
         for answer in accepting.answers {
@@ -271,9 +275,11 @@ impl Hub {
     }
 }
 
-fn request_sentence(wish: &Wish, approved: &[ApprovedTask]) -> String {
+fn request_sentence(request: &RunRequest, approved: &[ApprovedTask]) -> String {
     match approved {
-        [_] => format!("requested {}", wish.task),
-        many => format!("requested {} on {} ({})", wish.task, terminal::count(many.len(), "machine"), wish.target),
+        [_] => format!("requested {}", request.task),
+        many => {
+            format!("requested {} on {} ({})", request.task, terminal::count(many.len(), "machine"), request.target)
+        }
     }
 }

@@ -77,22 +77,24 @@ impl Hub {
     /// The broker retains a topic of a run, as it tells a new subscriber.
     pub(super) fn retained_of_run(&mut self, pi: PiId, run: RunId) {
         if self.runs.get(run).is_none() && !self.runs.is_retained(&pi, run) {
-            self.strays.push_back((pi, run));
+            self.orphaned_retained.push_back((pi, run));
         }
     }
 
     /// What was stored when the controller was killed, or while there was no connection, may not have reached the broker: neither a run's end nor
     /// that its topics were cleared. Both are said again, a few at a time.
-    pub(super) fn repair_retained(&mut self) {
+    pub(super) fn republish_retained(&mut self) {
         if !self.connected {
             return;
         }
-        for run in self.repairs.drain(..REPAIRS_A_SECOND.min(self.repairs.len())).collect::<Vec<_>>() {
+        for run in self.republish.drain(..REPAIRS_A_SECOND.min(self.republish.len())).collect::<Vec<_>>() {
             if self.runs.is_retained(&run.pi, run.id) {
                 self.publish_status(&run);
             }
         }
-        for (pi, run) in self.strays.drain(..REPAIRS_A_SECOND.min(self.strays.len())).collect::<Vec<_>>() {
+        for (pi, run) in
+            self.orphaned_retained.drain(..REPAIRS_A_SECOND.min(self.orphaned_retained.len())).collect::<Vec<_>>()
+        {
             self.clear_run(&pi, run);
         }
     }
@@ -189,7 +191,7 @@ impl Hub {
             uptime_seconds: self.now.monotonic.saturating_duration_since(self.started).as_secs(),
             connected: self.connected,
             outbox: self.outbox.len(),
-            commits: self.after.len(),
+            commits: self.pending.len(),
             refused_messages: self.numbers.refused_messages,
             broker: self.broker.as_ref().map(pistat_broker::BrokerHandle::statistics),
         }

@@ -21,41 +21,68 @@ use super::{
 };
 use crate::access::{Caller, SecretHash, Use};
 
-/// Why a question is refused: an HTTP status and a sentence that a person can act on.
+/// What kind of refusal it is, so that each way in can answer in its own form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedKind {
+    /// The request itself is wrong.
+    Invalid,
+    /// The credential is not known.
+    Unauthenticated,
+    /// The caller may not.
+    Forbidden,
+    /// There is no such thing.
+    Missing,
+    /// It does not fit the present state.
+    Conflict,
+    /// It cannot be done now.
+    Unavailable,
+}
+
+/// Why a question is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Refused {
-    /// The HTTP status that fits.
-    pub status: u16,
-    /// The sentence.
+    /// Which kind.
+    pub kind: RefusedKind,
+    /// A message that a person can act on.
     pub detail: String,
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "callers hand over a sentence or an error, whichever they have")]
 impl Refused {
-    /// The request itself is wrong.
+    /// A refusal of this kind.
+    pub fn new(kind: RefusedKind, detail: impl ToString) -> Self {
+        Self { kind, detail: detail.to_string() }
+    }
+
+    /// [`RefusedKind::Invalid`].
     pub fn bad(detail: impl ToString) -> Self {
-        Self { status: 400, detail: detail.to_string() }
+        Self::new(RefusedKind::Invalid, detail)
     }
 
-    /// The caller may not.
+    /// [`RefusedKind::Unauthenticated`].
+    pub fn unauthenticated(detail: impl ToString) -> Self {
+        Self::new(RefusedKind::Unauthenticated, detail)
+    }
+
+    /// [`RefusedKind::Forbidden`].
     pub fn forbidden(detail: impl ToString) -> Self {
-        Self { status: 403, detail: detail.to_string() }
+        Self::new(RefusedKind::Forbidden, detail)
     }
 
-    /// There is no such thing.
+    /// [`RefusedKind::Missing`].
     pub fn missing(detail: impl ToString) -> Self {
-        Self { status: 404, detail: detail.to_string() }
+        Self::new(RefusedKind::Missing, detail)
     }
 
-    /// It does not fit what is.
+    /// [`RefusedKind::Conflict`].
     pub fn conflict(detail: impl ToString) -> Self {
-        Self { status: 409, detail: detail.to_string() }
+        Self::new(RefusedKind::Conflict, detail)
     }
 
-    /// It cannot be done now.
+    /// [`RefusedKind::Unavailable`].
     pub fn unavailable(detail: impl ToString) -> Self {
-        Self { status: 503, detail: detail.to_string() }
+        Self::new(RefusedKind::Unavailable, detail)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
 use pistat_protocol::{
     dashboard::{Change, MachineStatus, ServerMessage},
     id::PiId,
@@ -15,8 +15,8 @@ use pistat_protocol::{
 };
 use tokio::sync::broadcast;
 
-/// A batch of changes as it goes to every dashboard. Cloning it copies a pointer.
-pub type Frame = Utf8Bytes;
+/// A batch of changes as it goes to every dashboard: JSON. Cloning it copies a pointer.
+pub type Frame = Bytes;
 
 /// How long changes gather: less than one frame of a screen with 60 of them a second, so that a sample is there within 20 ms.
 const FRAME: Duration = Duration::from_millis(10);

@@ -13,14 +13,14 @@ use pistat_protocol::{
 };
 use pistat_support::random;
 
-use super::{After, Hub};
+use super::{Hub, PendingCommit};
 use crate::{
     bridge::Outgoing,
     catalogue::{Ask, Catalogue, MachineFacts},
     config::{Broker, Config},
     fleet::Fleet,
     homeassistant::{Announced, Announcer, Button, Facts, Place, Plan, Say},
-    store::{Demand, Write},
+    store::{Durability, Write},
 };
 
 /// Home Assistant says it of itself when it was started.
@@ -58,8 +58,8 @@ impl Hub {
         let Plan { keep, say } = announcer.turn(now.monotonic, fleet.ids(), |pi| facts(fleet, catalogue, config, pi));
         match keep {
             Some(announced) => {
-                let ticket = self.store.commit(Demand::Must, Write::Announced(announced));
-                self.after.insert(ticket, After::Announced(say));
+                let ticket = self.store.commit(Durability::Required, Write::Announced(announced));
+                self.pending.insert(ticket, PendingCommit::Announced(say));
             }
             None => self.say_to_homeassistant(say),
         }

@@ -19,7 +19,7 @@ use pistat_protocol::{
 use pistat_support::random::new_secret;
 
 use super::{
-    After, AfterAccess, Hub,
+    Hub, PendingAccess, PendingCommit,
     ask::{Refused, Reply},
     lanes::Sender,
     people::{access_line, lifetime},
@@ -31,7 +31,7 @@ use crate::{
     access::{AccessChange, AccessRefusal, Caller, JoinTokenRecord, SecretHash},
     bridge::Outgoing,
     fleet::Now,
-    store::{Demand, GivenChange, Write},
+    store::{Durability, MetadataPatch, Write},
 };
 
 /// How many join tokens there may be: each is compared with the password of every unknown client.
@@ -127,7 +127,7 @@ impl Hub {
         };
         let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() }.to_string();
         let line = access_line(caller, Severity::Info, None, format!("made join token {name}"));
-        let after = AfterAccess::Token { reply, token, admin: false };
+        let after = PendingAccess::Token { reply, token, admin: false };
         self.store_access(vec![AccessChange::PutJoinToken(record)], Some(line), after);
     }
 
@@ -147,7 +147,7 @@ impl Hub {
             return refuse(reply, Refused::missing(text));
         };
         let line = access_line(caller, Severity::Warning, None, format!("removed join token {name}"));
-        self.store_access(vec![change], Some(line), AfterAccess::Done(reply));
+        self.store_access(vec![change], Some(line), PendingAccess::Done(reply));
     }
 
     /// The default token, unless it was removed.
@@ -165,7 +165,7 @@ impl Hub {
     pub(super) fn restore_default_token(&mut self) {
         if !self.access.default_token_is_in_force(self.now.wall) {
             let record = JoinTokenRecord::default_token(self.now.wall);
-            self.store_access(vec![AccessChange::PutJoinToken(record)], None, AfterAccess::Returned);
+            self.store_access(vec![AccessChange::PutJoinToken(record)], None, PendingAccess::Returned);
         }
     }
 
@@ -238,13 +238,13 @@ impl Hub {
 
     /// How many machines are being let in by a token, and are not on the disk yet.
     fn pending_joins(&self, name: &TokenName) -> usize {
-        let is_by_it = |after: &&After| match after {
-            After::Tagged(_, joining) | After::Access(_, _, AfterAccess::Enrolled(joining)) => {
+        let is_by_it = |after: &&PendingCommit| match after {
+            PendingCommit::Tagged(_, joining) | PendingCommit::Access(_, _, PendingAccess::Enrolled(joining)) => {
                 joining.token.as_ref() == Some(name)
             }
             _ => false,
         };
-        self.after.values().filter(is_by_it).count()
+        self.pending.values().filter(is_by_it).count()
     }
 
     /// Its tags are on the disk before the machine is let in: so it is never in without them,
@@ -260,13 +260,13 @@ impl Hub {
         tags.sort();
         tags.dedup();
         self.changing.insert(joining.pi.key());
-        let tagged = GivenChange { tags: Some(tags), confirmed: given, ..GivenChange::default() };
-        let ticket = self.store.commit(Demand::Ask, Write::Given(joining.pi.clone(), tagged.clone()));
-        self.after.insert(ticket, After::Tagged(Box::new((tagged, change)), joining));
+        let tagged = MetadataPatch { tags: Some(tags), confirmed: given, ..MetadataPatch::default() };
+        let ticket = self.store.commit(Durability::Rejectable, Write::Metadata(joining.pi.clone(), tagged.clone()));
+        self.pending.insert(ticket, PendingCommit::Tagged(Box::new((tagged, change)), joining));
     }
 
     /// The tags of a machine that joins are on the disk.
-    pub(super) fn tagged(&mut self, tagged: &GivenChange, change: AccessChange, joining: Joining) {
+    pub(super) fn tagged(&mut self, tagged: &MetadataPatch, change: AccessChange, joining: Joining) {
         self.fleet.give(&joining.pi, tagged);
         self.names_are_given(&joining.pi, tagged);
         self.let_in(change, joining);
@@ -275,7 +275,7 @@ impl Hub {
     fn let_in(&mut self, change: AccessChange, joining: Joining) {
         let joined = joining.token.clone().map(|token| AccessChange::Joined(token, self.now.wall));
         let changes = std::iter::once(change).chain(joined).collect();
-        self.store_access(changes, None, AfterAccess::Enrolled(joining));
+        self.store_access(changes, None, PendingAccess::Enrolled(joining));
     }
 
     pub(super) fn enrolled(&mut self, joining: Joining) {

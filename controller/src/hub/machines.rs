@@ -16,7 +16,7 @@ use pistat_protocol::{
 };
 
 use super::{
-    After, AfterAccess, Hub, Promise, SLICE,
+    Hub, PendingAccess, PendingCommit, PendingReply, SLICE,
     ask::{Refused, Reply},
     lanes::Sender,
     refuse,
@@ -27,7 +27,7 @@ use crate::{
     bridge::{Heard, Outgoing},
     config::Broker,
     fleet::{Heard as HeardMachine, bound_sample},
-    store::{Demand, GivenChange, Write},
+    store::{Durability, MetadataPatch, Write},
 };
 
 /// How long one lease of `watch` lasts; it is renewed at half of that.
@@ -86,7 +86,7 @@ impl Hub {
                 tracing::debug!("connected to the broker");
                 self.announce_everything();
                 self.look_again();
-                self.repairs.extend(self.runs.newest_retained());
+                self.republish.extend(self.runs.newest_retained());
                 self.tell_of_broker(Severity::Info, "connected to the broker");
             }
             Heard::Disconnected => self.disconnected(),
@@ -151,7 +151,7 @@ impl Hub {
                 return self.clear_machine(pi);
             }
             if self.access.is_forgotten(pi) {
-                self.store_access(vec![AccessChange::ReturnAgent(pi.clone())], None, AfterAccess::Returned);
+                self.store_access(vec![AccessChange::ReturnAgent(pi.clone())], None, PendingAccess::Returned);
             }
         }
         match topic {
@@ -473,7 +473,7 @@ impl Hub {
             tags.sort();
             tags.dedup();
         }
-        let change = GivenChange {
+        let change = MetadataPatch {
             label: text(patch.label),
             assignment: text(patch.assignment),
             tags,
@@ -489,8 +489,8 @@ impl Hub {
         }
         match self.fleet.check(&pi, &change) {
             Ok(()) => {
-                let ticket = self.store.commit(Demand::Ask, Write::Given(pi.clone(), change.clone()));
-                self.after.insert(ticket, After::Given(pi, change, caller.clone(), reply));
+                let ticket = self.store.commit(Durability::Rejectable, Write::Metadata(pi.clone(), change.clone()));
+                self.pending.insert(ticket, PendingCommit::Metadata(pi, change, caller.clone(), reply));
             }
             Err(refusal @ crate::fleet::FleetRefusal::Unknown(_)) => refuse(reply, Refused::missing(refusal)),
             Err(refusal) => refuse(reply, Refused::bad(refusal)),
@@ -498,7 +498,7 @@ impl Hub {
     }
 
     /// What people gave a machine is on the disk.
-    pub(super) fn given(&mut self, pi: &PiId, change: &GivenChange, by: &Caller, reply: Reply<Machine>) {
+    pub(super) fn given(&mut self, pi: &PiId, change: &MetadataPatch, by: &Caller, reply: Reply<Machine>) {
         self.fleet.give(pi, change);
         self.names_are_given(pi, change);
         self.announce_given(pi);
@@ -559,12 +559,12 @@ impl Hub {
         self.store_access(
             vec![AccessChange::RemoveAgent(pi.clone())],
             None,
-            AfterAccess::Forgotten(pi, caller.account.to_string(), reply),
+            PendingAccess::Forgotten(pi, caller.account.to_string(), reply),
         );
     }
 
     /// A machine is revoked and has nothing any more, and that is on the disk. The answer follows when the end of its runs is there, too.
-    pub(super) fn forgotten(&mut self, pi: &PiId, by: &str, promise: Option<Promise>) {
+    pub(super) fn forgotten(&mut self, pi: &PiId, by: &str, promise: Option<PendingReply>) {
         let steps = self.runs.forget(pi, self.now);
         self.perform(steps);
         self.fleet.forget(pi);

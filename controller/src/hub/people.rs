@@ -16,7 +16,7 @@ use pistat_protocol::{
 use pistat_support::random::new_secret;
 
 use super::{
-    After, AfterAccess, Hub, Promise,
+    Hub, PendingAccess, PendingCommit, PendingReply,
     ask::{Browser, Refused, Reply, Rotation, SignedIn},
     refuse,
     repeats::{Line, Repeated, source},
@@ -30,7 +30,7 @@ use crate::{
     config::{check_not_brokers, check_publish_rule, parse_duration},
     directory::directory,
     fleet::Now,
-    store::{Demand, GivenChange, Stored, Write},
+    store::{Durability, MetadataPatch, Stored, Write},
 };
 
 /// How long a sign-in link works.
@@ -106,10 +106,10 @@ impl Hub {
 
     /// Stores a change of accounts, machines or sessions. Its line of the audit log waits with it, so that the log never
     /// tells of a change that the disk has refused.
-    pub(super) fn store_access(&mut self, changes: Vec<AccessChange>, line: Option<Line>, after: AfterAccess) {
+    pub(super) fn store_access(&mut self, changes: Vec<AccessChange>, line: Option<Line>, after: PendingAccess) {
         self.changing.extend(changes.iter().filter_map(AccessChange::name));
-        let ticket = self.store.commit(Demand::Ask, Write::Access(changes.clone()));
-        self.after.insert(ticket, After::Access(changes, line, after));
+        let ticket = self.store.commit(Durability::Rejectable, Write::Access(changes.clone()));
+        self.pending.insert(ticket, PendingCommit::Access(changes, line, after));
     }
 
     /// Refuses to decide about a name of which another change is being stored.
@@ -126,7 +126,7 @@ impl Hub {
     pub(super) fn apply_access(&mut self, batch: &[Stored]) {
         let (mut has_changed, mut accounts) = (false, Vec::new());
         for stored in batch.iter().filter(|stored| stored.result.is_ok()) {
-            if let Some(After::Access(changes, ..)) = self.after.get(&stored.ticket) {
+            if let Some(PendingCommit::Access(changes, ..)) = self.pending.get(&stored.ticket) {
                 for change in changes {
                     self.access.apply(change);
                     self.codes.follow(change);
@@ -148,37 +148,38 @@ impl Hub {
         }
     }
 
-    pub(super) fn access_stored(&mut self, line: Option<Line>, after: AfterAccess) {
+    pub(super) fn access_stored(&mut self, line: Option<Line>, after: PendingAccess) {
         if let Some(line) = line {
             self.line(line);
         }
         match after {
-            AfterAccess::Done(reply) => tell(reply, ()),
-            AfterAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
-            AfterAccess::SignedIn(reply, session) => self.signed_in(reply, session),
-            AfterAccess::Enrolled(joining) => self.enrolled(joining),
-            AfterAccess::Forgotten(pi, by, reply) => {
+            PendingAccess::Done(reply) => tell(reply, ()),
+            PendingAccess::Token { reply, token, admin } => self.token_stored(reply, token, admin),
+            PendingAccess::SignedIn(reply, session) => self.signed_in(reply, session),
+            PendingAccess::Enrolled(joining) => self.enrolled(joining),
+            PendingAccess::Forgotten(pi, by, reply) => {
                 // Nobody gives it anything and it does not come back before it has nothing any more.
                 self.changing.insert(pi.key());
-                let ticket = self.store.commit(Demand::Must, Write::Given(pi.clone(), GivenChange::forget()));
-                self.after.insert(ticket, After::Forgotten(pi, by, Some(Promise::Web(reply))));
+                let ticket =
+                    self.store.commit(Durability::Required, Write::Metadata(pi.clone(), MetadataPatch::forget()));
+                self.pending.insert(ticket, PendingCommit::Forgotten(pi, by, Some(PendingReply::Web(reply))));
             }
-            AfterAccess::Used => self.uses_stored(),
-            AfterAccess::Returned => {}
+            PendingAccess::Used => self.uses_stored(),
+            PendingAccess::Returned => {}
         }
     }
 
-    pub(super) fn access_not_stored(&mut self, changes: &[AccessChange], after: AfterAccess, sentence: &str) {
+    pub(super) fn access_not_stored(&mut self, changes: &[AccessChange], after: PendingAccess, sentence: &str) {
         for name in changes.iter().filter_map(AccessChange::name) {
             self.changing.remove(&name);
         }
         let refused = Refused::unavailable(sentence);
         match after {
-            AfterAccess::Done(reply) | AfterAccess::Forgotten(_, _, reply) => refuse(reply, refused),
-            AfterAccess::Token { reply, .. } => refuse(reply, refused),
-            AfterAccess::SignedIn(reply, ..) => refuse(reply, refused),
+            PendingAccess::Done(reply) | PendingAccess::Forgotten(_, _, reply) => refuse(reply, refused),
+            PendingAccess::Token { reply, .. } => refuse(reply, refused),
+            PendingAccess::SignedIn(reply, ..) => refuse(reply, refused),
             // The machine repeats its request until it is answered, and its next word tells that it is back.
-            AfterAccess::Enrolled(_) | AfterAccess::Returned | AfterAccess::Used => {}
+            PendingAccess::Enrolled(_) | PendingAccess::Returned | PendingAccess::Used => {}
         }
     }
 
@@ -187,8 +188,8 @@ impl Hub {
             return tell(reply, token);
         }
         // Without its file the next start would make another one.
-        let ticket = self.store.commit(Demand::Must, Write::AdminToken(token.clone()));
-        self.after.insert(ticket, After::AdminToken(token, Some(reply)));
+        let ticket = self.store.commit(Durability::Required, Write::AdminToken(token.clone()));
+        self.pending.insert(ticket, PendingCommit::AdminToken(token, Some(reply)));
     }
 
     pub(super) fn sign_in(&mut self, login: Login, browser: &Browser, reply: Reply<SignedIn>) {
@@ -201,7 +202,7 @@ impl Hub {
         let account = account.and_then(|name| self.access.account(name.as_str()));
         let Some(account) = account.filter(|account| account.is_in_force(self.now.wall)).cloned() else {
             let sentence = "this sign-in link or token is not valid (a link works once, for 15 minutes): `pistat login` on the controller prints a new link";
-            return refuse(reply, Refused { status: 401, detail: sentence.into() });
+            return refuse(reply, Refused::unauthenticated(sentence));
         };
         if self.access.session_count(&account.name, self.now.wall) >= MAX_SESSIONS_PER_ACCOUNT {
             let text = format!(
@@ -228,7 +229,7 @@ impl Hub {
         self.store_access(
             vec![change],
             None,
-            AfterAccess::SignedIn(reply, SignedIn { caller, address: browser.address, cookie, key }),
+            PendingAccess::SignedIn(reply, SignedIn { caller, address: browser.address, cookie, key }),
         );
     }
 
@@ -237,7 +238,7 @@ impl Hub {
         if !self.access.still_holds(caller, self.now.wall) {
             let sentence =
                 "this account was changed while you signed in: use a new sign-in link, or sign in with its new token";
-            return refuse(reply, Refused { status: 401, detail: sentence.into() });
+            return refuse(reply, Refused::unauthenticated(sentence));
         }
         let address = session.address;
         let line = access_line(caller, Severity::Info, None, format!("signed in from {address}"));
@@ -246,7 +247,7 @@ impl Hub {
     }
 
     pub(super) fn sign_out(&mut self, session: SecretHash, reply: Reply<()>) {
-        self.store_access(vec![AccessChange::RemoveSession(session)], None, AfterAccess::Done(reply));
+        self.store_access(vec![AccessChange::RemoveSession(session)], None, PendingAccess::Done(reply));
     }
 
     pub(super) fn login_link(&mut self, caller: &Caller, reply: Reply<(String, Timestamp)>) {
@@ -348,7 +349,7 @@ impl Hub {
         };
         record.token_sha256 = SecretHash::of(&token);
         let admin = record.name == AccountName::admin();
-        let after = AfterAccess::Token { reply, token, admin };
+        let after = PendingAccess::Token { reply, token, admin };
         self.store_access(vec![AccessChange::PutAccount(record)], Some(line), after);
     }
 
@@ -363,7 +364,7 @@ impl Hub {
             return refuse(reply, Refused::missing(AccessRefusal::NoAccount(name.to_string())));
         }
         let line = access_line(caller, Severity::Warning, None, format!("removed account {name}"));
-        self.store_access(vec![AccessChange::RemoveAccount(name)], Some(line), AfterAccess::Done(reply));
+        self.store_access(vec![AccessChange::RemoveAccount(name)], Some(line), PendingAccess::Done(reply));
     }
 
     pub(super) fn rotate_account(
@@ -396,8 +397,8 @@ impl Hub {
             return refuse(reply, Refused::unavailable("the system has no randomness"));
         };
         let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() };
-        let ticket = self.store.commit(Demand::Ask, Write::JoinToken(token.clone()));
-        self.after.insert(ticket, After::JoinToken(token, caller.account.to_string(), reply));
+        let ticket = self.store.commit(Durability::Rejectable, Write::JoinToken(token.clone()));
+        self.pending.insert(ticket, PendingCommit::JoinToken(token, caller.account.to_string(), reply));
     }
 
     pub(super) fn join_token_stored(&mut self, token: JoinToken, by: &str, reply: Reply<JoinToken>) {
@@ -464,7 +465,7 @@ impl Hub {
         let line = access_line(caller, severity, Some(agent.pi.clone()), text.into());
         let agent = AgentRecord { token_sha256: Some(SecretHash::of(&secret)), ..agent };
         let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() }.to_string();
-        let after = AfterAccess::Token { reply, token, admin: false };
+        let after = PendingAccess::Token { reply, token, admin: false };
         self.store_access(vec![AccessChange::PutAgent(agent)], Some(line), after);
     }
 }

@@ -1,4 +1,4 @@
-//! Requests, from any way in: who asks, whether that is heard, and how they are answered. All of them become a [`Wish`].
+//! Requests, from any way in: who asks, whether that is heard, and how they are answered. All of them become a [`RunRequest`].
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use pistat_protocol::{
 
 use super::{
     Hub,
-    accept::Wish,
-    after::{Answer, Promise},
+    accept::RunRequest,
     ask::{Refused, Reply},
     lanes::Sender,
+    pending::{Answer, PendingReply},
     refuse,
     repeats::{Line, Repeated},
     standing::{Asker, BROKER},
@@ -98,7 +98,7 @@ impl Hub {
         match decode_request(payload).map_err(Refused::bad)? {
             Request::Run(run) => {
                 self.may_be_asked_for(&run.task)?;
-                let wish = Wish {
+                let request = RunRequest {
                     task: run.task,
                     target: target.clone(),
                     args: run.args,
@@ -109,7 +109,7 @@ impl Hub {
                     requester: asker.requester,
                     role: Some(asker.role),
                 };
-                self.accept(&wish, Answer::Mqtt(response)).map_err(|(refused, _)| refused)
+                self.accept(&request, Answer::Mqtt(response)).map_err(|(refused, _)| refused)
             }
             Request::Cancel(id) => {
                 let elsewhere =
@@ -121,7 +121,7 @@ impl Hub {
                     self.may_be_asked_for(&task)?;
                 }
                 self.cancel(id, &asker.name)?;
-                self.turn.promises.push(Promise::Mqtt(response, id));
+                self.turn.promises.push(PendingReply::Mqtt(response, id));
                 Ok(())
             }
         }
@@ -220,7 +220,7 @@ impl Hub {
                 Refused::forbidden(format!("the account {} was removed or has expired", caller.account)),
             );
         };
-        let wish = Wish {
+        let request = RunRequest {
             task: request.task,
             target: request.target,
             args: request.args,
@@ -231,7 +231,7 @@ impl Hub {
             requester: asker.requester,
             role: Some(asker.role),
         };
-        if let Err((refused, answer)) = self.accept(&wish, Answer::Web(reply)) {
+        if let Err((refused, answer)) = self.accept(&request, Answer::Web(reply)) {
             self.refused_line(None, Some(caller.account.as_str()), &refused.detail);
             if let Answer::Web(reply) = answer {
                 refuse(reply, refused);

@@ -18,9 +18,9 @@ use tokio::sync::watch;
 
 use super::{
     Hub,
-    after::{Accepting, AfterRuns, Promise},
     ask::{Progress, Refused, Reply},
     machines::alert,
+    pending::{Accepting, PendingReply, PendingRuns},
     refuse,
     repeats::{Line, Repeated},
     standing::SCHEDULE,
@@ -56,7 +56,7 @@ impl RefusedReports {
 impl Hub {
     pub(super) fn cancel_for(&mut self, caller: &Caller, id: RunId, reply: Reply<()>) {
         match self.cancel(id, caller.account.as_str()) {
-            Ok(()) => self.turn.promises.push(Promise::Web(reply)),
+            Ok(()) => self.turn.promises.push(PendingReply::Web(reply)),
             Err(refused) => refuse(reply, refused),
         }
     }
@@ -130,7 +130,7 @@ impl Hub {
                     self.turn.clear.push((pi, run));
                 }
                 Step::Dispatch(pi) => queue.extend(self.dispatch(&pi)),
-                Step::Odd(pi, run, text) => {
+                Step::Anomaly(pi, run, text) => {
                     let line = Line { run, ..alert(&pi, Severity::Warning, text) };
                     self.repeated_event(Repeated::Anomaly, pi.key(), line);
                 }
@@ -178,7 +178,7 @@ impl Hub {
     }
 
     /// What was promised, now that it is on the disk.
-    pub(super) fn after_runs(&mut self, after: AfterRuns) {
+    pub(super) fn after_runs(&mut self, after: PendingRuns) {
         if let Some(accepting) = after.accepted {
             self.accepted(accepting);
         }
@@ -198,7 +198,7 @@ impl Hub {
             self.clear_run(&pi, run);
         }
         for promise in after.promises {
-            self.keep(promise);
+            self.resolve(promise);
         }
     }
 

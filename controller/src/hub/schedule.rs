@@ -10,7 +10,7 @@ use pistat_protocol::{
     time::Timestamp,
 };
 
-use super::{Hub, accept::Wish, after::Answer, standing::SCHEDULE};
+use super::{Hub, accept::RunRequest, after::Answer, standing::SCHEDULE};
 use crate::{
     catalogue::{ApprovedTask, Catalogue, Task},
     schedule::Schedule,
@@ -104,7 +104,7 @@ impl Hub {
         let Some(task) = self.catalogue.get(id) else { return };
         let (schedule, when_back) = (task.schedule().map(Schedule::as_str).unwrap_or_default(), task.runs_when_back());
         let expires = self.config.runs.expires;
-        let wish = Wish {
+        let request = RunRequest {
             task: id.clone(),
             target: Target::All,
             args: Arguments::new(),
@@ -118,7 +118,7 @@ impl Hub {
         let mut approved = Vec::new();
         let mut left_out = LeftOut::default();
         for pi in self.fleet.resolve(&Target::All) {
-            match self.approve_scheduled(task, &wish.args, &pi) {
+            match self.approve_scheduled(task, &request.args, &pi) {
                 Ok(task) => approved.push(task),
                 Err(None) => {}
                 Err(Some(why)) => left_out.add(why, pi),
@@ -134,7 +134,7 @@ impl Hub {
             self.missed(id, None, &format!("no machine of the fleet is among {on}"));
         }
         if !approved.is_empty() {
-            self.take(&wish, &approved, Answer::Schedule(id.clone()));
+            self.take(&request, &approved, Answer::Schedule(id.clone()));
         }
     }
 

@@ -11,7 +11,7 @@ use pistat_protocol::{api::SessionView, dashboard::Severity, id::AccountName, ti
 use tokio::sync::watch;
 
 use super::{
-    AfterAccess, Hub,
+    Hub, PendingAccess,
     ask::{Refused, Reply},
     people::access_line,
     refuse, tell,
@@ -79,7 +79,7 @@ impl Hub {
     pub(super) fn keep_uses(&mut self) {
         self.uses.kept_at = self.now.monotonic;
         if std::mem::take(&mut self.uses.is_new) {
-            self.store_access(vec![AccessChange::Used(self.uses.uses.clone())], None, AfterAccess::Used);
+            self.store_access(vec![AccessChange::Used(self.uses.uses.clone())], None, PendingAccess::Used);
         }
     }
 
@@ -120,6 +120,6 @@ impl Hub {
 
     fn end(&mut self, caller: &Caller, change: AccessChange, text: String, reply: Reply<()>) {
         let line = access_line(caller, Severity::Info, None, text);
-        self.store_access(vec![change], Some(line), AfterAccess::Done(reply));
+        self.store_access(vec![change], Some(line), PendingAccess::Done(reply));
     }
 }

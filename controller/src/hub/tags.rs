@@ -7,12 +7,12 @@ use pistat_protocol::{
 };
 
 use super::{Hub, ask::Refused, machines::alert, repeats::Repeated, schedule::NAMED_MACHINES};
-use crate::{access::Caller, store::GivenChange};
+use crate::{access::Caller, store::MetadataPatch};
 
 impl Hub {
     /// Why a caller may not change a machine's tags so: where the catalogue says by a tag where a
     /// task may run, who gives the tag decides that, and this is for administrators.
-    pub(super) fn may_not_tag(&self, caller: &Caller, pi: &PiId, change: &GivenChange) -> Option<Refused> {
+    pub(super) fn may_not_tag(&self, caller: &Caller, pi: &PiId, change: &MetadataPatch) -> Option<Refused> {
         if caller.role >= Role::Admin {
             return None;
         }
@@ -63,7 +63,7 @@ impl Hub {
     }
 
     /// As [`Hub::name_is_taken`], for the names that people give a machine.
-    pub(super) fn names_are_given(&mut self, pi: &PiId, change: &GivenChange) {
+    pub(super) fn names_are_given(&mut self, pi: &PiId, change: &MetadataPatch) {
         let label = change.label.iter().flatten().map(String::as_str);
         for name in label.chain(change.tags.iter().flatten().map(Tag::as_str)) {
             self.name_is_taken(name, Some(pi));

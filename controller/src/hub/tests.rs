@@ -100,7 +100,7 @@ impl Driven {
 
     /// Everything gets on the disk, and what follows from that, too.
     fn disk(&mut self) {
-        while !self.hub.after.is_empty() {
+        while !self.hub.pending.is_empty() {
             let stored = self.stored.blocking_recv().expect("the store lives");
             self.event(Event::Stored(vec![stored]));
         }
@@ -108,23 +108,26 @@ impl Driven {
 
     /// The disk is full: what waits is told so.
     fn disk_is_full(&mut self) {
-        let tickets: Vec<_> = self.hub.after.keys().copied().collect();
+        let tickets: Vec<_> = self.hub.pending.keys().copied().collect();
         let waits = |ticket| Stored { ticket, result: Err(NotStored::Waits("it is full".into())), left_out: vec![] };
         self.event(Event::Stored(tickets.into_iter().map(waits).collect()));
     }
 
     /// The disk takes nothing: every change is refused, and what has happened waits.
     fn disk_refuses(&mut self) {
-        let stored = |(ticket, after): (&Ticket, &After)| {
+        let stored = |(ticket, after): (&Ticket, &PendingCommit)| {
             let may_be_refused = match after {
-                After::Runs(after) => after.accepted.is_some(),
-                After::Given(..) | After::Access(..) | After::Tagged(..) | After::JoinToken(..) => true,
-                After::Announced(_) | After::AdminToken(..) | After::Forgotten(..) => false,
+                PendingCommit::Runs(after) => after.accepted.is_some(),
+                PendingCommit::Metadata(..)
+                | PendingCommit::Access(..)
+                | PendingCommit::Tagged(..)
+                | PendingCommit::JoinToken(..) => true,
+                PendingCommit::Announced(_) | PendingCommit::AdminToken(..) | PendingCommit::Forgotten(..) => false,
             };
             let (refused, waits) = (NotStored::Refused("it is full".into()), NotStored::Waits("it is full".into()));
             Stored { ticket: *ticket, result: Err(if may_be_refused { refused } else { waits }), left_out: vec![] }
         };
-        let batch = self.hub.after.iter().map(stored).collect();
+        let batch = self.hub.pending.iter().map(stored).collect();
         self.event(Event::Stored(batch));
     }
 
@@ -269,7 +272,7 @@ fn a_cancel_on_a_full_disk_works_and_is_told_as_what_it_is() {
     let mut answer = driven.ask(|reply| Ask::Cancel(anna(), queued, reply));
     driven.disk_is_full();
     let refused = answer.try_recv().unwrap().unwrap_err();
-    assert!(refused.status == 503 && refused.detail.contains("it is full"), "{refused}");
+    assert!(refused.kind == RefusedKind::Unavailable && refused.detail.contains("it is full"), "{refused}");
     driven.greets();
     assert!(!driven.published(&Topic::Execute(pi(), queued)), "it does not start");
     driven.disk();
@@ -303,7 +306,7 @@ fn a_repeated_request_is_answered_when_the_first_is_on_the_disk_and_with_it() {
                 result: Err(NotStored::Refused("it is full".into())),
                 left_out: vec![],
             };
-            let refused = driven.hub.after.keys().map(refused).collect();
+            let refused = driven.hub.pending.keys().map(refused).collect();
             driven.event(Event::Stored(refused));
         }
         driven.disk();
@@ -327,7 +330,7 @@ fn a_machine_is_forgotten_when_its_last_trace_is_off_the_disk() {
     assert_eq!(answer.try_recv().unwrap(), Ok(()));
     assert!(!driven.hub.fleet.contains(&pi()));
     let mut answer = driven.ask(|reply| Ask::Forget(anna(), PiId::controller(), reply));
-    assert_eq!(answer.try_recv().unwrap().unwrap_err().status, 409);
+    assert_eq!(answer.try_recv().unwrap().unwrap_err().kind, RefusedKind::Conflict);
 }
 
 #[test]
@@ -359,7 +362,7 @@ fn the_new_token_of_admin_is_told_when_its_file_has_it() {
     let rotate = |driven: &mut Driven| {
         let mut answer =
             driven.ask(|reply| Ask::RotateAccount(anna(), AccountName::admin(), ask::Rotation::default(), reply));
-        while !driven.hub.after.values().any(|after| matches!(after, After::AdminToken(..))) {
+        while !driven.hub.pending.values().any(|after| matches!(after, PendingCommit::AdminToken(..))) {
             assert!(answer.try_recv().is_err(), "only its account is on the disk");
             let stored = driven.stored.blocking_recv().unwrap();
             driven.event(Event::Stored(vec![stored]));
@@ -373,7 +376,7 @@ fn the_new_token_of_admin_is_told_when_its_file_has_it() {
     let mut answer = rotate(&mut driven);
     driven.disk_is_full();
     let refused = answer.try_recv().unwrap().unwrap_err();
-    assert!(refused.status == 503 && refused.detail.contains("admin.token"), "{refused}");
+    assert!(refused.kind == RefusedKind::Unavailable && refused.detail.contains("admin.token"), "{refused}");
 }
 
 #[test]
@@ -480,7 +483,7 @@ fn of_two_who_make_one_account_at_the_same_moment_one_is_refused_and_the_others_
     let mut second = driven.ask(|reply| Ask::AddAccount(anna(), new_account("Olga"), reply));
     driven.disk();
     let token = first.try_recv().unwrap().unwrap();
-    assert_eq!(second.try_recv().unwrap().unwrap_err().status, 503);
+    assert_eq!(second.try_recv().unwrap().unwrap_err().kind, RefusedKind::Unavailable);
     assert!(driven.hub.access.caller_by_token(&token, driven.hub.now.wall).is_some());
 }
 
@@ -494,7 +497,7 @@ fn an_account_that_is_removed_does_not_come_back_by_a_rotation_at_the_same_momen
     let mut rotated = driven.ask(|reply| Ask::RotateAccount(anna(), olga(), ask::Rotation::default(), reply));
     driven.disk();
     assert_eq!(removed.try_recv().unwrap(), Ok(()));
-    assert_eq!(rotated.try_recv().unwrap().unwrap_err().status, 503);
+    assert_eq!(rotated.try_recv().unwrap().unwrap_err().kind, RefusedKind::Unavailable);
     assert!(driven.hub.access.account("olga").is_none());
     // Once that has been settled, the name is free again.
     let mut again = driven.ask(|reply| Ask::AddAccount(anna(), new_account("olga"), reply));
@@ -510,7 +513,7 @@ fn a_machine_and_an_account_that_come_at_the_same_moment_do_not_share_a_name() {
     driven.hear(Topic::EnrollRequest("olga".parse().unwrap()), request);
     let mut made = driven.ask(|reply| Ask::AddAccount(anna(), new_account("Olga"), reply));
     driven.disk();
-    assert_eq!(made.try_recv().unwrap().unwrap_err().status, 503);
+    assert_eq!(made.try_recv().unwrap().unwrap_err().kind, RefusedKind::Unavailable);
     assert!(driven.hub.access.agent("olga").is_some() && driven.hub.access.account("olga").is_none());
 }
 
@@ -520,14 +523,14 @@ fn nobody_names_a_machine_that_is_being_forgotten() {
     driven.disk();
     let mut forgotten = driven.ask(|reply| Ask::Forget(anna(), pi(), reply));
     let rename = || pistat_protocol::api::PatchMachine { label: Some(Some("Rack".into())), ..Default::default() };
-    while !driven.hub.after.values().any(|after| matches!(after, After::Forgotten(..))) {
+    while !driven.hub.pending.values().any(|after| matches!(after, PendingCommit::Forgotten(..))) {
         let stored = driven.stored.blocking_recv().unwrap();
         driven.event(Event::Stored(vec![stored]));
     }
     let mut named = driven.ask(|reply| Ask::Patch(anna(), pi(), rename(), reply));
     driven.disk();
     assert_eq!(forgotten.try_recv().unwrap(), Ok(()));
-    assert_eq!(named.try_recv().unwrap().unwrap_err().status, 503);
+    assert_eq!(named.try_recv().unwrap().unwrap_err().kind, RefusedKind::Unavailable);
     assert!(!driven.hub.fleet.contains(&pi()) && driven.hub.changing.is_empty());
     assert!(!std::fs::read_to_string(driven.folder.path().join("labels.json")).unwrap_or_default().contains("Rack"));
 }

@@ -12,7 +12,7 @@ use pistat_support::{
 };
 
 use super::{
-    Given, GivenChange,
+    MachineMetadata, MetadataPatch,
     files::{load_json, prepare_json, read, replace_json, set_aside},
     name, now,
 };
@@ -21,7 +21,7 @@ use crate::access::{Access, AccessChange, AccountRecord};
 /// The plain files, as the thread that writes has them.
 pub(super) struct Files {
     pub(super) folder: PathBuf,
-    pub(super) given: Given,
+    pub(super) given: MachineMetadata,
     pub(super) access: Access,
 }
 
@@ -29,7 +29,7 @@ impl Files {
     pub(super) fn load(folder: &Path, damaged: &mut Vec<String>) -> io::Result<Self> {
         Ok(Self {
             folder: folder.into(),
-            given: Given {
+            given: MachineMetadata {
                 labels: load_json(&folder.join(name::LABELS), damaged)?,
                 assignments: load_json(&folder.join(name::ASSIGNMENTS), damaged)?,
                 settings: load_json(&folder.join(name::MACHINES), damaged)?,
@@ -61,7 +61,7 @@ impl Files {
     }
 
     /// All files that a change touches, or none: each is prepared before the first is put in its place.
-    pub(super) fn write_given(&mut self, pi: &PiId, change: &GivenChange) -> io::Result<()> {
+    pub(super) fn write_given(&mut self, pi: &PiId, change: &MetadataPatch) -> io::Result<()> {
         let mut given = self.given.clone();
         given.apply(pi, change);
         let [labels, assignments, machines] =

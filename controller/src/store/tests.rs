@@ -13,7 +13,7 @@ fn pi() -> PiId {
 }
 
 fn label(text: &str) -> Write {
-    Write::Given(pi(), GivenChange { label: Some(Some(text.into())), ..GivenChange::default() })
+    Write::Metadata(pi(), MetadataPatch { label: Some(Some(text.into())), ..MetadataPatch::default() })
 }
 
 fn wait(stored: &mut mpsc::UnboundedReceiver<Stored>, ticket: Ticket) -> Result<(), NotStored> {
@@ -30,12 +30,12 @@ fn what_was_stored_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let (mut store, loaded, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
     assert!(loaded.new_admin && loaded.damaged.is_empty());
-    let ticket = store.commit(Demand::Ask, label("Rack Pi 1"));
+    let ticket = store.commit(Durability::Rejectable, label("Rack Pi 1"));
     wait(&mut stored, ticket).unwrap();
     let mut record = record::fixtures::record(100);
     let piece = OutputState::new(100).take(&mut record, record::fixtures::chunk(0, "hello", None));
     let writes = vec![RegisterWrite::Run(Box::new(record.clone())), RegisterWrite::Piece(piece)];
-    let ticket = store.commit(Demand::Must, Write::Register(writes));
+    let ticket = store.commit(Durability::Required, Write::Register(writes));
     wait(&mut stored, ticket).unwrap();
     store.close();
     let text = fs::read_to_string(folder.path().join("labels.json")).unwrap();
@@ -128,10 +128,10 @@ fn what_cannot_be_stored_is_refused_if_asked_and_kept_if_it_happened() {
     let (mut store, _loaded, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
     let labels_in_the_way = folder.path().join("labels.new");
     fs::create_dir(&labels_in_the_way).unwrap();
-    let asked = store.commit(Demand::Ask, label("A"));
+    let asked = store.commit(Durability::Rejectable, label("A"));
     let NotStored::Refused(sentence) = wait(&mut stored, asked).unwrap_err() else { panic!("it was asked for") };
     assert!(sentence.contains("free space") && sentence.contains("nothing was changed"), "{sentence}");
-    let must = store.commit(Demand::Must, label("B"));
+    let must = store.commit(Durability::Required, label("B"));
     let NotStored::Waits(sentence) = wait(&mut stored, must).unwrap_err() else { panic!("it has happened") };
     assert!(sentence.contains("free space") && !sentence.contains("nothing was changed"), "{sentence}");
     fs::remove_dir(&labels_in_the_way).unwrap();
@@ -145,16 +145,16 @@ fn a_change_of_several_files_changes_all_of_them_or_none() {
     let (mut store, _loaded, mut stored) = Store::open(folder.path(), RETENTION).unwrap();
     let tasks_in_the_way = folder.path().join("tasks.new");
     fs::create_dir(&tasks_in_the_way).unwrap();
-    let change = || GivenChange {
+    let change = || MetadataPatch {
         label: Some(Some("Rack".into())),
         assignment: Some(Some("Door".into())),
-        ..GivenChange::default()
+        ..MetadataPatch::default()
     };
-    let asked = store.commit(Demand::Ask, Write::Given(pi(), change()));
+    let asked = store.commit(Durability::Rejectable, Write::Metadata(pi(), change()));
     assert!(matches!(wait(&mut stored, asked), Err(NotStored::Refused(_))));
     assert!(!folder.path().join("labels.json").exists() && !folder.path().join("labels.new").exists());
     fs::remove_dir(&tasks_in_the_way).unwrap();
-    let asked = store.commit(Demand::Ask, Write::Given(pi(), change()));
+    let asked = store.commit(Durability::Rejectable, Write::Metadata(pi(), change()));
     wait(&mut stored, asked).unwrap();
     for (file, text) in [("labels.json", "Rack"), ("tasks.json", "Door")] {
         assert!(fs::read_to_string(folder.path().join(file)).unwrap().contains(text));
@@ -179,9 +179,9 @@ fn what_can_never_be_stored_is_left_out_and_told_and_holds_up_nobody() {
     let good = OutputState::new(100).take(&mut record, record::fixtures::chunk(0, "hello", None));
     let bad = record::NewPiece { seq: 1, start: u64::MAX, ..good.clone() };
     let run = record.run.id;
-    let asked = store.commit(Demand::Ask, Write::Register(vec![RegisterWrite::Piece(bad.clone())]));
+    let asked = store.commit(Durability::Rejectable, Write::Register(vec![RegisterWrite::Piece(bad.clone())]));
     let writes = vec![RegisterWrite::Piece(bad), RegisterWrite::Run(Box::new(record)), RegisterWrite::Piece(good)];
-    let must = store.commit(Demand::Must, Write::Register(writes));
+    let must = store.commit(Durability::Required, Write::Register(writes));
     let NotStored::Refused(sentence) = wait(&mut stored, asked).unwrap_err() else { panic!("it was asked for") };
     assert!(sentence.contains("cannot be stored"), "{sentence}");
     let outcome = stored.blocking_recv().unwrap();
@@ -189,7 +189,7 @@ fn what_can_never_be_stored_is_left_out_and_told_and_holds_up_nobody() {
     assert!(outcome.left_out.len() == 1 && outcome.left_out[0].contains("chunk 1"), "{:?}", outcome.left_out);
     let (pieces, _) = store.reader().unwrap().output(run, Cursor::default()).unwrap();
     assert_eq!(pieces[0].data, "hello");
-    let after = store.commit(Demand::Must, Write::Register(vec![RegisterWrite::Cleared(run)]));
+    let after = store.commit(Durability::Required, Write::Register(vec![RegisterWrite::Cleared(run)]));
     wait(&mut stored, after).unwrap();
 }
 
@@ -202,7 +202,8 @@ fn a_record_that_has_gone_bad_hides_no_other_and_stops_no_start() {
     good.run.group = Some(pistat_protocol::id::RunId::from_parts(3, [3; 10]));
     let piece = OutputState::new(100).take(&mut good, record::fixtures::chunk(0, "hello", None));
     let runs = [&good, &bad].map(|record| RegisterWrite::Run(Box::new(record.clone())));
-    let ticket = store.commit(Demand::Must, Write::Register([&runs[..], &[RegisterWrite::Piece(piece)]].concat()));
+    let ticket =
+        store.commit(Durability::Required, Write::Register([&runs[..], &[RegisterWrite::Piece(piece)]].concat()));
     wait(&mut stored, ticket).unwrap();
     store.close();
     let file = rusqlite::Connection::open(folder.path().join("register.sqlite")).unwrap();

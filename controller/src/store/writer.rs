@@ -1,4 +1,4 @@
-//! The thread that writes: everything that waits goes into one commit, and what cannot be written is refused or waits, by its [`Demand`].
+//! The thread that writes: everything that waits goes into one commit, and what cannot be written is refused or waits, by its [`Durability`].
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use pistat_support::file::{Readable, replace};
 use tokio::sync::mpsc;
 
 use super::{
-    Demand, NotStored, Retention, Stored, Ticket, Write,
+    Durability, NotStored, Retention, Stored, Ticket, Write,
     files::replace_json,
     name, now,
     plain::Files,
@@ -21,7 +21,7 @@ use super::{
 
 pub(super) struct Commit {
     pub(super) ticket: Ticket,
-    pub(super) demand: Demand,
+    pub(super) durability: Durability,
     pub(super) write: Write,
     /// Whether it was told that it waits.
     pub(super) told: bool,
@@ -131,9 +131,9 @@ impl Writer {
                 self.waiting.push_back(commit);
                 continue;
             };
-            let stored = match commit.demand {
-                Demand::Ask => self.register.commit(writes.iter()).map(|()| Vec::new()),
-                Demand::Must => self.register.commit_what_fits(writes),
+            let stored = match commit.durability {
+                Durability::Rejectable => self.register.commit(writes.iter()).map(|()| Vec::new()),
+                Durability::Required => self.register.commit_what_fits(writes),
             };
             match stored {
                 Ok(left_out) => {
@@ -141,7 +141,7 @@ impl Writer {
                     self.writes += writes.len();
                     self.tell(commit.ticket, Ok(()), left_out);
                 }
-                Err(error) if commit.demand == Demand::Ask && is_of_the_write(&error) => {
+                Err(error) if commit.durability == Durability::Rejectable && is_of_the_write(&error) => {
                     let sentence = format!("this cannot be stored ({error}): nothing was changed");
                     self.tell(commit.ticket, Err(NotStored::Refused(sentence)), Vec::new());
                 }
@@ -190,7 +190,7 @@ impl Writer {
         let folder = &self.files.folder;
         match write {
             Write::Register(_) => Ok(()),
-            Write::Given(pi, change) => self.files.write_given(pi, change),
+            Write::Metadata(pi, change) => self.files.write_given(pi, change),
             Write::Access(changes) => self.files.write_access(changes),
             Write::AdminToken(token) => {
                 replace(&folder.join(name::ADMIN_TOKEN), format!("{token}\n").as_bytes(), Readable::Owner)
@@ -212,13 +212,13 @@ impl Writer {
     }
 
     fn finish(&mut self, mut commit: Commit, result: &Result<(), String>) {
-        match (result, commit.demand) {
+        match (result, commit.durability) {
             (Ok(()), _) => self.tell(commit.ticket, Ok(()), Vec::new()),
-            (Err(sentence), Demand::Ask) => {
+            (Err(sentence), Durability::Rejectable) => {
                 let sentence = format!("{sentence}, then try again: nothing was changed");
                 self.tell(commit.ticket, Err(NotStored::Refused(sentence)), Vec::new());
             }
-            (Err(sentence), Demand::Must) => {
+            (Err(sentence), Durability::Required) => {
                 if !std::mem::replace(&mut commit.told, true) {
                     self.tell(commit.ticket, Err(NotStored::Waits(sentence.clone())), Vec::new());
                 }

@@ -242,7 +242,10 @@ impl Connection {
                 _ = heartbeat.tick() => Next::Heartbeat,
             };
             match next {
-                Next::Frame(Ok(frame)) => self.send(socket, Message::Text(frame)).await?,
+                Next::Frame(Ok(frame)) => {
+                    let text = Utf8Bytes::try_from(frame).map_err(|_| End::Over)?;
+                    self.send(socket, Message::Text(text)).await?;
+                }
                 Next::Frame(Err(_)) => frames = self.join(socket).await?,
                 Next::Own(message) => self.own(socket, &message).await?,
                 Next::Received(Some(Ok(message))) => self.received(socket, &mut frames, message).await?,

@@ -22,7 +22,7 @@ use pistat_protocol::{
 use super::{Needs, Web, admission::Visitor, problem::Body};
 use crate::{
     access::{Caller, Credential, Use},
-    hub::ask::{Ask, Browser, Refused},
+    hub::ask::{Ask, Browser, Refused, RefusedKind},
 };
 
 /// How long a browser keeps the cookie; the session itself ends on the server.
@@ -151,7 +151,7 @@ async fn unknown(web: &Web, tried: bool, peer: Option<IpAddr>) -> Refused {
 }
 
 fn unauthorised(detail: &str) -> Refused {
-    Refused { status: 401, detail: detail.into() }
+    Refused::unauthenticated(detail)
 }
 
 async fn wait_after_bad_credentials(web: &Web, peer: Option<IpAddr>) {
@@ -190,7 +190,7 @@ pub(super) async fn login(
             Ok(response)
         }
         Err(refused) => {
-            if refused.status == 401 {
+            if refused.kind == RefusedKind::Unauthenticated {
                 wait_after_bad_credentials(&web, Some(peer.ip())).await;
             }
             Err(refused)

@@ -14,14 +14,51 @@ use pistat_protocol::api::Problem;
 use serde::de::DeserializeOwned;
 
 use super::{MAX_BODY_BYTES, OPEN_BODY_BYTES};
-use crate::hub::ask::Refused;
+use crate::hub::ask::{Refused, RefusedKind};
+
+/// An answer that says why there is no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    status: StatusCode,
+    detail: String,
+}
+
+impl Rejection {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into() }
+    }
+
+    fn bad(text: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, plain(text))
+    }
+}
+
+impl From<Refused> for Rejection {
+    fn from(refused: Refused) -> Self {
+        let status = match refused.kind {
+            RefusedKind::Invalid => StatusCode::BAD_REQUEST,
+            RefusedKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+            RefusedKind::Forbidden => StatusCode::FORBIDDEN,
+            RefusedKind::Missing => StatusCode::NOT_FOUND,
+            RefusedKind::Conflict => StatusCode::CONFLICT,
+            RefusedKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self { status, detail: refused.detail }
+    }
+}
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let title = status.canonical_reason().unwrap_or("error").to_ascii_lowercase();
-        let problem = Problem { kind: "about:blank".into(), title, status: status.as_u16(), detail: self.detail };
-        let mut response = (status, Json(problem)).into_response();
+        Rejection::from(self).into_response()
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        let title = self.status.canonical_reason().unwrap_or("error").to_ascii_lowercase();
+        let status = self.status.as_u16();
+        let problem = Problem { kind: "about:blank".into(), title, status, detail: self.detail };
+        let mut response = (self.status, Json(problem)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
@@ -29,12 +66,12 @@ impl IntoResponse for Refused {
 
 /// A JSON body; one that cannot be read is refused with what is wrong with it.
 #[derive(FromRequest)]
-#[from_request(via(Json), rejection(Refused))]
+#[from_request(via(Json), rejection(Rejection))]
 pub(crate) struct Body<T>(pub(crate) T);
 
-impl From<JsonRejection> for Refused {
+impl From<JsonRejection> for Rejection {
     fn from(rejection: JsonRejection) -> Self {
-        let status = rejection.status().as_u16();
+        let status = rejection.status();
         let detail = match rejection {
             JsonRejection::BytesRejection(rejection) => return rejection.into(),
             rejection => plain(&rejection.body_text()),
@@ -43,7 +80,7 @@ impl From<JsonRejection> for Refused {
     }
 }
 
-impl From<BytesRejection> for Refused {
+impl From<BytesRejection> for Rejection {
     fn from(rejection: BytesRejection) -> Self {
         let status = rejection.status();
         let detail = if status == StatusCode::PAYLOAD_TOO_LARGE {
@@ -53,7 +90,7 @@ impl From<BytesRejection> for Refused {
         } else {
             plain(&rejection.body_text())
         };
-        Self { status: status.as_u16(), detail }
+        Self { status, detail }
     }
 }
 
@@ -73,30 +110,30 @@ fn plain(text: &str) -> String {
 
 /// Parts of the path; one that is no identifier is refused with the rule that it breaks.
 #[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Path), rejection(Refused))]
+#[from_request(via(axum::extract::Path), rejection(Rejection))]
 pub(crate) struct Path<T>(pub(crate) T);
 
-impl From<axum::extract::rejection::PathRejection> for Refused {
+impl From<axum::extract::rejection::PathRejection> for Rejection {
     fn from(rejection: axum::extract::rejection::PathRejection) -> Self {
-        Self { status: 400, detail: plain(&rejection.body_text()) }
+        Self::bad(&rejection.body_text())
     }
 }
 
 /// The query; unknown or malformed parameters are refused.
 #[derive(FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(Refused))]
+#[from_request(via(axum::extract::Query), rejection(Rejection))]
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> Query<T> {
     /// The query of an address, as a route gets it.
-    pub(crate) fn read(uri: &Uri) -> Result<Self, Refused> {
+    pub(crate) fn read(uri: &Uri) -> Result<Self, Rejection> {
         Ok(axum::extract::Query::try_from_uri(uri).map(|query| Self(query.0))?)
     }
 }
 
-impl From<axum::extract::rejection::QueryRejection> for Refused {
+impl From<axum::extract::rejection::QueryRejection> for Rejection {
     fn from(rejection: axum::extract::rejection::QueryRejection) -> Self {
-        Self { status: 400, detail: plain(&rejection.body_text()) }
+        Self::bad(&rejection.body_text())
     }
 }
 
@@ -104,13 +141,10 @@ impl From<axum::extract::rejection::QueryRejection> for Refused {
 pub(crate) struct Handshake(pub(crate) WebSocketUpgrade);
 
 impl<S: Send + Sync> FromRequestParts<S> for Handshake {
-    type Rejection = Refused;
+    type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
-        let refused = |rejection: WebSocketUpgradeRejection| Refused {
-            status: rejection.status().as_u16(),
-            detail: rejection.body_text(),
-        };
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        let refused = |rejection: WebSocketUpgradeRejection| Rejection::new(rejection.status(), rejection.body_text());
         WebSocketUpgrade::from_request_parts(parts, state).await.map(Self).map_err(refused)
     }
 }
@@ -125,7 +159,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Wish {
+    struct Limited {
         #[expect(dead_code, reason = "it is only read")]
         limit: u8,
     }
@@ -133,7 +167,7 @@ mod tests {
     async fn refusal<T: DeserializeOwned + std::fmt::Debug>(body: impl Into<axum::body::Body>) -> (u16, String) {
         let request = Request::post("/").header(header::CONTENT_TYPE, "application/json").body(body.into()).unwrap();
         match Body::<T>::from_request(request, &()).await {
-            Err(Refused { status, detail }) => (status, detail),
+            Err(Rejection { status, detail }) => (status.as_u16(), detail),
             Ok(Body(value)) => panic!("{value:?} was read"),
         }
     }
@@ -145,13 +179,17 @@ mod tests {
             ("{\"limit\":1,\"x\":2}", 422, "x: unknown field `x`, expected `limit`"),
             ("{\"limit\":300}", 422, "limit: invalid value"),
         ] {
-            let told = refusal::<Wish>(body).await;
+            let told = refusal::<Limited>(body).await;
             assert!(told.0 == status && told.1.starts_with(detail), "{body}: {told:?}");
         }
         assert!(refusal::<Login>("{}").await.1.starts_with("either {\"code\""));
-        let (status, detail) = refusal::<Wish>(vec![b' '; 3_000_000]).await;
+        let (status, detail) = refusal::<Limited>(vec![b' '; 3_000_000]).await;
         assert!(status == 413 && detail.contains(&MAX_BODY_BYTES.to_string()), "{detail}");
-        let Err(refused) = Query::<Wish>::read(&"/?limit=-1".parse().unwrap()) else { panic!("-1 was read") };
-        assert!(refused.status == 400 && refused.detail.starts_with("limit: "), "{}", refused.detail);
+        let Err(refused) = Query::<Limited>::read(&"/?limit=-1".parse().unwrap()) else { panic!("-1 was read") };
+        assert!(
+            refused.status == StatusCode::BAD_REQUEST && refused.detail.starts_with("limit: "),
+            "{}",
+            refused.detail
+        );
     }
 }

@@ -28,7 +28,7 @@ impl Runs {
             return vec![Step::Ack(pi.clone(), id, Ack { seq: Some(chunk.seq), state: None })];
         };
         if active.record.run.pi != *pi {
-            return vec![Step::Odd(
+            return vec![Step::Anomaly(
                 pi.clone(),
                 Some(id),
                 "sent output of another machine's run; it was dropped".into(),
@@ -36,7 +36,7 @@ impl Runs {
         }
         if chunk.data.len() > MAX_CHUNK_BYTES {
             let text = format!("sent a chunk of {} bytes of output; it was dropped", chunk.data.len());
-            return vec![Step::Odd(pi.clone(), Some(id), text)];
+            return vec![Step::Anomaly(pi.clone(), Some(id), text)];
         }
         if chunk.seq < active.record.next_chunk {
             return vec![Step::Ack(pi.clone(), id, active.stored)];
@@ -44,7 +44,7 @@ impl Runs {
         if active.unstored_bytes() > MOST_UNSTORED_BYTES {
             // An agent has no more than its window under way. This one does not wait for acknowledgements.
             let text = "sends output without waiting for acknowledgements; some was dropped".to_owned();
-            return vec![Step::Odd(pi.clone(), Some(id), text)];
+            return vec![Step::Anomaly(pi.clone(), Some(id), text)];
         }
         if chunk.seq > active.record.next_chunk {
             // Something between was lost on the way; the agent sends again from what is acknowledged.
@@ -64,7 +64,7 @@ impl Runs {
         let Some(active) = self.active.get_mut(&id) else { return self.late_report(pi, id, &report) };
         let record = &mut active.record;
         if record.run.pi != *pi {
-            return vec![Step::Odd(
+            return vec![Step::Anomaly(
                 pi.clone(),
                 Some(id),
                 "reported about another machine's run; it was dropped".into(),
@@ -98,7 +98,7 @@ impl Runs {
                     Vec::new()
                 }
             }
-            _ => vec![Step::Odd(
+            _ => vec![Step::Anomaly(
                 pi.clone(),
                 Some(id),
                 format!("reported {}, which is not an agent's to say; it was dropped", report.state),
@@ -115,7 +115,7 @@ impl Runs {
         }
         let text =
             format!("reported {} of a run that has ended or is not known here; nothing was changed", report.state);
-        vec![Step::Odd(pi.clone(), Some(id), text), ack]
+        vec![Step::Anomaly(pi.clone(), Some(id), text), ack]
     }
 
     fn end_by_report(&mut self, id: RunId, report: Report, now: Now) -> Vec<Step> {

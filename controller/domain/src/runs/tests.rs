@@ -233,7 +233,7 @@ fn a_report_after_the_end_changes_nothing_and_is_acknowledged() {
     store(&mut runs, ids[0]);
     let steps = runs.report(&pi("pi-1"), ids[0], report(RunState::Succeeded), now());
     assert!(
-        matches!(&steps[..], [Step::Odd(..), Step::Ack(_, _, Ack { state: Some(RunState::Succeeded), .. })]),
+        matches!(&steps[..], [Step::Anomaly(..), Step::Ack(_, _, Ack { state: Some(RunState::Succeeded), .. })]),
         "{steps:?}"
     );
 }
@@ -243,8 +243,8 @@ fn another_machines_word_is_dropped() {
     let (mut runs, ids) = with(vec![record(1, "pi-1")]);
     runs.dispatched(ids[0], Ends::Exit, Instant::now());
     let steps = runs.report(&pi("pi-2"), ids[0], report(RunState::Succeeded), now());
-    assert!(matches!(&steps[..], [Step::Odd(..)]));
-    assert!(matches!(&runs.output(&pi("pi-2"), ids[0], chunk(0), now())[..], [Step::Odd(..)]));
+    assert!(matches!(&steps[..], [Step::Anomaly(..)]));
+    assert!(matches!(&runs.output(&pi("pi-2"), ids[0], chunk(0), now())[..], [Step::Anomaly(..)]));
     assert_eq!(state(&runs, ids[0]), RunState::Dispatched);
 }
 
@@ -253,7 +253,7 @@ fn an_agent_cannot_say_what_only_the_controller_decides() {
     let (mut runs, ids) = with(vec![record(1, "pi-1")]);
     runs.dispatched(ids[0], Ends::Exit, Instant::now());
     for word in [RunState::Queued, RunState::Dispatched] {
-        assert!(matches!(&runs.report(&pi("pi-1"), ids[0], report(word), now())[..], [Step::Odd(..)]));
+        assert!(matches!(&runs.report(&pi("pi-1"), ids[0], report(word), now())[..], [Step::Anomaly(..)]));
     }
 }
 
@@ -671,7 +671,7 @@ fn a_root_runners_nonce_is_answered_only_for_a_run_that_is_sent_and_wanted() {
     }
     assert_eq!(runs.report(&pi("pi-1"), ids[0], asks.clone(), now()), [Step::Confirm(ids[0], nonce)]);
     let of_another = runs.report(&pi("pi-2"), ids[0], asks.clone(), now());
-    assert!(matches!(of_another[..], [Step::Odd(..)]), "{of_another:?}");
+    assert!(matches!(of_another[..], [Step::Anomaly(..)]), "{of_another:?}");
     runs.report(&pi("pi-1"), ids[1], report(RunState::Running), now());
     assert_eq!(runs.report(&pi("pi-1"), ids[1], asks.clone(), now()), [], "it runs already");
     runs.cancel(ids[2], "anna", now());

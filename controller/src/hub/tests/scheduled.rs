@@ -152,8 +152,11 @@ fn a_firing_for_no_machine_or_on_a_full_disk_is_told() {
     driven.hub.now = Now::get();
     driven.hub.run_scheduled(&"nightly".parse().unwrap());
     driven.hub.commit_turn();
-    let asked =
-        driven.hub.after.iter().filter(|(_, after)| matches!(after, After::Runs(after) if after.accepted.is_some()));
+    let asked = driven
+        .hub
+        .pending
+        .iter()
+        .filter(|(_, after)| matches!(after, PendingCommit::Runs(after) if after.accepted.is_some()));
     let tickets: Vec<_> = asked.map(|(ticket, _)| *ticket).collect();
     let refused =
         |ticket| Stored { ticket, result: Err(NotStored::Refused("the disk is full".into())), left_out: vec![] };

@@ -20,19 +20,19 @@ use crate::{
     access::{AccessChange, Caller},
     bridge::ResponseTo,
     homeassistant::Say,
-    store::{GivenChange, NotStored, Stored, Ticket, record::RunRecord},
+    store::{MetadataPatch, NotStored, Stored, Ticket, record::RunRecord},
 };
 
 /// What is done once something is on the disk.
-pub(super) enum After {
+pub(super) enum PendingCommit {
     /// Runs, output, events.
-    Runs(AfterRuns),
+    Runs(PendingRuns),
     /// What people gave a machine.
-    Given(PiId, GivenChange, Caller, Reply<Machine>),
+    Metadata(PiId, MetadataPatch, Caller, Reply<Machine>),
     /// Accounts, machines, sessions; and what the audit log tells of it.
-    Access(Vec<AccessChange>, Option<Line>, AfterAccess),
+    Access(Vec<AccessChange>, Option<Line>, PendingAccess),
     /// The tags of a machine that joins, and then the machine.
-    Tagged(Box<(GivenChange, AccessChange)>, Joining),
+    Tagged(Box<(MetadataPatch, AccessChange)>, Joining),
     /// The join token.
     JoinToken(JoinToken, String, Reply<JoinToken>),
     /// What Home Assistant may be told.
@@ -40,12 +40,12 @@ pub(super) enum After {
     /// The file of the token of `admin`, after its account.
     AdminToken(String, Option<Reply<String>>),
     /// What a machine had been given, after it was revoked; then its runs.
-    Forgotten(PiId, String, Option<Promise>),
+    Forgotten(PiId, String, Option<PendingReply>),
 }
 
 /// What is done once runs, groups, output and events are on the disk.
 #[derive(Default)]
-pub(super) struct AfterRuns {
+pub(super) struct PendingRuns {
     /// Runs as they are being stored: their states are to be announced, and the reports acknowledged.
     pub(super) saved: Vec<RunRecord>,
     pub(super) groups: Vec<RunId>,
@@ -54,10 +54,10 @@ pub(super) struct AfterRuns {
     pub(super) execute: Vec<RunId>,
     pub(super) clear: Vec<(PiId, RunId)>,
     pub(super) accepted: Option<Accepting>,
-    pub(super) promises: Vec<Promise>,
+    pub(super) promises: Vec<PendingReply>,
 }
 
-impl AfterRuns {
+impl PendingRuns {
     pub(super) fn is_empty(&self) -> bool {
         let lists = [
             self.saved.is_empty(),
@@ -83,7 +83,7 @@ pub(super) struct Accepting {
 }
 
 /// An answer about something that happens in any case, which is given when it is on the disk.
-pub(super) enum Promise {
+pub(super) enum PendingReply {
     Web(Reply<()>),
     Mqtt(Option<ResponseTo>, RunId),
 }
@@ -97,7 +97,7 @@ pub(super) enum Answer {
 }
 
 /// What follows from a stored change of access.
-pub(super) enum AfterAccess {
+pub(super) enum PendingAccess {
     Done(Reply<()>),
     Token { reply: Reply<String>, token: String, admin: bool },
     SignedIn(Reply<SignedIn>, SignedIn),
@@ -122,43 +122,44 @@ impl Hub {
         match stored.result {
             Ok(()) => self.is_stored(stored.ticket),
             Err(NotStored::Refused(sentence)) => self.is_refused(stored.ticket, &sentence),
-            Err(NotStored::Waits(sentence)) => self.waits(stored.ticket, &sentence),
+            Err(NotStored::Waits(sentence)) => self.report_delay(stored.ticket, &sentence),
         }
     }
 
     fn is_stored(&mut self, ticket: Ticket) {
-        match self.after.remove(&ticket) {
-            Some(After::Runs(after)) => self.after_runs(after),
-            Some(After::Given(pi, change, by, reply)) => self.given(&pi, &change, &by, reply),
-            Some(After::Access(_, line, after)) => self.access_stored(line, after),
-            Some(After::Tagged(change, joining)) => self.tagged(&change.0, change.1, joining),
-            Some(After::JoinToken(token, by, reply)) => self.join_token_stored(token, &by, reply),
-            Some(After::Announced(say)) => self.announced(say),
-            Some(After::AdminToken(token, Some(reply))) => tell(reply, token),
-            Some(After::Forgotten(pi, by, promise)) => self.forgotten(&pi, &by, promise),
-            Some(After::AdminToken(_, None)) | None => {}
+        match self.pending.remove(&ticket) {
+            Some(PendingCommit::Runs(after)) => self.after_runs(after),
+            Some(PendingCommit::Metadata(pi, change, by, reply)) => self.given(&pi, &change, &by, reply),
+            Some(PendingCommit::Access(_, line, after)) => self.access_stored(line, after),
+            Some(PendingCommit::Tagged(change, joining)) => self.tagged(&change.0, change.1, joining),
+            Some(PendingCommit::JoinToken(token, by, reply)) => self.join_token_stored(token, &by, reply),
+            Some(PendingCommit::Announced(say)) => self.announced(say),
+            Some(PendingCommit::AdminToken(token, Some(reply))) => tell(reply, token),
+            Some(PendingCommit::Forgotten(pi, by, promise)) => self.forgotten(&pi, &by, promise),
+            Some(PendingCommit::AdminToken(_, None)) | None => {}
         }
     }
 
     fn is_refused(&mut self, ticket: Ticket, sentence: &str) {
-        match self.after.remove(&ticket) {
-            Some(After::Runs(after)) => self.not_accepted(after, sentence),
-            Some(After::Given(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
-            Some(After::Access(changes, _, after)) => self.access_not_stored(&changes, after, sentence),
+        match self.pending.remove(&ticket) {
+            Some(PendingCommit::Runs(after)) => self.not_accepted(after, sentence),
+            Some(PendingCommit::Metadata(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
+            Some(PendingCommit::Access(changes, _, after)) => self.access_not_stored(&changes, after, sentence),
             // The machine repeats its request until it is answered.
-            Some(After::Tagged(_, joining)) => drop(self.changing.remove(&joining.pi.key())),
-            Some(After::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
+            Some(PendingCommit::Tagged(_, joining)) => drop(self.changing.remove(&joining.pi.key())),
+            Some(PendingCommit::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
             // These are never refused: they wait.
-            Some(After::Announced(_) | After::AdminToken(..) | After::Forgotten(..)) | None => {}
+            Some(PendingCommit::Announced(_) | PendingCommit::AdminToken(..) | PendingCommit::Forgotten(..)) | None => {
+            }
         }
     }
 
     /// Nobody is kept waiting for a disk that may stay full: who asked is told how it stands. What else was promised goes on waiting.
-    fn waits(&mut self, ticket: Ticket, sentence: &str) {
-        let promises = match self.after.get_mut(&ticket) {
-            Some(After::Runs(after)) => std::mem::take(&mut after.promises),
-            Some(After::Forgotten(_, _, promise)) => promise.take().into_iter().collect(),
-            Some(After::AdminToken(_, reply)) => return refuse_token(reply.take(), sentence),
+    fn report_delay(&mut self, ticket: Ticket, sentence: &str) {
+        let promises = match self.pending.get_mut(&ticket) {
+            Some(PendingCommit::Runs(after)) => std::mem::take(&mut after.promises),
+            Some(PendingCommit::Forgotten(_, _, promise)) => promise.take().into_iter().collect(),
+            Some(PendingCommit::AdminToken(_, reply)) => return refuse_token(reply.take(), sentence),
             _ => Vec::new(),
         };
         let sentence = format!(
@@ -166,18 +167,18 @@ impl Hub {
         );
         for promise in promises {
             match promise {
-                Promise::Web(reply) => refuse(reply, Refused::unavailable(&sentence)),
-                Promise::Mqtt(response, _) => {
+                PendingReply::Web(reply) => refuse(reply, Refused::unavailable(&sentence)),
+                PendingReply::Mqtt(response, _) => {
                     self.answer_request(response, &RequestAnswer::Refused { error: sentence.clone() });
                 }
             }
         }
     }
 
-    pub(super) fn keep(&mut self, promise: Promise) {
+    pub(super) fn resolve(&mut self, promise: PendingReply) {
         match promise {
-            Promise::Web(reply) => tell(reply, ()),
-            Promise::Mqtt(response, run) => {
+            PendingReply::Web(reply) => tell(reply, ()),
+            PendingReply::Mqtt(response, run) => {
                 self.answer_request(response, &RequestAnswer::Accepted { runs: vec![run] });
             }
         }
