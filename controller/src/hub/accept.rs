@@ -133,7 +133,9 @@ impl Hub {
                 .and_then(|task| self.has_room(pi).map(|()| task))
             {
                 Ok(task) => approved.push(task),
-                Err(refused) if refused.status == 409 => first_refusal = first_refusal.or(Some(refused)),
+                Err(refused) if refused.kind == RefusedKind::Conflict => {
+                    first_refusal = first_refusal.or(Some(refused))
+                }
                 Err(refused) => return Err(refused),
             }
         }
@@ -210,7 +212,7 @@ impl Hub {
                     output_bytes: 0,
                     dropped_bytes: 0,
                 },
-                output_limit_bytes: task.output_limit_bytes(),
+                output_limit_bytes: task.task().output_limit_bytes(),
                 expires_milliseconds: expires,
                 cancelled_by: None,
                 reported: None,
@@ -218,8 +220,8 @@ impl Hub {
                 final_chunks: None,
                 boot_id: None,
                 retained: true,
-                ends: task.ends(),
-                timeout_milliseconds: u64::try_from(task.timeout().as_millis()).unwrap_or(u64::MAX),
+                ends: task.task().view().ends,
+                timeout_milliseconds: u64::try_from(task.task().timeout().as_millis()).unwrap_or(u64::MAX),
                 role: request.role,
                 requester: Some(request.requester.clone()),
                 rotations: self.access.account(&request.requested_by).map_or(0, |account| account.rotations),

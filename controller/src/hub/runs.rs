@@ -169,7 +169,7 @@ impl Hub {
             match self.approve_again(record) {
                 Err(reason) => steps.extend(self.runs.end(id, RunState::Rejected, reason, self.now)),
                 Ok(task) => {
-                    steps.extend(self.runs.dispatched(id, task.ends(), self.now.monotonic));
+                    steps.extend(self.runs.dispatched(id, task.task().view().ends, self.now.monotonic));
                     steps.push(Step::Execute(id));
                 }
             }

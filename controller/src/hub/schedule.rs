@@ -10,7 +10,7 @@ use pistat_protocol::{
     time::Timestamp,
 };
 
-use super::{Hub, accept::RunRequest, after::Answer, standing::SCHEDULE};
+use super::{Hub, accept::RunRequest, pending::Answer, standing::SCHEDULE};
 use crate::{
     catalogue::{ApprovedTask, Catalogue, Task},
     schedule::Schedule,

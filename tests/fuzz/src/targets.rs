@@ -209,7 +209,7 @@ pub fn approvals(data: &[u8]) -> bool {
     let ask = Ask { task: &task, args: &args, role: Some(Role::Operator), machine: facts, is_machine: &is_machine };
     match CATALOGUE.check(&ask) {
         Ok(approved) => {
-            let verdict = catalogue::judge(task.as_str(), &args, approved.argv());
+            let verdict = catalogue::judge(task.as_str(), &args, &approved.argv());
             assert_eq!(verdict, Ok(()));
             true
         }

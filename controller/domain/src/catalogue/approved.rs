@@ -1,42 +1,28 @@
 //! What the catalogue approved: one task with its arguments, for one machine.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pistat_protocol::{
-    id::{PiId, RunId, TaskId},
+    id::{PiId, RunId},
     order::{ControllerKey, ExecuteOrder, Order, SignedOrder},
     status::{Nonce, Session},
-    task::{Arguments, Ends},
+    task::Arguments,
 };
 
+use super::Task;
+
 /// A task that may run on one machine. Only [`super::Catalogue::check`] makes one.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ApprovedTask {
-    pub(super) task: TaskId,
-    pub(super) label: String,
+    pub(super) task: Arc<Task>,
     pub(super) pi: PiId,
     pub(super) args: Arguments,
-    pub(super) argv: Vec<String>,
-    pub(super) environment: BTreeMap<String, String>,
-    pub(super) working_directory: Option<String>,
-    pub(super) timeout: Duration,
-    pub(super) grace: Duration,
-    pub(super) output_limit_bytes: u64,
-    pub(super) concurrency: u32,
-    pub(super) ends: Ends,
-    pub(super) root: bool,
-    pub(super) confirm: bool,
 }
 
 impl ApprovedTask {
-    /// Which task.
-    pub fn task(&self) -> &TaskId {
+    /// Which task, as the catalogue had it then.
+    pub fn task(&self) -> &Task {
         &self.task
-    }
-
-    /// Its name for people.
-    pub fn label(&self) -> &str {
-        &self.label
     }
 
     /// The machine for which it was approved; no other can be sent it.
@@ -50,47 +36,13 @@ impl ApprovedTask {
     }
 
     /// The program and its arguments.
-    pub fn argv(&self) -> &[String] {
-        &self.argv
+    pub fn argv(&self) -> Vec<String> {
+        let values: BTreeMap<_, _> = self.args.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect();
+        self.task.command.argv(&values)
     }
 
-    /// Its time limit.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// The time between SIGTERM and SIGKILL.
-    pub fn grace(&self) -> Duration {
-        self.grace
-    }
-
-    /// How much of its output is stored.
-    pub fn output_limit_bytes(&self) -> u64 {
-        self.output_limit_bytes
-    }
-
-    /// How many runs of it a machine does at a time.
-    pub fn concurrency(&self) -> u32 {
-        self.concurrency
-    }
-
-    /// What its success looks like.
-    pub fn ends(&self) -> Ends {
-        self.ends
-    }
-
-    /// Whether it needs the root runner.
-    pub fn root(&self) -> bool {
-        self.root
-    }
-
-    /// Whether people are asked first.
-    pub fn confirm(&self) -> bool {
-        self.confirm
-    }
-
-    /// The order that starts it on its machine, in the agent's current session, and with the root runner's nonce once that has given one.
-    /// The only place where such an order is signed.
+    /// The order that starts it on its machine, in the agent's current session, and with the root
+    /// runner's nonce once that has given one. The only place where such an order is signed.
     pub fn sign(
         &self,
         key: &ControllerKey,
@@ -99,19 +51,20 @@ impl ApprovedTask {
         requested_by: &str,
         nonce: Option<Nonce>,
     ) -> SignedOrder {
+        let Task { view, environment, working_directory, timeout, grace, .. } = &*self.task;
         key.sign(&Order::Execute(ExecuteOrder {
             pi: self.pi.clone(),
             run,
             session: session.clone(),
-            task: self.task.clone(),
-            argv: self.argv.clone(),
-            timeout_milliseconds: milliseconds(self.timeout),
-            grace_milliseconds: milliseconds(self.grace),
-            environment: self.environment.clone(),
-            working_directory: self.working_directory.clone(),
-            root: self.root,
-            ends: self.ends,
-            concurrency: self.concurrency,
+            task: view.id.clone(),
+            argv: self.argv(),
+            timeout_milliseconds: milliseconds(*timeout),
+            grace_milliseconds: milliseconds(*grace),
+            environment: environment.clone(),
+            working_directory: working_directory.clone(),
+            root: view.root,
+            ends: view.ends,
+            concurrency: view.concurrency,
             requested_by: requested_by.to_owned(),
             nonce,
         }))

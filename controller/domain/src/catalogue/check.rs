@@ -1,7 +1,5 @@
 //! The check that every way in goes through: dashboard, MQTT, REST, command line, schedule.
 
-use std::collections::BTreeMap;
-
 use pistat_protocol::{
     account::Role,
     dashboard::{CannotRun, Obstacle},
@@ -51,13 +49,13 @@ impl Catalogue {
     /// # Errors
     /// The refusal, as data for the person who asked.
     pub fn check(&self, ask: &Ask<'_>) -> Result<ApprovedTask, Refusal> {
-        let task = self.get(ask.task).ok_or_else(|| self.unknown(ask.task))?;
+        let task = self.find(ask.task).ok_or_else(|| self.unknown(ask.task))?;
         if let Some((obstacle, why)) = task.obstacle(&ask.machine, ask.role) {
             let sentence = format!("{} cannot run on {}: {why}", task.view.id, ask.machine.pi);
             return Err(Refusal::new(obstacle.into(), sentence));
         }
         let args = task.check_arguments(ask)?;
-        Ok(task.approve(ask.machine.pi, args))
+        Ok(ApprovedTask { task: task.clone(), pi: ask.machine.pi.clone(), args })
     }
 
     /// The tasks that a machine cannot run, by the reason, as [`Catalogue::check`] would refuse them whatever their arguments are.
@@ -144,27 +142,6 @@ impl Task {
         let known: Vec<_> = self.arguments.iter().map(|argument| argument.view.name.as_str()).collect();
         let hint = if known.is_empty() { "it takes none".to_owned() } else { format!("it takes {}", known.join(", ")) };
         format!("{} has no argument \"{name}\"; {hint}", self.view.id)
-    }
-
-    fn approve(&self, pi: &PiId, args: Arguments) -> ApprovedTask {
-        let values: BTreeMap<_, _> = args.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect();
-
-        ApprovedTask {
-            task: self.view.id.clone(),
-            label: self.view.label.clone(),
-            pi: pi.clone(),
-            argv: self.command.argv(&values),
-            args,
-            environment: self.environment.clone(),
-            working_directory: self.working_directory.clone(),
-            timeout: self.timeout,
-            grace: self.grace,
-            output_limit_bytes: self.output_limit_bytes,
-            concurrency: self.view.concurrency,
-            ends: self.view.ends,
-            root: self.view.root,
-            confirm: self.view.confirm,
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading `config/tasks.toml`: every problem of the file is reported, each with its line.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pistat_protocol::{
     account::Role,
@@ -55,7 +55,7 @@ impl Catalogue {
     }
 }
 
-fn tasks(section: &mut Section<'_>, problems: &Problems) -> Vec<Task> {
+fn tasks(section: &mut Section<'_>, problems: &Problems) -> Vec<Arc<Task>> {
     let read = |(id, item): (String, Item)| match id.parse::<TaskId>() {
         Ok(task) => Section::new(&format!("task.{id}"), item, problems).and_then(|section| read_task(task, section)),
         Err(error) => {
@@ -63,7 +63,7 @@ fn tasks(section: &mut Section<'_>, problems: &Problems) -> Vec<Task> {
             None
         }
     };
-    section.take_all().into_iter().filter_map(read).collect()
+    section.take_all().into_iter().filter_map(read).map(Arc::new).collect()
 }
 
 /// The task, when nothing of it is wrong that would leave a hole; what is wrong has been reported.

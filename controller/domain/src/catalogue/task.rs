@@ -1,6 +1,6 @@
 //! The catalogue and its tasks, as they were read.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pistat_protocol::{
     id::{Tag, Target, TaskId},
@@ -16,7 +16,7 @@ pub const SHIPPED: &str = include_str!("../../../../config/tasks.toml");
 /// All tasks, in the order of the file.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
-    pub(super) tasks: Vec<Task>,
+    pub(super) tasks: Vec<Arc<Task>>,
 }
 
 /// One task.
@@ -43,6 +43,10 @@ impl Catalogue {
 
     /// The task with this id.
     pub fn get(&self, id: &TaskId) -> Option<&Task> {
+        self.find(id).map(Arc::as_ref)
+    }
+
+    pub(super) fn find(&self, id: &TaskId) -> Option<&Arc<Task>> {
         self.tasks.iter().find(|task| task.view.id == *id)
     }
 
@@ -53,7 +57,7 @@ impl Catalogue {
 
     /// All tasks, in the order of the file.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
-        self.tasks.iter()
+        self.tasks.iter().map(Arc::as_ref)
     }
 }
 
@@ -61,6 +65,16 @@ impl Task {
     /// What people see of it.
     pub fn view(&self) -> &TaskView {
         &self.view
+    }
+
+    /// Its time limit.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// How much of its output is stored.
+    pub fn output_limit_bytes(&self) -> u64 {
+        self.output_limit_bytes
     }
 
     /// Where it may run.

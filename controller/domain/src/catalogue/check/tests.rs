@@ -200,7 +200,7 @@ fn the_signed_order_is_what_was_approved() {
         panic!("an execute order")
     };
     let order = order.accept(approved.pi(), &session, run).unwrap().into_inner();
-    assert_eq!((order.argv.as_slice(), order.requested_by.as_str()), (approved.argv(), "anna"));
+    assert_eq!((order.argv, order.requested_by.as_str()), (approved.argv(), "anna"));
     assert_eq!((order.timeout_milliseconds, order.grace_milliseconds), (60_000, 5_000));
 }
 
@@ -233,7 +233,7 @@ proptest! {
             let catalogue = catalogue();
             let command = &catalogue.get(&"log".parse().unwrap()).unwrap().command;
             prop_assert!(stray.is_none_or(|stray| names.contains(&stray.as_str())));
-            prop_assert!(command.describes(approved.argv()), "{:?}", approved.argv());
+            prop_assert!(command.describes(&approved.argv()), "{:?}", approved.argv());
             prop_assert!(["ssh", "cron"].contains(&approved.argv()[2].as_str()));
             prop_assert!(approved.argv().iter().skip(3).all(|element| element.starts_with("--lines=") || !element.starts_with('-')));
             prop_assert!(approved.argv().iter().all(|element| !element.contains(char::is_control)));
