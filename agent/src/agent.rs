@@ -186,7 +186,7 @@ impl Agent {
 
     async fn sample(&mut self) {
         if let Some(question) = self.clock.question(std::time::Instant::now()) {
-            self.looking_up.spawn(async move { Found::Clock(question.ask().await) });
+            self.looking_up.spawn(async move { Found::Clock(question.run().await) });
         }
         let (wall, now) = (std::time::SystemTime::now(), std::time::Instant::now());
         let sample = self.sampler.sample(wall, now, self.clock.is_synchronized()).await;

@@ -16,7 +16,10 @@ use pistat_protocol::{
     topic::{DEFAULT_PREFIX, Topics},
 };
 
-use pistat_support::{file::read_text, mqtt_url::MqttUrl};
+use pistat_support::{
+    file::read_text,
+    mqtt_url::{MqttUrl, without_login},
+};
 
 use self::file::{Execute, File};
 pub use self::flags::Flags;
@@ -156,7 +159,8 @@ fn address(flags: &Flags, file: &File) -> Result<MqttUrl, String> {
     let text = flags.controller_url.as_ref().or(file.controller_url.as_ref());
     let text =
         text.ok_or("--controller-url is missing: where the controller is, for example http://controller:8000")?;
-    MqttUrl::controller(text).map_err(|error| format!("the controller's address cannot be used: {error}"))
+    MqttUrl::controller(text)
+        .map_err(|error| format!("{:?} is not a controller's address: {error}", without_login(text)))
 }
 
 fn pi_id(flags: &Flags, file: &File) -> Result<PiId, String> {

@@ -65,9 +65,9 @@ pub(crate) enum Write {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
     /// Somebody waits for the answer: refuse it.
-    Ask,
+    Rejectable,
     /// It has happened: keep it until it can be stored.
-    Must,
+    Required,
 }
 
 /// Why something is not on the disk: a sentence.

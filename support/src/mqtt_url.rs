@@ -234,6 +234,17 @@ fn parse_host(text: &str, default_port: u16) -> Result<(String, u16), &'static s
     Ok((host.to_owned(), port))
 }
 
+/// A text that may be an address, as it may be shown.
+pub fn without_login(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+            format!("{scheme}***@{host}")
+        }
+        None => text.to_owned(),
+    }
+}
+
 impl fmt::Display for MqttUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://", self.scheme.as_str())?;
@@ -309,7 +320,7 @@ mod tests {
             "mqtt://[::1]1883",
             "mqtt://:s3cret@a",
         ] {
-            let error = MqttUrl::controller(bad).unwrap_err().to_string();
+            let error = format!("{}: {}", without_login(bad), MqttUrl::controller(bad).unwrap_err());
             assert!(error.contains("examples") && !error.contains("s3cret"), "{error}");
         }
         for bad in ["", "broker", "http://u:s3cret@broker", "mqtt://", "mqtt://u:s3cret@broker/x", "mqtt://b?x=s3cret"]

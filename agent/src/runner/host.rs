@@ -108,7 +108,7 @@ impl Host {
     }
 
     /// Without an agent there is no controller.
-    fn detach(&mut self) {
+    fn leave(&mut self) {
         self.wire = None;
         self.told = Told::default();
         self.control.send_modify(|control| control.connection = None);

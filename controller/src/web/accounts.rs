@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::{
     Web,
-    problem::{Body, Path},
+    problem::{Body, Path, Rejection},
 };
 use crate::{
     access::Caller,
@@ -110,7 +110,7 @@ pub(super) async fn rotate(
     Extension(caller): Extension<Caller>,
     Path(name): Path<AccountName>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<NewToken>, Refused> {
+) -> Result<Json<NewToken>, Rejection> {
     let Rotate { role, expires } = Rotate::read(&body?)?;
     let lifetime = expires.as_deref().map(lifetime).transpose().map_err(Refused::bad)?;
     let account = name.to_string();

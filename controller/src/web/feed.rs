@@ -242,10 +242,7 @@ impl Connection {
                 _ = heartbeat.tick() => Next::Heartbeat,
             };
             match next {
-                Next::Frame(Ok(frame)) => {
-                    let text = Utf8Bytes::try_from(frame).map_err(|_| End::Over)?;
-                    self.send(socket, Message::Text(text)).await?;
-                }
+                Next::Frame(Ok(frame)) => self.send_frame(socket, frame).await?,
                 Next::Frame(Err(_)) => frames = self.join(socket).await?,
                 Next::Own(message) => self.own(socket, &message).await?,
                 Next::Received(Some(Ok(message))) => self.received(socket, &mut frames, message).await?,
@@ -265,6 +262,10 @@ impl Connection {
             sent = timeout(SENDING, socket.send(message)) => sent,
         };
         if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(End::Over) }
+    }
+
+    async fn send_frame(&mut self, socket: &mut WebSocket, frame: Frame) -> Result<(), End> {
+        self.send(socket, Message::Text(Utf8Bytes::try_from(frame).map_err(|_| End::Over)?)).await
     }
 
     async fn tell(&mut self, socket: &mut WebSocket, message: &ServerMessage) -> Result<(), End> {
@@ -308,7 +309,7 @@ impl Connection {
         // What was on its way is told before; what is in both is told twice, in its order.
         loop {
             match frames.try_recv() {
-                Ok(frame) => self.send(socket, Message::Text(frame)).await?,
+                Ok(frame) => self.send_frame(socket, frame).await?,
                 Err(TryRecvError::Lagged(_)) => break *frames = self.join(socket).await?,
                 Err(_) => break *frames = fewer,
             }

@@ -180,7 +180,7 @@ fn certificates_and_keys_that_cannot_be_used_are_mistakes() {
         (&cert, &key, None),
         (&key, &key, Some("pistat.toml:2: cert: cert.pem has no certificate")),
         (&String::new(), &key, Some("pistat.toml:2: cert: cert.pem has no certificate")),
-        (&cert, &cert, Some("pistat.toml:3: key: key.pem is no private key")),
+        (&cert, &cert, Some("pistat.toml:3: key: key.pem has no private key")),
         (&cert, &other_key, Some("pistat.toml:2: cert: cert.pem cannot be used with the key key.pem")),
         (&broken, &key, Some("pistat.toml:2: cert: cert.pem cannot be used with the key key.pem")),
     ] {
