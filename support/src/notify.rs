@@ -34,7 +34,7 @@ impl Notify {
     pub fn counting(watchdog: Duration, alive: impl Fn() + Send + Sync + 'static) -> Self {
         let send = move |state: NotifyState<'_>| {
             if matches!(state, NotifyState::Watchdog) {
-                alive()
+                alive();
             }
         };
         Self { send: Box::new(send), watchdog: Some(watchdog), sent_at: None }

@@ -134,7 +134,7 @@ impl Hub {
             {
                 Ok(task) => approved.push(task),
                 Err(refused) if refused.kind == RefusedKind::Conflict => {
-                    first_refusal = first_refusal.or(Some(refused))
+                    first_refusal = first_refusal.or(Some(refused));
                 }
                 Err(refused) => return Err(refused),
             }

@@ -341,10 +341,9 @@ mod tests {
             assert!(check_group(good).is_ok(), "{good:?}");
         }
         for (bad, name) in [(group(Some(0), None), "at_once"), (group(Some(1), Some(0)), "stop_after")] {
-            assert!(
-                check_group(bad)
-                    .is_err_and(|refused| refused.kind == RefusedKind::Invalid && refused.detail.contains(name))
-            );
+            assert!(check_group(bad).is_err_and(
+                |refused| refused.kind == crate::hub::ask::RefusedKind::Invalid && refused.detail.contains(name)
+            ));
         }
     }
 }
