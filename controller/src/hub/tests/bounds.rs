@@ -28,7 +28,10 @@ fn a_machine_with_many_queued_runs_takes_no_more_and_keeps_no_other_from_its_own
         assert_eq!(ask("pi-1"), Ok(1));
     }
     let refused = ask("pi-1").unwrap_err();
-    assert!(refused.status == 409 && refused.detail.contains("pi-1 has 1000 runs that have not ended"), "{refused:?}");
+    assert!(
+        refused.kind == ask::RefusedKind::Conflict && refused.detail.contains("pi-1 has 1000 runs that have not ended"),
+        "{refused:?}"
+    );
     assert_eq!(ask("pi-2"), Ok(1));
     assert_eq!(ask("@all"), Ok(1), "the group leaves out the one that has too many");
 }

@@ -19,10 +19,10 @@ fn confirmed(name: &str) -> PatchMachine {
 }
 
 impl Driven {
-    fn patches(&mut self, caller: Caller, patch: PatchMachine) -> u16 {
+    fn patches(&mut self, caller: Caller, patch: PatchMachine) -> Option<ask::RefusedKind> {
         let mut answer = self.ask(|reply| Ask::Patch(caller, pi(), patch, reply));
         self.disk();
-        answer.try_recv().unwrap().map_or_else(|refused| refused.status, |_| 200)
+        answer.try_recv().unwrap().err().map(|refused| refused.kind)
     }
 
     fn snaps(&mut self) -> Result<usize, Refused> {
@@ -61,29 +61,32 @@ impl Driven {
 fn a_tag_that_an_operator_gave_early_does_not_count_when_the_catalogue_names_it_later() {
     let mut driven = Driven::new();
     driven.greets();
-    assert_eq!(driven.patches(anna(), tagged(&["camera", "rack"])), 200);
+    assert_eq!(driven.patches(anna(), tagged(&["camera", "rack"])), None);
     // An administrator who gives another tag has not looked at this one.
-    assert_eq!(driven.patches(admin(), tagged(&["camera", "lab", "rack"])), 200);
+    assert_eq!(driven.patches(admin(), tagged(&["camera", "lab", "rack"])), None);
     driven.event(Event::Catalogue(Catalogue::parse(CAMERA, "tasks.toml")));
     driven.disk();
     let refused = driven.snaps().unwrap_err();
-    assert!(refused.status == 409 && refused.detail.contains("pistat tag add pi-1 camera"), "{refused:?}");
+    assert!(
+        refused.kind == ask::RefusedKind::Conflict && refused.detail.contains("pistat tag add pi-1 camera"),
+        "{refused:?}"
+    );
     assert_eq!(driven.told("tags given by operators do not count where the catalogue says `on`: pi-1 @camera"), 1);
     driven.hub.run_scheduled(&"snap".parse().unwrap());
     driven.hub.commit_turn();
     driven.disk();
     assert_eq!(driven.told("snap was not started on schedule: 1 of 1 machines were left out: pi-1"), 1);
-    assert_eq!(driven.patches(anna(), confirmed("camera")), 403);
-    assert_eq!(driven.patches(admin(), confirmed("none")), 400);
+    assert_eq!(driven.patches(anna(), confirmed("camera")), Some(ask::RefusedKind::Forbidden));
+    assert_eq!(driven.patches(admin(), confirmed("none")), Some(ask::RefusedKind::Invalid));
     assert!(driven.snaps().is_err());
-    assert_eq!(driven.patches(admin(), confirmed("camera")), 200);
+    assert_eq!(driven.patches(admin(), confirmed("camera")), None);
     assert_eq!(driven.snaps(), Ok(1));
 }
 
 #[test]
 fn what_is_known_of_a_tag_outlives_a_restart() {
     let mut driven = Driven::new();
-    assert_eq!(driven.patches(anna(), tagged(&["camera"])), 200);
+    assert_eq!(driven.patches(anna(), tagged(&["camera"])), None);
     let Driven { hub, folder, mut stored, .. } = driven;
     hub.store.close();
     stored.close();
@@ -144,11 +147,11 @@ fn what_a_machine_calls_itself_is_not_used_where_something_else_has_that_name() 
 #[test]
 fn an_operators_tag_keeps_no_machine_out_and_names_of_people_do() {
     let mut driven = Driven::new();
-    assert_eq!(driven.patches(anna(), tagged(&["garage"])), 200);
+    assert_eq!(driven.patches(anna(), tagged(&["garage"])), None);
     assert!(driven.enrols("garage"));
-    assert_eq!(driven.patches(admin(), tagged(&["shed"])), 200);
+    assert_eq!(driven.patches(admin(), tagged(&["shed"])), None);
     assert!(!driven.enrols("shed"));
     let patch = PatchMachine { label: Some(Some("Attic".into())), ..PatchMachine::default() };
-    assert_eq!(driven.patches(anna(), patch), 200);
+    assert_eq!(driven.patches(anna(), patch), None);
     assert!(!driven.enrols("attic"));
 }
