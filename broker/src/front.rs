@@ -11,6 +11,7 @@ use crate::access::{Access, Directory};
 use crate::admission::Admission;
 use crate::contract::{Closed, Command};
 use crate::events::Events;
+use crate::incomplete::Incomplete;
 use crate::limits::Limits;
 use crate::message::Clock;
 use crate::rates::Rates;
@@ -33,6 +34,8 @@ pub(crate) struct Front {
     pub(crate) admission: Admission,
     /// How fast clients publish.
     pub(crate) rates: Arc<Rates>,
+    /// How much of packets that are not complete each account holds.
+    pub(crate) incomplete: Arc<Incomplete>,
     /// Bytes of unread input that are buffered for all throttled publishers.
     pub(crate) throttled_bytes: Arc<AtomicUsize>,
     /// Asks everything to stop.

@@ -12,6 +12,7 @@ mod events;
 mod filter;
 mod front;
 mod hub;
+mod incomplete;
 mod limits;
 mod listener;
 mod message;
@@ -202,6 +203,7 @@ impl Broker {
             directory,
             admission: Admission::default(),
             rates: Arc::default(),
+            incomplete: Arc::default(),
             throttled_bytes: Arc::default(),
             stop: stop.clone(),
             tasks: TaskTracker::new(),

@@ -26,9 +26,10 @@ use tokio::time::{Instant, Sleep};
 use crate::access::Identity;
 use crate::contract::Report;
 use crate::front::Front;
+use crate::incomplete::Share;
 use crate::message::SessionId;
 use crate::outbox::{Delivery, Outbox, Ready};
-use crate::packet::{self, Packet, PacketType, reason, write};
+use crate::packet::{self, Fault, Packet, PacketType, reason, write};
 use crate::rates::Meter;
 use crate::store::StoredWill;
 use end::Close;
@@ -73,6 +74,8 @@ struct Session<S> {
     held: Held,
     /// How fast it may publish.
     meter: Option<Meter>,
+    /// What it holds of a packet that is not complete.
+    share: Share,
     /// It publishes faster than it may; nothing is read until then.
     paused_until: Option<Instant>,
     /// Reports the end to the hub, whatever happens.
@@ -113,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if turn.input {
             self.last_heard = Instant::now();
             Box::pin(self.process_input()).await?;
+            self.count_incomplete()?;
         }
         if let Some(close) = turn.close {
             return Err(close);
@@ -121,6 +125,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.on_timer()?;
         }
         Ok(())
+    }
+
+    /// What is kept while slow subscribers are waited for is bounded by itself, see [`Held`].
+    fn count_incomplete(&mut self) -> Result<(), Close> {
+        let bytes = if self.held.is_held() { 0 } else { self.transport.input.len() };
+        if self.share.hold(bytes) {
+            return Ok(());
+        }
+        let what = "the account has too many packets under way that are not complete";
+        Err(Fault { reason: reason::QUOTA_EXCEEDED, what }.into())
     }
 
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Turn> {

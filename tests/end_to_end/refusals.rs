@@ -69,8 +69,12 @@ async fn an_empty_group_is_an_error_and_never_everything() {
 async fn an_ambiguous_label_is_refused_and_lists_the_candidates() {
     let stack = Stack::start().await;
     let http = stack.http();
-    let _one = stack.agent("pi-1").label("Rack").online(&http).await;
-    let _two = stack.agent("pi-2").label("rack").online(&http).await;
+    let _agents = [stack.agent("pi-1").online(&http).await, stack.agent("pi-2").online(&http).await];
+    // Given by people: of two agents' labels that are equal, only the first is used.
+    for (pi, label) in [("pi-1", "Rack"), ("pi-2", "rack")] {
+        let named = http.send("PATCH", &format!("/api/pis/{pi}"), Some(json!({ "label": label }))).await;
+        assert_eq!(named.status, 200, "{named:?}");
+    }
     let mut feed = stack.feed().await;
     for line in ["task run uptime Rack", "assign name RACK Attic", "task assign rack uptime"] {
         let answer = feed.command(line).await;

@@ -47,6 +47,7 @@ impl Bench {
             directory,
             admission: Admission::default(),
             rates: Arc::default(),
+            incomplete: Arc::default(),
             throttled_bytes: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

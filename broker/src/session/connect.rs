@@ -18,6 +18,7 @@ use crate::contract::{Attached, Command, ConnectRefusal, ConnectRequest};
 use crate::events::{BrokerEvent, Protocol};
 use crate::filter;
 use crate::front::Front;
+use crate::incomplete::Share;
 use crate::limits::Limits;
 use crate::message::{Draft, SessionId};
 use crate::packet::{self, Connect, Fault, PacketType, reason, write};
@@ -422,6 +423,7 @@ impl Admitted {
             outbound: Outbound::new(&wishes, parked.in_flight, parked.last_id),
             inbound: Inbound::new(parked.receiving),
             held: Held::new(&front.throttled_bytes),
+            share: Share::new(&front.incomplete, &client.account),
             front,
             transport,
             client,

@@ -414,3 +414,38 @@ async fn a_thousand_unauthenticated_connections_cost_little_memory() {
     assert_eq!(client.next().await, Packet::Closed);
     broker.kill().await;
 }
+
+#[tokio::test]
+async fn what_an_account_sends_in_parts_is_bounded_over_all_its_connections() {
+    // As many as fit into 16 MiB, beside what each may hold in any case.
+    const FIT: usize = 32;
+    let setup = Setup::start().await;
+    let packet = Message::new("test/x", &"x".repeat(512 * 1024), 0).encode(true);
+    let (part, rest) = packet.split_at(packet.len() - 1);
+    let mut clients = Vec::new();
+    for number in 0..FIT {
+        let mut client = setup.v5(&format!("fits-{number}")).await;
+        client.send(part).await;
+        clients.push(client);
+    }
+    let sent = u64::try_from(FIT * part.len()).unwrap();
+    eventually("all parts have been read", || setup.statistics().bytes_in >= sent).await;
+    for number in 0..8 {
+        let mut client = setup.v5(&format!("more-{number}")).await;
+        client.send(&part[..part.len() / 2]).await;
+        client.send(&part[part.len() / 2..]).await;
+        clients.push(client);
+    }
+    let mut told = Vec::new();
+    for client in &mut clients[FIT + 2..] {
+        told.push(client.next().await);
+    }
+    assert!(told.iter().all(|packet| matches!(packet, Packet::Disconnect { code: 0x97 })), "{told:?}");
+    // Another account has its own, and what has begun is finished.
+    let mut other = setup.client(Connect::v5("other").user("other")).await;
+    for (client, bytes) in [(&mut other, part), (&mut clients[0], &[][..])] {
+        client.send(bytes).await;
+        client.send(rest).await;
+        client.ping().await;
+    }
+}
