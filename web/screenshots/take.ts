@@ -40,6 +40,34 @@ const PICTURES: Picture[] = [
     hash: "#/pi/pi-4",
     stage: serviceLog,
   },
+  {
+    name: "machine-year",
+    machines: 25,
+    width: 1600,
+    height: 1000,
+    theme: "phosphor",
+    hash: "#/pi/pi-10?last=1y&with=pi-4",
+    stage: pointed,
+  },
+  {
+    name: "machine-zoom-paper",
+    machines: 25,
+    width: 1280,
+    height: 720,
+    theme: "paper",
+    hash: "#/pi/pi-10?last=90h&with=-7d",
+    stage: pointed,
+  },
+  {
+    name: "machine-phone-amber",
+    machines: 25,
+    width: 390,
+    height: 844,
+    scale: 2,
+    theme: "amber",
+    hash: "#/pi/pi-10?last=7d",
+    stage: tapped,
+  },
   { name: "paper", machines: 25, width: 1600, height: 1000, theme: "paper", stage: conversation },
   { name: "phone-paper", machines: 25, width: 390, height: 844, scale: 2, theme: "paper" },
   {
@@ -81,6 +109,17 @@ async function serviceLog(page: Page): Promise<void> {
   await page.getByRole("button", { name: "Service log" }).click();
   await page.getByRole("button", { name: "run", exact: true }).click();
   await page.getByText("Accepted publickey").waitFor();
+}
+
+/** Points at a time in the charts. */
+async function pointed(page: Page): Promise<void> {
+  const box = await page.locator(".u-over").nth(1).boundingBox();
+  await page.mouse.move((box?.x ?? 0) + (box?.width ?? 0) * 0.4, (box?.y ?? 0) + 20);
+}
+
+async function tapped(page: Page): Promise<void> {
+  await page.locator(".u-over").nth(2).scrollIntoViewIfNeeded();
+  await pointed(page);
 }
 
 async function group(page: Page, mock: Mock): Promise<void> {

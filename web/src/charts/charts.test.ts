@@ -87,6 +87,23 @@ describe("a chart's series", () => {
     series.push(sample({ cpu_percent: 8 }), 65_000, 1e6, 5);
     expect(series.known[1]).toEqual([60, 65, "live"]);
   });
+  test("does not call known what lies between an old history and a sample", () => {
+    const values = [1, null, null, null, null];
+    const known: HistoryAnswer["known"] = [["1970-01-01T00:00:00Z", "1970-01-01T00:05:00Z", "live"]];
+    const column = { mean: values, min: values, max: values };
+    const series = new Series(answer(5, 300, { columns: { cpu_percent: column }, known }));
+    series.push(sample(), 1_400_000, 1_500, 5);
+    expect(series.known).toEqual([
+      [0, 300, "live"],
+      [1_400, 1_400, "live"],
+    ]);
+  });
+  test("shows every second of a short window, though the history has longer steps", () => {
+    const series = new Series(answer(3, 10));
+    for (const at of [30, 31, 32]) series.push(sample({ cpu_percent: at }), at * 1_000, 300);
+    expect(series.times.slice(-3)).toEqual([30, 31, 32]);
+    expect(series.mean("cpu_percent").slice(-3)).toEqual([30, 31, 32]);
+  });
   test("keeps all columns as long as its times, whatever a sample has", () => {
     const series = new Series(answer(0));
     for (let second = 0; second < 20; second += 1) {

@@ -38,6 +38,9 @@ export function width(range: Range): number {
   return isLive(range) ? range.last : range.to - range.from;
 }
 
+/** How long about a pixel of a chart is, in seconds: what changes faster needs no new drawing. */
+export const pixelSeconds = (range: Range): number => width(range) / 600;
+
 /**
  * The range between two times in any order, at least as wide as can be shown and not in the future.
  */

@@ -8,6 +8,9 @@ import type { Interval } from "./known";
 /** After so many intervals without a sample a line is interrupted. */
 const STALE_INTERVALS = 3;
 
+/** Samples that arrive are drawn one by one as long as a window has room for so many. */
+const DRAWN = 300;
+
 /** The least time between two samples that are shown as two, in seconds. */
 const CLOSEST = 0.15;
 
@@ -66,14 +69,15 @@ export class Series {
     const step = Math.max(this.step, intervalSeconds);
     const isAfterGap = last !== undefined && time - last > STALE_INTERVALS * step;
     if (isAfterGap) this.#begin(last + step);
-    const begins = last === undefined || time - last >= Math.max(this.step * 0.9, CLOSEST);
+    const grain = Math.min(this.step, keepSeconds / DRAWN);
+    const begins = last === undefined || time - last >= Math.max(grain * 0.9, CLOSEST);
     if (begins) {
       this.#begin(time);
       this.#count = 0;
     }
     this.#count += 1;
     for (const [name, value] of readings(sample)) this.#put(name, value);
-    this.#extend(time, isAfterGap || last === undefined);
+    this.#extend(time, STALE_INTERVALS * step);
     this.#forget(time - keepSeconds);
   }
 
@@ -124,11 +128,12 @@ export class Series {
     band.max[at] = Math.max(band.max[at] ?? value, value);
   }
 
-  /** Notes that a machine reported at a time. */
-  #extend(time: number, isAfterGap: boolean): void {
+  /** Notes that a machine reported at a time. A longer pause is a gap. */
+  #extend(time: number, pause: number): void {
     const newest = this.known[this.known.length - 1];
-    if (newest?.[2] === "live" && !isAfterGap) newest[1] = Math.max(newest[1], time);
-    else this.known.push([isAfterGap ? time : (newest?.[1] ?? time), time, "live"]);
+    const isNear = newest !== undefined && time - newest[1] <= pause;
+    if (isNear && newest[2] === "live") newest[1] = Math.max(newest[1], time);
+    else this.known.push([isNear ? newest[1] : time, time, "live"]);
   }
 
   #forget(before: number): void {

@@ -2,7 +2,7 @@
 // for them, and what is marked. To be made while a component is set up: it lives as long.
 
 import { type Mark, reboots } from "../charts/known";
-import { bounds, DEFAULT_RANGE, fromParameters, isLive, type Range, toParameters } from "../charts/range";
+import { bounds, DEFAULT_RANGE, fromParameters, isLive, pixelSeconds, type Range, toParameters } from "../charts/range";
 import { Series } from "../charts/series";
 import { api } from "../live/api";
 import { live } from "../live/live.svelte";
@@ -15,6 +15,9 @@ import type { Other } from "./looks";
 
 /** How many steps a history has: as many as a chart has pixels for. */
 const POINTS = { narrow: 240, wide: 480 };
+
+/** How often a history that goes on is fetched anew, in ms: what was missing may have arrived late. */
+const AGAIN_EVERY = 300_000;
 
 /** How many runs are marked at most. */
 const MARKED = 200;
@@ -33,6 +36,9 @@ export class Timeline {
   /** The runs of what is shown, besides the newest of the machine. */
   #runs = $state.raw<Run[]>([]);
   #lastSeq = -1;
+  /** When a sample was last drawn. */
+  #drawnAt = 0;
+  #again = $state(0);
   readonly #pi: PiId;
   readonly #newest: () => Run[];
 
@@ -60,13 +66,18 @@ export class Timeline {
     $effect(() => {
       // What arrived while this page was not connected, or while the machine was offline, is in the
       // controller's history only.
-      void [live.snapshots.read(), isAway()];
+      void [live.snapshots.read(), isAway(), this.#again];
       const { range } = this;
       return latest(
         () => fetched(pi, range, 0),
         (found) => this.#take(found),
         () => this.series ?? this.#take(new Series(null)),
       );
+    });
+    $effect(() => {
+      if (!isLive(this.range)) return;
+      const timer = setInterval(() => (this.#again += 1), AGAIN_EVERY);
+      return () => clearInterval(timer);
     });
     $effect(() => this.#compare(this.range, this.comparison));
     $effect(() => {
@@ -94,6 +105,8 @@ export class Timeline {
     this.#lastSeq = sample.seq;
     if (!isLive(this.range)) return;
     this.series.push(sample, live.now(), this.range.last, interval);
+    if (seconds() - this.#drawnAt < pixelSeconds(this.range)) return;
+    this.#drawnAt = seconds();
     this.version += 1;
   }
 
