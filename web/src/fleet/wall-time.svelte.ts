@@ -15,7 +15,7 @@ export const SPANS = [
 ] as const;
 
 /** How many moments a span has. */
-export const MOMENTS = 144;
+export const MOMENTS = 96;
 
 /** The column of each number that a wall shows. */
 const COLUMNS: Record<WallMetric, string> = {
