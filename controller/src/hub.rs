@@ -69,8 +69,11 @@ pub(crate) const ASKS: usize = 256;
 /// How many messages are taken from the broker in one turn, so that one commit can hold what they ask to store.
 const TURN: usize = 256;
 
-/// How many received messages are handled before everything else is looked at again.
+/// How many received messages are handled at most, and for how long, before everything else is
+/// looked at again. What is received meanwhile is sorted by its senders only then: while the
+/// messages of one are expensive, those of others must not wait behind all of them.
 const SLICE: usize = 64;
+const SLICE_TIME: Duration = Duration::from_millis(5);
 
 /// How many messages may wait for the broker before notices are dropped: what they tell is in the register, or is told again.
 const OUTBOX: usize = 32 * 1024;

@@ -10,13 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pistat_protocol::{id::RunId, task::RunState};
+use pistat_protocol::{id::RunId, order::JoinToken, task::RunState};
 use pistat_tests::{
     DEADLINE, Stack, agent,
     packet::{self, Connect},
+    usage,
 };
 use serde_json::json;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 
 /// The most memory of the controller, whatever one machine does. A program that is not optimised is
 /// larger.
@@ -27,6 +28,13 @@ const MOST_WRITTEN: u64 = 5 * 1024 * 1024;
 
 /// How many bytes are written to the socket at a time.
 const BATCH_BYTES: usize = 64 * 1024;
+
+/// How many peers join at a time.
+const JOINERS: usize = 24;
+
+/// How often each of their names asks, and how long it lasts at most.
+const ASKED_BY_EACH: u64 = 500;
+const NAME_LASTS: Duration = Duration::from_secs(2);
 
 /// The message with a number: its topic below the machine's own, and its payload. The run is one that
 /// the machine was sent and that has ended.
@@ -64,6 +72,31 @@ async fn connect(address: SocketAddr, pi: &str, secret: &str) -> TcpStream {
     let connect = Connect::v311("").login(pi, secret).keep_alive(0);
     stream.write_all(&connect.encode()).await.unwrap();
     stream
+}
+
+/// Comes again and again under fresh names until the time is over, and asks each time as often as
+/// it can to be enrolled. Returns how many requests were written.
+async fn join_in_a_flood(address: SocketAddr, joiner: usize, secret: &str, lasts: Duration) -> u64 {
+    let (end, mut count) = (Instant::now() + lasts, 0);
+    for round in 0_u64.. {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let pi = format!("joiner-{joiner}-{round}");
+        let mut stream = connect(address, &pi, secret).await;
+        let mut bytes = Vec::new();
+        for number in 0..ASKED_BY_EACH {
+            let request = json!({"secret_sha256": "9".repeat(64), "nonce": format!("{round}-{number}")});
+            let (topic, payload) = (format!("$pistat/enroll/{pi}/request"), request.to_string().into_bytes());
+            bytes.extend(packet::Message { topic, payload, ..packet::Message::default() }.encode(false));
+        }
+        // What the broker does not read in time, the next name takes the place of.
+        if tokio::time::timeout(left.min(NAME_LASTS), stream.write_all(&bytes)).await.is_ok_and(|sent| sent.is_ok()) {
+            count += ASKED_BY_EACH;
+        }
+    }
+    count
 }
 
 /// Publishes with `QoS` 0 until the time is over; tells how many messages were written.
@@ -128,14 +161,7 @@ mod embedded_only {
                 let count = flood(&mut stream, message, own, lasts()).await;
                 (stream, count)
             });
-            let mut ended = 0;
-            while !flooding.is_finished() {
-                let run = http.start_run("echo", "quiet", json!({"text": "x"})).await;
-                assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded, "{what}");
-                ended += 1;
-                let resident = stack.process().resident_bytes();
-                assert!(resident < MOST_RESIDENT, "{what}: {resident} bytes resident");
-            }
+            let (ended, longest) = runs_meanwhile(what, &mut stack, || flooding.is_finished()).await;
             let (_stream, count) = flooding.await.unwrap();
             assert!(count > 0 && ended > 0, "{what}: {count} messages, {ended} runs");
             let state = bytes_below(&stack.state()).saturating_sub(state);
@@ -144,7 +170,52 @@ mod embedded_only {
             let told = http.events().await.into_iter().filter(|event| event.seq > events);
             let told = told.filter(|event| event.pi.as_ref().is_some_and(|pi| pi.as_str() == "loud")).count();
             assert!(told < 100, "{what}: {told} events");
-            println!("{what}: {count} messages, {ended} runs, {state} bytes of state, {log} of log, {told} events");
+            println!(
+                "{what}: {count} messages, {ended} runs of {longest:?} at most, {state} bytes of state, {log} of log, \
+                 {told} events; so far {} bytes written and {} resident at most",
+                usage::written(stack.process().id()),
+                usage::memory(stack.process().id(), "VmHWM"),
+            );
         }
+    }
+
+    /// Many peers have one join token, and each comes under ever new names.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn peers_that_flood_with_requests_to_join_cost_neither_the_controller_nor_other_machines() {
+        let mut stack = Stack::start().await;
+        let _quiet: agent::Agent = stack.agent("quiet").online(&stack.http()).await;
+        let (address, token) = (stack.said.mqtt, stack.join_token().parse::<JoinToken>().unwrap());
+        let mut joiners = JoinSet::new();
+        for joiner in 0..JOINERS {
+            let secret = token.secret.clone();
+            joiners.spawn(async move { join_in_a_flood(address, joiner, &secret, lasts()).await });
+        }
+        let flooding = tokio::spawn(joiners.join_all());
+        let what = "requests to join";
+        let (ended, longest) = runs_meanwhile(what, &mut stack, || flooding.is_finished()).await;
+        let count: u64 = flooding.await.unwrap().iter().sum();
+        assert!(count > 0 && ended > 0, "{count} requests, {ended} runs");
+        println!(
+            "{what}: {count} messages, {ended} runs of {longest:?} at most, {} of log, {} bytes written, {} resident at most",
+            stack.process().stderr().concat().len(),
+            usage::written(stack.process().id()),
+            usage::memory(stack.process().id(), "VmHWM"),
+        );
+    }
+
+    /// Runs on the quiet machine, one after the other, until a flood is over: how many ended, and
+    /// how long the slowest of them took.
+    async fn runs_meanwhile(what: &str, stack: &mut Stack, is_over: impl Fn() -> bool) -> (u64, Duration) {
+        let http = stack.http();
+        let (mut ended, mut longest) = (0, Duration::ZERO);
+        while !is_over() {
+            let started = Instant::now();
+            let run = http.start_run("echo", "quiet", json!({"text": "x"})).await;
+            assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded, "{what}");
+            (ended, longest) = (ended + 1, longest.max(started.elapsed()));
+            let resident = stack.process().resident_bytes();
+            assert!(resident < MOST_RESIDENT, "{what}: {resident} bytes resident");
+        }
+        (ended, longest)
     }
 }

@@ -418,7 +418,9 @@ impl Admitted {
             max_packet_bytes: hello.max_packet_bytes,
             alias_maximum: hello.alias_maximum,
         };
-        let meter = meter(&front, &hello.identity, &client.client_id);
+        let (meter, now) = (meter(&front, &hello.identity, &client.client_id), Instant::now());
+        // What an earlier connection owes is waited for first: coming back is not a way to be read.
+        let owed = meter.as_ref().and_then(|meter| meter.take(0, now));
         Session {
             outbound: Outbound::new(&wishes, parked.in_flight, parked.last_id),
             inbound: Inbound::new(parked.receiving),
@@ -433,12 +435,12 @@ impl Admitted {
             v5: hello.v5,
             is_bridge: hello.is_bridge,
             patience,
-            last_heard: Instant::now(),
+            last_heard: now,
             timer: None,
             will: hello.will,
             expiry: hello.session_expiry,
             meter,
-            paused_until: None,
+            paused_until: owed.map(|pause| now + pause),
             report,
         }
     }

@@ -352,6 +352,47 @@ async fn a_machine_has_one_rate_for_all_its_connections_and_accounts_are_not_slo
     assert_eq!(Client::refused(setup.address, &Connect::v5("one more").user("pi-2")).await, 0x97);
 }
 
+/// What is owed is waited for before anything is read of a new connection: one that goes once it
+/// has written is not a way to publish without a rate.
+#[tokio::test]
+async fn a_machine_that_owes_is_not_read_when_it_comes_back() {
+    let setup = Setup::with_limits(limits(|l| l.agent_publish_rate = 50)).await;
+    let mut watcher = setup.client(Connect::v5("watcher").user("viewer")).await;
+    watcher.subscribe(&[("pistat/pi-1/stats", 0)]).await;
+    let flood = async |number: usize| {
+        let mut flooding = setup.client(Connect::v5(&format!("{number}")).user("pi-1")).await;
+        flooding.send(&Message::new("pistat/pi-1/stats", "{}", 0).encode(true).repeat(150)).await;
+        flooding.disconnect().await;
+    };
+    // 500 may come at once, so the fourth leaves it owing 100.
+    let started = tokio::time::Instant::now();
+    for number in 0..4 {
+        flood(number).await;
+    }
+    watcher.messages(600).await;
+    flood(4).await;
+    watcher.messages(150).await;
+    assert!(started.elapsed() > Duration::from_millis(1800));
+}
+
+/// Peers that join choose their own names, so ever new names are not a way to a rate of their own.
+/// With the rate of machines as it is by default, theirs is lower.
+#[tokio::test]
+async fn peers_that_join_have_one_rate_together_whatever_their_names() {
+    let setup = Setup::start().await;
+    let started = tokio::time::Instant::now();
+    // 2,000 may come at once, then 200 a second.
+    for number in 0..8 {
+        let name = format!("new-{number}");
+        let mut joining = setup.client(Connect { password: Some("join".into()), ..Connect::v5("").user(&name) }).await;
+        for _ in 0..300 {
+            joining.publish(Message::new(&format!("$pistat/enroll/{name}/request"), "{}", 1)).await;
+        }
+        joining.disconnect().await;
+    }
+    assert!(started.elapsed() > Duration::from_millis(1800));
+}
+
 /// A thousand sessions with a thousand subscriptions each would be a million: what one account may have is bounded.
 #[tokio::test]
 async fn the_subscriptions_of_an_account_are_bounded_over_all_its_sessions() {

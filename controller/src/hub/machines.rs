@@ -1,6 +1,10 @@
 //! Machines: what they say over MQTT, what people give them, and who looks at them.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use pistat_broker::BrokerEvent;
@@ -16,7 +20,7 @@ use pistat_protocol::{
 };
 
 use super::{
-    Hub, PendingAccess, PendingCommit, PendingReply, SLICE,
+    Hub, PendingAccess, PendingCommit, PendingReply, SLICE, SLICE_TIME,
     ask::{Refused, Reply},
     lanes::Sender,
     refuse,
@@ -55,9 +59,13 @@ impl Hub {
                 self.too_many_messages(sender);
             }
         }
+        let begun = Instant::now();
         for _ in 0..SLICE {
             let Some(heard) = self.lanes.next() else { return };
             self.heard(heard);
+            if begun.elapsed() >= SLICE_TIME {
+                return;
+            }
         }
     }
 
