@@ -323,10 +323,14 @@ impl Runner {
         };
         // Time that a suspended machine slept counts, too.
         let age = Duration::from_millis(boot_milliseconds().saturating_sub(given));
-        if age > ROOT_NONCE_LIFETIME { Err(Refusal::StaleNonce) } else { self.execute(&signed, &nonce) }
+        self.execute(&signed, &nonce, age)
     }
 
-    fn execute(&self, signed: &[u8], nonce: &Nonce) -> Result<Begin, Refusal> {
+    /// Takes an order that names the nonce, which was given so long ago.
+    fn execute(&self, signed: &[u8], nonce: &Nonce, age: Duration) -> Result<Begin, Refusal> {
+        if age > ROOT_NONCE_LIFETIME {
+            return Err(Refusal::StaleNonce);
+        }
         let order = self.admit(signed, |_| self.folders.load_session())?;
         match &order.get().nonce {
             None => return Err(Refusal::NoNonce),

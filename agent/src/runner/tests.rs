@@ -66,7 +66,7 @@ impl Bench {
     }
 
     fn execute(&self, signed: &[u8]) -> Result<Begin, Refusal> {
-        self.runner.execute(signed, &self.nonce)
+        self.runner.execute(signed, &self.nonce, Duration::ZERO)
     }
 
     fn signed(&self, order: ExecuteOrder) -> Vec<u8> {
@@ -160,11 +160,22 @@ fn an_order_is_taken_whatever_the_clocks_of_controller_and_machine_say() {
 
 /// Asks for a nonce with one order and answers it with another; what the runner makes of it, and its nonce.
 async fn prepare(bench: &Bench, first: &[u8], second: impl Fn(Nonce) -> Option<Vec<u8>>) -> Result<Begin, Refusal> {
+    prepare_after(bench, first, Duration::ZERO, second).await
+}
+
+/// As [`prepare`], with an answer that comes after a time.
+async fn prepare_after(
+    bench: &Bench,
+    first: &[u8],
+    time: Duration,
+    second: impl Fn(Nonce) -> Option<Vec<u8>>,
+) -> Result<Begin, Refusal> {
     let (own, other) = UnixStream::pair().unwrap();
     let (mut wire, mut agent) = (Wire::new(own), Wire::new(other));
     let answer = async {
         let Some((Kind::Nonce, nonce)) = agent.frame().await.unwrap() else { panic!("a nonce") };
         let nonce = Nonce::try_from(String::from_utf8(nonce.into()).unwrap()).unwrap();
+        tokio::time::sleep(time).await;
         if let Some(signed) = second(nonce) {
             agent.push(Kind::Execute, &signed);
             agent.flush().await.unwrap();
@@ -217,6 +228,15 @@ async fn a_nonce_that_is_not_used_in_time_is_gone() {
     assert!(matches!(prepare(&bench, &first, kept).await, Ok(Begin::Nothing)), "nobody is waited for");
     let late = bench.signed(ExecuteOrder { nonce: old.take(), ..order.clone() });
     assert!(sentence_of(prepare(&bench, &first, |_| Some(late.clone())).await).contains("another nonce"));
+    let with = |nonce| Some(bench.signed(ExecuteOrder { nonce: Some(nonce), ..order.clone() }));
+    let moment = Duration::from_millis(1);
+    let too_late = prepare_after(&bench, &first, ROOT_NONCE_LIFETIME + moment, with).await;
+    assert!(matches!(too_late, Ok(Begin::Nothing)), "the right order, too late");
+    // A machine that was suspended meanwhile: no timer ran, but the time went on.
+    let own = with(bench.nonce.clone()).unwrap();
+    let aged = |age| bench.runner.execute(&own, &bench.nonce, age);
+    assert!(sentence_of(aged(ROOT_NONCE_LIFETIME + moment)).contains("too late"));
+    assert!(matches!(aged(ROOT_NONCE_LIFETIME), Ok(Begin::Run(..))), "just in time");
 }
 
 #[test]

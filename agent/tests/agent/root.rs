@@ -693,6 +693,13 @@ async fn a_root_run_that_was_cancelled_before_its_order_was_signed_with_a_nonce_
     let (report, _) = stage.controller.run("true").await;
     assert_eq!(report.state, RunState::Succeeded, "the agent has heard everything before this");
     assert!(!proof.exists());
+    // One that comes right after the cancellation, before that is reported.
+    let run = stage.order(&format!("touch {}", proof.display()), |_| {}).await;
+    let nonce = stage.controller.wait_for_nonce(run).await;
+    stage.controller.cancel(run).await;
+    stage.controller.confirm(run, nonce).await;
+    let report = stage.controller.wait_for_report(run, RunState::Cancelled).await;
+    assert!(report.started_at.is_none() && !proof.exists(), "{report:?}");
 }
 
 #[tokio::test]

@@ -579,3 +579,32 @@ async fn a_restart_of_either_kind_does_not_shorten_a_wills_delay() {
         assert_eq!(watcher.until_now().await, []);
     }
 }
+
+/// MQTT 5, section 3.1.3.2.2: a will is due after its delay or with its session's end, whichever is
+/// first. The time that clients are given to return after a kill keeps back only the wills of
+/// clients that were connected and may still return.
+#[tokio::test]
+async fn the_time_to_return_keeps_no_will_back_whose_client_had_gone_or_whose_session_ends() {
+    let limits = || Limits { will_grace_seconds: 3600, ..Limits::default() };
+    let connect = |id: &str, delay: u32, expiry: u32| {
+        let properties = Properties::default().with(24, &delay.to_be_bytes());
+        let will = Message::new("TopicA/will", id, 1).properties(properties);
+        Connect { clean: false, ..Connect::v5(id) }.property(17, &expiry.to_be_bytes()).will(will)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::with(limits(), Some(folder.path().to_owned())).await;
+    let gone = setup.client(connect("gone", 8, 3600)).await;
+    let ends = setup.client(connect("its session ends", 0, 5)).await;
+    let may_return = setup.client(connect("may return", 0, 3600)).await;
+    drop(gone);
+    eventually("one is gone", || setup.statistics().clients_connected == 2).await;
+    kill(setup).await;
+    drop((ends, may_return));
+    let setup = Setup::with(limits(), Some(folder.path().to_owned())).await;
+    let mut watcher = setup.v5("watcher").await;
+    watcher.subscribe(&[("TopicA/will", 1)]).await;
+    let mut texts: Vec<String> = watcher.messages(2).await.iter().map(Message::text).collect();
+    texts.sort();
+    assert_eq!(texts, ["gone", "its session ends"]);
+    assert_eq!(watcher.until_now().await, []);
+}

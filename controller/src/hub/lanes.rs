@@ -155,6 +155,23 @@ mod tests {
     }
 
     #[test]
+    fn peers_that_join_are_one_sender_whatever_their_names() {
+        let mut lanes = Lanes::default();
+        let join = |number: usize| {
+            let topic = Topic::EnrollRequest(format!("new-{number}").parse().unwrap());
+            let payload = vec![0; 100].into();
+            Heard::Message { topic, payload, retain: false, account: None, response: None }
+        };
+        let taken = (0..10_000).filter(|number| {
+            let heard = join(*number);
+            lanes.push(Sender::of(&heard).unwrap(), heard)
+        });
+        assert_eq!(taken.count(), MOST_MESSAGES);
+        assert!(push(&mut lanes, "quiet", 100));
+        assert!(order(&mut lanes).starts_with("Some(Joining) quiet Some(Joining)"));
+    }
+
+    #[test]
     fn many_floods_share_what_all_may_have() {
         let mut lanes = Lanes::default();
         let names: Vec<_> = (0..64).map(|number| format!("pi-{number}")).collect();

@@ -294,6 +294,8 @@ fn a_file_system_keeps_its_key_whatever_comes_beside_it() {
     assert_ne!(both["/media/usb-1"], both["/media/usb_1"]);
     let alone = disks(&["/", "/media/usb-1"], &announced(&both));
     assert_eq!(alone["/media/usb-1"], both["/media/usb-1"]);
+    let later = disks(&["/", "/media/usb-1"], &announced(&alone));
+    assert_eq!(later["/media/usb-1"], both["/media/usb-1"], "though the plain key is free now");
     // What a version before this kept has no names: the first has the key, as it had.
     let old = Components::from([("disk_media_usb_1".to_owned(), Component::Of(Platform::Sensor))]);
     assert_eq!(disks(&["/media/usb-1", "/media/usb_1"], &old)["/media/usb-1"], "disk_media_usb_1");
