@@ -16,7 +16,9 @@ import type { Other } from "./looks";
 /** How many steps a history has: as many as a chart has pixels for. */
 const POINTS = { narrow: 240, wide: 480 };
 
-/** How often a history that goes on is fetched anew, in ms: what was missing may have arrived late. */
+/**
+ * How often a history that goes on is fetched anew, in ms: what was missing may have arrived late.
+ */
 const AGAIN_EVERY = 300_000;
 
 /** How many runs are marked at most. */
