@@ -299,7 +299,9 @@ test("a controller without agents says how one that is there already is started"
   const dialog = page.getByRole("dialog");
   await expect(dialog.getByText("This controller has no agent to hand out")).toBeVisible();
   await expect(dialog.locator("code")).toHaveText(
-    new RegExp(`^PISTAT_AGENT_TOKEN=${mock.controller.joinToken} pistat-agent --controller-url ${mock.controller.url} `),
+    new RegExp(
+      `^PISTAT_AGENT_TOKEN=${mock.controller.joinToken} pistat-agent --controller-url ${mock.controller.url} `,
+    ),
   );
 });
 

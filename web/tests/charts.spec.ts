@@ -236,6 +236,26 @@ test.describe("on a phone", () => {
     await page.waitForTimeout(1_200);
     await expect(figure.locator("figcaption")).toContainText(/\d\d:\d\d:\d\d *77 %/);
   });
+  test("a finger that moves across a chart reads it", async ({ page, enter }) => {
+    await constant(page);
+    await enter("#/pi/pi-12?last=24h");
+    const figure = chart(page, /^memory/);
+    await figure.locator(".u-over").tap();
+    const time = figure.locator(".time");
+    await expect(time).toHaveText(/\d\d:\d\d/);
+    const tapped = (await time.textContent()) ?? "";
+    const box = await figure.locator(".u-over").boundingBox();
+    const touch = await page.context().newCDPSession(page);
+    const at = (share: number) => [{ x: (box?.x ?? 0) + (box?.width ?? 0) * share, y: (box?.y ?? 0) + 20 }];
+    await touch.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: at(0.5) });
+    for (const share of [0.55, 0.65, 0.75, 0.85]) {
+      await touch.send("Input.dispatchTouchEvent", { type: "touchMove", touchPoints: at(share) });
+    }
+    await expect(time).not.toHaveText(tapped);
+    const moved = (await time.textContent()) ?? "";
+    await touch.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
+    await expect(time).toHaveText(moved);
+  });
 });
 
 const FLAGS = { undervoltage: true, throttled: true, frequency_capped: true, temperature_limited: true };
