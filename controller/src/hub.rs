@@ -1,11 +1,16 @@
 //! The hub: one loop, one closed [`Event`], and all live state. Whoever wants something to change sends an event; nobody else holds the state.
 //!
 //! It never waits for anything but the next event: what it publishes goes through an outbox, what it stores comes back as an event, and whatever was promised
-//! to others (an answer, an acknowledgement, a retained status) is kept in [`PendingCommit`] until it is on the disk.
+//! to others (an answer, an acknowledgement, a retained status) is kept in [`commits::Commits`] until it is on the disk.
 
 mod accept;
+mod agents;
 mod announce;
 pub mod ask;
+mod attempts;
+mod audit;
+mod commits;
+mod counters;
 pub mod feed;
 pub mod histogram;
 mod homeassistant;
@@ -13,30 +18,26 @@ mod joining;
 mod lanes;
 mod leftovers;
 mod machines;
+mod outbox;
 mod pending;
 pub(crate) mod people;
 mod repeats;
+mod republish;
 mod requests;
 mod runs;
 mod schedule;
 mod sessions;
 mod standing;
+mod start;
 mod tags;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use pistat_broker::{BrokerEvent, BrokerHandle};
 use pistat_protocol::{
-    dashboard::{Change, Event as AuditEvent, EventKind, Pulse, Severity},
+    dashboard::{Change, EventKind, Severity},
     id::{PiId, RunId},
     order::{ControllerKey, JoinToken},
-    status::Session,
-    task::RunState,
     topic::{Topic, Topics},
 };
 use pistat_support::notify::Notify;
@@ -44,16 +45,16 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{Access, SecretHash, Uses},
-    bridge::{Heard, HubEnd, INCOMING_BYTES, Look, Outgoing},
+    access::{Access, SecretHash},
+    bridge::{Heard, HubEnd, INCOMING_BYTES, Outgoing},
     catalogue::Catalogue,
     config::{Config, Problem},
     fleet::{Fleet, Now},
     homeassistant::Announcer,
     own_address::OwnAddress,
-    runs::{KeptRuns, Runs},
+    runs::Runs,
     store::{
-        Durability, Loaded, Store, Stored, Ticket, Write,
+        Stored,
         register::{RegisterWrite, Shelf},
     },
     terminal,
@@ -61,7 +62,9 @@ use crate::{
 use ask::{Ask, Progress, Refused, Reply};
 use feed::Feed;
 use lanes::{Lanes, Sender};
-use pending::{PendingAccess, PendingCommit, PendingReply, PendingRuns};
+use outbox::{MOST_WAITING, Overflow};
+use pending::{PendingAccess, PendingCommit, PendingReply};
+pub(crate) use start::HubParts;
 
 /// How many questions wait: more than the web server asks at a time, since each of its requests waits for its answer.
 pub(crate) const ASKS: usize = 256;
@@ -74,22 +77,6 @@ const TURN: usize = 256;
 /// messages of one are expensive, those of others must not wait behind all of them.
 const SLICE: usize = 64;
 const SLICE_TIME: Duration = Duration::from_millis(5);
-
-/// How many messages may wait for the broker before notices are dropped: what they tell is in the register, or is told again.
-const OUTBOX: usize = 32 * 1024;
-
-/// How many may wait at all: what is retained of a fleet of ten thousand with fifty thousand open runs. Beyond, the
-/// connection is ended; on the next one everything that is retained is published again, and orders are signed anew.
-const MOST_WAITING: usize = 128 * 1024;
-
-/// How many messages each sender makes the controller publish in a second. Agents repeat what is not acknowledged.
-const ANSWERS_A_SECOND: u32 = 1000;
-
-/// The longest text of an event, in characters.
-const MOST_EVENT_CHARACTERS: usize = 2000;
-
-/// How many events stay in memory.
-const RECENT_EVENTS: usize = 200;
 
 /// Everything that can happen to the hub.
 pub(crate) enum Event {
@@ -118,192 +105,50 @@ pub(crate) struct Inputs {
     pub(crate) catalogue: mpsc::Receiver<Result<Catalogue, Vec<Problem>>>,
 }
 
-/// What the hub is made of.
-pub(crate) struct HubParts {
-    pub(crate) config: Arc<Config>,
-    pub(crate) catalogue: Catalogue,
-    pub(crate) store: Store,
-    pub(crate) loaded: Loaded,
-    pub(crate) broker: Option<BrokerHandle>,
-    pub(crate) controller_secret: SecretHash,
-    pub(crate) access: watch::Sender<Arc<Access>>,
-    pub(crate) uses: watch::Sender<Arc<Uses>>,
-    pub(crate) mqtt: Option<SocketAddr>,
-    pub(crate) own_address: Arc<OwnAddress>,
-}
-
-/// The hub.
+/// The hub. Each part owns its state; the loop is the only one that sees all of them.
 pub(crate) struct Hub {
     config: Arc<Config>,
     topics: Topics,
+    now: Now,
+    // What is decided, by the pure parts.
     catalogue: Catalogue,
     fleet: Fleet,
     runs: Runs,
-    access: Access,
+    schedules: schedule::Schedules,
+    announcer: Announcer,
+    /// Who exists. Every way in has this very value.
+    access: Arc<Access>,
     access_watch: watch::Sender<Arc<Access>>,
     uses: sessions::UsesKept,
-    controller_secret: SecretHash,
+    attempts: attempts::Attempts,
+    quota: joining::Quota,
     key: ControllerKey,
     join_token: JoinToken,
+    controller_secret: SecretHash,
+    // What comes in.
+    /// What was received and is not handled yet.
+    lanes: Lanes,
+    agents: agents::Agents,
+    refused_reports: runs::RefusedReports,
+    // What goes out: at once, or after the commit.
+    commits: commits::Commits,
+    outbox: outbox::Outbox,
+    feed: Feed,
+    audit: audit::Audit,
+    followers: HashMap<RunId, watch::Sender<Progress>>,
+    // What is repaired and counted.
+    leftovers: leftovers::Leftovers,
+    republish: republish::Republish,
+    counters: counters::Counters,
+    /// Of the newest id, so that ids never go back.
+    last_id_milliseconds: u64,
     broker: Option<BrokerHandle>,
     /// Where the embedded broker listens.
     mqtt: Option<SocketAddr>,
     own_address: Arc<OwnAddress>,
-    store: Store,
-    pending: HashMap<Ticket, PendingCommit>,
-    /// Writes of this turn: one commit holds them all.
-    writes: Vec<RegisterWrite>,
-    turn: PendingRuns,
-    /// What was received and is not handled yet.
-    lanes: Lanes,
-    outbox: VecDeque<Outgoing>,
-    leftovers: leftovers::Leftovers,
-    /// What the bridge is to look at, or away from.
-    looks: VecDeque<Look>,
-    connected: bool,
-    /// More waits than [`MOST_WAITING`]: nothing is published before there is another connection.
-    given_up: bool,
-    /// How much each sender made us publish in this second.
-    answers: HashMap<Sender, u32>,
-    /// Machines whose own label has changed: told once a second, however often it changes.
-    relabelled: BTreeSet<PiId>,
-    /// The session of each agent that is connected, as it said itself on this connection of ours.
-    sessions: HashMap<PiId, Session>,
-    feed: Feed,
-    events: VecDeque<AuditEvent>,
-    next_event: u64,
-    followers: HashMap<RunId, watch::Sender<Progress>>,
-    watches: HashMap<PiId, Instant>,
-    codes: people::Codes,
-    bad_credentials: HashMap<IpAddr, (u32, Instant)>,
-    quota: joining::Quota,
-    repeats: repeats::Repeats,
-    /// The accounts and machines of which a change is being stored. Another is not decided meanwhile: it would be, on what is out of date.
-    changing: HashSet<String>,
-    pulse: Pulse,
-    accepted_messages: u64,
-    power: HashMap<PiId, pistat_protocol::stats::Power>,
-    schedules: schedule::Schedules,
-    announcer: Announcer,
-    numbers: Counted,
-    /// Of the newest id, so that ids never go back.
-    last_id_milliseconds: u64,
-    refused_reports: runs::RefusedReports,
-    /// Ended runs whose retained topics are to be said again.
-    republish: VecDeque<pistat_protocol::dashboard::Run>,
-    /// Runs of which the broker retains something though it should not.
-    orphaned_retained: VecDeque<(PiId, RunId)>,
-    started: Instant,
-    now: Now,
-}
-
-/// What `/metrics` counts here.
-#[derive(Default)]
-struct Counted {
-    finished: BTreeMap<(String, RunState), u64>,
-    seconds: BTreeMap<String, histogram::Histogram>,
-    refused_messages: u64,
 }
 
 impl Hub {
-    /// The hub at the start, with everything that the state folder held.
-    pub(crate) fn new(parts: HubParts) -> Self {
-        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, uses, mqtt, own_address } =
-            parts;
-        let now = Now::get();
-        // Whoever has an open run is known, whatever else was lost: what is not known is neither offline nor silent, and its runs would never end.
-        let busy = loaded.open_runs.iter().map(|(record, _)| record.run.pi.clone());
-        let enrolled = loaded.access.agents().filter(|agent| agent.secret_sha256.is_some());
-        let known: Vec<_> = enrolled.map(|agent| agent.pi.clone()).chain(busy).collect();
-        let quota = joining::Quota::new(loaded.access.agents().filter_map(|agent| agent.enrolled_at), now);
-        let republish = loaded.retained_runs.iter().map(|record| record.run.clone()).collect();
-        let kept = KeptRuns {
-            open: loaded.open_runs,
-            retained: loaded.retained_runs,
-            recent: loaded.recent_runs,
-            requests: loaded.requests,
-            groups: loaded.groups,
-        };
-        let newest_id = kept.recent.iter().map(|record| record.run.id.unix_milliseconds()).max();
-        let mut hub = Self {
-            topics: config.mqtt.topics.clone(),
-            runs: Runs::new(kept, config.runs.per_machine as usize, config.runs.lost_after, now.monotonic),
-            fleet: Fleet::new(loaded.given, known.into_iter(), now),
-            schedules: schedule::Schedules::new(&catalogue, now.wall),
-            announcer: homeassistant::announcer(&config, loaded.announced),
-            catalogue,
-            uses: sessions::UsesKept::new(&loaded.access, uses, now),
-            access: loaded.access,
-            access_watch: access,
-            controller_secret,
-            key: loaded.key,
-            join_token: loaded.join_token,
-            broker,
-            mqtt,
-            own_address,
-            store,
-            pending: HashMap::new(),
-            writes: Vec::new(),
-            turn: PendingRuns::default(),
-            lanes: Lanes::default(),
-            outbox: VecDeque::new(),
-            leftovers: leftovers::Leftovers::new(&loaded.prefixes, &config.mqtt.topics),
-            looks: VecDeque::new(),
-            connected: false,
-            given_up: false,
-            answers: HashMap::new(),
-            relabelled: BTreeSet::new(),
-            sessions: HashMap::new(),
-            feed: Feed::new(),
-            next_event: loaded.events.first().map_or(0, |event| event.seq + 1),
-            events: loaded.events.into(),
-            followers: HashMap::new(),
-            watches: HashMap::new(),
-            codes: people::Codes::default(),
-            bad_credentials: HashMap::new(),
-            quota,
-            repeats: repeats::Repeats::default(),
-            changing: HashSet::new(),
-            pulse: Pulse::default(),
-            accepted_messages: 0,
-            power: HashMap::new(),
-            numbers: Counted::default(),
-            last_id_milliseconds: newest_id.unwrap_or(0),
-            refused_reports: runs::RefusedReports::default(),
-            republish,
-            orphaned_retained: VecDeque::new(),
-            started: now.monotonic,
-            config,
-            now,
-        };
-        let last_alive = hub.events.front().map(|event| event.time);
-        hub.event(
-            EventKind::System,
-            Severity::Info,
-            None,
-            None,
-            None,
-            format!("controller {} started", env!("CARGO_PKG_VERSION")),
-        );
-        for sentence in loaded.damaged {
-            hub.event(EventKind::System, Severity::Error, None, None, None, sentence);
-        }
-        if let Some(last_alive) = last_alive {
-            hub.tell_missed_schedules(last_alive);
-        }
-        if !loaded.prefixes.iter().any(|prefix| prefix == hub.topics.prefix()) {
-            hub.remember_prefixes();
-        }
-        hub.report_unconfirmed_tags();
-        hub.access_changed();
-        hub
-    }
-
-    /// A sign-in link's code for the account `admin`, for the start-up message.
-    pub(crate) fn first_code(&mut self) -> std::io::Result<String> {
-        self.codes.make(pistat_protocol::id::AccountName::admin(), self.now)
-    }
-
     /// Runs until `stop` is cancelled; then everything that must be stored is.
     pub(crate) async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -317,13 +162,13 @@ impl Hub {
                 () = stop.cancelled() => break,
                 // Before all that others decide the rate of, which may always have more.
                 _ = tick.tick() => Event::Tick,
-                Ok(permit) = inputs.bridge.looks.reserve(), if !self.looks.is_empty() => {
-                    if let Some(look) = self.looks.pop_front() {
+                Ok(permit) = inputs.bridge.looks.reserve(), if self.outbox.has_looks() => {
+                    if let Some(look) = self.outbox.next_look() {
                         permit.send(look);
                     }
                     continue;
                 }
-                Ok(permit) = inputs.bridge.outgoing.reserve(), if !self.outbox.is_empty() => {
+                Ok(permit) = inputs.bridge.outgoing.reserve(), if self.outbox.has_messages() => {
                     self.publish_next(permit);
                     continue;
                 }
@@ -346,12 +191,12 @@ impl Hub {
             notify.alive(self.now.monotonic);
             self.handle(event);
             self.commit_turn();
-            if self.given_up {
+            if self.outbox.has_given_up() {
                 inputs.bridge.give_up.notify_one();
             }
         }
         self.say_goodbye();
-        tokio::task::block_in_place(|| self.store.close());
+        tokio::task::block_in_place(|| self.commits.close());
     }
 
     fn handle(&mut self, event: Event) {
@@ -368,14 +213,14 @@ impl Hub {
 
     /// The outbox is served one by one, so that the hub never waits for the broker.
     fn publish_next(&mut self, permit: mpsc::Permit<'_, Outgoing>) {
-        if let Some(message) = self.outbox.pop_front() {
+        if let Some(message) = self.outbox.next() {
             permit.send(message);
         }
     }
 
     fn say_goodbye(&mut self) {
         self.now = Now::get();
-        for line in self.repeats.rest(self.now.monotonic) {
+        for line in self.audit.rest(self.now.monotonic) {
             self.line(line);
         }
         self.event(EventKind::System, Severity::Info, None, None, None, "controller stopped".into());
@@ -385,19 +230,9 @@ impl Hub {
 
     /// Hands this turn's writes to the store, in one commit.
     fn commit_turn(&mut self) {
-        while self.writes.is_empty() && !self.turn.is_empty() {
-            let after = std::mem::take(&mut self.turn);
+        while let Some(after) = self.commits.end_turn() {
             self.after_runs(after);
         }
-        if self.writes.is_empty() {
-            return;
-        }
-        let after = std::mem::take(&mut self.turn);
-        let writes = std::mem::take(&mut self.writes);
-        // A request may be refused while the disk is full; what has happened may not be forgotten.
-        let durability = if after.accepted.is_some() { Durability::Rejectable } else { Durability::Required };
-        let ticket = self.store.commit(durability, Write::Register(writes));
-        self.pending.insert(ticket, PendingCommit::Runs(after));
     }
 
     fn answer(&mut self, ask: Ask) {
@@ -446,7 +281,7 @@ impl Hub {
     /// Publishes, through the outbox.
     fn publish(&mut self, topic: &Topic, payload: Vec<u8>, qos: u8, retain: bool) {
         let is_notice = matches!(topic, Topic::Watch(_) | Topic::ControllerEvent | Topic::Result(_));
-        if is_notice && self.outbox.len() >= OUTBOX {
+        if is_notice && self.outbox.is_busy() {
             return;
         }
         let topic = self.topics.format(topic);
@@ -455,26 +290,17 @@ impl Hub {
 
     /// Publishes what a sender makes the controller say, as often as one sender may in a second.
     fn answer_to(&mut self, sender: Sender, message: Outgoing) {
-        let answers = self.answers.entry(sender).or_default();
-        *answers += 1;
-        if *answers <= ANSWERS_A_SECOND {
+        if self.outbox.may_answer(sender) {
             self.send(message);
         }
     }
 
     fn send(&mut self, message: Outgoing) {
-        // While there is no connection nothing waits: everything that is retained is said again when there is one.
-        if !self.connected || self.given_up {
-            return;
+        if self.outbox.push(message) == Err(Overflow) {
+            let text =
+                format!("more than {MOST_WAITING} messages waited for the broker: the connection to it is made anew");
+            self.event(EventKind::System, Severity::Error, None, None, None, text);
         }
-        if self.outbox.len() < MOST_WAITING {
-            return self.outbox.push_back(message);
-        }
-        self.given_up = true;
-        self.outbox = VecDeque::new();
-        let text =
-            format!("more than {MOST_WAITING} messages waited for the broker: the connection to it is made anew");
-        self.event(EventKind::System, Severity::Error, None, None, None, text);
     }
 
     /// Writes a line of the audit log: register, feed, topic.
@@ -491,20 +317,16 @@ impl Hub {
     }
 
     fn line(&mut self, line: repeats::Line) {
-        let repeats::Line { kind, severity, pi, run, account, text } = line;
-        let text = crate::terminal::clean(&text).chars().take(MOST_EVENT_CHARACTERS).collect();
-        let event = AuditEvent { seq: self.next_event, time: self.now.wall, kind, severity, pi, run, account, text };
-        self.next_event += 1;
-        self.events.push_front(event.clone());
-        self.events.truncate(RECENT_EVENTS);
+        let place = Shelf::of(line.kind);
+        let event = self.audit.write(line, self.now.wall);
         self.publish(&Topic::ControllerEvent, pistat_protocol::codec::encode(&event), 1, false);
         self.feed.push(Change::Event { event: event.clone() });
-        self.writes.push(RegisterWrite::Event(event, Shelf::of(kind)));
+        self.commits.write(RegisterWrite::Event(event, place));
     }
 
     /// As [`Hub::event`], for what others can make happen as often as they like. Tells whether a line was written now.
     fn repeated_event(&mut self, what: repeats::Repeated, source: String, line: repeats::Line) -> bool {
-        let Some(line) = self.repeats.first(what, source, line, self.now.monotonic) else { return false };
+        let Some(line) = self.audit.first(what, source, line, self.now.monotonic) else { return false };
         self.line(line);
         true
     }
@@ -541,11 +363,11 @@ impl Hub {
     }
 
     fn tick(&mut self) {
-        self.answers = HashMap::new();
-        for line in self.repeats.due(self.now.monotonic) {
+        self.outbox.tick();
+        for line in self.audit.due(self.now.monotonic) {
             self.line(line);
         }
-        for pi in std::mem::take(&mut self.relabelled) {
+        for pi in self.republish.take_relabelled() {
             self.announce_given(&pi);
         }
         for (pi, _) in self.fleet.tick(self.now) {
@@ -566,20 +388,7 @@ impl Hub {
     /// Once a second: numbers of the broker and the feed.
     fn beat(&mut self) {
         let statistics = self.broker.as_ref().map(BrokerHandle::statistics);
-        let accepted = statistics.map_or(self.accepted_messages, |statistics| statistics.messages_accepted);
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        let rate = accepted.saturating_sub(self.accepted_messages) as f32;
-        self.accepted_messages = accepted;
-        let clients =
-            statistics.map_or(0, |statistics| u32::try_from(statistics.clients_connected).unwrap_or(u32::MAX));
-        let smooth = self.pulse.mqtt_messages_per_second.mul_add(0.8, rate * 0.2);
-        let pulse = Pulse {
-            mqtt_clients: clients,
-            mqtt_messages_per_second: (smooth * 10.0).round() / 10.0,
-            dashboards: u32::try_from(self.feed.dashboards()).unwrap_or(u32::MAX),
-        };
-        if pulse != self.pulse {
-            self.pulse = pulse;
+        if let Some(pulse) = self.counters.beat(statistics, self.feed.dashboards()) {
             self.feed.push(Change::Pulse { pulse });
         }
     }

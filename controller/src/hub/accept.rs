@@ -89,11 +89,15 @@ impl Hub {
         let runs: Vec<_> = records.iter().map(|record| record.run.id).collect();
         let sentence = request_sentence(request, approved);
         let pi = if let [only] = approved { Some(only.pi().clone()) } else { None };
-        self.writes.extend(records.iter().cloned().map(|record| RegisterWrite::Run(Box::new(record))));
-        self.writes.extend(group.iter().cloned().map(|group| RegisterWrite::Group(Box::new(group))));
+        for record in &records {
+            self.commits.write(RegisterWrite::Run(Box::new(record.clone())));
+        }
+        if let Some(group) = &group {
+            self.commits.write(RegisterWrite::Group(Box::new(group.clone())));
+        }
         let group_id = group.as_ref().map(|group| group.id);
         self.runs.add(records, group, self.now.monotonic);
-        self.turn.accepted = Some(Accepting {
+        self.commits.turn().accepted = Some(Accepting {
             runs,
             group: group_id,
             sentence,
@@ -106,7 +110,7 @@ impl Hub {
 
     /// A request that was taken and is not on the disk yet, by its runs.
     fn accepting(&mut self, request: &Accepted) -> Option<&mut Accepting> {
-        let mut waiting = self.pending.values_mut().filter_map(|after| match after {
+        let mut waiting = self.commits.pending_mut().filter_map(|after| match after {
             PendingCommit::Runs(after) => after.accepted.as_mut(),
             _ => None,
         });

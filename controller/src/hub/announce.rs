@@ -18,9 +18,6 @@ use super::{
 };
 use crate::{access::Caller, bridge::Outgoing, catalogue::Catalogue, config::Broker, terminal};
 
-/// How many runs are said again in one second after the start: a large fleet's thousands are no burst.
-const REPAIRS_A_SECOND: usize = 500;
-
 /// How a run's state reads in the log.
 fn verb(run: &Run) -> (Severity, String) {
     let text = format!("{} {}", run.task, terminal::how_it_ended(run));
@@ -77,24 +74,23 @@ impl Hub {
     /// The broker retains a topic of a run, as it tells a new subscriber.
     pub(super) fn retained_of_run(&mut self, pi: PiId, run: RunId) {
         if self.runs.get(run).is_none() && !self.runs.is_retained(&pi, run) {
-            self.orphaned_retained.push_back((pi, run));
+            self.republish.orphaned(pi, run);
         }
     }
 
     /// What was stored when the controller was killed, or while there was no connection, may not have reached the broker: neither a run's end nor
     /// that its topics were cleared. Both are said again, a few at a time.
     pub(super) fn republish_retained(&mut self) {
-        if !self.connected {
+        if !self.outbox.is_connected() {
             return;
         }
-        for run in self.republish.drain(..REPAIRS_A_SECOND.min(self.republish.len())).collect::<Vec<_>>() {
+        let (ended, orphaned) = self.republish.due();
+        for run in ended {
             if self.runs.is_retained(&run.pi, run.id) {
                 self.publish_status(&run);
             }
         }
-        for (pi, run) in
-            self.orphaned_retained.drain(..REPAIRS_A_SECOND.min(self.orphaned_retained.len())).collect::<Vec<_>>()
-        {
+        for (pi, run) in orphaned {
             self.clear_run(&pi, run);
         }
     }
@@ -117,12 +113,7 @@ impl Hub {
         let account = Some(run.requested_by.clone());
         let line = Line { kind: EventKind::Task, severity, pi: Some(run.pi.clone()), run: Some(run.id), account, text };
         self.line(line);
-        *self.numbers.finished.entry((run.task.to_string(), run.state)).or_insert(0) += 1;
-        if let (Some(started), Some(finished)) = (run.started_at, run.finished_at) {
-            #[expect(clippy::cast_precision_loss, reason = "seconds of a run")]
-            let seconds = (finished.unix_milliseconds() - started.unix_milliseconds()) as f64 / 1000.0;
-            self.numbers.seconds.entry(run.task.to_string()).or_default().add(seconds);
-        }
+        self.counters.finished(run);
     }
 
     pub(super) fn acknowledge(&mut self, pi: &PiId, run: RunId, ack: Ack) {
@@ -183,16 +174,16 @@ impl Hub {
         Numbers {
             machines: self.fleet.machines(self.now),
             open_runs: self.runs.counts(),
-            finished_runs: self.numbers.finished.clone(),
-            run_seconds: self.numbers.seconds.clone(),
+            finished_runs: self.counters.finished_runs().clone(),
+            run_seconds: self.counters.run_seconds().clone(),
             dashboards: self.feed.dashboards(),
             feed: self.feed.counts(),
             tasks: self.catalogue.tasks().count(),
-            uptime_seconds: self.now.monotonic.saturating_duration_since(self.started).as_secs(),
-            connected: self.connected,
+            uptime_seconds: self.counters.uptime(self.now.monotonic).as_secs(),
+            connected: self.outbox.is_connected(),
             outbox: self.outbox.len(),
-            commits: self.pending.len(),
-            refused_messages: self.numbers.refused_messages,
+            commits: self.commits.pending().len(),
+            refused_messages: self.counters.refused_messages(),
             broker: self.broker.as_ref().map(pistat_broker::BrokerHandle::statistics),
         }
     }
@@ -217,9 +208,9 @@ impl Hub {
             machines: self.machines(None),
             runs: self.runs.newest(),
             groups: self.runs.all_groups(),
-            events: self.events.iter().cloned().collect(),
+            events: self.audit.recent().iter().cloned().collect(),
             tasks: self.catalogue.view(),
-            pulse: self.pulse,
+            pulse: self.counters.pulse(),
         };
         tell(reply, (snapshot, changes));
     }

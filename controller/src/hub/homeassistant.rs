@@ -58,8 +58,7 @@ impl Hub {
         let Plan { keep, say } = announcer.turn(now.monotonic, fleet.ids(), |pi| facts(fleet, catalogue, config, pi));
         match keep {
             Some(announced) => {
-                let ticket = self.store.commit(Durability::Required, Write::Announced(announced));
-                self.pending.insert(ticket, PendingCommit::Announced(say));
+                self.commits.store(Durability::Required, Write::Announced(announced), PendingCommit::Announced(say));
             }
             None => self.say_to_homeassistant(say),
         }

@@ -172,7 +172,7 @@ impl Hub {
     /// A machine that joins asks to be registered, with the token that the broker stamped the
     /// request with. It repeats itself until it is answered.
     pub(super) fn enrol(&mut self, pi: &PiId, payload: &Bytes, token: Option<&str>) {
-        if payload.is_empty() || self.changing.contains(&pi.key()) {
+        if payload.is_empty() || self.commits.is_changing(&pi.key()) {
             return;
         }
         let request: EnrollRequest = match decode(payload) {
@@ -244,7 +244,7 @@ impl Hub {
             }
             _ => false,
         };
-        self.pending.values().filter(is_by_it).count()
+        self.commits.pending().filter(is_by_it).count()
     }
 
     /// Its tags are on the disk before the machine is let in: so it is never in without them,
@@ -259,10 +259,13 @@ impl Hub {
         tags.extend(given.iter().cloned());
         tags.sort();
         tags.dedup();
-        self.changing.insert(joining.pi.key());
+        self.commits.begin_change(joining.pi.key());
         let tagged = MetadataPatch { tags: Some(tags), confirmed: given, ..MetadataPatch::default() };
-        let ticket = self.store.commit(Durability::Rejectable, Write::Metadata(joining.pi.clone(), tagged.clone()));
-        self.pending.insert(ticket, PendingCommit::Tagged(Box::new((tagged, change)), joining));
+        self.commits.store(
+            Durability::Rejectable,
+            Write::Metadata(joining.pi.clone(), tagged.clone()),
+            PendingCommit::Tagged(Box::new((tagged, change)), joining),
+        );
     }
 
     /// The tags of a machine that joins are on the disk.

@@ -79,28 +79,28 @@ impl Hub {
     pub(super) fn look_again(&mut self) {
         for (pi, until) in &mut self.leftovers.machines {
             *until = self.now.monotonic + LOOK;
-            self.looks.push_back(Look::At(vec![of_machine(&self.topics, pi)]));
+            self.outbox.look(Look::At(vec![of_machine(&self.topics, pi)]));
         }
         for former in &mut self.leftovers.former {
             (former.since, former.is_ours) = (Some(self.now.monotonic), false);
-            self.looks.push_back(Look::At(vec![former.topics.format(&Topic::ControllerKey)]));
+            self.outbox.look(Look::At(vec![former.topics.format(&Topic::ControllerKey)]));
         }
     }
 
     /// Looks for what the broker retains of a machine that was removed.
     pub(super) fn look_for_machine(&mut self, pi: &PiId) {
         if self.leftovers.machines.insert(pi.clone(), self.now.monotonic + LOOK).is_none() {
-            self.looks.push_back(Look::At(vec![of_machine(&self.topics, pi)]));
+            self.outbox.look(Look::At(vec![of_machine(&self.topics, pi)]));
         }
     }
 
     /// Once a second: what nothing was found of for a while is not looked for any more.
     pub(super) fn end_looks(&mut self) {
-        let Self { leftovers, looks, topics, now, .. } = self;
+        let Self { leftovers, outbox, topics, now, .. } = self;
         leftovers.machines.retain(|pi, until| {
             let goes_on = *until > now.monotonic;
             if !goes_on {
-                looks.push_back(Look::Away(vec![of_machine(topics, pi)]));
+                outbox.look(Look::Away(vec![of_machine(topics, pi)]));
             }
             goes_on
         });
@@ -110,7 +110,7 @@ impl Hub {
         leftovers.former = former;
         let over: Vec<Former> = over;
         for former in &over {
-            self.looks.push_back(Look::Away(of_prefix(&former.topics)));
+            self.outbox.look(Look::Away(of_prefix(&former.topics)));
             if former.is_ours {
                 // It goes last: where only some was cleared, the next start finds it and goes on.
                 let key = former.topics.format(&Topic::ControllerKey);
@@ -127,7 +127,7 @@ impl Hub {
     /// Writes which prefixes were in use, the present one included.
     pub(super) fn remember_prefixes(&mut self) {
         let prefixes = self.leftovers.prefixes(&self.topics);
-        self.writes.push(RegisterWrite::Fact(PREFIXES, prefixes));
+        self.commits.write(RegisterWrite::Fact(PREFIXES, prefixes));
     }
 
     /// Something is retained on a topic that may be a leftover: it is cleared if it is one. Tells whether it was.
@@ -161,7 +161,7 @@ impl Hub {
             let is_ours = decode::<KeyView>(payload).is_ok_and(|view| view.key == own);
             if is_ours && !former.is_ours {
                 (former.is_ours, former.since) = (true, Some(self.now.monotonic));
-                self.looks.push_back(Look::At(of_prefix(&former.topics)));
+                self.outbox.look(Look::At(of_prefix(&former.topics)));
             }
             return;
         }

@@ -70,7 +70,7 @@ impl Hub {
     }
 
     fn too_many_messages(&mut self, sender: Sender) {
-        self.numbers.refused_messages += 1;
+        self.counters.refused();
         let text = "sends messages faster than they can be handled; some were dropped".to_owned();
         let (kind, severity, run) = (EventKind::Mqtt, Severity::Warning, None);
         let (source, line) = match sender {
@@ -90,11 +90,11 @@ impl Hub {
     fn heard(&mut self, heard: Heard) {
         match heard {
             Heard::Connected => {
-                self.connected = true;
+                self.outbox.connected();
                 tracing::debug!("connected to the broker");
                 self.announce_everything();
                 self.look_again();
-                self.republish.extend(self.runs.newest_retained());
+                self.republish.ended(self.runs.newest_retained());
                 self.tell_of_broker(Severity::Info, "connected to the broker");
             }
             Heard::Disconnected => self.disconnected(),
@@ -114,17 +114,14 @@ impl Hub {
     }
 
     fn disconnected(&mut self) {
-        self.connected = false;
-        self.given_up = false;
         self.announcer.disconnected();
-        self.outbox.clear();
-        self.looks.clear();
+        self.outbox.disconnected();
         self.tell_of_broker(
             Severity::Error,
             "the connection to the broker is lost: nothing is heard of any machine until it is back",
         );
         // Whether an agent is still there is told again on the next connection; until then nothing is sent to it.
-        self.sessions.clear();
+        self.agents.all_left();
     }
 
     /// Another's broker comes and goes without us; ours does not.
@@ -182,7 +179,7 @@ impl Hub {
 
     /// A machine of another's broker is not made known.
     fn not_taken_in(&mut self, pi: &PiId) {
-        self.numbers.refused_messages += 1;
+        self.counters.refused();
         let why = match self.fleet.other_named(pi) {
             Some(owner) => {
                 format!("it is the pi-id, the label or a tag of the machine {owner}: give it another --pi-id")
@@ -203,7 +200,7 @@ impl Hub {
 
     /// Counts a message of a machine that cannot be read, and writes that at most once a minute.
     pub(super) fn unreadable(&mut self, pi: &PiId, why: &str) {
-        self.numbers.refused_messages += 1;
+        self.counters.refused();
         let (key, why) = (self.member_key(pi.as_str()), clean(why));
         let (text, pi_of_line) = if key.is_empty() && !self.fleet.contains(pi) {
             (format!("a message of {pi}, which joins, cannot be read and was dropped: {why}"), None)
@@ -272,7 +269,7 @@ impl Hub {
                 // The last will of an earlier connection: whoever hears it is there, and the bridge says so.
                 return;
             }
-            self.sessions.remove(pi);
+            self.agents.left(pi);
         }
         let heard = self.fleet.availability(pi, availability, retain, self.now);
         self.status_changed(pi, heard, retain);
@@ -318,7 +315,7 @@ impl Hub {
         if heard.new {
             self.announce_given(pi);
         } else if self.fleet.label(pi) != label {
-            self.relabelled.insert(pi.clone());
+            self.republish.relabelled(pi.clone());
         }
         self.push_machine(pi);
         if let Some(info) = self.fleet.machine_info(pi) {
@@ -327,7 +324,7 @@ impl Hub {
         // What is retained may be of an earlier session: only a live word settles anything.
         if !retain {
             self.twin_alert(pi);
-            self.sessions.insert(pi.clone(), session.clone());
+            self.agents.began(pi.clone(), session.clone());
             let steps = self.runs.settle(pi, &session, &known, &boot_id, self.now);
             self.perform(steps);
         }
@@ -375,7 +372,7 @@ impl Hub {
     /// Tells when a machine's power becomes bad, and when it is good again.
     fn power_alerts(&mut self, pi: &PiId, power: Option<&Power>) {
         let Some(power) = power else { return };
-        let before = self.power.insert(pi.clone(), power.clone()).unwrap_or_default();
+        let before = self.agents.power(pi, power);
         let flags = [
             ("under-voltage", before.undervoltage, power.undervoltage),
             ("throttled", before.throttled, power.throttled),
@@ -497,8 +494,11 @@ impl Hub {
         }
         match self.fleet.check(&pi, &change) {
             Ok(()) => {
-                let ticket = self.store.commit(Durability::Rejectable, Write::Metadata(pi.clone(), change.clone()));
-                self.pending.insert(ticket, PendingCommit::Metadata(pi, change, caller.clone(), reply));
+                self.commits.store(
+                    Durability::Rejectable,
+                    Write::Metadata(pi.clone(), change.clone()),
+                    PendingCommit::Metadata(pi, change, caller.clone(), reply),
+                );
             }
             Err(refusal @ crate::fleet::FleetRefusal::Unknown(_)) => refuse(reply, Refused::missing(refusal)),
             Err(refusal) => refuse(reply, Refused::bad(refusal)),
@@ -576,9 +576,8 @@ impl Hub {
         let steps = self.runs.forget(pi, self.now);
         self.perform(steps);
         self.fleet.forget(pi);
-        self.changing.remove(&pi.key());
-        self.sessions.remove(pi);
-        self.power.remove(pi);
+        self.commits.end_change(&pi.key());
+        self.agents.forget(pi);
         self.announcer.forgotten(pi);
         self.clear_machine(pi);
         self.feed.push(Change::Forgotten { pi: pi.clone() });
@@ -590,13 +589,12 @@ impl Hub {
             Some(by),
             "was forgotten: revoked, disconnected, its topics cleared".into(),
         );
-        self.turn.promises.extend(promise);
+        self.commits.turn().promises.extend(promise);
     }
 
     pub(super) fn watch(&mut self, pis: Vec<PiId>) {
         for pi in pis.into_iter().filter(|pi| self.fleet.contains(pi)).collect::<Vec<_>>() {
-            let new = self.watches.insert(pi.clone(), self.now.monotonic).is_none();
-            if new {
+            if self.agents.watch(pi.clone(), self.now.monotonic) {
                 self.lease(&pi);
             }
         }
@@ -609,10 +607,9 @@ impl Hub {
     /// Renews the leases of machines that somebody looks at, every few seconds.
     pub(super) fn renew_watches(&mut self) {
         let now = self.now.monotonic;
-        self.watches.retain(|_, since| now.saturating_duration_since(*since) < WATCHED);
-        let seconds = now.saturating_duration_since(self.started).as_secs();
-        if seconds.is_multiple_of(u64::from(WATCH_SECONDS / 3)) {
-            for pi in self.watches.keys().cloned().collect::<Vec<_>>() {
+        let watched = self.agents.watched(WATCHED, now);
+        if self.counters.uptime(now).as_secs().is_multiple_of(u64::from(WATCH_SECONDS / 3)) {
+            for pi in watched {
                 self.lease(&pi);
             }
         }

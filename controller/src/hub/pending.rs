@@ -127,7 +127,7 @@ impl Hub {
     }
 
     fn is_stored(&mut self, ticket: Ticket) {
-        match self.pending.remove(&ticket) {
+        match self.commits.finished(ticket) {
             Some(PendingCommit::Runs(after)) => self.after_runs(after),
             Some(PendingCommit::Metadata(pi, change, by, reply)) => self.given(&pi, &change, &by, reply),
             Some(PendingCommit::Access(_, line, after)) => self.access_stored(line, after),
@@ -141,12 +141,12 @@ impl Hub {
     }
 
     fn is_refused(&mut self, ticket: Ticket, sentence: &str) {
-        match self.pending.remove(&ticket) {
+        match self.commits.finished(ticket) {
             Some(PendingCommit::Runs(after)) => self.not_accepted(after, sentence),
             Some(PendingCommit::Metadata(_, _, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
             Some(PendingCommit::Access(changes, _, after)) => self.access_not_stored(&changes, after, sentence),
             // The machine repeats its request until it is answered.
-            Some(PendingCommit::Tagged(_, joining)) => drop(self.changing.remove(&joining.pi.key())),
+            Some(PendingCommit::Tagged(_, joining)) => self.commits.end_change(&joining.pi.key()),
             Some(PendingCommit::JoinToken(_, _, reply)) => refuse(reply, Refused::unavailable(sentence)),
             // These are never refused: they wait.
             Some(PendingCommit::Announced(_) | PendingCommit::AdminToken(..) | PendingCommit::Forgotten(..)) | None => {
@@ -156,7 +156,7 @@ impl Hub {
 
     /// Nobody is kept waiting for a disk that may stay full: who asked is told how it stands. What else was promised goes on waiting.
     fn report_delay(&mut self, ticket: Ticket, sentence: &str) {
-        let promises = match self.pending.get_mut(&ticket) {
+        let promises = match self.commits.get_mut(ticket) {
             Some(PendingCommit::Runs(after)) => std::mem::take(&mut after.promises),
             Some(PendingCommit::Forgotten(_, _, promise)) => promise.take().into_iter().collect(),
             Some(PendingCommit::AdminToken(_, reply)) => return refuse_token(reply.take(), sentence),

@@ -1,10 +1,6 @@
 //! Accounts, sign-ins and enrolments: decided by [`crate::access`], stored, then in force everywhere at once.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use pistat_protocol::{
     api::{Login, NewAccount},
@@ -18,6 +14,7 @@ use pistat_support::random::new_secret;
 use super::{
     Hub, PendingAccess, PendingCommit, PendingReply,
     ask::{Browser, Refused, Reply, Rotation, SignedIn},
+    attempts::CODE_LIFETIME,
     refuse,
     repeats::{Line, Repeated, source},
     tell,
@@ -29,15 +26,8 @@ use crate::{
     },
     config::{check_not_brokers, check_publish_rule, parse_duration},
     directory::directory,
-    fleet::Now,
     store::{Durability, MetadataPatch, Stored, Write},
 };
-
-/// How long a sign-in link works.
-const CODE_LIFETIME: Duration = Duration::from_secs(15 * 60);
-
-/// How many sign-in links wait; the oldest goes when another is made.
-const MAX_CODES: usize = 64;
 
 /// How long something that expires lasts at least and at most.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
@@ -45,42 +35,6 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
 
 /// The longest that an answer to bad credentials waits.
 const MAX_DELAY: Duration = Duration::from_secs(5);
-
-/// After this time without bad credentials an address is as good as new.
-const FORGIVEN: Duration = Duration::from_secs(15 * 60);
-
-/// How many addresses with bad credentials are remembered.
-const MAX_ADDRESSES: usize = 4096;
-
-/// Sign-in links that have not been used.
-#[derive(Default)]
-pub(super) struct Codes(Vec<(SecretHash, AccountName, Instant)>);
-
-impl Codes {
-    pub(super) fn make(&mut self, account: AccountName, now: Now) -> std::io::Result<String> {
-        let code = new_secret()?;
-        self.0.retain(|(_, _, made)| now.monotonic.saturating_duration_since(*made) < CODE_LIFETIME);
-        if self.0.len() >= MAX_CODES {
-            self.0.remove(0);
-        }
-        self.0.push((SecretHash::of(&code), account, now.monotonic));
-        Ok(code)
-    }
-
-    /// The account of a code, which is used up by that.
-    fn take(&mut self, code: &str, now: Now) -> Option<AccountName> {
-        let index = self.0.iter().position(|(hash, ..)| hash.matches(code))?;
-        let (_, account, made) = self.0.remove(index);
-        (now.monotonic.saturating_duration_since(made) < CODE_LIFETIME).then_some(account)
-    }
-
-    /// What was made for an account that is changed or gone is void: whoever had its old token may have made links, too.
-    fn follow(&mut self, change: &AccessChange) {
-        if let AccessChange::PutAccount(AccountRecord { name, .. }) | AccessChange::RemoveAccount(name) = change {
-            self.0.retain(|(_, account, _)| account.key() != name.key());
-        }
-    }
-}
 
 /// How long an account or a join token lasts.
 ///
@@ -97,7 +51,7 @@ pub(crate) fn lifetime(text: &str) -> Result<Duration, String> {
 impl Hub {
     /// Accounts or machines changed: every way in knows it at once.
     pub(super) fn access_changed(&mut self) {
-        self.access_watch.send_replace(Arc::new(self.access.clone()));
+        self.access_watch.send_replace(self.access.clone());
         if let Some(broker) = &self.broker {
             let Self { access, config, join_token, controller_secret, now, .. } = self;
             broker.set_directory(directory(access, &config.accounts, join_token, *controller_secret, now.wall));
@@ -107,9 +61,14 @@ impl Hub {
     /// Stores a change of accounts, machines or sessions. Its line of the audit log waits with it, so that the log never
     /// tells of a change that the disk has refused.
     pub(super) fn store_access(&mut self, changes: Vec<AccessChange>, line: Option<Line>, after: PendingAccess) {
-        self.changing.extend(changes.iter().filter_map(AccessChange::name));
-        let ticket = self.store.commit(Durability::Rejectable, Write::Access(changes.clone()));
-        self.pending.insert(ticket, PendingCommit::Access(changes, line, after));
+        for name in changes.iter().filter_map(AccessChange::name) {
+            self.commits.begin_change(name);
+        }
+        self.commits.store(
+            Durability::Rejectable,
+            Write::Access(changes.clone()),
+            PendingCommit::Access(changes, line, after),
+        );
     }
 
     /// Refuses to decide about a name of which another change is being stored.
@@ -119,19 +78,19 @@ impl Hub {
                 "{name} is being changed by somebody else at this moment: look at it, then try again"
             ))
         };
-        if self.changing.contains(key) { Err(refused()) } else { Ok(()) }
+        if self.commits.is_changing(key) { Err(refused()) } else { Ok(()) }
     }
 
     /// What has been stored is in force, before anybody is told so. A fleet that enrols all at once makes few new directories, not one for each machine.
     pub(super) fn apply_access(&mut self, batch: &[Stored]) {
         let (mut has_changed, mut accounts) = (false, Vec::new());
         for stored in batch.iter().filter(|stored| stored.result.is_ok()) {
-            if let Some(PendingCommit::Access(changes, ..)) = self.pending.get(&stored.ticket) {
-                for change in changes {
-                    self.access.apply(change);
-                    self.codes.follow(change);
+            if let Some(PendingCommit::Access(changes, ..)) = self.commits.get_mut(stored.ticket) {
+                for change in std::mem::take(changes) {
+                    Arc::make_mut(&mut self.access).apply(&change);
+                    self.attempts.follow(&change);
                     if let Some(name) = change.name() {
-                        self.changing.remove(&name);
+                        self.commits.end_change(&name);
                     }
                     if let AccessChange::PutAccount(account) = change {
                         accounts.push(account.name.clone());
@@ -159,10 +118,12 @@ impl Hub {
             PendingAccess::Enrolled(joining) => self.enrolled(joining),
             PendingAccess::Forgotten(pi, by, reply) => {
                 // Nobody gives it anything and it does not come back before it has nothing any more.
-                self.changing.insert(pi.key());
-                let ticket =
-                    self.store.commit(Durability::Required, Write::Metadata(pi.clone(), MetadataPatch::forget()));
-                self.pending.insert(ticket, PendingCommit::Forgotten(pi, by, Some(PendingReply::Web(reply))));
+                self.commits.begin_change(pi.key());
+                self.commits.store(
+                    Durability::Required,
+                    Write::Metadata(pi.clone(), MetadataPatch::forget()),
+                    PendingCommit::Forgotten(pi, by, Some(PendingReply::Web(reply))),
+                );
             }
             PendingAccess::Used => self.uses_stored(),
             PendingAccess::Returned => {}
@@ -171,7 +132,7 @@ impl Hub {
 
     pub(super) fn access_not_stored(&mut self, changes: &[AccessChange], after: PendingAccess, sentence: &str) {
         for name in changes.iter().filter_map(AccessChange::name) {
-            self.changing.remove(&name);
+            self.commits.end_change(&name);
         }
         let refused = Refused::unavailable(sentence);
         match after {
@@ -188,13 +149,16 @@ impl Hub {
             return tell(reply, token);
         }
         // Without its file the next start would make another one.
-        let ticket = self.store.commit(Durability::Required, Write::AdminToken(token.clone()));
-        self.pending.insert(ticket, PendingCommit::AdminToken(token, Some(reply)));
+        self.commits.store(
+            Durability::Required,
+            Write::AdminToken(token.clone()),
+            PendingCommit::AdminToken(token, Some(reply)),
+        );
     }
 
     pub(super) fn sign_in(&mut self, login: Login, browser: &Browser, reply: Reply<SignedIn>) {
         let account = match login {
-            Login::Code { code } => self.codes.take(&code, self.now),
+            Login::Code { code } => self.attempts.take_code(&code, self.now),
             Login::Token { token } => {
                 self.access.caller_by_token(token.trim(), self.now.wall).map(|caller| caller.account)
             }
@@ -251,7 +215,7 @@ impl Hub {
     }
 
     pub(super) fn login_link(&mut self, caller: &Caller, reply: Reply<(String, Timestamp)>) {
-        match self.codes.make(caller.account.clone(), self.now) {
+        match self.attempts.make_code(caller.account.clone(), self.now) {
             Ok(code) => {
                 let lifetime = i64::try_from(CODE_LIFETIME.as_millis()).unwrap_or(0);
                 let expires_at = Timestamp::from_unix_milliseconds(self.now.wall.unix_milliseconds() + lifetime);
@@ -263,23 +227,7 @@ impl Hub {
 
     /// Each bad try of an address makes its next answer slower; good credentials are never delayed.
     pub(super) fn bad_credentials(&mut self, address: IpAddr, reply: Reply<Duration>) {
-        let now = self.now.monotonic;
-        if self.bad_credentials.len() >= MAX_ADDRESSES {
-            self.bad_credentials.retain(|_, (_, last)| now.saturating_duration_since(*last) < FORGIVEN);
-        }
-        let fresh = self.bad_credentials.len() < MAX_ADDRESSES;
-        let count = match self.bad_credentials.get_mut(&address) {
-            Some((count, last)) => {
-                *count = if now.saturating_duration_since(*last) < FORGIVEN { count.saturating_add(1) } else { 1 };
-                *last = now;
-                *count
-            }
-            None if fresh => {
-                self.bad_credentials.insert(address, (1, now));
-                1
-            }
-            None => 8,
-        };
+        let count = self.attempts.bad_credentials(address, self.now.monotonic);
         if count == 3 {
             let line = Line {
                 kind: EventKind::Access,
@@ -397,8 +345,11 @@ impl Hub {
             return refuse(reply, Refused::unavailable("the system has no randomness"));
         };
         let token = JoinToken { secret, fingerprint: self.key.public().fingerprint() };
-        let ticket = self.store.commit(Durability::Rejectable, Write::JoinToken(token.clone()));
-        self.pending.insert(ticket, PendingCommit::JoinToken(token, caller.account.to_string(), reply));
+        self.commits.store(
+            Durability::Rejectable,
+            Write::JoinToken(token.clone()),
+            PendingCommit::JoinToken(token, caller.account.to_string(), reply),
+        );
     }
 
     pub(super) fn join_token_stored(&mut self, token: JoinToken, by: &str, reply: Reply<JoinToken>) {
@@ -474,28 +425,4 @@ impl Hub {
 pub(super) fn access_line(caller: &Caller, severity: Severity, pi: Option<PiId>, text: String) -> Line {
     let account = Some(caller.account.to_string());
     Line { kind: EventKind::Access, severity, pi, run: None, account, text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn account(name: &str) -> AccountName {
-        name.parse().unwrap()
-    }
-
-    #[test]
-    fn sign_in_links_work_once_and_end_with_the_token_that_made_them() {
-        let (mut codes, now) = (Codes::default(), Now::get());
-        let used = codes.make(account("olga"), now).unwrap();
-        assert_eq!(codes.take(&used, now), Some(account("olga")));
-        assert_eq!(codes.take(&used, now), None);
-        let rotated = AccountRecord { name: account("Olga"), ..AccountRecord::admin("new", now.wall) };
-        for change in [AccessChange::PutAccount(rotated), AccessChange::RemoveAccount(account("olga"))] {
-            let (own, others) = (codes.make(account("olga"), now).unwrap(), codes.make(account("anna"), now).unwrap());
-            codes.follow(&change);
-            assert_eq!(codes.take(&own, now), None, "{change:?}");
-            assert_eq!(codes.take(&others, now), Some(account("anna")), "{change:?}");
-        }
-    }
 }

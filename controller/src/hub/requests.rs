@@ -121,7 +121,7 @@ impl Hub {
                     self.may_be_asked_for(&task)?;
                 }
                 self.cancel(id, &asker.name)?;
-                self.turn.promises.push(PendingReply::Mqtt(response, id));
+                self.commits.turn().promises.push(PendingReply::Mqtt(response, id));
                 Ok(())
             }
         }
@@ -143,7 +143,7 @@ impl Hub {
         sentence: &str,
         response: Option<ResponseTo>,
     ) {
-        self.numbers.refused_messages += 1;
+        self.counters.refused();
         self.refused_line(pi, account, sentence);
         self.answer_request(response, &RequestAnswer::Refused { error: sentence.into() });
     }
@@ -160,7 +160,7 @@ impl Hub {
         };
         let account = account.unwrap_or_default().to_lowercase();
         let key = [account.as_str(), pi.map_or("", PiId::as_str), sentence].join(" ");
-        if let Some(line) = self.repeats.first(Repeated::Request, key, line, self.now.monotonic) {
+        if let Some(line) = self.audit.first(Repeated::Request, key, line, self.now.monotonic) {
             self.repeated_event(Repeated::Asked, account, line);
         }
     }

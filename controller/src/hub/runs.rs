@@ -56,7 +56,7 @@ impl RefusedReports {
 impl Hub {
     pub(super) fn cancel_for(&mut self, caller: &Caller, id: RunId, reply: Reply<()>) {
         match self.cancel(id, caller.account.as_str()) {
-            Ok(()) => self.turn.promises.push(PendingReply::Web(reply)),
+            Ok(()) => self.commits.turn().promises.push(PendingReply::Web(reply)),
             Err(refused) => refuse(reply, refused),
         }
     }
@@ -92,7 +92,7 @@ impl Hub {
     pub(super) fn report_refused(&mut self, account: &str, topic: &str) {
         let Some(Topic::Report(pi, run)) = self.topics.parse(topic) else { return };
         if pi.as_str() != account
-            || !self.sessions.contains_key(&pi)
+            || self.agents.session(&pi).is_none()
             || !self.refused_reports.may_answer(self.now.monotonic)
         {
             return;
@@ -116,18 +116,18 @@ impl Hub {
                 Step::Save(id) => self.save_run(id),
                 Step::SaveGroup(id) => self.save_group(id),
                 Step::SavePiece(piece) => {
-                    self.turn.pieces.push((piece.run, piece.seq));
-                    self.writes.push(RegisterWrite::Piece(piece));
+                    self.commits.turn().pieces.push((piece.run, piece.seq));
+                    self.commits.write(RegisterWrite::Piece(piece));
                 }
                 Step::Ack(pi, run, ack) => self.acknowledge_again(pi, run, ack),
-                Step::Execute(id) => self.turn.execute.push(id),
+                Step::Execute(id) => self.commits.turn().execute.push(id),
                 // It was stored when it was sent for the first time.
                 Step::Confirm(id, nonce) => self.send_execute(id, Some(nonce)),
                 // It promises nothing and can be said again, so it does not wait: a full disk must not keep a task running.
                 Step::Cancel(id) => self.send_cancel(id),
                 Step::Clear(pi, run) => {
-                    self.writes.push(RegisterWrite::Cleared(run));
-                    self.turn.clear.push((pi, run));
+                    self.commits.write(RegisterWrite::Cleared(run));
+                    self.commits.turn().clear.push((pi, run));
                 }
                 Step::Dispatch(pi) => queue.extend(self.dispatch(&pi)),
                 Step::Anomaly(pi, run, text) => {
@@ -140,24 +140,24 @@ impl Hub {
 
     fn save_run(&mut self, id: RunId) {
         if let Some(record) = self.runs.record(id) {
-            self.turn.saved.retain(|saved| saved.run.id != id);
-            self.turn.saved.push(record.clone());
-            self.writes.push(RegisterWrite::Run(Box::new(record)));
+            self.commits.turn().saved.retain(|saved| saved.run.id != id);
+            self.commits.turn().saved.push(record.clone());
+            self.commits.write(RegisterWrite::Run(Box::new(record)));
         }
     }
 
     fn save_group(&mut self, id: RunId) {
         if let Some(record) = self.runs.group_record(id) {
-            if !self.turn.groups.contains(&id) {
-                self.turn.groups.push(id);
+            if !self.commits.turn().groups.contains(&id) {
+                self.commits.turn().groups.push(id);
             }
-            self.writes.push(RegisterWrite::Group(Box::new(record)));
+            self.commits.write(RegisterWrite::Group(Box::new(record)));
         }
     }
 
     /// Sends what may start on a machine now, if its agent has told its session.
     fn dispatch(&mut self, pi: &PiId) -> Vec<Step> {
-        if !self.sessions.contains_key(pi) {
+        if self.agents.session(pi).is_none() {
             return Vec::new();
         }
         // What the catalogue no longer lists waits for nothing: it is rejected below.
@@ -267,7 +267,7 @@ impl Hub {
         let Some(record) = self.runs.get(id).filter(is_wanted) else { return };
         let (pi, requested_by) = (record.run.pi.clone(), record.run.requested_by.clone());
         // Without a session it is sent once the agent has come back and has told what it knows.
-        let Some(session) = self.sessions.get(&pi).cloned() else { return };
+        let Some(session) = self.agents.session(&pi).cloned() else { return };
         match self.approve_again(record) {
             Ok(task) => {
                 if nonce.is_some() {
@@ -286,7 +286,7 @@ impl Hub {
 
     fn send_cancel(&mut self, id: RunId) {
         let Some(pi) = self.runs.get(id).map(|record| record.run.pi.clone()) else { return };
-        let Some(session) = self.sessions.get(&pi).cloned() else { return };
+        let Some(session) = self.agents.session(&pi).cloned() else { return };
         let order = self.key.sign(&Order::Cancel(CancelOrder { pi: pi.clone(), run: id, session }));
         self.publish(&Topic::Cancel(pi, id), encode(&order), 1, false);
     }

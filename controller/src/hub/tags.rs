@@ -57,7 +57,7 @@ impl Hub {
         for (pi, label) in self.fleet.calling_themselves(name, owner) {
             self.fleet.drop_label(&pi);
             self.label_not_used(&pi, &label);
-            self.relabelled.insert(pi.clone());
+            self.republish.relabelled(pi.clone());
             self.push_machine(&pi);
         }
     }

@@ -6,7 +6,7 @@ use pistat_protocol::{
     dashboard::{Obstacle, ServerMessage},
     id::AccountName,
     order::hex,
-    task::Arguments,
+    task::{Arguments, RunState},
 };
 use tokio::sync::oneshot;
 
@@ -15,7 +15,7 @@ use crate::{
     access::{AccessChange, AccountRecord, AgentRecord, Caller, Credential},
     bridge::{Look, ResponseTo},
     config::Broker,
-    store::{NotStored, Retention},
+    store::{Loaded, NotStored, Retention, Store, Ticket},
 };
 
 mod asked_again;
@@ -105,7 +105,7 @@ impl Driven {
 
     /// Everything gets on the disk, and what follows from that, too.
     fn disk(&mut self) {
-        while !self.hub.pending.is_empty() {
+        while self.hub.commits.pending().len() > 0 {
             let stored = self.stored.blocking_recv().expect("the store lives");
             self.event(Event::Stored(vec![stored]));
         }
@@ -113,14 +113,14 @@ impl Driven {
 
     /// The disk is full: what waits is told so.
     fn disk_is_full(&mut self) {
-        let tickets: Vec<_> = self.hub.pending.keys().copied().collect();
+        let tickets: Vec<_> = self.hub.commits.tickets().map(|(ticket, _)| ticket).collect();
         let waits = |ticket| Stored { ticket, result: Err(NotStored::Waits("it is full".into())), left_out: vec![] };
         self.event(Event::Stored(tickets.into_iter().map(waits).collect()));
     }
 
     /// The disk takes nothing: every change is refused, and what has happened waits.
     fn disk_refuses(&mut self) {
-        let stored = |(ticket, after): (&Ticket, &PendingCommit)| {
+        let stored = |(ticket, after): (Ticket, &PendingCommit)| {
             let may_be_refused = match after {
                 PendingCommit::Runs(after) => after.accepted.is_some(),
                 PendingCommit::Metadata(..)
@@ -130,9 +130,9 @@ impl Driven {
                 PendingCommit::Announced(_) | PendingCommit::AdminToken(..) | PendingCommit::Forgotten(..) => false,
             };
             let (refused, waits) = (NotStored::Refused("it is full".into()), NotStored::Waits("it is full".into()));
-            Stored { ticket: *ticket, result: Err(if may_be_refused { refused } else { waits }), left_out: vec![] }
+            Stored { ticket, result: Err(if may_be_refused { refused } else { waits }), left_out: vec![] }
         };
-        let batch = self.hub.pending.iter().map(stored).collect();
+        let batch = self.hub.commits.tickets().map(stored).collect();
         self.event(Event::Stored(batch));
     }
 
@@ -175,7 +175,7 @@ impl Driven {
     fn published(&mut self, topic: &Topic) -> bool {
         let topic = self.hub.topics.format(topic);
         let found = self.hub.outbox.iter().any(|message| message.topic == topic);
-        self.hub.outbox.clear();
+        self.hub.outbox.take();
         found
     }
 }
@@ -308,12 +308,9 @@ fn a_repeated_request_is_answered_when_the_first_is_on_the_disk_and_with_it() {
         let (mut first, mut second) = (ask(&mut driven), ask(&mut driven));
         assert!(second.try_recv().is_err(), "the first is not on the disk");
         if !is_stored {
-            let refused = |ticket: &Ticket| Stored {
-                ticket: *ticket,
-                result: Err(NotStored::Refused("it is full".into())),
-                left_out: vec![],
-            };
-            let refused = driven.hub.pending.keys().map(refused).collect();
+            let refused =
+                |ticket| Stored { ticket, result: Err(NotStored::Refused("it is full".into())), left_out: vec![] };
+            let refused = driven.hub.commits.tickets().map(|(ticket, _)| refused(ticket)).collect();
             driven.event(Event::Stored(refused));
         }
         driven.disk();
@@ -369,7 +366,7 @@ fn the_new_token_of_admin_is_told_when_its_file_has_it() {
     let rotate = |driven: &mut Driven| {
         let mut answer =
             driven.ask(|reply| Ask::RotateAccount(anna(), AccountName::admin(), ask::Rotation::default(), reply));
-        while !driven.hub.pending.values().any(|after| matches!(after, PendingCommit::AdminToken(..))) {
+        while !driven.hub.commits.pending().any(|after| matches!(after, PendingCommit::AdminToken(..))) {
             assert!(answer.try_recv().is_err(), "only its account is on the disk");
             let stored = driven.stored.blocking_recv().unwrap();
             driven.event(Event::Stored(vec![stored]));
@@ -433,7 +430,7 @@ fn a_schedule_starts_its_task_unless_it_is_late_or_the_last_run_has_not_ended() 
         driven.hub.commit_turn();
         driven.disk();
         assert_eq!(driven.hub.runs.newest().len(), runs, "{time}");
-        let newest = driven.hub.events.front().filter(|event| event.account.as_deref() == Some("schedule"));
+        let newest = driven.hub.audit.recent().front().filter(|event| event.account.as_deref() == Some("schedule"));
         assert_eq!(newest.is_some(), told.is_some(), "{time}");
         assert!(newest.is_none_or(|event| told.is_some_and(|told| event.text.contains(told))), "{time}: {newest:?}");
     }
@@ -461,7 +458,7 @@ fn asked_twice(wrong_milliseconds: i64, request_ids: [&str; 2]) -> [RunId; 2] {
     };
     let first = ask(&mut driven, request_ids[0]);
     let Driven { hub, folder, .. } = driven;
-    hub.store.close();
+    hub.commits.close();
     let mut driven = Driven::on(folder, |loaded| loaded.access.apply(&AccessChange::PutAgent(enrolled("pi-1"))));
     [first, ask(&mut driven, request_ids[1])]
 }
@@ -530,7 +527,7 @@ fn nobody_names_a_machine_that_is_being_forgotten() {
     driven.disk();
     let mut forgotten = driven.ask(|reply| Ask::Forget(anna(), pi(), reply));
     let rename = || pistat_protocol::api::PatchMachine { label: Some(Some("Rack".into())), ..Default::default() };
-    while !driven.hub.pending.values().any(|after| matches!(after, PendingCommit::Forgotten(..))) {
+    while !driven.hub.commits.pending().any(|after| matches!(after, PendingCommit::Forgotten(..))) {
         let stored = driven.stored.blocking_recv().unwrap();
         driven.event(Event::Stored(vec![stored]));
     }
@@ -538,7 +535,7 @@ fn nobody_names_a_machine_that_is_being_forgotten() {
     driven.disk();
     assert_eq!(forgotten.try_recv().unwrap(), Ok(()));
     assert_eq!(named.try_recv().unwrap().unwrap_err().kind, ask::RefusedKind::Unavailable);
-    assert!(!driven.hub.fleet.contains(&pi()) && driven.hub.changing.is_empty());
+    assert!(!driven.hub.fleet.contains(&pi()) && !driven.hub.commits.is_changing(&pi().key()));
     assert!(!std::fs::read_to_string(driven.folder.path().join("labels.json")).unwrap_or_default().contains("Rack"));
 }
 
@@ -574,18 +571,19 @@ fn a_request_that_is_refused_again_and_again_is_answered_each_time_and_told_once
         account: None,
         response: Some(ResponseTo { topic: "answers/here".into(), correlation: None }),
     };
-    driven.hub.outbox.clear();
+    driven.hub.outbox.take();
     for _ in 0..100 {
         driven.event(Event::Heard(vec![request("uptime")]));
     }
-    let told =
-        |driven: &Driven| driven.hub.events.iter().filter(|event| event.text.contains("request refused")).count();
+    let told = |driven: &Driven| {
+        driven.hub.audit.recent().iter().filter(|event| event.text.contains("request refused")).count()
+    };
     assert_eq!(told(&driven), 1);
     let answers = driven.hub.outbox.iter().filter(|message| message.topic == "answers/here").count();
-    assert_eq!((answers, driven.hub.numbers.refused_messages), (100, 100));
+    assert_eq!((answers, driven.hub.counters.refused_messages()), (100, 100));
     driven.hub.now.monotonic += Duration::from_secs(60);
     driven.hub.tick();
-    assert!(driven.hub.events.iter().any(|event| event.text.starts_with("99 more like this: request refused")));
+    assert!(driven.hub.audit.recent().iter().any(|event| event.text.starts_with("99 more like this: request refused")));
 }
 
 /// Every question that changes something for people, by its name, and the answer's way back.
@@ -641,24 +639,24 @@ fn what_the_disk_refuses_is_in_no_log_no_feed_and_on_no_topic() {
             let _made = driven.ask(|reply| Ask::AddAccount(anna(), new_account("olga"), reply));
             driven.disk();
             let mut feed = driven.hub.feed.join(driven.hub.now.wall, false);
-            driven.hub.outbox.clear();
-            let told = driven.hub.events.len();
+            driven.hub.outbox.take();
+            let told = driven.hub.audit.recent().len();
             let mut refusal = change(&mut driven);
-            let before_the_disk = driven.hub.events.len() - told + driven.hub.outbox.len();
-            assert_eq!(before_the_disk, 0, "{what}: told before it is stored: {:?}", driven.hub.events.front());
+            let before_the_disk = driven.hub.audit.recent().len() - told + driven.hub.outbox.len();
+            assert_eq!(before_the_disk, 0, "{what}: told before it is stored: {:?}", driven.hub.audit.recent().front());
             if is_refused {
                 driven.disk_refuses();
             }
             driven.disk();
             driven.event(Event::Frame);
             let traces =
-                (driven.hub.events.len() - told, driven.hub.outbox.len(), usize::from(feed.try_recv().is_ok()));
+                (driven.hub.audit.recent().len() - told, driven.hub.outbox.len(), usize::from(feed.try_recv().is_ok()));
             if is_refused {
                 assert_eq!(refusal().map(|refused| refused.kind), Some(ask::RefusedKind::Unavailable), "{what}");
-                assert_eq!(traces, (0, 0, 0), "{what}: {:?}", driven.hub.events.front());
+                assert_eq!(traces, (0, 0, 0), "{what}: {:?}", driven.hub.audit.recent().front());
             } else {
                 assert_eq!(refusal(), None, "{what}");
-                let event = driven.hub.events.iter().find(|event| event.account.as_deref() == Some("anna"));
+                let event = driven.hub.audit.recent().iter().find(|event| event.account.as_deref() == Some("anna"));
                 assert!(event.is_some() && traces.0 > 0 && traces.1 > 0, "{what}: {traces:?}");
             }
         }
@@ -711,8 +709,8 @@ fn a_machine_that_floods_costs_the_log_the_disk_and_the_broker_little_whatever_i
         let mut driven = Driven::new();
         driven.greets();
         driven.disk();
-        driven.hub.outbox.clear();
-        let events = driven.hub.next_event;
+        driven.hub.outbox.take();
+        let events = driven.hub.audit.next_seq();
         for turn in 0..MESSAGES / 50 {
             let heard = (0..50).map(|n| {
                 let (topic, payload) = message(turn * 50 + n);
@@ -721,17 +719,17 @@ fn a_machine_that_floods_costs_the_log_the_disk_and_the_broker_little_whatever_i
             driven.event(Event::Heard(heard.collect()));
         }
         driven.disk();
-        let told = driven.hub.next_event - events;
+        let told = driven.hub.audit.next_seq() - events;
         assert!((1..=10).contains(&told) || what.contains("output") || what.contains("label"), "{what}: {told} events");
         assert!(told <= 10, "{what}: {told} events");
         assert!(driven.hub.outbox.len() <= 1100, "{what}: {} messages wait", driven.hub.outbox.len());
-        let widest = driven.hub.events.iter().map(|event| event.text.len()).max().unwrap_or_default();
+        let widest = driven.hub.audit.recent().iter().map(|event| event.text.len()).max().unwrap_or_default();
         assert!(widest < 400, "{what}: {widest}");
-        assert!(driven.hub.events.iter().all(|event| !event.text.contains(char::is_control)), "{what}");
+        assert!(driven.hub.audit.recent().iter().all(|event| !event.text.contains(char::is_control)), "{what}");
         // What it cannot hide is told once a minute, with its number.
         driven.hub.now.monotonic += Duration::from_secs(60);
         driven.hub.tick();
-        assert!(driven.hub.next_event - events <= told + 2, "{what}");
+        assert!(driven.hub.audit.next_seq() - events <= told + 2, "{what}");
     }
 }
 
@@ -740,7 +738,7 @@ fn clients_that_come_and_go_are_told_once_a_minute_by_account_and_address() {
     let mut driven = Driven::new();
     let _made = driven.ask(|reply| Ask::AddAccount(anna(), new_account("vera"), reply));
     driven.disk();
-    let events = driven.hub.next_event;
+    let events = driven.hub.audit.next_seq();
     let peer = |n: u16| std::net::SocketAddr::from(([10, 0, 0, 1], n));
     let come = |n: u16| BrokerEvent::Connected {
         account: "vera".into(),
@@ -753,10 +751,10 @@ fn clients_that_come_and_go_are_told_once_a_minute_by_account_and_address() {
     for n in 0..6400 {
         driven.event(Event::Broker(vec![come(n), go(n)]));
     }
-    assert_eq!(driven.hub.next_event - events, 8, "four of each, and then they are counted");
+    assert_eq!(driven.hub.audit.next_seq() - events, 8, "four of each, and then they are counted");
     driven.hub.now.monotonic += Duration::from_secs(60);
     driven.hub.tick();
-    let told: Vec<_> = driven.hub.events.iter().map(|event| event.text.as_str()).take(2).collect();
+    let told: Vec<_> = driven.hub.audit.recent().iter().map(|event| event.text.as_str()).take(2).collect();
     assert!(told.contains(&"6396 more like this: connected from 10.0.0.1"), "{told:?}");
 }
 
@@ -764,15 +762,15 @@ fn clients_that_come_and_go_are_told_once_a_minute_by_account_and_address() {
 fn peers_that_join_under_ever_new_names_are_one_source_together() {
     let mut driven = Driven::new();
     driven.disk();
-    let events = driven.hub.next_event;
+    let events = driven.hub.audit.next_seq();
     for n in 0..2000 {
         let go = BrokerEvent::Disconnected { account: format!("q{n}"), client_id: "q".into(), reason: "x".into() };
         driven.event(Event::Broker(vec![go]));
         driven.hear(Topic::EnrollRequest(format!("q{n}").parse().unwrap()), "{bad");
     }
-    let written = driven.hub.next_event - events;
+    let written = driven.hub.audit.next_seq() - events;
     assert!((1..=8).contains(&written), "{written} events");
-    assert!(driven.hub.events.iter().take(4).all(|event| event.account.is_none() && event.pi.is_none()));
+    assert!(driven.hub.audit.recent().iter().take(4).all(|event| event.account.is_none() && event.pi.is_none()));
 }
 
 #[test]
@@ -780,16 +778,16 @@ fn an_operator_who_asks_without_end_has_a_line_a_minute_and_each_refusal_counts_
     let mut driven = Driven::new();
     driven.greets();
     driven.disk();
-    let events = driven.hub.next_event;
+    let events = driven.hub.audit.next_seq();
     for n in 0..500 {
         let run = NewRun { task: format!("task-{n}").parse().unwrap(), ..new_run(None) };
         let _refused = driven.ask(|reply| Ask::Run(anna(), run, reply));
     }
-    let told = driven.hub.next_event - events;
+    let told = driven.hub.audit.next_seq() - events;
     assert!((10..=65).contains(&told), "{told}");
     driven.hub.now.monotonic += Duration::from_secs(60);
     driven.hub.tick();
-    assert!(driven.hub.next_event - events <= told + 2);
+    assert!(driven.hub.audit.next_seq() - events <= told + 2);
 }
 
 #[test]
@@ -801,10 +799,10 @@ fn a_broker_that_takes_nothing_is_left_and_everything_that_is_retained_is_publis
         let topic = "x".to_owned();
         driven.hub.send(Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None });
     }
-    assert!(driven.hub.given_up && driven.hub.outbox.is_empty());
+    assert!(driven.hub.outbox.has_given_up() && !driven.hub.outbox.has_messages());
     driven.event(Event::Heard(vec![Heard::Disconnected]));
     driven.event(Event::Heard(vec![Heard::Connected]));
-    assert!(!driven.hub.given_up && driven.published(&Topic::Meta(pi())));
+    assert!(!driven.hub.outbox.has_given_up() && driven.published(&Topic::Meta(pi())));
 }
 
 #[test]
@@ -870,8 +868,8 @@ fn everything_that_is_retained_under_a_removed_machine_is_cleared_whatever_it_is
     let mut answer = driven.ask(|reply| Ask::Forget(anna(), pi(), reply));
     driven.disk();
     assert_eq!(answer.try_recv().unwrap(), Ok(()));
-    assert_eq!(driven.hub.looks.pop_front(), Some(Look::At(vec!["pistat/pi-1/#".into()])));
-    driven.hub.outbox.clear();
+    assert_eq!(driven.hub.outbox.next_look(), Some(Look::At(vec!["pistat/pi-1/#".into()])));
+    driven.hub.outbox.take();
     driven.hear_as(true, Topic::Backfill(pi()), "x");
     let elsewhere = |topic: &str| Heard::RetainedElsewhere { topic: topic.into(), payload: "x".into() };
     driven.event(Event::Heard(vec![
@@ -886,20 +884,20 @@ fn everything_that_is_retained_under_a_removed_machine_is_cleared_whatever_it_is
     assert_eq!(topics, ["pistat/pi-1/stats/backfill", "pistat/pi-1/task/none/output", "pistat/pi-1"]);
     driven.hub.now.monotonic += Duration::from_secs(11);
     driven.hub.tick();
-    assert_eq!(driven.hub.looks.pop_front(), Some(Look::Away(vec!["pistat/pi-1/#".into()])));
+    assert_eq!(driven.hub.outbox.next_look(), Some(Look::Away(vec!["pistat/pi-1/#".into()])));
 }
 
 /// A hub that was configured with the prefix `pistat` before, and has another now.
 fn with_another_prefix(prefix: &str) -> Driven {
     let Driven { hub, folder, mut stored, .. } = Driven::new();
-    hub.store.close();
+    hub.commits.close();
     stored.close();
     let mut config = Config::default();
     config.mqtt.topics = Topics::new(prefix).unwrap();
     let mut driven =
         Driven::configured(config, folder, |loaded| loaded.access.apply(&AccessChange::PutAgent(enrolled("pi-1"))));
     driven.event(Event::Heard(vec![Heard::Connected]));
-    driven.hub.outbox.clear();
+    driven.hub.outbox.take();
     driven
 }
 
@@ -907,7 +905,7 @@ fn with_another_prefix(prefix: &str) -> Driven {
 fn what_is_retained_under_the_former_prefix_is_cleared_if_it_is_ours_and_is_looked_for_until_it_is() {
     for prefix in ["home/pis", "pistat/new"] {
         let mut driven = with_another_prefix(prefix);
-        assert_eq!(driven.hub.looks.pop_front(), Some(Look::At(vec!["pistat/controller/key".into()])), "{prefix}");
+        assert_eq!(driven.hub.outbox.next_look(), Some(Look::At(vec!["pistat/controller/key".into()])), "{prefix}");
         let retained = |topic: &str, payload: &str| Heard::RetainedElsewhere {
             topic: topic.into(),
             payload: payload.to_owned().into(),
@@ -916,19 +914,19 @@ fn what_is_retained_under_the_former_prefix_is_cleared_if_it_is_ours_and_is_look
             ["pistat/pi-1/status", "pistat/pi-1/task/x/output", "pistat/controller/tasks", "pistat/else/status"];
         let all = || topics.map(|topic| retained(topic, "x"));
         driven.event(Event::Heard(all().into()));
-        assert!(driven.hub.outbox.is_empty(), "whose it is, is not known");
+        assert!(!driven.hub.outbox.has_messages(), "whose it is, is not known");
         let key = String::from_utf8(pistat_protocol::codec::encode(&driven.hub.key.public().view())).unwrap();
         driven.event(Event::Heard(vec![retained("pistat/controller/key", &key)]));
-        assert!(matches!(driven.hub.looks.pop_front(), Some(Look::At(filters)) if filters.len() > 10));
+        assert!(matches!(driven.hub.outbox.next_look(), Some(Look::At(filters)) if filters.len() > 10));
         driven.event(Event::Heard(all().into()));
-        let cleared: Vec<_> = driven.hub.outbox.drain(..).map(|message| message.topic).collect();
+        let cleared: Vec<_> = driven.hub.outbox.take().into_iter().map(|message| message.topic).collect();
         assert_eq!(cleared, topics[..3], "{prefix}");
         driven.hub.now.monotonic += Duration::from_secs(11);
         driven.hub.tick();
         assert!(driven.hub.outbox.iter().any(|message| message.topic == "pistat/controller/key"));
         driven.hub.commit_turn();
         driven.disk();
-        assert_eq!(driven.hub.store.reader().unwrap().fact("topic prefixes").unwrap(), Some(format!("[\"{prefix}\"]")));
+        assert_eq!(driven.hub.commits.reader().fact("topic prefixes").unwrap(), Some(format!("[\"{prefix}\"]")));
     }
 }
 

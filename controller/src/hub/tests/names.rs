@@ -33,7 +33,7 @@ impl Driven {
     }
 
     fn told(&self, part: &str) -> usize {
-        self.hub.events.iter().filter(|event| event.text.contains(part)).count()
+        self.hub.audit.recent().iter().filter(|event| event.text.contains(part)).count()
     }
 
     fn calls_itself(&mut self, pi: &str, label: &str) {
@@ -88,7 +88,7 @@ fn what_is_known_of_a_tag_outlives_a_restart() {
     let mut driven = Driven::new();
     assert_eq!(driven.patches(anna(), tagged(&["camera"])), None);
     let Driven { hub, folder, mut stored, .. } = driven;
-    hub.store.close();
+    hub.commits.close();
     stored.close();
     let mut driven = Driven::on(folder, |loaded| loaded.access.apply(&AccessChange::PutAgent(enrolled("pi-1"))));
     driven.event(Event::Catalogue(Catalogue::parse(CAMERA, "tasks.toml")));

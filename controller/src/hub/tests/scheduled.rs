@@ -32,7 +32,7 @@ impl Driven {
 
     /// It is time: the runs that were made, and what the audit log says of the firing.
     fn fire(&mut self) -> (Vec<Run>, Vec<String>) {
-        let (runs, events) = (self.hub.last_id_milliseconds, self.hub.next_event);
+        let (runs, events) = (self.hub.last_id_milliseconds, self.hub.audit.next_seq());
         self.hub.now = Now::get();
         self.hub.run_scheduled(&"nightly".parse().unwrap());
         self.hub.commit_turn();
@@ -40,7 +40,7 @@ impl Driven {
         let mut made = self.hub.runs.newest();
         made.retain(|run| run.id.unix_milliseconds() > runs);
         made.sort_by_key(|run| run.id);
-        let events = self.hub.events.iter().filter(|event| event.seq >= events);
+        let events = self.hub.audit.recent().iter().filter(|event| event.seq >= events);
         let told = events.filter(|event| event.text.contains("was not started on schedule"));
         (made, told.map(|event| event.text.clone()).collect())
     }
@@ -100,7 +100,7 @@ fn a_machine_that_was_offline_runs_once_when_it_is_back_if_the_task_says_so() {
     let (again, told) = driven.fire();
     assert_eq!(machines(&again), ["pi-1", "pi-3"]);
     assert!(told[0].contains("pi-2 (its last run has not started yet)"), "{told:?}");
-    driven.hub.outbox.clear();
+    driven.hub.outbox.take();
     driven.greets_as(&runs[1].pi);
     driven.disk();
     let orders = driven.hub.outbox.iter().filter(|message| message.topic.ends_with("/execute"));
@@ -152,15 +152,12 @@ fn a_firing_for_no_machine_or_on_a_full_disk_is_told() {
     driven.hub.now = Now::get();
     driven.hub.run_scheduled(&"nightly".parse().unwrap());
     driven.hub.commit_turn();
-    let asked = driven
-        .hub
-        .pending
-        .iter()
-        .filter(|(_, after)| matches!(after, PendingCommit::Runs(after) if after.accepted.is_some()));
-    let tickets: Vec<_> = asked.map(|(ticket, _)| *ticket).collect();
+    let is_asked = |after: &PendingCommit| matches!(after, PendingCommit::Runs(after) if after.accepted.is_some());
+    let asked = driven.hub.commits.tickets().filter(|(_, after)| is_asked(after));
+    let tickets: Vec<_> = asked.map(|(ticket, _)| ticket).collect();
     let refused =
         |ticket| Stored { ticket, result: Err(NotStored::Refused("the disk is full".into())), left_out: vec![] };
     assert_eq!(tickets.len(), 1);
     driven.event(Event::Stored(tickets.into_iter().map(refused).collect()));
-    assert_eq!(driven.hub.events[0].text, "nightly was not started on schedule: the disk is full");
+    assert_eq!(driven.hub.audit.recent()[0].text, "nightly was not started on schedule: the disk is full");
 }
