@@ -388,7 +388,7 @@ impl Hub {
     /// Once a second: numbers of the broker and the feed.
     fn beat(&mut self) {
         let statistics = self.broker.as_ref().map(BrokerHandle::statistics);
-        if let Some(pulse) = self.counters.beat(statistics, self.feed.dashboards()) {
+        if let Some(pulse) = self.counters.beat(statistics.as_ref(), self.feed.dashboards()) {
             self.feed.push(Change::Pulse { pulse });
         }
     }

@@ -31,8 +31,8 @@ impl Agents {
         self.sessions.remove(pi);
     }
 
-    /// The connection to the broker is gone: until an agent reports its session again, nothing is sent
-    /// to it.
+    /// The connection to the broker is gone: until an agent reports its session again, nothing is
+    /// sent to it.
     pub(super) fn all_left(&mut self) {
         self.sessions.clear();
     }

@@ -60,8 +60,8 @@ impl Attempts {
         (now.monotonic.saturating_duration_since(made) < CODE_LIFETIME).then_some(account)
     }
 
-    /// What was made for an account that is changed or gone is void: whoever had its old token may have
-    /// made links, too.
+    /// What was made for an account that is changed or gone is void: whoever had its old token may
+    /// have made links, too.
     pub(super) fn follow(&mut self, change: &AccessChange) {
         if let AccessChange::PutAccount(AccountRecord { name, .. }) | AccessChange::RemoveAccount(name) = change {
             self.codes.retain(|(_, account, _)| account.key() != name.key());

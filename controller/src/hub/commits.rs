@@ -1,7 +1,7 @@
 //! The store as the hub uses it: what is being stored, and what follows once it is on the disk.
 //!
-//! Everything that depends on the disk (replies, acknowledgements, audit lines, retained states) is a
-//! [`PendingCommit`] here, and leaves only through [`Commits::finished`].
+//! Everything that depends on the disk (replies, acknowledgements, audit lines, retained states) is
+//! a [`PendingCommit`] here, and leaves only through [`Commits::finished`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,8 +16,8 @@ pub(super) struct Commits {
     writes: Vec<RegisterWrite>,
     /// What follows from them.
     turn: PendingRuns,
-    /// The accounts and machines of which a change is being stored. Another is not decided meanwhile:
-    /// it would be, on what is out of date.
+    /// The accounts and machines of which a change is being stored. Another is not decided
+    /// meanwhile: it would be, on what is out of date.
     changing: HashSet<String>,
 }
 
@@ -48,8 +48,8 @@ impl Commits {
         &mut self.turn
     }
 
-    /// Hands this turn's writes to the store, in one commit. Returns what follows at once, if nothing
-    /// is to be written: it may ask for more.
+    /// Hands this turn's writes to the store, in one commit. Returns what follows at once, if
+    /// nothing is to be written: it may ask for more.
     pub(super) fn end_turn(&mut self) -> Option<PendingRuns> {
         if self.writes.is_empty() {
             return (!self.turn.is_empty()).then(|| std::mem::take(&mut self.turn));

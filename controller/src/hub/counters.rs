@@ -73,17 +73,16 @@ impl Counters {
     }
 
     /// A second has passed: the pulse, if it has changed.
-    pub(super) fn beat(&mut self, broker: Option<Statistics>, dashboards: usize) -> Option<Pulse> {
+    pub(super) fn beat(&mut self, broker: Option<&Statistics>, dashboards: usize) -> Option<Pulse> {
         let accepted = broker.map_or(self.accepted_messages, |broker| broker.messages_accepted);
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let rate = accepted.saturating_sub(self.accepted_messages) as f32;
         self.accepted_messages = accepted;
-        let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
         let smooth = self.pulse.mqtt_messages_per_second.mul_add(0.8, rate * 0.2);
         let pulse = Pulse {
             mqtt_clients: broker.map_or(0, |broker| u32::try_from(broker.clients_connected).unwrap_or(u32::MAX)),
             mqtt_messages_per_second: (smooth * 10.0).round() / 10.0,
-            dashboards: count(dashboards),
+            dashboards: u32::try_from(dashboards).unwrap_or(u32::MAX),
         };
         (std::mem::replace(&mut self.pulse, pulse) != pulse).then_some(pulse)
     }

@@ -1,5 +1,5 @@
-//! What waits for the broker: messages to publish, and what the bridge is to look at. It is bounded, and the hub
-//! never waits for it.
+//! What waits for the broker: messages to publish, and what the bridge is to look at. It is
+//! bounded, and the hub never waits for it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -15,8 +15,8 @@ const BUSY: usize = 32 * 1024;
 /// again, and orders are signed anew.
 pub(super) const MOST_WAITING: usize = 128 * 1024;
 
-/// How many messages each sender makes the controller publish in a second. Agents repeat what is not
-/// acknowledged.
+/// How many messages each sender makes the controller publish in a second. Agents repeat what is
+/// not acknowledged.
 const ANSWERS_A_SECOND: u32 = 1000;
 
 /// How the connection to the broker stands.

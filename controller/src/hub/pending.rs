@@ -1,4 +1,5 @@
-//! What waits for the disk: answers, acknowledgements and retained states are promised here, and kept once the store has said that it may.
+//! What waits for the disk: answers, acknowledgements and retained states are promised here, and
+//! kept once the store has said that it may.
 
 use pistat_protocol::{
     api::AcceptedRuns,
@@ -46,7 +47,8 @@ pub(super) enum PendingCommit {
 /// What is done once runs, groups, output and events are on the disk.
 #[derive(Default)]
 pub(super) struct PendingRuns {
-    /// Runs as they are being stored: their states are to be announced, and the reports acknowledged.
+    /// Runs as they are being stored: their states are to be announced, and the reports
+    /// acknowledged.
     pub(super) saved: Vec<RunRecord>,
     pub(super) groups: Vec<RunId>,
     /// Output that is to be acknowledged.
@@ -154,7 +156,8 @@ impl Hub {
         }
     }
 
-    /// Nobody is kept waiting for a disk that may stay full: who asked is told how it stands. What else was promised goes on waiting.
+    /// Nobody is kept waiting for a disk that may stay full: who asked is told how it stands. What
+    /// else was promised goes on waiting.
     fn report_delay(&mut self, ticket: Ticket, sentence: &str) {
         let promises = match self.commits.get_mut(ticket) {
             Some(PendingCommit::Runs(after)) => std::mem::take(&mut after.promises),

@@ -40,7 +40,8 @@ impl Hub {
         let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, uses, mqtt, own_address } =
             parts;
         let now = Now::get();
-        // Whoever has an open run is known, whatever else was lost: what is not known is neither offline nor silent, and its runs would never end.
+        // Whoever has an open run is known, whatever else was lost: what is not known is neither
+        // offline nor silent, and its runs would never end.
         let busy = loaded.open_runs.iter().map(|(record, _)| record.run.pi.clone());
         let enrolled = loaded.access.agents().filter(|agent| agent.secret_sha256.is_some());
         let known: Vec<_> = enrolled.map(|agent| agent.pi.clone()).chain(busy).collect();
