@@ -1,10 +1,10 @@
 //! A message in the broker: one buffer of exactly its size, which is also the envelope that passes the log.
 //!
 //! The layout is the broker's own and never leaves the process, except into the retained store, which checks it:
-//! `flags, publisher, expires_at, topic length, property length, topic, properties, payload`. Properties are the MQTT 5
-//! bytes as they came, without those that belong to one hop (alias, subscription ids, expiry) and without any
-//! `pistat-account` but the broker's own. A payload that only lies there can be packed: its length, then an LZ4 block. Where it
-//! is like another one, that one's bytes can be the block's dictionary, in memory only: on its way out the envelope needs nobody.
+//! `flags, publisher, expires_at, topic length, property length, topic, properties, payload`.
+//! Properties are the MQTT 5 bytes as they came, without those that belong to one hop (alias,
+//! subscription ids, expiry) and without any `pistat-account` but the broker's own. A retained
+//! payload can be packed: its length, then an LZ4 block.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -64,9 +64,6 @@ const NEVER: u64 = u64::MAX;
 const RETAIN: u8 = 4;
 const PACKED: u8 = 8;
 const PACKED_LENGTH_BYTES: usize = 4;
-
-/// An LZ4 block looks back so far (its format's description, "Offset").
-const MOST_PATTERN_BYTES: usize = 64 * 1024 - 1;
 
 /// What a new message is made of.
 #[derive(Debug, Clone, Copy)]
@@ -134,20 +131,14 @@ fn passes_through(property: &Property<'_>) -> bool {
 }
 
 /// A message as it came out of the log; everyone who holds it shares its buffer.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     frame: Bytes,
     topic_end: u32,
     properties_end: u32,
     /// Milliseconds of the broker's clock; `u64::MAX` is never.
     expires_at: u64,
-    /// What the payload was packed after.
-    pattern: Option<Pattern>,
 }
-
-/// A payload that others are like.
-#[derive(Debug, Clone)]
-pub(crate) struct Pattern(Arc<Box<[u8]>>);
 
 impl Message {
     /// Opens an envelope; `None` when it is not one.
@@ -160,7 +151,7 @@ impl Message {
         let properties_end = topic_end.checked_add(property_length)?;
         std::str::from_utf8(frame.get(HEADER_BYTES..topic_end as usize)?).ok()?;
         frame.get(..properties_end as usize)?;
-        Some(Self { frame, topic_end, properties_end, expires_at, pattern: None })
+        Some(Self { frame, topic_end, properties_end, expires_at })
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -180,11 +171,7 @@ impl Message {
 
     pub(crate) fn payload(&self) -> Cow<'_, [u8]> {
         let payload = &self.frame[self.properties_end as usize..];
-        match &self.pattern {
-            _ if !self.is_packed() => Cow::Borrowed(payload),
-            Some(pattern) => Cow::Owned(unpack(payload, &pattern.0).unwrap_or_default()),
-            None => Cow::Owned(unpack(payload, &[]).unwrap_or_default()),
-        }
+        if self.is_packed() { Cow::Owned(unpack(payload).unwrap_or_default()) } else { Cow::Borrowed(payload) }
     }
 
     /// The bytes of the payload, as a receiver gets it.
@@ -193,48 +180,29 @@ impl Message {
         if self.is_packed() { packed_length(payload).unwrap_or(0) } else { payload.len() }
     }
 
-    fn is_packed(&self) -> bool {
+    /// Whether its payload is packed.
+    pub(crate) fn is_packed(&self) -> bool {
         self.frame[0] & PACKED != 0
-    }
-
-    /// Whether it is packed after a pattern.
-    pub(crate) fn has_pattern(&self) -> bool {
-        self.pattern.is_some()
     }
 
     /// The same message in less memory; `None` when that would not save at least a quarter.
     pub(crate) fn packed(&self) -> Option<Self> {
-        self.packed_after(None)
-    }
-
-    /// The same message, packed after a pattern; `None` when that would not save at least a quarter.
-    pub(crate) fn packed_like(&self, pattern: &Pattern) -> Option<Self> {
-        self.packed_after(Some(pattern))
-    }
-
-    /// A pattern for messages that are like this one; `None` where it is longer than a block of LZ4 looks back.
-    pub(crate) fn as_pattern(&self) -> Option<Pattern> {
-        let payload = self.payload();
-        (payload.len() <= MOST_PATTERN_BYTES).then(|| Pattern(Arc::new(payload.into())))
-    }
-
-    fn packed_after(&self, pattern: Option<&Pattern>) -> Option<Self> {
-        if self.pattern.is_some() || (self.is_packed() && pattern.is_none()) {
+        if self.is_packed() {
             return None;
         }
-        let (head, payload) = (&self.frame[..self.properties_end as usize], self.payload());
-        let after: &[u8] = pattern.map_or(&[], |pattern| &pattern.0);
-        let block = lz4_flex::block::compress_with_dict(&payload, after);
-        if head.len() + PACKED_LENGTH_BYTES + block.len() > self.bytes() - self.bytes() / 4 {
+        let (head, payload) = self.frame.split_at(self.properties_end as usize);
+        let block = lz4_flex::block::compress(payload);
+        let packed_bytes = head.len() + PACKED_LENGTH_BYTES + block.len();
+        if packed_bytes > self.bytes() - self.bytes() / 4 {
             return None;
         }
-        let mut frame = Vec::with_capacity(head.len() + PACKED_LENGTH_BYTES + block.len());
+        let mut frame = Vec::with_capacity(packed_bytes);
         frame.extend_from_slice(head);
         frame.extend_from_slice(&u32::try_from(payload.len()).ok()?.to_le_bytes());
         frame.extend_from_slice(&block);
         frame[0] |= PACKED;
-        let packed = Self { pattern: pattern.cloned(), ..Self::open(Bytes::from(frame))? };
-        (packed.payload() == payload).then_some(packed)
+        let packed = Self::open(Bytes::from(frame))?;
+        (*packed.payload() == *payload).then_some(packed)
     }
 
     pub(crate) fn qos(&self) -> QoS {
@@ -257,17 +225,9 @@ impl Message {
         self.frame.len()
     }
 
-    /// The envelope itself, to be put into the log again or written to disk: it can be opened without anything else.
+    /// The envelope itself, to be written to disk.
     pub(crate) fn frame(&self) -> Bytes {
-        if self.pattern.is_none() {
-            return self.frame.clone();
-        }
-        let mut frame = self.frame[..self.properties_end as usize].to_vec();
-        frame[0] &= !PACKED;
-        frame.extend_from_slice(&self.payload());
-        let plain = Bytes::from(frame);
-        let packed = Self::open(plain.clone()).and_then(|plain| plain.packed());
-        packed.map_or(plain, |packed| packed.frame)
+        self.frame.clone()
     }
 
     pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
@@ -290,24 +250,15 @@ impl Message {
     }
 }
 
-/// Messages are the same when their envelopes are, on their way out.
-impl PartialEq for Message {
-    fn eq(&self, other: &Self) -> bool {
-        self.frame() == other.frame()
-    }
-}
-
-impl Eq for Message {}
-
 fn packed_length(payload: &[u8]) -> Option<usize> {
     let length = u32::from_le_bytes(payload.get(..PACKED_LENGTH_BYTES)?.try_into().ok()?);
     usize::try_from(length).ok()
 }
 
 /// `None` is for what was not packed here: on its way through the disk it had a checksum.
-fn unpack(payload: &[u8], after: &[u8]) -> Option<Vec<u8>> {
+fn unpack(payload: &[u8]) -> Option<Vec<u8>> {
     let block = payload.get(PACKED_LENGTH_BYTES..)?;
-    lz4_flex::block::decompress_with_dict(block, packed_length(payload)?, after).ok()
+    lz4_flex::block::decompress(block, packed_length(payload)?).ok()
 }
 
 /// An envelope with another life time and no publisher.
@@ -366,33 +317,6 @@ mod tests {
         }
         assert!(packed.packed().is_none());
         assert!(Message::open(draft(&raw, None).seal()).unwrap().packed().is_none(), "nothing would be saved");
-    }
-
-    #[test]
-    fn what_is_packed_after_a_pattern_is_smaller_still_and_leaves_without_it() {
-        let document = |name: &str| {
-            let word = |n: u32| format!("{:x}", n.wrapping_mul(2_654_435_761));
-            let entity =
-                |n: u32| format!("{{\"unique_id\":\"{name}_{n}\",\"template\":\"{}-{}\"}},", word(n), word(n + 7));
-            (0..100).map(entity).collect::<String>()
-        };
-        let (first, second) = (document("pi-1"), document("kitchen"));
-        let open =
-            |payload: &str| Message::open(Draft { payload: payload.as_bytes(), ..draft(&[], None) }.seal()).unwrap();
-        let pattern = open(&first).packed().unwrap().as_pattern().unwrap();
-        for plain in [open(&second), Message::open(open(&second).packed().unwrap().frame()).unwrap()] {
-            let alone = open(&second).packed().unwrap();
-            let like = plain.packed_like(&pattern).unwrap();
-            assert!(like.bytes() < alone.bytes() * 2 / 3, "{} of {}", like.bytes(), alone.bytes());
-            assert_eq!((&like.payload()[..], like.payload_bytes()), (second.as_bytes(), second.len()));
-            assert!(like.has_pattern() && like.packed().is_none() && like.packed_like(&pattern).is_none());
-            let left = Message::open(like.frame()).unwrap();
-            assert_eq!((&left.payload()[..], left.topic(), left.bytes()), (second.as_bytes(), "a/é", alone.bytes()));
-        }
-        let noise: Vec<u8> = (0..5000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-        let noise = Message::open(Draft { payload: &noise, ..draft(&[], None) }.seal()).unwrap();
-        assert!(noise.packed_like(&pattern).is_none(), "nothing would be saved");
-        assert!(open(&first.repeat(20)).as_pattern().is_none(), "it is too long");
     }
 
     #[test]
