@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use pistat_broker::{Broker, BrokerConfig, Directory, Limits};
+use pistat_broker::{Bounds, Broker, BrokerConfig, Directory, Limits};
 use pistat_protocol::account::Role;
 use sha2::{Digest, Sha256};
 
@@ -13,7 +13,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let listen = arguments.next().unwrap_or_else(|| "127.0.0.1:0".to_owned()).parse()?;
     let state = arguments.next().map(PathBuf::from);
-    let limits = Limits { connections_per_account: 10_000, ..Limits::default() };
+    let bounds = Bounds { connections_per_account: 10_000, ..Bounds::default() };
+    let limits = Limits { bounds, ..Limits::default() };
     let config = BrokerConfig { listen: Some(listen), state, limits, ..BrokerConfig::default() };
     let (mut broker, mut events) = Broker::start(config, directory()?).await?;
     println!("{}", broker.addresses().mqtt.ok_or("no port")?);

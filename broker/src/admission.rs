@@ -1,15 +1,15 @@
-//! Who gets as far as CONNECT: connections counted, all and by address, and the growing delay before bad credentials
-//! are refused.
+//! Which connections may send CONNECT: counted in total, and unauthenticated ones by address; and the
+//! growing delay before bad credentials are refused.
 //!
-//! Good credentials never wait here, whatever others from the same address have tried. A network of IPv6 counts as one address: whoever is in it can
-//! have as many of them as it likes.
+//! Good credentials never wait here, whatever others from the same address have tried. A network of
+//! IPv6 counts as one address, since its hosts can have any number of addresses.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::Limits;
+use crate::limits::{Limits, REFUSAL_DELAY_MAX_MILLISECONDS};
 
 /// An address's bad attempts are forgotten after this time without another.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(300);
@@ -17,14 +17,14 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(300);
 /// Addresses remembered for their bad attempts. An attacker with more addresses than this forgets the oldest of them.
 const REMEMBERED: usize = 10_000;
 
-/// Refusals that are being delayed for one address at once; more are refused at once and closed, so that the delay does
-/// not become a way to hold connections open.
+/// Refusals that are being delayed for one address at once; more are refused at once and closed, so
+/// that the delay does not become a way to hold connections open.
 const DELAYED_AT_ONCE: u32 = 8;
 
 #[derive(Debug, Default)]
 struct Address {
     connections: usize,
-    /// Those of them that have not been let in yet.
+    /// Those of them that are not authenticated.
     handshakes: usize,
     bad_attempts: u32,
     delayed: u32,
@@ -57,12 +57,12 @@ pub(crate) struct Admission {
     state: Arc<Mutex<State>>,
 }
 
-/// A place for one connection, given back when dropped.
+/// The permit of one connection, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Permit {
     admission: Admission,
     address: IpAddr,
-    is_let_in: bool,
+    is_authenticated: bool,
 }
 
 impl Admission {
@@ -70,28 +70,26 @@ impl Admission {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address, if there is one.
-    pub(crate) fn admit(&self, address: IpAddr, limits: &Limits) -> Option<Place> {
+    /// A permit for a connection from this address; `None` where there are too many.
+    pub(crate) fn admit(&self, address: IpAddr, limits: &Limits) -> Option<Permit> {
         let address = source(address);
         let mut state = self.lock();
-        let (here, handshakes) =
-            state.addresses.get(&address).map_or((0, 0), |known| (known.connections, known.handshakes));
-        let is_full = state.connections >= limits.connections || here >= limits.connections_per_address;
-        if is_full || handshakes >= limits.handshakes_per_address {
+        let handshakes = state.addresses.get(&address).map_or(0, |known| known.handshakes);
+        if state.connections >= limits.connections || handshakes >= limits.bounds.handshakes_per_address {
             return None;
         }
         state.connections += 1;
         let known = state.addresses.entry(address).or_default();
         known.connections += 1;
         known.handshakes += 1;
-        Some(Place { admission: self.clone(), address, is_let_in: false })
+        Some(Permit { admission: self.clone(), address, is_authenticated: false })
     }
 }
 
-impl Place {
-    /// The client is no stranger any more.
-    pub(crate) fn let_in(&mut self) {
-        self.is_let_in = true;
+impl Permit {
+    /// The credentials were valid.
+    pub(crate) fn mark_authenticated(&mut self) {
+        self.is_authenticated = true;
         if let Some(address) = self.admission.lock().addresses.get_mut(&self.address) {
             address.handshakes -= 1;
         }
@@ -110,12 +108,12 @@ impl Place {
         }
         address.last_attempt = Some(now);
         address.bad_attempts = address.bad_attempts.saturating_add(1);
-        let doubled = limits.refusal_delay_milliseconds.saturating_mul(1 << (address.bad_attempts - 1).min(20));
+        let doubled = limits.bounds.refusal_delay_milliseconds.saturating_mul(1 << (address.bad_attempts - 1).min(20));
         if doubled == 0 || address.delayed >= DELAYED_AT_ONCE {
             return Duration::ZERO;
         }
         address.delayed += 1;
-        Duration::from_millis(doubled.min(limits.refusal_delay_max_milliseconds))
+        Duration::from_millis(doubled.min(REFUSAL_DELAY_MAX_MILLISECONDS))
     }
 
     /// The delay is over.
@@ -126,13 +124,13 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.admission.lock();
         state.connections -= 1;
         let Some(address) = state.addresses.get_mut(&self.address) else { return };
         address.connections -= 1;
-        if !self.is_let_in {
+        if !self.is_authenticated {
             address.handshakes -= 1;
         }
         if address.connections == 0 && address.bad_attempts == 0 {
@@ -158,14 +156,21 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Bounds;
+
+    fn limits(change: impl FnOnce(&mut Bounds)) -> Limits {
+        let mut limits = Limits::default();
+        change(&mut limits.bounds);
+        limits
+    }
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])
     }
 
     #[test]
-    fn places_are_counted_by_address_and_given_back() {
-        let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
+    fn permits_are_counted_by_address_and_given_back() {
+        let limits = Limits { connections: 3, ..limits(|bounds| bounds.handshakes_per_address = 2) };
         let admission = Admission::default();
         let first = admission.admit(address(1), &limits).unwrap();
         let _second = admission.admit(address(1), &limits).unwrap();
@@ -177,13 +182,13 @@ mod tests {
     }
 
     #[test]
-    fn strangers_take_only_their_share_of_an_address() {
-        let limits = Limits { handshakes_per_address: 1, ..Limits::default() };
+    fn unauthenticated_connections_are_bounded_by_address() {
+        let limits = limits(|bounds| bounds.handshakes_per_address = 1);
         let admission = Admission::default();
         let mut first = admission.admit(address(1), &limits).unwrap();
         assert!(admission.admit(address(1), &limits).is_none());
         assert!(admission.admit(address(2), &limits).is_some());
-        first.let_in();
+        first.mark_authenticated();
         let second = admission.admit(address(1), &limits).unwrap();
         drop(first);
         assert!(admission.admit(address(1), &limits).is_none());
@@ -193,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_source_and_an_ipv4_address_is_one_however_it_is_written() {
-        let limits = Limits { handshakes_per_address: 1, ..Limits::default() };
+        let limits = limits(|bounds| bounds.handshakes_per_address = 1);
         for (first, second, is_same) in [
             ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", true),
             ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
@@ -208,18 +213,17 @@ mod tests {
 
     #[test]
     fn the_delay_doubles_up_to_its_bound_and_is_not_a_way_to_hold_connections() {
-        let limits =
-            Limits { refusal_delay_milliseconds: 100, refusal_delay_max_milliseconds: 500, ..Limits::default() };
+        let limits = limits(|bounds| bounds.refusal_delay_milliseconds = 2_500);
         let admission = Admission::default();
-        let place = admission.admit(address(1), &limits).unwrap();
-        let delays: Vec<u128> = (0..5).map(|_| place.bad_attempt(&limits).as_millis()).collect();
-        assert_eq!(delays, [100, 200, 400, 500, 500]);
+        let permit = admission.admit(address(1), &limits).unwrap();
+        let delays: Vec<u128> = (0..5).map(|_| permit.bad_attempt(&limits).as_millis()).collect();
+        assert_eq!(delays, [2_500, 5_000, 10_000, 10_000, 10_000]);
         for _ in 5..DELAYED_AT_ONCE {
-            place.bad_attempt(&limits);
+            permit.bad_attempt(&limits);
         }
-        assert_eq!(place.bad_attempt(&limits), Duration::ZERO);
-        place.delay_over();
-        assert_eq!(place.bad_attempt(&limits).as_millis(), 500);
+        assert_eq!(permit.bad_attempt(&limits), Duration::ZERO);
+        permit.delay_over();
+        assert_eq!(permit.bad_attempt(&limits).as_millis(), 10_000);
     }
 
     #[test]

@@ -33,6 +33,7 @@ use crate::BrokerError;
 use crate::access::{Directory, Identity, Secret, SecretHash};
 use crate::contract::{COMMAND_CAPACITY, Closed, Command, ConnectRequest, Parked};
 use crate::front::Front;
+use crate::limits::{ACCOUNT_PART_OF_RETAINED, ACCOUNT_PART_OF_RETAINED_BYTES};
 use crate::message::{Message, SessionId};
 use crate::outbox::{End, Outbox};
 use crate::retained::{self, Retained};
@@ -137,9 +138,8 @@ impl Hub {
         let retained = Retained::new(retained::Bounds {
             messages: front.limits.retained_messages,
             bytes: front.limits.retained_bytes,
-            message_bytes: front.limits.retained_message_bytes,
-            messages_per_account: front.limits.retained_messages_per_account,
-            bytes_per_account: front.limits.retained_bytes_per_account,
+            messages_per_account: front.limits.retained_messages.div_ceil(ACCOUNT_PART_OF_RETAINED),
+            bytes_per_account: front.limits.retained_bytes.div_ceil(ACCOUNT_PART_OF_RETAINED_BYTES),
         });
         let mut hub = Self {
             lasting: lasting::Schedule::new(&front),

@@ -50,7 +50,7 @@ use store::{Restored, Store};
 pub use access::table::{Grants, Party, births};
 pub use access::{CONTROLLER_USER, Directory, Identity, SecretHash};
 pub use events::{BrokerEvent, Protocol};
-pub use limits::{Limits, SlowSubscriber};
+pub use limits::{Bounds, Limits, SlowSubscriber};
 pub use statistics::Statistics;
 pub use tls::Certificate;
 
@@ -300,14 +300,14 @@ pub struct BrokerHandle {
 }
 
 impl BrokerHandle {
-    /// Serves MQTT on any byte stream, as if it had come through a port. Needs a tokio runtime around it. `let_in` is called when the client has
-    /// proved who it is.
-    pub fn serve<S>(&self, stream: S, peer: SocketAddr, let_in: impl FnOnce() + Send + 'static)
+    /// Serves MQTT on any byte stream, as if it had come through a port. Needs a tokio runtime.
+    /// `on_authenticated` is called when the client was accepted.
+    pub fn serve<S>(&self, stream: S, peer: SocketAddr, on_authenticated: impl FnOnce() + Send + 'static)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if !self.front.stop.is_cancelled() {
-            self.front.tasks.spawn(session::serve(self.front.clone(), stream, peer, let_in));
+            self.front.tasks.spawn(session::serve(self.front.clone(), stream, peer, on_authenticated));
         }
     }
 
@@ -328,7 +328,7 @@ impl BrokerHandle {
 
     /// The largest CONNECT packet that is taken, in bytes.
     pub fn connect_packet_bytes(&self) -> usize {
-        self.front.limits.connect_packet_bytes.min(self.front.limits.packet_bytes) as usize
+        self.front.limits.connect_packet_bytes() as usize
     }
 
     /// Every counter, now.

@@ -62,8 +62,8 @@ pub(crate) async fn serve_tls(front: Arc<Front>, listener: TcpListener, certific
 }
 
 async fn shake_hands(front: Arc<Front>, acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
-    let Some(place) = session::admit(&front, peer) else { return };
-    let patience = Duration::from_secs(front.limits.connect_seconds);
+    let Some(permit) = session::admit(&front, peer) else { return };
+    let patience = Duration::from_secs(front.limits.bounds.connect_seconds);
     let stop = front.stop.clone();
     let handshake = tokio::select! {
         () = stop.cancelled() => return,
@@ -71,7 +71,7 @@ async fn shake_hands(front: Arc<Front>, acceptor: TlsAcceptor, stream: TcpStream
     };
     match handshake {
         // On the heap, since it is handed on by value, and every hand would keep a place for it.
-        Ok(Ok(stream)) => session::serve_admitted(front, Box::new(stream), peer, place, || {}).await,
+        Ok(Ok(stream)) => session::serve_admitted(front, Box::new(stream), peer, permit, || {}).await,
         Ok(Err(error)) => {
             front.counters.connections_refused.add(1);
             tracing::debug!(%peer, %error, "no TLS connection came about");

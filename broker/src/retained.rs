@@ -24,7 +24,7 @@ const FLEETS_PART: usize = 4;
 pub(crate) enum Kept {
     /// It is the topic's retained message now, or has removed it.
     Yes,
-    /// The store or the account's share of it is full, or the message too large. The topic has no retained message now.
+    /// The store or the account's share of it is full. The topic has no retained message now.
     Refused,
 }
 
@@ -44,7 +44,6 @@ const PACK_IN_ONE_TURN: usize = 200;
 pub(crate) struct Bounds {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
-    pub(crate) message_bytes: usize,
     /// What one account, or one agent, may have of it.
     pub(crate) messages_per_account: usize,
     pub(crate) bytes_per_account: usize,
@@ -152,9 +151,6 @@ impl Retained {
     fn has_room(&self, message: &Message, origin: Origin<'_>) -> bool {
         let bounds = &self.bounds;
         let bytes = message.bytes();
-        if bytes > bounds.message_bytes {
-            return false;
-        }
         let known = self.messages.get(message.topic());
         let with = |tally: Tally, has_known: bool| {
             let mut with = tally;
@@ -351,7 +347,7 @@ mod tests {
 
     fn bounded(messages: usize, messages_per_account: usize) -> Retained {
         let (bytes, bytes_per_account) = (100 * messages, 100 * messages_per_account);
-        Retained::new(Bounds { messages, bytes, message_bytes: 100, messages_per_account, bytes_per_account })
+        Retained::new(Bounds { messages, bytes, messages_per_account, bytes_per_account })
     }
 
     const ACCOUNT: Origin<'_> = Origin { owner: "u/home", is_fleets: false, is_unbounded: false };
@@ -395,7 +391,7 @@ mod tests {
         assert_eq!(store.keep(&message("a", "x", None), ACCOUNT), Kept::Yes);
         assert_eq!(store.keep(&message("b", "x", None), ACCOUNT), Kept::Refused);
         assert_eq!(store.keep(&message("a", "yy", None), ACCOUNT), Kept::Yes);
-        assert_eq!(store.keep(&message("a", &"y".repeat(100), None), ACCOUNT), Kept::Refused);
+        assert_eq!(store.keep(&message("a", &"y".repeat(200), None), ACCOUNT), Kept::Refused);
         assert_eq!((store.len(), store.all), (0, Tally::default()));
         assert!(store.changed.contains("a"), "the disk must know");
     }
@@ -421,12 +417,7 @@ mod tests {
 
     #[test]
     fn large_messages_are_packed_and_stay_what_they_were() {
-        let mut store = Retained::new(Bounds {
-            bytes: 100_000,
-            bytes_per_account: 50_000,
-            message_bytes: 50_000,
-            ..bounded(10, 10).bounds
-        });
+        let mut store = Retained::new(Bounds { bytes: 100_000, bytes_per_account: 50_000, ..bounded(10, 10).bounds });
         let text = "what is said again and again ".repeat(500);
         store.keep(&message("a", &text, None), ACCOUNT);
         store.keep(&message("b", "small", None), ACCOUNT);

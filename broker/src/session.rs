@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Poll::Pending => return,
                 Poll::Ready(Ready::Messages) => return turn.messages = true,
                 Poll::Ready(Ready::HeldUp(slow)) => {
-                    let patience = Duration::from_millis(self.front.limits.qos0_patience_milliseconds);
+                    let patience = Duration::from_millis(self.front.limits.qos0_backpressure_milliseconds);
                     self.held.wait_for(slow, patience);
                 }
                 Poll::Ready(Ready::Identity(identity)) => self.identity = identity,

@@ -39,6 +39,9 @@ fn serve(flags: &Flags) -> ExitCode {
         }
     };
     logging::to_stderr(config.log_level.as_str());
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
     raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

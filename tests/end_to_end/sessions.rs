@@ -40,9 +40,6 @@ const STRANGERS: usize = 20;
 /// How many commands of one browser may be at work.
 const COMMANDS: u32 = 16;
 
-/// Guesses are answered at once, so that a test need not wait for them.
-const HASTY: &str = "[mqtt.limits]\nrefusal_delay_milliseconds = 1\nrefusal_delay_max_milliseconds = 1\n";
-
 /// A CONNECT with a clean start.
 fn connect_packet(level: u8, client_id: &str, credentials: Option<(&str, &str)>) -> Vec<u8> {
     let connect = Connect { user: None, password: None, ..Connect::of(level == V5, client_id) };
@@ -127,7 +124,7 @@ async fn a_clean_stop_says_goodbye_over_websocket_too_and_leaves_no_agent_offlin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mqtt_over_websocket_takes_the_credentials_of_connect_and_never_a_cookie_or_a_header() {
-    let stack = Stack::builder().embedded().config(HASTY).start().await;
+    let stack = Stack::builder().embedded().start().await;
     for http in [stack.anonymous().sign_in(&stack.admin_token()).await, stack.http()] {
         assert_eq!(http.get("/api/me").await.status, 200, "the credential itself is good");
         for (level, code) in [(V311, NOT_AUTHORIZED_V311), (V5, NOT_AUTHORIZED)] {
@@ -338,7 +335,7 @@ async fn refused_without_end(address: SocketAddr, user: &str, token: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_without_end_neither_fill_the_log_nor_stop_the_clock_and_are_all_counted() {
-    let stack = Stack::builder().embedded().config(HASTY).start().await;
+    let stack = Stack::builder().embedded().start().await;
     let http = stack.http();
     let (_, viewer) = stack.account("vera", "viewer").await;
     let _away = stack.fake_agent("pi-1").await.vanish().await;

@@ -13,7 +13,8 @@ use tokio::{
 };
 
 /// Few places, of which strangers have fewer, and little patience.
-const CONFIG: &str = "[http.limits]\nconnections = 150\nstrangers = 60\nstrangers_per_address = 50\npatience = '2s'\n";
+const CONFIG: &str = "[http.limits]\nconnections = 150\nunauthenticated_connections = 60\n\
+                      unauthenticated_connections_per_address = 50\nheader_timeout = '2s'\nbody_timeout = '2s'\nwrite_timeout = '2s'\n";
 
 /// More than strangers may be from one address: what is known does not count for it.
 const FEEDS: usize = 60;

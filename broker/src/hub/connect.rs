@@ -247,7 +247,7 @@ impl Hub {
         let patience = if *identity == Identity::Controller { CONTROLLER_PATIENCE } else { 1 };
         let limits = &self.front.limits;
         Bounds {
-            qos0_bytes: limits.queue_bytes_qos0.saturating_mul(patience),
+            qos0_bytes: limits.bounds.queue_bytes_qos0.saturating_mul(patience),
             reliable_bytes: limits.queue_bytes,
             paces_qos0: limits.paces_qos0(),
         }

@@ -177,7 +177,7 @@ impl Hub {
 
     fn bound_away(&mut self, id: SessionId, pushed: Pushed) {
         let limits = &self.front.limits;
-        if pushed.reliable_bytes > limits.offline_bytes || pushed.reliable_messages > limits.offline_messages {
+        if pushed.reliable_bytes > limits.offline_bytes || pushed.reliable_messages > limits.bounds.offline_messages {
             self.overflowing.push((id, "too much waits for a client that is away"));
         }
     }
@@ -238,9 +238,9 @@ impl Congestion {
         if load.caught_up != self.caught_up {
             (self.caught_up, self.since) = (load.caught_up, now_ms);
         }
-        if now_ms.saturating_sub(self.progressed) > limits.stalled_after_seconds * 1000 {
+        if now_ms.saturating_sub(self.progressed) > limits.bounds.stalled_after_seconds * 1000 {
             Some("it has not taken any message for too long")
-        } else if now_ms.saturating_sub(self.since) > limits.catch_up_seconds * 1000 {
+        } else if now_ms.saturating_sub(self.since) > limits.bounds.catch_up_seconds * 1000 {
             Some("it takes its messages too slowly")
         } else {
             None
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_full_session_is_ended_when_it_stands_still_or_only_trickles() {
-        let limits = Limits { stalled_after_seconds: 30, catch_up_seconds: 60, ..Limits::default() };
+        let limits = Limits::default();
         let stuck = "it has not taken any message for too long";
         let slow = "it takes its messages too slowly";
         // How often it takes a message, how often it has caught up, and when it is ended for what.

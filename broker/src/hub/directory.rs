@@ -37,7 +37,7 @@ impl Hub {
     /// Whoever came with a token that was for this once may wait for the answer, if it is its own secret that is in force now, and was not before: as
     /// long as anybody may take to be let in.
     fn note_enrolled(&mut self, id: SessionId, before: &Directory) {
-        let answer_until = self.front.clock.now_ms() + self.front.limits.connect_seconds * 1000;
+        let answer_until = self.front.clock.now_ms() + self.front.limits.bounds.connect_seconds * 1000;
         let Some(session) = self.sessions.get_mut(id) else { return };
         let Identity::Joining(pi, _) = &*session.identity else { return };
         let (was, is) = (before.agent_secret(pi), self.directory.agent_secret(pi));

@@ -199,7 +199,7 @@ impl Hub {
         let is_same_owner = identity.session_owner() == *key.0;
         let away_ms = kept.away_since_unix_ms.map_or(0, |since| unix_ms.saturating_sub(since));
         let expires_at = after_seconds(now_ms, kept.expiry_seconds).saturating_sub(away_ms);
-        let has_room = self.keys.len() < self.front.limits.sessions && self.account_has_room_away(&key.0);
+        let has_room = self.keys.len() < self.front.limits.bounds.sessions && self.account_has_room_away(&key.0);
         if !is_same_owner || expires_at <= now_ms || !has_room || kept.exchange.is_unsure {
             return None;
         }

@@ -38,7 +38,7 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(front: &Front) -> Self {
-        let orphans_at = front.clock.now_ms() + front.limits.will_grace_seconds * 1000;
+        let orphans_at = front.clock.now_ms() + front.limits.bounds.will_grace_seconds * 1000;
         Self {
             prompt_at: 0,
             rare_at: RARE_MS,

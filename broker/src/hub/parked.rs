@@ -41,7 +41,7 @@ fn subscription_bytes(filter: &str) -> usize {
 
 impl Hub {
     pub(super) fn account_has_room(&self, owner: &str) -> bool {
-        let limit = self.front.limits.connections_per_account;
+        let limit = self.front.limits.bounds.connections_per_account;
         let is_machine = owner.starts_with("a/") || owner.starts_with("j/");
         let most = if is_machine { limit.min(AGENT_CONNECTIONS) } else { limit };
         self.account(owner).connected < most
@@ -61,7 +61,7 @@ impl Hub {
     }
 
     pub(super) fn account_has_room_away(&self, owner: &str) -> bool {
-        self.account(owner).away < self.front.limits.sessions_per_account
+        self.account(owner).away < self.front.limits.bounds.sessions_per_account
     }
 
     fn account(&self, owner: &str) -> Account {
@@ -123,11 +123,11 @@ impl Hub {
     pub(super) fn make_room_for_parked(&mut self, newest: SessionId) {
         let Some(session) = self.sessions.get(newest) else { return };
         let owner = session.key.0.clone();
-        if self.account(&owner).away > self.front.limits.sessions_per_account {
+        if self.account(&owner).away > self.front.limits.bounds.sessions_per_account {
             self.end_oldest(newest, Some(&*owner));
         }
         let connected = usize::try_from(self.front.counters.clients_connected.get()).unwrap_or(0);
-        if self.keys.len().saturating_sub(connected) > self.front.limits.sessions {
+        if self.keys.len().saturating_sub(connected) > self.front.limits.bounds.sessions {
             self.end_oldest(newest, None);
         }
         self.bound_away_bytes();
@@ -144,7 +144,7 @@ impl Hub {
 
     /// When too much waits for all of them together, whoever has most of it loses most.
     pub(super) fn bound_away_bytes(&mut self) {
-        while self.away_bytes > self.front.limits.offline_bytes_in_all {
+        while self.away_bytes > self.front.limits.offline_bytes_total {
             let Some((owner, _)) = self.accounts.iter().max_by_key(|(_, account)| account.away_bytes) else { return };
             let of_owner = self.sessions.iter().filter(|(_, session)| session.key.0 == *owner);
             let of_owner = of_owner.filter_map(|(id, session)| Some((session.away_bytes?, id)));

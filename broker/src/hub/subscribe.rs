@@ -21,7 +21,7 @@ impl Hub {
     }
 
     fn subscribe(&mut self, id: SessionId, text: &str, identifier: u32, options: SubscriptionOptions) -> u8 {
-        let limit = self.front.limits.subscriptions;
+        let limit = self.front.limits.bounds.subscriptions;
         let Some(session) = self.sessions.get_mut(id) else { return reason::UNSPECIFIED };
         let is_full = session.subscriptions.len() >= limit;
         let owner = session.key.0.clone();

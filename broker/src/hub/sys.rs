@@ -28,7 +28,7 @@ impl Hub {
         counters.uptime_seconds.set(now_ms / 1000);
         let connected = counters.clients_connected.get();
         counters.clients_offline.set((self.keys.len() as u64).saturating_sub(connected));
-        let interval_ms = self.front.limits.sys_interval_seconds * 1000;
+        let interval_ms = self.front.limits.bounds.sys_interval_seconds * 1000;
         if interval_ms == 0 || now_ms < self.sys.next_at {
             return;
         }

@@ -10,7 +10,7 @@ use crate::access::Access;
 use crate::admission::Admission;
 use crate::contract::{Attached, SubscribeRequest, WillFate};
 use crate::events::Events;
-use crate::limits::Limits;
+use crate::limits::{Bounds, Limits};
 use crate::message::{Clock, Draft};
 use crate::outbox::Delivery;
 use crate::packet::{MessageProperties, QoS};
@@ -99,7 +99,8 @@ fn frame(publisher: SessionId, topic: &str) -> Bytes {
 
 #[tokio::test]
 async fn what_a_client_said_before_it_went_counts_as_its_own() {
-    let limits = Limits { retained_messages_per_account: 1, sys_interval_seconds: 0, ..Limits::default() };
+    let bounds = Bounds { sys_interval_seconds: 0, ..Bounds::default() };
+    let limits = Limits { retained_messages: 10, bounds, ..Limits::default() };
     let mut bench = Bench::new(limits).await;
     for user in ["home", "other"] {
         let attached = bench.connect(user);

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::end::LAST_WORDS;
 use super::{Client, Held, Inbound, Outbound, Session, Transport, outbound};
 use crate::access::{Identity, Secret};
-use crate::admission::Place;
+use crate::admission::Permit;
 use crate::contract::{Attached, Command, ConnectRefusal, ConnectRequest};
 use crate::events::{BrokerEvent, Protocol};
 use crate::filter;
 use crate::front::Front;
 use crate::incomplete::Share;
-use crate::limits::Limits;
+use crate::limits::{Limits, TOPIC_ALIASES, TOPIC_BYTES, TOPIC_LEVELS};
 use crate::message::{Draft, SessionId};
 use crate::packet::{self, Connect, Fault, PacketType, reason, write};
 use crate::rates::Meter;
@@ -35,35 +35,36 @@ const BRIDGE_STATES: &str = "$SYS/broker/connection/";
 /// Why a message or a will with such properties is refused.
 pub(super) const UNFIT_TEXT: &str = "a text in the properties holds a control character";
 
-/// Serves one byte stream as one client, from its first byte to its last. `let_in` is called when the client is no stranger any more.
-pub(crate) async fn serve<S>(front: Arc<Front>, stream: S, peer: SocketAddr, let_in: impl FnOnce())
+/// Serves one byte stream as one client, from its first byte to its last. `on_authenticated` is called when
+/// the hub has accepted the client.
+pub(crate) async fn serve<S>(front: Arc<Front>, stream: S, peer: SocketAddr, on_authenticated: impl FnOnce())
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    if let Some(place) = admit(&front, peer) {
-        serve_admitted(front, stream, peer, place, let_in).await;
+    if let Some(permit) = admit(&front, peer) {
+        serve_admitted(front, stream, peer, permit, on_authenticated).await;
     }
 }
 
-/// A place for a connection, before anything is done for it.
-pub(crate) fn admit(front: &Front, peer: SocketAddr) -> Option<Place> {
+/// A permit for a connection, before anything is done for it.
+pub(crate) fn admit(front: &Front, peer: SocketAddr) -> Option<Permit> {
     front.counters.connections.add(1);
-    let place = front.admission.admit(peer.ip(), &front.limits);
-    if place.is_none() {
+    let permit = front.admission.admit(peer.ip(), &front.limits);
+    if permit.is_none() {
         front.counters.connections_refused.add(1);
-        let reason = "too many connections, all in all or from this address".to_owned();
+        let reason = "too many connections, in total or from this address".to_owned();
         front.events.tell(BrokerEvent::Refused { user_name: String::new(), client_id: String::new(), peer, reason });
     }
-    place
+    permit
 }
 
-/// As [`serve`], for a stream that has a place already.
+/// As [`serve`], for a stream that has a permit already.
 pub(crate) async fn serve_admitted<S>(
     front: Arc<Front>,
     stream: S,
     peer: SocketAddr,
-    mut place: Place,
-    let_in: impl FnOnce(),
+    mut permit: Permit,
+    on_authenticated: impl FnOnce(),
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -73,15 +74,15 @@ pub(crate) async fn serve_admitted<S>(
         biased;
         () = stop.cancelled() => return,
         // On the heap until it is over.
-        session = Box::pin(door.let_in(&place)) => session,
+        session = Box::pin(door.authenticate(&permit)) => session,
     };
     if let Some(session) = session {
-        place.let_in();
-        let_in();
+        permit.mark_authenticated();
+        on_authenticated();
         // On the heap for the connection's life; the handshake's state has gone by then.
         Box::pin(session.attach(door.transport).run()).await;
     }
-    drop(place);
+    drop(permit);
 }
 
 /// A connection before it has a session.
@@ -150,9 +151,9 @@ impl Hello {
         write::ConnAck {
             session_present,
             session_expiry: (self.session_expiry != self.asked_expiry).then_some(self.session_expiry),
-            receive_maximum: limits.receive_maximum.max(1),
+            receive_maximum: limits.bounds.receive_maximum.max(1),
             max_packet_bytes: limits.packet_bytes,
-            topic_alias_maximum: limits.topic_aliases,
+            topic_alias_maximum: TOPIC_ALIASES,
             assigned_client_id: self.is_assigned.then_some(&*self.client_id),
             server_keep_alive: is_too_long.then_some(limits.keep_alive_seconds),
         }
@@ -170,8 +171,8 @@ struct Admitted {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
     /// Reads CONNECT and answers it. `None` when the client was not let in.
-    async fn let_in(&mut self, place: &Place) -> Option<Admitted> {
-        let patience = Duration::from_secs(self.front.limits.connect_seconds);
+    async fn authenticate(&mut self, permit: &Permit) -> Option<Admitted> {
+        let patience = Duration::from_secs(self.front.limits.bounds.connect_seconds);
         let length = tokio::time::timeout(patience, self.read_connect()).await;
         let length = match length {
             Ok(Ok(length)) => length,
@@ -182,14 +183,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             }
         };
         let input = std::mem::take(&mut self.transport.input);
-        let admitted = self.answer(&input[..length], place).await;
+        let admitted = self.answer(&input[..length], permit).await;
         self.transport.give_back(input, length);
         admitted
     }
 
     /// Reads until the first packet is complete; its length.
     async fn read_connect(&mut self) -> Result<usize, Option<Fault>> {
-        let most = self.front.limits.connect_packet_bytes.min(self.front.limits.packet_bytes);
+        let most = self.front.limits.connect_packet_bytes();
         loop {
             if let Some(&first) = self.transport.input.first()
                 && first != PacketType::Connect.header()
@@ -216,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         None
     }
 
-    async fn answer(&mut self, bytes: &[u8], place: &Place) -> Option<Admitted> {
+    async fn answer(&mut self, bytes: &[u8], permit: &Permit) -> Option<Admitted> {
         let frame = packet::split(bytes, u32::MAX).ok().flatten()?;
         let speaks_v5 = packet::protocol_level(&frame).is_some_and(|level| level >= 5);
         let connect = match packet::decode_connect(&frame) {
@@ -235,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             max_bytes: connect.max_packet_bytes.map_or(usize::MAX, |bytes| bytes as usize),
             ..Refused::unknown(connect.v5)
         };
-        let outcome = match self.check(&connect, place) {
+        let outcome = match self.check(&connect, permit) {
             Ok(hello) => self.ask_hub(hello).await,
             Err(refusal) => Err(refusal),
         };
@@ -244,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             Err(refusal) => {
                 if refusal.delay > Duration::ZERO {
                     tokio::time::sleep(refusal.delay).await;
-                    place.delay_over();
+                    permit.delay_over();
                 }
                 self.refuse(&to, &refusal).await
             }
@@ -252,16 +253,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
     }
 
     /// Everything that can be decided without the hub.
-    fn check(&self, connect: &Connect<'_>, place: &Place) -> Result<Hello, Refusal> {
+    fn check(&self, connect: &Connect<'_>, permit: &Permit) -> Result<Hello, Refusal> {
         if connect.has_authentication_method {
             return Err(Refusal::new(reason::BAD_AUTHENTICATION_METHOD, "no authentication methods are offered"));
         }
         let Some(user_name) = connect.user_name else {
-            return Err(self.bad_credentials(place, reason::NOT_AUTHORIZED, "a user name and its token are needed"));
+            return Err(self.bad_credentials(permit, reason::NOT_AUTHORIZED, "a user name and its token are needed"));
         };
         let secret = Secret::of(connect.password.unwrap_or_default());
         let Some(identity) = self.front.directory.borrow().identify(user_name, &secret) else {
-            return Err(self.bad_credentials(place, reason::BAD_CREDENTIALS, "wrong user name or token"));
+            return Err(self.bad_credentials(permit, reason::BAD_CREDENTIALS, "wrong user name or token"));
         };
         if connect.client_id.len() > CLIENT_ID_BYTES || !filter::is_plain(connect.client_id) {
             let words = "the client id is too long, or holds a control character";
@@ -287,9 +288,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             secret,
             asked_expiry,
             session_expiry: asked_expiry.min(limits.session_seconds),
-            window: connect.receive_maximum.min(limits.in_flight.max(1)),
+            window: connect.receive_maximum.min(limits.bounds.in_flight.max(1)),
             max_packet_bytes: connect.max_packet_bytes,
-            alias_maximum: connect.topic_alias_maximum.min(limits.topic_aliases),
+            alias_maximum: connect.topic_alias_maximum.min(TOPIC_ALIASES),
             wants_problems: connect.wants_problems,
         };
         // MQTT 5, section 3.1.2.11.4: what would be too large for the client is not sent, and without it there is no connection.
@@ -304,15 +305,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         Ok(hello)
     }
 
-    fn bad_credentials(&self, place: &Place, code: u8, words: &'static str) -> Refusal {
+    fn bad_credentials(&self, permit: &Permit, code: u8, words: &'static str) -> Refusal {
         self.front.counters.credentials_refused.add(1);
-        Refusal { code, words, delay: place.bad_attempt(&self.front.limits) }
+        Refusal { code, words, delay: permit.bad_attempt(&self.front.limits) }
     }
 
     fn check_will(&self, connect: &Connect<'_>, identity: &Identity) -> Result<Option<StoredWill>, Refusal> {
         let Some(will) = &connect.will else { return Ok(None) };
-        let limits = &self.front.limits;
-        if !filter::is_valid_topic(will.topic, limits.topic_bytes, limits.topic_levels) {
+        if !filter::is_valid_topic(will.topic, TOPIC_BYTES, TOPIC_LEVELS) {
             let words = "the will's topic is too long, too deep, or holds a control character";
             return Err(Refusal::new(reason::TOPIC_INVALID, words));
         }

@@ -8,6 +8,7 @@ use super::Session;
 use super::connect::UNFIT_TEXT;
 use crate::events::BrokerEvent;
 use crate::filter;
+use crate::limits::{TOPIC_ALIASES, TOPIC_BYTES, TOPIC_LEVELS};
 use crate::message::Draft;
 use crate::packet::{Fault, PacketType, Publish, QoS, malformed, protocol_error, reason, write};
 
@@ -95,13 +96,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let front = self.front.clone();
         let identity = self.identity.clone();
         // A repetition may give its topic a number for this connection.
-        let topic = self.inbound.topic(&publish, front.limits.topic_aliases)?;
+        let topic = self.inbound.topic(&publish, TOPIC_ALIASES)?;
         if is_repeated {
             // It came before and is in the log: only the acknowledgement was lost.
             self.acknowledge_later(&publish, reason::SUCCESS, "");
             return Ok(());
         }
-        if !filter::is_valid_topic(topic, front.limits.topic_bytes, front.limits.topic_levels) {
+        if !filter::is_valid_topic(topic, TOPIC_BYTES, TOPIC_LEVELS) {
             let topic = topic.to_owned();
             let why = "the topic is too long, too deep, or holds a control character";
             self.refuse(&publish, &topic, reason::TOPIC_INVALID, why);
@@ -128,12 +129,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             now_ms: front.clock.now_ms(),
         };
         let frame = draft.seal();
-        let is_kept = publish.retain && !publish.payload.is_empty();
-        if self.v5 && publish.qos > QoS::AtMostOnce && is_kept && frame.len() > front.limits.retained_message_bytes {
-            let topic = topic.to_owned();
-            self.refuse(&publish, &topic, reason::QUOTA_EXCEEDED, "the message is too large to be retained");
-            return Ok(());
-        }
         self.inbound.batch.push(frame);
         self.acknowledge_later(&publish, reason::SUCCESS, "");
         Ok(())
@@ -151,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn check_window(&self, publish: &Publish<'_>) -> Result<(), Fault> {
         let under_way = self.inbound.receiving.len() + self.inbound.unacknowledged;
         let is_new = publish.qos > QoS::AtMostOnce && !self.inbound.receiving.contains(&publish.packet_id);
-        if self.v5 && is_new && under_way >= usize::from(self.front.limits.receive_maximum) {
+        if self.v5 && is_new && under_way >= usize::from(self.front.limits.bounds.receive_maximum) {
             return Err(Fault {
                 reason: reason::RECEIVE_MAXIMUM_EXCEEDED,
                 what: "more messages under way than allowed",

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use super::{Close, Session};
 use crate::contract::{Command, SubscribeRequest, UnsubscribeRequest};
 use crate::events::BrokerEvent;
+use crate::limits::{TOPIC_BYTES, TOPIC_LEVELS};
 use crate::packet::{self, Fault, Subscribe, Unsubscribe, reason, write};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
@@ -44,8 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         text: &str,
         mut options: packet::SubscriptionOptions,
     ) -> Result<(u8, packet::SubscriptionOptions), Fault> {
-        let limits = &self.front.limits;
-        let Some(parsed) = crate::filter::parse(text, limits.topic_bytes, limits.topic_levels) else {
+        let Some(parsed) = crate::filter::parse(text, TOPIC_BYTES, TOPIC_LEVELS) else {
             let why = "the filter is malformed, too long, or holds a control character";
             return Ok((self.refuse_filter(text, reason::FILTER_INVALID, why), options));
         };

@@ -1,9 +1,9 @@
 //! The rules as clients meet them: at connect, publish, subscribe and delivery, and when accounts change.
 
-use pistat_broker::{BrokerEvent, Limits};
+use pistat_broker::BrokerEvent;
 use pistat_protocol::account::Role;
 
-use crate::setup::{Setup, directory, eventually, hash};
+use crate::setup::{Setup, directory, eventually, hash, with_bounds};
 use pistat_testkit::{
     packet::{Connect, Message, Packet, Properties},
     raw::Client,
@@ -147,7 +147,7 @@ async fn the_account_is_stamped_on_requests_and_cannot_be_forged() {
 
 #[tokio::test]
 async fn bad_credentials_are_refused_with_a_delay_and_good_ones_are_not_kept_waiting() {
-    let limits = Limits { refusal_delay_milliseconds: 50, refusal_delay_max_milliseconds: 60_000, ..Limits::default() };
+    let limits = with_bounds(|b| b.refusal_delay_milliseconds = 50);
     let mut setup = Setup::with_limits(limits).await;
     let wrong = |v5| Connect { password: Some("wrong".into()), ..Connect::of(v5, "x") };
     assert_eq!(Client::refused(setup.address, &wrong(false)).await, 4);
@@ -253,7 +253,7 @@ async fn whoever_was_sent_away_leaves_no_will() {
 #[tokio::test]
 async fn a_will_from_before_a_restart_is_of_no_account_that_may_not_leave_it_now() {
     let folder = tempfile::tempdir().unwrap();
-    let limits = || Limits { will_grace_seconds: 1, ..Limits::default() };
+    let limits = || with_bounds(|b| b.will_grace_seconds = 1);
     let setup = Setup::with(limits(), Some(folder.path().to_owned())).await;
     let request = Message::new("pistat/pi-1/task/request", "reboot", 1);
     let _boss = setup.client(Connect::v5("boss").user("boss").will(request)).await;
@@ -290,7 +290,7 @@ async fn who_waits_for_a_session_while_the_account_changes_does_not_get_it() {
 
 #[tokio::test]
 async fn a_token_that_has_ended_ends_its_connections_but_the_one_that_waits_for_the_answer_to_its_enrolment() {
-    let setup = Setup::with_limits(Limits { connect_seconds: 1, ..Limits::default() }).await;
+    let setup = Setup::with_limits(with_bounds(|b| b.connect_seconds = 1)).await;
     let mut controller = setup.client(Connect::v5("c").user("controller")).await;
     controller.subscribe(&[("$pistat/enroll/+/request", 1)]).await;
     let join = |client_id: &str, user: &str, token: &str| Connect {

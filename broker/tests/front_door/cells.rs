@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use pistat_broker::{Directory, Limits};
+use pistat_broker::Directory;
 use pistat_protocol::account::Role;
 use pistat_protocol::id::RunId;
 use pistat_protocol::topic::{Topic, Topics};
 
-use crate::setup::{Setup, directory, hash};
+use crate::setup::{Setup, directory, hash, with_bounds};
 use pistat_testkit::{
     packet::{Connect, Message, Packet, packet, string},
     raw::Client,
@@ -119,7 +119,7 @@ fn with_ruled() -> Directory {
 
 async fn start() -> Setup {
     // The broker's own numbers would come between; and who guesses passwords waits, which is shown elsewhere.
-    let limits = Limits { sys_interval_seconds: 0, refusal_delay_milliseconds: 0, ..Limits::default() };
+    let limits = with_bounds(|b| (b.sys_interval_seconds, b.refusal_delay_milliseconds) = (0, 0));
     let setup = Setup::with_limits(limits).await;
     setup.handle().set_directory(with_ruled());
     // Each machine was sent its run.
@@ -291,8 +291,7 @@ fn subscribe(filter: &str, v5: bool) -> Vec<u8> {
 /// Granted exactly when something could come of it: then only that comes, which the next tests show.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_is_granted_or_refused_by_what_it_could_bring_alone_and_shared() {
-    let setup =
-        Setup::with_limits(Limits { subscriptions: 10_000, sys_interval_seconds: 0, ..Limits::default() }).await;
+    let setup = Setup::with_limits(with_bounds(|b| (b.subscriptions, b.sys_interval_seconds) = (10_000, 0))).await;
     setup.handle().set_directory(with_ruled());
     let mut filters: BTreeSet<String> = TABLE.iter().flat_map(|(topic, ..)| filters_around(topic)).collect();
     filters.extend(COVERS.map(str::to_owned));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::setup::{Apart, Setup, be_the_broker, eventually};
+use crate::setup::{Apart, Setup, be_the_broker, eventually, with_bounds};
 use pistat_broker::{BrokerEvent, Limits};
 use pistat_testkit::{
     packet::{Connect, Message, Packet, Properties},
@@ -11,7 +11,7 @@ use pistat_testkit::{
 };
 
 async fn with_state(folder: &Path) -> Setup {
-    Setup::with(Limits { will_grace_seconds: 1, ..Limits::default() }, Some(folder.to_owned())).await
+    Setup::with(with_bounds(|b| b.will_grace_seconds = 1), Some(folder.to_owned())).await
 }
 
 /// As if the process had been killed: nothing is flushed, nobody is told. The file must be there within a second.
@@ -518,7 +518,7 @@ async fn a_client_that_comes_back_while_the_broker_stops_does_not_lose_its_sessi
 #[tokio::test]
 async fn a_restart_of_either_kind_does_not_shorten_a_wills_delay() {
     const NAME: &str = "lasting::a_restart_of_either_kind_does_not_shorten_a_wills_delay";
-    let limits = || Limits { will_grace_seconds: 1, ..Limits::default() };
+    let limits = || with_bounds(|b| b.will_grace_seconds = 1);
     be_the_broker(limits()).await;
     let connect = |id: &str, delay: u32, expiry: u32| {
         let properties = Properties::default().with(24, &delay.to_be_bytes());

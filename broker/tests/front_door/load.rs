@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use pistat_broker::Limits;
 use tokio::task::JoinSet;
 
-use crate::setup::Setup;
+use crate::setup::{Setup, with_bounds};
 use pistat_testkit::{
     packet::{Connect, Message, Packet},
     raw::Client,
@@ -273,7 +273,7 @@ async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_1() {
 async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_0_while_the_subscriber_keeps_up() {
     let each = count(1_000, 20_000);
     // However busy the machine is, this subscriber counts as one that keeps up.
-    let limits = Limits { queue_bytes_qos0: 256 * 1024, qos0_patience_milliseconds: 20_000, ..Limits::default() };
+    let limits = Limits { qos0_backpressure_milliseconds: 20_000, ..with_bounds(|b| b.queue_bytes_qos0 = 256 * 1024) };
     let setup = Setup::with_limits(limits).await;
     let mut subscriber = setup.v311("healthy").await;
     subscriber.subscribe(&[("test/#", 0)]).await;
@@ -316,7 +316,7 @@ async fn pipeline(address: std::net::SocketAddr, publisher: usize, messages: usi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_that_publish_to_each_other_at_full_speed_do_not_wait_for_each_other_for_ever() {
     let each = count(3_000, 100_000);
-    let limits = Limits { queue_bytes: 128 * 1024, stalled_after_seconds: 5, ..Limits::default() };
+    let limits = Limits { queue_bytes: 128 * 1024, ..with_bounds(|b| b.stalled_after_seconds = 5) };
     let setup = Setup::with_limits(limits).await;
     let mut both = JoinSet::new();
     let ready = std::sync::Arc::new(tokio::sync::Barrier::new(3));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pistat_broker::Limits;
 
-use crate::setup::{Setup, eventually};
+use crate::setup::{Setup, eventually, with_bounds};
 use pistat_testkit::{
     packet::{Connect, Message, Packet, Properties, packet, string},
     raw::Client,
@@ -503,7 +503,7 @@ async fn the_broker_keeps_to_the_clients_receive_maximum() {
 
 #[tokio::test]
 async fn a_client_that_exceeds_the_brokers_receive_maximum_is_told_so() {
-    let setup = Setup::with_limits(Limits { receive_maximum: 3, ..Limits::default() }).await;
+    let setup = Setup::with_limits(with_bounds(|b| b.receive_maximum = 3)).await;
     let mut client = setup.v5("flood").await;
     assert_eq!(client.connack.number(33), Some(3));
     for id in 1..=3 {

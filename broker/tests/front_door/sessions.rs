@@ -5,7 +5,7 @@ use std::time::Duration;
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, Limits, StartError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::setup::{Setup, directory, eventually};
+use crate::setup::{Setup, directory, eventually, with_bounds};
 use pistat_testkit::{
     packet::{Connect, Message, Packet, Properties, packet, string},
     raw::Client,
@@ -329,13 +329,13 @@ async fn a_port_that_is_taken_is_named_with_what_to_do() {
 async fn limits_come_from_a_file_and_unknown_ones_are_refused() {
     let limits: Limits = toml::from_str("packet_bytes = 100\nslow_subscriber = \"end-session\"").unwrap();
     assert_eq!(limits.packet_bytes, 100);
-    assert_eq!(limits.in_flight, Limits::default().in_flight);
+    assert_eq!(limits.queue_bytes, Limits::default().queue_bytes);
     assert!(toml::from_str::<Limits>("packet_byte = 100").is_err());
 }
 
 #[tokio::test]
 async fn statistics_are_published_under_the_usual_names() {
-    let limits = Limits { sys_interval_seconds: 1, ..Limits::default() };
+    let limits = with_bounds(|b| b.sys_interval_seconds = 1);
     let setup = Setup::with_limits(limits).await;
     let mut viewer = setup.client(Connect::v5("v").user("viewer")).await;
     viewer.subscribe(&[("$SYS/broker/#", 0)]).await;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use pistat_broker::{Broker, BrokerConfig, BrokerEvent, BrokerHandle, Directory, Limits, Statistics};
+use pistat_broker::{Bounds, Broker, BrokerConfig, BrokerEvent, BrokerHandle, Directory, Limits, Statistics};
 use pistat_protocol::account::Role;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -36,6 +36,13 @@ pub(crate) fn directory() -> Directory {
     directory.join_token("default", hash("join"));
     directory.pi_join_token("pi-9".parse().unwrap(), hash("only-nine"));
     directory
+}
+
+/// The default limits with other bounds.
+pub(crate) fn with_bounds(change: impl FnOnce(&mut Bounds)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits.bounds);
+    limits
 }
 
 /// A running broker.

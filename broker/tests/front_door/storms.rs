@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pistat_broker::Limits;
 
-use crate::setup::{Apart, be_the_broker};
+use crate::setup::{Apart, be_the_broker, with_bounds};
 use pistat_testkit::{
     packet::{Connect, Message},
     raw::Client,
@@ -23,12 +23,10 @@ fn many(ordinary: usize, heavy: usize) -> usize {
 
 async fn broker(test: &str) -> (Apart, Client, tempfile::TempDir) {
     let limits = Limits {
-        retained_messages: RETAINED,
-        queue_bytes_qos0: 64 * 1024,
+        // One account has a tenth of them.
+        retained_messages: 10 * RETAINED,
         queue_bytes: 256 * 1024,
-        stalled_after_seconds: 2,
-        connect_seconds: 2,
-        ..Limits::default()
+        ..with_bounds(|b| (b.queue_bytes_qos0, b.stalled_after_seconds, b.connect_seconds) = (64 * 1024, 2, 2))
     };
     be_the_broker(limits).await;
     let folder = tempfile::tempdir().unwrap();

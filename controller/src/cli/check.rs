@@ -14,7 +14,11 @@ use crate::{
 pub(super) fn run(console: &mut Console<'_>, flags: &Flags, environment: Vec<(String, String)>) -> Result<(), Failure> {
     // Whatever else is wrong, the catalogue is looked for where it is said to be.
     let (config, mut problems) = Config::load_lenient(flags, environment);
-    let catalogue = catalogue_file::read(&config.unwrap_or_default().tasks);
+    let config = config.unwrap_or_default();
+    for notice in &config.notices {
+        console.remark(&format!("warning: {notice}\n"));
+    }
+    let catalogue = catalogue_file::read(&config.tasks);
     let count = catalogue.as_ref().map_or(0, |catalogue| catalogue.tasks().count());
     if let Ok(catalogue) = &catalogue {
         warn(console, catalogue);

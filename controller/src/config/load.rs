@@ -64,6 +64,7 @@ impl Config {
     fn of(tree: Item, problems: Vec<Problem>) -> (Option<Self>, Vec<Problem>) {
         let problems = Problems::from(problems);
         let config = Section::new("", tree, &problems).map(read);
+        let config = config.map(|config| Config { notices: problems.take_notices(), ..config });
         (config, problems.into_list())
     }
 }
@@ -126,6 +127,7 @@ fn read(mut root: Section<'_>) -> Config {
         enrolment: root.section("enrolment").map_or(default.enrolment, enrolment),
         accounts: accounts(root.sections("account"), &mqtt.topics),
         mqtt,
+        notices: Vec::new(),
     };
     root.finish();
     config
@@ -152,18 +154,28 @@ fn http(mut section: Section<'_>) -> Http {
 const MOST_CONNECTIONS: i64 = 1_000_000;
 
 fn http_limits(mut section: Section<'_>) -> HttpLimits {
+    section.replaced("strangers", &["unauthenticated_connections"]);
+    section.replaced("strangers_per_address", &["unauthenticated_connections_per_address"]);
+    section.replaced("patience", &["header_timeout", "body_timeout", "write_timeout"]);
     let default = HttpLimits::default();
     let mut count = |key, default| {
         let count = section.integer(key, 1..=MOST_CONNECTIONS).and_then(|count| usize::try_from(count).ok());
         count.unwrap_or(default)
     };
+    let connections = count("connections", default.connections);
+    let unauthenticated_connections = count("unauthenticated_connections", default.unauthenticated_connections);
+    let per_address = "unauthenticated_connections_per_address";
+    let unauthenticated_connections_per_address = count(per_address, default.unauthenticated_connections_per_address);
+    let mut timeout = |key, default| {
+        section.parsed(key, between(Duration::from_secs(1)..=Duration::from_secs(600))).unwrap_or(default)
+    };
     let limits = HttpLimits {
-        connections: count("connections", default.connections),
-        strangers: count("strangers", default.strangers),
-        strangers_per_address: count("strangers_per_address", default.strangers_per_address),
-        patience: section
-            .parsed("patience", between(Duration::from_secs(1)..=Duration::from_secs(600)))
-            .unwrap_or(default.patience),
+        connections,
+        unauthenticated_connections,
+        unauthenticated_connections_per_address,
+        header_timeout: timeout("header_timeout", default.header_timeout),
+        body_timeout: timeout("body_timeout", default.body_timeout),
+        write_timeout: timeout("write_timeout", default.write_timeout),
     };
     section.finish();
     limits
@@ -238,6 +250,9 @@ fn requests(mut section: Section<'_>) -> Option<Requests> {
 
 /// The broker's bounds are the broker's to understand: each key is shown to its type alone, so that each mistake has its line.
 fn limits(mut section: Section<'_>) -> serde_json::Map<String, serde_json::Value> {
+    for (former, key) in pistat_broker::Limits::FORMER {
+        section.replaced(former, key.as_slice());
+    }
     let mut limits = serde_json::Map::new();
     let entries = section.take_all();
     for (key, item) in &entries {

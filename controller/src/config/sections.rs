@@ -54,6 +54,8 @@ pub struct Config {
     pub enrolment: Enrolment,
     /// Topic rules of accounts.
     pub accounts: Vec<AccountRules>,
+    /// For the log: keys of earlier versions that the configuration still uses.
+    pub notices: Vec<super::Problem>,
 }
 
 /// `[enrolment]`.
@@ -78,17 +80,23 @@ pub struct Http {
     pub limits: HttpLimits,
 }
 
-/// `[http.limits]`: what clients of the HTTP port may take, so that nobody keeps others out by saying nothing.
+/// `[http.limits]`: what clients of the HTTP port may take, so that silent ones keep no one out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HttpLimits {
     /// Connections at once. 12,000 is a fleet of 10,000 at `/mqtt`, and people.
     pub connections: usize,
-    /// Of them, those on which nobody has proved yet who it is; beyond, the oldest of them makes room. So many cost some 50 MB with TLS.
-    pub strangers: usize,
-    /// Of those, the ones from one network address. A fleet behind one router or proxy that comes back all at once needs some.
-    pub strangers_per_address: usize,
-    /// How long a client may take for a handshake, for the head of its next request, and for a body; and how long it may take nothing of an answer.
-    pub patience: Duration,
+    /// Of them, those that are not authenticated; beyond, the oldest of them is evicted. So many cost
+    /// some 50 MB with TLS.
+    pub unauthenticated_connections: usize,
+    /// Of those, the ones from one network address. A fleet behind one router or proxy that reconnects
+    /// all at once needs some.
+    pub unauthenticated_connections_per_address: usize,
+    /// How long a client may take for the TLS handshake, and for the head of its next request.
+    pub header_timeout: Duration,
+    /// How long a client may take for the body of a request.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of a reply.
+    pub write_timeout: Duration,
 }
 
 /// A certificate chain and its private key, both PEM.
@@ -247,6 +255,7 @@ impl Default for Config {
             runs: Runs::default(),
             enrolment: Enrolment { per_hour: 1000 },
             accounts: Vec::new(),
+            notices: Vec::new(),
         }
     }
 }
@@ -261,10 +270,12 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections: 12_000,
-            strangers: 2_000,
-            strangers_per_address: 1_000,
-            // Longer than clients keep a connection for their next request, so that mostly they are who closes it.
-            patience: Duration::from_secs(30),
+            unauthenticated_connections: 2_000,
+            unauthenticated_connections_per_address: 1_000,
+            // Longer than clients keep a connection for their next request, so that mostly they close it.
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -1,8 +1,10 @@
-//! Who has a place at the HTTP port: connections counted in all, and strangers by address too.
+//! Which connections the HTTP port serves: counted in total, and unauthenticated ones by address too.
 //!
-//! A stranger is a connection on which nobody has proved yet who it is: no request with a credential that is valid, no MQTT client that the broker has
-//! let in. Strangers never keep anybody out: where there are too many, the oldest of them makes room, and a client that means well has been answered
-//! long before. Whoever was let in keeps the place, and is not counted by address, since a whole fleet may come through one proxy.
+//! A connection is authenticated by its first request with a valid credential, or when the broker has
+//! accepted the MQTT client on it. Unauthenticated ones never keep another out: where there are too
+//! many, the oldest of them is evicted, and an honest client has been answered long before. An
+//! authenticated one is never evicted, and is not counted by address, since a whole fleet may come
+//! through one proxy.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -27,28 +29,28 @@ pub(super) struct Admission {
 #[derive(Default)]
 struct State {
     connections: usize,
-    /// The number of the next connection: whoever has a smaller one was there before.
+    /// The number of the next connection; older ones have smaller numbers.
     next: u64,
-    strangers: BTreeMap<u64, Stranger>,
+    unauthenticated: BTreeMap<u64, Unauthenticated>,
     addresses: HashMap<IpAddr, BTreeSet<u64>>,
 }
 
-struct Stranger {
+struct Unauthenticated {
     address: IpAddr,
-    leave: CancellationToken,
+    evict: CancellationToken,
 }
 
 /// A connection, for those who serve its requests.
 #[derive(Clone)]
-pub(super) struct Visitor {
+pub(super) struct Connection {
     admission: Admission,
     number: u64,
-    leave: CancellationToken,
+    evict: CancellationToken,
     allowance: Allowance,
 }
 
-/// How many more bytes are read of a connection until it has proved who it is. What a library would buffer of them, such as a
-/// frame of a WebSocket, cannot be more.
+/// How many more bytes are read of a connection until it is authenticated. What a library would buffer
+/// of them, such as a frame of a WebSocket, cannot be more.
 #[derive(Clone)]
 pub(super) struct Allowance(Arc<AtomicUsize>);
 
@@ -69,15 +71,15 @@ impl Allowance {
         self.0.load(Ordering::Relaxed) == 0
     }
 
-    /// So many bytes were read. A client that is let in meanwhile has no bound.
+    /// So many bytes were read. A client that was authenticated meanwhile has no bound.
     pub(super) fn take(&self, bytes: usize) {
         let less = |left: usize| (left != usize::MAX).then(|| left.saturating_sub(bytes));
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 
-/// The place of a connection, given back when dropped.
-pub(super) struct Place(Visitor);
+/// The permit of a connection, given back when dropped.
+pub(super) struct Permit(Connection);
 
 impl Admission {
     pub(super) fn new(limits: HttpLimits) -> Self {
@@ -88,56 +90,58 @@ impl Admission {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address. There is none only if every place is taken by somebody who is known.
-    pub(super) fn admit(&self, address: IpAddr) -> Option<Place> {
+    /// A permit for a connection from this address; `None` only if all connections are authenticated.
+    pub(super) fn admit(&self, address: IpAddr) -> Option<Permit> {
         let mut state = self.lock();
-        match state.who_makes_room(address, &self.limits) {
-            Some(oldest) => state.turn_out(oldest),
+        match state.eviction_candidate(address, &self.limits) {
+            Some(oldest) => state.evict(oldest),
             None if state.connections >= self.limits.connections => return None,
             None => {}
         }
-        let (number, leave) = (state.next, CancellationToken::new());
+        let (number, evict) = (state.next, CancellationToken::new());
         state.next += 1;
         state.connections += 1;
-        state.strangers.insert(number, Stranger { address, leave: leave.clone() });
+        state.unauthenticated.insert(number, Unauthenticated { address, evict: evict.clone() });
         state.addresses.entry(address).or_default().insert(number);
-        Some(Place(Visitor { admission: self.clone(), number, leave, allowance: Allowance::default() }))
+        Some(Permit(Connection { admission: self.clone(), number, evict, allowance: Allowance::default() }))
     }
 }
 
 impl State {
-    /// The stranger who has to go when another comes from this address.
-    fn who_makes_room(&self, address: IpAddr, limits: &HttpLimits) -> Option<u64> {
-        let here = self.addresses.get(&address).filter(|here| here.len() >= limits.strangers_per_address);
+    /// The connection to evict when another comes from this address.
+    fn eviction_candidate(&self, address: IpAddr, limits: &HttpLimits) -> Option<u64> {
+        let here =
+            self.addresses.get(&address).filter(|here| here.len() >= limits.unauthenticated_connections_per_address);
         if let Some(here) = here {
             return here.first().copied();
         }
-        let is_full = self.strangers.len() >= limits.strangers || self.connections >= limits.connections;
-        self.strangers.keys().next().copied().filter(|_| is_full)
+        let is_full =
+            self.unauthenticated.len() >= limits.unauthenticated_connections || self.connections >= limits.connections;
+        self.unauthenticated.keys().next().copied().filter(|_| is_full)
     }
 
-    fn turn_out(&mut self, number: u64) {
-        if let Some(stranger) = self.no_stranger(number) {
-            // Counted out at once: the connection itself ends a moment later.
+    fn evict(&mut self, number: u64) {
+        if let Some(unauthenticated) = self.remove_unauthenticated(number) {
+            // No longer counted, although the connection itself ends a moment later.
             self.connections -= 1;
-            stranger.leave.cancel();
+            unauthenticated.evict.cancel();
         }
     }
 
-    fn no_stranger(&mut self, number: u64) -> Option<Stranger> {
-        let stranger = self.strangers.remove(&number)?;
-        if let Some(here) = self.addresses.get_mut(&stranger.address) {
+    fn remove_unauthenticated(&mut self, number: u64) -> Option<Unauthenticated> {
+        let unauthenticated = self.unauthenticated.remove(&number)?;
+        if let Some(here) = self.addresses.get_mut(&unauthenticated.address) {
             here.remove(&number);
             if here.is_empty() {
-                self.addresses.remove(&stranger.address);
+                self.addresses.remove(&unauthenticated.address);
             }
         }
-        Some(stranger)
+        Some(unauthenticated)
     }
 }
 
-impl Visitor {
-    /// From now on no more bytes than these are read, unless it is let in.
+impl Connection {
+    /// From now on no more bytes than these are read, unless it is authenticated.
     pub(super) fn allow(&self, bytes: usize) {
         self.allowance.set(bytes);
     }
@@ -147,30 +151,30 @@ impl Visitor {
         self.allowance.clone()
     }
 
-    /// Somebody has proved who it is.
-    pub(super) fn let_in(&self) {
+    /// A credential was valid.
+    pub(super) fn mark_authenticated(&self) {
         self.allowance.set(usize::MAX);
-        self.admission.lock().no_stranger(self.number);
+        self.admission.lock().remove_unauthenticated(self.number);
     }
 
-    /// Resolves when the place goes to somebody else; for one who was let in, never.
-    pub(super) async fn turned_out(&self) {
-        self.leave.cancelled().await;
+    /// Resolves when the connection is evicted; never for an authenticated one.
+    pub(super) async fn evicted(&self) {
+        self.evict.cancelled().await;
     }
 }
 
-impl Place {
-    pub(super) fn visitor(&self) -> Visitor {
+impl Permit {
+    pub(super) fn connection(&self) -> Connection {
         self.0.clone()
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.0.admission.lock();
-        if !self.0.leave.is_cancelled() {
+        if !self.0.evict.is_cancelled() {
             state.connections -= 1;
-            state.no_stranger(self.0.number);
+            state.remove_unauthenticated(self.0.number);
         }
     }
 }
@@ -183,18 +187,23 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    fn admission(connections: usize, strangers: usize, strangers_per_address: usize) -> Admission {
-        Admission::new(HttpLimits { connections, strangers, strangers_per_address, ..HttpLimits::default() })
+    fn admission(connections: usize, unauthenticated: usize, per_address: usize) -> Admission {
+        Admission::new(HttpLimits {
+            connections,
+            unauthenticated_connections: unauthenticated,
+            unauthenticated_connections_per_address: per_address,
+            ..HttpLimits::default()
+        })
     }
 
-    /// Who of these is still there.
-    fn stay(places: &[Place]) -> Vec<bool> {
-        places.iter().map(|place| !place.0.leave.is_cancelled()).collect()
+    /// Which of these are still there.
+    fn stay(permits: &[Permit]) -> Vec<bool> {
+        permits.iter().map(|permit| !permit.0.evict.is_cancelled()).collect()
     }
 
     #[test]
-    fn the_oldest_stranger_makes_room_first_at_home_and_then_anywhere() {
-        // The addresses as they come, and who of them is there in the end.
+    fn the_oldest_unauthenticated_one_is_evicted_first_of_its_address_and_then_of_all() {
+        // The addresses in their order, and which of them are there in the end.
         let table: [(&[u8], &[bool]); 5] = [
             (&[1, 1, 2], &[true, true, true]),
             (&[1, 2, 1, 1], &[false, true, true, true]),
@@ -204,44 +213,44 @@ mod tests {
         ];
         for (addresses, expected) in table {
             let admission = admission(100, 4, 2);
-            let places: Vec<_> = addresses.iter().map(|&last| admission.admit(address(last)).unwrap()).collect();
-            assert_eq!(stay(&places), expected, "{addresses:?}");
+            let permits: Vec<_> = addresses.iter().map(|&last| admission.admit(address(last)).unwrap()).collect();
+            assert_eq!(stay(&permits), expected, "{addresses:?}");
             assert_eq!(admission.lock().connections, expected.iter().filter(|&&stays| stays).count());
         }
     }
 
     #[test]
-    fn whoever_is_known_keeps_the_place_and_counts_for_no_address() {
+    fn an_authenticated_connection_is_kept_and_counts_for_no_address() {
         let admission = admission(6, 4, 1);
         let fleet: Vec<_> = (0..5)
             .map(|_| {
-                let place = admission.admit(address(1)).unwrap();
-                place.visitor().let_in();
-                place
+                let permit = admission.admit(address(1)).unwrap();
+                permit.connection().mark_authenticated();
+                permit
             })
             .collect();
-        let stranger = admission.admit(address(1)).unwrap();
-        // The last place goes from stranger to stranger, until it is somebody's.
+        let unauthenticated = admission.admit(address(1)).unwrap();
+        // The last permit passes on until its connection is authenticated.
         let last = admission.admit(address(2)).unwrap();
-        assert_eq!((stay(&fleet), stay(&[stranger])), (vec![true; 5], vec![false]));
-        last.visitor().let_in();
+        assert_eq!((stay(&fleet), stay(&[unauthenticated])), (vec![true; 5], vec![false]));
+        last.connection().mark_authenticated();
         assert!(admission.admit(address(3)).is_none());
         drop(fleet);
         assert!(admission.admit(address(3)).is_some());
     }
 
     #[test]
-    fn whoever_was_turned_out_cannot_be_let_in_any_more_and_nothing_piles_up() {
+    fn an_evicted_connection_cannot_be_authenticated_any_more_and_nothing_piles_up() {
         let admission = admission(10, 10, 1);
         for last in 0..=255 {
             let (old, new) = (admission.admit(address(last)).unwrap(), admission.admit(address(last)).unwrap());
-            old.visitor().let_in();
-            new.visitor().let_in();
-            new.visitor().let_in();
+            old.connection().mark_authenticated();
+            new.connection().mark_authenticated();
+            new.connection().mark_authenticated();
             assert_eq!(admission.lock().connections, 1);
             drop((old, new));
         }
         let state = admission.lock();
-        assert_eq!((state.connections, state.strangers.len(), state.addresses.len()), (0, 0, 0));
+        assert_eq!((state.connections, state.unauthenticated.len(), state.addresses.len()), (0, 0, 0));
     }
 }

@@ -32,7 +32,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Web, admission::Visitor, console, login, mqtt, output::Follower, problem::Handshake};
+use super::{Web, admission, console, login, mqtt, output::Follower, problem::Handshake};
 use crate::{
     access::{Caller, Credential},
     hub::{
@@ -81,7 +81,7 @@ pub(super) async fn connect(
     State(web): State<Web>,
     Extension(caller): Extension<Caller>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    visitor: Option<Extension<Visitor>>,
+    connection: Option<Extension<admission::Connection>>,
     headers: HeaderMap,
     Handshake(upgrade): Handshake,
 ) -> Result<Response, Refused> {
@@ -95,14 +95,14 @@ pub(super) async fn connect(
         .max_message_size(MAX_MESSAGE_BYTES)
         .read_buffer_size(READ_BYTES)
         .write_buffer_size(0);
-    let visitor = visitor.map(|Extension(visitor)| visitor);
-    Ok(upgrade.on_upgrade(move |socket| serve(web, caller, Client { peer: peer.ip(), visitor }, socket)))
+    let connection = connection.map(|Extension(connection)| connection);
+    Ok(upgrade.on_upgrade(move |socket| serve(web, caller, Client { peer: peer.ip(), connection }, socket)))
 }
 
 /// A client, for those who decide who it is.
 struct Client {
     peer: IpAddr,
-    visitor: Option<Visitor>,
+    connection: Option<admission::Connection>,
 }
 
 impl Client {
@@ -114,8 +114,8 @@ impl Client {
             return Ok(caller);
         }
         let evicted = async {
-            match &self.visitor {
-                Some(visitor) => visitor.turned_out().await,
+            match &self.connection {
+                Some(connection) => connection.evicted().await,
                 None => std::future::pending().await,
             }
         };
@@ -129,8 +129,8 @@ impl Client {
         };
         let Ok(ClientMessage::Session { key }) = serde_json::from_str(&first) else { return Err(End::Revoked) };
         let known = web.access.borrow().with_key(&caller, &key).ok_or(End::Revoked)?;
-        if let Some(visitor) = &self.visitor {
-            visitor.let_in();
+        if let Some(connection) = &self.connection {
+            connection.mark_authenticated();
         }
         login::note_use(web, &known, Some(self.peer));
         Ok(known)
@@ -154,7 +154,7 @@ async fn serve(web: Web, caller: Caller, client: Client, mut socket: WebSocket) 
         Err(end) => end,
     };
     if let End::Broken(error) = &end {
-        let frame = CloseFrame { code: mqtt::code_of(error, client.visitor.as_ref()), reason: "".into() };
+        let frame = CloseFrame { code: mqtt::code_of(error, client.connection.as_ref()), reason: "".into() };
         let _ = timeout(LAST_WORD, socket.send(Message::Close(Some(frame)))).await;
     }
     if let (End::Revoked, Ok(word)) = (end, text(&ServerMessage::Expired)) {

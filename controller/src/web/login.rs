@@ -19,7 +19,7 @@ use pistat_protocol::{
     order::PublicKey,
 };
 
-use super::{Needs, Web, admission::Visitor, problem::Body};
+use super::{Needs, Web, admission::Connection, problem::Body};
 use crate::{
     access::{Caller, Credential, Use},
     hub::ask::{Ask, Browser, Refused, RefusedKind},
@@ -112,8 +112,8 @@ pub(super) async fn require(web: Web, needs: Needs, mut request: Request<RawBody
         )
         .into_response();
     }
-    if let Some(visitor) = request.extensions().get::<Visitor>().filter(|_| !is_half) {
-        visitor.let_in();
+    if let Some(connection) = request.extensions().get::<Connection>().filter(|_| !is_half) {
+        connection.mark_authenticated();
     }
     if let Needs::Role(role) = needs
         && caller.role < role

@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Web, admission::Visitor, problem::Handshake};
+use super::{Web, admission::Connection, problem::Handshake};
 use crate::hub::ask::Refused;
 
 /// The largest WebSocket frame and message, unless the largest packet is larger: several packets may come in one.
@@ -48,7 +48,7 @@ pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) async fn connect(
     State(web): State<Web>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Extension(visitor): Extension<Visitor>,
+    Extension(connection): Extension<Connection>,
     Handshake(upgrade): Handshake,
 ) -> Result<Response, Refused> {
     let Some(broker) = web.broker.clone() else {
@@ -56,7 +56,7 @@ pub(super) async fn connect(
     };
     let most = MAX_MESSAGE_BYTES.max(broker.packet_bytes());
     // Twice a CONNECT: frames have headers, and a client may send it in several.
-    visitor.allow(2 * broker.connect_packet_bytes());
+    connection.allow(2 * broker.connect_packet_bytes());
     let upgrade = upgrade
         .protocols(["mqtt"])
         .max_frame_size(most)
@@ -64,13 +64,13 @@ pub(super) async fn connect(
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(0);
     let sockets = web.sockets.clone();
-    Ok(upgrade.on_upgrade(move |socket| sockets.track_future(carry(broker, socket, peer, visitor))))
+    Ok(upgrade.on_upgrade(move |socket| sockets.track_future(carry(broker, socket, peer, connection))))
 }
 
-async fn carry(broker: BrokerHandle, socket: WebSocket, peer: SocketAddr, visitor: Visitor) {
+async fn carry(broker: BrokerHandle, socket: WebSocket, peer: SocketAddr, connection: Connection) {
     let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
-    let known = visitor.clone();
-    broker.serve(theirs, peer, move || known.let_in());
+    let known = connection.clone();
+    broker.serve(theirs, peer, move || known.mark_authenticated());
     let (from_broker, to_broker) = tokio::io::split(ours);
     let (mut sink, mut stream) = socket.split();
     let code = {
@@ -79,8 +79,8 @@ async fn carry(broker: BrokerHandle, socket: WebSocket, peer: SocketAddr, visito
         // Whichever side ends first ends the other; what the broker said last is still taken along.
         tokio::select! {
             () = &mut to_client => close_code::NORMAL,
-            () = visitor.turned_out() => close_code::AGAIN,
-            code = to_server(&mut stream, to_broker, &visitor) => {
+            () = connection.evicted() => close_code::AGAIN,
+            code = to_server(&mut stream, to_broker, &connection) => {
                 let _ = timeout(LAST_WORDS, to_client).await;
                 code
             }
@@ -105,7 +105,7 @@ async fn close(sink: &mut SplitSink<WebSocket, Message>, code: CloseCode) {
 async fn to_server(
     stream: &mut SplitStream<WebSocket>,
     mut broker: WriteHalf<tokio::io::DuplexStream>,
-    visitor: &Visitor,
+    connection: &Connection,
 ) -> CloseCode {
     let code = loop {
         match stream.next().await {
@@ -117,7 +117,7 @@ async fn to_server(
             // MQTT is binary (MQTT 5, section 6): anything else ends the connection.
             Some(Ok(Message::Text(_))) => break close_code::UNSUPPORTED,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Err(error)) => break code_of(&error, Some(visitor)),
+            Some(Err(error)) => break code_of(&error, Some(connection)),
             Some(Ok(Message::Close(_))) | None => break close_code::NORMAL,
         }
     };
@@ -126,13 +126,13 @@ async fn to_server(
 }
 
 /// With which code a WebSocket is closed after such an error. Of one that sends too much nothing more is read.
-pub(super) fn code_of(error: &axum::Error, visitor: Option<&Visitor>) -> CloseCode {
+pub(super) fn code_of(error: &axum::Error, connection: Option<&Connection>) -> CloseCode {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
     let is_too_large = matches!(cause, Some(tungstenite::Error::Capacity(_)));
-    if let Some(visitor) = visitor.filter(|_| is_too_large) {
-        visitor.allow(0);
+    if let Some(connection) = connection.filter(|_| is_too_large) {
+        connection.allow(0);
     }
-    let is_used_up = visitor.is_some_and(|visitor| visitor.allowance().is_used_up());
+    let is_used_up = connection.is_some_and(|connection| connection.allowance().is_used_up());
     if is_too_large || is_used_up { close_code::SIZE } else { close_code::PROTOCOL }
 }
 

@@ -1,7 +1,7 @@
 //! The listening socket: accepts, with TLS if so configured, and stops when told to. A renewed certificate needs no restart.
 //!
-//! Every connection is a task of its own from its first byte on, and everything that it waits for has its time: so a client that says nothing, or
-//! says it slowly, keeps nobody waiting. Who has a place is [`Admission`]'s to say.
+//! Every connection is a task of its own from its first byte on, and everything that it waits for has a
+//! timeout: so a silent or slow client delays no other. [`Admission`] decides which are served.
 
 mod body;
 mod wire;
@@ -37,7 +37,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken};
 
 use self::{body::TimelyBody, wire::Wire};
-use super::admission::{Admission, Place, Visitor};
+use super::admission::{Admission, Connection, Permit};
 use crate::config::{Http, HttpLimits};
 
 /// How long open requests may take to end when the server stops; feeds and followers end at once.
@@ -97,7 +97,7 @@ pub(crate) async fn serve(listener: Listener, router: Router, stop: Cancellation
         certificate,
         routes: TowerToHyperService::new(router),
         admission: Admission::new(limits),
-        patience: limits.patience,
+        limits,
         stop: stop.clone(),
     });
     let mut connections = JoinSet::new();
@@ -128,7 +128,7 @@ struct Port {
     certificate: Option<Certificate>,
     routes: TowerToHyperService<Router>,
     admission: Admission,
-    patience: Duration,
+    limits: HttpLimits,
     stop: CancellationToken,
 }
 
@@ -145,28 +145,28 @@ impl Port {
 
     fn receive(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>) {
         match self.admission.admit(peer.ip()) {
-            Some(place) => drop(connections.spawn(Arc::clone(self).connection(stream, peer, place))),
+            Some(permit) => drop(connections.spawn(Arc::clone(self).connection(stream, peer, permit))),
             None => {
                 tracing::debug!(%peer, "closed at once: there are as many connections as http.limits.connections says");
             }
         }
     }
 
-    /// Serves a connection for as long as HTTP is spoken on it, unless its place is needed for another.
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
-        let visitor = place.visitor();
+    /// Serves a connection for as long as HTTP is spoken on it, unless it is evicted.
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+        let connection = permit.connection();
         let is_http = Arc::new(AtomicBool::new(true));
-        let wire = Wire::new(stream, self.patience, Arc::clone(&is_http), place);
+        let wire = Wire::new(stream, self.limits.write_timeout, Arc::clone(&is_http), permit);
         tokio::select! {
             biased;
-            () = visitor.turned_out() => tracing::debug!(%peer, "a connection on which nobody was known made room"),
-            () = self.speak(wire, peer, &visitor) => is_http.store(false, Ordering::Relaxed),
+            () = connection.evicted() => tracing::debug!(%peer, "an unauthenticated connection was evicted"),
+            () = self.speak(wire, peer, &connection) => is_http.store(false, Ordering::Relaxed),
         }
     }
 
-    async fn speak(&self, wire: Wire, peer: SocketAddr, visitor: &Visitor) {
+    async fn speak(&self, wire: Wire, peer: SocketAddr, connection: &Connection) {
         if let Some(socket) = self.shake_hands(wire).await
-            && let Err(error) = self.http(socket, peer, visitor).await
+            && let Err(error) = self.http(socket, peer, connection).await
         {
             tracing::debug!(%peer, %error, "a connection ended badly");
         }
@@ -174,21 +174,21 @@ impl Port {
 
     async fn shake_hands(&self, wire: Wire) -> Option<Socket> {
         let Some(certificate) = &self.certificate else { return Some(Either::Left(wire)) };
-        let handshake = timeout(self.patience, certificate.acceptor().accept(wire)).await;
+        let handshake = timeout(self.limits.header_timeout, certificate.acceptor().accept(wire)).await;
         handshake.ok()?.ok().map(Either::Right)
     }
 
     /// Answers requests, until the client has no more or the server stops; the request that is under way then is answered still.
-    async fn http(&self, socket: Socket, peer: SocketAddr, visitor: &Visitor) -> hyper::Result<()> {
+    async fn http(&self, socket: Socket, peer: SocketAddr, connection: &Connection) -> hyper::Result<()> {
         let service = service_fn(|request: Request<Incoming>| {
-            let mut request = request.map(|body| TimelyBody::new(body, self.patience));
+            let mut request = request.map(|body| TimelyBody::new(body, self.limits.body_timeout));
             request.extensions_mut().insert(ConnectInfo(peer));
-            request.extensions_mut().insert(visitor.clone());
+            request.extensions_mut().insert(connection.clone());
             self.routes.call(request)
         });
         let mut http = http1::Builder::new();
         // The head of the next request has its time too, so a connection that idles ends.
-        http.max_buf_size(BUFFER_BYTES).timer(TokioTimer::new()).header_read_timeout(self.patience);
+        http.max_buf_size(BUFFER_BYTES).timer(TokioTimer::new()).header_read_timeout(self.limits.header_timeout);
         let mut connection = pin!(http.serve_connection(TokioIo::new(socket), service).with_upgrades());
         tokio::select! {
             biased;

@@ -7,14 +7,24 @@ use super::{
     item::{Item, Kind, Place},
 };
 
-/// The problems found so far.
+/// The problems found so far, and what is no problem but worth a line in the log.
 #[derive(Debug, Default)]
-pub struct Problems(RefCell<Vec<Problem>>);
+pub struct Problems {
+    problems: RefCell<Vec<Problem>>,
+    notices: RefCell<Vec<Problem>>,
+}
 
 impl Problems {
     /// Adds one.
     pub fn push(&self, problem: Problem) {
-        self.0.borrow_mut().push(problem);
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// Takes the notices so far, in the order of their places.
+    pub fn take_notices(&self) -> Vec<Problem> {
+        let mut notices = self.notices.take();
+        notices.sort();
+        notices
     }
 
     /// `value` when nothing is wrong; else every problem, in the order of the places.
@@ -28,7 +38,7 @@ impl Problems {
 
     /// Every problem, in the order of the places.
     pub fn into_list(self) -> Vec<Problem> {
-        let mut problems = self.0.into_inner();
+        let mut problems = self.problems.into_inner();
         problems.sort();
         problems.dedup();
         problems
@@ -37,7 +47,7 @@ impl Problems {
 
 impl From<Vec<Problem>> for Problems {
     fn from(problems: Vec<Problem>) -> Self {
-        Self(RefCell::new(problems))
+        Self { problems: RefCell::new(problems), ..Self::default() }
     }
 }
 
@@ -108,6 +118,22 @@ impl<'p> Section<'p> {
         let index = self.entries.iter().position(|(name, _)| name == key)?;
         self.given.push(key);
         Some(self.entries.remove(index).1)
+    }
+
+    /// Gives the value of a key of earlier versions to the keys that replace it, where they have none of
+    /// their own. Without such keys it has no effect. Either way there is a notice.
+    pub fn replaced(&mut self, former: &str, keys: &[&str]) {
+        let Some(index) = self.entries.iter().position(|(name, _)| name == former) else { return };
+        let (_, item) = self.entries.remove(index);
+        let what = match keys {
+            [] => "has no effect since 0.2".to_owned(),
+            _ => format!("is called {} since 0.2, and the old name is accepted until 0.3", keys.join(", ")),
+        };
+        let notice = place_of(&item).problem(format!("{former} in [{}] {what}", self.name));
+        self.problems.notices.borrow_mut().push(notice);
+        for key in keys.iter().filter(|key| !self.has(key)).collect::<Vec<_>>() {
+            self.entries.push(((*key).to_owned(), item.clone()));
+        }
     }
 
     /// Every entry, whatever its key.

@@ -77,7 +77,7 @@ cert = '/nonexistent/cert'
 [mqtt.limits]
 conections = 5
 packet_bytes = 'big'
-in_flight = 0
+keep_alive_seconds = 0
 [runs]
 expires = 'ten minutes'
 per_machine = 0
@@ -105,7 +105,7 @@ name = 'controller'
         "pistat.toml:12: cert: /nonexistent/cert cannot be read",
         "pistat.toml:14: unknown key conections in [mqtt.limits]; did you mean connections?",
         "pistat.toml:15: packet_bytes: invalid type: string",
-        "pistat.toml:16: in_flight: 0 is too small: 1 is the least",
+        "pistat.toml:16: keep_alive_seconds: 0 is too small: 10 is the least",
         "pistat.toml:11: mqtt.tls needs both cert and key; key is missing",
         "pistat.toml:18: expires: \"ten minutes\" is not a valid duration",
         "pistat.toml:19: per_machine: 0 is out of range: it is 1 to 64",
@@ -251,9 +251,10 @@ fn the_file_that_ships_names_every_key() {
     // Serde and the readers name what they know; each of these must stand in the file, in use or commented out.
     let unknown = serde_json::from_str::<pistat_broker::Limits>("{\"?\":1}").unwrap_err().to_string();
     let limits: Vec<_> = unknown.split('`').skip(3).step_by(2).collect();
-    assert!(limits.len() > 25, "{unknown}");
-    let sections = "state tasks log_level [http] listen public_url downloads [http.limits] connections strangers \
-                    strangers_per_address patience [http.tls] cert key [mqtt] broker ca prefix [mqtt.tls] \
+    assert!(limits.len() > 10, "{unknown}");
+    let sections = "state tasks log_level [http] listen public_url downloads [http.limits] connections \
+                    unauthenticated_connections unauthenticated_connections_per_address header_timeout body_timeout \
+                    write_timeout [http.tls] cert key [mqtt] broker ca prefix [mqtt.tls] \
                     [mqtt.requests] role [mqtt.limits] [homeassistant] discovery [runs] expires lost_after keep \
                     keep_runs keep_events keep_audit per_machine [enrolment] per_hour [[account]] name publish subscribe";
     for key in limits.into_iter().chain(sections.split_whitespace()) {
@@ -319,4 +320,47 @@ fn the_commented_examples_of_the_file_that_ships_are_right() {
     let config = load(&text, &[], Flags::default()).unwrap();
     assert!(config.mqtt.tls.is_some() && config.http.tls.is_some() && config.mqtt.requests.is_some());
     assert_eq!(config.accounts[0].publish.len(), 2);
+}
+
+#[test]
+fn keys_of_earlier_versions_are_accepted_with_a_notice() {
+    let text = "[http.limits]
+strangers = 7
+strangers_per_address = 6
+patience = '5s'
+body_timeout = '9s'
+[mqtt.limits]
+qos0_patience_milliseconds = 5
+in_flight = 'whatever'
+";
+    let config = load(text, &[("PISTAT_MQTT__LIMITS__OFFLINE_BYTES_IN_ALL", "1000000")], Flags::default()).unwrap();
+    let limits = config.http.limits;
+    assert_eq!((limits.unauthenticated_connections, limits.unauthenticated_connections_per_address), (7, 6));
+    let timeouts = [limits.header_timeout, limits.body_timeout, limits.write_timeout];
+    assert_eq!(timeouts.map(|timeout| timeout.as_secs()), [5, 9, 5]);
+    let broker: pistat_broker::Limits = serde_json::from_value(config.mqtt.limits.into()).unwrap();
+    assert_eq!((broker.qos0_backpressure_milliseconds, broker.offline_bytes_total), (5, 1_000_000));
+    let mut notices: Vec<String> = config.notices.iter().map(ToString::to_string).collect();
+    notices.sort();
+    let called = "since 0.2, and the old name is accepted until 0.3";
+    let mut expected = [
+        format!("pistat.toml:2: strangers in [http.limits] is called unauthenticated_connections {called}"),
+        format!(
+            "pistat.toml:3: strangers_per_address in [http.limits] is called \
+             unauthenticated_connections_per_address {called}"
+        ),
+        format!(
+            "pistat.toml:4: patience in [http.limits] is called header_timeout, body_timeout, write_timeout {called}"
+        ),
+        format!(
+            "pistat.toml:7: qos0_patience_milliseconds in [mqtt.limits] is called qos0_backpressure_milliseconds {called}"
+        ),
+        "pistat.toml:8: in_flight in [mqtt.limits] has no effect since 0.2".to_owned(),
+        format!(
+            "PISTAT_MQTT__LIMITS__OFFLINE_BYTES_IN_ALL: offline_bytes_in_all in [mqtt.limits] is called \
+             offline_bytes_total {called}"
+        ),
+    ];
+    expected.sort();
+    assert_eq!(notices, expected);
 }

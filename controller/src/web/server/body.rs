@@ -1,4 +1,4 @@
-//! The body of a request, which has to come in time, whoever reads it.
+//! The body of a request, which has to arrive in time.
 
 use std::{
     error::Error,
@@ -12,14 +12,14 @@ use tokio::time::{Sleep, sleep};
 
 pub(super) struct TimelyBody {
     incoming: Incoming,
-    patience: Duration,
+    timeout: Duration,
     /// Runs from when the rest was waited for the first time: most bodies come with their heads, and need none.
     late: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimelyBody {
-    pub(super) fn new(incoming: Incoming, patience: Duration) -> Self {
-        Self { incoming, patience, late: None }
+    pub(super) fn new(incoming: Incoming, timeout: Duration) -> Self {
+        Self { incoming, timeout, late: None }
     }
 }
 
@@ -34,8 +34,8 @@ impl Body for TimelyBody {
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let patience = self.patience;
-        let late = self.late.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let timeout = self.timeout;
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(timeout)));
         late.as_mut().poll(context).map(|()| Some(Err("it did not come in time".into())))
     }
 

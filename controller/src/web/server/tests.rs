@@ -28,8 +28,22 @@ const PERIOD: Duration = Duration::from_millis(25);
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: pi\r\nConnection: close\r\n\r\n";
 
 /// Bounds that a test comes up against soon.
-const LIMITS: HttpLimits =
-    HttpLimits { connections: 12, strangers: 8, strangers_per_address: 4, patience: Duration::from_millis(500) };
+const LIMITS: HttpLimits = HttpLimits {
+    connections: 12,
+    unauthenticated_connections: 8,
+    unauthenticated_connections_per_address: 4,
+    header_timeout: Duration::from_millis(500),
+    body_timeout: Duration::from_millis(500),
+    write_timeout: Duration::from_millis(500),
+};
+
+/// The same for a client that may take its time.
+const UNHURRIED: HttpLimits = HttpLimits {
+    header_timeout: Duration::from_secs(600),
+    body_timeout: Duration::from_secs(600),
+    write_timeout: Duration::from_secs(600),
+    ..LIMITS
+};
 
 /// More than the buffers of any two sockets take.
 const LARGE_BYTES: usize = 64 * PIECE_BYTES;
@@ -95,7 +109,7 @@ impl Port {
     }
 }
 
-/// A page for everybody, one that asks for a body, one that knows its visitor, and one that is endless for who does not read.
+/// A page for everybody, one that asks for a body, one that knows its connection, and one that is endless for who does not read.
 fn routes(large_ended: CancellationToken) -> Router {
     let large = get(move || {
         let guard = large_ended.clone().drop_guard();
@@ -108,7 +122,10 @@ fn routes(large_ended: CancellationToken) -> Router {
     Router::new()
         .route("/", get(|| async { "here" }))
         .route("/body", post(|body: Bytes| async move { format!("{} bytes", body.len()) }))
-        .route("/known", get(|Extension(visitor): Extension<Visitor>| async move { visitor.let_in() }))
+        .route(
+            "/known",
+            get(|Extension(connection): Extension<Connection>| async move { connection.mark_authenticated() }),
+        )
         .route("/large", large)
 }
 
@@ -161,7 +178,7 @@ async fn a_renewed_certificate_needs_no_restart_and_a_broken_one_does_no_harm() 
 
 #[tokio::test]
 async fn whoever_is_slow_is_ended_in_time_while_others_are_served() {
-    let port = Port::open(false, HttpLimits { strangers_per_address: 8, ..LIMITS }).await;
+    let port = Port::open(false, HttpLimits { unauthenticated_connections_per_address: 8, ..LIMITS }).await;
     let silent = port.tcp().await;
     let half_a_head = port.said("GET / HTTP/1.1\r\nHost:").await;
     let half_a_body = port.said("POST /body HTTP/1.1\r\nHost: pi\r\nContent-Length: 10\r\n\r\nhalf").await;
@@ -207,7 +224,7 @@ async fn a_body_and_an_answer_may_come_in_pieces() {
 async fn hundreds_of_silent_connections_keep_nobody_out_and_end_nobody_who_is_known() {
     for has_tls in [false, true] {
         // Nobody's time is up in this test: whoever goes makes room.
-        let port = Port::open(has_tls, HttpLimits { patience: Duration::from_secs(600), ..LIMITS }).await;
+        let port = Port::open(has_tls, UNHURRIED).await;
         let mut known = Vec::new();
         for _ in 0..6 {
             let stream: Box<dyn Socket> =
@@ -234,7 +251,7 @@ async fn hundreds_of_silent_connections_keep_nobody_out_and_end_nobody_who_is_kn
 trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
 
-/// Asks for the page that knows its visitor, and reads the answer, which has no body.
+/// Asks for the page that knows its connection, and reads the answer, which has no body.
 async fn become_known(mut stream: Box<dyn Socket>) -> Box<dyn Socket> {
     stream.write_all(b"GET /known HTTP/1.1\r\nHost: pi\r\n\r\n").await.unwrap();
     let mut head = Vec::new();
@@ -246,7 +263,7 @@ async fn become_known(mut stream: Box<dyn Socket>) -> Box<dyn Socket> {
 
 #[tokio::test]
 async fn when_every_place_is_taken_by_somebody_who_is_known_the_next_is_closed() {
-    let port = Port::open(false, HttpLimits { patience: Duration::from_secs(600), ..LIMITS }).await;
+    let port = Port::open(false, UNHURRIED).await;
     let mut known = Vec::new();
     for _ in 0..LIMITS.connections {
         known.push(become_known(Box::new(port.tcp().await)).await);

@@ -1,5 +1,5 @@
-//! The bytes of a connection. They hold its place for as long as they flow, and end when the other side takes none of them, or
-//! sends more than is read of it.
+//! The bytes of a connection. They hold its permit for as long as they flow, and end when the other
+//! side takes none of them, or sends more than is read of it.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use crate::web::admission::{Allowance, Place};
+use crate::web::admission::{Allowance, Permit};
 
 /// How long what still comes is read and dropped, on a connection that has sent too much: one that is closed with unread input
 /// is reset, and the other side never learns why.
@@ -26,9 +26,9 @@ const LINGER: Duration = Duration::from_secs(1);
 
 pub(super) struct Wire {
     /// Taken when it is dropped.
-    socket: Option<(TcpStream, Place)>,
+    socket: Option<(TcpStream, Permit)>,
     /// How long the other side may take nothing.
-    patience: Duration,
+    write_timeout: Duration,
     /// Runs while it takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     is_http: Arc<AtomicBool>,
@@ -38,9 +38,9 @@ pub(super) struct Wire {
 
 impl Wire {
     /// `is_http` is whether it is still HTTP that is spoken: a WebSocket has rules of its own for a slow reader.
-    pub(super) fn new(stream: TcpStream, patience: Duration, is_http: Arc<AtomicBool>, place: Place) -> Self {
-        let allowance = place.visitor().allowance();
-        Self { socket: Some((stream, place)), patience, stalled: None, is_http, allowance }
+    pub(super) fn new(stream: TcpStream, write_timeout: Duration, is_http: Arc<AtomicBool>, permit: Permit) -> Self {
+        let allowance = permit.connection().allowance();
+        Self { socket: Some((stream, permit)), write_timeout, stalled: None, is_http, allowance }
     }
 
     fn stream(&mut self) -> Pin<&mut TcpStream> {
@@ -59,24 +59,24 @@ impl Wire {
             self.stalled = None;
             return written;
         }
-        let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let write_timeout = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_timeout)));
         stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if let Some((stream, place)) = self.socket.take()
+        if let Some((stream, permit)) = self.socket.take()
             && self.allowance.is_used_up()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(linger(stream, place));
+            runtime.spawn(linger(stream, permit));
         }
     }
 }
 
-async fn linger(mut stream: TcpStream, _place: Place) {
+async fn linger(mut stream: TcpStream, _permit: Permit) {
     let drained = async {
         stream.shutdown().await?;
         let mut scratch = [0; 4096];
