@@ -1,8 +1,10 @@
-//! Our broker beside mosquitto, in one run on one machine: throughput, latency, memory. Read the ratios, not the numbers.
+//! Our broker beside mosquitto, in one run on one machine: throughput, latency, memory. Read the
+//! ratios, not the numbers.
 //!
-//! `cargo run --release -p pistat-broker --example bench [filter]`, after `cargo build --release -p pistat-broker
-//! --example serve`. Both brokers are processes of their own on loopback; the load comes from this one. Our broker runs
-//! with its rules on, mosquitto open to everybody. CPU is the broker's own, user and system.
+//! `cargo run --release -p pistat-broker --example bench [filter]`, after `cargo build --release -p
+//! pistat-broker --example serve`. Both brokers are processes of their own on loopback; the load
+//! comes from this one. Our broker runs with its rules on, mosquitto open to everybody. CPU is the
+//! broker's own, user and system.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -278,7 +280,8 @@ async fn latency(broker: &Broker) -> Result<(f64, f64), Error> {
     Ok((at(50).as_secs_f64() * 1e3, at(99).as_secs_f64() * 1e3))
 }
 
-/// Memory in MB and seconds to connect with `count` idle clients, each with a subscription of its own.
+/// Memory in MB and seconds to connect with `count` idle clients, each with a subscription of its
+/// own.
 async fn idle(broker: &Broker, count: u32) -> Result<(f64, f64), Error> {
     let started = Instant::now();
     let mut connecting = JoinSet::new();

@@ -1,6 +1,6 @@
-//! A broker by itself, for trying clients against it and for the benchmark beside mosquitto:
-//! `serve [address [state folder]]`. The accounts `admin`, `viewer` and `home` have their names as passwords, and so
-//! does every agent `pi-0` to `pi-9999`: nothing for a network.
+//! A broker by itself, for trying clients against it and for the benchmark beside mosquitto: `serve
+//! [address [state folder]]`. The accounts `admin`, `viewer` and `home` have their names as
+//! passwords, and so does every agent `pi-0` to `pi-9999`: nothing for a network.
 
 use std::path::PathBuf;
 

@@ -1,12 +1,13 @@
 //! Who may do what: accounts, and the rules of their topics. Pure.
 //!
-//! [`Directory`] is an immutable snapshot of who exists, made by the owner of the broker; [`Access`] holds the rules:
-//! checked for the last will at connect, at publish, at subscribe and again for each receiver at delivery.
+//! [`Directory`] is an immutable snapshot of who exists, made by the owner of the broker;
+//! [`Access`] holds the rules: checked for the last will at connect, at publish, at subscribe and
+//! again for each receiver at delivery.
 //!
-//! The rule for subscriptions: a filter is granted when there is at least one topic that it matches and that the
-//! subscriber may receive. So a wildcard that covers forbidden topics is granted and the forbidden messages are not
-//! delivered, and a filter that can match forbidden topics only is refused. For `$share/<group>/<filter>` the filter
-//! after the group counts.
+//! The rule for subscriptions: a filter is granted when there is at least one topic that it matches
+//! and that the subscriber may receive. So a wildcard that covers forbidden topics is granted and
+//! the forbidden messages are not delivered, and a filter that can match forbidden topics only is
+//! refused. For `$share/<group>/<filter>` the filter after the group counts.
 //!
 //! The rules themselves stand in [`table`], which other brokers' access lists are written from too.
 
@@ -25,7 +26,7 @@ use crate::message::Message;
 use crate::retained::Origin;
 use runs::SentRuns;
 
-/// Where answers may go that are nobody's in particular, under the prefix.
+/// Where replies may go that belong to no machine, under the prefix.
 const REPLIES: &str = "reply/";
 
 pub(crate) use directory::Secret;
@@ -85,13 +86,15 @@ impl Access {
         }
     }
 
-    /// Whether this is a topic on which operators ask for something: its messages get the broker's stamp.
+    /// Whether this is a topic on which operators ask for something: its messages get the broker's
+    /// stamp.
     pub(crate) fn is_request(&self, topic: &str) -> bool {
         let may_be = topic.ends_with("/request") || topic.ends_with("/acknowledge");
         may_be && self.operators.iter().any(|filter| filter::matches(filter, topic))
     }
 
-    /// Remembers which runs each machine was sent. Only the controller may publish what is looked at here.
+    /// Remembers which runs each machine was sent. Only the controller may publish what is looked
+    /// at here.
     pub(crate) fn note(&self, message: &Message) {
         let Some((machine, rest)) = self.levels_of_machine(message.topic()) else { return };
         let Some((run, verb)) = run_and_verb(rest) else { return };
@@ -127,8 +130,8 @@ impl Access {
         topic.starts_with(&*self.own)
     }
 
-    /// To whom a retained message counts, by its publisher's [`Identity::session_owner`]; that is empty when the publisher is
-    /// not known any more.
+    /// To whom a retained message counts, by its publisher's [`Identity::session_owner`]; that is
+    /// empty when the publisher is not known any more.
     pub(crate) fn origin<'a>(&self, owner: &'a str, topic: &str) -> Origin<'a> {
         let is_fleets = match owner.split_once('/') {
             Some((kind, _)) => matches!(kind, "c" | "a"),
@@ -161,8 +164,9 @@ impl Access {
         }
     }
 
-    /// Whether an answer to `account` on this topic lends it nothing: it may receive there, and it could say the same there itself, or nobody else
-    /// would hear it. Under `<prefix>/reply/` everybody hears answers and nobody obeys them.
+    /// Whether a reply to `account` on this topic lends it no right: it may receive there, and
+    /// either may publish there itself, or is the only reader. Replies under `<prefix>/reply/` are
+    /// public, and no machine acts on them.
     pub(crate) fn may_be_answered(&self, directory: &Directory, account: &str, topic: &str) -> bool {
         let Some(who) = directory.named(account) else { return false };
         let is_reply = topic.strip_prefix(&*self.own).is_some_and(|rest| rest.starts_with(REPLIES));
@@ -190,7 +194,8 @@ impl Access {
         }
     }
 
-    /// Whether a subscription to this filter is granted: whether it can match anything that `who` may receive.
+    /// Whether a subscription to this filter is granted: whether it can match anything that `who`
+    /// may receive.
     pub(crate) fn may_subscribe(&self, who: &Identity, filter: &str) -> bool {
         let reaches = |allowed: &str| filter::meet(filter, allowed).is_some();
         match who {
@@ -225,7 +230,8 @@ impl Access {
         is_visible && !(topic.starts_with(&*self.own) && is_hidden())
     }
 
-    /// An account's own rules never reach an agent's or the controller's topics, nor those of the broker.
+    /// An account's own rules never reach an agent's or the controller's topics, nor those of the
+    /// broker.
     fn is_open_to_rules(&self, topic: &str, to_publish: bool) -> bool {
         let is_own =
             topic.starts_with(&*self.own) || topic == self.topics.prefix() || topic.starts_with(&*self.own_system);

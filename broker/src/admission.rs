@@ -1,5 +1,5 @@
-//! Which connections may send CONNECT: counted in total, and unauthenticated ones by address; and the
-//! growing delay before bad credentials are refused.
+//! Which connections may send CONNECT: counted in total, and unauthenticated ones by address; and
+//! the growing delay before bad credentials are refused.
 //!
 //! Good credentials never wait here, whatever others from the same address have tried. A network of
 //! IPv6 counts as one address, since its hosts can have any number of addresses.
@@ -14,7 +14,8 @@ use crate::limits::{Limits, REFUSAL_DELAY_MAX_MILLISECONDS};
 /// An address's bad attempts are forgotten after this time without another.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(300);
 
-/// Addresses remembered for their bad attempts. An attacker with more addresses than this forgets the oldest of them.
+/// Addresses remembered for their bad attempts. An attacker with more addresses than this forgets
+/// the oldest of them.
 const REMEMBERED: usize = 10_000;
 
 /// Refusals that are being delayed for one address at once; more are refused at once and closed, so
@@ -143,7 +144,8 @@ impl Drop for Permit {
 }
 
 impl State {
-    /// Forgets bad attempts long past, and if that is not enough, all of addresses that are not connected.
+    /// Forgets bad attempts long past, and if that is not enough, all of addresses that are not
+    /// connected.
     fn forget_oldest(&mut self) {
         let is_recent = |address: &Address| address.last_attempt.is_some_and(|last| last.elapsed() < FORGIVEN_AFTER);
         self.addresses.retain(|_, address| address.connections > 0 || is_recent(address));

@@ -1,4 +1,4 @@
-//! What the broker tells its owner: who came, who was refused, who was replaced.
+//! What the broker reports to its owner: connections, refusals, takeovers.
 //!
 //! Events never slow the broker: a full channel drops them, and the drop is counted
 //! ([`crate::Statistics::events_dropped`]).
@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 
 use tokio::sync::mpsc;
 
-/// How many events wait for the owner: a storm of reconnects of a thousand machines fits, at some 200 bytes each.
+/// How many events wait for the owner: a storm of reconnects of a thousand machines fits, at some
+/// 200 bytes each.
 pub(crate) const EVENT_CAPACITY: usize = 4096;
 
 /// The version of MQTT that a client speaks.
@@ -42,7 +43,7 @@ pub enum BrokerEvent {
         /// Why, in words.
         reason: String,
     },
-    /// A client was not let in.
+    /// A client was refused.
     Refused {
         /// The user name that it gave.
         user_name: String,
@@ -86,7 +87,8 @@ pub enum BrokerEvent {
         /// Why, in words.
         reason: String,
     },
-    /// A session was ended because it, or what waited for it, exceeded a bound, or because its account was revoked.
+    /// A session was ended because it, or what waited for it, exceeded a bound, or because its
+    /// account was revoked.
     SessionEnded {
         /// The account, or the pi-id of an agent.
         account: String,
@@ -117,9 +119,9 @@ impl Events {
         (Self { sender, counters }, receiver)
     }
 
-    /// Tells the owner, or counts that it could not be told.
-    pub(crate) fn tell(&self, event: BrokerEvent) {
-        // What a client can make happen as fast as it sends leaves half of the room to who comes, goes and knocks.
+    /// Sends the event to the owner, or counts that its channel was full.
+    pub(crate) fn send(&self, event: BrokerEvent) {
+        // What a client can cause as fast as it sends leaves half of the room to all other events.
         let is_endless = matches!(event, BrokerEvent::PublishRefused { .. } | BrokerEvent::SubscribeRefused { .. });
         let has_room = !is_endless || self.sender.capacity() > EVENT_CAPACITY / 2;
         if !has_room || self.sender.try_send(event).is_err() {
@@ -133,12 +135,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_messages_without_end_leave_room_for_other_events() {
+    fn a_flood_of_refused_messages_leaves_room_for_other_events() {
         let counters = std::sync::Arc::new(crate::statistics::Counters::default());
         let (events, mut receiver) = Events::new(counters.clone());
         let none = String::new;
         for _ in 0..EVENT_CAPACITY {
-            events.tell(BrokerEvent::PublishRefused {
+            events.send(BrokerEvent::PublishRefused {
                 account: none(),
                 client_id: none(),
                 topic: none(),
@@ -146,8 +148,8 @@ mod tests {
             });
         }
         assert_eq!(counters.read().events_dropped, EVENT_CAPACITY as u64 / 2);
-        events.tell(BrokerEvent::SessionEnded { account: none(), client_id: none(), reason: none() });
-        let told = std::iter::from_fn(|| receiver.try_recv().ok()).last();
-        assert!(matches!(told, Some(BrokerEvent::SessionEnded { .. })), "{told:?}");
+        events.send(BrokerEvent::SessionEnded { account: none(), client_id: none(), reason: none() });
+        let last = std::iter::from_fn(|| receiver.try_recv().ok()).last();
+        assert!(matches!(last, Some(BrokerEvent::SessionEnded { .. })), "{last:?}");
     }
 }

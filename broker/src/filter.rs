@@ -5,15 +5,18 @@
 /// The prefix of a shared subscription, `$share/<group>/<filter>`.
 const SHARE: &str = "$share/";
 
-/// Whether a client may publish on this topic as far as its form goes: not empty, no wildcard, plain text, within bounds.
+/// Whether a client may publish on this topic as far as its form goes: not empty, no wildcard,
+/// plain text, within bounds.
 pub(crate) fn is_valid_topic(topic: &str, max_bytes: usize, max_levels: usize) -> bool {
     is_bounded(topic, max_bytes, max_levels) && !topic.contains(['+', '#']) && is_plain(topic)
 }
 
-/// Whether a text holds no control characters (U+0000 to U+001F, U+007F to U+009F) and no non-characters of Unicode.
+/// Whether a text holds no control characters (U+0000 to U+001F, U+007F to U+009F) and no
+/// non-characters of Unicode.
 ///
-/// MQTT 5, section 1.5.4 allows a receiver to refuse these, and the clients of mosquitto end their connection when they are
-/// sent one: a client that could publish such a topic would disconnect every subscriber.
+/// MQTT 5, section 1.5.4 allows a receiver to refuse these, and the clients of mosquitto end their
+/// connection when they are sent one: a client that could publish such a topic would disconnect
+/// every subscriber.
 pub(crate) fn is_plain(text: &str) -> bool {
     text.chars().all(|c| !c.is_control() && !is_non_character(c))
 }
@@ -56,7 +59,8 @@ pub(crate) struct ParsedFilter<'a> {
     pub(crate) filter: &'a str,
 }
 
-/// Takes a subscription's text apart; `None` when it is malformed (a group without a name or with a wildcard, no filter).
+/// Takes a subscription's text apart; `None` when it is malformed (a group without a name or with a
+/// wildcard, no filter).
 pub(crate) fn parse(text: &str, max_bytes: usize, max_levels: usize) -> Option<ParsedFilter<'_>> {
     let parsed = match text.strip_prefix(SHARE) {
         None => ParsedFilter { group: None, filter: text },
@@ -71,7 +75,8 @@ pub(crate) fn parse(text: &str, max_bytes: usize, max_levels: usize) -> Option<P
     is_valid_filter(parsed.filter, max_bytes, max_levels).then_some(parsed)
 }
 
-/// Whether a topic matches a filter. Wildcards in the first level do not match topics that begin with `$`.
+/// Whether a topic matches a filter. Wildcards in the first level do not match topics that begin
+/// with `$`.
 pub(crate) fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && !filter.starts_with('$') {
         return false;

@@ -27,8 +27,8 @@ pub(crate) struct Front {
     pub(crate) clock: Clock,
     pub(crate) spine: spine::Sender,
     pub(crate) commands: mpsc::Sender<Command>,
-    /// Where each session reports its end. Unbounded, since `Drop` cannot wait: one message for each
-    /// connection, whose number is bounded.
+    /// Where each session reports its end. Unbounded, since `Drop` cannot wait: one message for
+    /// each connection, whose number is bounded.
     pub(crate) closed: mpsc::UnboundedSender<Closed>,
     pub(crate) directory: watch::Sender<Arc<Directory>>,
     pub(crate) admission: Admission,

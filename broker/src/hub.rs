@@ -1,9 +1,10 @@
 //! The hub: the one owner of subscriptions, retained messages and sessions.
 //!
-//! It reads the log in order; for each message it updates the retained store, asks the topic tree who wants it, checks
-//! each receiver's rights and puts it into their outboxes. It never waits for a session. What sessions want from it
-//! (to connect, to subscribe) comes as commands; each takes effect at the place in the log where its client stood when it
-//! asked, so retained messages and live ones are of one order.
+//! It reads the log in order; for each message it updates the retained store, finds the subscribers
+//! in the topic tree, checks each receiver's rights and puts it into their outboxes. It never waits
+//! for a session. What sessions request (to connect, to subscribe) comes as commands; each takes
+//! effect at the position in the log at which its client sent it, so retained messages and live
+//! ones have one order.
 
 mod changes;
 mod connect;
@@ -53,7 +54,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long sessions may take to leave when the broker stops.
 const LEAVE: Duration = Duration::from_secs(3);
 
-/// Where the hub gets its work from.
+/// What the hub reads.
 pub(crate) struct Inputs {
     pub(crate) spine: spine::Receiver,
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -88,7 +89,8 @@ struct Session {
     is_on_disk: bool,
     /// Messages that wait for it are on disk too.
     has_queue_on_disk: bool,
-    /// Its client is connected and something of `QoS` 2 has begun, of which the disk does not know how far it is.
+    /// Its client is connected and something of `QoS` 2 has begun, of which the disk does not know
+    /// how far it is.
     is_unsure: bool,
     /// Bytes that wait for it while its client is away; `None` while it is not counted among those.
     away_bytes: Option<usize>,
@@ -236,7 +238,7 @@ impl Hub {
         self.publish_statistics(now_ms);
     }
 
-    /// Tells every session, takes in what was acknowledged, and hands over what must be written.
+    /// Ends every session, takes in what was acknowledged, and hands over what must be written.
     async fn stop(mut self, mut inputs: Inputs) -> Result<Stopped, BrokerError> {
         inputs.commands.close();
         for command in std::mem::take(&mut self.deferred) {
@@ -249,10 +251,11 @@ impl Hub {
             connected += usize::from(session.peer.is_some());
             session.outbox.end(End::ShuttingDown);
         }
-        // Sessions that leave late leave without their last words being waited for.
+        // Sessions that end late are not waited for.
         let drained = tokio::time::timeout(LEAVE, self.drain(&mut inputs, connected)).await;
         drained.unwrap_or(Ok(()))?;
-        // Wills stay in the file: at the next start they are published unless their clients are back in time.
+        // Wills stay in the file: at the next start they are published unless their clients are
+        // back in time.
         let last = self.last_batch();
         Ok(Stopped { store: self.store, last, _closed: inputs.closed, _spine: inputs.spine })
     }
@@ -270,7 +273,7 @@ impl Hub {
                     connected -= 1;
                     self.keep_at_stop(closed);
                 }
-                // Whoever asks for something now is not answered, and so need not be waited for.
+                // Requests are not answered any more, and so need not be waited for.
                 Some(command) = inputs.commands.recv() => drop(command),
             }
         }
@@ -301,7 +304,7 @@ fn after_seconds(now_ms: u64, seconds: u32) -> u64 {
 pub(crate) struct Stopped {
     store: Option<Store>,
     last: Option<crate::store::Batch>,
-    /// Sessions still report their ends here; nobody reads them any more.
+    /// Sessions still report their ends here; they are not read any more.
     _closed: mpsc::UnboundedReceiver<Closed>,
     /// While sessions end, they may still be publishing.
     _spine: spine::Receiver,

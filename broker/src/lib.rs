@@ -1,9 +1,9 @@
 //! The embedded MQTT broker.
 //!
-//! [`Broker::start`] → [`Broker::addresses`], [`Broker::handle`], [`Broker::shutdown`]. Strangers meet the front door
-//! (`session`), which speaks MQTT 3.1.1 and 5 on one port; every message that is accepted passes rumqttd's log once
-//! and in one order (`spine`); the hub reads it there and delivers through our own topic tree. `rumqttd` itself never
-//! sees a client.
+//! [`Broker::start`] → [`Broker::addresses`], [`Broker::handle`], [`Broker::shutdown`]. Clients
+//! talk to `session`, which speaks MQTT 3.1.1 and 5 on one port; every accepted message passes
+//! rumqttd's log once and in one order (`spine`); the hub reads it there and delivers it through
+//! our own topic tree. No client ever talks to `rumqttd` itself.
 
 mod access;
 mod admission;
@@ -54,7 +54,8 @@ pub use limits::{Bounds, Limits, SlowSubscriber};
 pub use statistics::Statistics;
 pub use tls::Certificate;
 
-/// Reads the first packet of a stream as a session does, and says how many bytes it took if it was understood: the reader's door for fuzzing.
+/// Reads the first packet of a stream as a session does; returns its length if it is valid. For
+/// fuzzing.
 #[doc(hidden)]
 pub fn read_packet(bytes: &[u8], v5: bool) -> Option<usize> {
     let frame = packet::split(bytes, Limits::default().packet_bytes).ok().flatten()?;
@@ -73,13 +74,13 @@ pub struct BrokerConfig {
     pub listen: Option<SocketAddr>,
     /// Where MQTT over TLS is spoken.
     pub tls: Option<TlsListener>,
-    /// The folder for what must outlive a restart: retained messages, the last wills of connected clients, and sessions
-    /// that are to be kept.
-    /// `None` keeps them in memory only.
+    /// The folder for what must outlive a restart: retained messages, the last wills of connected
+    /// clients, and sessions that are to be kept. `None` keeps them in memory only.
     pub state: Option<PathBuf>,
     /// The topics of Pi Stat, which have rules of their own.
     pub topics: Topics,
-    /// Home Assistant's discovery prefix where it is not `homeassistant`: accounts have the same rights under both.
+    /// Home Assistant's discovery prefix where it is not `homeassistant`: accounts have the same
+    /// rights under both.
     pub discovery: Option<String>,
     /// Every bound.
     pub limits: Limits,
@@ -115,7 +116,7 @@ pub enum StartError {
         what: &'static str,
         /// The address asked for.
         address: SocketAddr,
-        /// The system's word.
+        /// The system's error.
         source: std::io::Error,
         /// What to do.
         hint: &'static str,
@@ -128,7 +129,7 @@ pub enum StartError {
     State {
         /// The folder or file.
         path: PathBuf,
-        /// The system's word.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The engine did not start.
@@ -155,7 +156,8 @@ pub enum BrokerError {
     Failed(String),
 }
 
-/// A running broker. Stop it with [`Broker::shutdown`]; dropping it asks its tasks to end without waiting for them.
+/// A running broker. Stop it with [`Broker::shutdown`]; dropping it asks its tasks to end without
+/// waiting for them.
 pub struct Broker {
     front: Arc<Front>,
     addresses: Addresses,
@@ -166,7 +168,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Opens the ports and starts. The receiver tells what happens; it may be ignored.
+    /// Opens the ports and starts. The receiver gets the broker's events; it may be ignored.
     ///
     /// # Errors
     /// A port is taken, the certificate is unusable, the state folder cannot be written.
@@ -184,7 +186,7 @@ impl Broker {
         let (store, restored) = open_store(config.state, &counters).await?;
         if let Some((kept, reason)) = restored.damaged.clone() {
             tracing::error!(kept = %kept.display(), reason, "the file of retained messages was damaged");
-            events.tell(BrokerEvent::StateDamaged { kept, reason });
+            events.send(BrokerEvent::StateDamaged { kept, reason });
         }
         let (spine, spine_receiver) = spine::open().await?;
         let (commands, command_receiver) = mpsc::channel(contract::COMMAND_CAPACITY);
@@ -237,7 +239,8 @@ impl Broker {
         BrokerHandle { front: self.front.clone() }
     }
 
-    /// Resolves only if the broker dies of itself. After it has, there is nothing left but [`Broker::shutdown`].
+    /// Resolves only if the broker dies of itself. After it has, there is nothing left but
+    /// [`Broker::shutdown`].
     pub async fn failed(&mut self) -> BrokerError {
         let Some(hub) = &mut self.hub else { return std::future::pending().await };
         let error = tokio::select! {
@@ -258,8 +261,9 @@ impl Broker {
         error
     }
 
-    /// Stops: no more connections, MQTT 5 clients are told, retained messages are on disk, every task has ended.
-    /// Wills of connected clients are kept for the next start, as after an unclean stop.
+    /// Stops: no more connections, MQTT 5 clients get a DISCONNECT, retained messages are on disk,
+    /// every task has ended. Wills of connected clients are kept for the next start, as after an
+    /// unclean stop.
     pub async fn shutdown(mut self) {
         self.front.stop.cancel();
         while let Some(port) = self.ports.join_next().await {
@@ -271,7 +275,7 @@ impl Broker {
             Some(hub) => hub.await.ok().and_then(Result::ok),
             None => None,
         };
-        // The hub has told every session; each takes its leave and ends.
+        // The hub has ended every session; their tasks end now.
         self.front.tasks.close();
         self.front.tasks.wait().await;
         if let Some(stopped) = hub
@@ -293,7 +297,7 @@ async fn open_store(
     opened.map(|(store, restored)| (Some(store), restored)).map_err(|source| StartError::State { path, source })
 }
 
-/// A running broker for those who do not own it.
+/// A handle to a running broker.
 #[derive(Clone)]
 pub struct BrokerHandle {
     front: Arc<Front>,
@@ -311,12 +315,14 @@ impl BrokerHandle {
         }
     }
 
-    /// Accounts have changed: sessions whose credential is gone or changed, or whose rights shrank, end at once.
+    /// Accounts have changed: sessions whose credential is gone or changed, or whose rights shrank,
+    /// end at once.
     pub fn set_directory(&self, directory: Directory) {
         self.front.directory.send_replace(Arc::new(directory));
     }
 
-    /// Whether the owner, who may publish everywhere, may answer an account's request on this topic without lending it that right.
+    /// Whether the owner, who may publish everywhere, may answer an account's request on this topic
+    /// without lending it that right.
     pub fn may_answer(&self, account: &str, topic: &str) -> bool {
         self.front.access.may_be_answered(&self.front.directory.borrow(), account, topic)
     }

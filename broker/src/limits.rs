@@ -1,8 +1,8 @@
 //! The limits of the broker, each with its default and the reason for it.
 //!
-//! [`Limits`] are what an operator may want to change: `[mqtt.limits]` of `pistat.toml`, where unknown
-//! keys are refused. [`Bounds`] and the constants suit every installation. A client that exceeds a
-//! limit receives the protocol's reason code; others are unaffected.
+//! [`Limits`] are what an operator may want to change: `[mqtt.limits]` of `pistat.toml`, where
+//! unknown keys are refused. [`Bounds`] and the constants suit every installation. A client that
+//! exceeds a limit receives the protocol's reason code; others are unaffected.
 
 use serde::Deserialize;
 
@@ -19,8 +19,8 @@ pub(crate) const TOPIC_LEVELS: usize = 32;
 /// Topic aliases that a client may use towards the broker (MQTT 5).
 pub(crate) const TOPIC_ALIASES: u16 = 64;
 
-/// One account or agent may have published one in so many of the retained messages: 20,000 by default,
-/// for a home automation with thousands of devices.
+/// One account or agent may have published one in so many of the retained messages: 20,000 by
+/// default, for a home automation with thousands of devices.
 pub(crate) const ACCOUNT_PART_OF_RETAINED: usize = 10;
 
 /// The same for their bytes: 32 MiB by default.
@@ -41,8 +41,8 @@ pub enum SlowSubscriber {
     EndSession,
 }
 
-/// What an operator may want to change; the defaults suit a controller on a small machine with a fleet
-/// of thousands.
+/// What an operator may want to change; the defaults suit a controller on a small machine with a
+/// fleet of thousands.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -57,22 +57,24 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// What happens when that queue is full.
     pub slow_subscriber: SlowSubscriber,
-    /// Milliseconds of back-pressure on publishers, from half of the queue of `QoS` 0 on, for a client
-    /// that is catching up. After that its oldest messages are dropped, and publishers do not wait for
-    /// it again until it has caught up. So a burst reaches a healthy client whole, and a stalled one
-    /// costs its publishers one pause. 0 drops at once, and so does [`SlowSubscriber::EndSession`].
+    /// Milliseconds of back-pressure on publishers, from half of the queue of `QoS` 0 on, for a
+    /// client that is catching up. After that its oldest messages are dropped, and publishers do
+    /// not wait for it again until it has caught up. So a burst reaches a healthy client whole, and
+    /// a stalled one costs its publishers one pause. 0 drops at once, and so does
+    /// [`SlowSubscriber::EndSession`].
     pub qos0_backpressure_milliseconds: u64,
-    /// Bytes of `QoS` 1 and 2 messages that wait for a session without its client; beyond, the session
-    /// is ended, so that its client learns of the loss (session present is 0 when it returns).
+    /// Bytes of `QoS` 1 and 2 messages that wait for a session without its client; beyond, the
+    /// session is ended, so that its client learns of the loss (session present is 0 when it
+    /// returns).
     pub offline_bytes: usize,
-    /// Bytes that wait for all sessions without their clients: what a small machine can spare. Beyond,
-    /// the account for which most waits loses its fullest session.
+    /// Bytes that wait for all sessions without their clients: what a small machine can spare.
+    /// Beyond, the account for which most waits loses its fullest session.
     pub offline_bytes_total: usize,
     /// Seconds that a session is kept without its client at most; 3.1.1 has no expiry of its own.
     pub session_seconds: u32,
     /// Whether sessions that outlive their connections, and what waits for them, outlive the broker
-    /// too. Each message that waits is then written once for each of its sessions, which wears out a
-    /// card.
+    /// too. Each message that waits is then written once for each of its sessions, which wears out
+    /// a card.
     pub sessions_on_disk: bool,
     /// Retained messages. A quarter of them, and of the bytes, is reserved for agents and the
     /// controller.
@@ -82,25 +84,26 @@ pub struct Limits {
     /// Messages a second that one client of an account may publish, over ten seconds; beyond, it is
     /// throttled. Filters that it subscribes to count as messages. 0 means unlimited.
     pub publish_rate: u32,
-    /// The same for a machine, over all its connections. A sample takes one a second at most, output at
-    /// full speed some hundreds; a flood would cost the controller, and so all other machines. 0 means
-    /// unlimited.
+    /// The same for a machine, over all its connections. A sample takes one a second at most,
+    /// output at full speed some hundreds; a flood would cost the controller, and so all other
+    /// machines. 0 means unlimited.
     pub agent_publish_rate: u32,
     /// The longest keep alive in seconds; an MQTT 5 client that asks for more is told this one. A
-    /// minute is what the usual clients ask for themselves, and a metered link may need more. 0, no keep
-    /// alive, is always allowed: dead peers are then found by TCP's own probes.
+    /// minute is what the usual clients ask for themselves, and a metered link may need more. 0, no
+    /// keep alive, is always allowed: dead peers are then found by TCP's own probes.
     pub keep_alive_seconds: u16,
     /// What suits every installation.
     #[serde(skip)]
     pub bounds: Bounds,
 }
 
-/// Bounds that are not configurable: no operator has a reason to change them. Tests make them small.
+/// Bounds that are not configurable: no operator has a reason to change them. Tests make them
+/// small.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
-    /// Connections from one network address that are not authenticated yet: a peer that only connects,
-    /// and waits, takes no more than these. A fleet behind one router that reconnects all at once needs
-    /// some.
+    /// Connections from one network address that are not authenticated yet: a peer that only
+    /// connects, and waits, takes no more than these. A fleet behind one router that reconnects all
+    /// at once needs some.
     pub handshakes_per_address: usize,
     /// Clients connected at once under one account. A home automation needs a handful.
     pub connections_per_account: usize,
@@ -109,11 +112,13 @@ pub struct Bounds {
     pub connect_seconds: u64,
     /// Subscriptions of one session.
     pub subscriptions: usize,
-    /// `QoS` 1 and 2 messages that a client may have under way to the broker (MQTT 5: Receive Maximum).
+    /// `QoS` 1 and 2 messages that a client may have under way to the broker (MQTT 5: Receive
+    /// Maximum).
     pub receive_maximum: u16,
     /// `QoS` 1 and 2 messages under way to one client, unless its own Receive Maximum is less.
     pub in_flight: u16,
-    /// Bytes of `QoS` 0 messages that wait for one session; beyond, the oldest is dropped and counted.
+    /// Bytes of `QoS` 0 messages that wait for one session; beyond, the oldest is dropped and
+    /// counted.
     pub queue_bytes_qos0: usize,
     /// Messages that wait for a session without its client, whatever their size.
     pub offline_messages: usize,
@@ -124,17 +129,17 @@ pub struct Bounds {
     /// Seconds without any progress after which a full session is ended, whatever
     /// [`Limits::slow_subscriber`] says.
     pub stalled_after_seconds: u64,
-    /// Seconds within which a full session must have been emptied to half, at whatever pace it takes
-    /// its messages: no session throttles its publishers for longer. By default 2 MiB in a minute, which
-    /// every link does that a fleet is monitored over.
+    /// Seconds within which a full session must have been emptied to half, at whatever pace it
+    /// takes its messages: no session throttles its publishers for longer. By default 2 MiB in a
+    /// minute, which every link does that a fleet is monitored over.
     pub catch_up_seconds: u64,
     /// Seconds after an unclean stop during which clients may return before their last wills are
     /// published.
     pub will_grace_seconds: u64,
     /// Seconds between two publications of `$SYS`; 0 is never.
     pub sys_interval_seconds: u64,
-    /// The first delay before bad credentials are refused, in milliseconds; it doubles with each attempt
-    /// from the same address, and good credentials never wait.
+    /// The first delay before bad credentials are refused, in milliseconds; it doubles with each
+    /// attempt from the same address, and good credentials never wait.
     pub refusal_delay_milliseconds: u64,
 }
 
@@ -183,8 +188,8 @@ impl Default for Bounds {
 }
 
 impl Limits {
-    /// Keys of earlier versions and what they are called now; without a name they have no effect any
-    /// more.
+    /// Keys of earlier versions and what they are called now; without a name they have no effect
+    /// any more.
     pub const FORMER: [(&str, Option<&str>); 26] = [
         ("qos0_patience_milliseconds", Some("qos0_backpressure_milliseconds")),
         ("offline_bytes_in_all", Some("offline_bytes_total")),

@@ -1,6 +1,7 @@
 //! The ports: plain TCP and TLS, each one task that accepts and hands over.
 //!
-//! A handshake never holds up the next connection. Failing to accept (no file descriptors left) is waited out.
+//! A handshake never holds up the next connection. Failing to accept (no file descriptors left) is
+//! waited out.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +19,8 @@ use crate::tls::Certificate;
 /// How long to wait after a failed accept: the cause needs time to go away.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Silence after which TCP itself asks whether the peer is there: finds dead clients without a keep alive.
+/// Silence after which TCP itself asks whether the peer is there: finds dead clients without a keep
+/// alive.
 const TCP_PROBE_AFTER: Duration = Duration::from_secs(60);
 
 /// Connections that the system holds ready: a fleet comes back all at once after a power cut.
@@ -63,11 +65,11 @@ pub(crate) async fn serve_tls(front: Arc<Front>, listener: TcpListener, certific
 
 async fn shake_hands(front: Arc<Front>, acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr) {
     let Some(permit) = session::admit(&front, peer) else { return };
-    let patience = Duration::from_secs(front.limits.bounds.connect_seconds);
+    let limit = Duration::from_secs(front.limits.bounds.connect_seconds);
     let stop = front.stop.clone();
     let handshake = tokio::select! {
         () = stop.cancelled() => return,
-        handshake = Box::pin(tokio::time::timeout(patience, acceptor.accept(stream))) => handshake,
+        handshake = Box::pin(tokio::time::timeout(limit, acceptor.accept(stream))) => handshake,
     };
     match handshake {
         // On the heap, since it is handed on by value, and every hand would keep a place for it.

@@ -1,10 +1,11 @@
-//! A message in the broker: one buffer of exactly its size, which is also the envelope that passes the log.
+//! A message in the broker: one buffer of exactly its size, which is also the envelope that passes
+//! the log.
 //!
-//! The layout is the broker's own and never leaves the process, except into the retained store, which checks it:
-//! `flags, publisher, expires_at, topic length, property length, topic, properties, payload`.
-//! Properties are the MQTT 5 bytes as they came, without those that belong to one hop (alias,
-//! subscription ids, expiry) and without any `pistat-account` but the broker's own. A retained
-//! payload can be packed: its length, then an LZ4 block.
+//! The layout is the broker's own and never leaves the process, except into the retained store,
+//! which checks it: `flags, publisher, expires_at, topic length, property length, topic,
+//! properties, payload`. Properties are the MQTT 5 bytes as they came, without those that belong to
+//! one hop (alias, subscription ids, expiry) and without any `pistat-account` but the broker's own.
+//! A retained payload can be packed: its length, then an LZ4 block.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -118,7 +119,8 @@ impl Draft<'_> {
     }
 }
 
-/// Whether a property goes on to the receivers: what belongs to one hop does not, nor a stamp that is not ours.
+/// Whether a property goes on to the receivers: what belongs to one hop does not, nor a stamp that
+/// is not ours.
 fn passes_through(property: &Property<'_>) -> bool {
     match property.id {
         PropertyId::PayloadFormat
@@ -239,7 +241,8 @@ impl Message {
         (self.expires_at != NEVER).then(|| self.expires_at.saturating_sub(now_ms))
     }
 
-    /// The Message Expiry Interval for a receiver: what is left, at least a second since it has not expired.
+    /// The Message Expiry Interval for a receiver: what is left, at least a second since it has not
+    /// expired.
     pub(crate) fn expiry_seconds(&self, now_ms: u64) -> Option<u32> {
         self.expires_in_ms(now_ms).map(|left| u32::try_from(left.div_ceil(1000)).unwrap_or(u32::MAX))
     }
@@ -321,7 +324,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_one_hop_or_is_forged_does_not_pass() {
-        let forged = write::user_property(ACCOUNT_PROPERTY, "somebody else");
+        let forged = write::user_property(ACCOUNT_PROPERTY, "another account");
         let honest = write::user_property("k", "v");
         let raw = [&[35, 0, 1][..], &forged, &[1, 1], &honest, &[2, 0, 0, 0, 10], &forged].concat();
         let message = Message::open(draft(&raw, Some("anna")).seal()).unwrap();

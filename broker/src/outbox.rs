@@ -1,10 +1,11 @@
 //! The outbox of one session: what the hub has delivered and the client has not been sent yet.
 //!
-//! It is the only thing that the hub and a session's task share. The hub puts messages in and never waits; the task
-//! takes them out as the client's window allows. `QoS` 0 is bounded by dropping its oldest, counted, but only for a client
-//! that does not keep up: for one that does, publishers wait a moment. `QoS` 1 and 2 are never dropped here: the hub slows
-//! their publishers down, or ends the session. Retained messages sent for a new
-//! subscription share their memory with the retained store and are not counted against the bounds.
+//! It is the only thing that the hub and a session's task share. The hub puts messages in and never
+//! waits; the task takes them out as the client's window allows. `QoS` 0 is bounded by dropping its
+//! oldest, counted, but only for a client that does not keep up: for one that does, publishers wait
+//! a moment. `QoS` 1 and 2 are never dropped here: the hub slows their publishers down, or ends the
+//! session. Retained messages sent for a new subscription share their memory with the retained
+//! store and are not counted against the bounds.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,7 +39,8 @@ pub(crate) struct Delivery {
     pub(crate) retain: bool,
     /// The subscription identifiers that it matched.
     pub(crate) identifiers: Option<Box<[u32]>>,
-    /// The shared subscription that chose this session for it, `$share/<group>/` included: another member may get it instead.
+    /// The shared subscription that chose this session for it, `$share/<group>/` included: another
+    /// member may get it instead.
     pub(crate) share: Option<Arc<str>>,
 }
 
@@ -95,14 +97,15 @@ struct State {
     /// Tasks of publishers that wait until this outbox has room again.
     waiting_publishers: Vec<Waker>,
     /// As a publisher: the outbox that this session feeds faster than it empties.
-    held_up_by: Option<Arc<Outbox>>,
+    throttled_by: Option<Arc<Outbox>>,
     /// The account's rights have grown.
     new_identity: Option<Arc<Identity>>,
-    /// Its client did not take its `QoS` 0 in time: nobody waits for it any more, until it has caught up.
+    /// Its client did not take its `QoS` 0 in time: publishers do not wait for it until it has
+    /// caught up.
     is_slow: bool,
-    /// Its client is away: nobody is held up by it, the bound of what waits is another.
+    /// Its client is away: it throttles no publisher, and another limit holds for what waits.
     is_away: bool,
-    /// Reliable messages taken out so far: how the hub tells slow from stalled.
+    /// Reliable messages taken out so far: by this the hub distinguishes slow from stalled.
     progress: u64,
     /// How often that has brought what waits down to half of its bound.
     caught_up: u64,
@@ -119,7 +122,8 @@ pub(crate) struct Outbox {
 pub(crate) struct Bounds {
     pub(crate) qos0_bytes: usize,
     pub(crate) reliable_bytes: usize,
-    /// Whether publishers wait a moment for a client that keeps up, so that its `QoS` 0 is not dropped.
+    /// Whether publishers wait a moment for a client that keeps up, so that its `QoS` 0 is not
+    /// dropped.
     pub(crate) paces_qos0: bool,
 }
 
@@ -158,12 +162,13 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hub's side: puts a message in. Publishers that are told to wait may have `under_way` bytes on their way here: so
-    /// much more of `QoS` 0 is kept for a client that keeps up. The task to wake, if it waits, is added to `wakers`.
+    /// The hub's side: puts a message in. Publishers that are throttled may have `under_way` bytes
+    /// on their way here: so much more of `QoS` 0 is kept for a client that keeps up. The task to
+    /// wake, if it waits, is added to `wakers`.
     pub(crate) fn push(&self, delivery: Delivery, under_way: usize, wakers: &mut Vec<Waker>) -> Pushed {
         let mut state = self.lock();
         if state.is_given_up() {
-            // The session ends with its connection: nobody will take this any more.
+            // The session ends with its connection, so this would never be sent.
             return Pushed::default();
         }
         let order = state.next_order;
@@ -197,7 +202,8 @@ impl Outbox {
         dropped
     }
 
-    /// The hub's side: puts the retained messages of a new subscription in, before anything that comes later.
+    /// The hub's side: puts the retained messages of a new subscription in, before anything that
+    /// comes later.
     pub(crate) fn push_retained(&self, deliveries: impl IntoIterator<Item = Delivery>, wakers: &mut Vec<Waker>) {
         let mut state = self.lock();
         for delivery in deliveries {
@@ -208,7 +214,8 @@ impl Outbox {
         wakers.extend(state.waker.take());
     }
 
-    /// The hub's side: the connection is to end. The first reason counts, but for one who is sent away; says whether this is the first.
+    /// The hub's side: the connection is to end. The first reason counts, but [`End::Revoked`]
+    /// replaces any other; returns whether this is the first.
     pub(crate) fn end(&self, reason: End) -> bool {
         let (is_first, waker) = {
             let mut state = self.lock();
@@ -235,11 +242,11 @@ impl Outbox {
     }
 
     /// The hub's side: this session publishes faster than `slow` reads.
-    pub(crate) fn hold_up(&self, slow: &Arc<Self>) -> bool {
+    pub(crate) fn throttle(&self, slow: &Arc<Self>) -> bool {
         let mut state = self.lock();
-        let is_new = state.held_up_by.is_none();
+        let is_new = state.throttled_by.is_none();
         if is_new {
-            state.held_up_by = Some(slow.clone());
+            state.throttled_by = Some(slow.clone());
         }
         is_new
     }
@@ -251,7 +258,7 @@ impl Outbox {
         state.is_slow = false;
         state.is_away = false;
         state.waker = None;
-        state.held_up_by = None;
+        state.throttled_by = None;
         state.new_identity = None;
     }
 
@@ -294,15 +301,15 @@ impl Outbox {
         state.retained.items.iter().chain(&state.reliable.items).any(|(_, delivery)| delivery.qos == QoS::ExactlyOnce)
     }
 
-    /// The task's side: whether there is something to do; registers the task if not. Messages count only if the task
-    /// `has_room`, those of `QoS` 1 and 2 only if the window has.
+    /// The task's side: whether there is something to do; registers the task if not. Messages count
+    /// only if the task `has_room`, those of `QoS` 1 and 2 only if the window has.
     pub(crate) fn poll_ready(&self, has_room: bool, window_open: bool, context: &mut Context<'_>) -> Poll<Ready> {
         let mut state = self.lock();
         if let Some(end) = state.end.clone() {
             return Poll::Ready(Ready::End(end));
         }
-        if let Some(slow) = state.held_up_by.take() {
-            return Poll::Ready(Ready::HeldUp(slow));
+        if let Some(slow) = state.throttled_by.take() {
+            return Poll::Ready(Ready::Throttled(slow));
         }
         if let Some(identity) = state.new_identity.take() {
             return Poll::Ready(Ready::Identity(identity));
@@ -316,8 +323,9 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// The task's side: takes messages out in their order until `take` has had enough, or the window is full.
-    /// `take` says how many `QoS` 1 and 2 messages still fit and whether it wants more.
+    /// The task's side: takes messages out in their order until `take` has had enough, or the
+    /// window is full. `take` says how many `QoS` 1 and 2 messages still fit and whether it wants
+    /// more.
     pub(crate) fn drain(&self, mut window: usize, mut take: impl FnMut(Delivery) -> bool) {
         let mut state = self.lock();
         let was_low = state.reliable.bytes <= self.low_water();
@@ -347,8 +355,9 @@ impl Outbox {
         (state.reliable.bytes <= self.low_water() && has_qos0_room) || state.is_away || state.end.is_some()
     }
 
-    /// A publisher's side: it has waited long enough for this client's `QoS` 0. From now on the oldest goes.
-    pub(crate) fn lose_patience(&self) {
+    /// A publisher's side: it has waited long enough for this client's `QoS` 0. From now on the
+    /// oldest message is dropped.
+    pub(crate) fn mark_slow(&self) {
         let mut state = self.lock();
         if state.qos0.bytes <= self.qos0_low_water() {
             return;
@@ -393,13 +402,14 @@ impl Outbox {
         state.retained.keep_reliable();
         state.is_away = true;
         state.waker = None;
-        state.held_up_by = None;
+        state.throttled_by = None;
         let waiting = std::mem::take(&mut state.waiting_publishers);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Publishers are let go at half of the bound, so that they do not stop and start with every message.
+    /// Publishers are let go at half of the bound, so that they do not stop and start with every
+    /// message.
     fn low_water(&self) -> usize {
         self.bounds.reliable_bytes / 2
     }
@@ -414,7 +424,7 @@ pub(crate) enum Ready {
     /// The connection is to end.
     End(End),
     /// It publishes faster than this outbox's client reads.
-    HeldUp(Arc<Outbox>),
+    Throttled(Arc<Outbox>),
     /// Its account's rights have grown.
     Identity(Arc<Identity>),
     /// There are messages.
@@ -422,8 +432,9 @@ pub(crate) enum Ready {
 }
 
 impl State {
-    /// The queue whose turn it is. While retained messages wait, strict order holds: a newer message must not overtake
-    /// the retained one of its topic. Otherwise `QoS` 0 passes by a full window.
+    /// The queue whose turn it is. While retained messages wait, strict order holds: a newer
+    /// message must not overtake the retained one of its topic. Otherwise `QoS` 0 passes by a full
+    /// window.
     fn next_queue(&mut self, window_open: bool) -> Option<&mut Queue> {
         let (qos0, reliable, retained) = (self.qos0.order(), self.reliable.order(), self.retained.order());
         let first = qos0.min(reliable).min(retained);

@@ -1,9 +1,10 @@
-//! MQTT 3.1.1 and 5 on the wire, the broker's side: what clients send is read here, what they get is written in
-//! [`mod@write`].
+//! MQTT 3.1.1 and 5 on the wire, the broker's side: what clients send is read here, what they get
+//! is written in [`mod@write`].
 //!
-//! Our own small codec rather than a client library's: it borrows from the read buffer, keeps a message's properties as
-//! the bytes they came as, and refuses what those accept (reserved flags, invalid UTF-8, NUL, wildcards in a topic,
-//! packet id 0, a property twice or in the wrong packet). It never allocates more than the packet holds and never panics.
+//! Our own small codec rather than a client library's: it borrows from the read buffer, keeps a
+//! message's properties as the bytes they came as, and refuses what those accept (reserved flags,
+//! invalid UTF-8, NUL, wildcards in a topic, packet id 0, a property twice or in the wrong packet).
+//! It never allocates more than the packet holds and never panics.
 
 mod properties;
 mod read;
@@ -149,7 +150,8 @@ pub(crate) enum Packet<'a> {
 #[expect(clippy::struct_excessive_bools, reason = "the packet has that many independent flags")]
 pub(crate) struct Connect<'a> {
     pub(crate) v5: bool,
-    /// It bridges two brokers: of 3.1.1, with the highest bit of the protocol level set, as mosquitto does it.
+    /// It bridges two brokers: of 3.1.1, with the highest bit of the protocol level set, as
+    /// mosquitto does it.
     pub(crate) is_bridge: bool,
     pub(crate) clean_start: bool,
     pub(crate) keep_alive: u16,
@@ -184,7 +186,8 @@ pub(crate) struct MessageProperties<'a> {
     pub(crate) raw: &'a [u8],
     pub(crate) expiry_seconds: Option<u32>,
     pub(crate) topic_alias: Option<u16>,
-    /// A string in it holds a control character or a non-character, see [`crate::filter::is_plain`].
+    /// A string in it holds a control character or a non-character, see
+    /// [`crate::filter::is_plain`].
     pub(crate) has_unfit_text: bool,
 }
 
@@ -290,7 +293,8 @@ const BRIDGE_311: u8 = BRIDGE | 4;
 /// The bit of the protocol level by which a bridge says what it is.
 const BRIDGE: u8 = 0x80;
 
-/// The protocol level that a CONNECT packet names, whatever else is wrong with it; a bridge's is that of other clients.
+/// The protocol level that a CONNECT packet names, whatever else is wrong with it; a bridge's is
+/// that of other clients.
 pub(crate) fn protocol_level(frame: &Frame<'_>) -> Option<u8> {
     let mut reader = Reader::new(frame.body);
     reader.binary().ok()?;

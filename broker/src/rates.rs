@@ -1,7 +1,8 @@
-//! How fast each client, or machine, may publish: a bucket of tokens for each, which outlives its connections, so that coming
-//! back is not a way to get a full one.
+//! How fast each client, or machine, may publish: a bucket of tokens for each, which outlives its
+//! connections, so that coming back is not a way to get a full one.
 //!
-//! A bucket that is full again is forgotten, so what is remembered are those that publish at the moment.
+//! A bucket that is full again is forgotten, so what is remembered are those that publish at the
+//! moment.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -121,7 +122,8 @@ mod tests {
         let rates = Arc::new(Rates::default());
         let mut now = Instant::now();
         for number in 0..10_000 {
-            // Each sends ten messages; those are earned back within a second, in which a thousand others come.
+            // Each sends ten messages; those are earned back within a second, in which a thousand
+            // others come.
             Meter::new(&rates, &format!("a/pi-{number}"), 10).unwrap().take(10, now);
             now += Duration::from_millis(1);
         }

@@ -1,13 +1,13 @@
 //! The retained messages, in memory: the newest of each topic, found by topic or by filter.
 //!
-//! They are sorted by topic, so that only what is below a filter's fixed beginning is searched. Large
-//! ones are packed soon after they arrive, since they are read rarely: the documents for Home
+//! They are sorted by topic, so that only what is below a filter's fixed beginning is searched.
+//! Large ones are packed soon after they arrive, since they are read rarely: the documents for Home
 //! Assistant are most of what a fleet retains. The store notes which topics have changed, for
 //! [`crate::store`] to write; the broker's own topics (`$SYS`) are never written.
 //!
-//! Each account has its share of the store, and accounts together leave a part of it to the fleet. A
-//! message that does not fit is not retained, and the topic's previous message is removed, since it is
-//! outdated.
+//! Each account has its share of the store, and accounts together leave a part of it to the fleet.
+//! A message that does not fit is not retained, and the topic's previous message is removed, since
+//! it is outdated.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
@@ -52,7 +52,8 @@ pub(crate) struct Bounds {
 /// Who has published a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin<'a> {
-    /// Under whose name sessions are kept; empty when it is not known any more, as with a last will.
+    /// Under whose name sessions are kept; empty when it is not known any more, as with a last
+    /// will.
     pub(crate) owner: &'a str,
     /// An agent or the controller has, or it is on one of their topics.
     pub(crate) is_fleets: bool,
@@ -213,7 +214,8 @@ impl Retained {
         }
     }
 
-    /// The messages that match a filter, in the order of their topics; those that have expired are left out.
+    /// The messages that match a filter, in the order of their topics; those that have expired are
+    /// left out.
     pub(crate) fn matching<'a>(&'a self, filter: &'a str, now_ms: u64) -> impl Iterator<Item = &'a Arc<Message>> + 'a {
         let beginning = fixed_beginning(filter);
         let range = (Bound::Included(beginning), Bound::Unbounded);
@@ -314,7 +316,8 @@ fn is_lasting(topic: &str) -> bool {
     !topic.starts_with("$SYS/")
 }
 
-/// What every topic begins with that a filter matches. `a/#` matches `a` itself, so the slash before `#` is not in it.
+/// What every topic begins with that a filter matches. `a/#` matches `a` itself, so the slash
+/// before `#` is not in it.
 fn fixed_beginning(filter: &str) -> &str {
     let fixed = filter.split(['+', '#']).next().unwrap_or_default();
     if filter[fixed.len()..].starts_with('#') { fixed.strip_suffix('/').unwrap_or(fixed) } else { fixed }
@@ -405,11 +408,12 @@ mod tests {
         assert_eq!(home, [true, true, true, true, false]);
         let other: Vec<bool> = ["o1", "o2", "o3"].into_iter().map(|topic| keep(topic, OTHER)).collect();
         assert_eq!(other, [true, true, false]);
-        // The fleet has its part, and everybody may go on with what is there.
+        // The fleet has its part, and all may replace what is there.
         let fleet: Vec<bool> = ["f1", "f2", "f3"].into_iter().map(|topic| keep(topic, CONTROLLER)).collect();
         assert_eq!(fleet, [true, true, false]);
         assert!(keep("h1", ACCOUNT) && keep("o1", OTHER) && keep("f1", AGENT) && keep("f1", CONTROLLER));
-        // Who takes a topic over has it from then on, and the place that it left is somebody's in the whole store only.
+        // A topic counts for the account that published it last; the former owner's share stays
+        // full.
         assert!(keep("h1", OTHER) && !keep("h5", ACCOUNT));
         assert_eq!(store.all.messages, store.owners.values().map(|tally| tally.messages).sum::<usize>());
         assert_eq!(store.all.bytes, store.owners.values().map(|tally| tally.bytes).sum::<usize>());

@@ -1,17 +1,19 @@
 //! One client: its connection from the first byte to the last.
 //!
-//! The session owns the protocol: CONNECT and its answer, keep alive, packet ids, `QoS` 1 and 2 both ways, windows,
-//! aliases, the last will. It owns no subscription and no queue; those are the hub's. It reads its socket only as fast
-//! as the log and slow subscribers take what it publishes, so a fast publisher feels it as back-pressure of TCP.
+//! The session owns the protocol: CONNECT and its reply, keep alive, packet ids, `QoS` 1 and 2 both
+//! ways, windows, aliases, the last will. It owns no subscription and no queue; those are the
+//! hub's. It reads its socket only as fast as the log and slow subscribers take what it publishes,
+//! so a fast publisher gets TCP's back-pressure.
 //!
-//! An idle session holds no buffer: bytes are read through the stack, and both buffers are given back when empty.
+//! An idle session holds no buffer: bytes are read through the stack, and both buffers are given
+//! back when empty.
 
 mod connect;
 mod end;
-mod held;
 mod inbound;
 mod outbound;
 mod subscriptions;
+mod throttle;
 mod transport;
 
 use std::future::poll_fn;
@@ -33,9 +35,9 @@ use crate::packet::{self, Fault, Packet, PacketType, reason, write};
 use crate::rates::Meter;
 use crate::store::StoredWill;
 use end::Close;
-use held::Held;
 use inbound::Inbound;
 use outbound::Outbound;
+use throttle::Throttle;
 use transport::Transport;
 
 pub(crate) use connect::{admit, serve, serve_admitted};
@@ -62,21 +64,21 @@ struct Session<S> {
     /// It bridges two brokers, see [`packet::Connect`].
     is_bridge: bool,
     /// One and a half times the keep alive; `None` without.
-    patience: Option<Duration>,
-    last_heard: Instant,
+    keep_alive_timeout: Option<Duration>,
+    last_received: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     inbound: Inbound,
     outbound: Outbound,
     will: Option<StoredWill>,
     /// Seconds that the session lives on without its client.
     expiry: u32,
-    /// It publishes faster than this outbox's client reads.
-    held: Held,
+    /// Whether it publishes faster than another session's client reads.
+    throttle: Throttle,
     /// How fast it may publish.
     meter: Option<Meter>,
     /// What it holds of a packet that is not complete.
     share: Share,
-    /// It publishes faster than it may; nothing is read until then.
+    /// It publishes faster than its rate; nothing is read until then.
     paused_until: Option<Instant>,
     /// Reports the end to the hub, whatever happens.
     report: Report,
@@ -92,7 +94,8 @@ struct Turn {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Serves the client until the connection ends. What it does is on the heap while it lasts: of these, a fleet has thousands that are idle.
+    /// Serves the client until the connection ends. What it does is on the heap while it lasts: of
+    /// these, a fleet has thousands that are idle.
     fn run(self) -> impl Future<Output = ()> {
         // Captured, where an `async fn` would keep a second place for it.
         let mut session = self;
@@ -114,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.send_messages();
         }
         if turn.input {
-            self.last_heard = Instant::now();
+            self.last_received = Instant::now();
             Box::pin(self.process_input()).await?;
             self.count_incomplete()?;
         }
@@ -129,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// What is kept while slow subscribers are waited for is bounded by itself, see [`Held`].
     fn count_incomplete(&mut self) -> Result<(), Close> {
-        let bytes = if self.held.is_held() { 0 } else { self.transport.input.len() };
+        let bytes = if self.throttle.is_throttled() { 0 } else { self.transport.input.len() };
         if self.share.hold(bytes) {
             return Ok(());
         }
@@ -162,9 +165,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             match self.outbox.poll_ready(has_room, self.outbound.room() > 0, context) {
                 Poll::Pending => return,
                 Poll::Ready(Ready::Messages) => return turn.messages = true,
-                Poll::Ready(Ready::HeldUp(slow)) => {
-                    let patience = Duration::from_millis(self.front.limits.qos0_backpressure_milliseconds);
-                    self.held.wait_for(slow, patience);
+                Poll::Ready(Ready::Throttled(slow)) => {
+                    let timeout = Duration::from_millis(self.front.limits.qos0_backpressure_milliseconds);
+                    self.throttle.wait_for(slow, timeout);
                 }
                 Poll::Ready(Ready::Identity(identity)) => self.identity = identity,
                 Poll::Ready(Ready::End(end)) => return turn.close = Some(Close::Hub(end)),
@@ -176,28 +179,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.paused_until.is_some() || self.is_choked() {
             return;
         }
-        self.held.poll_release(context);
-        if self.held.is_held() && !self.held.reads_on(self.outbound.awaits_acks(), self.transport.input.len()) {
+        self.throttle.poll_release(context);
+        if self.throttle.is_throttled()
+            && !self.throttle.reads_on(self.outbound.awaits_acks(), self.transport.input.len())
+        {
             return;
         }
-        if !self.held.is_held() && self.held.has_kept() {
+        if !self.throttle.is_throttled() && self.throttle.has_kept() {
             return turn.input = true;
         }
-        if self.held.has_ended() {
+        if self.throttle.has_ended() {
             return turn.close = Some(Close::gone());
         }
         match self.transport.poll_fill(context) {
             Poll::Pending => {}
             Poll::Ready(Ok(count)) if count > 0 => turn.input = true,
-            Poll::Ready(_) if self.held.keeps_end() => {}
+            Poll::Ready(_) if self.throttle.keeps_end() => {}
             Poll::Ready(Ok(_)) => turn.close = Some(Close::gone()),
             Poll::Ready(Err(error)) => turn.close = Some(Close::Network(error.to_string())),
         }
     }
 
     fn poll_timer(&mut self, turn: &mut Turn, context: &mut Context<'_>) {
-        let keep_alive = self.patience.map(|patience| self.last_heard + patience);
-        let Some(deadline) = keep_alive.into_iter().chain(self.paused_until).chain(self.held.until).min() else {
+        let keep_alive = self.keep_alive_timeout.map(|timeout| self.last_received + timeout);
+        let Some(deadline) = keep_alive.into_iter().chain(self.paused_until).chain(self.throttle.until).min() else {
             return;
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -213,16 +218,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
         }
-        if self.held.until.is_some_and(|until| until <= now) {
-            self.held.lose_patience();
+        if self.throttle.until.is_some_and(|until| until <= now) {
+            self.throttle.end_backpressure();
         }
-        if self.patience.is_none_or(|patience| now < self.last_heard + patience) {
+        if self.keep_alive_timeout.is_none_or(|timeout| now < self.last_received + timeout) {
             return Ok(());
         }
         if !self.is_excused() {
             return Err(Close::KeepAlive);
         }
-        self.last_heard = now;
+        self.last_received = now;
         Ok(())
     }
 
@@ -231,10 +236,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.transport.pending_output() > 2 * OUTPUT_HIGH
     }
 
-    /// A client that is not read is not blamed for its silence; on a slow link as long as it takes what it is sent.
+    /// Silence is not the fault of a client that is not read; on a slow link as long as it takes
+    /// what it is sent.
     fn is_excused(&mut self) -> bool {
         let has_taken = std::mem::take(&mut self.transport.has_written);
-        self.held.is_held() || self.paused_until.is_some() || (self.is_choked() && has_taken)
+        self.throttle.is_throttled() || self.paused_until.is_some() || (self.is_choked() && has_taken)
     }
 
     /// Takes what fits from the outbox and writes it into the output buffer.
@@ -258,21 +264,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn process_input(&mut self) -> Result<(), Close> {
-        if self.held.is_held() {
-            return self.process_while_held().await;
+        if self.throttle.is_throttled() {
+            return self.process_while_throttled().await;
         }
         let input = std::mem::take(&mut self.transport.input);
         let mut done = 0;
         let result = self.process_packets(&input, &mut done).await;
         self.transport.give_back(input, done);
-        self.held.taken(done, self.transport.input.capacity());
-        // What came before a goodbye or a fault counts.
+        self.throttle.taken(done, self.transport.input.capacity());
+        // What was received before a DISCONNECT or a fault counts.
         self.publish_batch().await?;
         result
     }
 
     async fn process_packets(&mut self, input: &[u8], done: &mut usize) -> Result<(), Close> {
-        let most = self.held.most();
+        let most = self.throttle.most();
         while *done < most
             && let Some(frame) = packet::split(&input[*done..], self.front.limits.packet_bytes)?
         {

@@ -1,12 +1,14 @@
-//! The spine: rumqttd's log, held in the one way that loses nothing. The only file that names rumqttd.
+//! The spine: rumqttd's log, held in the one way that loses nothing. The only file that names
+//! rumqttd.
 //!
-//! Three verbs: publish envelopes, receive them in order, stop. One router, one link, one constant topic, one reader,
-//! `QoS` 0; no client ever meets it. What it gives: one total order, a bounded buffer between intake and delivery, and
-//! exact back-pressure.
+//! Three verbs: publish envelopes, receive them in order, stop. One router, one link, one constant
+//! topic, one reader, `QoS` 0; no client ever meets it. What it gives: one total order, a bounded
+//! buffer between intake and delivery, and exact back-pressure.
 //!
-//! Invariants: bytes that are published and not yet received stay under a quarter of a segment, so the log never rolls
-//! over its reader; a cursor that jumps all the same is an error that stops the broker. Nothing here blocks: a full
-//! event channel of the router means that it has been told already, since every event makes it take all there is.
+//! Invariants: bytes that are published and not yet received stay under a quarter of a segment, so
+//! the log never rolls over its reader; a cursor that jumps all the same is an error that stops the
+//! broker. Nothing here blocks: a full event channel of the router means that it has been notified
+//! already, since every event makes it take all there is.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,8 +35,8 @@ const SEGMENTS: usize = 2;
 /// Bytes under way in the log at most: a quarter of a segment.
 const WINDOW_BYTES: usize = SEGMENT_BYTES / 4;
 
-/// What an envelope costs in the window besides its bytes: the log's own record of it. It keeps tiny messages from
-/// being so many that their records outweigh them.
+/// What an envelope costs in the window besides its bytes: the log's own record of it. It keeps
+/// tiny messages from being so many that their records outweigh them.
 const RECORD_BYTES: usize = 64;
 
 /// More notifications than the window holds, so one read takes all there is.
@@ -90,7 +92,8 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// Publishes envelopes in their order, as soon as there is room. When this returns they are in the log.
+    /// Publishes envelopes in their order, as soon as there is room. When this returns they are in
+    /// the log.
     pub(crate) async fn publish(&self, frames: &mut Vec<Bytes>) -> Result<(), Stopped> {
         let mut frames = frames.drain(..).peekable();
         let mut batch = Vec::new();
@@ -124,7 +127,8 @@ impl Sender {
                 buffer.push_back(Packet::Publish(Publish::new(Bytes::from_static(TOPIC), frame, false), None));
             }
         }
-        // Full means that the router has been told already; gone is noticed by the receiver.
+        // Full means that the router has been notified already; the receiver notices when it has
+        // gone.
         let _ = link.try_publish(Bytes::from_static(TOPIC), last);
         self.shared.published.fetch_add(count, Ordering::Release);
     }
@@ -136,12 +140,13 @@ pub(crate) struct Receiver {
     shared: Arc<Shared>,
     received: u64,
     cursor: Option<u64>,
-    /// The router waits to be told that its last batch was taken.
+    /// The router waits for the notice that its last batch was taken.
     wake_wanted: bool,
 }
 
 impl Receiver {
-    /// Waits for an envelope, and takes those that are there with it, up to `most`. Cancelling the wait loses nothing.
+    /// Waits for an envelope, and takes those that are there with it, up to `most`. Cancelling the
+    /// wait loses nothing.
     pub(crate) async fn receive(&mut self, into: &mut Vec<Bytes>, most: usize) -> Result<(), BrokerError> {
         let before = into.len();
         while into.len() == before {
@@ -205,7 +210,8 @@ impl Receiver {
 }
 
 impl Drop for Receiver {
-    /// Stopping: nobody gets room any more. rumqttd's router has no end of its own; without a link its thread sleeps.
+    /// Stopping: publishers get no more room. rumqttd's router cannot be stopped; without a link
+    /// its thread sleeps.
     fn drop(&mut self) {
         self.shared.window.close();
     }

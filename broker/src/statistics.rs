@@ -68,7 +68,8 @@ counters! {
     dropped_expired,
     /// Messages dropped because they were larger than their receiver takes.
     dropped_too_large,
-    /// Messages lost with a session that was ended for being too slow or too long away, or that expired.
+    /// Messages lost with a session that was ended for being too slow or too long away, or that
+    /// expired.
     dropped_with_session,
     /// Sessions ended for exceeding a bound.
     sessions_ended,

@@ -1,14 +1,17 @@
-//! What outlives a restart: retained messages, the last wills of connected clients, and sessions that are to be kept with
-//! what waits for them, in one append-only file.
+//! What outlives a restart: retained messages, the last wills of connected clients, and sessions
+//! that are to be kept with what waits for them, in one append-only file.
 //!
-//! Records carry a checksum. Changes come in batches and each batch is one write by a thread of its own; when the file
-//! is mostly history it is written anew beside and renamed. A tail that a power cut has torn is cut off; a file that is
-//! damaged elsewhere is copied aside before. Neither ever stops the start.
+//! Records carry a checksum. Changes come in batches and each batch is one write by a thread of its
+//! own; when the file is mostly history it is written anew beside and renamed. A tail that a power
+//! cut has torn is cut off; a file that is damaged elsewhere is copied aside before. Neither ever
+//! stops the start.
 //!
-//! What cannot be written (the disk is full) leaves the file as it was: its beginning is taken back, and nothing more is
-//! appended until the hub has had everything written anew, so that the file never has a gap.
+//! What cannot be written (the disk is full) leaves the file as it was: its beginning is taken
+//! back, and nothing more is appended until the hub has had everything written anew, so that the
+//! file never has a gap.
 //!
-//! Format of `retained.log`: the magic line, then records `length: u32, crc32 of the rest: u32, kind: u8, body`.
+//! Format of `retained.log`: the magic line, then records `length: u32, crc32 of the rest: u32,
+//! kind: u8, body`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -33,7 +36,7 @@ pub(crate) use fields::SessionKey;
 pub(crate) use kept::{KeptDelivery, KeptExchange, KeptSession, KeptSubscription};
 pub(crate) use record::{Record, Will as StoredWill};
 
-/// Retained messages are for those who may read their topics, not for everybody on the machine.
+/// Retained messages are not for all users of the machine.
 const PRIVATE: u32 = 0o600;
 
 const FILE: &str = "retained.log";
@@ -45,8 +48,8 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// A file is written anew when it is larger than this and mostly history.
 const COMPACT_ABOVE_BYTES: u64 = 1024 * 1024;
 
-/// Batches that wait for the disk. The hub makes one every half second at most, so a disk that hangs for a minute is
-/// borne; beyond, the hub keeps its changes for the next batch.
+/// Batches that wait for the disk. The hub makes one every half second at most, so a disk that
+/// hangs for a minute is borne; beyond, the hub keeps its changes for the next batch.
 const BATCHES: usize = 128;
 
 /// What a batch is.
@@ -65,7 +68,8 @@ pub(crate) enum Batch {
 /// What was found at the start.
 #[derive(Debug, Default)]
 pub(crate) struct Restored {
-    /// The retained messages, newest state of each topic, with the time that each still has and its owner.
+    /// The retained messages, newest state of each topic, with the time that each still has and its
+    /// owner.
     pub(crate) retained: Vec<(Bytes, Option<u64>, Arc<str>)>,
     /// The wills of clients that were connected.
     pub(crate) wills: Vec<(SessionKey, StoredWill)>,
@@ -123,14 +127,14 @@ impl Store {
         })
     }
 
-    /// Whether something could not be written since this was asked last: then everything is to be written anew, since
-    /// nothing else is written any more.
+    /// Whether something could not be written since this was asked last: then everything is to be
+    /// written anew, since nothing else is written any more.
     pub(crate) fn take_failed(&self) -> bool {
         self.has_failed.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether the file is mostly history, when what is alive takes so many bytes, and is not being written anew already: a card may take many
-    /// seconds for that.
+    /// Whether the file is mostly history, when what is alive takes so many bytes, and is not being
+    /// written anew already: a card may take many seconds for that.
     pub(crate) fn wants_rewrite(&self, live_bytes: impl FnOnce() -> usize) -> bool {
         if self.rewrites.load(Ordering::Acquire) > 0 {
             return false;
@@ -180,7 +184,7 @@ impl Writer {
 
     fn write(&mut self, batch: &Batch) -> io::Result<()> {
         match batch {
-            // Whoever writes everything anew has this in it.
+            // A rewrite will contain this.
             Batch::Append { .. } if self.is_behind => Ok(()),
             Batch::Append { records, sync } => self.append(records, *sync),
             Batch::Rewrite(records) => {
@@ -191,7 +195,8 @@ impl Writer {
         }
     }
 
-    /// The file keeps what was whole; half a record in its middle would hide all that comes after it.
+    /// The file keeps what was whole; half a record in its middle would hide all that comes after
+    /// it.
     fn failed(&mut self, error: &io::Error) {
         self.counters.state_write_errors.add(1);
         tracing::error!(path = %self.path.display(), %error, "cannot write retained messages");
@@ -212,7 +217,7 @@ impl Writer {
         let temporary = self.path.with_extension("new");
         let whole = write_whole(&temporary, records);
         let renamed = whole.and_then(|whole| std::fs::rename(&temporary, &self.path).map(|()| whole));
-        // Half a file that takes room on a full disk helps nobody.
+        // Half a file would only take room on a full disk.
         let (file, written) = renamed.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
         self.file = file;
         self.count(written, written);
@@ -225,7 +230,8 @@ impl Writer {
     }
 }
 
-/// Writes records piece by piece, and says how many bytes they are: all that a large fleet retains is more than should be in memory twice.
+/// Writes records piece by piece, and says how many bytes they are: all that a large fleet retains
+/// is more than should be in memory twice.
 fn write_records(file: &mut File, records: &[Record]) -> io::Result<u64> {
     let (mut bytes, mut written) = (Vec::new(), 0);
     for record in records {

@@ -1,4 +1,5 @@
-//! A certificate and its key, read again when their files change: the broker's TLS port has one, and so may any other port.
+//! A certificate and its key, read again when their files change: the broker's TLS port has one,
+//! and so may any other port.
 //!
 //! A pair that cannot be used leaves the old one in force, and says so.
 
@@ -49,8 +50,8 @@ impl Certificate {
         }
     }
 
-    /// Reads the files if they are not as they were seen last. A pair is replaced file by file: what does not fit is tried again when either changes
-    /// once more.
+    /// Reads the files if they are not as they were seen last. A pair is replaced file by file:
+    /// what does not fit is tried again when either changes once more.
     fn look(&self, seen: &mut ChangedAt) {
         let now = changed_at(&self.cert, &self.key);
         if now == std::mem::replace(seen, now) {
@@ -79,7 +80,8 @@ fn changed_at(cert: &Path, key: &Path) -> ChangedAt {
 mod tests {
     use super::*;
 
-    /// A folder for a pair; each file's time of change is told, since two writes may come within one tick of the system's.
+    /// A folder for a pair; each file's time of change is told, since two writes may come within
+    /// one tick of the system's.
     struct Files(tempfile::TempDir);
 
     impl Files {

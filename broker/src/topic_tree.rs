@@ -1,4 +1,4 @@
-//! The topic tree: who has subscribed to what, found by topic in the time that the topic's levels take.
+//! The topic tree: finds the subscriptions that match a topic, in time proportional to its levels.
 //!
 //! Nodes without subscribers are removed, so a million filters later the tree is as small as
 //! before. It knows nothing of rights, queues or messages.
@@ -44,7 +44,8 @@ impl Group {
 /// So many children are looked through one by one.
 const FEW: usize = 8;
 
-/// The levels below a node. Nearly all nodes have a handful, for which a hash map is ten times their size; the one with the machines has thousands.
+/// The levels below a node. Nearly all nodes have a handful, for which a hash map is ten times
+/// their size; the one with the machines has thousands.
 #[derive(Debug)]
 enum Children {
     Few(Vec<(Box<str>, Node)>),

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use pistat_testkit::{packet::Message, raw::Client, usage};
 use setup::Setup;
 
-/// What the log's two segments hold of tiny messages, records included: they are full at one moment and not at another.
+/// What the log's two segments hold of tiny messages, records included: they are full at one moment
+/// and not at another.
 const LOG_BYTES: u64 = 4 << 20;
 
 /// A count for the quick run, and the one for the heavy run.
@@ -23,8 +24,8 @@ fn resident_bytes() -> u64 {
     usage::memory(std::process::id(), "VmRSS")
 }
 
-/// A million topics and a hundred thousand filters pass; what they leave behind is measured after the broker's tables
-/// have been used as much before.
+/// A million topics and a hundred thousand filters pass; what they leave behind is measured after
+/// the broker's tables have been used as much before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_and_filters_that_were_leave_nothing_behind() {
     let (topics, filters) = (count(100_000, 1_000_000), count(10_000, 100_000));
@@ -46,8 +47,8 @@ async fn topics_and_filters_that_were_leave_nothing_behind() {
         }
         elapsed
     };
-    // As much as fills the log and every table. The log's two segments fill and empty, so what counts before is the
-    // highest of several looks, and afterwards the lowest.
+    // As much as fills the log and every table. The log's two segments fill and empty, so what
+    // counts before is the highest of several looks, and afterwards the lowest.
     let mut before = 0;
     for _ in 0..4 {
         churn(&mut client, 25_000, 500).await;

@@ -46,8 +46,8 @@ impl Identity {
         }
     }
 
-    /// Under which sessions are kept, apart from the client id. A joining machine never meets the sessions of the agent
-    /// whose name it gives.
+    /// Under which sessions are kept, apart from the client id. A joining machine never meets the
+    /// sessions of the agent whose name it gives.
     pub(crate) fn session_owner(&self) -> String {
         match self {
             Self::Controller => "c/".to_owned(),
@@ -62,7 +62,8 @@ impl Identity {
         match (self, now) {
             (Self::Controller, Self::Controller) => false,
             (Self::Agent(before), Self::Agent(now)) => before != now,
-            // A machine that has just been enrolled still waits for the answer on its joining connection.
+            // A machine that has just been enrolled still waits for the answer on its joining
+            // connection.
             (Self::Joining(before, _), Self::Joining(now, _) | Self::Agent(now)) => before.key() != now.key(),
             (
                 Self::Account { role, publish, subscribe, .. },
@@ -91,7 +92,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Nobody may connect.
+    /// No client may connect.
     pub fn new() -> Self {
         Self::default()
     }
@@ -118,7 +119,7 @@ impl Directory {
         self.insert(name.key(), Identity::Account { name, role, publish, subscribe }, secret_sha256);
     }
 
-    /// A token with which any machine may ask to be enrolled whose pi-id is no account's name.
+    /// A token with which any machine may ask to be enrolled whose pi-id is not an account's name.
     pub fn join_token(&mut self, name: &str, secret_sha256: SecretHash) {
         self.join_tokens.push((name.into(), secret_sha256));
     }
@@ -129,13 +130,15 @@ impl Directory {
         self.pi_join_tokens.push((pi.key(), secret_sha256));
     }
 
-    /// Who presents these credentials; `None` when they are wrong. User names are compared without case, secrets as
-    /// SHA-256 in constant time. A join token may carry the fingerprint after a dot.
+    /// Who presents these credentials; `None` when they are wrong. User names are compared without
+    /// case, secrets as SHA-256 in constant time. A join token may carry the fingerprint after a
+    /// dot.
     pub fn authenticate(&self, user_name: &str, password: &[u8]) -> Option<Identity> {
         self.identify(user_name, &Secret::of(password))
     }
 
-    /// As [`Directory::authenticate`], with the password's hashes alone: sessions keep these to be checked again.
+    /// As [`Directory::authenticate`], with the password's hashes alone: sessions keep these to be
+    /// checked again.
     pub(crate) fn identify(&self, user_name: &str, secret: &Secret) -> Option<Identity> {
         let key = user_name.to_ascii_lowercase();
         let principal = self.principals.get(&key);

@@ -1,8 +1,8 @@
 //! Which runs a machine was sent: its agent may report on these and on no others.
 //!
-//! They are those of which the controller has published the order, or whose retained state stands. It clears the states of a
-//! machine's older runs, so what is remembered of each machine is a few dozen, and a restart finds it again in the retained
-//! messages.
+//! They are those of which the controller has published the order, or whose retained state stands.
+//! It clears the states of a machine's older runs, so what is remembered of each machine is a few
+//! dozen, and a restart finds it again in the retained messages.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};

@@ -1,7 +1,8 @@
-//! The table of who may do what with which topic, as rows that can be written down for another broker. Pure.
+//! The table of who may do what with which topic, as rows that can be written down for another
+//! broker. Pure.
 //!
-//! The embedded broker enforces these very rows; [`Grants`] spells them out as topic filters, for the access lists of mosquitto and EMQX.
-//! A test holds every cell of the one against the other.
+//! The embedded broker enforces these very rows; [`Grants`] spells them out as topic filters, for
+//! the access lists of mosquitto and EMQX. A test holds every cell of the one against the other.
 
 use pistat_protocol::topic::Topics;
 
@@ -11,7 +12,8 @@ use pistat_protocol::topic::Topics;
 pub(crate) const AGENT_WRITES: [&str; 7] =
     ["stats", "task/+/output", "task/+/report", "status", "info", "stats/backfill", WITNESS];
 
-/// What a machine saw before it restarted, under `<prefix>/<pi>/`: lines of its kernel's log, which a viewer does not read.
+/// What a machine saw before it restarted, under `<prefix>/<pi>/`: lines of its kernel's log, which
+/// a viewer does not read.
 pub(crate) const WITNESS: &str = "witness";
 
 /// What an agent reads under `<prefix>/<pi>/`.
@@ -30,25 +32,28 @@ pub(crate) const ENROLMENT_QUESTION: &str = "request";
 /// The last level of what it reads there.
 pub(crate) const ENROLMENT_ANSWER: &str = "response";
 
-/// Home Assistant's own discovery prefix. Its birth is told there whatever prefix is set for discovery, unless somebody sets that too.
+/// Home Assistant's own discovery prefix. Its birth message is published there whatever prefix is
+/// set for discovery, unless that is set too.
 pub(crate) const HOME_ASSISTANT: &str = "homeassistant";
 
 /// The broker's own topics, which a viewer reads.
 const OF_BROKER: &str = "$SYS/#";
 
-/// What nobody reads but the agent that it is for, under `<prefix>/<pi>/`.
+/// What only its agent may read, under `<prefix>/<pi>/`.
 pub(crate) const ORDERS: [&str; 2] = ["task/+/execute", "task/+/cancel"];
 
 /// What an operator writes, under `<prefix>/<pi>/`.
 pub(crate) const REQUESTS: &str = "task/request";
 
-/// Where an operator acknowledges alerts, under `<prefix>/<pi>/`: of a rule, and of one instance of it.
+/// Where an operator acknowledges alerts, under `<prefix>/<pi>/`: of a rule, and of one instance of
+/// it.
 pub(crate) const ACKNOWLEDGEMENTS: [&str; 2] = ["alert/+/acknowledge", "alert/+/+/acknowledge"];
 
 /// The last level of Home Assistant's birth and last will, which an operator's account may publish.
 const BIRTH: &str = "status";
 
-/// Everything that is told about a machine but its orders, under `<prefix>/<pi>/`: for brokers that check a subscription and not each message.
+/// Everything that is published about a machine but its orders, under `<prefix>/<pi>/`: for brokers
+/// that check a subscription and not each message.
 const TOLD_OF_MACHINES: [&str; 18] = [
     "status",
     "info",
@@ -70,7 +75,7 @@ const TOLD_OF_MACHINES: [&str; 18] = [
     "update",
 ];
 
-/// Everything that the controller tells of itself, under `<prefix>/controller/`.
+/// Everything that the controller publishes about itself, under `<prefix>/controller/`.
 const TOLD_OF_CONTROLLER: [&str; 3] = ["key", "tasks", "event"];
 
 /// Home Assistant's prefixes: its own, and the configured one where that is another.
@@ -86,12 +91,13 @@ pub(crate) fn viewer_reads(prefix: &str, discovery: &str) -> Vec<String> {
     filters
 }
 
-/// The topics on which Home Assistant says that it was started or stops: its own, and that of the discovery prefix where it is another.
+/// The topics on which Home Assistant says that it was started or stops: its own, and that of the
+/// discovery prefix where it is another.
 pub fn births(discovery: &str) -> Vec<String> {
     discoveries(discovery).map(|prefix| format!("{prefix}/{BIRTH}")).collect()
 }
 
-/// Who somebody is on a broker that is not ours. Machines do not enrol there.
+/// A client of an external broker. Machines do not enrol there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Party<'a> {
     /// The controller.
@@ -113,13 +119,14 @@ pub struct Grants {
     pub receive: Vec<String>,
     /// What it may not receive although `receive` says so.
     pub never_receive: Vec<String>,
-    /// `receive` without `never_receive`, as filters that bring nothing else: for brokers that check a subscription and not each message.
+    /// `receive` without `never_receive`, as filters that bring nothing else: for brokers that
+    /// check a subscription and not each message.
     pub subscribe: Vec<String>,
 }
 
 impl Grants {
-    /// The table's row of a party, under this prefix. The controller publishes under `discovery` too, which is Home Assistant's prefix, and hears its
-    /// births.
+    /// The table's row of a party, under this prefix. The controller publishes under `discovery`
+    /// too, which is Home Assistant's prefix, and hears its births.
     pub fn of(party: Party<'_>, topics: &Topics, discovery: &str) -> Self {
         let prefix = topics.prefix();
         match party {

@@ -69,8 +69,9 @@ fn message(topic: &str, payload: &str, retain: bool) -> Message {
     Message::open(draft.seal()).unwrap()
 }
 
-/// Each topic with who may publish on it and who may receive it: c(ontroller), a(gent), x (another agent), j(oining),
-/// v(iewer), o(perator), m (admin), r (an account whose own rules name everything).
+/// Each topic with who may publish on it and who may receive it: c(ontroller), a(gent), x (another
+/// agent), j(oining), v(iewer), o(perator), m (admin), r (an account whose own rules name
+/// everything).
 const TABLE: [(&str, &str, &str); 55] = [
     ("pistat/pi-1/status", "ca", "cavomr"),
     ("pistat/pi-1/info", "ca", "cvomr"),
@@ -217,7 +218,8 @@ fn what_is_written_for_other_brokers_is_what_ours_enforces() {
             let publishes = any(&grants.publish, &topic) && !is_of_other_run;
             assert_eq!(publishes, access.may_publish(&identity, &topic), "{party:?} {topic}");
             assert_eq!(receives, access.may_receive(&identity, &topic), "{party:?} {topic}");
-            // Where only subscriptions are checked, whatever means something and may be seen is among them, and nothing else.
+            // Where only subscriptions are checked, whatever means something and may be seen is
+            // among them, and nothing else.
             let means_something = topics.parse(&topic).is_some();
             let subscribes = any(&grants.subscribe, &topic);
             assert!(receives || !subscribes, "{party:?} {topic}");
@@ -243,7 +245,8 @@ fn another_discovery_prefix_gives_accounts_the_same_rights_there_too() {
     let (viewer, operator) = (account(Role::Viewer, &[]), account(Role::Operator, &[]));
     let grants = Grants::of(Party::Operator, &topics, "ha/main");
     let any = |filters: &[String], topic: &str| filters.iter().any(|filter| filter::matches(filter, topic));
-    // Home Assistant tells of its birth under its own prefix, whatever prefix its discovery has, unless that is set too.
+    // Home Assistant tells of its birth under its own prefix, whatever prefix its discovery has,
+    // unless that is set too.
     for (topic, says, hears) in [
         ("homeassistant/status", true, true),
         ("homeassistant/device/x/config", false, true),
@@ -272,8 +275,8 @@ fn the_rules_follow_the_prefix() {
     assert!(access.may_publish(&joining("pi-1", "default"), "$home/pis/enroll/pi-1/request"));
 }
 
-/// A filter is granted exactly when some topic matches it that may be received. The topics of the table and some more
-/// stand for all there are.
+/// A filter is granted exactly when some topic matches it that may be received. The topics of the
+/// table and some more stand for all there are.
 #[test]
 fn a_filter_is_granted_exactly_when_it_can_bring_something() {
     let access = Access::new(&Topics::default(), None);

@@ -1,4 +1,5 @@
-//! What of kept sessions is to be written with the next batch: of each session once, however often it has changed.
+//! What of kept sessions is to be written with the next batch: of each session once, however often
+//! it has changed.
 
 use std::collections::HashMap;
 

@@ -12,9 +12,9 @@ use crate::outbox::{Bounds, Delivery, End, Outbox};
 use crate::packet::QoS;
 use crate::store::SessionKey;
 
-/// How much longer the queue of `QoS` 0 is for the controller: it hears every machine's samples, so a pause of its own
-/// must not cost a fleet's.
-const CONTROLLER_PATIENCE: usize = 16;
+/// How much longer the queue of `QoS` 0 is for the controller: it receives every machine's samples,
+/// so a pause of its own must not cost a fleet's.
+const CONTROLLER_QUEUE_FACTOR: usize = 16;
 
 impl Hub {
     pub(super) fn on_connect(&mut self, request: Box<ConnectRequest>) {
@@ -29,7 +29,7 @@ impl Hub {
             Some(previous) => {
                 session.outbox.end(End::TakenOver { clean_start: request.clean_start });
                 self.front.counters.takeovers.add(1);
-                self.front.events.tell(BrokerEvent::TakenOver {
+                self.front.events.send(BrokerEvent::TakenOver {
                     account: session.identity.name().to_owned(),
                     client_id: session.key.1.to_string(),
                     peer: request.peer,
@@ -42,7 +42,8 @@ impl Hub {
         }
     }
 
-    /// The account may have been changed since the credentials were checked; then the request is refused here.
+    /// The account may have been changed since the credentials were checked; then the request is
+    /// refused here.
     fn still_good(&self, mut request: Box<ConnectRequest>) -> Option<Box<ConnectRequest>> {
         match self.directory.identify(&request.user_name, &request.secret) {
             Some(identity) if !request.identity.exceeds(&identity) => {
@@ -142,7 +143,8 @@ impl Hub {
         let will = self.take_due_will(id);
         self.remove_session(id);
         match will {
-            // The old session's will is due, and must come before anything that the new client says.
+            // The old session's will is due, and must come before anything that the new client
+            // says.
             Some(will) => self.publish_before_connect(&will, request),
             None => self.open_session(session_key(&request.identity, &request.client_id), request),
         }
@@ -153,7 +155,8 @@ impl Hub {
         session.peer = Some(request.peer);
         session.expires_at = NEVER;
         session.is_unsure = session.has_exactly_once_unfinished();
-        // A session that nobody was told of is not kept; one that was there before stays.
+        // A session whose client has not received CONNACK is not kept; one that was there before
+        // stays.
         let session_expiry = if session_present { request.session_expiry } else { 0 };
         let unstarted = Closed { id, position: 0, session_expiry, will: WillFate::Done, parked: session.parked.take() };
         let report = Report::new(self.front.spine.clone(), self.front.closed.clone(), unstarted);
@@ -209,7 +212,7 @@ impl Hub {
             return;
         }
         self.front.counters.sessions_ended.add(1);
-        self.front.events.tell(BrokerEvent::SessionEnded {
+        self.front.events.send(BrokerEvent::SessionEnded {
             account: session.identity.name().to_owned(),
             client_id: session.key.1.to_string(),
             reason: reason.to_owned(),
@@ -244,10 +247,10 @@ impl Hub {
     }
 
     pub(super) fn outbox_bounds(&self, identity: &Identity) -> Bounds {
-        let patience = if *identity == Identity::Controller { CONTROLLER_PATIENCE } else { 1 };
+        let factor = if *identity == Identity::Controller { CONTROLLER_QUEUE_FACTOR } else { 1 };
         let limits = &self.front.limits;
         Bounds {
-            qos0_bytes: limits.bounds.queue_bytes_qos0.saturating_mul(patience),
+            qos0_bytes: limits.bounds.queue_bytes_qos0.saturating_mul(factor),
             reliable_bytes: limits.queue_bytes,
             paces_qos0: limits.paces_qos0(),
         }
@@ -267,14 +270,16 @@ fn session_key(identity: &Identity, client_id: &str) -> SessionKey {
 }
 
 impl Session {
-    /// Seconds that it lives on when its connection has ended so. The hub may have ended it while the connection ended of itself; what was said to
-    /// it since then is lost, so nothing may come after.
+    /// Seconds that it lives on when its connection has ended so. The hub may have ended it while
+    /// the connection ended of itself; what was said to it since then is lost, so nothing may come
+    /// after.
     pub(super) fn expiry_after(&self, closed: &Closed) -> u32 {
         if self.outbox.is_given_up() { 0 } else { closed.session_expiry }
     }
 
-    /// What other members of its shared subscriptions may have instead: all that it has not been sent, and of what it has, but
-    /// not acknowledged, that of `QoS` 1. Its client may have a message of `QoS` 2 already, and then no other may.
+    /// What other members of its shared subscriptions may have instead: all that it has not been
+    /// sent, and of what it has, but not acknowledged, that of `QoS` 1. Its client may have a
+    /// message of `QoS` 2 already, and then no other may.
     fn left_for_others(&self) -> Vec<Delivery> {
         let sent = self
             .parked
@@ -285,7 +290,7 @@ impl Session {
         sent.chain(self.outbox.reliable()).filter(|delivery| delivery.share.is_some()).collect()
     }
 
-    /// A session that nobody is connected to yet.
+    /// A session without a connection.
     pub(super) fn new(key: SessionKey, identity: Identity, secret: Secret, outbox: Arc<Outbox>) -> Self {
         Self {
             key,

@@ -13,12 +13,12 @@ use crate::packet::QoS;
 use crate::retained::Kept;
 use crate::topic_tree::{Hits, Shared, Subscriber};
 
-/// How often its bound a connected session's queue may be before the session is ended at once, besides what publishers
-/// that wait have under way.
+/// How often its bound a connected session's queue may be before the session is ended at once,
+/// besides what publishers that wait have under way.
 const OVERRUN: usize = 8;
 
-/// What a publisher that is to wait has under way: one read's worth in the log, one on its way there. Small messages weigh
-/// several times as much in a queue as on the wire.
+/// What a publisher that is to wait has under way: one read's worth in the log, one on its way
+/// there. Small messages weigh several times as much in a queue as on the wire.
 const UNDER_WAY_BYTES: usize = 128 * 1024;
 
 /// Since when a session's queue has been full, in milliseconds of the broker's clock.
@@ -60,7 +60,7 @@ impl Hub {
             let (account, client_id) = names.unwrap_or_default();
             let reason = "the store of retained messages is full, or the account's share of it".to_owned();
             let topic = message.topic().to_owned();
-            self.front.events.tell(BrokerEvent::PublishRefused { account, client_id, topic, reason });
+            self.front.events.send(BrokerEvent::PublishRefused { account, client_id, topic, reason });
         }
         self.count_retained();
     }
@@ -79,7 +79,8 @@ impl Hub {
         }
     }
 
-    /// Delivers once, however many subscriptions of the session match: at their highest `QoS`, with all identifiers.
+    /// Delivers once, however many subscriptions of the session match: at their highest `QoS`, with
+    /// all identifiers.
     fn deliver_to(&mut self, message: &Arc<Message>, subscriptions: &[Subscriber], share: Option<&Arc<str>>) {
         let id = subscriptions[0].session;
         let Some(session) = self.sessions.get(id) else { return };
@@ -97,8 +98,8 @@ impl Hub {
         self.put(id, Delivery { message: message.clone(), qos, retain, identifiers, share });
     }
 
-    /// Delivers to the first of the group, in its turn, that is connected and may have it; if none is connected, to the
-    /// first that is away. Whether there was one.
+    /// Delivers to the first of the group, in its turn, that is connected and may have it; if none
+    /// is connected, to the first that is away. Whether there was one.
     fn deliver_shared(&mut self, message: &Arc<Message>, group: &Shared) -> bool {
         let may_have = |member: &&Subscriber| {
             let session = self.sessions.get(member.session);
@@ -117,8 +118,8 @@ impl Hub {
         chosen.is_some()
     }
 
-    /// Gives what a member of shared subscriptions has left behind to other members (MQTT 5, section 4.8.2). How many messages
-    /// found none.
+    /// Gives what a member of shared subscriptions has left behind to other members (MQTT 5,
+    /// section 4.8.2). How many messages found none.
     pub(super) fn deliver_to_others(&mut self, left: Vec<Delivery>) -> u64 {
         let now_ms = self.front.clock.now_ms();
         let mut lost = 0;
@@ -151,25 +152,25 @@ impl Hub {
             self.front.counters.dropped_qos0.add(pushed.dropped);
         }
         if pushed.is_qos0_long && !is_away {
-            self.slow_down(publisher, id, &outbox);
+            self.throttle(publisher, id, &outbox);
         }
         if qos > QoS::AtMostOnce {
             if is_away { self.bound_away(id, pushed) } else { self.bound_connected(id, &outbox, publisher, pushed) }
         }
     }
 
-    /// What all clients together may have under way when they are told to wait.
+    /// What all clients together may have under way when they are throttled.
     fn under_way_bytes(&self) -> usize {
         usize::try_from(self.front.counters.clients_connected.get()).unwrap_or(0).saturating_mul(UNDER_WAY_BYTES)
     }
 
-    /// A publisher waits for somebody else's client. The controller waits for nobody: what it has to say to all others must
-    /// not depend on one.
-    fn slow_down(&mut self, publisher: SessionId, id: SessionId, outbox: &Arc<Outbox>) {
+    /// Throttles a publisher for another session's client. The controller is never throttled: its
+    /// messages to all others must not depend on one.
+    fn throttle(&mut self, publisher: SessionId, id: SessionId, outbox: &Arc<Outbox>) {
         if publisher != id
             && let Some(session) = self.sessions.get_mut(publisher)
             && *session.identity != Identity::Controller
-            && session.outbox.hold_up(outbox)
+            && session.outbox.throttle(outbox)
         {
             self.front.counters.publishers_slowed.add(1);
         }
@@ -197,10 +198,11 @@ impl Hub {
             let load = outbox.load();
             Congestion { since: now_ms, caught_up: load.caught_up, progress: load.progress, progressed: now_ms }
         });
-        self.slow_down(publisher, id, outbox);
+        self.throttle(publisher, id, outbox);
     }
 
-    /// Ends the sessions whose queue is full and of which nothing was taken for too long, or not enough.
+    /// Ends the sessions whose queue is full and of which nothing was taken for too long, or not
+    /// enough.
     pub(super) fn end_stalled_sessions(&mut self, now_ms: u64) {
         if self.congested.is_empty() {
             return;
@@ -234,7 +236,8 @@ impl Congestion {
         if load.progress != self.progress {
             (self.progress, self.progressed) = (load.progress, now_ms);
         }
-        // One that keeps up with all that it can be sent is at half again and again, if not just now.
+        // One that keeps up with all that it can be sent is at half again and again, if not just
+        // now.
         if load.caught_up != self.caught_up {
             (self.caught_up, self.since) = (load.caught_up, now_ms);
         }

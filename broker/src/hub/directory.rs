@@ -34,8 +34,8 @@ impl Hub {
         }
     }
 
-    /// Whoever came with a token that was for this once may wait for the answer, if it is its own secret that is in force now, and was not before: as
-    /// long as anybody may take to be let in.
+    /// A machine that joined with a token for one use may wait for the reply, if it is its own
+    /// secret that has become valid: as long as a client may take to send CONNECT.
     fn note_enrolled(&mut self, id: SessionId, before: &Directory) {
         let answer_until = self.front.clock.now_ms() + self.front.limits.bounds.connect_seconds * 1000;
         let Some(session) = self.sessions.get_mut(id) else { return };
@@ -46,7 +46,7 @@ impl Hub {
         }
     }
 
-    /// Ends those that have waited long enough with a token that is no more.
+    /// Ends those that have waited long enough with a token that is not valid any more.
     pub(super) fn review_enrolled(&mut self, now_ms: u64) {
         for id in self.sessions_where(|session| session.answer_until.is_some_and(|until| until <= now_ms)) {
             if let Some(session) = self.sessions.get_mut(id) {
@@ -56,12 +56,14 @@ impl Hub {
         }
     }
 
-    /// Ends a session whose credential is gone or changed, or whose rights shrank; others get their new rights.
+    /// Ends a session whose credential is gone or changed, or whose rights shrank; others get their
+    /// new rights.
     pub(super) fn review(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         match self.directory.identify(&session.user_name, &session.secret) {
             Some(identity) if !session.identity.exceeds(&identity) => {
-                // A machine that has been enrolled goes on as joining until it comes back as an agent.
+                // A machine that has been enrolled goes on as joining until it comes back as an
+                // agent.
                 let same_kind = std::mem::discriminant(&identity) == std::mem::discriminant(&*session.identity);
                 if same_kind && identity != *session.identity {
                     session.identity = Arc::new(identity);
@@ -75,7 +77,7 @@ impl Hub {
 
     fn revoke(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        self.front.events.tell(BrokerEvent::SessionEnded {
+        self.front.events.send(BrokerEvent::SessionEnded {
             account: session.identity.name().to_owned(),
             client_id: session.key.1.to_string(),
             reason: "its account was removed or changed".to_owned(),

@@ -1,11 +1,12 @@
 //! Sessions that outlive the broker: what of them goes to the disk, and how they come back.
 //!
-//! Kept are sessions that live on without their clients (MQTT 5: a session expiry; 3.1.1: no clean session): whose they
-//! are, their subscriptions, and the `QoS` 1 and 2 messages that wait while the client is away. What is under way to a
-//! connected client is kept when it leaves and when the broker stops, with its packet ids, so that what is of `QoS` 2 still
-//! comes once; a kill may cost what was under way at that moment. If that was of `QoS` 2, either way, the session does not
-//! come back, since nobody could say any more what is a repetition: its client is told so (session present is 0).
-//! When nobody may open a session any more with the credential that opened it, it does not come back.
+//! Kept are sessions that live on without their clients (MQTT 5: a session expiry; 3.1.1: no clean
+//! session): whose they are, their subscriptions, and the `QoS` 1 and 2 messages that wait while
+//! the client is away. What is under way to a connected client is kept when it leaves and when the
+//! broker stops, with its packet ids, so that what is of `QoS` 2 still comes once; a kill may cost
+//! what was under way at that moment. If that was of `QoS` 2, either way, the session does not come
+//! back, since repetitions could not be recognised: its client is told so (session present is 0). A
+//! session whose credential is not valid any more does not come back.
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ impl Hub {
         }
     }
 
-    /// Something of `QoS` 2 begins with a connected client: once for each connection, the disk is told.
+    /// A `QoS` 2 exchange begins with a connected client: noted on disk once for each connection.
     pub(super) fn note_exchange(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let is_new = session.peer.is_some() && !session.is_unsure;
@@ -102,7 +103,8 @@ impl Hub {
         });
     }
 
-    /// A session ends with the broker: what is unfinished is kept as if its client had gone. Its will stays as it is.
+    /// A session ends with the broker: what is unfinished is kept as if its client had gone. Its
+    /// will stays as it is.
     pub(super) fn keep_at_stop(&mut self, closed: Closed) {
         let now_ms = self.front.clock.now_ms();
         let Some(session) = self.sessions.get_mut(closed.id) else { return };
@@ -169,7 +171,8 @@ impl Hub {
         }
     }
 
-    /// Reckoned back from when it ends, since it may have been away for longer than the broker has been running.
+    /// Reckoned back from when it ends, since it may have been away for longer than the broker has
+    /// been running.
     fn away_since_unix_ms(&self, session: &Session) -> u64 {
         let whole = u64::from(session.expiry_seconds) * 1000;
         let left = session.expires_at.saturating_sub(self.front.clock.now_ms()).min(whole);

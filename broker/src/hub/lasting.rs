@@ -1,5 +1,5 @@
-//! What goes to disk, and when: changes twice a second in one write, telemetry once a minute, and what comes back from
-//! there at the start.
+//! What goes to disk, and when: changes twice a second in one write, telemetry once a minute, and
+//! what comes back from there at the start.
 
 use bytes::Bytes;
 
@@ -12,15 +12,17 @@ use crate::store::{Batch, Record, Restored, Store, unix_ms};
 /// Changes are on disk within a second: collected for half of one.
 const PROMPT_MS: u64 = 500;
 
-/// Samples come every few seconds from every machine, and flash memory wears out; losing a minute of them costs nothing.
+/// Samples come every few seconds from every machine, and flash memory wears out; losing a minute
+/// of them costs nothing.
 const RARE_MS: u64 = 60_000;
 
-/// How long after everything could not be written it is tried again: this at first, then twice as long each time, up to the
-/// longest. A full disk is seldom made free within a second, and everything may be many megabytes.
+/// How long after everything could not be written it is tried again: this at first, then twice as
+/// long each time, up to the longest. A full disk is seldom made free within a second, and
+/// everything may be many megabytes.
 const RETRY_MS: u64 = 500;
 const LONGEST_RETRY_MS: u64 = 60_000;
 
-/// Retained messages that have expired are looked for this often; nobody is sent one meanwhile.
+/// Expired retained messages are removed this often; they are not delivered meanwhile.
 const EXPIRY_MS: u64 = 30_000;
 
 /// When what is due.
@@ -141,8 +143,9 @@ impl Hub {
             return None;
         }
         let changes = self.retained.take_changes(|topic| rare_too || !access.is_telemetry(topic));
-        // What others keep here is written as promptly, which a killed process does not lose; only a power cut needs more,
-        // and that wears flash memory: it is spent on our own states and wills, not on telemetry of any kind.
+        // What others keep here is written as promptly, which a killed process does not lose; only
+        // a power cut needs more, and that wears flash memory: it is spent on our own states and
+        // wills, not on telemetry of any kind.
         let is_worth_it = |topic: &str| access.is_own(topic) && !access.is_telemetry(topic);
         let sync = !self.will_changes.is_empty() || changes.iter().any(|(topic, _)| is_worth_it(topic));
         let mut records: Vec<Record> = changes
@@ -186,7 +189,8 @@ impl Hub {
     }
 }
 
-/// What may still be sent, and how many messages are not: earlier versions kept what no client should be sent.
+/// What may still be sent, and how many messages are not: earlier versions kept what no client
+/// should be sent.
 fn without_unfit(mut restored: Restored) -> (Restored, usize) {
     let count = |restored: &Restored| {
         let queued: usize = restored.sessions.iter().map(|(.., queue)| queue.len()).sum();

@@ -1,9 +1,9 @@
-//! Sessions that wait without their clients: how many each account has, how much waits for them, and who goes when it is
-//! too much.
+//! Sessions whose clients are away: how many each account has, how much waits for them, and which
+//! is ended when it is too much.
 //!
-//! One account never costs another its session as long as both keep to what an account may have; when all of them
-//! together are too many, the one that has been away longest goes, and when too much waits, the account for which most
-//! waits loses its fullest.
+//! One account never costs another its session as long as both keep to what an account may have;
+//! when all of them together are too many, the one that has been away longest goes, and when too
+//! much waits, the account for which most waits loses its fullest.
 
 use std::sync::Arc;
 
@@ -23,15 +23,18 @@ pub(super) struct Account {
     pub(super) subscription_bytes: usize,
 }
 
-/// About what the subscriptions of one account may cost in memory, in bytes: tens of thousands of the usual length. Each session
-/// has a bound of its own besides, but an account has a thousand sessions.
+/// About what the subscriptions of one account may cost in memory, in bytes: tens of thousands of
+/// the usual length. Each session has a bound of its own besides, but an account has a thousand
+/// sessions.
 const ACCOUNT_SUBSCRIPTION_BYTES: usize = 16 * 1024 * 1024;
 
-/// What a level of a filter costs in the tree, and a subscription besides: measured, with the longest filters.
+/// What a level of a filter costs in the tree, and a subscription besides: measured, with the
+/// longest filters.
 const LEVEL_BYTES: usize = 160;
 const SUBSCRIPTION_BYTES: usize = 100;
 
-/// How many connections an agent may have at once: one, and those that have not been found dead yet. Machines that join, too.
+/// How many connections an agent may have at once: one, and those that have not been found dead
+/// yet. Machines that join, too.
 const AGENT_CONNECTIONS: usize = 8;
 
 fn subscription_bytes(filter: &str) -> usize {
@@ -118,8 +121,8 @@ impl Hub {
         });
     }
 
-    /// When too many sessions wait without their clients, the one that waits longest goes: of the account that has too many,
-    /// or of all.
+    /// When too many sessions wait without their clients, the one that waits longest goes: of the
+    /// account that has too many, or of all.
     pub(super) fn make_room_for_parked(&mut self, newest: SessionId) {
         let Some(session) = self.sessions.get(newest) else { return };
         let owner = session.key.0.clone();
@@ -142,7 +145,8 @@ impl Hub {
         }
     }
 
-    /// When too much waits for all of them together, whoever has most of it loses most.
+    /// When too much waits for all of them together, the account for which most waits loses its
+    /// fullest session.
     pub(super) fn bound_away_bytes(&mut self) {
         while self.away_bytes > self.front.limits.offline_bytes_total {
             let Some((owner, _)) = self.accounts.iter().max_by_key(|(_, account)| account.away_bytes) else { return };

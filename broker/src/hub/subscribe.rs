@@ -16,7 +16,8 @@ impl Hub {
             .iter()
             .map(|(text, options)| self.subscribe(request.session, text, request.identifier, *options))
             .collect();
-        // The answer first, then the retained messages: they wait in the outbox until the session has sent the answer.
+        // The answer first, then the retained messages: they wait in the outbox until the session
+        // has sent the answer.
         let _ = request.reply.send(codes);
     }
 
@@ -100,7 +101,8 @@ impl Hub {
             self.note_exchange(id);
         }
         let Some(session) = self.sessions.get_mut(id) else { return };
-        // Asking again and again for everything must not pile up more than the store itself holds, twice over.
+        // Asking again and again for everything must not pile up more than the store itself holds,
+        // twice over.
         if session.outbox.load().messages > most {
             self.overflowing.push((subscriber.session, "it asks for more retained messages than it takes"));
         }

@@ -16,7 +16,7 @@ use crate::outbox::Delivery;
 use crate::packet::{MessageProperties, QoS};
 use crate::store::Restored;
 
-/// A hub that nobody runs yet.
+/// A hub that does not run yet.
 struct Bench {
     hub: Hub,
     inputs: Inputs,
@@ -61,7 +61,7 @@ impl Bench {
         Self { hub: Hub::new(front.clone(), None, Restored::default()), inputs, front }
     }
 
-    /// Somebody is connected, with a session that is to be kept for an hour.
+    /// Connects a client whose session is kept for an hour.
     fn connect(&mut self, user: &str) -> Attached {
         let (reply, mut answer) = oneshot::channel();
         let secret = Secret::of(user.as_bytes());
@@ -105,7 +105,8 @@ async fn what_a_client_said_before_it_went_counts_as_its_own() {
     for user in ["home", "other"] {
         let attached = bench.connect(user);
         bench.front.spine.publish(&mut vec![frame(attached.id, user)]).await.unwrap();
-        // Dropping this is how a connection ends; the hub hears of it before it has read what was published.
+        // Dropping this is how a connection ends; the hub receives this before it has read what was
+        // published.
         drop(attached);
     }
     let (front, hub) = (bench.front, tokio::spawn(bench.hub.run(bench.inputs)));
@@ -148,7 +149,7 @@ async fn a_session_that_was_given_up_does_not_live_on_though_its_connection_ende
 }
 
 #[tokio::test]
-async fn whoever_asks_for_something_while_the_broker_stops_is_not_waited_for() {
+async fn requests_while_the_broker_stops_are_not_waited_for() {
     let mut bench = Bench::new(Limits::default()).await;
     let attached = bench.connect("home");
     let (reply, answer) = oneshot::channel();
@@ -157,12 +158,14 @@ async fn whoever_asks_for_something_while_the_broker_stops_is_not_waited_for() {
     bench.front.commands.send(Command::Subscribe(request)).await.unwrap();
     bench.front.stop.cancel();
     let hub = tokio::spawn(bench.hub.run(bench.inputs));
-    // As a session does: it hears of the end when it has its answer, or knows that there will be none.
+    // As a session does: it notices the end when it has its reply, or knows that there will be
+    // none.
     let session = tokio::spawn(async move {
         assert!(answer.await.is_err());
         drop(attached);
     });
-    let stopped = tokio::time::timeout(LEAVE / 2, hub).await.expect("nobody waits for an answer that never comes");
+    let stopped =
+        tokio::time::timeout(LEAVE / 2, hub).await.expect("the hub does not wait for a reply that never comes");
     stopped.unwrap().unwrap().finish();
     session.await.unwrap();
 }

@@ -1,7 +1,8 @@
-//! Last wills: kept beside the retained messages while their clients are connected, published when they are due.
+//! Last wills: kept beside the retained messages while their clients are connected, published when
+//! they are due.
 //!
-//! A will that waits is checked again when it is due: an account that was removed, or may not write its topic any more,
-//! says nothing after its end.
+//! A will that waits is checked again when it is due: an account that was removed, or may not write
+//! its topic any more, says nothing after its end.
 
 use bytes::Bytes;
 
@@ -23,7 +24,8 @@ impl Hub {
         }
     }
 
-    /// The client of a session has gone, and its will is due after so many seconds: across a restart, too.
+    /// The client of a session has gone, and its will is due after so many seconds: across a
+    /// restart, too.
     pub(super) fn delay_will(&mut self, id: SessionId, seconds: u32, now_ms: u64) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.will_due = Some(after_seconds(now_ms, seconds));
@@ -35,8 +37,9 @@ impl Hub {
         }
     }
 
-    /// Wills from before a stop. That of a session which came back waits for its delay or for the session's end (MQTT 5, section
-    /// 3.1.3.2.2), and for the time that clients are given to return. The others are due after that time.
+    /// Wills from before a stop. That of a session which came back waits for its delay or for the
+    /// session's end (MQTT 5, section 3.1.3.2.2), and for the time that clients are given to
+    /// return. The others are due after that time.
     pub(super) fn restore_wills(&mut self, wills: Vec<(SessionKey, StoredWill)>, now_ms: u64) {
         let (unix_ms, earliest) = (unix_ms(), self.lasting.orphans_at);
         for (key, will) in wills {

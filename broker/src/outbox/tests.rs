@@ -132,7 +132,7 @@ fn a_closed_outbox_says_what_was_lost() {
 }
 
 #[test]
-fn publishers_wait_for_qos_0_until_their_patience_ends_and_again_once_it_has_caught_up() {
+fn publishers_wait_for_qos_0_until_a_timeout_and_again_once_it_has_caught_up() {
     let one = delivery("1", 0).cost();
     let outbox = Outbox::new(Bounds { qos0_bytes: 4 * one, reliable_bytes: 10_000, paces_qos0: true });
     let push = || outbox.push(delivery("1", 0), 12 * one, &mut Vec::new());
@@ -140,15 +140,15 @@ fn publishers_wait_for_qos_0_until_their_patience_ends_and_again_once_it_has_cau
     assert!(outbox.poll_room(&mut context()).is_pending());
     // While they wait, what they had under way is not lost.
     assert_eq!((0..13).map(|_| push().dropped).sum::<u64>(), 0);
-    outbox.lose_patience();
+    outbox.mark_slow();
     assert!(outbox.poll_room(&mut context()).is_ready());
     let pushed = push();
     assert_eq!((pushed.dropped, pushed.is_qos0_long), (13, false));
     assert_eq!(drained(&outbox, 0).len(), 4);
     assert!(!push().is_qos0_long && !push().is_qos0_long && push().is_qos0_long);
-    // Nobody who is too late makes a client slow that has caught up.
+    // A late timeout does not mark a client slow that has caught up.
     drained(&outbox, 0);
-    outbox.lose_patience();
+    outbox.mark_slow();
     assert!((0..3).map(|_| push()).any(|pushed| pushed.is_qos0_long));
 }
 
@@ -170,7 +170,7 @@ fn a_client_that_has_caught_up_is_known_to_have_whatever_came_since() {
 }
 
 #[test]
-fn whoever_is_sent_away_is_whatever_ended_the_connection_first() {
+fn a_revoked_session_stays_revoked_whatever_ended_the_connection_first() {
     let outbox = outbox(10_000, 10_000);
     assert!(outbox.end(End::TakenOver { clean_start: false }) && !outbox.is_given_up());
     assert!(!outbox.end(End::TooSlow) && !outbox.is_given_up(), "the first reason counts");

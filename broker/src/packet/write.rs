@@ -2,7 +2,7 @@
 
 use super::{PacketType, PropertyId, QoS, reason};
 
-/// What the broker tells an accepted client.
+/// What CONNACK tells an accepted client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnAck<'a> {
     pub(crate) session_present: bool,
@@ -14,7 +14,7 @@ pub(crate) struct ConnAck<'a> {
     pub(crate) server_keep_alive: Option<u16>,
 }
 
-/// CONNACK for a client that is let in.
+/// CONNACK for a client that is accepted.
 pub(crate) fn connack(out: &mut Vec<u8>, v5: bool, connack: &ConnAck<'_>) {
     let flags = u8::from(connack.session_present);
     if !v5 {
@@ -38,9 +38,10 @@ pub(crate) fn connack(out: &mut Vec<u8>, v5: bool, connack: &ConnAck<'_>) {
     packet(out, PacketType::ConnAck, &[&[flags, reason::SUCCESS], &block(&properties)]);
 }
 
-/// CONNACK for a client that is not let in. 3.1.1 has codes of its own.
+/// CONNACK for a client that is refused. 3.1.1 has codes of its own.
 ///
-/// Nothing is written that is longer than `max_bytes`: at first it goes without the words (MQTT 5, section 3.1.2.11.4).
+/// Nothing is written that is longer than `max_bytes`: at first it goes without the words (MQTT 5,
+/// section 3.1.2.11.4).
 pub(crate) fn connack_refused(out: &mut Vec<u8>, v5: bool, code: u8, words: &str, max_bytes: usize) {
     if !v5 {
         out.extend_from_slice(&[PacketType::ConnAck.header(), 2, 0, v311_connect_code(code)]);
@@ -84,7 +85,8 @@ pub(crate) fn ack(out: &mut Vec<u8>, packet_type: PacketType, packet_id: u16, v5
     }
 }
 
-/// The length of SUBACK or UNSUBACK with so many codes; 3.1.1 has none in UNSUBACK, and no bound to hold it against.
+/// The length of SUBACK or UNSUBACK with so many codes; 3.1.1 has none in UNSUBACK, and no bound to
+/// hold it against.
 pub(crate) fn subscription_answer_length(codes: usize) -> usize {
     let body = 3 + codes;
     1 + variable_length(body) + body
@@ -218,7 +220,8 @@ fn put_u32(out: &mut Vec<u8>, id: PropertyId, value: u32) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
-/// A string with its length; what does not fit its 16 bits cannot get here, since it came in such a field.
+/// A string with its length; what does not fit its 16 bits cannot get here, since it came in such a
+/// field.
 fn put_string(out: &mut Vec<u8>, text: &str) {
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&length.to_be_bytes());

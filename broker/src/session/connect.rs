@@ -1,4 +1,4 @@
-//! From the first byte to CONNACK: who is it, may it, and which session is its own.
+//! From the first byte to CONNACK: authentication, and the client's session.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::end::LAST_WORDS;
-use super::{Client, Held, Inbound, Outbound, Session, Transport, outbound};
+use super::end::CLOSE_TIMEOUT;
+use super::{Client, Inbound, Outbound, Session, Throttle, Transport, outbound};
 use crate::access::{Identity, Secret};
 use crate::admission::Permit;
 use crate::contract::{Attached, Command, ConnectRefusal, ConnectRequest};
@@ -25,18 +25,19 @@ use crate::packet::{self, Connect, Fault, PacketType, reason, write};
 use crate::rates::Meter;
 use crate::store::StoredWill;
 
-/// The longest client id: far more than anybody uses, and short enough to be kept ten thousand times.
+/// The longest client id: far more than clients use, and short enough to be kept ten thousand
+/// times.
 const CLIENT_ID_BYTES: usize = 1024;
 
-/// Where mosquitto's bridges keep whether they are connected. Those topics are the broker's own, but a bridge that is refused
-/// for its last will never connects.
+/// Where mosquitto's bridges keep whether they are connected. Those topics are the broker's own,
+/// but a bridge that is refused for its last will never connects.
 const BRIDGE_STATES: &str = "$SYS/broker/connection/";
 
 /// Why a message or a will with such properties is refused.
-pub(super) const UNFIT_TEXT: &str = "a text in the properties holds a control character";
+pub(super) const CONTROL_CHARACTER: &str = "a text in the properties holds a control character";
 
-/// Serves one byte stream as one client, from its first byte to its last. `on_authenticated` is called when
-/// the hub has accepted the client.
+/// Serves one byte stream as one client, from its first byte to its last. `on_authenticated` is
+/// called when the hub has accepted the client.
 pub(crate) async fn serve<S>(front: Arc<Front>, stream: S, peer: SocketAddr, on_authenticated: impl FnOnce())
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -53,7 +54,7 @@ pub(crate) fn admit(front: &Front, peer: SocketAddr) -> Option<Permit> {
     if permit.is_none() {
         front.counters.connections_refused.add(1);
         let reason = "too many connections, in total or from this address".to_owned();
-        front.events.tell(BrokerEvent::Refused { user_name: String::new(), client_id: String::new(), peer, reason });
+        front.events.send(BrokerEvent::Refused { user_name: String::new(), client_id: String::new(), peer, reason });
     }
     permit
 }
@@ -68,31 +69,32 @@ pub(crate) async fn serve_admitted<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut door = Door { transport: Transport::new(stream, front.counters.clone()), front: front.clone(), peer };
+    let mut handshake =
+        Handshake { transport: Transport::new(stream, front.counters.clone()), front: front.clone(), peer };
     let stop = front.stop.clone();
     let session = tokio::select! {
         biased;
         () = stop.cancelled() => return,
         // On the heap until it is over.
-        session = Box::pin(door.authenticate(&permit)) => session,
+        session = Box::pin(handshake.authenticate(&permit)) => session,
     };
     if let Some(session) = session {
         permit.mark_authenticated();
         on_authenticated();
         // On the heap for the connection's life; the handshake's state has gone by then.
-        Box::pin(session.attach(door.transport).run()).await;
+        Box::pin(session.attach(handshake.transport).run()).await;
     }
     drop(permit);
 }
 
 /// A connection before it has a session.
-struct Door<S> {
+struct Handshake<S> {
     transport: Transport<S>,
     front: Arc<Front>,
     peer: SocketAddr,
 }
 
-/// Why a connection is not let in.
+/// Why a connection is refused.
 struct Refusal {
     code: u8,
     words: &'static str,
@@ -105,7 +107,7 @@ impl Refusal {
     }
 }
 
-/// Who is not let in, and how the answer may look.
+/// Who is refused, and how the reply may look.
 struct Refused {
     user_name: String,
     client_id: String,
@@ -145,7 +147,7 @@ struct Hello {
 }
 
 impl Hello {
-    /// The answer that lets the client in.
+    /// The reply that accepts the client.
     fn connack(&self, limits: &Limits, session_present: bool) -> write::ConnAck<'_> {
         let is_too_long = self.v5 && self.keep_alive > limits.keep_alive_seconds;
         write::ConnAck {
@@ -160,25 +162,25 @@ impl Hello {
     }
 }
 
-/// A client that has been let in.
+/// A client that has been accepted.
 struct Admitted {
     front: Arc<Front>,
     peer: SocketAddr,
     hello: Hello,
     attached: Attached,
-    patience: Option<Duration>,
+    keep_alive_timeout: Option<Duration>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
-    /// Reads CONNECT and answers it. `None` when the client was not let in.
+impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
+    /// Reads CONNECT and answers it. `None` when the client was refused.
     async fn authenticate(&mut self, permit: &Permit) -> Option<Admitted> {
-        let patience = Duration::from_secs(self.front.limits.bounds.connect_seconds);
-        let length = tokio::time::timeout(patience, self.read_connect()).await;
+        let limit = Duration::from_secs(self.front.limits.bounds.connect_seconds);
+        let length = tokio::time::timeout(limit, self.read_connect()).await;
         let length = match length {
             Ok(Ok(length)) => length,
-            Ok(Err(fault)) => return self.turn_away(fault.as_ref()).await,
+            Ok(Err(fault)) => return self.reject(fault.as_ref()).await,
             Err(_) => {
-                self.tell_refused("", "", "no CONNECT came in time");
+                self.report_refused("", "", "no CONNECT came in time");
                 return None;
             }
         };
@@ -207,13 +209,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         }
     }
 
-    /// Not MQTT, or too large: closed without an answer, since nobody knows what the other side speaks.
-    async fn turn_away(&mut self, fault: Option<&Fault>) -> Option<Admitted> {
+    /// Not MQTT, or too large: closed without a reply, since the peer's protocol is unknown.
+    async fn reject(&mut self, fault: Option<&Fault>) -> Option<Admitted> {
         if let Some(fault) = fault {
             self.front.counters.protocol_errors.add(1);
-            self.tell_refused("", "", fault.what);
+            self.report_refused("", "", fault.what);
         }
-        let _ = tokio::time::timeout(LAST_WORDS, self.transport.close()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.transport.close()).await;
         None
     }
 
@@ -224,7 +226,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             Ok(connect) => connect,
             Err(fault) => {
                 self.front.counters.protocol_errors.add(1);
-                // A malformed CONNECT of 3.1.1 gets no answer (section 3.1.4); a wrong version does.
+                // A malformed CONNECT of 3.1.1 gets no answer (section 3.1.4); a wrong version
+                // does.
                 let is_answered = speaks_v5 || fault.reason == reason::UNSUPPORTED_VERSION;
                 let to = Refused { is_answered, ..Refused::unknown(speaks_v5) };
                 return self.refuse(&to, &Refusal::new(fault.reason, fault.what)).await;
@@ -293,7 +296,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             alias_maximum: connect.topic_alias_maximum.min(TOPIC_ALIASES),
             wants_problems: connect.wants_problems,
         };
-        // MQTT 5, section 3.1.2.11.4: what would be too large for the client is not sent, and without it there is no connection.
+        // MQTT 5, section 3.1.2.11.4: a packet that is too large for the client is not sent, and
+        // there is no connection without a CONNACK.
         if let Some(most) = hello.max_packet_bytes {
             let mut answer = Vec::new();
             write::connack(&mut answer, hello.v5, &hello.connack(limits, false));
@@ -317,7 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
             return Err(Refusal::new(reason::TOPIC_INVALID, words));
         }
         if will.properties.has_unfit_text {
-            return Err(Refusal::new(reason::IMPLEMENTATION_SPECIFIC, UNFIT_TEXT));
+            return Err(Refusal::new(reason::IMPLEMENTATION_SPECIFIC, CONTROL_CHARACTER));
         }
         if !self.front.access.may_leave_will(identity, will.topic) {
             if will.topic.starts_with(BRIDGE_STATES) {
@@ -374,23 +378,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
         write::connack(&mut self.transport.output, hello.v5, &connack);
         self.front.counters.packets_in.add(1);
         self.front.counters.packets_out.add(1);
-        let patience = (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500));
-        Admitted { front: self.front.clone(), peer: self.peer, hello, attached, patience }
+        let keep_alive_timeout = (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1500));
+        Admitted { front: self.front.clone(), peer: self.peer, hello, attached, keep_alive_timeout }
     }
 
     async fn refuse(&mut self, to: &Refused, refusal: &Refusal) -> Option<Admitted> {
-        self.tell_refused(&to.user_name, &to.client_id, refusal.words);
+        self.report_refused(&to.user_name, &to.client_id, refusal.words);
         if to.is_answered {
             write::connack_refused(&mut self.transport.output, to.v5, refusal.code, refusal.words, to.max_bytes);
         }
-        // Whoever does not take the answer goes without it.
-        let _ = tokio::time::timeout(LAST_WORDS, self.transport.part()).await;
+        // A client that does not read the reply in time does not get it.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.transport.part()).await;
         None
     }
 
-    fn tell_refused(&self, user_name: &str, client_id: &str, words: &str) {
+    fn report_refused(&self, user_name: &str, client_id: &str, words: &str) {
         self.front.counters.connections_refused.add(1);
-        self.front.events.tell(BrokerEvent::Refused {
+        self.front.events.send(BrokerEvent::Refused {
             user_name: user_name.to_owned(),
             client_id: client_id.to_owned(),
             peer: self.peer,
@@ -401,17 +405,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Door<S> {
 
 impl Admitted {
     fn attach<S>(self, transport: Transport<S>) -> Session<S> {
-        let Self { front, peer, hello, attached, patience } = self;
+        let Self { front, peer, hello, attached, keep_alive_timeout } = self;
         let Attached { id, outbox, mut report, .. } = attached;
         let client = Client { account: hello.identity.name().into(), client_id: hello.client_id };
-        front.events.tell(BrokerEvent::Connected {
+        front.events.send(BrokerEvent::Connected {
             account: client.account.to_string(),
             client_id: client.client_id.to_string(),
             peer,
             protocol: if hello.v5 { Protocol::V5 } else { Protocol::V311 },
         });
         let parked = report.begin();
-        let wishes = outbound::Wishes {
+        let options = outbound::ClientOptions {
             v5: hello.v5,
             wants_problems: hello.wants_problems,
             window: hello.window,
@@ -422,9 +426,9 @@ impl Admitted {
         // What an earlier connection owes is waited for first: coming back is not a way to be read.
         let owed = meter.as_ref().and_then(|meter| meter.take(0, now));
         Session {
-            outbound: Outbound::new(&wishes, parked.in_flight, parked.last_id),
+            outbound: Outbound::new(&options, parked.in_flight, parked.last_id),
             inbound: Inbound::new(parked.receiving),
-            held: Held::new(&front.throttled_bytes),
+            throttle: Throttle::new(&front.throttled_bytes),
             share: Share::new(&front.incomplete, &client.account),
             front,
             transport,
@@ -434,8 +438,8 @@ impl Admitted {
             identity: hello.identity,
             v5: hello.v5,
             is_bridge: hello.is_bridge,
-            patience,
-            last_heard: now,
+            keep_alive_timeout,
+            last_received: now,
             timer: None,
             will: hello.will,
             expiry: hello.session_expiry,
@@ -463,8 +467,8 @@ fn meter(front: &Front, identity: &Identity, client_id: &str) -> Option<Meter> {
     }
 }
 
-/// A client id for a client that gave none: never the same twice, and of no use to anybody else since sessions are kept
-/// by account.
+/// A client id for a client that gave none: never the same twice, and of no use to other accounts,
+/// since sessions belong to accounts.
 fn made_up_client_id() -> Box<str> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

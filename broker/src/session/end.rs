@@ -1,4 +1,5 @@
-//! The end of a connection: why, what the client is told, and what becomes of its will and its session.
+//! The end of a connection: why, what the client is sent, and what becomes of its will and its
+//! session.
 
 use std::time::Duration;
 
@@ -12,20 +13,20 @@ use crate::outbox::End;
 use crate::packet::{Fault, reason, write};
 use crate::store::StoredWill;
 
-/// How long a client is given to take the last words when its connection is ended by the broker.
-pub(super) const LAST_WORDS: Duration = Duration::from_millis(250);
+/// How long a client may take to read DISCONNECT when the broker ends its connection.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How long a client that has said goodbye itself is given to take what was sent before.
-const GOODBYE: Duration = Duration::from_secs(5);
+/// How long a client that disconnected by itself may take to read what was sent before.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a connection ends.
 #[derive(Debug)]
 pub(super) enum Close {
-    /// The client said goodbye, with this reason code.
+    /// The client disconnected, with this reason code.
     Client(u8),
-    /// The network connection broke or was closed without a goodbye.
+    /// The network connection broke or was closed without a DISCONNECT.
     Network(String),
-    /// Nothing came for one and a half keep alive intervals.
+    /// Nothing was received for one and a half keep alive intervals.
     KeepAlive,
     /// The client broke the protocol.
     Fault(Fault),
@@ -42,25 +43,27 @@ impl From<Fault> for Close {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Says goodbye, leaves the will where it is due, and reports to the hub. A client that has left by itself takes what was sent
-    /// before as slowly as it likes, so its session does not wait for that.
+    /// Sends DISCONNECT, publishes the will where it is due, and reports to the hub. A client that
+    /// has disconnected by itself may read what was sent before slowly, so its session does not
+    /// wait for that.
     pub(super) async fn finish(&mut self, close: Close) {
         let leaves_by_itself = matches!(close, Close::Client(_));
         if !leaves_by_itself {
-            self.say_goodbye(&close).await;
+            self.send_disconnect(&close).await;
         }
-        // Whatever ended it: who was sent away says nothing more, nor does a will that it has left.
+        // Whatever ended the connection: a revoked account publishes nothing more, and no will
+        // either.
         let close = if self.outbox.is_revoked() { Close::Hub(End::Revoked) } else { close };
         let session_expiry = self.expiry_after(&close);
         let fate = self.will_fate(&close, session_expiry);
         let will = self.will.take();
         if fate == WillFate::Done
             && let Some(will) = will
-            && !close.forgets_will()
+            && !close.discards_will()
         {
             self.publish_will(&will).await;
         }
-        self.tell_end(&close);
+        self.report_end(&close);
         let parked = Parked {
             in_flight: self.outbound.take_in_flight(),
             last_id: self.outbound.last_id(),
@@ -70,17 +73,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if leaves_by_itself {
             let stop = self.front.stop.clone();
             tokio::select! {
-                _ = tokio::time::timeout(GOODBYE, self.transport.part()) => {}
+                _ = tokio::time::timeout(DRAIN_TIMEOUT, self.transport.part()) => {}
                 () = stop.cancelled() => {}
             }
         } else {
-            let _ = tokio::time::timeout(LAST_WORDS, self.transport.drain()).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.transport.drain()).await;
         }
     }
 
-    async fn say_goodbye(&mut self, close: &Close) {
+    async fn send_disconnect(&mut self, close: &Close) {
         if self.v5
-            && let Some((code, words)) = close.last_words()
+            && let Some((code, words)) = close.disconnect_reason()
         {
             let words = if self.outbound.takes(words) { words } else { "" };
             write::disconnect(&mut self.transport.output, code, words);
@@ -92,8 +95,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             self.transport.close().await
         };
-        // A client that does not take its last words goes without them.
-        let _ = tokio::time::timeout(LAST_WORDS, last).await;
+        // A client that does not read DISCONNECT in time does not get it.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, last).await;
     }
 
     fn expiry_after(&self, close: &Close) -> u32 {
@@ -108,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match close {
             Close::Stopping | Close::Hub(End::ShuttingDown) => WillFate::Kept,
             Close::Hub(End::TakenOver { clean_start: true }) => WillFate::Done,
-            _ if close.forgets_will() => WillFate::Done,
+            _ if close.discards_will() => WillFate::Done,
             _ if will.delay_seconds > 0 && session_expiry > 0 => WillFate::Delayed(will.delay_seconds),
             _ => WillFate::Done,
         }
@@ -121,11 +124,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let _ = self.front.spine.publish(&mut frame.into_iter().collect()).await;
     }
 
-    fn tell_end(&self, close: &Close) {
+    fn report_end(&self, close: &Close) {
         if matches!(close, Close::Fault(_)) {
             self.front.counters.protocol_errors.add(1);
         }
-        self.front.events.tell(BrokerEvent::Disconnected {
+        self.front.events.send(BrokerEvent::Disconnected {
             account: self.client.account.to_string(),
             client_id: self.client.client_id.to_string(),
             reason: close.to_string(),
@@ -138,13 +141,14 @@ impl Close {
         Self::Network("the client closed the connection".to_owned())
     }
 
-    /// A client that leaves in peace takes its will with it (section 3.1.2.5: only reason 0x00 does), and so does one whose right to say anything has ended.
-    fn forgets_will(&self) -> bool {
+    /// A normal disconnection discards the will (section 3.1.2.5: only reason 0x00 does), and so
+    /// does a revoked account.
+    fn discards_will(&self) -> bool {
         matches!(self, Self::Client(reason::SUCCESS) | Self::Hub(End::Revoked))
     }
 
-    /// The code and words of a DISCONNECT from the broker's side.
-    fn last_words(&self) -> Option<(u8, &'static str)> {
+    /// The code and reason string of a DISCONNECT from the broker's side.
+    fn disconnect_reason(&self) -> Option<(u8, &'static str)> {
         Some(match self {
             Self::Client(_) | Self::Network(_) => return None,
             Self::KeepAlive => (reason::KEEP_ALIVE_TIMEOUT, ""),
@@ -163,7 +167,7 @@ impl std::fmt::Display for Close {
             Self::Client(reason::SUCCESS) => f.write_str("the client disconnected"),
             Self::Client(code) => write!(f, "the client disconnected with reason 0x{code:02X}"),
             Self::Network(words) => f.write_str(words),
-            Self::KeepAlive => f.write_str("nothing was heard for one and a half keep alive intervals"),
+            Self::KeepAlive => f.write_str("nothing was received for one and a half keep alive intervals"),
             Self::Fault(fault) => write!(f, "it broke the protocol: {fault}"),
             Self::Hub(End::TakenOver { .. }) => f.write_str("the same client connected again"),
             Self::Hub(End::Revoked) => f.write_str("its account was removed or changed"),

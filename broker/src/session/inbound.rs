@@ -1,11 +1,12 @@
-//! What the client publishes: checked, sealed, collected for the log, and acknowledged once it is there.
+//! What the client publishes: checked, sealed, collected for the log, and acknowledged once it is
+//! there.
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::Session;
-use super::connect::UNFIT_TEXT;
+use super::connect::CONTROL_CHARACTER;
 use crate::events::BrokerEvent;
 use crate::filter;
 use crate::limits::{TOPIC_ALIASES, TOPIC_BYTES, TOPIC_LEVELS};
@@ -110,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         if publish.properties.has_unfit_text {
             let topic = topic.to_owned();
-            self.refuse(&publish, &topic, reason::IMPLEMENTATION_SPECIFIC, UNFIT_TEXT);
+            self.refuse(&publish, &topic, reason::IMPLEMENTATION_SPECIFIC, CONTROL_CHARACTER);
             return Ok(());
         }
         if !front.access.may_publish(&identity, topic) {
@@ -142,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// More messages under way than the client was told it may have.
+    /// More messages under way than CONNACK allowed.
     fn check_window(&self, publish: &Publish<'_>) -> Result<(), Fault> {
         let under_way = self.inbound.receiving.len() + self.inbound.unacknowledged;
         let is_new = publish.qos > QoS::AtMostOnce && !self.inbound.receiving.contains(&publish.packet_id);
@@ -155,10 +156,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// A refused message is acknowledged with the reason, or simply acknowledged in 3.1.1, and goes nowhere.
+    /// A refused message is acknowledged with the reason, or simply acknowledged in 3.1.1, and goes
+    /// nowhere.
     fn refuse(&mut self, publish: &Publish<'_>, topic: &str, code: u8, why: &'static str) {
         self.front.counters.publishes_refused.add(1);
-        self.front.events.tell(BrokerEvent::PublishRefused {
+        self.front.events.send(BrokerEvent::PublishRefused {
             account: self.client.account.to_string(),
             client_id: self.client.client_id.to_string(),
             topic: topic.to_owned(),

@@ -1,5 +1,5 @@
-//! What the client is sent: packet ids, the in-flight window, `QoS` 1 and 2 to their ends, topic aliases, and everything
-//! unfinished once more after a reconnect.
+//! What the client is sent: packet ids, the in-flight window, `QoS` 1 and 2 to their ends, topic
+//! aliases, and everything unfinished once more after a reconnect.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,7 +12,8 @@ use crate::packet::{Ack, Fault, PacketType, QoS, protocol_error, reason, write};
 /// What DISCONNECT or PUBACK has besides its reason string, at most.
 const PACKET_AROUND_WORDS: usize = 16;
 
-/// MQTT 5, sections 4.3.2 and 4.3.3: the `QoS` of a message, and how far it is, decide which acknowledgement is due.
+/// MQTT 5, sections 4.3.2 and 4.3.3: the `QoS` of a message, and how far it is, decide which
+/// acknowledgement is due.
 const WRONG_KIND: &str = "an acknowledgement of the wrong kind for its message";
 
 /// The sending side's state.
@@ -31,8 +32,8 @@ pub(super) struct Outbound {
     aliases: HashMap<Box<str>, u16>,
 }
 
-/// What the client has asked for.
-pub(super) struct Wishes {
+/// What CONNECT asked for.
+pub(super) struct ClientOptions {
     pub(super) v5: bool,
     pub(super) wants_problems: bool,
     pub(super) window: u16,
@@ -41,17 +42,17 @@ pub(super) struct Wishes {
 }
 
 impl Outbound {
-    pub(super) fn new(wishes: &Wishes, in_flight: VecDeque<InFlight>, last_id: u16) -> Self {
+    pub(super) fn new(options: &ClientOptions, in_flight: VecDeque<InFlight>, last_id: u16) -> Self {
         Self {
-            v5: wishes.v5,
-            wants_problems: wishes.wants_problems,
+            v5: options.v5,
+            wants_problems: options.wants_problems,
             in_flight,
             resent: 0,
             last_id,
             sent: 0,
-            window: usize::from(wishes.window),
-            max_packet_bytes: wishes.max_packet_bytes.map_or(usize::MAX, |bytes| bytes as usize),
-            alias_maximum: wishes.alias_maximum,
+            window: usize::from(options.window),
+            max_packet_bytes: options.max_packet_bytes.map_or(usize::MAX, |bytes| bytes as usize),
+            alias_maximum: options.alias_maximum,
             aliases: HashMap::new(),
         }
     }
@@ -65,7 +66,8 @@ impl Outbound {
         words.len() + PACKET_AROUND_WORDS <= self.max_packet_bytes
     }
 
-    /// SUBACK and UNSUBACK cannot be shortened: a client that asks for more than it takes is disconnected.
+    /// SUBACK and UNSUBACK cannot be shortened: a client that asks for more than it takes is
+    /// disconnected.
     pub(super) fn check_answer(&self, codes: usize) -> Result<(), Fault> {
         if write::subscription_answer_length(codes) > self.max_packet_bytes {
             let what = "the answer would be larger than the client's Maximum Packet Size";
@@ -89,7 +91,8 @@ impl Outbound {
         self.resent < self.in_flight.len() && self.resent < self.window
     }
 
-    /// Sends again what an earlier connection left unfinished, in the order in which it was sent first.
+    /// Sends again what an earlier connection left unfinished, in the order in which it was sent
+    /// first.
     pub(super) fn resend(&mut self, output: &mut Vec<u8>, high: usize, front: &Front) {
         while self.wants_to_resend() && output.len() < high {
             let unfinished = &self.in_flight[self.resent];
@@ -100,7 +103,8 @@ impl Outbound {
                 Stage::Sent(delivery) => {
                     let delivery = delivery.clone();
                     if !self.write(&delivery, packet_id, true, output, front) {
-                        // The client takes less than before: as if it had been sent and acknowledged (section 3.1.2.11.4).
+                        // The client takes less than before: as if it had been sent and
+                        // acknowledged (section 3.1.2.11.4).
                         self.resent -= 1;
                         self.in_flight.remove(self.resent);
                     }
@@ -175,8 +179,8 @@ impl Outbound {
         (topic, Some(count + 1))
     }
 
-    /// Ids follow one another, so there is nothing to look for unless a message is unfinished since they last began
-    /// anew, or comes from an earlier connection.
+    /// Ids follow one another, so there is nothing to look for unless a message is unfinished since
+    /// they last began anew, or comes from an earlier connection.
     fn next_id(&self) -> u16 {
         let following = |id: u16| if id == u16::MAX { 1 } else { id + 1 };
         let mut id = following(self.last_id);

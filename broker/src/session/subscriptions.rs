@@ -39,7 +39,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// Success when the filter may be given to the hub with these options, otherwise the reason code of its refusal.
+    /// Success when the filter may be given to the hub with these options, otherwise the reason
+    /// code of its refusal.
     fn check_filter(
         &self,
         text: &str,
@@ -50,7 +51,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Ok((self.refuse_filter(text, reason::FILTER_INVALID, why), options));
         };
         if self.is_bridge {
-            // What a bridge expects without being able to ask for it: its own messages would go round in circles.
+            // What a bridge expects without being able to ask for it: its own messages would go
+            // round in circles.
             options.no_local = parsed.group.is_none();
             options.retain_as_published = true;
         }
@@ -66,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn refuse_filter(&self, filter: &str, code: u8, why: &str) -> u8 {
         self.front.counters.subscribes_refused.add(1);
-        self.front.events.tell(BrokerEvent::SubscribeRefused {
+        self.front.events.send(BrokerEvent::SubscribeRefused {
             account: self.client.account.to_string(),
             client_id: self.client.client_id.to_string(),
             filter: filter.to_owned(),

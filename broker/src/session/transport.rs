@@ -1,4 +1,5 @@
-//! A byte stream with the buffers that it needs at the moment, which is none when nothing is under way.
+//! A byte stream with the buffers that it needs at the moment, which is none when nothing is under
+//! way.
 
 use std::io;
 use std::pin::Pin;
@@ -88,8 +89,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
     }
 
-    /// Writes everything, closes the stream and waits until the peer has closed it too. What the peer still sends is read and
-    /// dropped: a socket that is closed with unread input is reset, and takes back what the peer has not read yet.
+    /// Writes everything, closes the stream and waits until the peer has closed it too. What the
+    /// peer still sends is read and dropped: a socket that is closed with unread input is reset,
+    /// and takes back what the peer has not read yet.
     pub(super) async fn part(&mut self) -> io::Result<()> {
         self.flush().await?;
         self.close().await?;

@@ -1,5 +1,5 @@
-//! Sessions that outlive the broker, as records of the retained log: who they belong to, what they have subscribed to, and
-//! what waits for them.
+//! Sessions that outlive the broker, as records of the retained log: who they belong to, what they
+//! have subscribed to, and what waits for them.
 
 use bytes::Bytes;
 
@@ -10,7 +10,8 @@ use crate::packet::{QoS, SubscriptionOptions};
 /// A session that its client wants kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeptSession {
-    /// With which user name and which credential it was opened: when these are no longer good, the session is gone.
+    /// With which user name and which credential it was opened: when these are no longer good, the
+    /// session is gone.
     pub(crate) user_name: Box<str>,
     pub(crate) secret: Secret,
     /// Seconds that it lives on without its client; `u32::MAX` is for ever.
@@ -24,13 +25,14 @@ pub(crate) struct KeptSession {
 /// Where a session stands with `QoS` 2, and with packet ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct KeptExchange {
-    /// Its client was connected and something of `QoS` 2 was under way, of which nothing else is known here.
+    /// Its client was connected and something of `QoS` 2 was under way, of which nothing else is
+    /// known here.
     pub(crate) is_unsure: bool,
     /// The last packet id used towards the client.
     pub(crate) last_id: u16,
     /// Packet ids of `QoS` 2 messages that came from the client and were not released.
     pub(crate) receiving: Vec<u16>,
-    /// Packet ids of `QoS` 2 messages that the client has, and was told that it may forget.
+    /// Packet ids of `QoS` 2 messages that the client has, and for which PUBREL was sent.
     pub(crate) released: Vec<u16>,
 }
 

@@ -1,4 +1,5 @@
-//! One record of the retained log: what it says, how it is written, and what a file of them amounts to.
+//! One record of the retained log: what it says, how it is written, and what a file of them amounts
+//! to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,8 +27,9 @@ pub(crate) struct Will {
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// A topic's retained message, the wall-clock time in milliseconds at which it expires, and to whom it counts; empty when
-    /// that is not known. Its envelope is made when it is written: until then the memory is the retained store's own.
+    /// A topic's retained message, the wall-clock time in milliseconds at which it expires, and to
+    /// whom it counts; empty when that is not known. Its envelope is made when it is written: until
+    /// then the memory is the retained store's own.
     Retain { message: Arc<Message>, expires_unix_ms: Option<u64>, owner: Arc<str> },
     /// A topic has no retained message any more.
     Clear(Box<str>),

@@ -1,4 +1,5 @@
-//! The rules as clients meet them: at connect, publish, subscribe and delivery, and when accounts change.
+//! The rules as clients meet them: at connect, publish, subscribe and delivery, and when accounts
+//! change.
 
 use pistat_broker::BrokerEvent;
 use pistat_protocol::account::Role;
@@ -266,7 +267,8 @@ async fn a_will_from_before_a_restart_is_of_no_account_that_may_not_leave_it_now
     assert_eq!(controller.until_now().await, []);
 }
 
-/// The old connection is given a moment for its last words, which it does not take; meanwhile the account changes.
+/// The old connection is given a moment for its last words, which it does not take; meanwhile the
+/// account changes.
 #[tokio::test]
 async fn who_waits_for_a_session_while_the_account_changes_does_not_get_it() {
     let setup = Setup::start().await;
@@ -303,7 +305,8 @@ async fn a_token_that_has_ended_ends_its_connections_but_the_one_that_waits_for_
     };
     let mut joining = setup.client(join("own", "pi-9", "only-nine")).await;
     joining.subscribe(&[("$pistat/enroll/pi-9/response", 1)]).await;
-    // Others that came with the same token, or with the token of everybody under the name of a machine that is enrolled.
+    // Others that came with the same token, or with the token of everybody under the name of a
+    // machine that is enrolled.
     let mut others = [
         setup.client(join("other", "pi-9", "only-nine")).await,
         setup.client(join("silent", "pi-9", "only-nine")).await,

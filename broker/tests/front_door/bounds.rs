@@ -276,7 +276,8 @@ async fn too_much_for_all_who_are_away_costs_the_account_for_which_most_waits() 
     }
 }
 
-/// It always takes something, so it never stands still; and whoever publishes waits for it no longer than it may take to catch up.
+/// It always takes something, so it never stands still; and whoever publishes waits for it no
+/// longer than it may take to catch up.
 #[tokio::test]
 async fn a_client_that_takes_one_message_now_and_then_does_not_hold_publishers_up_for_ever() {
     let change = |l: &mut Limits| (l.queue_bytes, l.bounds.in_flight, l.bounds.catch_up_seconds) = (100_000, 10, 3);
@@ -322,7 +323,8 @@ async fn a_client_that_takes_one_message_now_and_then_does_not_hold_publishers_u
 async fn a_machine_has_one_rate_for_all_its_connections_and_accounts_are_not_slowed_down() {
     let setup = Setup::with_limits(limits(|l| l.agent_publish_rate = 20)).await;
     let started = tokio::time::Instant::now();
-    // 200 may come at once, then 20 a second: neither another client id nor coming back is a way round that.
+    // 200 may come at once, then 20 a second: neither another client id nor coming back is a way
+    // round that.
     for number in 0..4 {
         let mut flooding = setup.client(Connect::v5(&format!("{number}")).user("pi-1")).await;
         for _ in 0..60 {
@@ -391,7 +393,8 @@ async fn peers_that_join_have_one_rate_together_whatever_their_names() {
     assert!(started.elapsed() > Duration::from_millis(1800));
 }
 
-/// A thousand sessions with a thousand subscriptions each would be a million: what one account may have is bounded.
+/// A thousand sessions with a thousand subscriptions each would be a million: what one account may
+/// have is bounded.
 #[tokio::test]
 async fn the_subscriptions_of_an_account_are_bounded_over_all_its_sessions() {
     let setup = Setup::start().await;
@@ -432,7 +435,8 @@ async fn a_thousand_unauthenticated_connections_cost_little_memory() {
     let broker = Apart::start(test, folder.path()).await;
     Client::connect(broker.address, &Connect::v5("warm")).await.ping().await;
     let before = broker.resident_bytes();
-    // As much as is allowed, but for its last byte: 3 bytes of header, and a length of 16 kB less those.
+    // As much as is allowed, but for its last byte: 3 bytes of header, and a length of 16 kB less
+    // those.
     let will = vec![b'x'; 60_000];
     let connect = packet(0x10, &[&string("MQTT"), &[4, 0x06, 0, 60], &string("c"), &string("t"), &will]);
     let part = [&[0x10, 0xFD, 0x7F], &connect[4..16 * 1024]].concat();

@@ -1,5 +1,6 @@
-//! Every cell of who × action × kind of topic, over real connections: publish, last will, subscribe, receive live and
-//! retained, alone, under wildcards and in shared subscriptions, with 3.1.1 and 5. Who has no name gets nothing of it.
+//! Every cell of who × action × kind of topic, over real connections: publish, last will,
+//! subscribe, receive live and retained, alone, under wildcards and in shared subscriptions, with
+//! 3.1.1 and 5. Who has no name gets nothing of it.
 
 use std::collections::BTreeSet;
 
@@ -26,8 +27,9 @@ const WHO: [(&str, &str, char); 8] = [
     ("ruled", "ruled", 'r'),
 ];
 
-/// Each topic with who may publish on it and who may receive it: c(ontroller), a(gent), x (another agent), j(oining),
-/// v(iewer), o(perator), m (admin), r (a viewer whose own rules name everything).
+/// Each topic with who may publish on it and who may receive it: c(ontroller), a(gent), x (another
+/// agent), j(oining), v(iewer), o(perator), m (admin), r (a viewer whose own rules name
+/// everything).
 const TABLE: [(&str, &str, &str); 60] = [
     ("pistat/pi-1/status", "ca", "cavomr"),
     ("pistat/pi-1/info", "ca", "cvomr"),
@@ -44,7 +46,8 @@ const TABLE: [(&str, &str, &str); 60] = [
     ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8057/output", "ca", "cvomr"),
     ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8057/status", "c", "cvomr"),
     ("pistat/pi-1/task/result", "c", "cvomr"),
-    // Runs that the machine was not sent: another's, an unknown one, and a level that is not a run id.
+    // Runs that the machine was not sent: another's, an unknown one, and a level that is not a run
+    // id.
     ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8058/report", "c", "cvomr"),
     ("pistat/pi-1/task/01890a5d-ac96-774b-bcce-b302099a8059/output", "c", "cvomr"),
     ("pistat/pi-1/task/x/output", "c", "cvomr"),
@@ -118,7 +121,8 @@ fn with_ruled() -> Directory {
 }
 
 async fn start() -> Setup {
-    // The broker's own numbers would come between; and who guesses passwords waits, which is shown elsewhere.
+    // The broker's own numbers would come between; and who guesses passwords waits, which is shown
+    // elsewhere.
     let limits = with_bounds(|b| (b.sys_interval_seconds, b.refusal_delay_milliseconds) = (0, 0));
     let setup = Setup::with_limits(limits).await;
     setup.handle().set_directory(with_ruled());
@@ -136,7 +140,8 @@ fn connect(v5: bool, user: &str, password: &str, id: &str) -> Connect {
     Connect { user: Some(user.into()), password: Some(password.into()), ..Connect::of(v5, id) }
 }
 
-/// Whether a filter matches a topic: written anew, so that the broker is not measured with its own yardstick.
+/// Whether a filter matches a topic: written anew, so that the broker is not measured with its own
+/// yardstick.
 fn matches(filter: &str, topic: &str) -> bool {
     if filter.starts_with(['+', '#']) && topic.starts_with('$') {
         return false;
@@ -288,7 +293,8 @@ fn subscribe(filter: &str, v5: bool) -> Vec<u8> {
     packet(0x82, &[&[0, 2], properties, &string(filter), &[1]])
 }
 
-/// Granted exactly when something could come of it: then only that comes, which the next tests show.
+/// Granted exactly when something could come of it: then only that comes, which the next tests
+/// show.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_is_granted_or_refused_by_what_it_could_bring_alone_and_shared() {
     let setup = Setup::with_limits(with_bounds(|b| (b.subscriptions, b.sys_interval_seconds) = (10_000, 0))).await;
@@ -319,7 +325,8 @@ fn could_bring(letter: char, filter: &str) -> bool {
     table.chain(samples(filter)).any(|topic| may_receive(letter, &topic))
 }
 
-/// Topics that a filter matches: its wildcards filled with names that mean something and with one that does not.
+/// Topics that a filter matches: its wildcards filled with names that mean something and with one
+/// that does not.
 fn samples(filter: &str) -> Vec<String> {
     let names = [
         "x",
@@ -351,7 +358,8 @@ fn samples(filter: &str) -> Vec<String> {
     topics.filter(|topic| matches(filter, topic)).collect()
 }
 
-/// Who may receive what, said a second time as rules instead of cells: a slip in one shows in the other.
+/// Who may receive what, said a second time as rules instead of cells: a slip in one shows in the
+/// other.
 fn may_receive(letter: char, topic: &str) -> bool {
     let any = |filters: &[&str]| filters.iter().any(|filter| matches(filter, topic));
     let is_order = any(&["pistat/+/task/+/execute", "pistat/+/task/+/cancel"]);
@@ -382,7 +390,8 @@ fn the_cells_and_the_rules_say_the_same() {
     }
 }
 
-/// Live: each with its own wildcards over everything, alone and as the only member of a shared subscription.
+/// Live: each with its own wildcards over everything, alone and as the only member of a shared
+/// subscription.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wildcards_over_everything_bring_exactly_what_the_table_allows() {
     let setup = start().await;
@@ -430,7 +439,8 @@ async fn until_end(client: &mut Client) -> BTreeSet<String> {
     }
 }
 
-/// Retained: what a late subscriber is sent, and what it is sent no more once its account has lost the right.
+/// Retained: what a late subscriber is sent, and what it is sent no more once its account has lost
+/// the right.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retained_messages_come_by_the_table_and_no_more_once_they_are_forbidden() {
     let setup = start().await;
@@ -443,7 +453,8 @@ async fn retained_messages_come_by_the_table_and_no_more_once_they_are_forbidden
             assert_eq!(retained(&setup, v5, user, password).await, retained_by_table(letter), "{user} ({letter})");
         }
     }
-    // The account loses its rules while it is connected, with its session kept: it ends, and comes back as a viewer.
+    // The account loses its rules while it is connected, with its session kept: it ends, and comes
+    // back as a viewer.
     let mut kept = setup.client(connect(true, "ruled", "ruled", "kept").kept()).await;
     assert_eq!(kept.subscribe(&[("#", 1), ("zigbee2mqtt/#", 1), ("$private/#", 1)]).await, [1, 1, 1]);
     let mut changed = with_ruled();
@@ -468,7 +479,8 @@ async fn retained(setup: &Setup, v5: bool, user: &str, password: &str) -> BTreeS
     for cover in COVERS {
         client.subscribe(&[(cover, 1)]).await;
     }
-    // Retained messages come before whatever is sent later, so the answer to a ping is not enough: a fence is.
+    // Retained messages come before whatever is sent later, so the answer to a ping is not enough:
+    // a fence is.
     let mut controller = setup.client(connect(true, "controller", "controller", "fence")).await;
     client.subscribe(&[(FENCE.0, 1)]).await;
     controller.publish(Message::new(FENCE.0, "end", 1)).await;

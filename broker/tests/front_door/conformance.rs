@@ -1,5 +1,5 @@
-//! Rules of MQTT 5 and 3.1.1 that the Paho suites do not try, each by its section. Those of mosquitto's own suite that
-//! concern a broker of this kind are here too, written anew.
+//! Rules of MQTT 5 and 3.1.1 that the Paho suites do not try, each by its section. Those of
+//! mosquitto's own suite that concern a broker of this kind are here too, written anew.
 
 use std::time::Duration;
 
@@ -85,7 +85,8 @@ async fn a_bridges_notifications_under_sys_do_not_refuse_its_connection_and_are_
     }
 }
 
-/// MQTT 5, section 3.1.2.11.4: no packet is larger than the client takes, the answer to CONNECT among them.
+/// MQTT 5, section 3.1.2.11.4: no packet is larger than the client takes, the answer to CONNECT
+/// among them.
 #[tokio::test]
 async fn no_answer_is_larger_than_the_client_takes() {
     let setup = Setup::start().await;
@@ -127,7 +128,8 @@ async fn authentication_data_without_a_method_is_a_protocol_error() {
     assert_eq!(Client::refused(setup.address, &both).await, 0x8C);
 }
 
-/// Sections 4.7.3 and 3.3.2.3.5 hold for wills as for messages. A malformed CONNECT of 3.1.1 has no answer.
+/// Sections 4.7.3 and 3.3.2.3.5 hold for wills as for messages. A malformed CONNECT of 3.1.1 has no
+/// answer.
 #[tokio::test]
 async fn a_will_with_a_malformed_topic_or_response_topic_is_refused_as_the_version_has_it() {
     let setup = Setup::start().await;
@@ -151,12 +153,14 @@ async fn a_will_with_a_malformed_topic_or_response_topic_is_refused_as_the_versi
     assert_eq!(Client::refused(setup.address, &Connect::v311("c").will(long())).await, 5);
 }
 
-/// Sections 4.3.2 and 4.3.3: which acknowledgement is due is decided by the message's `QoS` and by how far it is.
+/// Sections 4.3.2 and 4.3.3: which acknowledgement is due is decided by the message's `QoS` and by
+/// how far it is.
 #[tokio::test]
 async fn an_acknowledgement_of_the_wrong_kind_is_a_protocol_error() {
     let setup = Setup::start().await;
     let mut publisher = setup.v5("publisher").await;
-    // The QoS of the message, what came in order before, and the acknowledgement that is wrong then.
+    // The QoS of the message, what came in order before, and the acknowledgement that is wrong
+    // then.
     for (qos, before, wrong) in [(1, &[][..], 5), (1, &[], 7), (2, &[], 4), (2, &[], 7), (2, &[5], 4)] {
         for v5 in [true, false] {
             let mut client = setup.client(Connect::of(v5, "c").user("other")).await;
@@ -263,7 +267,8 @@ async fn what_waits_for_an_absent_member_outlives_a_restart_and_still_goes_to_an
     assert_eq!(texts(&staying.until_now().await), ["queued", "sent"]);
 }
 
-/// What was sent before the client said goodbye arrives, although more came from it that is not read.
+/// What was sent before the client said goodbye arrives, although more came from it that is not
+/// read.
 #[tokio::test]
 async fn a_client_that_says_goodbye_still_gets_what_was_sent_to_it() {
     let setup = Setup::start().await;
@@ -276,7 +281,8 @@ async fn a_client_that_says_goodbye_still_gets_what_was_sent_to_it() {
         let mut client = setup.client(Connect::of(v5, "c")).await;
         let before = setup.statistics().publishes_out;
         client.subscribe(&[("test/#", 0)]).await;
-        // More follows that is not read, and for a while nothing is taken: longer than a client that is disconnected has.
+        // More follows that is not read, and for a while nothing is taken: longer than a client
+        // that is disconnected has.
         client.send(&[&[0xE0, 0], &vec![0xC0; 300_000][..]].concat()).await;
         tokio::time::sleep(Duration::from_millis(600)).await;
         let mut taken = 0;
@@ -295,8 +301,8 @@ async fn a_client_that_says_goodbye_still_gets_what_was_sent_to_it() {
     }
 }
 
-/// Section 1.5.4: a receiver may refuse such a string, and mosquitto's clients end their connection when they are sent one.
-/// So one publisher must not be able to send it to all others.
+/// Section 1.5.4: a receiver may refuse such a string, and mosquitto's clients end their connection
+/// when they are sent one. So one publisher must not be able to send it to all others.
 #[tokio::test]
 async fn control_characters_and_non_characters_reach_no_subscriber() {
     let mut setup = Setup::start().await;

@@ -1,4 +1,5 @@
-//! Bytes that mean harm: random, truncated, huge, out of place. Nobody else notices, and nothing grows.
+//! Bytes that mean harm: random, truncated, huge, out of place. Nobody else notices, and nothing
+//! grows.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -42,10 +43,12 @@ fn random_numbers(mut seed: u64) -> impl FnMut(usize) -> usize {
     }
 }
 
-/// Packets that one attacker sends in a second: thousands in all, and yet a machine's two cores are not simply full.
+/// Packets that one attacker sends in a second: thousands in all, and yet a machine's two cores are
+/// not simply full.
 const PACKETS_PER_SECOND: u32 = 1500;
 
-/// Connects and sends packets of which most are broken, until time is up; says how many packets these were.
+/// Connects and sends packets of which most are broken, until time is up; says how many packets
+/// these were.
 async fn attack(address: SocketAddr, number: u64, until: Instant) -> u32 {
     let mut random = random_numbers(0x2545_F491_4F6C_DD1D ^ number << 7);
     let started = Instant::now();
@@ -77,7 +80,8 @@ async fn attack(address: SocketAddr, number: u64, until: Instant) -> u32 {
     packets
 }
 
-/// How long a message to oneself takes, over and over until time is up, from the quickest to the slowest.
+/// How long a message to oneself takes, over and over until time is up, from the quickest to the
+/// slowest.
 async fn round_trips(client: &mut Client, until: Instant) -> Vec<Duration> {
     let mut took = Vec::new();
     while Instant::now() < until {
@@ -92,11 +96,12 @@ async fn round_trips(client: &mut Client, until: Instant) -> Vec<Duration> {
     took
 }
 
-/// A broker in a process of its own is attacked by several at once, while a good client goes on. With `PISTAT_HEAVY=1` for
-/// three and a half minutes.
+/// A broker in a process of its own is attacked by several at once, while a good client goes on.
+/// With `PISTAT_HEAVY=1` for three and a half minutes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_spoilt_packets_harm_nobody() {
-    // What attackers with good credentials may rightly leave behind is little, so that anything else shows.
+    // What attackers with good credentials may rightly leave behind is little, so that anything
+    // else shows.
     be_the_broker(Limits { retained_messages: 20, ..with_bounds(|b| b.sessions = 20) }).await;
     let is_heavy = std::env::var_os("PISTAT_HEAVY").is_some();
     let (warm_up, length) = if is_heavy { (20, 30) } else { (1, 1) };

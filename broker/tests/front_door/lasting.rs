@@ -14,13 +14,15 @@ async fn with_state(folder: &Path) -> Setup {
     Setup::with(with_bounds(|b| b.will_grace_seconds = 1), Some(folder.to_owned())).await
 }
 
-/// As if the process had been killed: nothing is flushed, nobody is told. The file must be there within a second.
+/// As if the process had been killed: nothing is flushed, nobody is told. The file must be there
+/// within a second.
 async fn kill(setup: Setup) {
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(setup);
 }
 
-/// The real thing: a process of its own, and SIGKILL; published and read at every `QoS`, in every mix.
+/// The real thing: a process of its own, and SIGKILL; published and read at every `QoS`, in every
+/// mix.
 #[tokio::test]
 async fn ten_thousand_retained_messages_reach_a_new_subscriber_at_every_qos_before_and_after_a_kill() {
     be_the_broker(Limits::default()).await;
@@ -287,8 +289,8 @@ async fn a_session_does_not_come_back_without_its_credential_or_after_its_time()
     broker.shutdown().await;
 }
 
-/// The real thing: a process of its own, SIGKILL at any moment, and every message that was published before the last
-/// second is there.
+/// The real thing: a process of its own, SIGKILL at any moment, and every message that was
+/// published before the last second is there.
 #[tokio::test]
 async fn sessions_survive_sigkill() {
     be_the_broker(Limits::default()).await;
@@ -334,7 +336,8 @@ async fn retained_messages_survive_sigkill() {
     }
 }
 
-/// A full disk takes half of a message. What was written before stays, and what comes later is there as soon as there is room.
+/// A full disk takes half of a message. What was written before stays, and what comes later is
+/// there as soon as there is room.
 #[tokio::test]
 async fn a_full_disk_costs_nothing_that_was_written_and_nothing_that_comes_later() {
     be_the_broker(Limits::default()).await;
@@ -374,7 +377,8 @@ async fn a_full_disk_costs_nothing_that_was_written_and_nothing_that_comes_later
     }
 }
 
-/// Letters that cannot be packed: numbers of a linear congruential generator (Numerical Recipes' constants).
+/// Letters that cannot be packed: numbers of a linear congruential generator (Numerical Recipes'
+/// constants).
 fn noise(length: usize) -> String {
     let mut state = 1_u32;
     let mut next = || {
@@ -466,7 +470,8 @@ async fn what_is_sent_exactly_once_comes_once_across_a_restart() {
     }
 }
 
-/// What was under way when the broker was killed is known to nobody: the client must not take a second message for the first.
+/// What was under way when the broker was killed is known to nobody: the client must not take a
+/// second message for the first.
 #[tokio::test]
 async fn a_session_that_a_kill_has_caught_in_an_exchange_of_qos_2_does_not_come_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -490,7 +495,8 @@ async fn a_session_that_a_kill_has_caught_in_an_exchange_of_qos_2_does_not_come_
     }
 }
 
-/// However it meets the stop: a client that comes back in that moment finds its session at the next start.
+/// However it meets the stop: a client that comes back in that moment finds its session at the next
+/// start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_comes_back_while_the_broker_stops_does_not_lose_its_session() {
     let folder = tempfile::tempdir().unwrap();
@@ -513,8 +519,8 @@ async fn a_client_that_comes_back_while_the_broker_stops_does_not_lose_its_sessi
     assert_eq!(client.message().await.text(), "waits");
 }
 
-/// MQTT 5, section 3.1.3.2.2: a restart does not shorten a will's delay, neither that of a client which was connected nor that
-/// of one which had gone before.
+/// MQTT 5, section 3.1.3.2.2: a restart does not shorten a will's delay, neither that of a client
+/// which was connected nor that of one which had gone before.
 #[tokio::test]
 async fn a_restart_of_either_kind_does_not_shorten_a_wills_delay() {
     const NAME: &str = "lasting::a_restart_of_either_kind_does_not_shorten_a_wills_delay";
@@ -528,7 +534,8 @@ async fn a_restart_of_either_kind_does_not_shorten_a_wills_delay() {
     for is_killed in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let long = 100_000;
-        // Who is there when it ends, who has gone before, and those whose wills are due soon after the start.
+        // Who is there when it ends, who has gone before, and those whose wills are due soon after
+        // the start.
         let all = [
             ("present", long, long),
             ("gone", long, long),
@@ -565,7 +572,8 @@ async fn a_restart_of_either_kind_does_not_shorten_a_wills_delay() {
         let mut texts: Vec<String> = watcher.messages(4).await.iter().map(Message::text).collect();
         texts.sort();
         assert_eq!(texts, ["at once", "two seconds", "with its session", "without a session"], "killed: {is_killed}");
-        // Back in time: its will is its own again, and another restart changes nothing of the other's.
+        // Back in time: its will is its own again, and another restart changes nothing of the
+        // other's.
         let back = setup.client(connect("present", long, long)).await;
         assert!(back.present);
         back.disconnect().await;

@@ -1,4 +1,5 @@
-//! Order, completeness and bounds under load. `PISTAT_HEAVY=1` makes the counts those of a long night.
+//! Order, completeness and bounds under load. `PISTAT_HEAVY=1` makes the counts those of a long
+//! night.
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,9 +29,10 @@ impl Random {
     }
 }
 
-/// Many publishers, overlapping subscriptions, clients that come and go, and an oracle: what each publisher has sent.
-/// Every `QoS` 1 subscriber gets each message at least once and first in its publisher's order, every `QoS` 2 subscriber
-/// exactly once; both keep their sessions through broken connections.
+/// Many publishers, overlapping subscriptions, clients that come and go, and an oracle: what each
+/// publisher has sent. Every `QoS` 1 subscriber gets each message at least once and first in its
+/// publisher's order, every `QoS` 2 subscriber exactly once; both keep their sessions through
+/// broken connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_doubled_or_reordered_whatever_the_clients_do() {
     let (publishers, messages) = (6, count(600, 20_000));
@@ -79,14 +81,16 @@ fn check(qos: u8, received: &[(usize, usize)], publishers: usize, messages: usiz
     assert!((0..publishers).all(|publisher| next[&publisher] == messages));
 }
 
-/// Publishes in its own order; breaks the connection now and then and repeats what was not acknowledged.
+/// Publishes in its own order; breaks the connection now and then and repeats what was not
+/// acknowledged.
 async fn publish_with_interruptions(address: std::net::SocketAddr, publisher: usize, messages: usize) {
     let mut random = Random(publisher as u64 + 1);
     let v5 = publisher.is_multiple_of(2);
     let connect = Connect::of(v5, &format!("publisher-{publisher}")).kept();
     let mut client = Client::connect(address, &connect).await;
     for number in 0..messages {
-        // Only QoS 2 can be repeated without a double, so that is what an interrupted publisher uses.
+        // Only QoS 2 can be repeated without a double, so that is what an interrupted publisher
+        // uses.
         let id = u16::try_from(number % 60_000 + 1).unwrap();
         let message =
             Message { id, ..Message::new(&format!("test/{publisher}/x"), &format!("{publisher} {number}"), 2) };
@@ -101,7 +105,8 @@ async fn publish_with_interruptions(address: std::net::SocketAddr, publisher: us
     }
 }
 
-/// Publishers of `QoS` 1 repeat what was not acknowledged: it may come twice then, and is never missing or out of order.
+/// Publishers of `QoS` 1 repeat what was not acknowledged: it may come twice then, and is never
+/// missing or out of order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishers_of_qos_1_that_are_interrupted_lose_nothing() {
     let (publishers, messages) = (4, count(500, 20_000));
@@ -137,7 +142,8 @@ async fn publishers_of_qos_1_that_are_interrupted_lose_nothing() {
     check(1, &subscribing.await.unwrap(), publishers, messages);
 }
 
-/// Many publish states on the same topics at once. Everybody sees them in one order, and what is retained is the last of it.
+/// Many publish states on the same topics at once. Everybody sees them in one order, and what is
+/// retained is the last of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_retained_is_what_everybody_has_seen_last() {
     let (publishers, topics, messages) = (8, 5, count(200, 20_000));
@@ -161,7 +167,8 @@ async fn what_is_retained_is_what_everybody_has_seen_last() {
             let mut random = Random(publisher as u64 + 1);
             let mut client = Client::connect(address, &Connect::v5(&format!("publisher-{publisher}"))).await;
             for number in 0..messages {
-                // QoS 0 may pass by what waits for a full window, so it has no order with the others.
+                // QoS 0 may pass by what waits for a full window, so it has no order with the
+                // others.
                 let (topic, qos) = (random.below(topics), u8::try_from(1 + random.below(2)).unwrap());
                 let message = Message::new(&format!("test/{topic}"), &format!("{publisher} {number}"), qos);
                 client.publish(message.retained()).await;
@@ -268,7 +275,8 @@ async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_1() {
     assert_eq!(subscriber.until_now().await, []);
 }
 
-/// With `QoS` 0 nobody acknowledges, so the publishers are slowed by not being read: as long as the subscriber keeps up.
+/// With `QoS` 0 nobody acknowledges, so the publishers are slowed by not being read: as long as the
+/// subscriber keeps up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_publishers_at_full_speed_lose_nothing_with_qos_0_while_the_subscriber_keeps_up() {
     let each = count(1_000, 20_000);
@@ -330,7 +338,8 @@ async fn two_that_publish_to_each_other_at_full_speed_do_not_wait_for_each_other
     assert_eq!((setup.statistics().sessions_ended, setup.statistics().dropped_with_session), (0, 0));
 }
 
-/// Publishes to another while it receives: number 1 from two, number 0 from one, number 2 from nobody.
+/// Publishes to another while it receives: number 1 from two, number 0 from one, number 2 from
+/// nobody.
 async fn talk(address: std::net::SocketAddr, from: usize, to: usize, messages: usize, ready: &tokio::sync::Barrier) {
     let mut client = Client::connect(address, &Connect::v5(&format!("talker-{from}"))).await;
     client.subscribe(&[(&format!("test/{from}/#"), 1)]).await;

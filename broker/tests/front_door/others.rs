@@ -1,4 +1,5 @@
-//! Other people's clients: rumqttc, and mosquitto's where it is installed; TLS, and its certificate changing.
+//! Other people's clients: rumqttc, and mosquitto's where it is installed; TLS, and its certificate
+//! changing.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -86,7 +87,8 @@ async fn rumqttc_of_3_1_1_and_5_talk_to_each_other() {
     tokio::time::timeout(DEADLINE, drive).await.unwrap().unwrap();
 }
 
-/// Whether a program of mosquitto's is there; without it these tests have nothing to say, which in CI nobody would notice.
+/// Whether a program of mosquitto's is there; without it these tests have nothing to say, which in
+/// CI nobody would notice.
 fn is_installed(program: &str) -> bool {
     let help = std::process::Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
     assert!(help.is_ok() || std::env::var_os("CI").is_none(), "{program} is not installed, so nothing was tested");
@@ -147,7 +149,8 @@ async fn mosquitto_rr_gets_its_answer() {
     assert_eq!(asking.await.unwrap(), (true, "answer\n".into()));
 }
 
-/// The real bridge, with its defaults: it says what it is by the protocol level, and has a last will under `$SYS`.
+/// The real bridge, with its defaults: it says what it is by the protocol level, and has a last
+/// will under `$SYS`.
 #[tokio::test]
 async fn mosquitto_bridges_both_ways_and_nothing_goes_round_in_circles() {
     if !is_installed("mosquitto") {
@@ -184,7 +187,8 @@ async fn mosquitto_bridges_both_ways_and_nothing_goes_round_in_circles() {
     assert!(output(&mut local(&["pub", "-q", "1", "-t", "test/here", "-m", "from there"])).await.0);
     let message = watcher.message().await;
     assert_eq!((message.topic.as_str(), message.text()), ("test/here", "from there".to_owned()));
-    // From here to there, repeated until it is heard: the local subscription may come a moment later.
+    // From here to there, repeated until it is heard: the local subscription may come a moment
+    // later.
     while !hears.is_finished() {
         watcher.publish(Message::new("test/there", "from here", 1)).await;
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -562,7 +562,8 @@ async fn a_will_does_not_wait_longer_than_its_session() {
         let will = Message::new("TopicA/will", &text, 2).properties(none().with(24, &delay.to_be_bytes()));
         Connect { clean: false, ..Connect::v5("delayed") }.property(17, &expiry.to_be_bytes()).will(will)
     };
-    // Its delay is far longer than this test has patience: only the end of the session can have brought it.
+    // Its delay is far longer than this test has patience: only the end of the session can have
+    // brought it.
     for expiry in [0, 2] {
         drop(setup.client(delayed(expiry, 500)).await);
         assert_eq!(watcher.message().await.text(), format!("{expiry} 500"));

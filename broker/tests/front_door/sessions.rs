@@ -1,4 +1,5 @@
-//! Sessions: takeover, wills and reconnects, accounts that share a client id, shutdown, any byte stream as a connection.
+//! Sessions: takeover, wills and reconnects, accounts that share a client id, shutdown, any byte
+//! stream as a connection.
 
 use std::time::Duration;
 

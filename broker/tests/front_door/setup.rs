@@ -17,7 +17,8 @@ pub(crate) fn hash(text: &str) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
-/// `home` and `other` may use `test/#` and some more, `quiet` has a place of its own; the rest are the three roles.
+/// `home` and `other` may use `test/#` and some more, `quiet` has a place of its own; the rest are
+/// the three roles.
 pub(crate) fn directory() -> Directory {
     let mut directory = Directory::new();
     directory.controller(hash("controller"));
@@ -116,12 +117,13 @@ pub(crate) async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// A broker in a process of its own, so that it can be killed and weighed. The program is this test binary again, which
-/// runs the test `test`; that must begin with [`be_the_broker`].
+/// A broker in a process of its own, so that it can be killed and weighed. The program is this test
+/// binary again, which runs the test `test`; that must begin with [`be_the_broker`].
 pub(crate) struct Apart {
     pub(crate) process: Child,
     pub(crate) address: SocketAddr,
-    /// Kept open: after a minute the test runner in that process says that its test is slow, and must be able to.
+    /// Kept open: after a minute the test runner in that process says that its test is slow, and
+    /// must be able to.
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 
@@ -133,7 +135,8 @@ impl Apart {
         Self::start_as(Command::new(std::env::current_exe().unwrap()), test, state).await
     }
 
-    /// Its files can grow to so many bytes, as on a disk that is full then: what does not fit is written in part.
+    /// Its files can grow to so many bytes, as on a disk that is full then: what does not fit is
+    /// written in part.
     pub(crate) async fn start_on_a_small_disk(bytes: u64, test: &str, state: &Path) -> Self {
         let mut command = Command::new("prlimit");
         command.arg(format!("--fsize={bytes}:unlimited"));

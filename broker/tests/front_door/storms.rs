@@ -1,4 +1,5 @@
-//! Storms: more of everything than anybody means well by. Whoever means well goes on, and memory stays within what the limits say.
+//! Storms: more of everything than anybody means well by. Whoever means well goes on, and memory
+//! stays within what the limits say.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use pistat_testkit::{
 /// Retained messages that the broker keeps in these tests.
 const RETAINED: usize = 1_000;
 
-/// How much more memory a storm may leave behind: what the limits below allow, and what an allocator keeps for the next one.
+/// How much more memory a storm may leave behind: what the limits below allow, and what an
+/// allocator keeps for the next one.
 const LEFT_BEHIND: u64 = 24 << 20;
 
 /// Thousands with `PISTAT_HEAVY=1`; else so many that an ordinary limit of open files is enough.
@@ -58,7 +60,8 @@ async fn many_connections_half_open_idle_and_gone_harm_nobody() {
     for _ in 0..3 {
         let (mut half_open, mut idle) = (Vec::new(), Vec::new());
         for number in 0..many(300, 5_000) {
-            // Some say nothing, some begin to say something, some are let in and then say nothing any more.
+            // Some say nothing, some begin to say something, some are let in and then say nothing
+            // any more.
             let mut stranger = Client::raw(broker.address, true).await;
             if number % 2 == 0 {
                 stranger.send(&[0x10, 40, 0, 4, b'M']).await;
@@ -166,7 +169,8 @@ async fn subscribers_that_never_read_harm_nobody() {
         client.subscribe(&[("test/#", u8::from(number % 2 == 0))]).await;
         deaf.push(client);
     }
-    // They take nothing more from now on. Publishers are slowed down for them at first, and then they are ended.
+    // They take nothing more from now on. Publishers are slowed down for them at first, and then
+    // they are ended.
     let mut publisher = Client::connect(broker.address, &Connect::v5("publisher")).await;
     let publishing = tokio::spawn(async move {
         for _ in 0..2_000 {

@@ -72,9 +72,11 @@ pub struct Http {
     pub listen: SocketAddr,
     /// With a certificate the port speaks HTTPS.
     pub tls: Option<Tls>,
-    /// `public_url`: how people and agents reach this controller, when it is behind a reverse proxy.
+    /// `public_url`: how people and agents reach this controller, when it is behind a reverse
+    /// proxy.
     pub public_url: Option<String>,
-    /// `downloads`: the folder of the agents that are handed out; `None` is where packages and the state folder have them.
+    /// `downloads`: the folder of the agents that are handed out; `None` is where packages and the
+    /// state folder have them.
     pub downloads: Option<PathBuf>,
     /// What its clients may take.
     pub limits: HttpLimits,
@@ -85,11 +87,11 @@ pub struct Http {
 pub struct HttpLimits {
     /// Connections at once. 12,000 is a fleet of 10,000 at `/mqtt`, and people.
     pub connections: usize,
-    /// Of them, those that are not authenticated; beyond, the oldest of them is evicted. So many cost
-    /// some 50 MB with TLS.
+    /// Of them, those that are not authenticated; beyond, the oldest of them is evicted. So many
+    /// cost some 50 MB with TLS.
     pub unauthenticated_connections: usize,
-    /// Of those, the ones from one network address. A fleet behind one router or proxy that reconnects
-    /// all at once needs some.
+    /// Of those, the ones from one network address. A fleet behind one router or proxy that
+    /// reconnects all at once needs some.
     pub unauthenticated_connections_per_address: usize,
     /// How long a client may take for the TLS handshake, and for the head of its next request.
     pub header_timeout: Duration,
@@ -117,13 +119,15 @@ pub struct Mqtt {
     pub tls: Option<MqttTls>,
     /// Ours, or another.
     pub broker: Broker,
-    /// `ca`: the certificate authorities (PEM) to believe instead of the system's, for another broker over TLS.
+    /// `ca`: the certificate authorities (PEM) to believe instead of the system's, for another
+    /// broker over TLS.
     pub ca: Option<PathBuf>,
     /// The prefix of all topics.
     pub topics: Topics,
     /// Who may ask over MQTT with an external broker; `None` is nobody.
     pub requests: Option<Requests>,
-    /// `[mqtt.limits]`: bounds of the embedded broker, as a JSON object of what the file sets; empty without any.
+    /// `[mqtt.limits]`: bounds of the embedded broker, as a JSON object of what the file sets;
+    /// empty without any.
     pub limits: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -176,7 +180,8 @@ pub struct Runs {
     pub keep_runs: u64,
     /// How many events about machines, connections and the ends of runs are kept at most.
     pub keep_events: u64,
-    /// How many events about access, and how many about requests for tasks, are kept at most, apart from all others.
+    /// How many events about access, and how many about requests for tasks, are kept at most, apart
+    /// from all others.
     pub keep_audit: u64,
     /// How many runs a machine does at a time, over all tasks.
     pub per_machine: u32,
@@ -272,7 +277,8 @@ impl Default for HttpLimits {
             connections: 12_000,
             unauthenticated_connections: 2_000,
             unauthenticated_connections_per_address: 1_000,
-            // Longer than clients keep a connection for their next request, so that mostly they close it.
+            // Longer than clients keep a connection for their next request, so that mostly they
+            // close it.
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),

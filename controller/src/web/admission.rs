@@ -1,8 +1,9 @@
-//! Which connections the HTTP port serves: counted in total, and unauthenticated ones by address too.
+//! Which connections the HTTP port serves: counted in total, and unauthenticated ones by address
+//! too.
 //!
-//! A connection is authenticated by its first request with a valid credential, or when the broker has
-//! accepted the MQTT client on it. Unauthenticated ones never keep another out: where there are too
-//! many, the oldest of them is evicted, and an honest client has been answered long before. An
+//! A connection is authenticated by its first request with a valid credential, or when the broker
+//! has accepted the MQTT client on it. Unauthenticated ones never keep another out: where there are
+//! too many, the oldest of them is evicted, and an honest client has been answered long before. An
 //! authenticated one is never evicted, and is not counted by address, since a whole fleet may come
 //! through one proxy.
 
@@ -49,8 +50,8 @@ pub(super) struct Connection {
     allowance: Allowance,
 }
 
-/// How many more bytes are read of a connection until it is authenticated. What a library would buffer
-/// of them, such as a frame of a WebSocket, cannot be more.
+/// How many more bytes are read of a connection until it is authenticated. What a library would
+/// buffer of them, such as a frame of a WebSocket, cannot be more.
 #[derive(Clone)]
 pub(super) struct Allowance(Arc<AtomicUsize>);
 
@@ -90,7 +91,8 @@ impl Admission {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A permit for a connection from this address; `None` only if all connections are authenticated.
+    /// A permit for a connection from this address; `None` only if all connections are
+    /// authenticated.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Permit> {
         let mut state = self.lock();
         match state.eviction_candidate(address, &self.limits) {

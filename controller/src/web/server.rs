@@ -1,7 +1,9 @@
-//! The listening socket: accepts, with TLS if so configured, and stops when told to. A renewed certificate needs no restart.
+//! The listening socket: accepts, with TLS if so configured, and stops when told to. A renewed
+//! certificate needs no restart.
 //!
-//! Every connection is a task of its own from its first byte on, and everything that it waits for has a
-//! timeout: so a silent or slow client delays no other. [`Admission`] decides which are served.
+//! Every connection is a task of its own from its first byte on, and everything that it waits for
+//! has a timeout: so a silent or slow client delays no other. [`Admission`] decides which are
+//! served.
 
 mod body;
 mod wire;
@@ -43,8 +45,8 @@ use crate::config::{Http, HttpLimits};
 /// How long open requests may take to end when the server stops; feeds and followers end at once.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The longest head of a request, and what is read of a body at a time: several times what browsers send with all their cookies.
-/// The head is kept before anything is known of who sends it.
+/// The longest head of a request, and what is read of a body at a time: several times what browsers
+/// send with all their cookies. The head is kept before anything is known of who sends it.
 const BUFFER_BYTES: usize = 32 * 1024;
 
 /// How long to wait after a failed accept: the cause needs time to go away.
@@ -178,7 +180,8 @@ impl Port {
         handshake.ok()?.ok().map(Either::Right)
     }
 
-    /// Answers requests, until the client has no more or the server stops; the request that is under way then is answered still.
+    /// Answers requests, until the client has no more or the server stops; the request that is
+    /// under way then is answered still.
     async fn http(&self, socket: Socket, peer: SocketAddr, connection: &Connection) -> hyper::Result<()> {
         let service = service_fn(|request: Request<Incoming>| {
             let mut request = request.map(|body| TimelyBody::new(body, self.limits.body_timeout));

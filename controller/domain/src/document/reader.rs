@@ -1,4 +1,5 @@
-//! Reading a table key by key: what is missing, of another kind, out of range or unknown becomes a problem, and reading goes on.
+//! Reading a table key by key: what is missing, of another kind, out of range or unknown becomes a
+//! problem, and reading goes on.
 
 use std::{cell::RefCell, fmt::Display, ops::RangeInclusive};
 
@@ -120,8 +121,8 @@ impl<'p> Section<'p> {
         Some(self.entries.remove(index).1)
     }
 
-    /// Gives the value of a key of earlier versions to the keys that replace it, where they have none of
-    /// their own. Without such keys it has no effect. Either way there is a notice.
+    /// Gives the value of a key of earlier versions to the keys that replace it, where they have
+    /// none of their own. Without such keys it has no effect. Either way there is a notice.
     pub fn replaced(&mut self, former: &str, keys: &[&str]) {
         let Some(index) = self.entries.iter().position(|(name, _)| name == former) else { return };
         let (_, item) = self.entries.remove(index);
@@ -194,7 +195,8 @@ impl<'p> Section<'p> {
         }
     }
 
-    /// A list of texts, each of which `parse` understands; from the environment, separated by commas.
+    /// A list of texts, each of which `parse` understands; from the environment, separated by
+    /// commas.
     pub fn list<T, E: Display>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, E>) -> Option<Vec<T>> {
         let item = self.take(key)?;
         let elements = match item.kind {
@@ -256,7 +258,8 @@ impl<'p> Section<'p> {
     }
 }
 
-/// The place of an item; a table that was merged from several layers has none of its own, so its first entry's.
+/// The place of an item; a table that was merged from several layers has none of its own, so its
+/// first entry's.
 fn place_of(item: &Item) -> Place {
     match &item.kind {
         Kind::Table(entries) if item.place.line.is_none() => {

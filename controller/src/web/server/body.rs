@@ -13,7 +13,8 @@ use tokio::time::{Sleep, sleep};
 pub(super) struct TimelyBody {
     incoming: Incoming,
     timeout: Duration,
-    /// Runs from when the rest was waited for the first time: most bodies come with their heads, and need none.
+    /// Runs from when the rest was waited for the first time: most bodies come with their heads,
+    /// and need none.
     late: Option<Pin<Box<Sleep>>>,
 }
 

@@ -109,7 +109,8 @@ impl Port {
     }
 }
 
-/// A page for everybody, one that asks for a body, one that knows its connection, and one that is endless for who does not read.
+/// A page for everybody, one that asks for a body, one that knows its connection, and one that is
+/// endless for who does not read.
 fn routes(large_ended: CancellationToken) -> Router {
     let large = get(move || {
         let guard = large_ended.clone().drop_guard();

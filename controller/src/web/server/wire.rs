@@ -20,8 +20,8 @@ use tokio::{
 
 use crate::web::admission::{Allowance, Permit};
 
-/// How long what still comes is read and dropped, on a connection that has sent too much: one that is closed with unread input
-/// is reset, and the other side never learns why.
+/// How long what still comes is read and dropped, on a connection that has sent too much: one that
+/// is closed with unread input is reset, and the other side never learns why.
 const LINGER: Duration = Duration::from_secs(1);
 
 pub(super) struct Wire {
@@ -37,7 +37,8 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// `is_http` is whether it is still HTTP that is spoken: a WebSocket has rules of its own for a slow reader.
+    /// `is_http` is whether it is still HTTP that is spoken: a WebSocket has rules of its own for a
+    /// slow reader.
     pub(super) fn new(stream: TcpStream, write_timeout: Duration, is_http: Arc<AtomicBool>, permit: Permit) -> Self {
         let allowance = permit.connection().allowance();
         Self { socket: Some((stream, permit)), write_timeout, stalled: None, is_http, allowance }
