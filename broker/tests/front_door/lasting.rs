@@ -593,7 +593,7 @@ async fn a_restart_of_either_kind_does_not_shorten_a_wills_delay() {
 /// clients that were connected and may still return.
 #[tokio::test]
 async fn the_time_to_return_keeps_no_will_back_whose_client_had_gone_or_whose_session_ends() {
-    let limits = || Limits { will_grace_seconds: 3600, ..Limits::default() };
+    let limits = || with_bounds(|b| b.will_grace_seconds = 3600);
     let connect = |id: &str, delay: u32, expiry: u32| {
         let properties = Properties::default().with(24, &delay.to_be_bytes());
         let will = Message::new("TopicA/will", id, 1).properties(properties);
