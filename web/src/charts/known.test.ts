@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { align, type Interval, late, live, reboots, thin, unknown } from "./known";
+import { align, type Interval, joined, late, live, reboots, thin, unknown } from "./known";
 
 describe("what is not known", () => {
   test.each<[string, Interval[], Array<[number, number]>]>([
@@ -43,6 +43,27 @@ describe("what is not known", () => {
     ],
     ["everything when all intervals are later", [[120, 130, "live"]], [[0, 100]]],
   ])("is %s", (_name, known, expected) => expect(unknown(known, 0, 100, 5)).toEqual(expected));
+});
+
+describe("what an agent remembered", () => {
+  test("is one stretch, though in short steps one sample a minute is known", () =>
+    expect(
+      joined([
+        [0, 10, "live"],
+        [40, 50, "late"],
+        [100, 110, "late"],
+        [160, 170, "late"],
+        [180, 190, "live"],
+        [300, 310, "live"],
+        [400, 410, "late"],
+      ]),
+    ).toEqual([
+      [0, 10, "live"],
+      [10, 180, "late"],
+      [180, 190, "live"],
+      [300, 310, "live"],
+      [400, 410, "late"],
+    ]));
 });
 
 describe("what arrived late", () => {

@@ -24,6 +24,29 @@ export function unknown(
   return gaps;
 }
 
+/** An agent remembers one sample in so many seconds: more between two of them is a gap. */
+const REMEMBERED_EVERY = 60;
+
+/** The same intervals, with those that arrived late reaching to their neighbours, as one stretch. */
+export function joined(known: readonly Interval[]): Interval[] {
+  const found: Interval[] = [];
+  for (const [from, to, how] of known) {
+    const last = found[found.length - 1];
+    const isNear = last !== undefined && from - last[1] <= REMEMBERED_EVERY;
+    if (!last || !isNear || (last[2] === "live" && how === "live")) {
+      found.push([from, to, how]);
+    } else if (last[2] === how) {
+      last[1] = to;
+    } else if (how === "late") {
+      found.push([last[1], to, how]);
+    } else {
+      last[1] = from;
+      found.push([from, to, how]);
+    }
+  }
+  return found;
+}
+
 /**
  * The values of a line that arrived late, to be drawn in another way: null elsewhere. The values
  * before and after them are repeated, so that the two lines meet.

@@ -3,7 +3,7 @@
 
 import type { Band, HistoryAnswer, Values } from "../live/histories";
 import type { Sample } from "../protocol/types";
-import type { Interval } from "./known";
+import { type Interval, joined } from "./known";
 
 /** After so many intervals without a sample a line is interrupted. */
 const STALE_INTERVALS = 3;
@@ -48,7 +48,7 @@ export class Series {
 
   constructor(answer: HistoryAnswer | null) {
     this.step = answer?.step_seconds ?? 1;
-    this.known = (answer?.known ?? []).map(([from, to, how]) => [seconds(from), seconds(to), how]);
+    this.known = joined((answer?.known ?? []).map(([from, to, how]) => [seconds(from), seconds(to), how]));
     const start = answer ? seconds(answer.start) : 0;
     for (const [name, { mean, min, max }] of Object.entries(answer?.columns ?? {})) {
       this.columns.set(name, { mean: [...mean], min: [...min], max: [...max] });

@@ -23,6 +23,8 @@ export interface Line {
   band?: boolean;
   /** How long its dashes are, and the gaps between them. */
   dash?: number[];
+  /** Whether its values are seen where each stands alone. */
+  dots?: boolean;
 }
 
 /** The time axis that all charts of a page share. */
@@ -196,6 +198,7 @@ function series(each: Line): uPlot.Series {
     spanGaps: false,
   };
   if (each.dash) found.dash = each.dash;
+  if (each.dots) found.points = { show: true, size: 3, width: 0, fill: colour };
   if (each.fill) {
     found.fill = `color-mix(in srgb, ${token(each.fill)} ${each.strength ?? 16}%, transparent)`;
     if (each.base !== undefined) found.fillTo = each.base;

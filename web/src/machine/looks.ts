@@ -64,7 +64,9 @@ export function lookOf(group: Group, extras: Extras): Look {
     }),
   );
   const dotted = extras.hasLate
-    ? group.lines.map(({ label }, at): Line => ({ label: `${label}, late`, colour: colourOf(at), dash: DOTS }))
+    ? group.lines.map(
+        ({ label }, at): Line => ({ label: `${label}, late`, colour: colourOf(at), dash: DOTS, dots: true }),
+      )
     : [];
   const cores = Array.from(
     { length: extras.cores },
