@@ -12,8 +12,8 @@ pub(crate) use self::{
     trouble::{ShortLived, Troubles, describe, is_not_authorized, is_refusal},
 };
 
-/// For the TCP connection, TLS, WebSocket and CONNACK together: a Pi Zero's first TLS handshake takes
-/// seconds.
+/// For the TCP connection, TLS, WebSocket and CONNACK together: a Pi Zero's first TLS handshake
+/// takes seconds.
 const CONNECT: Duration = Duration::from_secs(15);
 
 /// The longest wait between two attempts.
