@@ -162,7 +162,7 @@ impl Hub {
         let report = Report::new(self.front.spine.clone(), self.front.closed.clone(), unstarted);
         let attached = Attached { id, session_present, outbox: session.outbox.clone(), report };
         let key = session.key.clone();
-        self.accounts.entry(key.0.clone()).or_default().connected += 1;
+        self.occupy_account(&key.0);
         if self.orphaned_wills.remove(&key).is_some() {
             self.note_will(key, None);
         }

@@ -37,6 +37,10 @@ const SUBSCRIPTION_BYTES: usize = 100;
 /// yet. Machines that join, too.
 const AGENT_CONNECTIONS: usize = 8;
 
+/// How the owners of sessions begin that join under names of their choice. By itself it is the
+/// account that all of them are together.
+const JOINING: &str = "j/";
+
 fn subscription_bytes(filter: &str) -> usize {
     let levels = filter.split('/').count();
     2 * filter.len() + LEVEL_BYTES * levels + SUBSCRIPTION_BYTES
@@ -47,7 +51,15 @@ impl Hub {
         let limit = self.front.limits.bounds.connections_per_account;
         let is_machine = owner.starts_with("a/") || owner.starts_with("j/");
         let most = if is_machine { limit.min(AGENT_CONNECTIONS) } else { limit };
-        self.account(owner).connected < most
+        let has_room_to_join = !owner.starts_with(JOINING) || self.account(JOINING).connected < limit;
+        has_room_to_join && self.account(owner).connected < most
+    }
+
+    pub(super) fn occupy_account(&mut self, owner: &Arc<str>) {
+        self.accounts.entry(owner.clone()).or_default().connected += 1;
+        if owner.starts_with(JOINING) {
+            self.accounts.entry(JOINING.into()).or_default().connected += 1;
+        }
     }
 
     /// Whether an account may have another subscription.
@@ -73,6 +85,9 @@ impl Hub {
 
     pub(super) fn release_account(&mut self, owner: &str) {
         self.change_account(owner, |account| account.connected -= 1);
+        if owner.starts_with(JOINING) {
+            self.change_account(JOINING, |account| account.connected -= 1);
+        }
     }
 
     fn change_account(&mut self, owner: &str, change: impl FnOnce(&mut Account)) {

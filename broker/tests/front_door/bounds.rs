@@ -375,6 +375,27 @@ async fn a_machine_that_owes_is_not_read_when_it_comes_back() {
     assert!(started.elapsed() > Duration::from_millis(1800));
 }
 
+/// They choose their own names, so they would take the places of all others.
+#[tokio::test]
+async fn peers_that_join_have_as_many_connections_together_as_an_account() {
+    let setup = Setup::with_limits(limits(|l| l.connections_per_account = 10)).await;
+    let joining = |number: usize| {
+        let connect = Connect::v5("").user(&format!("new-{number}"));
+        Connect { password: Some("join".into()), ..connect }
+    };
+    let mut clients = Vec::new();
+    for number in 0..10 {
+        clients.push(setup.client(joining(number)).await);
+    }
+    assert_eq!(Client::refused(setup.address, &joining(10)).await, 0x97);
+    // Machines and accounts have their places, and one that goes makes room.
+    setup.client(Connect::v5("").user("pi-1")).await;
+    setup.v5("home").await;
+    clients.pop().unwrap().disconnect().await;
+    eventually("one has gone", || setup.statistics().clients_connected < 10).await;
+    setup.client(joining(10)).await;
+}
+
 /// Peers that join choose their own names, so ever new names are not a way to a rate of their own.
 /// With the rate of machines as it is by default, theirs is lower.
 #[tokio::test]
