@@ -49,7 +49,7 @@ fn subscription_bytes(filter: &str) -> usize {
 impl Hub {
     pub(super) fn account_has_room(&self, owner: &str) -> bool {
         let limit = self.front.limits.bounds.connections_per_account;
-        let is_machine = owner.starts_with("a/") || owner.starts_with("j/");
+        let is_machine = owner.starts_with("a/") || owner.starts_with(JOINING);
         let most = if is_machine { limit.min(AGENT_CONNECTIONS) } else { limit };
         let has_room_to_join = !owner.starts_with(JOINING) || self.account(JOINING).connected < limit;
         has_room_to_join && self.account(owner).connected < most

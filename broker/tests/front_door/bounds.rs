@@ -378,7 +378,7 @@ async fn a_machine_that_owes_is_not_read_when_it_comes_back() {
 /// They choose their own names, so they would take the places of all others.
 #[tokio::test]
 async fn peers_that_join_have_as_many_connections_together_as_an_account() {
-    let setup = Setup::with_limits(limits(|l| l.connections_per_account = 10)).await;
+    let setup = Setup::with_limits(limits(|l| l.bounds.connections_per_account = 10)).await;
     let joining = |number: usize| {
         let connect = Connect::v5("").user(&format!("new-{number}"));
         Connect { password: Some("join".into()), ..connect }
