@@ -287,9 +287,17 @@ async fn before_a_release_build_of_the_controller_starts_the_agent_is_built() {
         let path = folder.path().join("a target").join(program);
         script(&path, "echo \"started $*\"");
         for cargo_fails in [false, true] {
-            script(&cargo, if cargo_fails { "exit 101" } else { "echo \"built $* in ${CARGO_PKG_NAME-nothing}${OUT_DIR-}\"" });
+            script(
+                &cargo,
+                if cargo_fails { "exit 101" } else { "echo \"built $* in ${CARGO_PKG_NAME-nothing}${OUT_DIR-}\"" },
+            );
             let mut command = Command::new(runner);
-            command.env("CARGO", &cargo).env("CARGO_PKG_NAME", "pistat").env("OUT_DIR", "/x").arg(&path).args(["a", "b c"]);
+            command
+                .env("CARGO", &cargo)
+                .env("CARGO_PKG_NAME", "pistat")
+                .env("OUT_DIR", "/x")
+                .arg(&path)
+                .args(["a", "b c"]);
             let finished = run("the runner", &mut command, DEADLINE).await;
             let (built, started) = finished.stdout.split_once("started").unwrap_or_else(|| panic!("{finished:?}"));
             assert_eq!((finished.code, started.trim()), (0, "a b c"), "{program}");
