@@ -19,6 +19,7 @@ use crate::{
     backlog::Backlog,
     cadence::Cadence,
     facts::{self, Facts, Slow},
+    memory::Memory,
     stats::{Clock, Sampler},
     task::{self, Asked, Runs},
 };
@@ -68,6 +69,7 @@ pub(crate) struct Agent {
     looking_up_facts: bool,
     looking_up: JoinSet<Found>,
     backlog: Backlog,
+    memory: Memory,
     runs: Runs,
     refusals_told: u64,
     info_at: Option<Instant>,
@@ -97,6 +99,7 @@ impl Agent {
             looking_up_facts: false,
             looking_up: JoinSet::new(),
             backlog: Backlog::new(options.backlog_samples),
+            memory: Memory::default(),
             runs,
             refusals_told: 0,
             info_at: None,
@@ -145,7 +148,7 @@ impl Agent {
     fn wakes_at(&self) -> Instant {
         let refusals =
             self.wants_to_tell_refusals().then(|| self.info_at.map_or_else(Instant::now, |at| at + REFUSALS_TOLD));
-        let others = [self.backlog.next_at(), refusals, self.alive_at].into_iter().flatten();
+        let others = [self.backlog.next_at(), self.memory.next_at(), refusals, self.alive_at].into_iter().flatten();
         others.fold(self.cadence.next().min(self.facts_at), Instant::min)
     }
 
@@ -174,6 +177,9 @@ impl Agent {
         if let Some(payload) = self.backlog.next(now) {
             self.publish(Topic::Backfill(self.options.pi.clone()), payload, 1, false);
         }
+        if let Some(payload) = self.memory.next(now) {
+            self.publish(Topic::Backfill(self.options.pi.clone()), payload, 1, false);
+        }
     }
 
     /// While an earlier look-up hangs on a disk there is no other.
@@ -191,6 +197,7 @@ impl Agent {
         let (wall, now) = (std::time::SystemTime::now(), std::time::Instant::now());
         let sample = self.sampler.sample(wall, now, self.clock.is_synchronized()).await;
         let news = self.learn_from(&sample);
+        self.memory.keep(&sample, Instant::now());
         if self.session.is_none() {
             self.backlog.keep(&sample, Instant::now());
             return;

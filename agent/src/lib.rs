@@ -12,6 +12,7 @@ pub mod connection;
 pub mod credential;
 pub mod enroll;
 pub mod facts;
+mod memory;
 pub mod mqtt;
 pub mod options;
 #[cfg(test)]

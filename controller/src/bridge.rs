@@ -437,7 +437,8 @@ impl Bridge {
             | Topic::Cancel(pi, _)
             | Topic::Ack(pi, _)
             | Topic::Settings(pi)
-            | Topic::Watch(pi) => pi.is_controller(),
+            | Topic::Watch(pi)
+            | Topic::Recall(pi) => pi.is_controller(),
             _ => false,
         };
         if for_agent {

@@ -11,6 +11,7 @@ mod client;
 mod console;
 mod failure;
 mod follow;
+mod history;
 mod machines;
 mod runs;
 mod tls;
@@ -160,6 +161,7 @@ fn ask_controller(
         Sub::Runs { pi, limit } => runs::list(client, console, pi.as_deref(), limit),
         Sub::Show { run } => runs::show(client, console, &run),
         Sub::Output { run, follow } => runs::output(client, console, &run, follow),
+        Sub::History(asked) => history::print(client, console, &asked),
         Sub::Events(asked) => admin::events(client, console, &asked),
         Sub::Account(command) => admin::account(client, console, command),
         Sub::Sessions { command } => admin::sessions(client, console, command),

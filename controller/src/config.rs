@@ -14,8 +14,8 @@ pub use pistat_domain::document::Problem;
 pub use pistat_domain::document::units::{parse_duration, parse_size};
 pub(crate) use pistat_domain::document::{item, reader, units};
 pub use sections::{
-    AccountRules, Broker, Config, Enrolment, Flags, HomeAssistant, Http, HttpLimits, LogLevel, Mqtt, MqttTls, Requests,
-    Runs, Tls,
+    AccountRules, Broker, Config, Enrolment, Flags, History, HomeAssistant, Http, HttpLimits, LogLevel, Mqtt, MqttTls,
+    Requests, Runs, Tls,
 };
 pub(crate) use value::{check_not_brokers, check_publish_rule};
 

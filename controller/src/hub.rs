@@ -13,6 +13,7 @@ mod commits;
 mod counters;
 pub mod feed;
 pub mod histogram;
+mod history;
 mod homeassistant;
 mod joining;
 mod lanes;
@@ -61,6 +62,7 @@ use crate::{
 };
 use ask::{Ask, Progress, Refused, Reply};
 use feed::Feed;
+pub(crate) use history::{FINDINGS, Finding, Recorder};
 use lanes::{Lanes, Sender};
 use outbox::{MOST_WAITING, Overflow};
 use pending::{PendingAccess, PendingCommit, PendingReply};
@@ -90,6 +92,8 @@ pub(crate) enum Event {
     Broker(Vec<BrokerEvent>),
     /// The catalogue's file changed.
     Catalogue(Result<Catalogue, Vec<Problem>>),
+    /// The history has been looked at for a machine.
+    Found(Finding),
     /// A frame of the feed is due.
     Frame,
     /// A second has passed.
@@ -101,6 +105,7 @@ pub(crate) struct Inputs {
     pub(crate) bridge: HubEnd,
     pub(crate) stored: mpsc::UnboundedReceiver<Stored>,
     pub(crate) asks: mpsc::Receiver<Ask>,
+    pub(crate) findings: mpsc::Receiver<Finding>,
     pub(crate) broker: Option<mpsc::Receiver<BrokerEvent>>,
     pub(crate) catalogue: mpsc::Receiver<Result<Catalogue, Vec<Problem>>>,
 }
@@ -134,6 +139,7 @@ pub(crate) struct Hub {
     commits: commits::Commits,
     outbox: outbox::Outbox,
     feed: Feed,
+    history: Recorder,
     audit: audit::Audit,
     followers: HashMap<RunId, watch::Sender<Progress>>,
     // What is repaired and counted.
@@ -175,6 +181,7 @@ impl Hub {
                 1.. = inputs.stored.recv_many(&mut stored, TURN) => Event::Stored(std::mem::take(&mut stored)),
                 () = tokio::time::sleep_until(frame.unwrap_or_else(tokio::time::Instant::now)), if frame.is_some() => Event::Frame,
                 Some(ask) = inputs.asks.recv() => Event::Ask(ask),
+                Some(finding) = inputs.findings.recv() => Event::Found(finding),
                 _ = inputs.bridge.heard.recv_many(&mut batch, TURN) => Event::Heard(std::mem::take(&mut batch)),
                 1.. = receive(&mut inputs.broker, &mut told) => Event::Broker(std::mem::take(&mut told)),
                 Some(catalogue) = inputs.catalogue.recv() => Event::Catalogue(catalogue),
@@ -204,6 +211,7 @@ impl Hub {
             Event::Heard(batch) => self.received(batch),
             Event::Stored(batch) => self.all_stored(batch),
             Event::Ask(ask) => self.answer(ask),
+            Event::Found(finding) => self.found(&finding),
             Event::Broker(batch) => batch.into_iter().for_each(|event| self.broker_event(event)),
             Event::Catalogue(result) => self.catalogue_changed(result),
             Event::Frame => self.feed.flush(self.now.wall),
@@ -241,7 +249,7 @@ impl Hub {
             Ask::Hide(reply) => tell(reply, self.feed.join(self.now.wall, true)),
             Ask::Machines(caller, reply) => tell(reply, self.machines(Some(caller.role))),
             Ask::Machine(caller, pi, reply) => self.tell_machine(&caller, &pi, reply),
-            Ask::History(pi, seconds, reply) => self.tell_history(&pi, seconds, reply),
+            Ask::Target(target, reply) => self.tell_target(&target, reply),
             Ask::Names(reply) => tell(reply, self.names()),
             Ask::Tasks(reply) => tell(reply, self.catalogue.view()),
             Ask::Patch(caller, pi, patch, reply) => self.patch(&caller, pi, patch, reply),
@@ -382,6 +390,7 @@ impl Hub {
         self.run_schedules();
         self.announce_to_homeassistant();
         self.tick_access();
+        self.look_up_history();
         self.beat();
     }
 

@@ -21,7 +21,7 @@ pub mod terminal;
 mod web;
 
 use pistat_domain::runs;
-pub use pistat_domain::{access, catalogue, fleet, history, schedule};
+pub use pistat_domain::{access, catalogue, fleet, schedule};
 pub use shutdown::Ended;
 pub use start::{Addresses, Controller, StartError};
 #[doc(hidden)]

@@ -12,6 +12,7 @@ use std::{
 
 use futures_util::{FutureExt, TryFutureExt};
 use pistat_broker::{Broker, BrokerConfig, BrokerEvent, TlsListener};
+use pistat_history::History;
 use pistat_protocol::order::JoinToken;
 use pistat_support::{notify::Notify, random::new_secret};
 use tokio::{
@@ -29,8 +30,9 @@ use crate::{
     config::{self, Config, Problem},
     confine::{self, Confinement},
     directory::directory,
+    fleet::Now,
     homeassistant::birth_topics,
-    hub::{ASKS, Hub, HubParts, Inputs},
+    hub::{ASKS, FINDINGS, Hub, HubParts, Inputs, Recorder},
     install::{self, Downloads},
     own_address::OwnAddress,
     own_machine,
@@ -72,8 +74,9 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// An exit code of sysexits.h: 64 for what an operator wrote, 69 for a port, 74 for the state folder, 71 for the system.
-    /// A certificate is what an operator wrote; one that was good a moment ago fails here.
+    /// An exit code of sysexits.h: 64 for what an operator wrote, 69 for a port, 74 for the state
+    /// folder, 71 for the system. A certificate is what an operator wrote; one that was good a
+    /// moment ago fails here.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Catalogue(_)
@@ -130,6 +133,7 @@ pub struct Controller {
     /// The parts that have ended.
     ended: HashSet<&'static str>,
     broker: Option<Broker>,
+    history: Option<(History, std::thread::JoinHandle<()>)>,
     sockets: TaskTracker,
     stop: Stop,
     notify: Notify,
@@ -148,7 +152,8 @@ struct Stop {
 }
 
 impl Controller {
-    /// Starts everything, as this file and all else configure it. When it returns, the ports are open.
+    /// Starts everything, as this file and all else configure it. When it returns, the ports are
+    /// open.
     ///
     /// # Errors
     /// Anything that a person has to mend first, in a sentence.
@@ -159,7 +164,9 @@ impl Controller {
         let seen = fingerprint(&config.tasks);
         let catalogue = catalogue_file::read(&config.tasks).map_err(StartError::Catalogue)?;
         let listener = Listener::bind(&config.http).await.map_err(StartError::Http)?;
-        let (store, loaded, stored) = tokio::task::block_in_place(|| Store::open(&config.state, retention(&config)))?;
+        let (store, mut loaded, stored) =
+            tokio::task::block_in_place(|| Store::open(&config.state, retention(&config)))?;
+        let (history, history_thread) = start_history(&config, &store, &mut loaded)?;
         let readers = Readers::open(|| store.reader())?;
         let controller_secret = new_secret()?;
         let (broker, broker_events) = start_broker(&config, &store, &loaded, &controller_secret).await?;
@@ -170,6 +177,7 @@ impl Controller {
         let (hub_end, bridge_end) = bridge::channels();
         let outgoing = hub_end.outgoing.clone();
         let (asks_sender, asks) = mpsc::channel(ASKS);
+        let (findings_sender, findings) = mpsc::channel(FINDINGS);
         let (catalogue_sender, catalogues) = mpsc::channel(1);
         let (agent_sender, agent_incoming) = mpsc::channel(own_machine::INCOMING);
         let (reload, reloads) = mpsc::channel(1);
@@ -190,13 +198,14 @@ impl Controller {
             uses: uses_sender,
             mqtt: addresses.mqtt,
             own_address: Arc::clone(&own_address),
+            history: Recorder::new(history.clone(), findings_sender),
         });
         let downloads = Arc::new(Downloads::new(&config));
         let install_script = downloads.script().await;
         let welcome = Welcome { code: hub.first_code()?, join_token, install_script, new_admin, damaged };
 
         let mut parts = JoinSet::new();
-        let inputs = Inputs { bridge: hub_end, stored, asks, broker: broker_events, catalogue: catalogues };
+        let inputs = Inputs { bridge: hub_end, stored, asks, findings, broker: broker_events, catalogue: catalogues };
         spawn(&mut parts, "the hub", hub.run(inputs, stop.hub.clone()).map(Ok));
         let address =
             broker_address(&config, addresses.mqtt, &controller_secret)?.hearing(birth_topics(&config.homeassistant));
@@ -220,12 +229,14 @@ impl Controller {
             downloads,
             mqtt: addresses.mqtt,
             own_address: Arc::clone(&own_address),
+            history: history.clone(),
             stop: stop.web.clone(),
             sockets: sockets.clone(),
         };
         spawn(&mut parts, "the web server", web::serve(listener, web::router(web), stop.web.clone()).map(Ok));
         if broker.is_some() {
-            // A request that is made once the ports are told must be heard. A broker that is not ours may be away for long.
+            // A request that is made once the ports are told must be heard. A broker that is not
+            // ours may be away for long.
             let _ = timeout(GRACE, is_ready).await;
         }
         Ok(Self {
@@ -237,6 +248,7 @@ impl Controller {
             parts,
             ended: HashSet::new(),
             broker,
+            history: Some((history, history_thread)),
             sockets,
             stop,
             notify: tell_ready(),
@@ -287,6 +299,16 @@ impl Controller {
         self.wait_for("the agent of this machine").await;
         self.stop.hub.cancel();
         self.wait_for("the hub").await;
+        // No sample comes any more: everything is written.
+        if let Some((history, thread)) = self.history.take() {
+            let ended = tokio::task::spawn_blocking(move || {
+                history.end();
+                thread.join()
+            });
+            if timeout(GRACE, ended).await.is_err() {
+                tracing::warn!("the history was not written in time");
+            }
+        }
         self.stop.bridge.cancel();
         self.wait_for("the connection to the broker").await;
         if let Some(broker) = self.broker.take()
@@ -367,6 +389,22 @@ async fn broker_failed(broker: &mut Option<Broker>) -> pistat_broker::BrokerErro
     }
 }
 
+/// Opens the history. Nothing else depends on it: where it cannot be kept, that is said, and what
+/// is measured is kept until the controller ends.
+fn start_history(
+    config: &Config,
+    store: &Store,
+    loaded: &mut Loaded,
+) -> io::Result<(History, std::thread::JoinHandle<()>)> {
+    let (history, notes) = tokio::task::block_in_place(|| {
+        let (file, settings) = (store.history_file(), config.history.settings());
+        pistat_history::Store::open_or_forget(&file, &settings, Now::get())
+    })
+    .map_err(io::Error::other)?;
+    loaded.damaged.extend(notes);
+    History::start(history)
+}
+
 fn retention(config: &Config) -> Retention {
     let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     Retention {
@@ -429,7 +467,8 @@ async fn watch_catalogue(
     stop: CancellationToken,
 ) {
     let mut look = interval(CATALOGUE_LOOK);
-    // Until there is a file, the catalogue that ships is in force; from then on only a file replaces it.
+    // Until there is a file, the catalogue that ships is in force; from then on only a file
+    // replaces it.
     let mut was_there = seen.is_some();
     loop {
         tokio::select! {

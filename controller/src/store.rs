@@ -166,6 +166,7 @@ mod name {
     pub(super) const ADMIN_TOKEN: &str = "admin.token";
     pub(super) const JOIN_TOKEN: &str = "join.token";
     pub(super) const REGISTER: &str = "register.sqlite";
+    pub(super) const HISTORY: &str = "history.db";
     pub(super) const LOCK: &str = "lock";
     pub(super) const BROKER: &str = "broker";
     pub(super) const OWN_RUNS: &str = "runs";
@@ -248,6 +249,11 @@ impl Store {
     /// The folder where the broker keeps what it retains.
     pub fn broker_folder(&self) -> PathBuf {
         self.folder.join(name::BROKER)
+    }
+
+    /// The file of what machines measured.
+    pub fn history_file(&self) -> PathBuf {
+        self.folder.join(name::HISTORY)
     }
 
     /// The folder where the agent of the controller's own machine keeps its runs.

@@ -12,6 +12,7 @@ mod api;
 mod assets;
 mod console;
 mod feed;
+mod history;
 mod install;
 mod login;
 mod metrics;
@@ -34,6 +35,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use pistat_broker::BrokerHandle;
+use pistat_history::History;
 use pistat_protocol::{account::Role, time::Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -58,7 +60,7 @@ pub(crate) use server::{Listener, serve};
 #[doc(hidden)]
 pub fn read_query(query: &str) -> bool {
     let Ok(uri) = format!("/?{query}").parse() else { return false };
-    let known = [api::reads_query(&uri), output::reads_query(&uri)];
+    let known = [api::reads_query(&uri), history::reads_query(&uri), output::reads_query(&uri)];
     known.contains(&true)
 }
 
@@ -87,6 +89,7 @@ pub(crate) struct Web {
     pub(crate) downloads: Arc<Downloads>,
     pub(crate) mqtt: Option<SocketAddr>,
     pub(crate) own_address: Arc<OwnAddress>,
+    pub(crate) history: History,
     pub(crate) stop: CancellationToken,
     /// MQTT over WebSocket: these outlive the web server, and end with the broker.
     pub(crate) sockets: TaskTracker,
@@ -151,7 +154,9 @@ fn viewer_routes() -> OpenApiRouter<Web> {
         .routes(routes!(sessions::end))
         .routes(routes!(api::machines))
         .routes(routes!(api::machine))
-        .routes(routes!(api::history))
+        .routes(routes!(history::of_machine))
+        .routes(routes!(history::of_fleet))
+        .routes(routes!(history::export))
         .routes(routes!(api::tasks))
         .routes(routes!(api::runs))
         .routes(routes!(api::run))

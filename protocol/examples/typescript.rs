@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use pistat_protocol::{account, api, dashboard, stats, status, task};
+use pistat_protocol::{account, api, dashboard, history, stats, status, task};
 use ts_rs::{Config, TS};
 
 macro_rules! declarations {
@@ -67,6 +67,10 @@ fn types() -> String {
         api::NewEnrolment,
         api::Enrolment,
         api::History,
+        history::Column,
+        history::Origin,
+        history::MachineHistory,
+        history::FleetHistory,
         api::Problem,
     ];
     // Identifiers and times are texts there; Rust checks them, the browser repeats what it was

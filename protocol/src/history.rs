@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{id::PiId, time::Timestamp};
+use crate::{api::History, id::PiId, time::Timestamp};
 
 /// A series in steps: `null` where nothing is known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,17 @@ pub struct MachineHistory {
     pub columns: BTreeMap<String, Column>,
     /// The stretches of which anything is known: from, to, how it came.
     pub known: Vec<(Timestamp, Timestamp, Origin)>,
+}
+
+/// The answer of `GET /api/pis/{pi}/history`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(untagged)]
+pub enum MachineAnswer {
+    /// By `from`, `to`, `points` or `columns`.
+    Steps(MachineHistory),
+    /// By `seconds`, the old form.
+    Seconds(History),
 }
 
 /// One series of several machines: `GET /api/history`.

@@ -12,6 +12,7 @@
 //! | `<pi>/meta` | controller | yes | 1 | [`status::Meta`] |
 //! | `<pi>/settings` | controller | yes | 1 | [`status::Settings`] |
 //! | `<pi>/watch` | controller | no | 0 | [`status::Watch`] |
+//! | `<pi>/recall` | controller | no | 1 | [`history::Recall`] |
 //! | `<pi>/task/request` | operators | never | 0–2 | [`task::Request`] |
 //! | `<pi>/task/<run>/execute`, `…/cancel` | controller | no | 1 | [`order::SignedOrder`] |
 //! | `<pi>/task/<run>/report` | agent | no | 1 | [`task::Report`] |

@@ -31,6 +31,8 @@ pub enum Topic {
     Settings(PiId),
     /// `<pi>/watch`: the machine is being viewed.
     Watch(PiId),
+    /// `<pi>/recall`: samples that the controller lacks.
+    Recall(PiId),
     /// `<pi>/task/request`, where the machine may also be a group.
     Request(Target),
     /// `<pi>/task/result`: a finished run.
@@ -82,6 +84,7 @@ impl Topic {
             | Self::Meta(pi)
             | Self::Settings(pi)
             | Self::Watch(pi)
+            | Self::Recall(pi)
             | Self::Request(Target::Pi(pi))
             | Self::Result(pi)
             | Self::Execute(pi, _)
@@ -121,6 +124,7 @@ impl Topic {
             Self::Meta(_) => Self::Meta(p()),
             Self::Settings(_) => Self::Settings(p()),
             Self::Watch(_) => Self::Watch(p()),
+            Self::Recall(_) => Self::Recall(p()),
             Self::Request(Target::Pi(_)) => Self::Request(Target::Pi(p())),
             Self::Request(Target::Tag(_)) => Self::Request(Target::Tag(tag.clone())),
             Self::Request(Target::All) => Self::Request(Target::All),
@@ -190,6 +194,7 @@ impl Topics {
             Topic::Meta(pi) => format!("{prefix}/{pi}/meta"),
             Topic::Settings(pi) => format!("{prefix}/{pi}/settings"),
             Topic::Watch(pi) => format!("{prefix}/{pi}/watch"),
+            Topic::Recall(pi) => format!("{prefix}/{pi}/recall"),
             Topic::Request(target) => format!("{prefix}/{target}/task/request"),
             Topic::Result(pi) => format!("{prefix}/{pi}/task/result"),
             Topic::Execute(pi, run) => format!("{prefix}/{pi}/task/{run}/execute"),
@@ -258,7 +263,7 @@ impl Topics {
     }
 
     /// Everything that the agent of one machine listens to, as topic filters with their `QoS`.
-    pub fn agent_filters(&self, pi: &PiId) -> [(String, u8); 8] {
+    pub fn agent_filters(&self, pi: &PiId) -> [(String, u8); 9] {
         let prefix = &self.prefix;
         [
             (format!("{prefix}/{pi}/task/+/execute"), 1),
@@ -266,6 +271,7 @@ impl Topics {
             (format!("{prefix}/{pi}/task/+/ack"), 1),
             (format!("{prefix}/{pi}/settings"), 1),
             (format!("{prefix}/{pi}/watch"), 0),
+            (format!("{prefix}/{pi}/recall"), 1),
             (format!("{prefix}/{pi}/status"), 1),
             (format!("{prefix}/controller/key"), 1),
             (format!("{prefix}/controller/status"), 1),
@@ -306,6 +312,7 @@ fn parse_of_machine(pi: PiId, rest: &str) -> Option<Topic> {
         "meta" => Topic::Meta(pi),
         "settings" => Topic::Settings(pi),
         "watch" => Topic::Watch(pi),
+        "recall" => Topic::Recall(pi),
         "task/result" => Topic::Result(pi),
         _ => {
             let (run, verb) = rest.strip_prefix("task/")?.split_once('/')?;

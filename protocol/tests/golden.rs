@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use pistat_protocol::{
     dashboard::{ClientMessage, Event, ServerMessage},
+    history::Recall,
     order::{EnrollRequest, Order, SignedOrder},
     stats::Sample,
     status::{Info, Meta, Settings, Watch},
@@ -36,6 +37,7 @@ fn every_golden_message_is_decoded_and_written_again_without_a_difference() {
         ("meta", round_trip::<Meta>),
         ("settings", round_trip::<Settings>),
         ("watch", round_trip::<Watch>),
+        ("recall", round_trip::<Recall>),
         ("request", round_trip::<RunRequest>),
         ("report", round_trip::<Report>),
         ("report-nonce", round_trip::<Report>),

@@ -14,6 +14,7 @@ mod enrolment;
 mod external;
 mod fleet;
 mod floods;
+mod history;
 mod homeassistant;
 mod house;
 mod install;

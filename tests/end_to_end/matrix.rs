@@ -21,7 +21,7 @@ const TERMINAL: &str = include_str!("../../controller/src/terminal/help.rs");
 const MESSAGES: &str = include_str!("../../protocol/src/dashboard.rs");
 
 /// Every route, and the least of [`WHO`] that may use it.
-const ROUTES: [(&str, &str, usize); 43] = [
+const ROUTES: [(&str, &str, usize); 45] = [
     ("GET", "/healthz", 0),
     ("POST", "/api/login", 0),
     ("GET", "/mqtt", 0),
@@ -38,6 +38,8 @@ const ROUTES: [(&str, &str, usize); 43] = [
     ("GET", "/api/pis", 1),
     ("GET", "/api/pis/{pi}", 1),
     ("GET", "/api/pis/{pi}/history", 1),
+    ("GET", "/api/history", 1),
+    ("GET", "/api/history/export", 1),
     ("GET", "/api/tasks", 1),
     ("GET", "/api/runs", 1),
     ("GET", "/api/runs/{run}", 1),

@@ -78,6 +78,7 @@ impl Agent {
         self.greeting = false;
         self.outbox.clear();
         self.backlog.disconnected();
+        self.memory.disconnected();
         self.runs.disconnected();
     }
 
@@ -89,6 +90,7 @@ impl Agent {
             Topic::Ack(pi, run) if pi == self.options.pi && !retain => self.acknowledged(run, payload),
             Topic::Settings(pi) if pi == self.options.pi => self.settings(payload),
             Topic::Watch(pi) if pi == self.options.pi && !retain => self.watch(payload),
+            Topic::Recall(pi) if pi == self.options.pi && !retain => self.recall(payload),
             Topic::Status(pi) if pi == self.options.pi => self.own_status(payload),
             Topic::Status(pi) if pi.is_controller() => self.controller_status(payload, retain),
             other => tracing::debug!(?other, "not for this agent"),
@@ -132,6 +134,13 @@ impl Agent {
         match decode(payload) {
             Ok(watch) => self.cadence.watch(watch, Instant::now()),
             Err(error) => tracing::warn!(%error, "a watch was not understood"),
+        }
+    }
+
+    fn recall(&mut self, payload: &[u8]) {
+        match decode(payload) {
+            Ok(recall) => self.memory.recall(recall, Instant::now()),
+            Err(error) => tracing::warn!(%error, "a recall was not understood"),
         }
     }
 

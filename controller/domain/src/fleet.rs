@@ -22,8 +22,8 @@ use pistat_protocol::{
 use self::boots::Boots;
 use crate::{
     catalogue::MachineFacts,
-    history::History,
     metadata::{MachineMetadata, MetadataPatch},
+    recent::Recent,
 };
 
 /// After how many intervals without a sample a connected machine is stale.
@@ -65,11 +65,23 @@ struct State {
     heard: Option<Instant>,
     offline_since: Option<Instant>,
     status: MachineStatus,
-    history: History,
+    recent: Recent,
+    /// Uptime and time of the newest live sample of this boot: they place samples of a clock that was wrong.
+    anchor: Option<(u64, Timestamp)>,
     boots: Boots,
 }
 
 impl State {
+    /// When a sample was taken, by the controller's clock.
+    fn time_of(&self, sample: &Sample) -> Option<Timestamp> {
+        if sample.clock_synchronized {
+            return Some(sample.time);
+        }
+        let (uptime, at) = self.anchor?;
+        let age = i64::try_from(uptime.checked_sub(sample.uptime_seconds?)?).ok()?;
+        Some(Timestamp::from_unix_milliseconds(at.unix_milliseconds() - age.checked_mul(1000)?))
+    }
+
     fn new(now: Now) -> Self {
         Self {
             availability: None,
@@ -79,7 +91,8 @@ impl State {
             heard: None,
             offline_since: Some(now.monotonic),
             status: MachineStatus::Offline,
-            history: History::default(),
+            recent: Recent::default(),
+            anchor: None,
             boots: Boots::default(),
         }
     }
@@ -206,7 +219,12 @@ impl Fleet {
         info.label = label.filter(|label| !self.is_name_of_another(pi, label));
         // A list grew while it was read, to up to twice its length, and stays for as long as the machine.
         info.capabilities.shrink_to_fit();
-        self.change(pi, now, |state| state.info = Some(Arc::new(info)))
+        self.change(pi, now, |state| {
+            if state.info.as_ref().is_none_or(|before| before.boot_id != info.boot_id) {
+                state.anchor = None;
+            }
+            state.info = Some(Arc::new(info));
+        })
     }
 
     /// What an agent told was live: both machines, in words, if two are alive under this pi-id.
@@ -221,7 +239,8 @@ impl Fleet {
             if retained {
                 state.last_seen = state.last_seen.or(Some(sample.time));
             } else {
-                state.history.add(&sample, now.wall);
+                state.recent.add(sample.cpu_percent, now.wall);
+                state.anchor = sample.uptime_seconds.map(|uptime| (uptime, now.wall));
                 state.heard = Some(now.monotonic);
                 state.last_seen = Some(now.wall);
             }
@@ -229,13 +248,29 @@ impl Fleet {
         })
     }
 
-    /// An agent sent samples that it had kept while it was disconnected. Only those from a synchronised clock have a place in history.
-    pub fn backfill(&mut self, pi: &PiId, samples: &[Sample], now: Now) {
+    /// An agent sent samples that it had kept. Says when each was taken: by its own time if its clock was
+    /// synchronised, else by its uptime, since an agent remembers only what it measured since its boot.
+    pub fn backfill(&mut self, pi: &PiId, samples: Vec<Sample>, now: Now) -> Vec<(Timestamp, Sample)> {
+        let mut placed = Vec::new();
         self.change(pi, now, |state| {
-            for sample in samples.iter().filter(|sample| sample.clock_synchronized && sample.time <= now.wall) {
-                state.history.fill(sample, now.wall);
+            placed = samples.into_iter().filter_map(|sample| Some((state.time_of(&sample)?, sample))).collect();
+            placed.retain(|(time, _)| *time <= now.wall);
+            for (time, sample) in &placed {
+                if let Some(percent) = sample.cpu_percent {
+                    state.recent.fill(percent, *time, now.wall);
+                }
             }
         });
+        placed
+    }
+
+    /// The CPU of a machine's last minutes as the history has it, after a start of the controller.
+    pub fn fill_recent(&mut self, pi: &PiId, values: &[(Timestamp, f32)], now: Now) {
+        if let Some(state) = self.machines.get_mut(pi) {
+            for (time, percent) in values {
+                state.recent.fill(*percent, *time, now.wall);
+            }
+        }
     }
 
     /// Looks again at who is stale; tells whose status changed.
@@ -438,12 +473,6 @@ impl Fleet {
     pub fn offline_since(&self, pi: &PiId) -> Option<Instant> {
         self.machines.get(pi)?.offline_since
     }
-
-    /// What a machine measured.
-    pub fn history(&self, pi: &PiId, seconds: u32, now: Now) -> Option<pistat_protocol::api::History> {
-        self.machines.get(pi).map(|state| state.history.view(seconds, now.wall))
-    }
-
     /// A machine as everybody sees it; without its sample for the feed, which sends that apart. What it cannot run is added
     /// by the hub, which has the catalogue.
     pub fn machine(&self, pi: &PiId, with_sample: bool, now: Now) -> Option<Machine> {
@@ -458,7 +487,7 @@ impl Fleet {
             interval_seconds: self.settings(pi).interval_seconds,
             info: state.info.clone(),
             stats: with_sample.then(|| state.sample.clone()).flatten(),
-            recent_cpu_percent: if with_sample { state.history.recent_cpu_percent(now.wall) } else { Vec::new() },
+            recent_cpu_percent: if with_sample { state.recent.percents(now.wall) } else { Vec::new() },
             cannot_run: Vec::new(),
         })
     }
@@ -546,6 +575,32 @@ mod tests {
             "a".repeat(32)
         );
         serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn samples_of_a_clock_that_was_wrong_are_placed_by_their_uptime() {
+        let start = Now::get();
+        let mut fleet = fleet(start);
+        let sample = |uptime, synchronized| Sample {
+            uptime_seconds: Some(uptime),
+            ..Sample::new(Timestamp::from_unix_milliseconds(86_400_000), synchronized, uptime)
+        };
+        let places = |fleet: &mut Fleet, samples: Vec<Sample>| -> Vec<i64> {
+            let placed = fleet.backfill(&pi("pi-1"), samples, start);
+            placed.iter().map(|(time, _)| start.wall.unix_milliseconds() - time.unix_milliseconds()).collect()
+        };
+        assert_eq!(places(&mut fleet, vec![sample(40, false)]), [0_i64; 0], "nothing says when that was");
+        fleet.info(&pi("pi-1"), info("Shed"), start);
+        fleet.sample(&pi("pi-1"), sample(30_000, false).into(), false, start);
+        // Six hours ago, now, and in the future, which cannot be.
+        let kept = vec![sample(30_000 - 21_600, false), sample(30_000, false), sample(30_001, false)];
+        assert_eq!(places(&mut fleet, kept), [21_600_000, 0]);
+        let day_two = start.wall.unix_milliseconds() - 86_400_000;
+        assert_eq!(places(&mut fleet, vec![sample(7, true)]), [day_two], "its own time counts");
+        // Another boot: what was measured before it has no place.
+        let again = Info { boot_id: "c".into(), ..info("Shed") };
+        fleet.info(&pi("pi-1"), again, start);
+        assert_eq!(places(&mut fleet, vec![sample(8_400, false)]), [0_i64; 0]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A block: one machine, one tier, a fixed stretch of time, all series. Pure.
 //!
-//! Its bytes name every series and end with a checksum, so a block stands for itself: damage in one hurts no other.
-//! A step is live or late as a whole. A live step was received when it was measured; a late one was sent afterwards.
-//! The first live value wins, live wins over late, and both hold in whatever order steps come.
+//! Its bytes name every series and end with a checksum, so a block stands for itself: damage in one
+//! hurts no other. A step is live or late as a whole. A live step was received when it was
+//! measured; a late one was sent afterwards. The first live value wins, live wins over late, and
+//! both hold in whatever order steps come.
 
 use std::collections::BTreeMap;
 
@@ -116,7 +117,8 @@ impl Block {
         }
     }
 
-    /// The quarters of an hour that this block of minutes holds, as far as anything is known of them.
+    /// The quarters of an hour that this block of minutes holds, as far as anything is known of
+    /// them.
     pub(crate) fn quarters(&self) -> Vec<Step> {
         let length = usize::try_from(Tier::Quarter.step_seconds() / Tier::Minute.step_seconds()).unwrap_or(1);
         let ratio = i64::try_from(length).unwrap_or(1);

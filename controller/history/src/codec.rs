@@ -1,6 +1,8 @@
-//! A column of a block in bytes: which steps are known, the differences between values, compressed. Pure.
+//! A column of a block in bytes: which steps are known, the differences between values, compressed.
+//! Pure.
 //!
-//! The decoder takes any bytes: it never panics, and what it allocates is bounded by the number of steps.
+//! The decoder takes any bytes: it never panics, and what it allocates is bounded by the number of
+//! steps.
 
 use crate::scale::Scale;
 

@@ -1,6 +1,8 @@
-//! The file of the history: SQLite, one row a block. It is opened here, and set aside when it cannot be read.
+//! The file of the history: SQLite, one row a block. It is opened here, and set aside when it
+//! cannot be read.
 //!
-//! The row id is made of tier, machine and block, so that a chart reads neighbours and no index is needed.
+//! The row id is made of tier, machine and block, so that a chart reads neighbours and no index is
+//! needed.
 
 use std::{
     collections::HashMap,
@@ -64,7 +66,8 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens or makes the file. One that is damaged or of a newer version is set aside; the sentences say so.
+    /// Opens or makes the file. One that is damaged or of a newer version is set aside; the
+    /// sentences say so.
     pub(crate) fn open(file: &Path) -> Result<(Self, Vec<String>), OpenError> {
         let in_file = |error| OpenError::File { file: file.into(), error };
         let why = match Self::try_open(file) {
@@ -86,8 +89,11 @@ impl Database {
 
     /// The database, or the newer version that wrote the file.
     fn try_open(file: &Path) -> rusqlite::Result<Result<Self, i64>> {
-        // What machines measure is for those who may sign in. What cannot be made here, SQLite reports.
-        let _ = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file);
+        // What machines measure is for those who may sign in. What cannot be made here, SQLite
+        // reports.
+        if file != Path::new(":memory:") {
+            let _ = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file);
+        }
         let connection = Connection::open(file)?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version > VERSION {

@@ -1,4 +1,5 @@
-//! What is in memory of one machine: the step that is being measured, and those that are not on the disk yet. Pure.
+//! What is in memory of one machine: the step that is being measured, and those that are not on the
+//! disk yet. Pure.
 
 use std::collections::BTreeMap;
 
@@ -108,7 +109,8 @@ impl Machine {
         self.minute.push(Tier::Minute.step_of(at), Source::Late, &points);
     }
 
-    /// The column of a series. Samples name theirs in the same order, so the next one is tried first.
+    /// The column of a series. Samples name theirs in the same order, so the next one is tried
+    /// first.
     fn column(&mut self, metric: u8, which: Which<'_>, hint: &mut usize) -> Option<usize> {
         let is = |key: &Key| key.metric == metric && which.is(&key.instance);
         let found = if self.keys.get(*hint).is_some_and(is) { Some(*hint) } else { self.keys.iter().position(is) };

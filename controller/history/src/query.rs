@@ -83,6 +83,14 @@ impl Plan {
         Self { tier, step, first: query.from.div_euclid(step), count }
     }
 
+    /// The steps of a tier, of which the caller bounds how many there are.
+    pub fn of_tier(query: &Query, tier: Tier) -> Self {
+        let step = tier.step_milliseconds();
+        let first = query.from.div_euclid(step);
+        let count = usize::try_from((query.to + step - 1).div_euclid(step) - first).unwrap_or(0);
+        Self { tier, step, first, count: count.clamp(1, MAX_POINTS as usize) }
+    }
+
     /// When it begins, in milliseconds since 1970.
     pub fn start(&self) -> i64 {
         self.first * self.step

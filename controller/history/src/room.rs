@@ -1,4 +1,5 @@
-//! How much is kept: by age, and by the bytes of the file. When they are used up, the oldest fine steps go first.
+//! How much is kept: by age, and by the bytes of the file. When they are used up, the oldest fine
+//! steps go first.
 
 use pistat_domain::fleet::Now;
 
@@ -11,7 +12,8 @@ use crate::{
 /// Left to runs, accounts and the rest of the system: with less free, no history is written.
 pub(crate) const RESERVED_MIB: u64 = 32;
 
-/// Of `space`, one part in this many is for what is on its way: the log of changes, one transaction.
+/// Of `space`, one part in this many is for what is on its way: the log of changes, one
+/// transaction.
 const MARGIN: u64 = 8;
 
 impl Store {
@@ -22,7 +24,8 @@ impl Store {
         if free < RESERVED_MIB << 20 { Err(WriteError::Reserved(RESERVED_MIB)) } else { Ok(()) }
     }
 
-    /// Deletes what is too old or too much, after machines were written. `is_last` at the end of a flush.
+    /// Deletes what is too old or too much, after machines were written. `is_last` at the end of a
+    /// flush.
     pub(crate) fn make_room(&mut self, now: Now, is_last: bool) -> Result<(), WriteError> {
         if is_last {
             self.expire(now)?;
@@ -68,7 +71,8 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes the oldest block of every machine, of the finest tier that has any. Tells whether there was one.
+    /// Deletes the oldest block of every machine, of the finest tier that has any. Tells whether
+    /// there was one.
     fn evict(&mut self) -> Result<bool, WriteError> {
         let machines: Vec<i64> = self.database.machines().map(|(_, id)| id).collect();
         for tier in Tier::ALL {

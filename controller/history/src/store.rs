@@ -1,4 +1,5 @@
-//! The history: what is in memory and what is in the file, behind one interface. It has no thread and no clock.
+//! The history: what is in memory and what is in the file, behind one interface. It has no thread
+//! and no clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -8,6 +9,7 @@ use std::{
 
 use pistat_domain::{age::Age, fleet::Now};
 use pistat_protocol::{
+    api::History,
     history::{Column, FleetHistory, MachineHistory},
     id::PiId,
     stats::Sample,
@@ -28,6 +30,9 @@ pub const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
 
 /// Times after the year 2242 are not kept: a block's number would not fit.
 const MAX_TIME: i64 = 1 << 43;
+
+/// Space of a history that has no file.
+const MEMORY_SPACE_BYTES: u64 = 16 << 20;
 
 /// How history is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +120,22 @@ impl Store {
         Ok((store, notes))
     }
 
+    /// [`Store::open`]; where the file cannot be used, what is measured is kept in memory, in
+    /// little space, and a sentence says so.
+    ///
+    /// # Errors
+    /// Not even memory can be used.
+    pub fn open_or_forget(file: &Path, settings: &Settings, now: Now) -> Result<(Self, Vec<String>), OpenError> {
+        let error = match Self::open(file, settings.clone(), now) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        let settings = Settings { space_bytes: settings.space_bytes.min(MEMORY_SPACE_BYTES), ..settings.clone() };
+        let (mut store, _) = Self::open(Path::new(":memory:"), settings, now)?;
+        store.numbers.trouble = Some(error.to_string());
+        Ok((store, vec![format!("{error}; until the controller ends, history is kept in memory")]))
+    }
+
     /// A sample came when it was measured.
     pub fn live(&mut self, pi: &PiId, sample: &Sample, now: Now) {
         let at = now.wall.unix_milliseconds();
@@ -123,7 +144,8 @@ impl Store {
         }
     }
 
-    /// A sample of this time came afterwards. What is in the future, or older than what is kept, is left out.
+    /// A sample of this time came afterwards. What is in the future, or older than what is kept, is
+    /// left out.
     pub fn late(&mut self, pi: &PiId, sample: &Sample, at: Timestamp, now: Now) {
         let (at, wall) = (at.unix_milliseconds(), now.wall.unix_milliseconds());
         let oldest = (wall - milliseconds(self.settings.keep[1])).max(self.horizon[1]).max(0);
@@ -149,20 +171,15 @@ impl Store {
 
     /// What a machine measured.
     pub fn answer(&mut self, pi: &PiId, query: &Query, now: Now) -> MachineHistory {
-        let (gathering, plan) = self.gather(pi, query, now);
-        MachineHistory {
-            start: Timestamp::from_unix_milliseconds(plan.start()),
-            step_seconds: seconds(plan.step),
-            columns: gathering.columns(),
-            known: gathering.known(),
-        }
+        let plan = Plan::new(query, self.available(now));
+        self.shown(pi, query, plan)
     }
 
     /// What several machines measured of one series.
     pub fn compare<'a>(&mut self, pis: impl Iterator<Item = &'a PiId>, query: &Query, now: Now) -> FleetHistory {
         let plan = Plan::new(query, self.available(now));
         let column = |pi: &PiId| {
-            let columns: BTreeMap<String, Column> = self.gather(pi, query, now).0.columns();
+            let columns: BTreeMap<String, Column> = self.gather_by(pi, query, plan).columns();
             Some((pi.clone(), columns.into_values().next()?))
         };
         FleetHistory {
@@ -172,11 +189,37 @@ impl Store {
         }
     }
 
-    fn gather(&mut self, pi: &PiId, query: &Query, now: Now) -> (Gathering, Plan) {
-        let plan = Plan::new(query, self.available(now));
+    /// What a machine measured, in the steps of a tier.
+    pub fn steps(&mut self, pi: &PiId, query: &Query, tier: Tier) -> MachineHistory {
+        let plan = Plan::of_tier(query, tier);
+        self.shown(pi, query, plan)
+    }
+
+    /// The last seconds of seven series, in the form in which they were asked for before there was
+    /// a store: steps of ten seconds for up to an hour, else of five minutes.
+    pub fn last_seconds(&mut self, pi: &PiId, seconds: u32, now: Now) -> History {
+        let (tier, step_seconds) = if seconds <= 3600 { (Tier::Fine, 10) } else { (Tier::Minute, 300) };
+        let (step, count) = (i64::from(step_seconds) * 1000, seconds.div_ceil(step_seconds).max(1));
+        let first = now.wall.unix_milliseconds().div_euclid(step) + 1 - i64::from(count);
+        let plan = Plan { tier, step, first, count: usize::try_from(count).unwrap_or(1) };
+        let all = Query { from: 0, to: 0, points: 0, columns: Vec::new() };
+        old_form(self.shown(pi, &all, plan), plan.count, tier)
+    }
+
+    fn shown(&mut self, pi: &PiId, query: &Query, plan: Plan) -> MachineHistory {
+        let gathering = self.gather_by(pi, query, plan);
+        MachineHistory {
+            start: Timestamp::from_unix_milliseconds(plan.start()),
+            step_seconds: seconds(plan.step),
+            columns: gathering.columns(),
+            known: gathering.known(),
+        }
+    }
+
+    fn gather_by(&mut self, pi: &PiId, query: &Query, plan: Plan) -> Gathering {
         let mut gathering = Gathering::new(plan);
         self.blocks(pi, plan.tier, plan.blocks(), |key| query.wants(key), |block| gathering.add(block));
-        (gathering, plan)
+        gathering
     }
 
     /// From when on each tier has anything, in milliseconds since 1970.
@@ -222,7 +265,8 @@ impl Store {
         }
     }
 
-    /// The steps that are not in the file, by block. Quarters are made of the minutes on both sides.
+    /// The steps that are not in the file, by block. Quarters are made of the minutes on both
+    /// sides.
     fn fresh(
         &mut self,
         pi: &PiId,
@@ -253,11 +297,13 @@ impl Store {
         blocks
     }
 
-    /// From when until when minutes of a machine are unknown that its agent may remember, by the wall clock.
+    /// From when until when minutes of a machine are unknown that its agent may remember, by the
+    /// wall clock.
     pub fn missing(&mut self, pi: &PiId, now: Now) -> Option<(Timestamp, Timestamp)> {
         let tier = Tier::Minute;
         let wall = now.wall.unix_milliseconds();
-        // The minute that is being measured is not missing, nor is the first one of two hours, which is half gone.
+        // The minute that is being measured is not missing, nor is the first one of two hours,
+        // which is half gone.
         let (first, end) = (tier.step_of((wall - milliseconds(REMEMBERED)).max(0)) + 1, tier.step_of(wall));
         let mut known = BTreeSet::new();
         let numbers = (tier.block_of(first), tier.block_of(end));
@@ -319,6 +365,38 @@ pub(crate) fn horizon_name(tier: Tier) -> &'static str {
 
 pub(crate) fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+/// The columns of the old form.
+fn old_form(mut answer: MachineHistory, count: usize, tier: Tier) -> History {
+    let mut mean = |name: &str| answer.columns.remove(name).map_or_else(|| vec![None; count], |column| column.mean);
+    let cpu_percent = mean("cpu_percent");
+    let memory_percent = mean("memory_percent");
+    let temperature_celsius = mean("temperature_celsius");
+    let disk_read_bytes_per_second = mean("disk_read_bytes_per_second");
+    let disk_write_bytes_per_second = mean("disk_write_bytes_per_second");
+    let network_rx_bytes_per_second = mean("network_rx_bytes_per_second");
+    let network_tx_bytes_per_second = mean("network_tx_bytes_per_second");
+    let undervoltage = mean("undervoltage_seconds").into_iter().map(|seconds| seconds.map(|seconds| seconds > 0.0));
+    let undervoltage = undervoltage.collect();
+    let cores = (0..64).map_while(|core| answer.columns.remove(&format!("cpu_cores_percent[{core}]")));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0…100")]
+    let small = |percent: f32| percent.round().clamp(0.0, 100.0) as u8;
+    let core = |column: Column| column.mean.into_iter().map(|percent| percent.map(small)).collect();
+    let cpu_cores_percent = if tier == Tier::Fine { cores.map(core).collect() } else { Vec::new() };
+    History {
+        start: answer.start,
+        step_seconds: answer.step_seconds,
+        cpu_percent,
+        cpu_cores_percent,
+        memory_percent,
+        temperature_celsius,
+        disk_read_bytes_per_second,
+        disk_write_bytes_per_second,
+        network_rx_bytes_per_second,
+        network_tx_bytes_per_second,
+        undervoltage,
+    }
 }
 
 fn seconds(milliseconds: i64) -> u32 {

@@ -1,4 +1,5 @@
-//! The thread of the history: samples and questions are handed over, and nothing else waits for the disk.
+//! The thread of the history: samples and questions are handed over, and nothing else waits for the
+//! disk.
 
 use std::{
     sync::{
@@ -15,8 +16,8 @@ use pistat_protocol::{id::PiId, stats::Sample, time::Timestamp};
 
 use crate::store::Store;
 
-/// Samples and questions that wait. Ten thousand machines at a sample each five seconds fill it in four seconds, the
-/// longest that a transaction takes on a slow card.
+/// Samples and questions that wait. Ten thousand machines at a sample each five seconds fill it in
+/// four seconds, the longest that a transaction takes on a slow card.
 const WAITING: usize = 8192;
 
 /// How often it is looked whether something is due.

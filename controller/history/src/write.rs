@@ -1,4 +1,5 @@
-//! Writing: a few machines in one transaction, so that a flush of a large fleet never keeps samples waiting for long.
+//! Writing: a few machines in one transaction, so that a flush of a large fleet never keeps samples
+//! waiting for long.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -36,7 +37,8 @@ struct Written {
 }
 
 impl Store {
-    /// Does what is due: writes the next machines of a flush, or begins one. Tells whether more is to be done at once.
+    /// Does what is due: writes the next machines of a flush, or begins one. Tells whether more is
+    /// to be done at once.
     pub fn tick(&mut self, now: Now) -> bool {
         if self.retry_at.is_some_and(|at| now.monotonic < at) {
             self.give_up_what_waits();

@@ -154,6 +154,8 @@ pub(super) enum Sub {
         #[arg(long)]
         follow: bool,
     },
+    /// Show what a machine measured, for up to five years
+    History(History),
     /// Show the audit log, times in UTC
     Events(Events),
     /// People, scripts and other devices that may connect
@@ -181,6 +183,27 @@ pub(super) enum Sub {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct History {
+    /// Its id or label
+    pub(super) pi: String,
+    /// From when on: a time such as 2026-12-01T08:00:00Z, or how long ago, such as 7d; 1h if absent
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(super) from: Option<Timestamp>,
+    /// Until when, written in the same way; now without it
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(super) to: Option<Timestamp>,
+    /// Only these series, such as cpu_percent,disk_used_percent[/]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(super) columns: Vec<String>,
+    /// At most so many steps
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(2..=2000))]
+    pub(super) points: u32,
+    /// Print each step's means as CSV
+    #[arg(long, conflicts_with = "json")]
+    pub(super) csv: bool,
 }
 
 #[derive(Debug, Args)]

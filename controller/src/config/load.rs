@@ -12,10 +12,10 @@ use pistat_protocol::topic::Topics;
 use pistat_support::file;
 
 use super::{
-    AccountRules, Broker, Config, Enrolment, Flags, HomeAssistant, Http, HttpLimits, Mqtt, MqttTls, Problem, Requests,
-    Runs, Tls, certificates,
+    AccountRules, Broker, Config, Enrolment, Flags, History, HomeAssistant, Http, HttpLimits, Mqtt, MqttTls, Problem,
+    Requests, Runs, Tls, certificates,
     item::{Item, Kind, Place, parse_toml},
-    layers,
+    layers, parse_size,
     reader::{Problems, Section, near},
     value::{account_name, address, between, broker, check_publish_rule, path, public_url, topic_filter},
 };
@@ -125,6 +125,7 @@ fn read(mut root: Section<'_>) -> Config {
             .map_or(default.homeassistant, |section| homeassistant(section, &mqtt.topics)),
         runs: root.section("runs").map_or(default.runs, runs),
         enrolment: root.section("enrolment").map_or(default.enrolment, enrolment),
+        history: root.section("history").map_or(default.history, history),
         accounts: accounts(root.sections("account"), &mqtt.topics),
         mqtt,
         notices: Vec::new(),
@@ -328,12 +329,35 @@ fn homeassistant(mut section: Section<'_>, fleet: &Topics) -> HomeAssistant {
 
 /// A day of retention at least, so that a typing error does not empty the register.
 const SHORTEST_KEEP: Duration = Duration::from_secs(24 * 3600);
+/// The least and the most space of the history.
+const LEAST_HISTORY: u64 = 16 << 20;
+const MOST_HISTORY: u64 = 1 << 40;
 /// Anything longer is the same as for ever.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Fewer would already be cut by one large group.
 const FEWEST_KEPT: i64 = 100;
 /// Keeps the register's file within what an SD card carries.
 const MOST_KEPT: i64 = 10_000_000;
+
+fn history(mut section: Section<'_>) -> History {
+    let default = History::default();
+    let size = |text: &str| match parse_size(text)? {
+        bytes if (LEAST_HISTORY..=MOST_HISTORY).contains(&bytes) => Ok(bytes),
+        _ => Err("it is from 16MiB to 1TiB".to_owned()),
+    };
+    let day = Duration::from_secs(24 * 3600);
+    // Agents remember two hours: what is written less often than this could be lost.
+    let flush = Duration::from_secs(60)..=Duration::from_secs(90 * 60);
+    let history = History {
+        space: section.parsed("space", size).unwrap_or(default.space),
+        fine: section.parsed("fine", between(Duration::from_secs(3600)..=LONGEST)).unwrap_or(default.fine),
+        minute: section.parsed("minute", between(day..=LONGEST)).unwrap_or(default.minute),
+        quarter: section.parsed("quarter", between(day..=LONGEST)).unwrap_or(default.quarter),
+        flush: section.parsed("flush", between(flush)).unwrap_or(default.flush),
+    };
+    section.finish();
+    history
+}
 
 fn runs(mut section: Section<'_>) -> Runs {
     let default = Runs::default();

@@ -52,6 +52,8 @@ pub struct Config {
     pub runs: Runs,
     /// How machines join.
     pub enrolment: Enrolment,
+    /// What machines measured: for how long, in how much space.
+    pub history: History,
     /// Topic rules of accounts.
     pub accounts: Vec<AccountRules>,
     /// For the log: keys of earlier versions that the configuration still uses.
@@ -63,6 +65,32 @@ pub struct Config {
 pub struct Enrolment {
     /// How many new machines the default join token lets in within an hour.
     pub per_hour: usize,
+}
+
+/// `[history]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// The most bytes that its file takes.
+    pub space: u64,
+    /// How long steps of ten seconds are kept.
+    pub fine: Duration,
+    /// How long minutes are kept.
+    pub minute: Duration,
+    /// How long quarters of an hour are kept.
+    pub quarter: Duration,
+    /// How often it is written.
+    pub flush: Duration,
+}
+
+impl History {
+    /// As the store takes it.
+    pub fn settings(&self) -> pistat_history::Settings {
+        pistat_history::Settings {
+            space_bytes: self.space,
+            keep: [self.fine, self.minute, self.quarter],
+            flush: self.flush,
+        }
+    }
 }
 
 /// `[http]`.
@@ -259,6 +287,7 @@ impl Default for Config {
             homeassistant: HomeAssistant { discovery: true, prefix: "homeassistant".into() },
             runs: Runs::default(),
             enrolment: Enrolment { per_hour: 1000 },
+            history: History::default(),
             accounts: Vec::new(),
             notices: Vec::new(),
         }
@@ -268,6 +297,19 @@ impl Default for Config {
 impl Default for Http {
     fn default() -> Self {
         Self { listen: any_address(8000), tls: None, public_url: None, downloads: None, limits: HttpLimits::default() }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+        Self {
+            space: 1 << 30,
+            fine: days(7),
+            minute: days(90),
+            quarter: days(5 * 365 + 1),
+            flush: Duration::from_secs(3600),
+        }
     }
 }
 

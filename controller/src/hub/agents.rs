@@ -23,8 +23,9 @@ impl Agents {
         self.sessions.get(pi)
     }
 
-    pub(super) fn began(&mut self, pi: PiId, session: Session) {
-        self.sessions.insert(pi, session);
+    /// An agent reported its session; returns whether that is a new one.
+    pub(super) fn began(&mut self, pi: PiId, session: Session) -> bool {
+        self.sessions.insert(pi, session.clone()) != Some(session)
     }
 
     pub(super) fn left(&mut self, pi: &PiId) {

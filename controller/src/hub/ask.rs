@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use pistat_protocol::{
     account::{Account, Role},
-    api::{
-        AcceptedRuns, Enrolment, History, JoinTokenInfo, NewAccount, NewJoinToken, NewRun, PatchMachine, SessionView,
-    },
+    api::{AcceptedRuns, Enrolment, JoinTokenInfo, NewAccount, NewJoinToken, NewRun, PatchMachine, SessionView},
     dashboard::{Group, Machine, Run, ServerMessage},
-    id::{AccountName, PiId, RunId, TokenName},
+    id::{AccountName, PiId, RunId, Target, TokenName},
     order::JoinToken,
     task::{RunState, TaskView},
     time::Timestamp,
@@ -177,8 +175,8 @@ pub(crate) enum Ask {
     Machines(Caller, Reply<Vec<Machine>>),
     /// One machine, as this caller sees it.
     Machine(Caller, PiId, Reply<Machine>),
-    /// What a machine measured.
-    History(PiId, u32, Reply<History>),
+    /// The machines of a target; none of them may be unknown.
+    Target(Target, Reply<Vec<PiId>>),
     /// Machines, tasks and runs, for finding by name.
     Names(Reply<Names>),
     /// The catalogue.

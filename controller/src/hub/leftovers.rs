@@ -67,7 +67,7 @@ fn of_machine(topics: &Topics, pi: &PiId) -> String {
 /// Everything that a controller or an agent retains under a prefix. They are listed, since a filter for all of it would
 /// match the topics of a longer prefix too.
 fn of_prefix(topics: &Topics) -> Vec<String> {
-    let machine = ["status", "info", "stats", "stats/backfill", "meta", "settings", "task/result", "watch"];
+    let machine = ["status", "info", "stats", "stats/backfill", "meta", "settings", "task/result", "watch", "recall"];
     let run = ["status", "output", "report", "ack"].map(|verb| format!("task/+/{verb}"));
     let controller = ["key", "tasks", "event"].map(|word| format!("{}/controller/{word}", topics.prefix()));
     let under = |rest: &str| format!("{}/+/{rest}", topics.prefix());

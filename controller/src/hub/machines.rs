@@ -163,9 +163,7 @@ impl Hub {
             Topic::Status(pi) => self.machine_status(&pi, payload, retain),
             Topic::Info(pi) => self.with(&pi, payload, retain, Self::machine_info),
             Topic::Stats(pi) => self.with(&pi, payload, retain, Self::machine_sample),
-            Topic::Backfill(pi) => self.with(&pi, payload, retain, |hub, pi, samples: Vec<Sample>, _| {
-                hub.fleet.backfill(pi, &samples, hub.now);
-            }),
+            Topic::Backfill(pi) => self.with(&pi, payload, retain, Self::backfilled),
             Topic::Report(pi, run) => {
                 self.with(&pi, payload, retain, |hub, pi, report, _| hub.reported(pi, run, report));
             }
@@ -324,7 +322,9 @@ impl Hub {
         // What is retained may be of an earlier session: only a live word settles anything.
         if !retain {
             self.twin_alert(pi);
-            self.agents.began(pi.clone(), session.clone());
+            if self.agents.began(pi.clone(), session.clone()) {
+                self.history.look_up(pi);
+            }
             let steps = self.runs.settle(pi, &session, &known, &boot_id, self.now);
             self.perform(steps);
         }
@@ -361,6 +361,7 @@ impl Hub {
         if !retain {
             self.power_alerts(pi, sample.power.as_ref());
             self.feed.push(Change::Stats { pi: pi.clone(), stats: sample.clone() });
+            self.history.live(pi, &sample, self.now);
         }
         self.announcer.sample(pi, &sample);
         let heard = self.fleet.sample(pi, sample, retain, self.now);
@@ -461,12 +462,6 @@ impl Hub {
         let machine = self.machine(pi, true, Some(caller.role));
         let _ =
             reply.send(machine.ok_or_else(|| Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string()))));
-    }
-
-    pub(super) fn tell_history(&self, pi: &PiId, seconds: u32, reply: Reply<pistat_protocol::api::History>) {
-        let history = self.fleet.history(pi, seconds, self.now);
-        let _ =
-            reply.send(history.ok_or_else(|| Refused::missing(crate::fleet::FleetRefusal::Unknown(pi.to_string()))));
     }
 
     pub(super) fn patch(&mut self, caller: &Caller, pi: PiId, patch: PatchMachine, reply: Reply<Machine>) {
@@ -576,6 +571,7 @@ impl Hub {
         let steps = self.runs.forget(pi, self.now);
         self.perform(steps);
         self.fleet.forget(pi);
+        self.history.forget(pi);
         self.commits.end_change(&pi.key());
         self.agents.forget(pi);
         self.announcer.forgotten(pi);

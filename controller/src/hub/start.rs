@@ -7,8 +7,8 @@ use pistat_protocol::dashboard::{EventKind, Severity};
 use tokio::sync::watch;
 
 use super::{
-    Hub, agents, attempts, audit, commits, counters, feed::Feed, homeassistant, joining, lanes::Lanes, leftovers,
-    outbox, republish, runs, schedule, sessions,
+    Hub, Recorder, agents, attempts, audit, commits, counters, feed::Feed, homeassistant, joining, lanes::Lanes,
+    leftovers, outbox, republish, runs, schedule, sessions,
 };
 use crate::{
     access::{Access, SecretHash, Uses},
@@ -32,13 +32,25 @@ pub(crate) struct HubParts {
     pub(crate) uses: watch::Sender<Arc<Uses>>,
     pub(crate) mqtt: Option<SocketAddr>,
     pub(crate) own_address: Arc<OwnAddress>,
+    pub(crate) history: Recorder,
 }
 
 impl Hub {
     /// The hub at the start, with everything that the state folder held.
     pub(crate) fn new(parts: HubParts) -> Self {
-        let HubParts { config, catalogue, store, loaded, broker, controller_secret, access, uses, mqtt, own_address } =
-            parts;
+        let HubParts {
+            config,
+            catalogue,
+            store,
+            loaded,
+            broker,
+            controller_secret,
+            access,
+            uses,
+            mqtt,
+            own_address,
+            history,
+        } = parts;
         let now = Now::get();
         // Whoever has an open run is known, whatever else was lost: what is not known is neither
         // offline nor silent, and its runs would never end.
@@ -77,6 +89,7 @@ impl Hub {
             commits: commits::Commits::new(store),
             outbox: outbox::Outbox::default(),
             feed: Feed::new(),
+            history,
             audit: audit::Audit::new(loaded.events),
             followers: HashMap::new(),
             leftovers: leftovers::Leftovers::new(&loaded.prefixes, &config.mqtt.topics),

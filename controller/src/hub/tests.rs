@@ -35,6 +35,14 @@ struct Driven {
 
 const DAY_MILLISECONDS: i64 = 86_400_000;
 
+/// A history of its own; what it finds out comes back to nothing.
+fn recorder(folder: &std::path::Path) -> super::Recorder {
+    let settings = crate::config::History::default().settings();
+    let (store, _) = pistat_history::Store::open(&folder.join("history.db"), settings, Now::get()).unwrap();
+    let (history, _thread) = pistat_history::History::start(store).unwrap();
+    super::Recorder::new(history, mpsc::channel(1).0)
+}
+
 impl Driven {
     /// A hub that is connected, with one enrolled machine, `pi-1`.
     fn new() -> Self {
@@ -79,6 +87,7 @@ impl Driven {
             access: watch::Sender::new(Arc::new(loaded.access.clone())),
             mqtt: None,
             own_address: Arc::new(OwnAddress::new(&config, ([127, 0, 0, 1], 8000).into(), false)),
+            history: recorder(folder.path()),
             loaded,
         });
         Self { hub, stored, folder, wrong_milliseconds: 0 }

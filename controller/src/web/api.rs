@@ -7,7 +7,7 @@ use axum::{
     response::IntoResponse,
 };
 use pistat_protocol::{
-    api::{AcceptedRuns, GroupOptions, History, NewRun, PatchMachine},
+    api::{AcceptedRuns, GroupOptions, NewRun, PatchMachine},
     dashboard::{Event, EventKind, Group, Machine, Run},
     id::{PiId, RunId, TaskId},
     task::{RunState, TaskView},
@@ -30,9 +30,6 @@ use crate::{
 /// How many runs or events one answer has, if nothing is asked for, and at most.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
-
-/// The longest history that is kept.
-const MAX_HISTORY_SECONDS: u32 = 86_400;
 
 /// `GET /healthz`: the hub answers.
 #[utoipa::path(
@@ -79,41 +76,6 @@ pub(super) async fn machine(
     Path(pi): Path<PiId>,
 ) -> Result<Json<Machine>, Refused> {
     web.ask(|reply| Ask::Machine(caller, pi, reply)).await.map(Json)
-}
-
-/// The query of `GET /api/pis/{pi}/history`.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HistoryQuery {
-    /// How far back.
-    #[serde(default = "hour")]
-    #[param(minimum = 1, maximum = 86400)]
-    seconds: u32,
-}
-
-fn hour() -> u32 {
-    3600
-}
-
-/// `GET /api/pis/{pi}/history?seconds=`.
-#[utoipa::path(
-    get, path = "/api/pis/{pi}/history", operation_id = "history", tag = "machines",
-    params(("pi" = PiId, Path, description = "Its pi-id"), HistoryQuery),
-    responses(
-        (status = 200, description = "What it measured, in columns", body = History),
-        (status = 404, description = "There is no such machine"),
-    )
-)]
-pub(super) async fn history(
-    State(web): State<Web>,
-    Path(pi): Path<PiId>,
-    Query(query): Query<HistoryQuery>,
-) -> Result<Json<History>, Refused> {
-    if query.seconds == 0 || query.seconds > MAX_HISTORY_SECONDS {
-        return Err(Refused::bad(format!("seconds is between 1 and {MAX_HISTORY_SECONDS}")));
-    }
-    web.ask(|reply| Ask::History(pi, query.seconds, reply)).await.map(Json)
 }
 
 /// `PATCH /api/pis/{pi}`.
@@ -306,11 +268,7 @@ pub(super) struct EventsQuery {
 
 /// Whether one of the queries of this file can be read.
 pub(super) fn reads_query(uri: &Uri) -> bool {
-    let known = [
-        Query::<HistoryQuery>::read(uri).is_ok(),
-        Query::<RunsQuery>::read(uri).is_ok(),
-        Query::<EventsQuery>::read(uri).is_ok(),
-    ];
+    let known = [Query::<RunsQuery>::read(uri).is_ok(), Query::<EventsQuery>::read(uri).is_ok()];
     known.contains(&true)
 }
 

@@ -6,6 +6,7 @@
 mod broker;
 mod controller;
 mod fleet;
+mod history;
 mod page;
 mod runs;
 
@@ -28,10 +29,15 @@ use crate::hub::ask::{Ask, Numbers, Refused};
 )]
 pub(super) async fn metrics(State(web): State<Web>) -> Result<Response, Refused> {
     let numbers = web.ask(Ask::Numbers).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&numbers)).into_response())
+    let mut page = page(&numbers);
+    // The fleet's numbers matter more: a history that is busy or has ended is left out.
+    if let Ok((numbers, dropped)) = web.history_numbers().await {
+        history::write(&mut page, &numbers, dropped);
+    }
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text()).into_response())
 }
 
-fn text(numbers: &Numbers) -> String {
+fn page(numbers: &Numbers) -> Page {
     let mut page = Page::default();
     fleet::write(&mut page, &numbers.machines);
     runs::write(&mut page, numbers);
@@ -39,5 +45,5 @@ fn text(numbers: &Numbers) -> String {
     if let Some(statistics) = &numbers.broker {
         broker::write(&mut page, statistics);
     }
-    page.text()
+    page
 }

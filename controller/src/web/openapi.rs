@@ -26,6 +26,7 @@ pub(super) struct Description(pub(super) Bytes);
     components(schemas(Problem)),
     tags(
         (name = "machines", description = "The fleet"),
+        (name = "history", description = "What machines measured, for years"),
         (name = "tasks", description = "What may run"),
         (name = "runs", description = "What ran, and what it printed"),
         (name = "controller", description = "The controller itself"),

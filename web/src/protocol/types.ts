@@ -1280,6 +1280,59 @@ network_tx_bytes_per_second: Array<number | null>,
  */
 undervoltage: Array<boolean | null>, };
 
+export type Column = { 
+/**
+ * Its unit, for people.
+ */
+unit: string, 
+/**
+ * The mean of each step.
+ */
+mean: Array<number | null>, 
+/**
+ * The smallest value of each step.
+ */
+min: Array<number | null>, 
+/**
+ * The largest value of each step.
+ */
+max: Array<number | null>, };
+
+export type Origin = "live" | "late";
+
+export type MachineHistory = { 
+/**
+ * When the first step begins.
+ */
+start: Timestamp, 
+/**
+ * How long a step is.
+ */
+step_seconds: number, 
+/**
+ * The series by name, such as `cpu_percent`, `cpu_cores_percent[0]` or `disk_used_percent[/]`.
+ * Only those of which anything is known.
+ */
+columns: { [key in string]: Column }, 
+/**
+ * The stretches of which anything is known: from, to, how it came.
+ */
+known: Array<[Timestamp, Timestamp, Origin]>, };
+
+export type FleetHistory = { 
+/**
+ * When the first step begins.
+ */
+start: Timestamp, 
+/**
+ * How long a step is.
+ */
+step_seconds: number, 
+/**
+ * The machines of which anything is known, by id.
+ */
+machines: Record<string, Column>, };
+
 export type Problem = { 
 /**
  * A URI that names the kind of problem, or `about:blank`.

@@ -128,7 +128,8 @@ impl Bench {
     }
 }
 
-// --- The model --------------------------------------------------------------------------------------------------------
+// --- The model ----------------------------------------
+// ------------------------------------------------------------
 
 /// A series of a step in the model.
 #[derive(Debug, Clone, Copy)]
@@ -306,7 +307,8 @@ impl Trial {
         }
     }
 
-    /// Every write fails as on a full disk; the few bytes of a trial would fit into pages that are there.
+    /// Every write fails as on a full disk; the few bytes of a trial would fit into pages that are
+    /// there.
     fn refuse_writes(&mut self, refuse: bool) {
         let connection = &self.bench.store().database.connection;
         connection.pragma_update(None, "query_only", refuse).unwrap();
@@ -431,7 +433,8 @@ fn the_store_holds_what_a_map_would_whatever_happens() {
     assert!(kills > seeds && failures > seeds / 4, "{kills} kills, {failures} times a full disk");
 }
 
-// --- Single promises --------------------------------------------------------------------------------------------------
+// --- Single promises ----------------------------------------
+// ------------------------------------------------------------
 
 #[test]
 fn a_damaged_block_is_unknown_and_hurts_no_other() {

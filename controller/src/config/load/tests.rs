@@ -256,7 +256,7 @@ fn the_file_that_ships_names_every_key() {
                     unauthenticated_connections unauthenticated_connections_per_address header_timeout body_timeout \
                     write_timeout [http.tls] cert key [mqtt] broker ca prefix [mqtt.tls] \
                     [mqtt.requests] role [mqtt.limits] [homeassistant] discovery [runs] expires lost_after keep \
-                    keep_runs keep_events keep_audit per_machine [enrolment] per_hour [[account]] name publish subscribe";
+                    keep_runs keep_events keep_audit per_machine [history] space fine minute quarter flush [enrolment] per_hour [[account]] name publish subscribe";
     for key in limits.into_iter().chain(sections.split_whitespace()) {
         let stands = SHIPPED
             .lines()
@@ -268,8 +268,18 @@ fn the_file_that_ships_names_every_key() {
 
 /// Every key that the readers know, as `section.key`: an unknown one is answered with those that are known.
 fn every_key() -> Vec<String> {
-    let sections =
-        ["http", "http.limits", "http.tls", "mqtt", "mqtt.tls", "mqtt.requests", "homeassistant", "runs", "enrolment"];
+    let sections = [
+        "http",
+        "http.limits",
+        "http.tls",
+        "mqtt",
+        "mqtt.tls",
+        "mqtt.requests",
+        "homeassistant",
+        "runs",
+        "history",
+        "enrolment",
+    ];
     let tables: Vec<_> = sections.iter().map(|section| format!("[{section}]\n'?' = 1\n")).collect();
     let problems = problems(&format!("'?' = 1\n{}[[account]]\n'?' = 1\n", tables.concat()), &[]);
     let known = |problem: &String| {
