@@ -1,7 +1,6 @@
 // The mock's machines: labels, tags, and samples that wander the way real ones do.
 
-import type { HistoryAnswer } from "../src/live/histories";
-import type { CannotRun, Machine, Obstacle, Sample, TaskView } from "../src/protocol/types";
+import type { CannotRun, Machine, MachineHistory, Obstacle, Sample, TaskView } from "../src/protocol/types";
 import { type Random, seeded } from "./random";
 import { TASKS } from "./tasks";
 
@@ -271,7 +270,7 @@ export function sample(simulated: Simulated, now: number): Sample {
 const GAP = [40, 38, 36].map((hours) => hours * 3_600);
 
 /** What the controller keeps of a machine between two times, in at most so many steps. */
-export function history(simulated: Simulated, from: number, to: number, points: number, now: number): HistoryAnswer {
+export function history(simulated: Simulated, from: number, to: number, points: number, now: number): MachineHistory {
   const finest = to - from <= 3_600 ? 1 : to - from <= 86_400 ? 10 : 60;
   const step = Math.max(finest, Math.ceil((to - from) / points / finest) * finest);
   const times = Array.from({ length: Math.floor((to - from) / step) }, (_, index) => from + index * step);
@@ -281,13 +280,14 @@ export function history(simulated: Simulated, from: number, to: number, points: 
   const { base } = simulated;
   const began = now - base.uptimeDays * 86_400;
   const isKnown = (time: number): boolean => time < last && (time < gone || time >= back);
-  const columns: HistoryAnswer["columns"] = {};
+  const columns: MachineHistory["columns"] = {};
   const put = (name: string, value: (time: number, random: Random) => number): void => {
     const random = seeded(name.length * 31 + Math.floor(from) + base.label.length);
     const mean = times.map((time) => (isKnown(time) ? round(value(time, random)) : null));
     const spread = (sign: number) => mean.map((each) => each && round(each * (1 + sign * random() * 0.4)));
     const percent = name.endsWith("_percent");
     columns[name] = {
+      unit: "",
       mean,
       min: step < 60 ? mean : spread(-1),
       max: step < 60 ? mean : spread(1).map((each) => (percent && each ? Math.min(each, 100) : each)),

@@ -8,9 +8,15 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type WebSocket, WebSocketServer } from "ws";
-import type { HistoryAnswer } from "../src/live/histories";
 import { SESSION_KEY_HEADER } from "../src/live/session";
-import type { ClientMessage, NewJoinToken, NewRun, ServerMessage, SessionView } from "../src/protocol/types";
+import type {
+  ClientMessage,
+  MachineHistory,
+  NewJoinToken,
+  NewRun,
+  ServerMessage,
+  SessionView,
+} from "../src/protocol/types";
 import { MockController, type Options, Refused, type Subscriber } from "./controller";
 import { history } from "./fleet";
 import { TASKS } from "./tasks";
@@ -371,7 +377,7 @@ class Face {
     };
   }
 
-  history(id: string, asked: URLSearchParams): HistoryAnswer {
+  history(id: string, asked: URLSearchParams): MachineHistory {
     const machine = this.controller.machines.get(id);
     if (!machine) throw new Refused(404, `There is no machine ${id}.`);
     const [from = 0, to = 0] = ["from", "to"].map((name) => Date.parse(asked.get(name) ?? "") / 1_000);

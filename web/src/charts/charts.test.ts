@@ -1,8 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { sample } from "../live/fixtures";
-import type { HistoryAnswer } from "../live/histories";
 import { Recent, STEPS } from "../live/recent";
-import type { Power } from "../protocol/types";
+import type { MachineHistory, Power } from "../protocol/types";
 import { groups } from "./groups";
 import { lanes, POWER_LOOK, powerNow, readPower } from "./lanes";
 import { WINDOWS } from "./range";
@@ -41,9 +40,9 @@ describe("a sparkline", () => {
   test("of nothing is nothing", () => expect(sparkline([null], 10)).toEqual({ line: "", area: "" }));
 });
 
-const answer = (count: number, step = 1, more: Partial<HistoryAnswer> = {}): HistoryAnswer => {
+const answer = (count: number, step = 1, more: Partial<MachineHistory> = {}): MachineHistory => {
   const values = Array.from({ length: count }, (_, index) => index);
-  const band = { mean: values, min: values.map((value) => value - 1), max: values.map((value) => value + 1) };
+  const band = { unit: "", mean: values, min: values.map((value) => value - 1), max: values.map((value) => value + 1) };
   const iso = (time: number): string => new Date(time * 1_000).toISOString();
   return {
     start: iso(0),
@@ -89,8 +88,8 @@ describe("a chart's series", () => {
   });
   test("does not call known what lies between an old history and a sample", () => {
     const values = [1, null, null, null, null];
-    const known: HistoryAnswer["known"] = [["1970-01-01T00:00:00Z", "1970-01-01T00:05:00Z", "live"]];
-    const column = { mean: values, min: values, max: values };
+    const known: MachineHistory["known"] = [["1970-01-01T00:00:00Z", "1970-01-01T00:05:00Z", "live"]];
+    const column = { unit: "", mean: values, min: values, max: values };
     const series = new Series(answer(5, 300, { columns: { cpu_percent: column }, known }));
     series.push(sample(), 1_400_000, 1_500, 5);
     expect(series.known).toEqual([
@@ -126,14 +125,14 @@ describe("a chart's series", () => {
   test("names the instances of a column by their numbers", () =>
     expect(new Series(answer(1)).instances("cpu_cores_percent")).toEqual(["0", "9", "10"]));
   test("of nothing has nothing", () => {
-    const empty = { mean: [null], min: [null], max: [null] };
+    const empty = { unit: "", mean: [null], min: [null], max: [null] };
     expect(new Series(answer(1, 1, { columns: { load1: empty } })).has("load1")).toBe(false);
     expect(new Series(answer(1)).has("cpu_percent")).toBe(true);
   });
 });
 
 describe("the charts of a machine", () => {
-  const band = { mean: [1], min: [1], max: [1] };
+  const band = { unit: "", mean: [1], min: [1], max: [1] };
   const of = (columns: string[], now: string[] = []) =>
     groups(
       new Series(answer(1, 1, { columns: Object.fromEntries(columns.map((name) => [name, band])) })),

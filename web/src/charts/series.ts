@@ -1,9 +1,13 @@
 // The columns behind a machine's charts: its history from the controller, then every sample as it
 // arrives. Pure.
 
-import type { Band, HistoryAnswer, Values } from "../live/histories";
-import type { Sample } from "../protocol/types";
+import type { Column, MachineHistory, Sample } from "../protocol/types";
 import { type Interval, joined } from "./known";
+
+export type Values = Column["mean"];
+
+/** One column: what each step was on average, at least and at most. */
+export type Band = Omit<Column, "unit">;
 
 /** After so many intervals without a sample a line is interrupted. */
 const STALE_INTERVALS = 3;
@@ -46,7 +50,7 @@ export class Series {
   /** How many samples the newest step has. */
   #count = 1;
 
-  constructor(answer: HistoryAnswer | null) {
+  constructor(answer: MachineHistory | null) {
     this.step = answer?.step_seconds ?? 1;
     this.known = joined((answer?.known ?? []).map(([from, to, how]) => [seconds(from), seconds(to), how]));
     const start = answer ? seconds(answer.start) : 0;

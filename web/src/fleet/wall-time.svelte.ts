@@ -1,9 +1,8 @@
 // The wall as it was: one number of every machine over a while, and which moment of it is shown.
 
 import { api } from "../live/api";
-import type { FleetAnswer } from "../live/histories";
 import { live } from "../live/live.svelte";
-import type { PiId } from "../protocol/types";
+import type { FleetHistory, PiId } from "../protocol/types";
 import type { WallMetric } from "../ui/settings.svelte";
 import { valueAt } from "./wall";
 
@@ -30,7 +29,7 @@ class WallTime {
   /** The moment that is shown, from 0; at `MOMENTS` it is now. */
   moment = $state(MOMENTS);
   problem = $state<string | null>(null);
-  #answer = $state.raw<FleetAnswer | null>(null);
+  #answer = $state.raw<FleetHistory | null>(null);
   /** When the span ends, in seconds since 1970: as it was when it was fetched. */
   #end = $state(0);
   #asked = 0;

@@ -97,7 +97,7 @@ describe("the wall of the past", () => {
   const answer = {
     start: "2026-11-22T12:00:00Z",
     step_seconds: 600,
-    machines: { "pi-1": { mean: values, min: values, max: values } },
+    machines: { "pi-1": { unit: "%", mean: values, min: values, max: values } },
   };
   const noon = Date.parse(answer.start) / 1000;
   test.each([

@@ -1,9 +1,8 @@
 // What a wall's cell shows of a machine: one number, and how hot it is on a scale of six.
 
 import { fullestDisk } from "../live/health";
-import type { FleetAnswer } from "../live/histories";
 import type { Held } from "../live/store";
-import type { PiId } from "../protocol/types";
+import type { FleetHistory, PiId } from "../protocol/types";
 import type { WallMetric } from "../ui/settings.svelte";
 
 /** The least value of each step of colour but the first, by metric. */
@@ -34,7 +33,7 @@ export function heat(metric: WallMetric, value: number | undefined): number {
 }
 
 /** The mean of the step in which a time lies. */
-export function valueAt(answer: FleetAnswer, pi: PiId, time: number): number | null | undefined {
+export function valueAt(answer: FleetHistory, pi: PiId, time: number): number | null | undefined {
   const step = Math.floor((time - Date.parse(answer.start) / 1000) / answer.step_seconds);
   return answer.machines[pi]?.mean[step];
 }

@@ -6,11 +6,12 @@ import type {
   Enrolment,
   EnrolmentToken,
   Event,
-  History,
+  FleetHistory,
   Installation,
   JoinTokenInfo,
   JoinTokenView,
   Login,
+  MachineHistory,
   Me,
   NewAccount,
   NewJoinToken,
@@ -24,7 +25,6 @@ import type {
   SessionView,
   SignedIn,
 } from "../protocol/types";
-import { type FleetAnswer, fromRings, type HistoryAnswer } from "./histories";
 import { SESSION_KEY_HEADER, session } from "./session";
 
 export class Refusal extends Error {
@@ -172,19 +172,13 @@ export const api = {
   endSessions: (account: string) => json<unknown>("DELETE", `api/sessions${query({ account })}`),
   patchMachine: (pi: PiId, patch: PatchMachine) => json<unknown>("PATCH", `api/pis/${id(pi)}`, patch),
   forgetMachine: (pi: PiId) => json<unknown>("DELETE", `api/pis/${id(pi)}`),
-  history: async (pi: PiId, from: Date, to: Date, points: number): Promise<HistoryAnswer> => {
-    const path = `api/pis/${id(pi)}/history`;
-    try {
-      return await json("GET", `${path}${query({ from: from.toISOString(), to: to.toISOString(), points })}`);
-    } catch (error) {
-      // A controller that keeps one day only answers for a number of seconds.
-      if (!(error instanceof Refusal) || error.status !== 400) throw error;
-      const seconds = Math.min(86_400, Math.ceil((Date.now() - from.getTime()) / 1000));
-      return fromRings(await json<History>("GET", `${path}${query({ seconds })}`));
-    }
-  },
+  history: (pi: PiId, from: Date, to: Date, points: number) =>
+    json<MachineHistory>(
+      "GET",
+      `api/pis/${id(pi)}/history${query({ from: from.toISOString(), to: to.toISOString(), points })}`,
+    ),
   fleetHistory: (column: string, from: Date, to: Date, points: number) =>
-    json<FleetAnswer>(
+    json<FleetHistory>(
       "GET",
       `api/history${query({ column, target: "@all", from: from.toISOString(), to: to.toISOString(), points })}`,
     ),

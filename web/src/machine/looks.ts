@@ -5,11 +5,10 @@
 import type { Group, LineOf, Unit } from "../charts/groups";
 import { align, late, live } from "../charts/known";
 import { lanes, POWER_LOOK } from "../charts/lanes";
-import type { Series } from "../charts/series";
+import type { Series, Values } from "../charts/series";
 import { rateTick } from "../charts/ticks";
 import type { Columns, Line, Look, Reading, Value } from "../charts/uplot";
 import { LIMITS, level, type Metric } from "../live/health";
-import type { Values } from "../live/histories";
 import { type ByteUnit, bytes, inBytes } from "../ui/format";
 
 /** The colours of a chart's lines, in turn: the first two are those of its values. */
