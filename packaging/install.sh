@@ -119,7 +119,7 @@ read_token() {
   IFS= read -r token || true
   case $token in
     '') ;;
-    *[!A-Za-z0-9._-]*) wrong 'what came on standard input is no join token' ;;
+    *[!A-Za-z0-9._-]*) wrong 'what came on standard input is not a join token' ;;
   esac
 }
 

@@ -235,7 +235,7 @@ impl Keeper {
             );
         }
         tracing::debug!(next_attempt_in = ?wait, "the next attempt follows");
-        // A pause is no wait for an answer: the next attempt begins one.
+        // A pause is not a wait for an answer: the next attempt begins one.
         self.waiting = None;
         tokio::time::sleep(wait).await;
         self.missing(self.endpoint.missing(None));

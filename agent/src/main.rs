@@ -184,7 +184,7 @@ async fn enroll_and_run(
         token: config.token.as_ref(),
         folder: &config.state,
     };
-    // Not being able to reach the controller is no failure of the service to start.
+    // Not being able to reach the controller is not a failure of the service to start.
     notify.ready();
     let enrolled = tokio::select! {
         enrolled = enroll(&enrolment) => enrolled,

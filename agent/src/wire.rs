@@ -147,7 +147,7 @@ impl Wire {
     /// The next thing that happens. May be dropped at any point.
     ///
     /// # Errors
-    /// The connection broke, or what came is no frame.
+    /// The connection broke, or what came is not a frame.
     pub(crate) async fn step(&mut self) -> io::Result<Step> {
         loop {
             if let Some((kind, payload)) = self.take_frame()? {
@@ -202,7 +202,7 @@ impl Wire {
         let length = head[1..].iter().fold(0, |length, byte| (length << 8) | usize::from(*byte));
         let kind = KINDS.iter().find(|(_, byte)| *byte == head[0]).map(|(kind, _)| *kind);
         let Some(kind) = kind.filter(|_| length <= MAX_PAYLOAD_BYTES) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "what came is no frame"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "what came is not a frame"));
         };
         if rest.len() < length {
             return Ok(None);

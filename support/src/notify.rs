@@ -24,7 +24,7 @@ impl fmt::Debug for Notify {
 impl Notify {
     /// From the environment that systemd gave.
     pub fn from_environment() -> Self {
-        // A systemd that does not listen is no reason to stop.
+        // A systemd that does not listen is not a reason to stop.
         let send = |state: NotifyState<'_>| drop(sd_notify::notify(&[state]));
         let watchdog = sd_notify::watchdog_enabled().filter(|period| !period.is_zero());
         Self { send: Box::new(send), watchdog, sent_at: None }

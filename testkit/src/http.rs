@@ -50,7 +50,7 @@ impl Reply {
     /// The body as JSON of this type.
     ///
     /// # Panics
-    /// The status is no success, or the body is something else.
+    /// The status is not a success, or the body is something else.
     pub fn json<T: DeserializeOwned>(&self) -> T {
         assert!((200..300).contains(&self.status), "a success was expected: {self:?}");
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))

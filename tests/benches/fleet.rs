@@ -25,7 +25,7 @@ use std::{
 use load::{Cost, Row, report, seconds};
 use pistat_protocol::{api::History, id::PiId};
 use pistat_sim::{Counts, Fleet, Plan, Roll};
-use pistat_tests::{Feed, Stack, eventually, usage};
+use pistat_testkit::{Feed, Stack, eventually, usage};
 
 #[tokio::main]
 async fn main() {

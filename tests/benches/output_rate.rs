@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pistat_tests::{DEADLINE, Process, Stack, eventually};
+use pistat_testkit::{DEADLINE, Process, Stack, eventually};
 
 /// Lines of each measurement.
 const LINES: u64 = 1_000_000;

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use pistat_protocol::dashboard::Change;
-use pistat_tests::{FakeAgent, Feed, Stack, fake_agent::Identity, statistics::percentile};
+use pistat_testkit::{FakeAgent, Feed, Stack, fake_agent::Identity, statistics::percentile};
 
 /// Samples of each measurement.
 fn samples() -> u64 {

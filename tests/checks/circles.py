@@ -4,7 +4,7 @@
     tests/checks/circles.py          fails on a circle that circles.txt does not list, and on a listed one that is gone
     tests/checks/circles.py --write  writes circles.txt anew, to take out what is gone
 
-An import goes from one file to another. Not counted, because they are no layers:
+An import goes from one file to another. Not counted, because they are not layers:
 - between a module and its own descendants (`x.rs` and `x/...`): Rust makes the child see its parent's private items;
 - from tests;
 - type-only imports of TypeScript, which are gone at run time.
@@ -118,7 +118,7 @@ def rust_graph(crate):
                 if (*found, word) not in modules:
                     break
                 found = (*found, word)
-            # What the crate's root defines itself is no part of it.
+            # What the crate's root defines itself is not part of it.
             if found in modules and modules[found] != own:
                 graph[own].add(modules[found])
     return {key: {to for to in value if not is_family(key, to)} for key, value in graph.items()}

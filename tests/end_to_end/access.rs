@@ -12,7 +12,7 @@ use pistat_protocol::{
     dashboard::{ClientMessage, MachineStatus, Me, Run},
     task::RunState,
 };
-use pistat_tests::{
+use pistat_testkit::{
     DEADLINE, Feed, Http, Mqtt, Port, Process, Stack, eventually, http::rest, mqtt::will, process::run,
     programs::program,
 };

@@ -12,7 +12,7 @@ use pistat_protocol::{
     task::{Report, RunState},
     topic::Topic,
 };
-use pistat_tests::{
+use pistat_testkit::{
     Agent, DEADLINE, Dice, Mosquitto, Mqtt, Stack, agent, catalogue::starts, eventually, payload, steadily,
 };
 use tempfile::TempDir;
@@ -319,7 +319,7 @@ mod embedded_only {
         let http = stack.http();
         let _agent = stack.agent("pi-1").online(&http).await;
         let other =
-            pistat_tests::fake_agent::Identity::enrol(stack.said.mqtt, "pi-2", &stack.join_token()).await.unwrap();
+            pistat_testkit::fake_agent::Identity::enrol(stack.said.mqtt, "pi-2", &stack.join_token()).await.unwrap();
         let (_, operator) = stack.account("olga", "operator").await;
         let run = RunId::from_parts(1_800_000_000_000, [1; 10]);
         for (user, password) in

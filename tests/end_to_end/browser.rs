@@ -1,6 +1,6 @@
 //! The dashboard in a real browser: terminal, stats and logs mirror the same data.
 
-use pistat_tests::{Dashboard, Stack};
+use pistat_testkit::{Dashboard, Stack};
 use serde_json::json;
 
 /// The size of the picture in README.

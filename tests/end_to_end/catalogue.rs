@@ -6,7 +6,7 @@ use pistat_protocol::{
     dashboard::Run,
     task::{RunState, TaskView},
 };
-use pistat_tests::{DEADLINE, Stack, broker, eventually, process::run, steadily};
+use pistat_testkit::{DEADLINE, Stack, broker, eventually, process::run, steadily};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

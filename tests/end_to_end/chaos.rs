@@ -19,7 +19,7 @@ use std::{
 
 use pistat_protocol::topic::Topics;
 use pistat_sim::{Churn, Counts, Dice, Fleet, Plan, Roll};
-use pistat_tests::{Clock, Proxy, Stack, gradually};
+use pistat_testkit::{Clock, Proxy, Stack, gradually};
 
 use people::Operator;
 pub(crate) use retained::{RETAINED_RUNS, retained};

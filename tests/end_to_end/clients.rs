@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, process::Command};
 
-use pistat_tests::{
+use pistat_testkit::{
     DEADLINE, STANDSTILL, Stack,
     clients::{Client, Door, Library, Transport, install},
     eventually, gradually,
@@ -105,7 +105,7 @@ async fn everybody_elses_clients_talk_to_each_other_in_every_mix() {
             let message = messages.iter().find(|message| message["topic"] == *topic).unwrap();
             assert_eq!(message["payload"], format!("{from} → {}", client.name));
             assert_eq!((&message["qos"], &message["retain"]), (&json!(number % 3), &json!(false)), "{topic}");
-            // Properties pass from MQTT 5 to MQTT 5, and are no obstacle to 3.1.1.
+            // Properties pass from MQTT 5 to MQTT 5, and are not an obstacle to 3.1.1.
             let expected = if client.is_v5 && *from_v5 { properties() } else { json!({}) };
             assert_eq!(alike(&message["properties"]), alike(&expected), "{topic}");
         }

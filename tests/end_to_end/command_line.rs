@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use pistat_tests::{
+use pistat_testkit::{
     DEADLINE, Stack,
     process::{Finished, run},
     programs::program,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pistat_protocol::{dashboard::Run, task::RunState};
-use pistat_tests::{DEADLINE, Stack, http::Http};
+use pistat_testkit::{DEADLINE, Stack, http::Http};
 use serde_json::json;
 
 const CATALOGUE: &str = "

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
-use pistat_tests::{Agent, DEADLINE, Stack, process::run};
+use pistat_testkit::{Agent, DEADLINE, Stack, process::run};
 use serde_json::json;
 
 /// It makes some thousand requests.

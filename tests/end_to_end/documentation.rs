@@ -12,7 +12,7 @@ use std::{
 };
 
 use pistat_protocol::dashboard::MachineStatus;
-use pistat_tests::{
+use pistat_testkit::{
     Agent, DEADLINE, Process, Stack, eventually,
     pages::{Block, blocks, section},
     process::run,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pistat_protocol::{api::EnrolmentToken, order::JoinToken};
-use pistat_tests::{DEADLINE, Mqtt, Stack, eventually, fake_agent::Identity, steadily};
+use pistat_testkit::{DEADLINE, Mqtt, Stack, eventually, fake_agent::Identity, steadily};
 use serde_json::json;
 
 const SECRET: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -252,7 +252,7 @@ mod embedded_only {
         let told = http.events().await.into_iter().filter(|event| event.text.contains(alert[0]));
         assert!(
             told.into_iter().all(|event| event.pi == Some(first.credential.pi.clone())),
-            "a restart is no second machine"
+            "a restart is not a second machine"
         );
     }
 }

@@ -12,7 +12,7 @@ use pistat_protocol::{
     dashboard::{MachineStatus, Run},
     task::RunState,
 };
-use pistat_tests::{
+use pistat_testkit::{
     DEADLINE, Http, Mosquitto, Port, Process, Stack, agent,
     broker::{CONTROLLER, acl, acl_in, password},
     eventually,
@@ -30,7 +30,7 @@ use tokio::{
 };
 
 /// Everybody whom these tests know has a user, and the rules are those that `pistat broker-acl` prints.
-async fn house() -> pistat_tests::broker::Builder {
+async fn house() -> pistat_testkit::broker::Builder {
     let rules =
         acl(&["broker-acl", "mosquitto", "--controller", CONTROLLER, "--operator", "ha", "--viewer", "grafana"]).await;
     Mosquitto::builder().users([CONTROLLER, "ha", "grafana", "pi-1", "pi-2", "stranger"]).rules(&rules)

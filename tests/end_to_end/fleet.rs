@@ -13,7 +13,7 @@ use pistat_protocol::{
     time::Timestamp,
     topic::Topic,
 };
-use pistat_tests::{Clock, DEADLINE, Feed, STANDSTILL, Stack, eventually, gradually};
+use pistat_testkit::{Clock, DEADLINE, Feed, STANDSTILL, Stack, eventually, gradually};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::{task::JoinSet, time::Instant};
@@ -136,7 +136,7 @@ async fn a_rolling_group_stops_after_failures_and_a_canary_goes_first() {
     }
     for agent in &mut agents {
         let order = agent.next(Duration::from_millis(300)).await;
-        assert!(!matches!(order, Some(pistat_tests::fake_agent::FromController::Order(..))), "{order:?}");
+        assert!(!matches!(order, Some(pistat_testkit::fake_agent::FromController::Order(..))), "{order:?}");
     }
 }
 
@@ -156,7 +156,7 @@ async fn at_once_limits_how_many_machines_work_at_a_time() {
         for agent in agents.iter_mut().filter(|agent| *agent.pi() != pi) {
             let heard = agent.next(Duration::from_millis(200)).await;
             assert!(
-                !matches!(heard, Some(pistat_tests::fake_agent::FromController::Order(..))),
+                !matches!(heard, Some(pistat_testkit::fake_agent::FromController::Order(..))),
                 "{pi} is not alone: {heard:?}"
             );
         }

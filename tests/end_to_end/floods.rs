@@ -11,7 +11,7 @@ use std::{
 };
 
 use pistat_protocol::{id::RunId, order::JoinToken, task::RunState};
-use pistat_tests::{
+use pistat_testkit::{
     DEADLINE, Stack, agent,
     packet::{self, Connect},
     usage,

@@ -12,7 +12,7 @@ use pistat_protocol::{
     time::Timestamp,
     topic::Topic,
 };
-use pistat_tests::{DEADLINE, FakeAgent, Http, Stack, eventually, fake_agent::FromController};
+use pistat_testkit::{DEADLINE, FakeAgent, Http, Stack, eventually, fake_agent::FromController};
 
 const MINUTE: i64 = 60_000;
 

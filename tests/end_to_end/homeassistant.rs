@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pistat_protocol::{stats::Power, status::ExecutionPolicy};
-use pistat_tests::{
+use pistat_testkit::{
     DEADLINE, FakeAgent, Process, Stack, eventually,
     mosquitto::Login,
     mqtt::{Mqtt, will},

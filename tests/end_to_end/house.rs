@@ -2,7 +2,7 @@
 
 /// The embedded broker's own rules; another's broker has its own ways to serve the house.
 mod embedded_only {
-    use pistat_tests::{DEADLINE, Stack, eventually};
+    use pistat_testkit::{DEADLINE, Stack, eventually};
     use rumqttc::v5::mqttbytes::v5::{PubAckReason, SubscribeReasonCode};
     use serde_json::{Value, json};
 

@@ -12,7 +12,7 @@ use pistat_protocol::{
     api::Installation,
     order::{hex, sha256},
 };
-use pistat_tests::{
+use pistat_testkit::{
     DEADLINE, Stack,
     process::{Finished, run},
 };

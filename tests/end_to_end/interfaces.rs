@@ -3,7 +3,7 @@
 use std::{net::UdpSocket, process::Command, sync::Arc, time::Duration};
 
 use pistat_protocol::{stats::Sample, time::Timestamp};
-use pistat_tests::{DEADLINE, Http, Stack, eventually};
+use pistat_testkit::{DEADLINE, Http, Stack, eventually};
 
 /// Set for the test that runs inside of the private network.
 const INSIDE: &str = "PISTAT_TEST_PRIVATE_NETWORK";

@@ -5,7 +5,7 @@ use pistat_protocol::{
     api::{JoinTokenInfo, NewToken},
     dashboard::Machine,
 };
-use pistat_tests::{DEADLINE, Mqtt, Stack, eventually, fake_agent::Identity};
+use pistat_testkit::{DEADLINE, Mqtt, Stack, eventually, fake_agent::Identity};
 use serde_json::{Value, json};
 
 async fn add(stack: &Stack, body: Value) -> String {

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use pistat_protocol::dashboard::{ClientMessage, ServerMessage};
-use pistat_tests::{DEADLINE, Feed, Http, Reply, Stack};
+use pistat_testkit::{DEADLINE, Feed, Http, Reply, Stack};
 use serde_json::{Value, json};
 
 /// Who asks, from the least.

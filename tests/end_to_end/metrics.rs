@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use pistat_tests::{DEADLINE, Stack, broker::is_external, eventually};
+use pistat_testkit::{DEADLINE, Stack, broker::is_external, eventually};
 use serde_json::{Value, json};
 
 /// A page on which something has happened: a machine, a run that ended.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pistat_protocol::{dashboard::Change, task::RunState};
-use pistat_tests::{DEADLINE, Stack, eventually, http::rest};
+use pistat_testkit::{DEADLINE, Stack, eventually, http::rest};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -207,7 +207,7 @@ async fn grandchildren_that_ignore_sigterm_are_gone_after_timeout_and_grace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_ends_with_everything_it_started() {
     let folder = tempfile::tempdir().unwrap();
-    let text = pistat_tests::catalogue::text(folder.path()).replace("timeout = \"1s\"", "timeout = \"60s\"");
+    let text = pistat_testkit::catalogue::text(folder.path()).replace("timeout = \"1s\"", "timeout = \"60s\"");
     let stack = Stack::builder().catalogue(&text).start().await;
     let http = stack.http();
     let _agent = stack.agent("pi-1").online(&http).await;

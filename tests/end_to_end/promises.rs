@@ -5,7 +5,7 @@ use pistat_protocol::{
     dashboard::{Change, MachineStatus, Run, ServerMessage},
     task::{RunState, TaskView},
 };
-use pistat_tests::{DEADLINE, Stack, eventually};
+use pistat_testkit::{DEADLINE, Stack, eventually};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +224,7 @@ async fn the_interval_flag_sets_the_cadence_and_the_controller_can_change_it() {
 }
 
 /// Waits for three samples in a row of pi-1 that are so many seconds apart, by the times that they carry.
-async fn spaced(feed: &mut pistat_tests::Feed, seconds: std::ops::Range<f64>) {
+async fn spaced(feed: &mut pistat_testkit::Feed, seconds: std::ops::Range<f64>) {
     let mut row: Vec<(u64, f64)> = Vec::new();
     feed.change(&format!("samples {seconds:?} seconds apart"), |change| {
         let Change::Stats { pi, stats } = change else { return None };

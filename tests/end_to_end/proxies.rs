@@ -4,7 +4,7 @@
 use std::{path::Path, process::Command};
 
 use pistat_protocol::{api::SignedIn, dashboard::MachineStatus};
-use pistat_tests::{DEADLINE, Port, Process, Stack, eventually, pages::blocks, process::run, programs::program};
+use pistat_testkit::{DEADLINE, Port, Process, Stack, eventually, pages::blocks, process::run, programs::program};
 
 /// The block of a language on the page about operations.
 fn block(language: &str) -> String {

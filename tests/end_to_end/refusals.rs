@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, net::TcpListener, os::unix::ffi::OsStrExt, path::Path, process::Command};
 
 use pistat_protocol::{api::AcceptedRuns, dashboard::Run, task::RunState};
-use pistat_tests::{
+use pistat_testkit::{
     DEADLINE, Stack, eventually,
     process::{Finished, run},
     programs::program,
@@ -104,8 +104,8 @@ async fn an_offline_agent_gets_its_run_when_it_is_back_or_the_run_expires_or_is_
     assert_eq!(expired.state, RunState::Expired);
     agent.restart();
     assert_eq!(http.ended(waits, DEADLINE).await.state, RunState::Succeeded);
-    assert_eq!(pistat_tests::catalogue::starts(&stack.marks(), "waited"), 1);
-    assert_eq!(pistat_tests::catalogue::starts(&stack.marks(), "expired"), 0);
+    assert_eq!(pistat_testkit::catalogue::starts(&stack.marks(), "waited"), 1);
+    assert_eq!(pistat_testkit::catalogue::starts(&stack.marks(), "expired"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use pistat_protocol::{
     dashboard::{Change, MachineStatus, Run},
     task::RunState,
 };
-use pistat_tests::{DEADLINE, Process, Stack, eventually, steadily};
+use pistat_testkit::{DEADLINE, Process, Stack, eventually, steadily};
 use serde_json::{Value, json};
 
 /// The lines of a `mosquitto_sub` as (retained, topic, payload).
@@ -155,7 +155,7 @@ async fn a_json_request_has_arguments_and_runs_once_per_request_id() {
     })
     .await;
     assert_eq!(runs.len(), 1);
-    assert_eq!(pistat_tests::catalogue::starts(&stack.marks(), "once"), 1);
+    assert_eq!(pistat_testkit::catalogue::starts(&stack.marks(), "once"), 1);
     // Without an id each is a run of its own.
     for _ in 0..2 {
         stack.mosquitto().publish(&["-t", "pistat/pi-1/task/request", "-m", "uptime", "-q", "1"]).await;
@@ -257,7 +257,7 @@ async fn requests_that_are_no_requests_run_nothing_and_are_told() {
 /// Only the controller's own broker knows who asks, and what they may do themselves.
 mod embedded_only {
     use super::*;
-    use pistat_tests::{Mqtt, mqtt::Heard};
+    use pistat_testkit::{Mqtt, mqtt::Heard};
     use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
     async fn account(stack: &Stack, name: &str, rules: Value) -> String {

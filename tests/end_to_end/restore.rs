@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use pistat_protocol::task::RunState;
-use pistat_tests::{
+use pistat_testkit::{
     DEADLINE, Port, Stack, eventually,
     pages::{blocks, section},
     process::run,

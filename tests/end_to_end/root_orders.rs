@@ -8,7 +8,7 @@ use pistat_protocol::{
     task::RunState,
     topic::Topic,
 };
-use pistat_tests::{DEADLINE, Stack, eventually, fake_agent::FakeAgent, steadily};
+use pistat_testkit::{DEADLINE, Stack, eventually, fake_agent::FakeAgent, steadily};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]

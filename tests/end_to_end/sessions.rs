@@ -10,7 +10,7 @@ use pistat_protocol::{
     dashboard::{ClientMessage, MachineStatus, ServerMessage},
     task::RunState,
 };
-use pistat_tests::{DEADLINE, Feed, Http, Mqtt, Reply, Stack, eventually, mqtt::Heard, packet::Connect};
+use pistat_testkit::{DEADLINE, Feed, Http, Mqtt, Reply, Stack, eventually, mqtt::Heard, packet::Connect};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -109,7 +109,7 @@ async fn a_clean_stop_says_goodbye_over_websocket_too_and_leaves_no_agent_offlin
     assert_eq!((stopped, farewell), (0, SHUTTING_DOWN));
     loop {
         match onlooker.next(DEADLINE).await.expect("the broker ends") {
-            Heard::Message(message) => assert_eq!(&message.payload[..], b"online", "a stop is no power cut"),
+            Heard::Message(message) => assert_eq!(&message.payload[..], b"online", "a stop is not a power cut"),
             Heard::Ended(reason) => break assert!(reason.contains("ServerShuttingDown"), "{reason}"),
             _ => {}
         }

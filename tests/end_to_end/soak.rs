@@ -18,7 +18,7 @@ use std::{
 
 use pistat_protocol::{api::AcceptedRuns, dashboard::Run, id::RunId, topic::Topic, topic::Topics};
 use pistat_sim::{Churn, Counts, Dice, Fleet, Plan, Roll};
-use pistat_tests::{Clock, DEADLINE, Http, Stack, eventually, gradually, usage};
+use pistat_testkit::{Clock, DEADLINE, Http, Stack, eventually, gradually, usage};
 use serde_json::json;
 
 use crate::chaos::{RETAINED_RUNS, retained};

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use pistat_tests::{
+use pistat_testkit::{
     DEADLINE, Stack,
     packet::{Connect, packet, string},
 };

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use pistat_protocol::dashboard::{Change, MachineStatus};
-use pistat_tests::{DEADLINE, Feed, Stack};
+use pistat_testkit::{DEADLINE, Feed, Stack};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -7,7 +7,7 @@ use pistat_protocol::{
     id::RunId,
     task::RunState,
 };
-use pistat_tests::{Agent, DEADLINE, Dice, Http, Proxy, Stack, catalogue::starts, eventually, steadily};
+use pistat_testkit::{Agent, DEADLINE, Dice, Http, Proxy, Stack, catalogue::starts, eventually, steadily};
 use serde_json::{Value, json};
 
 /// How many times each kill test strikes; `PISTAT_TEST_ROUNDS` asks for more.
@@ -319,7 +319,7 @@ async fn a_run_is_lost_with_the_boot_during_which_it_ran() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_restarts_the_machine_fails_when_the_machine_does_not_restart() {
     let text =
-        pistat_tests::catalogue::text(Path::new("/nonexistent")).replace("timeout = \"20s\"", "timeout = \"2s\"");
+        pistat_testkit::catalogue::text(Path::new("/nonexistent")).replace("timeout = \"20s\"", "timeout = \"2s\"");
     let stack = Stack::builder().catalogue(&text).start().await;
     let http = stack.http();
     let _agent = stack.agent("pi-1").online(&http).await;
@@ -420,7 +420,7 @@ async fn an_order_is_signed_for_the_session_at_hand_and_sent_again_only_if_the_a
     identity.info.known_runs = vec![run];
     let mut agent = identity.connect().await;
     let again = agent.next(Duration::from_secs(2)).await;
-    let ordered = matches!(&again, Some(pistat_tests::fake_agent::FromController::Order(..)));
+    let ordered = matches!(&again, Some(pistat_testkit::fake_agent::FromController::Order(..)));
     assert!(!ordered, "a known run is never sent again: {again:?}");
     agent.report(run, RunState::Succeeded, Some(0), Some(0)).await;
     assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded);
@@ -447,7 +447,7 @@ async fn a_run_is_lost_only_when_its_agent_came_back_without_it() {
 
 /// Accounts are the embedded broker's, and so are the sessions that it keeps: another is not restarted with the controller.
 mod embedded_only {
-    use pistat_tests::Mqtt;
+    use pistat_testkit::Mqtt;
 
     use super::*;
 

@@ -304,7 +304,7 @@ def power_problems(fleet, ha):
         board.sample(power)
         eventually(what, lambda: (ha.state(low), ha.state(slow)) == states)
     if ha.states()[low]["attributes"].get("device_class") != "problem":
-        raise Problem(f"{low} is no problem: {ha.states()[low]}")
+        raise Problem(f"{low} is not a problem: {ha.states()[low]}")
     fleet.call(f"/api/pis/{Board.PI}", "DELETE")
     eventually("it is gone when it is forgotten", lambda: low not in ha.states())
 

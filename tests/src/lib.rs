@@ -1,3 +1,3 @@
 //! The whole-system tests' own name for the testkit.
 
-pub use pistat_testkit::{DEADLINE as PATIENCE, *};
+pub use pistat_testkit::{DEADLINE as DEADLINE, *};

@@ -117,7 +117,7 @@ test("the filter takes text, tags, status and numbers", async ({ page, enter }) 
   await filter.fill("cpu>80");
   await expect(shown).toHaveCount(1);
   await filter.fill("speed>80");
-  await expect(page.getByText('"speed" is no number of a machine')).toBeVisible();
+  await expect(page.getByText('"speed" is not a number of a machine')).toBeVisible();
   await filter.fill("nobody");
   await expect(page.getByText("No machine passes this filter")).toBeVisible();
   await page.getByRole("button", { name: "show all 25" }).click();

@@ -160,7 +160,7 @@ fn counted(count: &AtomicU64) -> Option<u64> {
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MOST_PAUSE: Duration = Duration::from_secs(120);
 
-/// So many connections in a row that were closed soon are no accident.
+/// So many connections in a row that were closed soon are not an accident.
 const SUSPICIOUS: u32 = 3;
 
 /// Connections that are closed soon after they were made: what happens when two machines use one

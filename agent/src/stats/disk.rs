@@ -66,7 +66,7 @@ impl Mount {
     }
 
     /// Asks the first mount point that is a folder: a container's files may be mounts of their own,
-    /// and are no disks.
+    /// and are not disks.
     fn of(root: &Path, points: Vec<Vec<u8>>) -> Self {
         let under_root = |point: &Vec<u8>| root.join(OsStr::from_bytes(point.strip_prefix(b"/").unwrap_or(point)));
         let paths: Vec<PathBuf> = points.iter().map(under_root).collect();

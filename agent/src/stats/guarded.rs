@@ -138,7 +138,7 @@ impl<T: Send + 'static> TimedProbe<T> {
         let work = self.work.clone();
         let is_put = thread.run(Box::new(move || {
             let answer = work.lock().unwrap_or_else(PoisonError::into_inner)();
-            // Nobody listening any more is no reason to stop measuring.
+            // Nobody listening any more is not a reason to stop measuring.
             let _ = tell.send(answer);
         }));
         self.asked = is_put.then_some(told);

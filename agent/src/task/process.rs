@@ -113,7 +113,7 @@ impl Command {
         thread.spawn(move || {
             let _entered = runtime.enter();
             if self.nice > 0 {
-                // Being less nice than wished is no reason not to run.
+                // Being less nice than wished is not a reason not to run.
                 let _ = rustix::process::setpriority_process(None, self.nice);
             }
             let _ = tell.send(self.spawn());

@@ -460,7 +460,7 @@ fn an_answer_goes_only_where_the_asker_could_speak_itself_or_nobody_else_listens
         ("onlooker", "zigbee2mqtt/lamp/set", false),
         ("bare", "zigbee2mqtt/lamp/set", false),
         ("script", "zigbee2mqtt/lamp/set", false),
-        // What the asker cannot hear is no answer.
+        // What the asker cannot hear is not an answer.
         ("deaf", "zigbee2mqtt/lamp/set", false),
         ("bare", "nowhere/at/all", false),
         ("nobody", "pistat/reply/me", false),

@@ -198,7 +198,7 @@ impl Fleet {
         Heard { new, before, after }
     }
 
-    /// An agent, or its last will, told its availability. A retained word is old: it is believed, but is no sign of life.
+    /// An agent, or its last will, told its availability. A retained word is old: it is believed, but is not a sign of life.
     pub fn availability(&mut self, pi: &PiId, availability: Availability, retained: bool, now: Now) -> Heard {
         self.change(pi, now, |state| {
             state.availability = Some(availability);

@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(versions.next(), Version::Four);
         versions.ended();
         assert_eq!(versions.next(), Version::Five);
-        // One that knows neither is no reason to hurry.
+        // One that knows neither is not a reason to hurry.
         assert!(versions.refused() && !versions.refused());
     }
 

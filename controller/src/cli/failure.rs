@@ -50,7 +50,7 @@ impl Failure {
             Self::Unreachable(_) => UNREACHABLE,
             Self::Denied(_) => DENIED,
             Self::Refused(_) | Self::File { .. } => OTHER,
-            // `pistat runs | head` is no failure.
+            // `pistat runs | head` is not a failure.
             Self::Closed => 0,
             Self::Exit(code) => *code,
         }

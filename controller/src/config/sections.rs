@@ -271,7 +271,7 @@ impl FromStr for LogLevel {
             "info" => Ok(Self::Info),
             "debug" => Ok(Self::Debug),
             "trace" => Ok(Self::Trace),
-            _ => Err(format!("{text:?} is no log level: it is error, warn, info, debug or trace")),
+            _ => Err(format!("{text:?} is not a log level: it is error, warn, info, debug or trace")),
         }
     }
 }

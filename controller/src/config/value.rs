@@ -33,7 +33,7 @@ pub(super) fn topic_filter(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.len() <= 1024 && levels.iter().enumerate().all(level_ok) {
         return Ok(text.to_owned());
     }
-    Err(format!("{text:?} is no topic filter: + stands for one whole level, # for the rest at the end"))
+    Err(format!("{text:?} is not a topic filter: + stands for one whole level, # for the rest at the end"))
 }
 
 /// Whether an account may be given this filter to publish to: under the prefix it could never be granted, but for requests.
@@ -68,7 +68,7 @@ pub(crate) fn check_not_brokers(filter: &str) -> Result<(), String> {
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is no address to listen on, such as 0.0.0.0:8000 or [::1]:8000"))
+    text.parse().map_err(|_| format!("{text:?} is not an address to listen on, such as 0.0.0.0:8000 or [::1]:8000"))
 }
 
 pub(super) fn broker(text: &str) -> Result<Broker, String> {

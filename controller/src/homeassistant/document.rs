@@ -329,7 +329,7 @@ impl Machine<'_> {
     fn button(&self, button: &Button) -> (String, Value) {
         let mut key = format!("task_{}", button.task.as_str().replace('-', "_"));
         if key == TASK_RESULT {
-            // No id of a task begins with a dash, so this key is no other's.
+            // No id of a task begins with a dash, so this key is not another's.
             key = key.replacen('_', "__", 1);
         }
         let mut value = self.component(Platform::Button, &key, &button.label);

@@ -188,7 +188,7 @@ fn send(
     let ServerMessage::Changes { changes, .. } = message else { return Vec::new() };
     if let Ok(text) = text {
         counts.bytes += text.len() as u64;
-        // Nobody listening is no failure.
+        // Nobody listening is not a failure.
         let _ = sender.send(text.into());
         counts.frames += 1;
         counts.changes += changes.len() as u64;

@@ -178,7 +178,7 @@ impl Hub {
         }
     }
 
-    /// Something is retained under our prefix that is no topic of ours: of a machine that is gone, it goes too.
+    /// Something is retained under our prefix that is not a topic of ours: of a machine that is gone, it goes too.
     pub(super) fn retained_elsewhere(&mut self, topic: &str, payload: &Bytes) {
         if self.is_leftover(topic, payload) || payload.is_empty() {
             return;

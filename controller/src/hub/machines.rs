@@ -433,7 +433,7 @@ impl Hub {
                 return self.event(EventKind::System, Severity::Error, None, None, None, text);
             }
         };
-        // Our own connection is no news.
+        // Our own connection is not news.
         if account != "controller" {
             let is_member = !account.is_empty() && !self.member_key(&account).is_empty();
             let text = if is_member || account.is_empty() { text } else { format!("{account}, which joins: {text}") };

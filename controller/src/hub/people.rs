@@ -281,7 +281,7 @@ impl Hub {
             };
             if filter.is_empty() || filter.len() > 1024 || !levels.iter().enumerate().all(valid) {
                 return Err(format!(
-                    "{filter:?} is no topic filter: `+` stands for one level, `#` for all that follow, at the end"
+                    "{filter:?} is not a topic filter: `+` stands for one level, `#` for all that follow, at the end"
                 ));
             }
         }

@@ -222,7 +222,7 @@ impl Hub {
         self.perform(steps);
     }
 
-    /// Writes what an account asked for, as often as an account may ask. The schedule is no account: how often it asks is
+    /// Writes what an account asked for, as often as an account may ask. The schedule is not an account: how often it asks is
     /// written in the catalogue.
     fn asked_line(&mut self, pi: Option<PiId>, run: Option<RunId>, by: &str, text: String) {
         let line =

@@ -27,7 +27,7 @@ enum State {
     StringEscape,
 }
 
-/// Longer sequences are no colours, and no others that a terminal has.
+/// Longer sequences are not colours, and no others that a terminal has.
 const MOST_PARAMETERS: usize = 64;
 
 /// Longer strings have lost their end.
@@ -56,7 +56,7 @@ impl OutputFilter {
         };
     }
 
-    /// A character that is no part of a sequence, or the first of one.
+    /// A character that is not part of a sequence, or the first of one.
     fn text(&mut self, c: char, shown: &mut String) -> State {
         self.length = 0;
         self.parameters.clear();

@@ -47,7 +47,7 @@ fn content_type(path: &str) -> &'static str {
     }
 }
 
-/// Anything that is no route: a file of the dashboard, or nothing.
+/// Anything that is not a route: a file of the dashboard, or nothing.
 pub(super) async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = match uri.path() {
         "/" => "index.html",

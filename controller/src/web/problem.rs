@@ -108,7 +108,7 @@ fn plain(text: &str) -> String {
     known.unwrap_or_else(|| text.into())
 }
 
-/// Parts of the path; one that is no identifier is refused with the rule that it breaks.
+/// Parts of the path; one that is not an identifier is refused with the rule that it breaks.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Rejection))]
 pub(crate) struct Path<T>(pub(crate) T);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pistat_sim::{Counts, Fleet};
-use pistat_tests::Stack;
+use pistat_testkit::Stack;
 use tokio::task::JoinSet;
 
 use super::load::{Cost, list, seconds};

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pistat_tests::{statistics::percentile, usage};
+use pistat_testkit::{statistics::percentile, usage};
 use tokio::task::JoinSet;
 
 /// Before a row counts, so that connecting is not measured.

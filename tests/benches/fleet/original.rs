@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use pistat_tests::{DEADLINE, Process, eventually};
+use pistat_testkit::{DEADLINE, Process, eventually};
 use tokio::{net::TcpStream, task::JoinSet};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use pistat_protocol::{dashboard::Run, id::RunId, task::RunState};
 use pistat_sim::Ledger;
-use pistat_tests::{Http, catalogue::starts, eventually};
+use pistat_testkit::{Http, catalogue::starts, eventually};
 use serde_json::Value;
 
 use super::{

@@ -16,7 +16,7 @@ use pistat_protocol::{
     task::RunState,
 };
 use pistat_sim::Dice;
-use pistat_tests::{Http, Reply, mosquitto::Login};
+use pistat_testkit::{Http, Reply, mosquitto::Login};
 use serde_json::{Value, json};
 
 use super::SETTLE;

@@ -13,7 +13,7 @@ use pistat_protocol::{
     task::{RunState, RunStatus, TaskView},
     topic::{Topic, Topics},
 };
-use pistat_tests::{DEADLINE, Mqtt, Stack, eventually, mqtt::Heard};
+use pistat_testkit::{DEADLINE, Mqtt, Stack, eventually, mqtt::Heard};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 

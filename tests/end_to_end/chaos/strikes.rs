@@ -9,7 +9,7 @@ use std::{
 
 use pistat_protocol::task::TaskView;
 use pistat_sim::Dice;
-use pistat_tests::{Agent, Clock, DEADLINE, Http, Proxy, Stack, eventually};
+use pistat_testkit::{Agent, Clock, DEADLINE, Http, Proxy, Stack, eventually};
 use tempfile::TempDir;
 
 /// The state disk: room for the register of minutes of chaos, and soon full.

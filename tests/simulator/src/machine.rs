@@ -436,7 +436,7 @@ impl Machine {
                 Ok(order) => self.cancel(link, order.get().run).await,
                 Err(error) => self.refuse(&error.to_string()).await,
             },
-            Ok(VerifiedOrder::Enroll(_)) => self.refuse("it is no order for a run").await,
+            Ok(VerifiedOrder::Enroll(_)) => self.refuse("it is not an order for a run").await,
             Err(error) => self.refuse(&error.to_string()).await,
         }
     }

@@ -110,7 +110,7 @@ function numberTest(parts: RegExpExecArray, filter: Filter): Test {
   const read = NUMBERS[name.toLowerCase()];
   const factor = UNITS[unit.trim().toLowerCase()];
   if (!read || factor === undefined) {
-    filter.problems.push(`"${name}" is no number of a machine: take ${Object.keys(NUMBERS).join(", ")}.`);
+    filter.problems.push(`"${name}" is not a number of a machine: take ${Object.keys(NUMBERS).join(", ")}.`);
     return () => true;
   }
   if (digits === "" || Number.isNaN(Number(digits))) {

@@ -74,7 +74,7 @@ export class LineEditor {
     if (key) {
       return key(this);
     }
-    // Keys that mean nothing here, and anything that is no text.
+    // Keys that mean nothing here, and anything that is not text.
     return data.startsWith("\u001b") ? null : this.insert(data);
   }
 

@@ -213,7 +213,7 @@ export class WebTerminal {
       if (typeof input === "string") this.#typed(input);
       else this.#paste(input);
       // A question is answered by who has read it; what was typed before it may have been meant for
-      // it, and is no command.
+      // it, and is not a command.
       if (this.#mode.kind === "question") return;
     }
   }

@@ -4,7 +4,7 @@ import { brokerUrl, controllerUrl, installCommand, listenCommand, publishCommand
 
 const joining = { url: "http://pi.example:8000", pi: "pi-1", label: "Tom's Shed $1", token: "a.b" };
 
-test("the script is compared before it is started, and the token is no argument of it", () => {
+test("the script is compared before it is started, and the token is not an argument of it", () => {
   expect(installCommand(joining, "00ff", false).join(" ")).toBe(
     `f=$(mktemp) && curl -fsS http://pi.example:8000/install.sh -o "$f" && echo "00ff  $f" | sha256sum -c - && ` +
       `printf %s a.b | sudo sh "$f" --controller-url http://pi.example:8000 --pi-id pi-1 --label 'Tom'\\''s Shed $1'`,

@@ -100,7 +100,7 @@ export function commandQuote(word: string): string {
   return /^[^\s"'\\]+$/.test(word) ? word : `"${word.replace(/["\\]/g, "\\$&")}"`;
 }
 
-/** Copies text, also where the page is no secure context (plain HTTP on a LAN address). */
+/** Copies text, also where the page is not a secure context (plain HTTP on a LAN address). */
 export async function copyText(text: string): Promise<boolean> {
   if (navigator.clipboard && window.isSecureContext) {
     try {

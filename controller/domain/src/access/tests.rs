@@ -120,7 +120,7 @@ fn a_session_needs_its_cookie_and_its_key_and_the_cookie_alone_says_so() {
     }
     assert_eq!(by("another", Some("key of cookie")), None);
     let half = access.caller_by_session(cookie, None, time(6)).unwrap();
-    assert_eq!(half.session(), None, "the cookie alone is no session");
+    assert_eq!(half.session(), None, "the cookie alone is not a session");
     assert_eq!(access.with_key(&half, "key of other"), None);
     let whole = access.with_key(&half, "key of cookie").unwrap();
     assert_eq!(whole.session(), Some(hash));

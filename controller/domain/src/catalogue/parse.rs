@@ -224,7 +224,7 @@ fn ends(text: &str) -> Result<Ends, String> {
         "exit" => Ok(Ends::Exit),
         "restart" => Ok(Ends::Restart),
         "power-off" => Ok(Ends::PowerOff),
-        _ => Err(format!("{text:?} is no end of a task: it is exit, restart or power-off")),
+        _ => Err(format!("{text:?} is not an end of a task: it is exit, restart or power-off")),
     }
 }
 
@@ -237,7 +237,7 @@ fn role(text: &str) -> Result<Role, String> {
 
 fn directory(text: &str) -> Result<String, String> {
     let usable = text.starts_with('/') && !text.contains('\0');
-    if usable { Ok(text.to_owned()) } else { Err(format!("{text:?} is no absolute path")) }
+    if usable { Ok(text.to_owned()) } else { Err(format!("{text:?} is not an absolute path")) }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) fn arguments(mut section: Section<'_>) -> (Vec<Argument>, Vec<String>
 fn argument(parent: &Section<'_>, name: String, item: Item) -> Option<Argument> {
     if !is_argument_name(&name) {
         let rule = "a lower-case letter, then lower-case letters, digits, - or _";
-        parent.problem_at(&item.place, &format!("{name:?} is no name for an argument: it is {rule}"));
+        parent.problem_at(&item.place, &format!("{name:?} is not a name for an argument: it is {rule}"));
         return None;
     }
     let mut section = parent.child(&name, item)?;

@@ -19,7 +19,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A place that is no line of a file: an environment variable, a flag, a whole file.
+    /// A place that is not a line of a file: an environment variable, a flag, a whole file.
     pub fn named(name: &str) -> Self {
         Self { file: name.into(), line: None }
     }

@@ -96,8 +96,8 @@ name = 'controller'
     let problems = problems(file, &environment);
     for expected in [
         "pistat.toml:2: unknown key stat; did you mean state?",
-        "pistat.toml:3: log_level: \"loud\" is no log level",
-        "pistat.toml:5: listen: \"here\" is no address",
+        "pistat.toml:3: log_level: \"loud\" is not a log level",
+        "pistat.toml:5: listen: \"here\" is not an address",
         "pistat.toml:6: unknown key port in [http]",
         "pistat.toml:8: listen must be a text in quotes, not a whole number",
         "pistat.toml:9: prefix: the topic prefix \"a b\"",
@@ -110,7 +110,7 @@ name = 'controller'
         "pistat.toml:18: expires: \"ten minutes\" is not a valid duration",
         "pistat.toml:19: per_machine: 0 is out of range: it is 1 to 64",
         "pistat.toml:21: discovery must be true or false, not \"yes\"",
-        "pistat.toml:24: publish: \"a/#/b\" is no topic filter",
+        "pistat.toml:24: publish: \"a/#/b\" is not a topic filter",
         "[[account]] Zigbee2MQTT is there twice",
         "pistat.toml:28: name: controller is Pi Stat's own name",
         "[[account]] needs a name",
@@ -289,7 +289,7 @@ fn every_key() -> Vec<String> {
         Some(known.split(", ").map(|key| format!("{section}{dot}{key}")).collect::<Vec<_>>())
     };
     let keys: Vec<_> = problems.iter().filter_map(known).flatten().collect();
-    // A table is no key of its own.
+    // A table is not a key of its own.
     let is_table =
         |key: &String| sections.contains(&key.as_str()) || ["account", "mqtt.limits"].contains(&key.as_str());
     keys.into_iter().filter(|key| !is_table(key)).collect()

@@ -185,7 +185,7 @@ async fn whoever_is_slow_is_ended_in_time_while_others_are_served() {
     let half_a_body = port.said("POST /body HTTP/1.1\r\nHost: pi\r\nContent-Length: 10\r\n\r\nhalf").await;
     let no_reader = port.said("GET /large HTTP/1.1\r\nHost: pi\r\n\r\n").await;
     let idle = port.said("GET / HTTP/1.1\r\nHost: pi\r\n\r\n").await;
-    // A byte now and then is no sign of life.
+    // A byte now and then is not a sign of life.
     let (mut reader, mut writer) = port.said("GET / HTTP/1.1\r\nX:").await.into_split();
     let dripping = tokio::spawn(async move {
         while writer.write_all(b"x").await.is_ok() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Operator;
 
 /// Seconds that people wait for an answer.
-const PATIENCE_SECONDS: &str = "5";
+const DEADLINE_SECONDS: &str = "5";
 
 impl Operator {
     pub(super) async fn ask_by_message(&mut self) {
@@ -61,7 +61,7 @@ impl Operator {
             "-m",
             &payload,
             "-W",
-            PATIENCE_SECONDS,
+            DEADLINE_SECONDS,
             "-D",
             "publish",
             "correlation-data",

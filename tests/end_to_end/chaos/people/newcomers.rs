@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use pistat_protocol::api::{EnrolmentToken, JoinTokenView};
-use pistat_tests::{FakeAgent, Http, Stack, fake_agent::Identity};
+use pistat_testkit::{FakeAgent, Http, Stack, fake_agent::Identity};
 use serde_json::{Value, json};
 
 use super::{Account, Operator, SETTLE};

@@ -95,7 +95,7 @@ pub(super) fn complete(line: &str, cursor: u32, role: Role) -> bool {
     for candidate in candidates {
         assert!(!candidate.value.contains(char::is_control), "{candidate:?} for {line:?}");
         let whole = format!("{before}{}", candidate.value);
-        assert!(terminal::split(&whole).is_ok(), "{candidate:?} makes {whole:?} of {line:?}, which is no line");
+        assert!(terminal::split(&whole).is_ok(), "{candidate:?} makes {whole:?} of {line:?}, which is not a line");
         offered = true;
     }
     offered

@@ -118,7 +118,7 @@ label = "two\nlines"
         "tasks.toml:16: the default does not fit: t cannot be \"A\"",
         "tasks.toml:17: task.d.args.s: boolean can only be true",
         "tasks.toml:18: unknown key colour in [task.d.args.r]",
-        "tasks.toml:19: \"Q\" is no name for an argument",
+        "tasks.toml:19: \"Q\" is not a name for an argument",
         "tasks.toml:10: args.t is nowhere in the command",
         "tasks.toml:23: schedule: \"Mars\" is not a time zone",
         "tasks.toml:25: unknown key comand in [task.e]; did you mean command?",
@@ -130,9 +130,9 @@ label = "two\nlines"
         "tasks.toml:31: concurrency: 0 is out of range",
         "tasks.toml:32: on: \"\" is not a valid tag",
         "tasks.toml:32: on: \"pi 1\" is not a valid pi-id",
-        "tasks.toml:33: ends: \"never\" is no end",
+        "tasks.toml:33: ends: \"never\" is not an end",
         "tasks.toml:34: environment.A=B must be",
-        "tasks.toml:35: working_directory: \"tmp\" is no absolute path",
+        "tasks.toml:35: working_directory: \"tmp\" is not an absolute path",
         "tasks.toml:36: label: it is one line",
     ] {
         assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}\n{}", problems.join("\n"));
