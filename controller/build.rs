@@ -1,8 +1,9 @@
-//! Builds the dashboard for a release when its sources changed, so that one `cargo run --release` makes the whole program.
+//! Builds the dashboard for a release when its sources changed, so that one `cargo run --release`
+//! makes the whole program.
 //!
-//! It starts nothing in the dev profile: `cargo check`, rust-analyzer and the tests must not wait for npm, and a build
-//! script cannot tell them from `cargo build`. A dev build serves what is in `web/dist` at the time, so
-//! `npm --prefix web run build` is enough to see a change there.
+//! It starts nothing in the dev profile: `cargo check`, rust-analyzer and the tests must not wait
+//! for npm, and a build script cannot tell them from `cargo build`. A dev build serves what is in
+//! `web/dist` at the time, so `npm --prefix web run build` is enough to see a change there.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,13 +1,15 @@
 #!/bin/sh
-# Installs, updates or removes the Pi Stat agent on this machine. The controller serves this file; it needs nothing else from the internet.
+# Installs, updates or removes the Pi Stat agent on this machine. The controller serves this file;
+# it needs nothing else from the internet.
 #
 #   printf %s TOKEN | sh install.sh --controller-url http://controller:8000 --pi-id pi-1 [options]
 #   sh install.sh --uninstall
 #
-# Run it again to update the agent or to change what it was told: what is there already is left as it is.
-# Exit codes: 0 done · 3 installed, but nothing starts it by itself here · 64 wrong usage · 69 no agent for this machine, or it cannot be fetched ·
-# 73 something cannot be written · 75 the controller has not let this machine in · 77 not root · 78 no join token, and not
-# enrolled yet, or nothing by which the root runner could be told its controller.
+# Run it again to update the agent or to change what it was told: what is there already is left as
+# it is. Exit codes: 0 done · 3 installed, but nothing starts it by itself here · 64 wrong usage ·
+# 69 no agent for this machine, or it cannot be fetched · 73 something cannot be written · 75 the
+# controller has not let this machine in · 77 not root · 78 no join token, and not enrolled yet, or
+# nothing by which the root runner could be told its controller.
 set -eu
 umask 022
 
@@ -25,9 +27,10 @@ usage: sh install.sh --controller-url URL --pi-id ID [options]      the join tok
 USAGE
 }
 
-# --- what the controller filled in ------------------------------------------------------------------------------------
+# --- what the controller filled in ----------------------------------------------------------------
 
-# One line for each program that the controller hands out: its name and its SHA-256. This file was verified, and so they are.
+# One line for each program that the controller hands out: its name and its SHA-256. This file was
+# verified, and so they are.
 checksums() {
   cat <<'PISTAT_END'
 @CHECKSUMS@
@@ -52,7 +55,7 @@ runner_unit() {
 PISTAT_END
 }
 
-# --- telling ----------------------------------------------------------------------------------------------------------
+# --- telling --------------------------------------------------------------------------------------
 
 say() { printf '%s\n' "$*"; }
 fail() { # exit code, sentence…
@@ -67,7 +70,7 @@ wrong() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# --- what is wanted ---------------------------------------------------------------------------------------------------
+# --- what is wanted -------------------------------------------------------------------------------
 
 user=pistat-agent
 program=/usr/local/bin/pistat-agent
@@ -123,7 +126,7 @@ read_token() {
   esac
 }
 
-# --- the machine ------------------------------------------------------------------------------------------------------
+# --- the machine ----------------------------------------------------------------------------------
 
 has_systemd() { [ -d /run/systemd/system ] && have systemctl; }
 is_packaged() { have dpkg-query && dpkg-query -S /usr/bin/pistat-agent >/dev/null 2>&1; }
@@ -148,7 +151,8 @@ architectures() {
     x86_64:64 | amd64:64) echo x86_64 ;;
     aarch64:* | arm64:*) echo aarch64 ;;
     armv7* | armv8*)
-      # What was built for ARMv7 uses floating point of version 3; what was built for the first Pi runs on every later one.
+      # What was built for ARMv7 uses floating point of version 3; what was built for the first Pi
+      # runs on every later one.
       if grep -Eqw 'vfpv3|vfpv3d16|vfpv4|asimd' /proc/cpuinfo; then echo 'armv7 armv6'; else echo armv6; fi
       ;;
     armv6*) echo armv6 ;;
@@ -166,7 +170,7 @@ fetch() { # address, file
   fi
 }
 
-# --- installing -------------------------------------------------------------------------------------------------------
+# --- installing -----------------------------------------------------------------------------------
 
 make_user() {
   if id "$user" >/dev/null 2>&1; then return; fi
@@ -184,7 +188,8 @@ make_user() {
 }
 
 # Puts standard input where it belongs, if it is not there already. Says whether it changed.
-# A shell does not stop at mistakes in what it is asked for the success of: each step is looked at, and the result too.
+# A shell does not stop at mistakes in what it is asked for the success of: each step is looked at,
+# and the result too.
 put() { # file, mode
   cat >"$temporary/put" || fail 73 "$temporary/put cannot be written"
   if [ -f "$1" ] && cmp -s "$temporary/put" "$1"; then return 1; fi
@@ -224,7 +229,8 @@ install_program() {
     rm -f "$candidate"
     fail 73 "$program cannot be written whole: it is not what was fetched. Is the disk full?"
   fi
-  # The old agent stays unless the new one starts: it may be linked with a newer C library than this machine has.
+  # The old agent stays unless the new one starts: it may be linked with a newer C library than this
+  # machine has.
   if ! answer=$("$candidate" --version 2>&1); then
     rm -f "$candidate"
     fail 69 "the controller's agent for $offered does not start on this machine: $answer. Nothing was installed. \`packaging/build $offered\` makes one that runs on every Linux: put it into the controller's agents folder"
@@ -285,7 +291,8 @@ write_units() {
   systemctl daemon-reload
 }
 
-# Root's own note of the controller that it let in: the root runner is told by it, and not by what the agent's user may write.
+# Root's own note of the controller that it let in: the root runner is told by it, and not by what
+# the agent's user may write.
 fingerprint_file() { printf %s "${config%/*}/controller.fingerprint"; }
 
 as_agent() { # file of what it says, words…
@@ -296,7 +303,8 @@ as_agent() { # file of what it says, words…
   $(if have setsid; then echo setsid; fi) su -s /bin/sh "$user" -c 'exec "$0" "$@"' -- "$agent" "$@" >"$said" 2>&1 </dev/null
 }
 
-# Lets the agent see to it, as its own user, that the controller lets it in, so that the token need not stay here. It ends by itself.
+# Lets the agent see to it, as its own user, that the controller lets it in, so that the token need
+# not stay here. It ends by itself.
 enroll() {
   mkdir -p "$state"
   chown "$user" "$state"
@@ -319,7 +327,8 @@ enroll() {
   say "enrolled as $pi at $url"
 }
 
-# By the fingerprint that root was given, now or when it let the agent in. Without one nothing is pinned: what is in the agent's folder proves nothing.
+# By the fingerprint that root was given, now or when it let the agent in. Without one nothing is
+# pinned: what is in the agent's folder proves nothing.
 pin_runner() {
   if [ "$root_tasks" = no ] || ! has_systemd; then return; fi
   if [ -n "$token" ]; then
@@ -356,7 +365,7 @@ start() {
   fi
 }
 
-# --- removing ---------------------------------------------------------------------------------------------------------
+# --- removing -------------------------------------------------------------------------------------
 
 remove() {
   if is_packaged; then fail 64 'the agent came as a package: apt purge pistat-agent pistat-runner'; fi

@@ -1,8 +1,11 @@
 # shellcheck shell=bash
-# A Debian system of our own for a test: made by mmdebstrap once, unpacked for each test, and booted with its own systemd in namespaces of its own.
+# A Debian system of our own for a test: made by mmdebstrap once, unpacked for each test, and booted
+# with its own systemd in namespaces of its own.
 #
-# Sourced by the tests of this folder, which need root. It shares nothing with the machine but kernel and network: the test's controller is on 127.0.0.1.
-# It offers `make_system`, `boot`, `inside`, `offline` (the same system without systemd), and takes everything down when the script ends.
+# Sourced by the tests of this folder, which need root. It shares nothing with the machine but
+# kernel and network: the test's controller is on 127.0.0.1. It offers `make_system`, `boot`,
+# `inside`, `offline` (the same system without systemd), and takes everything down when the script
+# ends.
 
 suite=${PISTAT_TEST_SUITE:-bookworm}
 cache=${PISTAT_PACKAGING_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pistat-packaging}
@@ -34,7 +37,8 @@ eventually() { # sentence, command…
 [ "$(id -u)" = 0 ] || die 'this test needs root: it makes a system and boots it'
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/pistat-test.XXXXXX")
 children=()
-# A function in the background is a shell, and what it started outlives it; unshare waits for its child, whatever it is told.
+# A function in the background is a shell, and what it started outlives it; unshare waits for its
+# child, whatever it is told.
 end() { # process
   pkill -KILL -P "$1" || true
   kill "$1" 2>/dev/null || true
@@ -127,7 +131,7 @@ stop_system() {
   init=
 }
 
-# --- a controller on this machine -------------------------------------------------------------------------------------
+# --- a controller on this machine -----------------------------------------------------------------
 
 # Starts one with these agents, and learns what it tells at its start.
 start_controller() { # program, folder of agents

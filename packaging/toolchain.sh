@@ -1,17 +1,21 @@
 # shellcheck shell=bash
-# What cross-building needs: a Rust compiler, zig as C compiler and linker for every board, and cargo-zigbuild between them.
+# What cross-building needs: a Rust compiler, zig as C compiler and linker for every board, and
+# cargo-zigbuild between them.
 #
-# Sourced by `build`. It offers one function, `get_toolchain`, after which `cargo zigbuild` works and `toolchain` says which of the two it is:
+# Sourced by `build`. It offers one function, `get_toolchain`, after which `cargo zigbuild` works
+# and `toolchain` says which of the two it is:
 #   rustup   a maintainer's own machine: stable Rust of rustup, with its component rust-src (agents) and the targets with glibc (controllers)
 #   debian   Debian's rustc-web, cargo-web and the library's sources, unpacked into a folder of ours: nothing is installed, no other compiler is touched
-# zig and cargo-zigbuild come from PyPI into a virtual environment, unless they are installed already.
+# zig and cargo-zigbuild come from PyPI into a virtual environment, unless they are installed
+# already.
 #
 # It refuses to guess: what is missing is named, and nothing is built with half a toolchain.
 
 readonly ZIG=0.17.1
 readonly ZIGBUILD=0.24.0
 
-# Packages of Debian's compiler; the last one is the standard library for 64-bit boards with glibc, where the controller runs.
+# Packages of Debian's compiler; the last one is the standard library for 64-bit boards with glibc,
+# where the controller runs.
 readonly DEBIAN_PACKAGES='rustc-web cargo-web rust-web-src libstd-rust-web-dev libstd-rust-web-dev:arm64'
 
 cache=${PISTAT_PACKAGING_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pistat-packaging}
@@ -36,7 +40,8 @@ get_toolchain() { # targets…
   say "$toolchain: $(rustc --version), zig $(zig_version)"
 }
 
-# An inherited linker silently wins over cargo-zigbuild's, and inherited flags replace those of the target.
+# An inherited linker silently wins over cargo-zigbuild's, and inherited flags replace those of the
+# target.
 forget_inherited() {
   local name
   for name in $(compgen -e); do
@@ -47,7 +52,8 @@ forget_inherited() {
   done
 }
 
-# Programs for musl bring their own standard library, built from its sources; those for glibc take what rustup has compiled.
+# Programs for musl bring their own standard library, built from its sources; those for glibc take
+# what rustup has compiled.
 rustup_has() { # targets…
   have rustup || return 1
   local target
@@ -61,7 +67,7 @@ rustup_has() { # targets…
 
 has_sources() { [ -f "$1/lib/rustlib/src/rust/library/std/Cargo.toml" ]; } # sysroot
 
-# --- Debian's compiler ------------------------------------------------------------------------------------------------
+# --- Debian's compiler ----------------------------------------------------------------------------
 
 use_debian() {
   [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || die "this needs rustup with the targets, or Debian on amd64 with its package rustc-web"
@@ -95,7 +101,8 @@ CONF
   (
     export APT_CONFIG=$folder/apt.conf
     apt-get -qq update || true # sources of others may lack an architecture; what matters is asked for next
-    # These libraries carry versions in their names: Debian is asked for them, twice, since one of them needs others.
+    # These libraries carry versions in their names: Debian is asked for them, twice, since one of
+    # them needs others.
     libraries=$(libraries_of rustc-web cargo-web "$(apt-cache depends libstd-rust-web-dev | awk '/Depends: libstd/ { print $2; exit }')")
     # shellcheck disable=SC2086 # lists of words
     libraries="$libraries $(libraries_of $libraries)"
@@ -114,7 +121,7 @@ libraries_of() { # packages…
     awk '$1 == "Depends:" && $2 ~ /^lib(llvm|git2|mbed|http-parser)/ { print $2 }' | sort -u
 }
 
-# --- zig --------------------------------------------------------------------------------------------------------------
+# --- zig ------------------------------------------------------------------------------------------
 
 use_zig() {
   have cargo-zigbuild && have zig && return

@@ -1,4 +1,5 @@
-//! The agent's one loop, which owns all of its state: it hears, measures, publishes, and looks after its runs.
+//! The agent's one loop, which owns all of its state: it hears, measures, publishes, and looks
+//! after its runs.
 
 mod hearing;
 mod publishing;
@@ -30,7 +31,8 @@ const FIRST_SAMPLE: Duration = Duration::from_millis(300);
 /// The slow facts cost a little: not while everything starts.
 const FIRST_FACTS: Duration = Duration::from_secs(15);
 
-/// Refused orders are told in `info`, but nobody can make us publish more often than this by sending rubbish.
+/// Refused orders are told in `info`, but nobody can make us publish more often than this by
+/// sending rubbish.
 const REFUSALS_TOLD: Duration = Duration::from_secs(10);
 
 /// An unpaced return of a whole fleet would meet a controller that is just starting.
@@ -54,7 +56,8 @@ pub(crate) struct Agent {
     /// What waits for room in `outgoing`; samples in it are replaced by newer ones.
     outbox: VecDeque<Outgoing>,
     session: Option<Session>,
-    /// Counts what was asked of the root runner: only the answer to the last question counts, and none once the connection is gone.
+    /// Counts what was asked of the root runner: only the answer to the last question counts, and
+    /// none once the connection is gone.
     session_asked: u64,
     /// The session has not been told yet: runs speak only afterwards.
     greeting: bool,
@@ -152,7 +155,8 @@ impl Agent {
         others.fold(self.cadence.next().min(self.facts_at), Instant::min)
     }
 
-    /// The loop itself says that it goes round, and goes round for that at least so often: one that waits for ever in one of its turns falls silent.
+    /// The loop itself says that it goes round, and goes round for that at least so often: one that
+    /// waits for ever in one of its turns falls silent.
     fn tell_alive(&mut self) {
         let (Some(notify), now) = (&self.options.notify, Instant::now()) else { return };
         if self.alive_at.is_none_or(|at| at <= now) {
@@ -211,7 +215,8 @@ impl Agent {
     /// What a sample tells besides its values. Returns whether that was news.
     fn learn_from(&mut self, sample: &Sample) -> bool {
         let mut news = self.facts.fix_boot_time(sample.clock_synchronized, sample.uptime_seconds);
-        // The second sample is the first with rates; later ones that miss something for once change nothing.
+        // The second sample is the first with rates; later ones that miss something for once change
+        // nothing.
         if self.capabilities.is_empty() && sample.seq > 0 {
             self.capabilities = Sampler::capabilities(sample);
             news = true;
@@ -293,7 +298,8 @@ mod tests {
             }
             assert!(told() > 0, "within each of systemd's minutes");
         }
-        // From here on it is as if it waited in one of its turns for ever, while the rest of the program goes on.
+        // From here on it is as if it waited in one of its turns for ever, while the rest of the
+        // program goes on.
         tokio::time::sleep(10 * WATCHDOG).await;
         assert_eq!(told(), 0);
     }

@@ -1,7 +1,9 @@
-//! Samples that were missed while disconnected, kept in bounded memory and sent in batches afterwards. Pure.
+//! Samples that were missed while disconnected, kept in bounded memory and sent in batches
+//! afterwards. Pure.
 //!
-//! One a minute at most; when the memory is full the oldest go. A batch counts as arrived only after the connection has lasted a while longer:
-//! until then its samples are kept, however many batches follow it.
+//! One a minute at most; when the memory is full the oldest go. A batch counts as arrived only
+//! after the connection has lasted a while longer: until then its samples are kept, however many
+//! batches follow it.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -11,10 +13,12 @@ use tokio::time::Instant;
 /// The finest cadence that is kept.
 const SPACING: Duration = Duration::from_secs(60);
 
-/// What a batch takes at most: thousands of machines may send one at once, and their controller holds as many.
+/// What a batch takes at most: thousands of machines may send one at once, and their controller
+/// holds as many.
 const BATCH_BYTES: usize = 16 * 1000;
 
-/// Between two batches: a fleet that comes back together does not stall its controller. A day is told within ten minutes.
+/// Between two batches: a fleet that comes back together does not stall its controller. A day is
+/// told within ten minutes.
 const PACE: Duration = Duration::from_secs(10);
 
 /// A batch that was handed over so long ago, over a connection that still stands, has arrived.
@@ -27,7 +31,8 @@ pub(crate) struct Backlog {
     samples: VecDeque<Box<[u8]>>,
     capacity: usize,
     kept_at: Option<Instant>,
-    /// The batches under way, the oldest first: how many samples each holds. Together they are the oldest that are kept.
+    /// The batches under way, the oldest first: how many samples each holds. Together they are the
+    /// oldest that are kept.
     batches: VecDeque<(usize, Instant)>,
     next_batch_at: Option<Instant>,
 }

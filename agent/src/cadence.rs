@@ -1,4 +1,5 @@
-//! When to sample: the agent's own interval, the controller's setting, and once a second while somebody looks. Pure.
+//! When to sample: the agent's own interval, the controller's setting, and once a second while
+//! somebody looks. Pure.
 
 use std::time::Duration;
 
@@ -67,7 +68,8 @@ impl Cadence {
         self.next
     }
 
-    /// A sample is being taken. What was missed (a suspended machine, a busy one) is not made up for.
+    /// A sample is being taken. What was missed (a suspended machine, a busy one) is not made up
+    /// for.
     pub(crate) fn taken(&mut self, now: Instant) {
         let period = self.period(now);
         self.next = if self.next + period > now { self.next + period } else { now + period };

@@ -1,4 +1,5 @@
-//! What the binary is told: flags over environment over file over defaults. All problems are reported at once, in sentences.
+//! What the binary is told: flags over environment over file over defaults. All problems are
+//! reported at once, in sentences.
 
 pub(crate) mod file;
 mod flags;
@@ -200,7 +201,8 @@ fn token(flags: &Flags, file: &File, state: &Path) -> Result<Option<JoinToken>, 
         (Some(token), None, _) => token.clone(),
         (None, Some(path), _) | (None, None, Some(path)) => match read_text(path) {
             Ok(text) => text,
-            // It was needed at the first start only, and a secret that nobody needs is well thrown away.
+            // It was needed at the first start only, and a secret that nobody needs is well thrown
+            // away.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && Credential::is_in(state) => return Ok(None),
             Err(error) => return Err(format!("the token file {} cannot be read: {error}", path.display())),
         },

@@ -1,8 +1,9 @@
 //! The binary's own connection: MQTT 3.1.1 over TCP, TLS or WebSocket, for ever.
 //!
-//! Each connection is a new session with a new client, so nothing of an earlier one can be sent late: what matters is repeated by the agent.
-//! A connection that hangs is noticed. It ends when the agent closes its side: then the last messages are sent, acknowledged, and only
-//! then follows DISCONNECT, since that clears the last will.
+//! Each connection is a new session with a new client, so nothing of an earlier one can be sent
+//! late: what matters is repeated by the agent. A connection that hangs is noticed. It ends when
+//! the agent closes its side: then the last messages are sent, acknowledged, and only then follows
+//! DISCONNECT, since that clears the last will.
 
 use std::time::Duration;
 
@@ -291,7 +292,8 @@ impl Keeper {
     }
 }
 
-/// Publishes what the agent says; returns when the agent has closed its side and everything is acknowledged, or has had its time.
+/// Publishes what the agent says; returns when the agent has closed its side and everything is
+/// acknowledged, or has had its time.
 async fn pump(
     topics: &Topics,
     client: &AsyncClient,
@@ -313,7 +315,8 @@ async fn pump(
     }
 }
 
-/// Throws away what the agent says while there is no connection; returns when the agent has closed its side.
+/// Throws away what the agent says while there is no connection; returns when the agent has closed
+/// its side.
 async fn drain(outgoing: &mut mpsc::Receiver<Outgoing>) {
     while outgoing.recv().await.is_some() {}
 }

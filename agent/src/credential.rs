@@ -1,6 +1,8 @@
-//! The machine's own credential: its secret, the pinned key of its controller, and the board that it was made on.
+//! The machine's own credential: its secret, the pinned key of its controller, and the board that
+//! it was made on.
 //!
-//! One file, mode 0600, replaced atomically and on disk before it is registered anywhere. On another board (a cloned card) it is refused.
+//! One file, mode 0600, replaced atomically and on disk before it is registered anywhere. On
+//! another board (a cloned card) it is refused.
 
 use std::{
     fs, io,
@@ -120,7 +122,8 @@ impl Credential {
         }
     }
 
-    /// The credential in another user's state folder, as root reads it: that user may have put anything there.
+    /// The credential in another user's state folder, as root reads it: that user may have put
+    /// anything there.
     ///
     /// # Errors
     /// It cannot be read, is not a regular file of that user, or is damaged.

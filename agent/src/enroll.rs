@@ -1,8 +1,9 @@
 //! How a machine comes to believe its controller, and the controller it.
 //!
-//! The new secret is on disk before it is registered. The controller's key is believed only by the fingerprint in the join token, and the answer
-//! only by that key. A credential in force stays in force until another has been answered for. With an external broker there is
-//! nothing to register: only the key is pinned.
+//! The new secret is on disk before it is registered. The controller's key is believed only by the
+//! fingerprint in the join token, and the answer only by that key. A credential in force stays in
+//! force until another has been answered for. With an external broker there is nothing to register:
+//! only the key is pinned.
 
 mod conversation;
 
@@ -75,9 +76,11 @@ pub enum EnrollError {
     Credential(#[from] CredentialError),
 }
 
-/// How an enrolled machine whose credentials are refused joins again with the token that it was started with.
+/// How an enrolled machine whose credentials are refused joins again with the token that it was
+/// started with.
 ///
-/// The secret stays the same: for a machine that was reset this is its one new enrolment, for one that is still known it changes nothing.
+/// The secret stays the same: for a machine that was reset this is its one new enrolment, for one
+/// that is still known it changes nothing.
 #[derive(Debug, Clone)]
 pub struct Rejoin {
     /// The token.
@@ -118,7 +121,8 @@ enum Trouble {
     Refused(String),
 }
 
-/// The credential of this machine with its pinned key; joins with the token where that is needed, for as long as it takes.
+/// The credential of this machine with its pinned key; joins with the token where that is needed,
+/// for as long as it takes.
 ///
 /// # Errors
 /// There is no token to join with, or the state folder cannot be used.
@@ -145,7 +149,8 @@ impl Enrolment<'_> {
             return if self.token.is_some() { Ok(None) } else { Err(other) };
         }
         if let Err(error) = credential.check_board(self.folder, self.serial.as_deref()) {
-            // On a copied card the same name would be two machines: only another name may be enrolled here.
+            // On a copied card the same name would be two machines: only another name may be
+            // enrolled here.
             return Err(error.into());
         }
         let Some(key) = credential.controller_key.clone() else { return Ok(None) };
@@ -156,7 +161,8 @@ impl Enrolment<'_> {
         Ok(Some((credential, key)))
     }
 
-    /// A new secret, on disk; the one of an interrupted attempt is used again, since it may be registered already.
+    /// A new secret, on disk; the one of an interrupted attempt is used again, since it may be
+    /// registered already.
     fn prepare(&self) -> Result<Credential, CredentialError> {
         let pending = Credential::load_pending(self.folder)?;
         let own = |pending: &Credential| pending.pi == *self.pi && pending.serial == self.serial;

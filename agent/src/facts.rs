@@ -1,8 +1,10 @@
 //! What a machine is: facts that stay for a boot, and facts that are looked up once an hour.
 //!
-//! The kernel's release and architecture come from sysinfo (once per start, 0.01 ms); the rest is read by hand under a root, so that boards
-//! that are not at hand can be tested. The hourly facts may start processes; they run in the background at the lowest priority with a
-//! deadline, and package updates are counted again only when the package lists or the installed packages have changed.
+//! The kernel's release and architecture come from sysinfo (once per start, 0.01 ms); the rest is
+//! read by hand under a root, so that boards that are not at hand can be tested. The hourly facts
+//! may start processes; they run in the background at the lowest priority with a deadline, and
+//! package updates are counted again only when the package lists or the installed packages have
+//! changed.
 
 mod reboot;
 
@@ -71,7 +73,8 @@ impl Facts {
         read_text(&root.join("proc/sys/kernel/random/boot_id")).unwrap_or_else(|| "unknown".into())
     }
 
-    /// Fixes the time of the boot as soon as the clock can be believed; afterwards it stays, however the clock jumps.
+    /// Fixes the time of the boot as soon as the clock can be believed; afterwards it stays,
+    /// however the clock jumps.
     pub(crate) fn fix_boot_time(&mut self, synchronized: bool, uptime_seconds: Option<u64>) -> bool {
         let Some(uptime) = uptime_seconds.filter(|_| synchronized && self.boot_time.is_none()) else { return false };
         self.boot_time = SystemTime::now().checked_sub(Duration::from_secs(uptime)).map(Timestamp::from);
@@ -93,7 +96,8 @@ impl Facts {
     }
 }
 
-/// The board's serial number: from the device tree, else `/proc/cpuinfo`; a PC's can be read by root only.
+/// The board's serial number: from the device tree, else `/proc/cpuinfo`; a PC's can be read by
+/// root only.
 pub fn serial(root: &Path) -> Option<String> {
     let from_tree = read_text(&root.join("proc/device-tree/serial-number"));
     let from_cpuinfo = || cpuinfo(&fs::read_to_string(root.join("proc/cpuinfo")).ok()?, "Serial");
@@ -102,7 +106,8 @@ pub fn serial(root: &Path) -> Option<String> {
     is_serial(&serial).then_some(serial)
 }
 
-/// A board without a serial number shows zeros, a virtual machine a word. A board's is hexadecimal, and may have letters only.
+/// A board without a serial number shows zeros, a virtual machine a word. A board's is hexadecimal,
+/// and may have letters only.
 fn is_serial(text: &str) -> bool {
     let has_digit = text.bytes().any(|byte| (b'1'..=b'9').contains(&byte));
     has_digit || text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.bytes().any(|byte| byte != b'0')
@@ -125,7 +130,8 @@ fn parse_os_release(text: &str) -> Option<String> {
 }
 
 impl Slow {
-    /// Looks everything up, given what was found the last time. While a disk hangs this does not come back.
+    /// Looks everything up, given what was found the last time. While a disk hangs this does not
+    /// come back.
     pub(crate) async fn look_up(root: PathBuf, before: Self) -> Self {
         let found = aside({
             let (root, before) = (root.clone(), before.clone());
@@ -164,9 +170,11 @@ fn package_times(root: &Path) -> Vec<SystemTime> {
 }
 
 async fn count_updates(root: &Path) -> Option<u32> {
-    // Its caches stay in memory, and what it would do is not logged, as it is for root: an idle agent writes nothing to the card.
+    // Its caches stay in memory, and what it would do is not logged, as it is for root: an idle
+    // agent writes nothing to the card.
     let silent = ["-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "-o", "Dir::Log::Planner="];
-    // As the task that installs them: a new kernel is a new package, which a plain upgrade keeps back.
+    // As the task that installs them: a new kernel is a new package, which a plain upgrade keeps
+    // back.
     let upgrade = ["--with-new-pkgs", "upgrade"];
     let words = [&["--simulate", "--quiet=2", "-o", "Debug::NoLocking=1"], &silent[..], &upgrade].concat();
     let text = ReadOnlyCommand::new(&root.join("usr/bin/apt-get"), &words).run().await?;
@@ -188,8 +196,9 @@ async fn failed_units(root: &Path) -> Option<Vec<String>> {
     )
 }
 
-/// Wear of an eMMC by its own estimate, in steps of ten: `life_time` is "0x01 0x02" for its two kinds of memory (JEDEC JESD84-B51, `EXT_CSD` 268
-/// and 269), 1 for up to 10 %, 11 for more than its life. SD cards tell nothing.
+/// Wear of an eMMC by its own estimate, in steps of ten: `life_time` is "0x01 0x02" for its two
+/// kinds of memory (JEDEC JESD84-B51, `EXT_CSD` 268 and 269), 1 for up to 10 %, 11 for more than
+/// its life. SD cards tell nothing.
 fn storage_wear(root: &Path) -> Option<u8> {
     let disks = fs::read_dir(root.join("sys/block")).into_iter().flatten().flatten();
     let texts = disks.filter_map(|disk| fs::read_to_string(disk.path().join("device/life_time")).ok());
@@ -216,7 +225,8 @@ impl ReadOnlyCommand {
 
     /// What it prints; `None` when it is not there, fails, or takes too long.
     ///
-    /// While the disk that the program is on hangs, this does not come back: whoever asks must not ask again before that.
+    /// While the disk that the program is on hangs, this does not come back: whoever asks must not
+    /// ask again before that.
     pub(crate) async fn run(self) -> Option<String> {
         let child = aside(move || self.start()).await??;
         let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));

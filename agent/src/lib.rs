@@ -1,8 +1,9 @@
 //! The agent without its connection: what a machine publishes, and what it does with what it hears.
 //!
-//! Used by the `pistat-agent` binary over its own connection, and inside the controller, for the controller's own machine, over the controller's.
-//! It never opens a socket to a broker itself. Whoever embeds it is the process's only
-//! spawner of children: orphans of tasks are adopted and reaped here.
+//! Used by the `pistat-agent` binary over its own connection, and inside the controller, for the
+//! controller's own machine, over the controller's. It never opens a socket to a broker itself.
+//! Whoever embeds it is the process's only spawner of children: orphans of tasks are adopted and
+//! reaped here.
 
 mod agent;
 mod backlog;
@@ -33,9 +34,11 @@ pub use crate::options::{AgentOptions, Policy};
 /// What the agent hears from whoever holds its connection.
 #[derive(Debug, Clone)]
 pub enum Incoming {
-    /// The connection is up and every filter of [`pistat_protocol::topic::Topics::agent_filters`] is subscribed.
+    /// The connection is up and every filter of [`pistat_protocol::topic::Topics::agent_filters`]
+    /// is subscribed.
     Connected,
-    /// The connection is gone. What was handed over and not yet sent may be dropped: the agent repeats what matters.
+    /// The connection is gone. What was handed over and not yet sent may be dropped: the agent
+    /// repeats what matters.
     Disconnected,
     /// A message on one of the agent's topics.
     Message {
@@ -77,8 +80,9 @@ pub enum AgentError {
     ConnectionGone,
 }
 
-/// Keeps what this process has in memory from everybody but root: no core dump, no debugger, no `/proc/<pid>/mem` and `environ` for another process of
-/// the same user, such as a task (`PR_SET_DUMPABLE`, prctl(2)). What it starts begins anew, so tasks are as debuggable as ever.
+/// Keeps what this process has in memory from everybody but root: no core dump, no debugger, no
+/// `/proc/<pid>/mem` and `environ` for another process of the same user, such as a task
+/// (`PR_SET_DUMPABLE`, prctl(2)). What it starts begins anew, so tasks are as debuggable as ever.
 pub fn keep_memory_private() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     // It fails for no value that is given here.
@@ -87,7 +91,8 @@ pub fn keep_memory_private() {
 
 /// Runs the agent until `stop` is cancelled.
 ///
-/// On `stop`, running tasks are ended, and `offline` is the last thing that is published (unless the embedder publishes the status itself).
+/// On `stop`, running tasks are ended, and `offline` is the last thing that is published (unless
+/// the embedder publishes the status itself).
 ///
 /// # Errors
 /// The folder for the state of runs cannot be used, or the connection's holder went away.

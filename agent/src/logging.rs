@@ -1,7 +1,7 @@
 //! What the agent says on its standard error: one line for each event.
 //!
-//! `tracing-subscriber` does this and much more, for the 33 kB of its registry of spans and the pages of its code: together 0.1 MB of an agent's 2.6.
-//! An agent has neither spans nor filters.
+//! `tracing-subscriber` does this and much more, for the 33 kB of its registry of spans and the
+//! pages of its code: together 0.1 MB of an agent's 2.6. An agent has neither spans nor filters.
 
 use std::{
     fmt::{self, Write as _},

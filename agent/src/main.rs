@@ -1,8 +1,11 @@
-//! `pistat-agent`: reads its configuration, enrols, connects, and runs the agent until it is asked to stop.
+//! `pistat-agent`: reads its configuration, enrols, connects, and runs the agent until it is asked
+//! to stop.
 //!
-//! `pistat-agent enroll`, with the same flags, only sees to it that the controller lets this machine in, and ends.
+//! `pistat-agent enroll`, with the same flags, only sees to it that the controller lets this
+//! machine in, and ends.
 //!
-//! Exit codes: 0 asked to stop, or let in; 64 wrong usage or configuration, 75 not let in in time, 78 not enrolled and no token, 1 a crash.
+//! Exit codes: 0 asked to stop, or let in; 64 wrong usage or configuration, 75 not let in in time,
+//! 78 not enrolled and no token, 1 a crash.
 
 mod logging;
 
@@ -27,7 +30,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// musl's own takes all room that it has of a size before it takes any again: an idle agent grew by 2 kB a minute.
+/// musl's own takes all room that it has of a size before it takes any again: an idle agent grew by
+/// 2 kB a minute.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
@@ -44,21 +48,25 @@ const NOT_ENROLLED: u8 = 78;
 /// How many messages may wait for the agent: acknowledgements come in bursts.
 const INCOMING: usize = 64;
 
-/// How many messages may wait for the connection. Each may be a chunk of output, so this is at most half a megabyte.
+/// How many messages may wait for the connection. Each may be a chunk of output, so this is at most
+/// half a megabyte.
 const OUTGOING: usize = 32;
 
 /// How long `enroll` waits for the controller.
 const ENROLL_LIMIT: Duration = Duration::from_secs(30);
 
-/// The command line and the file are read on a stack of their own, which is given back: they take more of it than all that comes later.
+/// The command line and the file are read on a stack of their own, which is given back: they take
+/// more of it than all that comes later.
 const CONFIGURATION_STACK: usize = 512 * 1024;
 
-/// After being asked to stop: for tasks to end, the last messages to be acknowledged, and DISCONNECT.
+/// After being asked to stop: for tasks to end, the last messages to be acknowledged, and
+/// DISCONNECT.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
     pistat_agent::keep_memory_private();
-    // Root's part, which systemd starts: it shares the binary's pages and none of its configuration.
+    // Root's part, which systemd starts: it shares the binary's pages and none of its
+    // configuration.
     let first = std::env::args_os().nth(1);
     if first.as_ref().is_some_and(|word| word == "runner") {
         logging::start(tracing::Level::INFO);
@@ -123,7 +131,8 @@ fn run(config: &Config, only_enrolls: bool) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(USAGE));
         }
     };
-    // One thread; what may hang on a name server or a disk gets others for seconds. Besides these, where there are sensors, the sampler keeps one of its own.
+    // One thread; what may hang on a name server or a disk gets others for seconds. Besides these,
+    // where there are sensors, the sampler keeps one of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(8)
@@ -131,7 +140,8 @@ fn run(config: &Config, only_enrolls: bool) -> anyhow::Result<ExitCode> {
         .thread_stack_size(256 * 1024)
         .build()
         .context("the runtime cannot be started")?;
-    // As a task of the runtime, which is woken without a system call; what `block_on` runs itself is not.
+    // As a task of the runtime, which is woken without a system call; what `block_on` runs itself
+    // is not.
     let served = runtime.spawn(serve(config.clone(), endpoint, only_enrolls));
     let code = runtime.block_on(served).context("the agent failed")?;
     // A thread that hangs on a disk must not hold up the end.
@@ -188,7 +198,8 @@ async fn enroll_and_run(
     notify.ready();
     let enrolled = tokio::select! {
         enrolled = enroll(&enrolment) => enrolled,
-        // It may take until somebody has switched the controller on; afterwards the agent's own loop says that it lives.
+        // It may take until somebody has switched the controller on; afterwards the agent's own
+        // loop says that it lives.
         () = notify.watchdog() => unreachable!("the watchdog is told for ever"),
         () = stop.cancelled() => return Ok(ExitCode::from(if only_enrolls { NOT_LET_IN } else { 0 })),
     };
@@ -227,7 +238,8 @@ fn options(config: &Config, key: PublicKey) -> AgentOptions {
     options
 }
 
-/// Whether the controller took the credential before this was stopped: an earlier enrolment may have been revoked meanwhile. Leaves at once.
+/// Whether the controller took the credential before this was stopped: an earlier enrolment may
+/// have been revoked meanwhile. Leaves at once.
 async fn knock(mut heard: mpsc::Receiver<Incoming>, say: mpsc::Sender<Outgoing>, stop: &CancellationToken) -> bool {
     let connected = async { while heard.recv().await.is_some_and(|heard| !matches!(heard, Incoming::Connected)) {} };
     let is_let_in = tokio::select! {

@@ -38,7 +38,8 @@ impl Policy {
     }
 }
 
-/// What an agent needs to know. [`AgentOptions::new`] has sensible values for what is not asked for.
+/// What an agent needs to know. [`AgentOptions::new`] has sensible values for what is not asked
+/// for.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
     /// The machine's stable name.
@@ -49,11 +50,13 @@ pub struct AgentOptions {
     pub interval: Duration,
     /// What the agent is willing to run.
     pub policy: Policy,
-    /// The folder for the state of runs: each is on disk before the agent acts. It is made when missing.
+    /// The folder for the state of runs: each is on disk before the agent acts. It is made when
+    /// missing.
     pub runs: PathBuf,
     /// The controller's key that was pinned: only its orders count.
     pub controller_key: PublicKey,
-    /// Whether `status` is the agent's to publish; not inside the controller, whose status is the controller's.
+    /// Whether `status` is the agent's to publish; not inside the controller, whose status is the
+    /// controller's.
     pub publishes_status: bool,
     /// The nice value of tasks, 0 to 19.
     pub nice: i32,
@@ -63,11 +66,13 @@ pub struct AgentOptions {
     pub backlog_samples: usize,
     /// The socket of the root runner; tasks with `root = true` are refused while nothing is there.
     pub runner_socket: PathBuf,
-    /// Words before each task's own: of a program that confines itself and then becomes the task. Without any, tasks are started as they are.
+    /// Words before each task's own: of a program that confines itself and then becomes the task.
+    /// Without any, tasks are started as they are.
     pub launcher: Vec<OsString>,
     /// How long running tasks may take to end when the agent is stopped.
     pub stop_grace: Duration,
-    /// Whom the agent's loop tells that it goes round; nobody inside the controller, whose own loop does.
+    /// Whom the agent's loop tells that it goes round; nobody inside the controller, whose own loop
+    /// does.
     pub notify: Option<Arc<Notify>>,
 }
 

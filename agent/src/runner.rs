@@ -1,23 +1,33 @@
-//! The root runner: a process of root's for each connection of the agent, started by systemd and gone with its run.
+//! The root runner: a process of root's for each connection of the agent, started by systemd and
+//! gone with its run.
 //!
-//! It runs tasks that need root, with the same code as the agent runs the others, and takes nothing but orders of the controller.
-//! What it believes, and why:
+//! It runs tasks that need root, with the same code as the agent runs the others, and takes nothing
+//! but orders of the controller. What it believes, and why:
 //!
-//! - **The other end** is the agent's user: the socket's mode says so, and the kernel is asked again (`SO_PEERCRED`).
-//!   That user is not trusted with anything else. Whoever has taken it over can throw an order away; no more.
-//! - **The signature**, over the very bytes that the controller sent, by the key that root pinned in a file of root's.
+//! - **The other end** is the agent's user: the socket's mode says so, and the kernel is asked
+//!   again (`SO_PEERCRED`). That user is not trusted with anything else. Whoever has taken it over
+//!   can throw an order away; no more.
+//! - **The signature**, over the very bytes that the controller sent, by the key that root pinned
+//!   in a file of root's.
 //! - **The machine**: the pinned pi-id, on the board whose serial number was pinned.
-//! - **The session.** The runner makes it itself, at random, each time the agent connects to its controller and asks for one; the agent publishes
-//!   it as its own. So an order that names it was signed after that moment, whatever any clock says: one that was recorded earlier, on this machine or
-//!   anywhere on its way, names another. It is kept in memory (`/run`) and gone with the boot.
-//! - **The nonce.** The runner answers an order with a nonce, and starts it only when it comes back over the same connection, signed again with that nonce,
-//!   within seconds by a clock that nobody can set. So an order that was held back is worth nothing: its nonce is gone with the connection.
-//! - **Once.** A run's id is entered into root's own ledger, on disk, before anything starts; what is in it never starts again.
-//! - **`root`.** An order that does not ask for root is none for root, though the signature is good.
+//! - **The session.** The runner makes it itself, at random, each time the agent connects to its
+//!   controller and asks for one; the agent publishes it as its own. So an order that names it was
+//!   signed after that moment, whatever any clock says: one that was recorded earlier, on this
+//!   machine or anywhere on its way, names another. It is kept in memory (`/run`) and gone with the
+//!   boot.
+//! - **The nonce.** The runner answers an order with a nonce, and starts it only when it comes back
+//!   over the same connection, signed again with that nonce, within seconds by a clock that nobody
+//!   can set. So an order that was held back is worth nothing: its nonce is gone with the
+//!   connection.
+//! - **Once.** A run's id is entered into root's own ledger, on disk, before anything starts; what
+//!   is in it never starts again.
+//! - **`root`.** An order that does not ask for root is none for root, though the signature is
+//!   good.
 //! - **Root's policy** (`runner.toml`) comes last and wins.
 //!
-//! A run belongs to one instance, in a control group of its own. When the agent goes away the run goes on, its output is kept as it is while a
-//! controller is away (the first and the last half of 1 MiB, the gap counted), and whoever comes back finds it at a socket of the run's own.
+//! A run belongs to one instance, in a control group of its own. When the agent goes away the run
+//! goes on, its output is kept as it is while a controller is away (the first and the last half of
+//! 1 MiB, the gap counted), and whoever comes back finds it at a socket of the run's own.
 
 mod host;
 mod ledger;
@@ -72,7 +82,8 @@ const STATE: &str = "/var/lib/pistat-runner";
 const RUNTIME: &str = "/run/pistat-runner";
 const CONFIGURATION: &str = "/etc/pistat";
 
-/// Runs one signed task as root: started by systemd for each connection of the agent (pistat-runner.socket).
+/// Runs one signed task as root: started by systemd for each connection of the agent
+/// (pistat-runner.socket).
 #[derive(Debug, clap::Parser)]
 #[command(name = "pistat-agent runner", max_term_width = 100)]
 struct Words {
@@ -192,7 +203,8 @@ enum Refusal {
     Nonsense,
 }
 
-/// The one refusal that another enrolment explains. It may as well be a forged order, so the advice does not lead to the attacker's key.
+/// The one refusal that another enrolment explains. It may as well be a forged order, so the advice
+/// does not lead to the attacker's key.
 fn after_another_signature(error: &OrderError) -> &'static str {
     match error {
         OrderError::Signature => {
@@ -305,10 +317,11 @@ impl Runner {
         Ok(session)
     }
 
-    /// Gives a nonce for an order that would be taken, and takes the order only if it comes back with it: over this connection, which is the nonce's only
-    /// memory, and in time.
+    /// Gives a nonce for an order that would be taken, and takes the order only if it comes back
+    /// with it: over this connection, which is the nonce's only memory, and in time.
     async fn prepare(&self, wire: &mut Wire, signed: &[u8]) -> Result<Begin, Refusal> {
-        // The controller signs the order again for the session that it knows then: an agent that has connected anew meanwhile has another.
+        // The controller signs the order again for the session that it knows then: an agent that
+        // has connected anew meanwhile has another.
         let first = self.admit(signed, |order| Ok(order.session.clone()))?;
         if Ledger::new(&self.folders.state).contains(first.get().run).map_err(Refusal::Ledger)? {
             return Err(Refusal::Replayed);
@@ -346,7 +359,8 @@ impl Runner {
         Ok(Begin::Run(Box::new(Start::Execute { order: Box::new(order), signed: Bytes::new(), places: alone }), claim))
     }
 
-    /// Everything but nonce and ledger, for the session that is asked for once the signature is good.
+    /// Everything but nonce and ledger, for the session that is asked for once the signature is
+    /// good.
     fn admit(
         &self,
         signed: &[u8],

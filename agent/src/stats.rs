@@ -1,14 +1,18 @@
-//! One sample after another: what is asked of the kernel each time, what only now and then, and what may hang.
+//! One sample after another: what is asked of the kernel each time, what only now and then, and
+//! what may hang.
 //!
-//! `/proc` is read by hand, from files kept open. Beside sysinfo, measured by a test of this file on x86-64 with 67 processes (2026-11-26):
-//! 0.004 ms instead of 0.008 for memory, 0.004 instead of 0.16 for networks, 0.005 instead of 0.034 for disks, 0.03 instead of 1.5 for the number of
-//! processes; and only files under a given root can be tested with the shapes of other boards. sysinfo answers for the facts of the system
-//! ([`crate::facts`]).
+//! `/proc` is read by hand, from files kept open. Beside sysinfo, measured by a test of this file
+//! on x86-64 with 67 processes (2026-11-26): 0.004 ms instead of 0.008 for memory, 0.004 instead of
+//! 0.16 for networks, 0.005 instead of 0.034 for disks, 0.03 instead of 1.5 for the number of
+//! processes; and only files under a given root can be tested with the shapes of other boards.
+//! sysinfo answers for the facts of the system ([`crate::facts`]).
 //!
-//! What asks a device (disk, sensor, radio, firmware) may hang: it runs in another thread and has a deadline. What is read without one cannot: `stat`,
-//! `meminfo`, `loadavg`, `uptime`, `diskstats`, `net/dev`, `self/mountinfo` and the list of `/proc` are made up by the kernel from what it has in memory, and
-//! whether a folder of `/sys` is there, or what a sensor is called, is in memory too.
-//! Rates come from monotonic time; a counter that went back yields nothing; what cannot be read is left out.
+//! What asks a device (disk, sensor, radio, firmware) may hang: it runs in another thread and has a
+//! deadline. What is read without one cannot: `stat`, `meminfo`, `loadavg`, `uptime`, `diskstats`,
+//! `net/dev`, `self/mountinfo` and the list of `/proc` are made up by the kernel from what it has
+//! in memory, and whether a folder of `/sys` is there, or what a sensor is called, is in memory
+//! too. Rates come from monotonic time; a counter that went back yields nothing; what cannot be
+//! read is left out.
 
 #[cfg(test)]
 mod boards;
@@ -89,8 +93,9 @@ impl Sampler {
 
     /// Takes a sample. It is late by at most the sensors' deadlines, never wrong.
     ///
-    /// The wall clock only says when the sample was taken, and may jump by years; everything else goes by the monotonic one, which stands still
-    /// while the machine is suspended, as its counters do.
+    /// The wall clock only says when the sample was taken, and may jump by years; everything else
+    /// goes by the monotonic one, which stands still while the machine is suspended, as its
+    /// counters do.
     pub(crate) async fn sample(&mut self, wall: SystemTime, now: Instant, clock_synchronized: bool) -> Sample {
         let mut sample = Sample::new(Timestamp::from(wall), clock_synchronized, self.seq);
         self.seq += 1;
@@ -153,7 +158,8 @@ fn count_processes(proc: &Path) -> Option<u32> {
     u32::try_from(count).ok().filter(|count| *count > 0)
 }
 
-/// Bytes per second between two readings of a counter; nothing when it went back or no time has passed.
+/// Bytes per second between two readings of a counter; nothing when it went back or no time has
+/// passed.
 fn rate(before: u64, after: u64, elapsed: Duration) -> Option<u64> {
     let difference = after.checked_sub(before)?;
     let milliseconds = u64::try_from(elapsed.as_millis()).ok().filter(|time| *time > 0)?;

@@ -1,8 +1,11 @@
-//! Tasks on this machine: which orders are accepted, which runs are known, and what becomes of them.
+//! Tasks on this machine: which orders are accepted, which runs are known, and what becomes of
+//! them.
 //!
-//! An order is verified before anything else of it is looked at. What is unsigned, altered, foreign, stale or replayed starts nothing and
-//! publishes nothing on its run, so that nobody can turn a run's state by sending rubbish; it is counted and told in `info`. A signed order
-//! that this machine's own policy refuses is reported as `rejected`. A run that is known is never started again: its report is repeated.
+//! An order is verified before anything else of it is looked at. What is unsigned, altered,
+//! foreign, stale or replayed starts nothing and publishes nothing on its run, so that nobody can
+//! turn a run's state by sending rubbish; it is counted and told in `info`. A signed order that
+//! this machine's own policy refuses is reported as `rejected`. A run that is known is never
+//! started again: its report is repeated.
 
 pub(crate) mod delivery;
 mod kin;
@@ -46,11 +49,13 @@ pub(crate) use self::{
 };
 use crate::{AgentOptions, Outgoing, options::Policy};
 
-/// How many runs a machine keeps in mind at a time, running, waiting for a place, or waiting to be acknowledged.
-/// Far more than anybody waits for, and at 1 MiB of output each still less than a small Pi's memory in all but the worst case.
+/// How many runs a machine keeps in mind at a time, running, waiting for a place, or waiting to be
+/// acknowledged. Far more than anybody waits for, and at 1 MiB of output each still less than a
+/// small Pi's memory in all but the worst case.
 const MAX_KNOWN_RUNS: usize = 256;
 
-/// How many finished runs are remembered within a session, so that a replayed order cannot start one again (16 bytes each).
+/// How many finished runs are remembered within a session, so that a replayed order cannot start
+/// one again (16 bytes each).
 const MAX_FINISHED_RUNS: usize = 4096;
 
 /// Why an order did nothing.
@@ -79,7 +84,8 @@ pub(crate) enum Refusal {
 pub(crate) enum OrderOutcome {
     /// Nothing more.
     Accepted,
-    /// It needs root and names a session that the root runner has not made: it has to be sent again for one that it has.
+    /// It needs root and names a session that the root runner has not made: it has to be sent again
+    /// for one that it has.
     NeedsRunnersSession,
 }
 
@@ -104,7 +110,8 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Reads the folder and settles what an earlier process of the agent left behind. Needs a runtime.
+    /// Reads the folder and settles what an earlier process of the agent left behind. Needs a
+    /// runtime.
     ///
     /// # Errors
     /// The folder cannot be made, read or written.
@@ -170,7 +177,8 @@ impl Runs {
         self.dead_socket = Some(socket);
     }
 
-    /// Whether the session of this connection is the root runner's; `None` when it was not asked for one.
+    /// Whether the session of this connection is the root runner's; `None` when it was not asked
+    /// for one.
     pub(crate) fn set_runner_session(&mut self, is_runners: Option<bool>) {
         self.runner_session = is_runners;
     }
@@ -268,7 +276,8 @@ impl Runs {
         self.places_of(task, record.runner?).try_acquire_owned().ok()
     }
 
-    /// The places of a task. When the catalogue has changed their number, later runs go by the new one.
+    /// The places of a task. When the catalogue has changed their number, later runs go by the new
+    /// one.
     fn places_of(&mut self, task: &TaskId, concurrency: u32) -> Arc<Semaphore> {
         let wanted = concurrency.max(1);
         // Nobody holds a place of these any more.
@@ -291,7 +300,8 @@ impl Runs {
     /// The controller has something of a run on its disk.
     pub(crate) fn acknowledge(&mut self, run: RunId, ack: Ack) {
         if let Some(known) = self.known.get(&run) {
-            // Each replaces what the run has not looked at yet, so what only the earlier one said is kept.
+            // Each replaces what the run has not looked at yet, so what only the earlier one said
+            // is kept.
             known.send_modify(|control| {
                 let before = control.ack.unwrap_or(Ack { seq: None, state: None });
                 control.ack = Some(Ack { seq: ack.seq.max(before.seq), state: ack.state.or(before.state) });
@@ -333,7 +343,8 @@ impl Runs {
                 self.known.remove(&run);
                 self.finished.insert(run);
             }
-            // A run's actor died of a fault of ours: its record stays on disk and is settled at the next start.
+            // A run's actor died of a fault of ours: its record stays on disk and is settled at the
+            // next start.
             Some(Err(error)) => tracing::error!(%error, "a run's bookkeeping failed"),
             None => std::future::pending().await,
         }
@@ -354,7 +365,8 @@ impl Runs {
     }
 }
 
-/// The runs that have ended in this session. Older ones than are remembered count as ended too: run ids are in the order of their making.
+/// The runs that have ended in this session. Older ones than are remembered count as ended too: run
+/// ids are in the order of their making.
 #[derive(Debug, Default)]
 struct Finished {
     runs: BTreeSet<RunId>,

@@ -1,8 +1,10 @@
-//! Days of samples, in the agent's own time: nothing grows, and what is missed is bounded, marked and paced.
+//! Days of samples, in the agent's own time: nothing grows, and what is missed is bounded, marked
+//! and paced.
 //!
-//! The whole agent but its connection, as the controller embeds it. Its clock is the test's, which jumps to the next thing to do, so that six days of samples
-//! every five seconds take seconds (and sensors, which are asked in other threads, seldom answer in time).
-//! The long form is run with `cargo test -p pistat-agent --test growth -- --ignored --nocapture`.
+//! The whole agent but its connection, as the controller embeds it. Its clock is the test's, which
+//! jumps to the next thing to do, so that six days of samples every five seconds take seconds (and
+//! sensors, which are asked in other threads, seldom answer in time). The long form is run with
+//! `cargo test -p pistat-agent --test growth -- --ignored --nocapture`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -77,8 +79,9 @@ impl Embedded {
     }
 }
 
-/// Takes so many samples, the first of them to get warm, and says by how many kilobytes the process has grown over the others.
-/// Now and then the connection breaks, and what was missed is kept for an hour and sent afterwards.
+/// Takes so many samples, the first of them to get warm, and says by how many kilobytes the process
+/// has grown over the others. Now and then the connection breaks, and what was missed is kept for
+/// an hour and sent afterwards.
 async fn growth(warm: usize, samples: usize, between_breaks: usize) -> i64 {
     let _alone = ALONE.lock().await;
     let mut agent = Embedded::start(Path::new("/")).await;

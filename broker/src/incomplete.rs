@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Bytes that count for nothing on each connection: one read of its socket.
 const FREE_BYTES: usize = 16 * 1024;
 
-/// How many bytes all connections of one account may hold beyond that: a few of the largest packets.
+/// How many bytes all connections of one account may hold beyond that: a few of the largest
+/// packets.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// The bytes of each account; one for the whole broker.

@@ -1,8 +1,10 @@
 //! The controller's connection to the broker, ours or another's: the only part that speaks MQTT.
 //!
-//! It is an ordinary client: MQTT 5 with a clean start, and 3.1.1 with a broker that has nothing newer, which then gets no requests. Each connection is a
-//! new one, so nothing that was meant for an earlier one is sent late: the hub and the agent of the controller's own machine say everything again.
-//! Orders to the controller's own machine go to its agent, everything else to the hub. It tries for ever.
+//! It is an ordinary client: MQTT 5 with a clean start, and 3.1.1 with a broker that has nothing
+//! newer, which then gets no requests. Each connection is a new one, so nothing that was meant for
+//! an earlier one is sent late: the hub and the agent of the controller's own machine say
+//! everything again. Orders to the controller's own machine go to its agent, everything else to the
+//! hub. It tries for ever.
 
 mod address;
 mod link;
@@ -27,7 +29,8 @@ use self::{
     version::{Version, Versions},
 };
 
-/// How many messages wait for the hub: a burst of reports from a fleet of a thousand, at about 1 kB each.
+/// How many messages wait for the hub: a burst of reports from a fleet of a thousand, at about 1 kB
+/// each.
 const INCOMING: usize = 4096;
 
 /// How many messages wait for the broker.
@@ -53,7 +56,8 @@ pub(crate) enum Heard {
     Connected,
     /// The connection is gone.
     Disconnected,
-    /// Something is retained on a topic that is none of ours: the rest of a machine, or of an earlier prefix.
+    /// Something is retained on a topic that is none of ours: the rest of a machine, or of an
+    /// earlier prefix.
     RetainedElsewhere { topic: String, payload: Bytes },
     /// Home Assistant was started, or stops.
     Birth { payload: Bytes, retain: bool },
@@ -149,7 +153,8 @@ pub(crate) struct Outgoing {
     pub(crate) correlation: Option<Bytes>,
 }
 
-/// What the broker retains beyond the topics that the hub always hears: to be subscribed to for a while.
+/// What the broker retains beyond the topics that the hub always hears: to be subscribed to for a
+/// while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Look {
     /// Subscribes to these filters.
@@ -161,11 +166,12 @@ pub(crate) enum Look {
 /// How many of these wait for the connection.
 const LOOKS: usize = 16;
 
-/// The filters of the hub and of the own machine's agent. Retained flags of requests must be seen as they were published; everywhere else the
-/// flag tells what is old from what is said now.
+/// The filters of the hub and of the own machine's agent. Retained flags of requests must be seen
+/// as they were published; everywhere else the flag tells what is old from what is said now.
 fn filters(topics: &Topics, enrolment: bool, births: &[String]) -> Vec<Wanted> {
     let requests = topics.format(&Topic::Request("x".parse().expect("a pi-id"))).replacen("/x/", "/+/", 1);
-    // The states of runs and what machines were given are our own words: heard is only what the broker still had from before.
+    // The states of runs and what machines were given are our own words: heard is only what the
+    // broker still had from before.
     let own_words = ["+/task/+/status", "+/meta"].map(|rest| format!("{}/{rest}", topics.prefix()));
     let own = PiId::controller();
     let mut filters: Vec<Wanted> = Vec::new();
@@ -184,7 +190,8 @@ fn filters(topics: &Topics, enrolment: bool, births: &[String]) -> Vec<Wanted> {
     filters
 }
 
-/// Keeps a connection until `stop` is cancelled; then says `offline`, waits for its acknowledgement, and disconnects.
+/// Keeps a connection until `stop` is cancelled; then says `offline`, waits for its
+/// acknowledgement, and disconnects.
 pub(crate) async fn run(
     address: BrokerAddress,
     end: BridgeEnd,
@@ -479,7 +486,8 @@ impl Bridge {
         }
         loop {
             match link.next().await {
-                // Everything sent before is acknowledged in order, so nothing in flight means that `offline` has arrived.
+                // Everything sent before is acknowledged in order, so nothing in flight means that
+                // `offline` has arrived.
                 Ok(Happened::Acknowledged { .. }) if link.in_flight() == 0 => break,
                 Ok(_) => {}
                 Err(_) => return,

@@ -9,7 +9,8 @@ use crate::{
     config::{Config, Problem},
 };
 
-/// Reads the file. If it is the default one and does not exist, the catalogue is the one that ships.
+/// Reads the file. If it is the default one and does not exist, the catalogue is the one that
+/// ships.
 ///
 /// # Errors
 /// The file cannot be read, or every problem of its text.
@@ -22,7 +23,8 @@ pub(crate) fn read(path: &Path) -> Result<Catalogue, Vec<Problem>> {
     }
 }
 
-/// Reads the file again. A missing one is a problem like any other: it must not bring back tasks that were removed.
+/// Reads the file again. A missing one is a problem like any other: it must not bring back tasks
+/// that were removed.
 ///
 /// # Errors
 /// The file cannot be read, or every problem of its text.

@@ -1,7 +1,8 @@
-//! The operator's command line. Everything but `serve`, `check`, `tls`, `broker-acl` and `completions` talks to a running controller over HTTP.
+//! The operator's command line. Everything but `serve`, `check`, `tls`, `broker-acl` and
+//! `completions` talks to a running controller over HTTP.
 //!
-//! Results go to standard output, remarks to standard error. Exit codes: 0 done, 1 refused, 64 wrong use, 69 no controller, 77 no
-//! permission; `task run` exits with the task's own.
+//! Results go to standard output, remarks to standard error. Exit codes: 0 done, 1 refused, 64
+//! wrong use, 69 no controller, 77 no permission; `task run` exits with the task's own.
 
 mod admin;
 mod args;
@@ -247,9 +248,10 @@ impl Setting {
         Client::new(Access { url: self.url.clone(), token, token_source, ca: self.ca.as_deref() })
     }
 
-    /// Whether the token may go to the address. An address that only a file of the current folder names gets no token from
-    /// elsewhere: not that of `PISTAT_TOKEN` or `--token-file`, and not one outside of the folder. Otherwise the author of
-    /// the folder could have it sent to a program of their own.
+    /// Whether the token may go to the address. An address that only a file of the current folder
+    /// names gets no token from elsewhere: not that of `PISTAT_TOKEN` or `--token-file`, and not
+    /// one outside of the folder. Otherwise the author of the folder could have it sent to a
+    /// program of their own.
     fn may_send_token(&self) -> bool {
         if !self.is_address_of_folder {
             return true;
@@ -272,7 +274,8 @@ impl Setting {
             return Ok((Some(token.trim().to_owned()), String::new()));
         }
         let file = self.config.state.join("admin.token");
-        // The folder may be another user's, as the service's is root's in `sudo pistat login`: what that user links there is not read, nor sent.
+        // The folder may be another user's, as the service's is root's in `sudo pistat login`: what
+        // that user links there is not read, nor sent.
         match file::read_foreign(&file).and_then(|text| token_of(&text)) {
             Ok(token) => Ok((Some(token), String::new())),
             Err(error) => Ok((None, format!("{}: {error}", file.display()))),

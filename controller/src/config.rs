@@ -1,7 +1,8 @@
-//! The controller's configuration: defaults, then `config/pistat.toml`, then the environment, then flags.
+//! The controller's configuration: defaults, then `config/pistat.toml`, then the environment, then
+//! flags.
 //!
-//! Unknown keys are refused, and all problems are reported at once with their places, before any port is bound.
-//! Nothing here opens a socket or makes a folder. Secrets print as `***`.
+//! Unknown keys are refused, and all problems are reported at once with their places, before any
+//! port is bound. Nothing here opens a socket or makes a folder. Secrets print as `***`.
 
 mod certificates;
 mod layers;
@@ -19,7 +20,8 @@ pub use sections::{
 };
 pub(crate) use value::{check_not_brokers, check_publish_rule};
 
-/// The environment of this process, as [`Config::load`] takes it. What is not Unicode cannot be ours, and is left out.
+/// The environment of this process, as [`Config::load`] takes it. What is not Unicode cannot be
+/// ours, and is left out.
 pub fn environment() -> Vec<(String, String)> {
     let unicode = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))

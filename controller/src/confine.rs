@@ -1,9 +1,12 @@
-//! What tasks on the controller's own machine cannot reach: they run as the controller's user, and everything that the controller keeps is that user's.
+//! What tasks on the controller's own machine cannot reach: they run as the controller's user, and
+//! everything that the controller keeps is that user's.
 //!
-//! Each such task is started by this program's own binary (`pistat confine-task`), which gives up its rights with Landlock and then becomes the task: no code
-//! runs between a fork and the task, and what was given up stays so for everything that the task starts. Landlock only knows what is allowed, so everything
-//! beside the protected paths is allowed by name, and the folders above them can be listed and nothing else: nothing new can be made in those.
-//! Where the kernel has no Landlock the tasks run as before, and the controller says so at its start.
+//! Each such task is started by this program's own binary (`pistat confine-task`), which gives up
+//! its rights with Landlock and then becomes the task: no code runs between a fork and the task,
+//! and what was given up stays so for everything that the task starts. Landlock only knows what is
+//! allowed, so everything beside the protected paths is allowed by name, and the folders above them
+//! can be listed and nothing else: nothing new can be made in those. Where the kernel has no
+//! Landlock the tasks run as before, and the controller says so at its start.
 
 use std::{
     collections::BTreeSet,
@@ -35,7 +38,8 @@ const HIDE: &str = "--hide";
 /// Before each path that a task can read and not write.
 const FIX: &str = "--fix";
 
-/// The newest interface whose rights are asked for: its scope keeps signals from the controller. Older kernels enforce what they know.
+/// The newest interface whose rights are asked for: its scope keeps signals from the controller.
+/// Older kernels enforce what they know.
 const NEWEST: ABI = ABI::V6;
 
 /// The exit codes of a shell for a program that is not there, and one that cannot be run.
@@ -66,7 +70,8 @@ impl Confinement {
         Self { hidden: real(&mut hidden.into_iter()), fixed: real(&mut fixed.into_iter()) }
     }
 
-    /// The words before those of a task. By this process's own program, even where an update has put another in its place.
+    /// The words before those of a task. By this process's own program, even where an update has
+    /// put another in its place.
     pub(crate) fn launcher(&self) -> Vec<OsString> {
         let paths = |flag: &'static str, paths: &[PathBuf]| {
             paths.iter().flat_map(move |path| [flag.into(), path.clone().into_os_string()]).collect::<Vec<OsString>>()
@@ -123,9 +128,11 @@ impl Confinement {
         rules
     }
 
-    /// Gives up the rights of this process and of all that it starts. Without Landlock nothing is given up.
+    /// Gives up the rights of this process and of all that it starts. Without Landlock nothing is
+    /// given up.
     fn enforce(&self) -> Result<(), RulesetError> {
-        // Root's alone: with them the kernel shows the environment of every process, confined or not (`may_access_mm`). Nobody else has them to give up.
+        // Root's alone: with them the kernel shows the environment of every process, confined or
+        // not (`may_access_mm`). Nobody else has them to give up.
         for capability in [CapabilitySet::PERFMON, CapabilitySet::SYS_ADMIN] {
             let _ = remove_capability_from_bounding_set(capability);
         }
@@ -167,7 +174,8 @@ fn open_itself(path: &Path) -> io::Result<(File, bool)> {
     if kind.is_symlink() { Err(io::ErrorKind::InvalidInput.into()) } else { Ok((file, kind.is_dir())) }
 }
 
-/// Becomes a task if that is what the words ask for, and otherwise returns `None`. Comes back only if it failed.
+/// Becomes a task if that is what the words ask for, and otherwise returns `None`. Comes back only
+/// if it failed.
 pub fn start(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if words.nth(1).as_deref() != Some(OsStr::new(WORD)) {
         return None;

@@ -1,7 +1,8 @@
-//! Who may connect to the embedded broker: accounts with their rules, enrolled machines, and who may join. Pure.
+//! Who may connect to the embedded broker: accounts with their rules, enrolled machines, and who
+//! may join. Pure.
 //!
-//! The broker is given all of it before its ports open: with less, it would turn everybody away for a moment, and forget the sessions of those whom it
-//! does not know.
+//! The broker is given all of it before its ports open: with less, it would turn everybody away for
+//! a moment, and forget the sessions of those whom it does not know.
 
 use pistat_broker::Directory;
 use pistat_protocol::{id::TokenName, order::JoinToken, time::Timestamp};

@@ -1,7 +1,9 @@
-//! The hub: one loop, one closed [`Event`], and all live state. Whoever wants something to change sends an event; nobody else holds the state.
+//! The hub: one loop, one closed [`Event`], and all live state. Whoever wants something to change
+//! sends an event; nobody else holds the state.
 //!
-//! It never waits for anything but the next event: what it publishes goes through an outbox, what it stores comes back as an event, and whatever was promised
-//! to others (an answer, an acknowledgement, a retained status) is kept in [`commits::Commits`] until it is on the disk.
+//! It never waits for anything but the next event: what it publishes goes through an outbox, what
+//! it stores comes back as an event, and whatever was promised to others (an answer, an
+//! acknowledgement, a retained status) is kept in [`commits::Commits`] until it is on the disk.
 
 mod accept;
 mod agents;
@@ -68,10 +70,12 @@ use outbox::{MOST_WAITING, Overflow};
 use pending::{PendingAccess, PendingCommit, PendingReply};
 pub(crate) use start::HubParts;
 
-/// How many questions wait: more than the web server asks at a time, since each of its requests waits for its answer.
+/// How many questions wait: more than the web server asks at a time, since each of its requests
+/// waits for its answer.
 pub(crate) const ASKS: usize = 256;
 
-/// How many messages are taken from the broker in one turn, so that one commit can hold what they ask to store.
+/// How many messages are taken from the broker in one turn, so that one commit can hold what they
+/// ask to store.
 const TURN: usize = 256;
 
 /// How many received messages are handled at most, and for how long, before everything else is
@@ -194,7 +198,8 @@ impl Hub {
                     .add_permits(batch.iter().map(Heard::payload_bytes).map(|bytes| bytes.min(INCOMING_BYTES)).sum());
             }
             self.now = Now::get();
-            // Each turn shows that the loop goes round, and the tick makes one at least every second: a hub that hangs is noticed.
+            // Each turn shows that the loop goes round, and the tick makes one at least every
+            // second: a hub that hangs is noticed.
             notify.alive(self.now.monotonic);
             self.handle(event);
             self.commit_turn();
@@ -332,7 +337,8 @@ impl Hub {
         self.commits.write(RegisterWrite::Event(event, place));
     }
 
-    /// As [`Hub::event`], for what others can make happen as often as they like. Tells whether a line was written now.
+    /// As [`Hub::event`], for what others can make happen as often as they like. Tells whether a
+    /// line was written now.
     fn repeated_event(&mut self, what: repeats::Repeated, source: String, line: repeats::Line) -> bool {
         let Some(line) = self.audit.first(what, source, line, self.now.monotonic) else { return false };
         self.line(line);

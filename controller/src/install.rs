@@ -1,7 +1,9 @@
-//! What a new machine fetches from this controller: a script, and the agent for its kind of processor.
+//! What a new machine fetches from this controller: a script, and the agent for its kind of
+//! processor.
 //!
-//! The script names the SHA-256 of every agent, and whoever shows the command that fetches it names the script's. So one number, learnt by an
-//! authenticated way, vouches for everything that is fetched by an open one. No name from outside becomes a path: it is an [`Architecture`] first.
+//! The script names the SHA-256 of every agent, and whoever shows the command that fetches it names
+//! the script's. So one number, learnt by an authenticated way, vouches for everything that is
+//! fetched by an open one. No name from outside becomes a path: it is an [`Architecture`] first.
 
 use std::{
     collections::HashMap,
@@ -21,7 +23,8 @@ const PACKAGED: &str = "/usr/share/pistat/agents";
 /// The folder inside the state folder where a person can put agents.
 const OWN_FOLDER: &str = "agents";
 
-/// An agent has two or three megabytes. What is much larger is a debug build: nothing to hand out, and seconds of work to hash at every start.
+/// An agent has two or three megabytes. What is much larger is a debug build: nothing to hand out,
+/// and seconds of work to hash at every start.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The script, with a place for everything that is filled in.
@@ -87,8 +90,9 @@ impl Architecture {
         }
     }
 
-    /// Whether a file is a program for this processor, by its ELF header (System V ABI, "ELF Header"): magic number,
-    /// class, little-endian, and `e_machine`. The header is the same for both 32-bit ARMs.
+    /// Whether a file is a program for this processor, by its ELF header (System V ABI, "ELF
+    /// Header"): magic number, class, little-endian, and `e_machine`. The header is the same for
+    /// both 32-bit ARMs.
     fn is_of(self, file: &[u8]) -> bool {
         let (class, machine) = match self {
             Self::Aarch64 => (2, 183_u16),
@@ -144,8 +148,9 @@ pub struct Downloads {
     folders: Vec<PathBuf>,
     /// The agent beside this program.
     beside: Option<PathBuf>,
-    /// The checksum of each file, `None` for one that is not handed out. A file is read again only when it has changed.
-    /// Locked while a file is read, so that many requests cost no more than one.
+    /// The checksum of each file, `None` for one that is not handed out. A file is read again only
+    /// when it has changed. Locked while a file is read, so that many requests cost no more than
+    /// one.
     known: Mutex<HashMap<PathBuf, (Stamp, Option<String>)>>,
 }
 
@@ -153,7 +158,8 @@ pub struct Downloads {
 type Stamp = (u64, SystemTime);
 
 impl Downloads {
-    /// Looks where the configuration says; without that in the state folder, then where packages put agents. The agent beside this program comes last.
+    /// Looks where the configuration says; without that in the state folder, then where packages
+    /// put agents. The agent beside this program comes last.
     pub fn new(config: &Config) -> Self {
         let folders = match &config.http.downloads {
             Some(folder) => vec![folder.clone()],
@@ -206,7 +212,8 @@ impl Downloads {
         let sum = match read(path, metadata.len(), architecture).await {
             Ok(sum) => Some(sum),
             Err(reason) => {
-                // In the agents folder somebody put it there; beside this program it may be any build.
+                // In the agents folder somebody put it there; beside this program it may be any
+                // build.
                 if self.beside.as_deref() == Some(path) {
                     tracing::debug!("{} is not handed out: {reason}", path.display());
                 } else {
@@ -243,9 +250,11 @@ fn render(programs: &[Program]) -> Script {
     Script { text, sha256, architectures: programs.iter().map(|program| program.architecture).collect() }
 }
 
-/// One line for a POSIX shell that fetches the script, compares it with its SHA-256, and only then runs it, with the token on standard input.
+/// One line for a POSIX shell that fetches the script, compares it with its SHA-256, and only then
+/// runs it, with the token on standard input.
 ///
-/// The file is the caller's own, so that nobody else of that machine can change it between the comparison and the start. `web/src/ui/install.ts` makes the same line.
+/// The file is the caller's own, so that nobody else of that machine can change it between the
+/// comparison and the start. `web/src/ui/install.ts` makes the same line.
 pub fn command(url: &str, pi: &str, label: &str, token: &str, script_sha256: &str) -> String {
     format!(
         "f=$(mktemp) && curl -fsS {url}/install.sh -o \"$f\" && echo \"{script_sha256}  $f\" | sha256sum -c - && \

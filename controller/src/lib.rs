@@ -1,6 +1,8 @@
-//! The controller: in the middle of a fleet, deciding what may run, keeping what was said, showing it to people.
+//! The controller: in the middle of a fleet, deciding what may run, keeping what was said, showing
+//! it to people.
 //!
-//! [`Controller::start`] → [`Controller::addresses`], [`Controller::run`]. Everything that lives hangs on it, and it has one way to stop.
+//! [`Controller::start`] → [`Controller::addresses`], [`Controller::run`]. Everything that lives
+//! hangs on it, and it has one way to stop.
 
 mod bridge;
 mod catalogue_file;

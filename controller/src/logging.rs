@@ -16,8 +16,8 @@ use crate::terminal::is_unsafe;
 
 /// Starts to log what is at least as severe as `level`, until the end of the process.
 pub fn to_stderr(level: &str) {
-    // The router of the message log opens a span per message: it is silenced, since nobody reads them and they cost half
-    // of its speed.
+    // The router of the message log opens a span per message: it is silenced, since nobody reads
+    // them and they cost half of its speed.
     let filter = EnvFilter::new(format!("warn,pistat={level},pistat_broker={level},pistat_agent={level},rumqttd=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -27,8 +27,9 @@ pub fn to_stderr(level: &str) {
         .init();
 }
 
-/// Writes fields without line breaks, escape sequences or marks that change the direction of text: what a machine or a
-/// client sends ends up in errors, and must neither forge a line of the log nor reach the terminal that shows it.
+/// Writes fields without line breaks, escape sequences or marks that change the direction of text:
+/// what a machine or a client sends ends up in errors, and must neither forge a line of the log nor
+/// reach the terminal that shows it.
 fn one_line() -> impl for<'w> FormatFields<'w> + 'static {
     tracing_subscriber::fmt::format::debug_fn(write_field).delimited(" ")
 }

@@ -1,4 +1,5 @@
-//! `pistat`: reads the command line, starts the controller, prints what a person needs first, and ends with an exit code that says how it went.
+//! `pistat`: reads the command line, starts the controller, prints what a person needs first, and
+//! ends with an exit code that says how it went.
 
 use std::{io::IsTerminal, path::Path, process::ExitCode};
 
@@ -53,7 +54,8 @@ fn serve(flags: &Flags) -> ExitCode {
     runtime.block_on(run(config, &flags.file()))
 }
 
-/// Each machine is an open socket, and a shell allows 1,024 of them unless somebody asks for more. What the system does not grant, the broker refuses.
+/// Each machine is an open socket, and a shell allows 1,024 of them unless somebody asks for more.
+/// What the system does not grant, the broker refuses.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let allowed = getrlimit(Resource::Nofile);
@@ -118,8 +120,9 @@ fn welcome(controller: &Controller, config: &Config) {
     }
 }
 
-/// What is typed on a Pi: the command that installs an agent where this controller has one, else how an agent is started
-/// that is there already. An agent for one processor is of no use on another, so the first says for which there is none.
+/// What is typed on a Pi: the command that installs an agent where this controller has one, else
+/// how an agent is started that is there already. An agent for one processor is of no use on
+/// another, so the first says for which there is none.
 fn add_a_pi(own_address: &OwnAddress, welcome: &Welcome) -> String {
     let (url, token) = (own_address.of_agent("pi-1"), welcome.join_token.to_string());
     let script = &welcome.install_script;

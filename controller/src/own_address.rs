@@ -1,4 +1,5 @@
-//! By which address the controller is reached: in the links and commands that it gives to people, who use them on other machines as well as on this one.
+//! By which address the controller is reached: in the links and commands that it gives to people,
+//! who use them on other machines as well as on this one.
 //!
 //! Nothing is asked of the network for that, and nothing is believed that a request says of it.
 
@@ -34,7 +35,8 @@ impl OwnAddress {
         self.url(|| "localhost".into())
     }
 
-    /// For other machines. A controller that listens on a loopback address alone can be reached there alone.
+    /// For other machines. A controller that listens on a loopback address alone can be reached
+    /// there alone.
     pub fn elsewhere(&self) -> String {
         self.url(lan_address)
     }
@@ -44,7 +46,8 @@ impl OwnAddress {
         self.broker.as_ref().map_or_else(|| self.elsewhere(), |broker| of_user(broker, pi))
     }
 
-    /// Where any client of the broker connects, without credentials: `mqtt://host:1883`. `embedded` is where ours listens.
+    /// Where any client of the broker connects, without credentials: `mqtt://host:1883`. `embedded`
+    /// is where ours listens.
     pub fn of_broker(&self, embedded: Option<SocketAddr>) -> Option<String> {
         match &self.broker {
             Some(broker) => Some(format!("{}://{}", broker.scheme.as_str(), place(broker, lan_address))),
@@ -67,7 +70,8 @@ fn of_user(broker: &MqttUrl, user: &str) -> String {
     format!("{}://{user}:PASSWORD@{}", broker.scheme.as_str(), place(broker, lan_address))
 }
 
-/// Host, port and path of another's broker. One on this machine is reached by this machine's address.
+/// Host, port and path of another's broker. One on this machine is reached by this machine's
+/// address.
 fn place(broker: &MqttUrl, here: impl FnOnce() -> String) -> String {
     let ip: Option<IpAddr> = broker.host.parse().ok();
     let host = match ip {
@@ -88,7 +92,8 @@ pub fn host(address: SocketAddr, any: impl FnOnce() -> String) -> String {
     }
 }
 
-/// The address by which other machines of the network reach this one: that of the default route. Nothing is sent to find it.
+/// The address by which other machines of the network reach this one: that of the default route.
+/// Nothing is sent to find it.
 fn lan_address() -> String {
     let local = || {
         let socket = UdpSocket::bind("0.0.0.0:0").ok()?;

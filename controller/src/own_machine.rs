@@ -1,4 +1,5 @@
-//! The controller's own machine: the same agent as on every Pi, over the controller's own connection.
+//! The controller's own machine: the same agent as on every Pi, over the controller's own
+//! connection.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -15,7 +16,8 @@ pub(crate) const INCOMING: usize = 256;
 /// How many messages of the agent wait for the bridge: a few pages of output.
 const OUTGOING: usize = 64;
 
-/// How this machine's agent differs from another: its status is the controller's, and its tasks are started by this launcher.
+/// How this machine's agent differs from another: its status is the controller's, and its tasks are
+/// started by this launcher.
 pub(crate) fn options(runs: PathBuf, launcher: Vec<OsString>, key: PublicKey) -> AgentOptions {
     let mut options = AgentOptions::new(PiId::controller(), runs, key);
     options.publishes_status = false;

@@ -1,4 +1,5 @@
-//! One way to stop: a signal, or the first part that dies. Both end everything in the same order, within the same time.
+//! One way to stop: a signal, or the first part that dies. Both end everything in the same order,
+//! within the same time.
 
 use tokio::signal::unix::{SignalKind, signal};
 

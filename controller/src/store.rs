@@ -1,8 +1,10 @@
 //! The state folder: the only file (with its sub-modules) that touches `state/`.
 //!
-//! One thread writes. It takes everything that waits, does it in one commit, and tells each requester that it is on the disk; whatever the controller
-//! promises to others (an answer, an acknowledgement, a retained status), it promises only after that. When the disk is full, questions are refused with a sentence
-//! and change nothing; what the controller has to know (reports, output, events) waits here, in order, until there is room.
+//! One thread writes. It takes everything that waits, does it in one commit, and tells each
+//! requester that it is on the disk; whatever the controller promises to others (an answer, an
+//! acknowledgement, a retained status), it promises only after that. When the disk is full,
+//! questions are refused with a sentence and change nothing; what the controller has to know
+//! (reports, output, events) waits here, in order, until there is room.
 
 mod files;
 mod plain;
@@ -216,7 +218,8 @@ impl Store {
             new_admin,
         };
         let (sender, receiver) = std_mpsc::channel();
-        // Unbounded, since neither hub nor disk may wait for the other: one outcome for each commit, whose number is bounded where they come from.
+        // Unbounded, since neither hub nor disk may wait for the other: one outcome for each
+        // commit, whose number is bounded where they come from.
         let (outcomes, stored) = mpsc::unbounded_channel();
         let writer = Writer::new(register, files, retention, outcomes);
         let thread =
@@ -302,7 +305,8 @@ fn lock(folder: &Path) -> Result<fs::File, StoreError> {
 fn open_register(file: &Path) -> Result<(Register, Reader, Vec<String>), StoreError> {
     let wrap = |error| StoreError::Register { file: file.into(), error };
     let mut damaged = Vec::new();
-    // It holds what tasks printed: nobody else's to read, wherever the folder is. What cannot be made here is told by who opens it.
+    // It holds what tasks printed: nobody else's to read, wherever the folder is. What cannot be
+    // made here is told by who opens it.
     let _ = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file);
     let register = match Register::open(file) {
         Ok(register) => register,
@@ -337,7 +341,8 @@ fn set_aside_register(file: &Path) -> io::Result<PathBuf> {
     set_aside(file)
 }
 
-/// The requests of a day. A clock that was turned forward must not make two runs of one: the day ends with the newest run, if that is earlier.
+/// The requests of a day. A clock that was turned forward must not make two runs of one: the day
+/// ends with the newest run, if that is earlier.
 fn load_requests(register: &Register) -> rusqlite::Result<Vec<RequestRecord>> {
     let newest = register.newest_runs(1)?.first().map(|record| record.run.created_at);
     let end = newest.map_or(now(), |newest| newest.min(now()));

@@ -1,6 +1,8 @@
-//! The command language, used by the dashboard's terminal and by the command line: words, commands, names, completion, and text for people.
+//! The command language, used by the dashboard's terminal and by the command line: words, commands,
+//! names, completion, and text for people.
 //!
-//! Pure: it reads a [`View`] of the fleet, and changes nothing. What comes from outside is stripped of control characters before it is shown.
+//! Pure: it reads a [`View`] of the fleet, and changes nothing. What comes from outside is stripped
+//! of control characters before it is shown.
 
 mod complete;
 mod explain;

@@ -64,13 +64,15 @@ pub fn read_query(query: &str) -> bool {
     known.contains(&true)
 }
 
-/// Whether the body of `POST /api/accounts/{name}/rotate` is understood: the reader's door for fuzzing.
+/// Whether the body of `POST /api/accounts/{name}/rotate` is understood: the reader's door for
+/// fuzzing.
 #[doc(hidden)]
 pub fn read_rotation(body: &[u8]) -> bool {
     accounts::reads_rotation(body)
 }
 
-/// The largest body that is read; the largest real one, an account with many rules, has a few kilobytes.
+/// The largest body that is read; the largest real one, an account with many rules, has a few
+/// kilobytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The largest body that is read without a credential: a token or a code, to sign in.
@@ -104,11 +106,13 @@ impl Web {
         answer.await.map_err(|_| gone())?
     }
 
-    /// Resolves when a caller is not who it was any more: removed, rotated, demoted, signed out. What it has opened ends then.
+    /// Resolves when a caller is not who it was any more: removed, rotated, demoted, signed out.
+    /// What it has opened ends then.
     pub(crate) async fn revoked(&self, caller: &Caller) {
         let revoked = self.access.clone().wait_for(|access| !access.still_holds(caller, now())).await.is_ok();
         if !revoked {
-            // There is no hub any more, so the controller is stopping, which ends everything in its own way.
+            // There is no hub any more, so the controller is stopping, which ends everything in its
+            // own way.
             std::future::pending::<()>().await;
         }
     }

@@ -1,4 +1,5 @@
-//! Decoding of untrusted payloads: size limits first, then JSON, with error messages for the sender.
+//! Decoding of untrusted payloads: size limits first, then JSON, with error messages for the
+//! sender.
 
 use serde::de::DeserializeOwned;
 

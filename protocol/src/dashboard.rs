@@ -52,7 +52,8 @@ pub struct Machine {
     pub label: String,
     /// How it stands.
     pub status: MachineStatus,
-    /// When the controller last received a sample or `online` from it; null if never since its start.
+    /// When the controller last received a sample or `online` from it; null if never since its
+    /// start.
     pub last_seen: Option<Timestamp>,
     /// Its responsibility.
     pub assignment: Option<String>,
@@ -140,8 +141,8 @@ pub struct Run {
     /// Bytes of output, stored or left out.
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub output_bytes: u64,
-    /// Bytes of output that were not stored: dropped while the controller was away, or left out beyond
-    /// the output limit.
+    /// Bytes of output that were not stored: dropped while the controller was away, or left out
+    /// beyond the output limit.
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub dropped_bytes: u64,
 }

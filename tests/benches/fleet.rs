@@ -1,14 +1,18 @@
-//! What a fleet costs: a simulated one against a real controller, and against the Python original's shape.
+//! What a fleet costs: a simulated one against a real controller, and against the Python original's
+//! shape.
 //!
 //! `cargo bench -p pistat-tests --bench fleet -- WHAT`, where WHAT is
-//! `feed` (a sample's way to the browser's WebSocket frame, and the controller's processor time, machines × browsers),
-//! `original` (the same of `original/main.py`; `PISTAT_ORIGINAL_PYTHON` names a Python with its requirements),
-//! `beside` (the two in turns, cell by cell, so that both meet the same disturbances, and their ratios),
-//! `start` (from the program's start until it serves) and `memory`, each with 0, 1,000 and 10,000 machines, `charts` (the memory of 1,000 and 10,000
-//! once their charts are full, which takes them minutes), `writes` (bytes to the disk in an hour),
-//! or `curve` (cost per sample and per browser from 10 to 10,000 machines, drawn into `docs/images/cost-per-sample.svg`).
+//! `feed` (a sample's way to the browser's WebSocket frame, and the controller's processor time,
+//! machines × browsers), `original` (the same of `original/main.py`; `PISTAT_ORIGINAL_PYTHON` names
+//! a Python with its requirements), `beside` (the two in turns, cell by cell, so that both meet the
+//! same disturbances, and their ratios), `start` (from the program's start until it serves) and
+//! `memory`, each with 0, 1,000 and 10,000 machines, `charts` (the memory of 1,000 and 10,000 once
+//! their charts are full, which takes them minutes), `writes` (bytes to the disk in an hour), or
+//! `curve` (cost per sample and per browser from 10 to 10,000 machines, drawn into
+//! `docs/images/cost-per-sample.svg`).
 //!
-//! `PISTAT_BENCH_SECONDS` is how long each row is measured, `PISTAT_BENCH_MACHINES` and `PISTAT_BENCH_BROWSERS` are lists such as `50,200`.
+//! `PISTAT_BENCH_SECONDS` is how long each row is measured, `PISTAT_BENCH_MACHINES` and
+//! `PISTAT_BENCH_BROWSERS` are lists such as `50,200`.
 
 #[path = "fleet/curve.rs"]
 mod curve;
@@ -116,7 +120,8 @@ async fn read_marks(feed: &mut Feed, marks: &mut Vec<u64>) -> bool {
     true
 }
 
-/// From the start of the program until `/healthz` answers, with what so many machines have left in the state folder.
+/// From the start of the program until `/healthz` answers, with what so many machines have left in
+/// the state folder.
 async fn start() {
     for machines in load::list("PISTAT_BENCH_MACHINES", &[0, 1000, 10_000]) {
         let (mut stack, fleet) = fleet(machines, Duration::from_secs(5), Instant::now()).await;
@@ -170,7 +175,8 @@ async fn memory(sizes: &[usize], has_a_past: bool) {
     }
 }
 
-/// Waits until the controller has the whole day of every fiftieth machine: to ask for all of them would be a load of its own.
+/// Waits until the controller has the whole day of every fiftieth machine: to ask for all of them
+/// would be a load of its own.
 async fn charts_are_full(stack: &Stack, fleet: &[PiId]) {
     let http = stack.http();
     for pi in fleet.iter().step_by(50) {
@@ -197,7 +203,8 @@ async fn writes() {
     tokio::time::sleep(JOINED).await;
     let id = stack.process().id();
     let (before, started) = (usage::written(id), Instant::now());
-    // Where nothing is counted (a state folder in memory, such as a tmpfs on /tmp), nothing can be said.
+    // Where nothing is counted (a state folder in memory, such as a tmpfs on /tmp), nothing can be
+    // said.
     assert!(before > 0, "nothing was written when ten machines joined: set TMPDIR to a folder on a disk");
     tokio::time::sleep(Duration::from_secs(seconds(240))).await;
     let bytes = usage::written(id) - before;

@@ -1,7 +1,10 @@
-//! How many lines a second go from an agent's task to a follower on the command line, beside `ssh localhost` in the same run.
+//! How many lines a second go from an agent's task to a follower on the command line, beside
+//! `ssh localhost` in the same run.
 //!
-//! `cargo bench -p pistat-tests --bench output_rate` prints one table. The ssh server is our own, on a port and with keys of its own; where there is
-//! none (Debian: `openssh-server`), its row is left out. Goals: at least half of ssh's rate, and 240,000 lines a second, a hundred times the original's.
+//! `cargo bench -p pistat-tests --bench output_rate` prints one table. The ssh server is our own,
+//! on a port and with keys of its own; where there is none (Debian: `openssh-server`), its row is
+//! left out. Goals: at least half of ssh's rate, and 240,000 lines a second, a hundred times the
+//! original's.
 
 use std::{
     fs,

@@ -1,6 +1,7 @@
 //! How long a sample takes from the agent's publish to the browser's WebSocket frame, on loopback.
 //!
-//! `cargo bench -p pistat-tests --bench sample_latency` prints one table; the goal is a p99 under 20 ms. `PISTAT_BENCH_SAMPLES` asks for fewer samples.
+//! `cargo bench -p pistat-tests --bench sample_latency` prints one table; the goal is a p99 under
+//! 20 ms. `PISTAT_BENCH_SAMPLES` asks for fewer samples.
 
 use std::time::{Duration, Instant};
 

@@ -35,7 +35,8 @@ fn route(method: &'static str, path: &'static str, body: Option<Value>, least: u
     Route { method, path, body, least }
 }
 
-/// Every route of the API. What changes something is aimed at what does not exist, so that asking twice is asking the same.
+/// Every route of the API. What changes something is aimed at what does not exist, so that asking
+/// twice is asking the same.
 fn routes() -> Vec<Route> {
     let run = "/api/runs/01938f00-0000-7000-8000-000000000000";
     let cancel = "/api/runs/01938f00-0000-7000-8000-000000000000/cancel";
@@ -347,7 +348,8 @@ async fn bad_credentials_are_slowed_down_and_good_ones_are_not_locked_out() {
     }
 }
 
-/// Accounts are known to the embedded broker only: who may connect to another, and what for, is that broker's to say (`external.rs` has its rules).
+/// Accounts are known to the embedded broker only: who may connect to another, and what for, is
+/// that broker's to say (`external.rs` has its rules).
 mod embedded_only {
     use super::*;
 

@@ -1,6 +1,8 @@
-//! A hostile broker, and hostile clients: without the controller's signature for this machine, this session and this run, nothing starts.
+//! A hostile broker, and hostile clients: without the controller's signature for this machine, this
+//! session and this run, nothing starts.
 //!
-//! The hostile broker is mosquitto with everything allowed; the test holds the controller's key and plays everybody else.
+//! The hostile broker is mosquitto with everything allowed; the test holds the controller's key and
+//! plays everybody else.
 
 use std::time::Duration;
 
@@ -169,7 +171,8 @@ async fn unsigned_altered_foreign_stale_retained_and_misplaced_orders_start_noth
         hostile.send(run, "execute", payload, false).await;
         assert_eq!(hostile.marks("attack"), 0, "{what} started something");
     }
-    // Delivered with the retain flag: the agent meets it at its next connection, in another session.
+    // Delivered with the retain flag: the agent meets it at its next connection, in another
+    // session.
     hostile.send(run, "execute", encode(&signed), true).await;
     hostile.agent.restart();
     let before = hostile.info.session.clone();
@@ -221,7 +224,8 @@ async fn an_order_of_an_earlier_session_is_refused_and_told() {
         })
         .await;
     hostile.send(run, "execute", stale, false).await;
-    // Not on the run's own topic: the controller signs it again for the new session, and that order must not meet a refusal of this one.
+    // Not on the run's own topic: the controller signs it again for the new session, and that order
+    // must not meet a refusal of this one.
     let told = |info: &Info| info.last_order_refused.as_ref().is_some_and(|reason| reason.contains("session"));
     let info =
         hostile.client.message("the refusal", |topic, message| info_of(topic, &message.payload).filter(told)).await;

@@ -142,7 +142,8 @@ async fn metrics_move_by_themselves() {
         let shown = format!("document.querySelector('[data-pi=pi-1]')?.innerText.includes('{percent}%')");
         page.until(&format!("the card shows {percent} %"), &shown).await;
     }
-    // Between two of them it moves: what is neither the one nor the other is seen. A page that had no time for a step tries again.
+    // Between two of them it moves: what is neither the one nor the other is seen. A page that had
+    // no time for a step tries again.
     let watch = "window.between = 0; new MutationObserver(() => { \
                    const shown = parseInt(document.querySelector('[data-pi=pi-1] .value').innerText); \
                    if (shown > 12 && shown < 88) window.between += 1; \

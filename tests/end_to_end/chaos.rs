@@ -1,10 +1,12 @@
-//! Chaos: a simulated fleet and a real agent at work while everything goes wrong at once, and an oracle that holds the controller's account against
-//! what the machines saw.
+//! Chaos: a simulated fleet and a real agent at work while everything goes wrong at once, and an
+//! oracle that holds the controller's account against what the machines saw.
 //!
-//! The controller is killed, wires are cut, closed and slowed down, the state disk is full for a while, the clock jumps by hours, machines restart,
-//! messages come twice and out of order, in both directions. What must hold is in [`oracle`] and [`retained`].
+//! The controller is killed, wires are cut, closed and slowed down, the state disk is full for a
+//! while, the clock jumps by hours, machines restart, messages come twice and out of order, in both
+//! directions. What must hold is in [`oracle`] and [`retained`].
 //!
-//! `PISTAT_CHAOS_SECONDS` and `PISTAT_CHAOS_MACHINES` ask for more than the quick form; `PISTAT_TEST_SEED` repeats one.
+//! `PISTAT_CHAOS_SECONDS` and `PISTAT_CHAOS_MACHINES` ask for more than the quick form;
+//! `PISTAT_TEST_SEED` repeats one.
 
 mod oracle;
 mod people;
@@ -25,10 +27,12 @@ use people::Operator;
 pub(crate) use retained::{RETAINED_RUNS, retained};
 use strikes::{Chaos, Disk, Rewritten};
 
-/// How long after the last strike everything may take to settle: longer than what waits for a machine may wait.
+/// How long after the last strike everything may take to settle: longer than what waits for a
+/// machine may wait.
 const SETTLE: Duration = Duration::from_secs(90);
 
-/// Minutes of chaos make more runs than are kept without this, and every promise is looked at in the end. Runs wait for their machines, but not for long.
+/// Minutes of chaos make more runs than are kept without this, and every promise is looked at in
+/// the end. Runs wait for their machines, but not for long.
 const CONFIG: &str = "[runs]\nkeep_runs = 1000000\nexpires = \"12s\"\n";
 
 /// How many of the orders and acknowledgements come twice.

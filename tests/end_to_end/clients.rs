@@ -1,5 +1,5 @@
-//! Other people's clients talk to each other through the controller's broker: paho-mqtt, MQTT.js and mosquitto's, over TCP,
-//! TLS and WebSocket, with MQTT 3.1.1 and 5.
+//! Other people's clients talk to each other through the controller's broker: paho-mqtt, MQTT.js
+//! and mosquitto's, over TCP, TLS and WebSocket, with MQTT 3.1.1 and 5.
 
 use std::{net::SocketAddr, process::Command};
 
@@ -120,7 +120,8 @@ async fn everybody_elses_clients_talk_to_each_other_in_every_mix() {
     .await;
 }
 
-/// Pairs of user properties in one order: MQTT.js gathers those of one name. What is left of the expiry may be a little less.
+/// Pairs of user properties in one order: MQTT.js gathers those of one name. What is left of the
+/// expiry may be a little less.
 fn alike(properties: &Value) -> Value {
     let mut properties = properties.clone();
     if let Some(pairs) = properties["user"].as_array_mut() {

@@ -1,4 +1,5 @@
-//! Tasks on the controller's own machine, which run as the controller's user: what they cannot reach of the controller.
+//! Tasks on the controller's own machine, which run as the controller's user: what they cannot
+//! reach of the controller.
 
 use std::path::{Path, PathBuf};
 

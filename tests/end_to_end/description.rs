@@ -1,4 +1,5 @@
-//! The API against its own description: schemathesis makes requests of every kind from it, good and bad, as an admin, as a viewer and as nobody.
+//! The API against its own description: schemathesis makes requests of every kind from it, good and
+//! bad, as an admin, as a viewer and as nobody.
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -13,7 +14,8 @@ fn program() -> PathBuf {
     std::env::var_os("PISTAT_SCHEMATHESIS").map_or_else(|| "schemathesis".into(), PathBuf::from)
 }
 
-/// Makes requests of every kind, as these words say, and holds every answer against the description.
+/// Makes requests of every kind, as these words say, and holds every answer against the
+/// description.
 async fn hold(stack: &Stack, words: &[&str]) {
     let description = stack.http().get("/api/openapi.json").await.body;
     std::fs::write(stack.folder().join("openapi.json"), description).unwrap();
@@ -47,7 +49,8 @@ async fn house() -> (Stack, Agent) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_that_the_description_allows_or_forbids_is_answered_otherwise_than_described() {
     let (stack, _agent) = house().await;
-    // Names that were answered are asked for again, so this would give the admin a new token: it has a pass of its own below.
+    // Names that were answered are asked for again, so this would give the admin a new token: it
+    // has a pass of its own below.
     let words = ["--exclude-operation-id", "rotateAccount", "--header", &header(&stack.admin_token())];
     hold(&stack, &[&NO_SOCKETS[..], &words].concat()).await;
     assert_eq!(stack.http().get("/api/accounts").await.status, 200, "it was the admin's to the end");

@@ -1,7 +1,8 @@
-//! Every command of the documentation is run as it stands, on a controller with the configuration that ships and one Pi.
+//! Every command of the documentation is run as it stands, on a controller with the configuration
+//! that ships and one Pi.
 //!
-//! Only what differs from a real house is replaced: the ports, the host's name, `ACCOUNT` (admin), `TOKEN` (the join token), what cargo would build once
-//! more, and the size of the simulated fleet.
+//! Only what differs from a real house is replaced: the ports, the host's name, `ACCOUNT` (admin),
+//! `TOKEN` (the join token), what cargo would build once more, and the size of the simulated fleet.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +27,8 @@ const SIMULATOR: &str = "cargo run --release -p pistat-sim --";
 /// How long a command that ends may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Languages of blocks that people type in. Those that are not run must be called by the name of one that is.
+/// Languages of blocks that people type in. Those that are not run must be called by the name of
+/// one that is.
 const COMMANDS: [&str; 6] = ["sh", "terminal", "bash", "shell", "console", "zsh"];
 
 /// Each page has a test of its own; whatever page is not named here shares one.
@@ -263,7 +265,8 @@ impl House {
             let answer = feed.command(line).await;
             assert!(answer.ok, "{}:{}: {line}: {answer:?}", self.page, block.line);
             for run in answer.runs {
-                // What was started ends or can be ended: nothing of one page is left for the next line.
+                // What was started ends or can be ended: nothing of one page is left for the next
+                // line.
                 self.stack.http().send("POST", &format!("/api/runs/{run}/cancel"), None).await;
             }
         }

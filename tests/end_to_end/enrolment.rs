@@ -71,8 +71,8 @@ async fn the_agents_label_counts_until_somebody_renames_the_machine() {
     labelled("Third").await;
 }
 
-/// Machines enrol over the embedded broker only: on another it is the broker that lets them in or keeps them out, and they just pin the controller's key
-/// (`external.rs`).
+/// Machines enrol over the embedded broker only: on another it is the broker that lets them in or
+/// keeps them out, and they just pin the controller's key (`external.rs`).
 mod embedded_only {
     use super::*;
 
@@ -107,7 +107,8 @@ mod embedded_only {
         let refused =
             Identity::enrol(stack.said.mqtt, "pi-1", &wrong_secret.to_string()).await.expect_err("a wrong secret");
         assert!(refused.contains("BadUserNamePassword") || refused.contains("NotAuthorized"), "{refused}");
-        // The real agent does not believe a controller whose key has another fingerprint, and says so.
+        // The real agent does not believe a controller whose key has another fingerprint, and says
+        // so.
         let mut agent = stack.agent("pi-2").token(Some(&wrong_print.to_string())).start();
         eventually("the agent says why it does not join", DEADLINE, async || {
             let said = agent.process().stderr().join("\n");
@@ -131,7 +132,8 @@ mod embedded_only {
         assert_eq!(stack.cli(&["join-token", "show"]).await.stdout.trim(), new);
         Identity::enrol(stack.said.mqtt, "pi-2", &old).await.expect_err("the old token has ended");
         Identity::enrol(stack.said.mqtt, "pi-2", &new).await.expect("the new one works");
-        // Who came with it in time, even under the name of a machine that is enrolled, does not stay to wait for its reset.
+        // Who came with it in time, even under the name of a machine that is enrolled, does not
+        // stay to wait for its reset.
         assert!(squatter.ended().await.contains("NotAuthorized"), "it ends with its token");
         agent.restart();
         agent.sampled(&http).await;
@@ -193,7 +195,8 @@ mod embedded_only {
     async fn a_cloned_card_is_refused() {
         let stack = Stack::start().await;
         let http = stack.http();
-        // The credential holds the serial of the board that it was made on: a copy on another board is refused.
+        // The credential holds the serial of the board that it was made on: a copy on another board
+        // is refused.
         let mut agent = stack.agent("pi-1").online(&http).await;
         agent.stop().await;
         let file = agent.state().join("credential.json");
@@ -236,7 +239,8 @@ mod embedded_only {
         for boot in ["boot-1", "boot-1", "boot-2", "boot-3"] {
             booted(&restarting, boot).await;
         }
-        // Two that are both alive take the connection from each other, on one address as behind one router.
+        // Two that are both alive take the connection from each other, on one address as behind one
+        // router.
         let first = machine("pi-2").await;
         let mut twin = first.clone();
         twin.info.serial = Some("serial-2".into());

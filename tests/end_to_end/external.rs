@@ -1,4 +1,5 @@
-//! Another's broker: a real mosquitto, of which controller and agents are clients. These tests bring their own, whatever the run is about.
+//! Another's broker: a real mosquitto, of which controller and agents are clients. These tests
+//! bring their own, whatever the run is about.
 
 use std::{
     net::SocketAddr,
@@ -29,14 +30,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Everybody whom these tests know has a user, and the rules are those that `pistat broker-acl` prints.
+/// Everybody whom these tests know has a user, and the rules are those that `pistat broker-acl`
+/// prints.
 async fn house() -> pistat_testkit::broker::Builder {
     let rules =
         acl(&["broker-acl", "mosquitto", "--controller", CONTROLLER, "--operator", "ha", "--viewer", "grafana"]).await;
     Mosquitto::builder().users([CONTROLLER, "ha", "grafana", "pi-1", "pi-2", "stranger"]).rules(&rules)
 }
 
-/// A controller on this broker that lets anybody ask for `uptime` and `mark`, whom the broker lets publish.
+/// A controller on this broker that lets anybody ask for `uptime` and `mark`, whom the broker lets
+/// publish.
 fn open_to_requests(url: &str) -> Builder {
     closed_to_requests(url)
         .environment("PISTAT_MQTT__REQUESTS__ROLE", "operator")
@@ -91,7 +94,8 @@ async fn controller_and_agents_are_clients_of_a_mosquitto_over_tcp_and_tls() {
     }
 }
 
-/// Debian's mosquitto speaks no WebSocket, so the broker here is another controller's, on which a whole house of other devices may live too.
+/// Debian's mosquitto speaks no WebSocket, so the broker here is another controller's, on which a
+/// whole house of other devices may live too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_controller_and_its_agents_live_on_the_first_ones_broker_over_websocket() {
     let first = Stack::builder().embedded().start().await;
@@ -206,7 +210,8 @@ async fn requests_are_refused_until_the_configuration_names_a_role_and_tasks() {
     let stack = open_to_requests(&broker.url(CONTROLLER)).start().await;
     let http = stack.http();
     let mut ha = broker.client("ha").await;
-    // A stamp is believed on our own broker only: the role is what the configuration says, whoever one claims to be.
+    // A stamp is believed on our own broker only: the role is what the configuration says, whoever
+    // one claims to be.
     let stamp = PublishProperties {
         user_properties: vec![("pistat-account".into(), "admin".into())],
         ..PublishProperties::default()
@@ -339,7 +344,8 @@ enum Manner {
     Closes,
 }
 
-/// A broker that knows MQTT 3.1.1 only: mosquitto behind a door that looks at the version in CONNECT.
+/// A broker that knows MQTT 3.1.1 only: mosquitto behind a door that looks at the version in
+/// CONNECT.
 async fn old_broker(behind: SocketAddr, manner: Manner) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -369,11 +375,13 @@ async fn pass_old(mut client: TcpStream, behind: SocketAddr, manner: Manner) -> 
     copy_bidirectional(&mut client, &mut broker).await.map(drop)
 }
 
-/// Who may publish where, and what reaches whom, with the rules that `pistat broker-acl mosquitto` prints.
+/// Who may publish where, and what reaches whom, with the rules that `pistat broker-acl mosquitto`
+/// prints.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rules_for_mosquitto_let_each_user_publish_and_receive_what_it_may_and_nothing_else() {
     const RUN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
-    // c: the controller, a: the agent pi-1, x: another agent, o: an operator, v: a viewer, s: a user without rules.
+    // c: the controller, a: the agent pi-1, x: another agent, o: an operator, v: a viewer, s: a
+    // user without rules.
     const USERS: [(char, &str); 6] =
         [('c', CONTROLLER), ('a', "pi-1"), ('x', "pi-2"), ('o', "ha"), ('v', "grafana"), ('s', "stranger")];
     const TABLE: [(&str, &str, &str); 29] = [
@@ -413,7 +421,8 @@ async fn the_rules_for_mosquitto_let_each_user_publish_and_receive_what_it_may_a
             vec!["broker-acl", "mosquitto", "--controller", CONTROLLER, "--operator", "ha", "--viewer", "grafana"];
         words.extend(agents);
         let rules = acl(&words).await;
-        // Somebody who may publish everything, so that what is received is told from what may be published.
+        // Somebody who may publish everything, so that what is received is told from what may be
+        // published.
         let users = USERS.map(|(_, name)| name);
         let marks: String = users.iter().map(|name| format!("\nuser {name}\ntopic read mark\n")).collect();
         let rules = format!("{rules}\nuser publisher\ntopic write #\n{marks}");
@@ -423,11 +432,13 @@ async fn the_rules_for_mosquitto_let_each_user_publish_and_receive_what_it_may_a
             let mut client = broker.client(name).await;
             for (topic, publish, _) in TABLE {
                 let topic = topic.replace("RUN", RUN);
-                // With patterns every user may speak as the machine of its own name: none of these topics is one.
+                // With patterns every user may speak as the machine of its own name: none of these
+                // topics is one.
                 let granted = client.publish(&topic, "x", false).await != PubAckReason::NotAuthorized;
                 assert_eq!(granted, publish.contains(letter), "{name} publishes {topic} with {agents:?}");
             }
-            // A subscription to everything is taken by mosquitto; each message is looked at when it is delivered.
+            // A subscription to everything is taken by mosquitto; each message is looked at when it
+            // is delivered.
             client.granted(&["#"]).await;
             for (topic, ..) in TABLE {
                 publisher.publish(&topic.replace("RUN", RUN), format!("for {name}"), false).await;
@@ -446,7 +457,8 @@ async fn the_rules_for_mosquitto_let_each_user_publish_and_receive_what_it_may_a
                 .await;
             for (topic, _, receive) in TABLE {
                 let topic = topic.replace("RUN", RUN);
-                // What every agent reads of the controller, a pattern lets every user read: a public key, and whether it is there.
+                // What every agent reads of the controller, a pattern lets every user read: a
+                // public key, and whether it is there.
                 let public =
                     agents.is_empty() && matches!(&topic[..], "pistat/controller/status" | "pistat/controller/key");
                 let may = public || receive.contains(letter);
@@ -456,7 +468,8 @@ async fn the_rules_for_mosquitto_let_each_user_publish_and_receive_what_it_may_a
     }
 }
 
-/// The rules that are printed follow the configured discovery prefix, and Home Assistant's birth comes under its own all the same.
+/// The rules that are printed follow the configured discovery prefix, and Home Assistant's birth
+/// comes under its own all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn home_assistant_with_another_discovery_prefix_is_at_home_on_a_mosquitto() {
     let prefix = ("PISTAT_HOMEASSISTANT__PREFIX", "home");
@@ -507,7 +520,8 @@ impl Documented {
         command
     }
 
-    /// The broker as the page sets it up; where it listens, with which certificate and as whom is everybody's own.
+    /// The broker as the page sets it up; where it listens, with which certificate and as whom is
+    /// everybody's own.
     async fn start_broker(&self) -> Process {
         let users: String = ["pistat-controller", "homeassistant", "grafana", "pi-1"]
             .map(|user| format!("{user}:its-password\n"))
@@ -581,7 +595,8 @@ async fn a_group_runs_on_every_machine_of_a_foreign_broker() {
     for run in accepted.runs {
         assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Succeeded);
     }
-    // An answer may be asked for under the prefix, where the controller may write with the rules as they are.
+    // An answer may be asked for under the prefix, where the controller may write with the rules as
+    // they are.
     let words = ["-V", "5", "-t", "pistat/@all/task/request", "-e", "pistat/reply/ha", "-m", "uptime", "-W", "15"];
     let reply = broker.login("ha").request(&words).await;
     let reply: Value = serde_json::from_str(&reply.stdout).unwrap_or_else(|error| panic!("{error}: {reply:?}"));

@@ -23,7 +23,8 @@ fn agents() -> usize {
     std::env::var("PISTAT_TEST_AGENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(500)
 }
 
-/// How many enrol at a time: each has a deadline of its own, and all of them wait for the same processors.
+/// How many enrol at a time: each has a deadline of its own, and all of them wait for the same
+/// processors.
 fn at_once() -> usize {
     4 * std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -205,7 +206,8 @@ async fn what_a_machine_measured_while_it_was_away_is_in_its_charts_if_its_clock
     eventually("its charts have it", DEADLINE, async || {
         let hour: History = http.get("/api/pis/pi-1/history?seconds=3600").await.json();
         let told: Vec<_> = hour.cpu_percent.iter().flatten().copied().collect();
-        // By their time, oldest first; the one by a clock that may be wrong and the one of the future have no place.
+        // By their time, oldest first; the one by a clock that may be wrong and the one of the
+        // future have no place.
         if told == [77.0, 66.0, 10.0] { Ok(()) } else { Err(format!("{told:?}")) }
     })
     .await;
@@ -364,7 +366,8 @@ async fn a_machine_that_somebody_looks_at_says_each_second_how_it_is() {
     }
 }
 
-/// Longer than any that a machine sends, so that what is on the way to a browser is soon more than all buffers hold.
+/// Longer than any that a machine sends, so that what is on the way to a browser is soon more than
+/// all buffers hold.
 fn long_sample(seq: u64) -> Sample {
     let disk =
         |number| Disk { mount: format!("/media/{number:0>100}"), used_bytes: 1, total_bytes: 2, used_percent: 50.0 };

@@ -1,8 +1,8 @@
-//! One enrolled machine that misbehaves as fast as it can costs itself, and neither the controller's
-//! memory, log and state nor other machines.
+//! One enrolled machine that misbehaves as fast as it can costs itself, and neither the
+//! controller's memory, log and state nor other machines.
 //!
-//! `PISTAT_FLOOD_SECONDS` sets how long each flood lasts; two seconds are enough to fail, sixty are the
-//! requirement.
+//! `PISTAT_FLOOD_SECONDS` sets how long each flood lasts; two seconds are enough to fail, sixty are
+//! the requirement.
 
 use std::{
     net::SocketAddr,
@@ -36,8 +36,8 @@ const JOINERS: usize = 24;
 const ASKED_BY_EACH: u64 = 500;
 const NAME_LASTS: Duration = Duration::from_secs(2);
 
-/// The message with a number: its topic below the machine's own, and its payload. The run is one that
-/// the machine was sent and that has ended.
+/// The message with a number: its topic below the machine's own, and its payload. The run is one
+/// that the machine was sent and that has ended.
 type Message = fn(u64, RunId) -> (String, Vec<u8>);
 
 /// A flood by its name.

@@ -1,5 +1,5 @@
-//! Home Assistant's side of the broker, seen through mosquitto's clients: discovery documents, birth, removal. A real Home Assistant has a test of
-//! its own (`tests/home-assistant/run`).
+//! Home Assistant's side of the broker, seen through mosquitto's clients: discovery documents,
+//! birth, removal. A real Home Assistant has a test of its own (`tests/home-assistant/run`).
 
 use std::time::Duration;
 
@@ -230,7 +230,8 @@ async fn home_assistants_birth_is_answered_with_documents_availability_and_state
     ha.granted(&["homeassistant/#", "pistat/+/status", "pistat/+/stats"]).await;
     ha.message("the machine is announced", |topic, _| (topic == DOCUMENT).then_some(())).await;
     ha.publish("homeassistant/status", "online", false).await;
-    // The machine was announced only just, so the controller's own document may be repeated before: what counts is what follows the machine's.
+    // The machine was announced only just, so the controller's own document may be repeated before:
+    // what counts is what follows the machine's.
     let mut expected = [DOCUMENT, "pistat/controller/status", "pistat/pi-1/stats"].into_iter().peekable();
     ha.message("documents, then availability, then state", |topic, publish| {
         let _ = expected.next_if(|expected| topic == *expected && !publish.retain);
@@ -320,7 +321,8 @@ mod embedded_only {
         looker.granted(&["homeassistant/#"]).await;
     }
 
-    /// Home Assistant tells of its birth on `homeassistant/status` whatever prefix its discovery has, unless somebody sets that too.
+    /// Home Assistant tells of its birth on `homeassistant/status` whatever prefix its discovery
+    /// has, unless somebody sets that too.
     #[tokio::test(flavor = "multi_thread")]
     async fn another_discovery_prefix_needs_nothing_but_its_name() {
         let stack = Stack::builder().config("[homeassistant]\nprefix = \"home\"\n").start().await;

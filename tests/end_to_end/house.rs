@@ -1,4 +1,5 @@
-//! The embedded broker serves the house: accounts of other devices with topics of their own, and never a machine's or the controller's.
+//! The embedded broker serves the house: accounts of other devices with topics of their own, and
+//! never a machine's or the controller's.
 
 /// The embedded broker's own rules; another's broker has its own ways to serve the house.
 mod embedded_only {

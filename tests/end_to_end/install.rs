@@ -1,6 +1,8 @@
-//! What a new machine fetches: the install script and the agents, open to everybody and vouched for by one checksum.
+//! What a new machine fetches: the install script and the agents, open to everybody and vouched for
+//! by one checksum.
 //!
-//! `packaging/test-install` runs the whole command as root in a system made for it; here it goes as far as it can without being root.
+//! `packaging/test-install` runs the whole command as root in a system made for it; here it goes as
+//! far as it can without being root.
 
 use std::{
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
@@ -20,7 +22,8 @@ use pistat_testkit::{
 /// All names under which agents are handed out.
 const TARGETS: [&str; 4] = ["aarch64", "armv7", "armv6", "x86_64"];
 
-/// A program for a processor, as far as a controller looks at it: an ELF header, and a few bytes that do not run.
+/// A program for a processor, as far as a controller looks at it: an ELF header, and a few bytes
+/// that do not run.
 fn agent_for(target: &str) -> Vec<u8> {
     let (class, machine) = match target {
         "aarch64" => (2, 0xb7),
@@ -222,7 +225,8 @@ async fn the_agent_is_one_for_the_programs_of_a_machine_and_not_for_its_kernel()
     }
 }
 
-/// The script's installation of a program for this processor: the controller offers `offers`, and `/download` has `program`.
+/// The script's installation of a program for this processor: the controller offers `offers`, and
+/// `/download` has `program`.
 async fn installing(folder: &Path, machine: &str, offers: &str, program: &str) -> Finished {
     std::fs::write(folder.join("served"), program).unwrap();
     let stubs = format!(
@@ -266,7 +270,8 @@ async fn an_agent_that_does_not_start_here_is_not_installed() {
     assert_eq!((done.code, std::fs::read_to_string(&installed).unwrap().as_str()), (0, starts), "{done:?}");
 }
 
-/// `cargo run` builds one program: its runner, `.cargo/run`, builds the agent that the controller hands out.
+/// `cargo run` builds one program: its runner, `.cargo/run`, builds the agent that the controller
+/// hands out.
 #[tokio::test]
 async fn before_a_release_build_of_the_controller_starts_the_agent_is_built() {
     let runner = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cargo/run");

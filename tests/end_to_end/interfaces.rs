@@ -1,4 +1,5 @@
-//! A machine whose network interfaces come and go, in a network of its own: nothing of the machine that runs the tests is touched.
+//! A machine whose network interfaces come and go, in a network of its own: nothing of the machine
+//! that runs the tests is touched.
 
 use std::{net::UdpSocket, process::Command, sync::Arc, time::Duration};
 
@@ -31,7 +32,8 @@ fn a_machine_whose_interface_vanishes_and_comes_back_anew_never_tells_a_wrong_ra
     assert!(inner.status.success() && said.contains("1 passed"), "{said}\n{}", String::from_utf8_lossy(&inner.stderr));
 }
 
-/// Plugs a cable in: two ends, of which both count. Their names are those of hardware, as a container's are.
+/// Plugs a cable in: two ends, of which both count. Their names are those of hardware, as a
+/// container's are.
 const CABLE: &str = "ip link add eth7 type veth peer name eth8 && ip address add 10.213.7.1/24 dev eth7 && ip link set eth7 up && ip link set eth8 up";
 
 /// Pulls it out.
@@ -48,7 +50,8 @@ async fn interfaces_come_and_go() {
     let agent = stack.agent("pi-1").online(&http).await;
     for round in 0..3 {
         told(&http, "what goes over the cable is told", round, |rate| rate.is_some_and(|rate| rate > 0)).await;
-        // Another one in its place, within a sample's time: it starts at zero, below what the one before it had counted.
+        // Another one in its place, within a sample's time: it starts at zero, below what the one
+        // before it had counted.
         shell(&format!("{NO_CABLE} && {CABLE}"));
         told(&http, "what goes over the other cable is told", round, |rate| rate.is_some_and(|rate| rate > 0)).await;
         shell(NO_CABLE);
@@ -59,7 +62,8 @@ async fn interfaces_come_and_go() {
     drop(agent);
 }
 
-/// Waits for a sample from now on whose rates are as they should be, while traffic flows; none on the way may be wrong.
+/// Waits for a sample from now on whose rates are as they should be, while traffic flows; none on
+/// the way may be wrong.
 async fn told(http: &Http, what: &str, round: usize, right: impl Fn(Option<u64>) -> bool) {
     let begin = Timestamp::from(std::time::SystemTime::now());
     eventually(&format!("{what}, round {round}"), DEADLINE, async || {

@@ -1,9 +1,9 @@
-//! The access matrix, HTTP and WebSocket: every role and nobody, on every route and every command of the terminal, with a token and with a session's
-//! cookie.
+//! The access matrix, HTTP and WebSocket: every role and nobody, on every route and every command
+//! of the terminal, with a token and with a session's cookie.
 //!
-//! What there is comes from the programs' own tables, read as text; who may is written here. So a route or a command that is new, gone or moved to
-//! another role fails until somebody has said here whose it is. The matrix of MQTT topics is the broker's own
-//! (`broker/tests/front_door/cells.rs`).
+//! What there is comes from the programs' own tables, read as text; who may is written here. So a
+//! route or a command that is new, gone or moved to another role fails until somebody has said here
+//! whose it is. The matrix of MQTT topics is the broker's own (`broker/tests/front_door/cells.rs`).
 
 use std::{collections::BTreeMap, path::Path};
 

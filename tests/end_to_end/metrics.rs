@@ -1,4 +1,5 @@
-//! Prometheus: what `/metrics` says, as Prometheus' own tool and the Grafana dashboard of the documentation read it.
+//! Prometheus: what `/metrics` says, as Prometheus' own tool and the Grafana dashboard of the
+//! documentation read it.
 
 use std::{
     collections::BTreeSet,

@@ -10,7 +10,8 @@ use pistat_testkit::{DEADLINE, Stack, eventually, http::rest};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-/// The most that a program's own memory may grow over a flood of output: the agent holds 1 MiB unacknowledged, the controller batches.
+/// The most that a program's own memory may grow over a flood of output: the agent holds 1 MiB
+/// unacknowledged, the controller batches.
 const GROWTH_BYTES: u64 = 48 * 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +94,8 @@ async fn a_flood_beyond_the_limit_keeps_memory_flat_and_says_exactly_what_was_dr
     let run = http.start_run("flood", "pi-1", json!({"mebibytes": mebibytes})).await;
     let mut most = before;
     let total = mebibytes * 1024 * 1024 + "first\n\nlast\n".len() as u64;
-    // Nothing of it is seen beyond the limit, so how fast this machine is says how long it may take.
+    // Nothing of it is seen beyond the limit, so how fast this machine is says how long it may
+    // take.
     let took = first.finished_at.unwrap().unix_milliseconds() - first.started_at.unwrap().unix_milliseconds();
     let limit = DEADLINE + Duration::from_millis(took.max(1_000) as u64) * mebibytes as u32;
     let run = eventually("the flood ends", limit, async || {

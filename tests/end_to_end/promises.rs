@@ -223,7 +223,8 @@ async fn the_interval_flag_sets_the_cadence_and_the_controller_can_change_it() {
     spaced(&mut feed, 0.1..1.0).await;
 }
 
-/// Waits for three samples in a row of pi-1 that are so many seconds apart, by the times that they carry.
+/// Waits for three samples in a row of pi-1 that are so many seconds apart, by the times that they
+/// carry.
 async fn spaced(feed: &mut pistat_testkit::Feed, seconds: std::ops::Range<f64>) {
     let mut row: Vec<(u64, f64)> = Vec::new();
     feed.change(&format!("samples {seconds:?} seconds apart"), |change| {

@@ -1,5 +1,5 @@
-//! Behind a reverse proxy: the blocks of `docs/operations.md` as they stand, but for addresses and certificates.
-//! `./test` installs both.
+//! Behind a reverse proxy: the blocks of `docs/operations.md` as they stand, but for addresses and
+//! certificates. `./test` installs both.
 
 use std::{path::Path, process::Command};
 

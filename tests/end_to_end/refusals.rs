@@ -1,4 +1,5 @@
-//! What goes wrong gets one sentence that says what is wrong and what to do, and the right exit code. Nothing is lost.
+//! What goes wrong gets one sentence that says what is wrong and what to do, and the right exit
+//! code. Nothing is lost.
 
 use std::{ffi::OsStr, net::TcpListener, os::unix::ffi::OsStrExt, path::Path, process::Command};
 
@@ -217,8 +218,8 @@ fn runs_somewhere(words: &[&str]) -> bool {
     std::fs::read_dir("/proc").unwrap().filter_map(cmdline).any(|cmdline| cmdline == sought)
 }
 
-/// A soft `RLIMIT_FSIZE` stands for the full disk: writes beyond it fail (and the signal that comes with them is ignored by the shell's children).
-/// Lifting it makes room.
+/// A soft `RLIMIT_FSIZE` stands for the full disk: writes beyond it fail (and the signal that comes
+/// with them is ignored by the shell's children). Lifting it makes room.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_state_disk_refuses_new_runs_still_cancels_and_loses_nothing() {
     let script = "trap '' XFSZ; ulimit -S -f 400; exec \"$@\"";

@@ -1,4 +1,5 @@
-//! A backup as `docs/operations.md` makes it, the state folder gone, and the restore as it says: the fleet goes on as if nothing had happened.
+//! A backup as `docs/operations.md` makes it, the state folder gone, and the restore as it says:
+//! the fleet goes on as if nothing had happened.
 
 use std::{path::Path, process::Command};
 
@@ -39,7 +40,8 @@ async fn bash(text: &str, folder: &Path) {
     succeeds(Command::new("bash").args(["-euo", "pipefail", "-c", text]), folder).await;
 }
 
-/// A house with everything that a backup has to hold: an authority of its own, a machine that believes it, and what people said of that machine.
+/// A house with everything that a backup has to hold: an authority of its own, a machine that
+/// believes it, and what people said of that machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_goes_on_after_a_restore_as_documented() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Orders for the root runner: signed with its nonce when they are sent, and not believed to have ended before they can start nothing any more.
+//! Orders for the root runner: signed with its nonce when they are sent, and not believed to have
+//! ended before they can start nothing any more.
 
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ async fn a_root_run_is_signed_again_with_the_runners_nonce_and_counts_as_cancell
     agent.publish(&Topic::Report(agent.pi().clone(), run), encode(&asks), false).await;
     let (second, _) = agent.order().await;
     assert_eq!((second.nonce, second.run, &second.argv), (Some(nonce), run, &first.argv));
-    // An agent whose user was taken over keeps that order, and says what the administrator wants to hear.
+    // An agent whose user was taken over keeps that order, and says what the administrator wants to
+    // hear.
     http.post(&format!("/api/runs/{run}/cancel"), json!({})).await;
     agent.report(run, RunState::Cancelled, None, None).await;
     steadily("not cancelled yet", ROOT_NONCE_LIFETIME / 4, async || {

@@ -1,5 +1,5 @@
-//! Sessions from their first byte to their last: what opens one, what ends it, and what a flood of refusals does to everybody else. All of it is about
-//! the controller's own broker and server.
+//! Sessions from their first byte to their last: what opens one, what ends it, and what a flood of
+//! refusals does to everybody else. All of it is about the controller's own broker and server.
 
 use std::net::SocketAddr;
 
@@ -100,7 +100,8 @@ impl Wire {
 async fn a_clean_stop_says_goodbye_over_websocket_too_and_leaves_no_agent_offline() {
     let mut stack = Stack::builder().embedded().start().await;
     let http = stack.http();
-    // A real agent over http://, and a program over ws://; whoever looks on over plain MQTT hears everything to the end.
+    // A real agent over http://, and a program over ws://; whoever looks on over plain MQTT hears
+    // everything to the end.
     let agent = stack.agent("pi-1").online(&http).await;
     let mut wire = Wire::connected(&stack.anonymous(), "admin", &stack.admin_token()).await;
     let mut onlooker = stack.mqtt("admin", &stack.admin_token()).await;

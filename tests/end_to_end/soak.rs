@@ -1,10 +1,12 @@
-//! Soak: a week of a fleet in compressed time. The wall clock jumps a day ahead seven times, and between the jumps a simulated fleet does a day's
-//! runs, samples and reconnects as fast as the controller takes them.
+//! Soak: a week of a fleet in compressed time. The wall clock jumps a day ahead seven times, and
+//! between the jumps a simulated fleet does a day's runs, samples and reconnects as fast as the
+//! controller takes them.
 //!
-//! What must hold: memory and files at the week's end are what they were after its second day, what is kept is what the configuration says, and
-//! nothing is retained that should have been cleared.
+//! What must hold: memory and files at the week's end are what they were after its second day, what
+//! is kept is what the configuration says, and nothing is retained that should have been cleared.
 //!
-//! The full form, a hundred thousand runs and a million samples: `PISTAT_SOAK=full`. `PISTAT_TEST_SEED` repeats one.
+//! The full form, a hundred thousand runs and a million samples: `PISTAT_SOAK=full`.
+//! `PISTAT_TEST_SEED` repeats one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +32,8 @@ const DAY_SECONDS: i64 = 86_400;
 /// How long everything may take to settle at the end.
 const SETTLE: Duration = Duration::from_secs(120);
 
-/// Old runs are deleted by the hour, and after so many changes of the register: that many runs may be there besides.
+/// Old runs are deleted by the hour, and after so many changes of the register: that many runs may
+/// be there besides.
 const RUNS_BESIDES: usize = 5_000;
 
 /// What a form of the soak is made of.
@@ -42,7 +45,8 @@ struct Form {
     samples: u64,
     reconnects: u64,
     between_mishaps: Duration,
-    /// How much larger memory and files may be in the last two days than on the second and third, and so many bytes besides: allocators and logs breathe.
+    /// How much larger memory and files may be in the last two days than on the second and third,
+    /// and so many bytes besides: allocators and logs breathe.
     growth: f64,
     breath_bytes: u64,
 }
@@ -70,7 +74,8 @@ impl Form {
             samples: 500,
             reconnects: 4,
             between_mishaps: Duration::from_secs(10),
-            // Too short for a verdict on growth: whatever is lost with every run or sample shows in the full form.
+            // Too short for a verdict on growth: whatever is lost with every run or sample shows in
+            // the full form.
             growth: 2.0,
             breath_bytes: 16 * 1024 * 1024,
         }
@@ -141,7 +146,8 @@ struct Week {
 }
 
 impl Week {
-    /// Until a day's share of everything has happened, and a run has this day's date: a jump takes a second to arrive.
+    /// Until a day's share of everything has happened, and a run has this day's date: a jump takes
+    /// a second to arrive.
     async fn live_through(&mut self, form: &Form, fleet: &Fleet, clock: &Clock, day: u64) {
         let share = |all: u64| all * day / DAYS;
         let counts = fleet.counts();
@@ -199,7 +205,7 @@ impl Week {
     }
 }
 
-// --- what is measured -------------------------------------------------------------------------------------------------
+// --- what is measured ----------------------------------------------------------------------------
 
 /// The most of a day, in bytes.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,5 @@
-//! WebSockets among hostile clients: what they may make the controller buffer before they are authenticated, and the codes
-//! with which they are closed.
+//! WebSockets among hostile clients: what they may make the controller buffer before they are
+//! authenticated, and the codes with which they are closed.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -98,7 +98,8 @@ async fn a_thousand_unauthenticated_connections_with_the_largest_frames_cost_lit
 async fn a_frame_beyond_the_limit_closes_with_1009_and_text_with_1003() {
     let stack = Stack::builder().embedded().start().await;
     let address = stack.said.http_address;
-    // Before CONNECT: a large frame, one that says that it will be, and many small ones that never are a packet.
+    // Before CONNECT: a large frame, one that says that it will be, and many small ones that never
+    // are a packet.
     let mut large = open(address).await;
     let _ = timeout(DEADLINE, large.send(Message::Binary(Bytes::from(vec![0x10; 300_000])))).await;
     assert_eq!(closed(&mut large).await, Some(CloseCode::Size));
@@ -116,7 +117,8 @@ async fn a_frame_beyond_the_limit_closes_with_1009_and_text_with_1003() {
     let mut text = open(address).await;
     text.send(Message::Text("CONNECT".into())).await.unwrap();
     assert_eq!(closed(&mut text).await, Some(CloseCode::Unsupported));
-    // After it: a packet of almost the largest size passes in one frame, and more than that does not.
+    // After it: a packet of almost the largest size passes in one frame, and more than that does
+    // not.
     let mut client = open(address).await;
     client.send(Message::Binary(connect("admin", &stack.admin_token()).into())).await.unwrap();
     assert_eq!(client.next().await.unwrap().unwrap(), Message::Binary(vec![0x20, 2, 0, 0].into()));

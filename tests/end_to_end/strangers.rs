@@ -1,4 +1,5 @@
-//! The HTTP port among hostile clients: whoever connects and says nothing, or says it slowly, keeps nobody out.
+//! The HTTP port among hostile clients: whoever connects and says nothing, or says it slowly, keeps
+//! nobody out.
 //!
 //! Everybody comes from one address here, as behind a reverse proxy.
 
@@ -19,7 +20,8 @@ const CONFIG: &str = "[http.limits]\nconnections = 150\nunauthenticated_connecti
 /// More than strangers may be from one address: what is known does not count for it.
 const FEEDS: usize = 60;
 
-/// Many times the places that there are, and how many of them come at a time: fewer than would push out who has just come.
+/// Many times the places that there are, and how many of them come at a time: fewer than would push
+/// out who has just come.
 const HOSTILE: usize = 400;
 const AT_ONCE: usize = 20;
 
@@ -33,7 +35,8 @@ const BEGINNINGS: [&str; 5] = [
      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n",
 ];
 
-/// A stranger of this kind says its beginning. Where it is not even received, or is ended in the middle of a word, that is an end too.
+/// A stranger of this kind says its beginning. Where it is not even received, or is ended in the
+/// middle of a word, that is an end too.
 async fn stranger(address: SocketAddr, number: usize) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     stream.write_all(BEGINNINGS[number % BEGINNINGS.len()].as_bytes()).await.ok()?;
@@ -89,7 +92,8 @@ async fn hundreds_of_them_keep_nobody_out_and_end_no_feed_and_no_agent() {
         (MachineStatus::Online, session),
         "it never left"
     );
-    // Longer than anybody's patience lasts, what is known stays, and so it is when the controller stops.
+    // Longer than anybody's patience lasts, what is known stays, and so it is when the controller
+    // stops.
     tokio::time::timeout(DEADLINE, async {
         let until = tokio::time::Instant::now() + Duration::from_secs(3);
         while tokio::time::Instant::now() < until {

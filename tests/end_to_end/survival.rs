@@ -1,4 +1,5 @@
-//! Programs are killed, wires are cut, machines restart: every accepted run reaches exactly one final state, none runs twice, none vanishes.
+//! Programs are killed, wires are cut, machines restart: every accepted run reaches exactly one
+//! final state, none runs twice, none vanishes.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -23,7 +24,8 @@ const SETTLE: Duration = Duration::from_secs(60);
 struct Accepted(BTreeMap<String, RunId>);
 
 impl Accepted {
-    /// Asks for some more runs; only those that were answered with 202 count. An answer that was lost is found later by its request id.
+    /// Asks for some more runs; only those that were answered with 202 count. An answer that was
+    /// lost is found later by its request id.
     async fn ask(&mut self, http: &Http, pi: &str, round: usize, seconds: f64) {
         for number in 0..3 {
             let key = format!("r{round}-{number}");
@@ -50,7 +52,8 @@ impl Accepted {
                     assert_eq!(started, 1, "{key} cannot have succeeded without a start: {run:?}");
                     let output = http.output(run.id).await;
                     let whole = format!("begin {key}\nend {key}\n");
-                    // An agent that was killed may have had the end in its memory only: then that is counted.
+                    // An agent that was killed may have had the end in its memory only: then that
+                    // is counted.
                     assert!(
                         output == whole || run.dropped_bytes > 0,
                         "{output:?} of {whole:?} without a word: {run:?}"
@@ -137,7 +140,8 @@ async fn a_connection_cut_at_any_instant_loses_and_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_restarted_at_any_instant_settles_every_run() {
-    // A restart is a kill, and another boot id when the agent comes back: a private mount namespace shows it one.
+    // A restart is a kill, and another boot id when the agent comes back: a private mount namespace
+    // shows it one.
     let folder = tempfile::tempdir().unwrap();
     let boot_id = folder.path().join("boot_id");
     let boot = |round: usize| std::fs::write(&boot_id, format!("{round:08}-1111-4111-8111-111111111111\n")).unwrap();
@@ -284,7 +288,8 @@ async fn what_the_broker_retains_of_a_machine_that_was_forgotten_before_it_ever_
     }
     let topics = ["pistat/pi-1/meta", "pistat/pi-1/settings", "pistat/pi-2/meta", "pistat/pi-2/settings"];
     has(&topics).await;
-    // As after a kill between the removal, which is on the disk, and the broker's word that its topics were cleared.
+    // As after a kill between the removal, which is on the disk, and the broker's word that its
+    // topics were cleared.
     assert_eq!(stack.stop().await, 0);
     let file = stack.state().join("accounts.json");
     let mut access: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
@@ -330,7 +335,8 @@ async fn a_task_that_restarts_the_machine_fails_when_the_machine_does_not_restar
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_agent_with_a_new_boot_id_settles_what_was_interrupted() {
-    // A private mount namespace gives the agent another boot id; where that is not allowed, the test above with an agent of its own stands alone.
+    // A private mount namespace gives the agent another boot id; where that is not allowed, the
+    // test above with an agent of its own stands alone.
     let folder = tempfile::tempdir().unwrap();
     let boot_id = folder.path().join("boot_id");
     let file = boot_id.to_str().unwrap().to_owned();
@@ -445,7 +451,8 @@ async fn a_run_is_lost_only_when_its_agent_came_back_without_it() {
     assert_eq!(http.ended(run, DEADLINE).await.state, RunState::Lost);
 }
 
-/// Accounts are the embedded broker's, and so are the sessions that it keeps: another is not restarted with the controller.
+/// Accounts are the embedded broker's, and so are the sessions that it keeps: another is not
+/// restarted with the controller.
 mod embedded_only {
     use pistat_testkit::Mqtt;
 
@@ -460,7 +467,8 @@ mod embedded_only {
         .await
     }
 
-    /// Asks until it is let in; nobody who knocks while the controller starts is told that he is unknown.
+    /// Asks until it is let in; nobody who knocks while the controller starts is told that he is
+    /// unknown.
     async fn knock(address: std::net::SocketAddr, token: &str) -> Mqtt {
         eventually("it is let in", DEADLINE, async || match connect(address, token).await {
             Err(code) if code.contains("BadUserNamePassword") => panic!("a good account was refused: {code}"),

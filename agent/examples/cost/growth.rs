@@ -1,7 +1,9 @@
 //! Whether the program that ships grows, over as many samples as it takes in days.
 //!
-//! No agent samples more often than five times a second, so a hundred thousand samples would take six hours. Its interval is therefore shortened where
-//! no flag reaches: in its memory, by the nanoseconds of a number that nothing else has. What runs is the binary itself, connected, with all it does.
+//! No agent samples more often than five times a second, so a hundred thousand samples would take
+//! six hours. Its interval is therefore shortened where no flag reaches: in its memory, by the
+//! nanoseconds of a number that nothing else has. What runs is the binary itself, connected, with
+//! all it does.
 
 use std::{
     fs::{self, File},

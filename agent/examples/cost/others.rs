@@ -26,7 +26,8 @@ pub(crate) fn sleep_loop() -> ! {
     }
 }
 
-/// Starts those that are there, and says which are not. The processes that are only their other ends have no name.
+/// Starts those that are there, and says which are not. The processes that are only their other
+/// ends have no name.
 pub(crate) fn start() -> Result<Vec<(&'static str, Owned)>> {
     let mut running =
         vec![("a bare sleep loop", Owned(quiet(&mut Command::new(env::current_exe()?)).arg(SLEEP_LOOP).spawn()?))];

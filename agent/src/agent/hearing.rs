@@ -38,7 +38,8 @@ impl Agent {
         }
     }
 
-    /// The root runner makes the session itself where it is installed: only so does it know that an order is not an old one.
+    /// The root runner makes the session itself where it is installed: only so does it know that an
+    /// order is not an old one.
     fn ask_for_session(&mut self, socket: PathBuf, file: SocketFile) {
         self.session_asked += 1;
         let asked = self.session_asked;
@@ -144,7 +145,8 @@ impl Agent {
         }
     }
 
-    /// The will of an earlier session may come after this one's birth. For whoever heard it this session is over, so it is told again, before `online`.
+    /// The will of an earlier session may come after this one's birth. For whoever heard it this
+    /// session is over, so it is told again, before `online`.
     fn own_status(&mut self, payload: &[u8]) {
         if self.session.is_some() && Availability::from_payload(payload) == Some(Availability::Offline) {
             self.publish_info();
@@ -152,8 +154,9 @@ impl Agent {
         }
     }
 
-    /// A controller that comes back while this connection stands (an external broker, or our own that was quicker than it) has missed what
-    /// was said meanwhile, and believes only what is said live: everything is said again.
+    /// A controller that comes back while this connection stands (an external broker, or our own
+    /// that was quicker than it) has missed what was said meanwhile, and believes only what is said
+    /// live: everything is said again.
     fn controller_status(&mut self, payload: &[u8], retain: bool) {
         if !retain && Availability::from_payload(payload) == Some(Availability::Online) {
             self.publish_info();

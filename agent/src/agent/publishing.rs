@@ -53,7 +53,8 @@ impl Agent {
 
     pub(super) fn publish(&mut self, topic: Topic, payload: Vec<u8>, qos: u8, retain: bool) {
         let next = Outgoing { topic, payload, qos, retain };
-        // Of what is retained only the newest counts: it takes the place of an older one that still waits.
+        // Of what is retained only the newest counts: it takes the place of an older one that still
+        // waits.
         match self.outbox.iter_mut().find(|waiting| retain && waiting.topic == next.topic) {
             Some(waiting) => *waiting = next,
             None => self.outbox.push_back(next),

@@ -56,7 +56,8 @@ impl File {
     }
 }
 
-/// What is wrong with a file, and where. The address may hold a broker's password: the line is named by its number and key, and not shown.
+/// What is wrong with a file, and where. The address may hold a broker's password: the line is
+/// named by its number and key, and not shown.
 pub(crate) fn sentence(text: &str, error: &toml::de::Error) -> String {
     let Some(span) = error.span() else { return error.message().to_owned() };
     let before = &text[..span.start.min(text.len())];

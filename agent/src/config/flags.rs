@@ -48,7 +48,8 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Reads the command line and the environment. A flag for the token or for its file wins over a variable for the other, as everywhere.
+    /// Reads the command line and the environment. A flag for the token or for its file wins over a
+    /// variable for the other, as everywhere.
     ///
     /// # Errors
     /// It cannot be understood, or help or the version was asked for.

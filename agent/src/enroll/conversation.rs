@@ -38,7 +38,8 @@ impl<'a> Conversation<'a> {
             pi: credential.pi.clone(),
             serial: credential.serial.clone(),
             secret_sha256: secret_sha256(&credential.secret),
-            // It only tells an old answer from a new one; without randomness the secret's own sum does.
+            // It only tells an old answer from a new one; without randomness the secret's own sum
+            // does.
             nonce: secret_text(spread()),
             pins_only,
             key: None,

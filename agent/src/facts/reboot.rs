@@ -1,7 +1,8 @@
 //! Whether this machine has to be restarted for what was installed.
 //!
-//! It does where the system says so in a file, and where another kernel than the running one is installed. That it does not is said only where
-//! something would write that file: on a plain Raspberry Pi OS nothing does, and its absence says nothing.
+//! It does where the system says so in a file, and where another kernel than the running one is
+//! installed. That it does not is said only where something would write that file: on a plain
+//! Raspberry Pi OS nothing does, and its absence says nothing.
 
 use std::{fs, path::Path};
 
@@ -23,7 +24,8 @@ pub(super) fn is_required(root: &Path) -> Option<bool> {
     WRITERS.iter().any(|writer| root.join(writer).exists()).then_some(false)
 }
 
-/// Whether the running kernel was replaced: its modules are gone while another's are there, or a newer one of its kind is installed.
+/// Whether the running kernel was replaced: its modules are gone while another's are there, or a
+/// newer one of its kind is installed.
 fn has_another_kernel(root: &Path) -> bool {
     let Some(running) = read_text(&root.join("proc/sys/kernel/osrelease")) else { return false };
     let folders = fs::read_dir(root.join("lib/modules")).into_iter().flatten().flatten();
@@ -34,7 +36,8 @@ fn has_another_kernel(root: &Path) -> bool {
     gone || installed.iter().any(|other| is_newer(other, &running))
 }
 
-/// Raspberry Pi OS installs several kinds side by side, each for other boards: only the same kind is an update.
+/// Raspberry Pi OS installs several kinds side by side, each for other boards: only the same kind
+/// is an update.
 fn is_newer(release: &str, than: &str) -> bool {
     let ((release, kind), (than, than_kind)) = (split(release), split(than));
     kind == than_kind && numbers(release) > numbers(than)

@@ -1,6 +1,8 @@
-//! One run in root's hands, with or without an agent: the run's own actor does everything, and here its words and the agent's are passed on.
+//! One run in root's hands, with or without an agent: the run's own actor does everything, and here
+//! its words and the agent's are passed on.
 //!
-//! The agent may go away and come back as often as it likes; each time it counts as a new connection, and what is not acknowledged is said again.
+//! The agent may go away and come back as often as it likes; each time it counts as a new
+//! connection, and what is not acknowledged is said again.
 
 use std::{
     io,
@@ -159,7 +161,8 @@ impl Host {
         }
     }
 
-    /// A run that was forgotten is done; one that was left as it is on disk is found there by the next instance.
+    /// A run that was forgotten is done; one that was left as it is on disk is found there by the
+    /// next instance.
     async fn end(mut self) -> io::Result<()> {
         while let Ok(said) = self.said.try_recv() {
             self.say(&said);

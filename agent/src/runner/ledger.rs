@@ -1,7 +1,9 @@
-//! Which runs root has ever started here: none is started again, whatever is signed for it. Written before anything is started.
+//! Which runs root has ever started here: none is started again, whatever is signed for it. Written
+//! before anything is started.
 //!
-//! The newest are kept by name. When older ones are let go, every run that is older than the oldest of those kept counts as started too: run ids are
-//! in the order of their making. A ledger that cannot be understood refuses everything, since it cannot be known what it said.
+//! The newest are kept by name. When older ones are let go, every run that is older than the oldest
+//! of those kept counts as started too: run ids are in the order of their making. A ledger that
+//! cannot be understood refuses everything, since it cannot be known what it said.
 
 use std::{
     collections::BTreeSet,
@@ -60,7 +62,8 @@ impl Ledger {
         Ok(self.read()?.contains(run))
     }
 
-    /// Enters a run; on disk when this returns. `false` when it has been started before. Instances that do this at the same time wait for each other.
+    /// Enters a run; on disk when this returns. `false` when it has been started before. Instances
+    /// that do this at the same time wait for each other.
     ///
     /// # Errors
     /// The ledger cannot be read, understood or written.

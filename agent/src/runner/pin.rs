@@ -1,7 +1,8 @@
 //! `pistat-agent runner pin`: which controller root believes from now on.
 //!
-//! The key comes from the agent's credential, and the agent's user may write anything there. So it counts only if its fingerprint is the one that root
-//! names, what is pinned already stays unless root asks for another, and the file is opened as one that an attacker made.
+//! The key comes from the agent's credential, and the agent's user may write anything there. So it
+//! counts only if its fingerprint is the one that root names, what is pinned already stays unless
+//! root asks for another, and the file is opened as one that an attacker made.
 
 use std::{
     path::{Path, PathBuf},
@@ -95,7 +96,8 @@ impl Pin {
         }
     }
 
-    /// What is pinned already stays, unless root asks for its replacement: a changed key may be an attempt to become root.
+    /// What is pinned already stays, unless root asks for its replacement: a changed key may be an
+    /// attempt to become root.
     fn check_replacement(&self, state: &Path, pinned: &Pinned) -> Result<(), String> {
         let differs = match Pinned::load(state) {
             _ if self.replace => return Ok(()),

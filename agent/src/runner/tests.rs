@@ -158,7 +158,8 @@ fn an_order_is_taken_whatever_the_clocks_of_controller_and_machine_say() {
     }
 }
 
-/// Asks for a nonce with one order and answers it with another; what the runner makes of it, and its nonce.
+/// Asks for a nonce with one order and answers it with another; what the runner makes of it, and
+/// its nonce.
 async fn prepare(bench: &Bench, first: &[u8], second: impl Fn(Nonce) -> Option<Vec<u8>>) -> Result<Begin, Refusal> {
     prepare_after(bench, first, Duration::ZERO, second).await
 }

@@ -1,7 +1,10 @@
-//! What the root runner goes by: files that only root may write. Whom it serves, which controller it believes, and root's own policy.
+//! What the root runner goes by: files that only root may write. Whom it serves, which controller
+//! it believes, and root's own policy.
 //!
-//! Nothing of it comes from the agent, except once: `pin` takes the controller's key from the agent's credential. The agent's user could have written
-//! another key there, so root names the key's fingerprint, or says explicitly that it trusts that user; what is pinned already is replaced only on request.
+//! Nothing of it comes from the agent, except once: `pin` takes the controller's key from the
+//! agent's credential. The agent's user could have written another key there, so root names the
+//! key's fingerprint, or says explicitly that it trusts that user; what is pinned already is
+//! replaced only on request.
 
 use std::{
     collections::BTreeMap,
@@ -65,7 +68,8 @@ pub(crate) enum TrustError {
 pub(crate) struct Pinned {
     /// The machine that orders must name.
     pub pi: PiId,
-    /// The board that this was pinned on, where it has a serial number: on a cloned card nothing is believed.
+    /// The board that this was pinned on, where it has a serial number: on a cloned card nothing is
+    /// believed.
     pub serial: Option<String>,
     /// The controller's key.
     pub controller_key: PublicKey,

@@ -1,4 +1,5 @@
-//! Tests of the whole sampler over the shapes of real boards (`fixtures/`, which says where they come from).
+//! Tests of the whole sampler over the shapes of real boards (`fixtures/`, which says where they
+//! come from).
 
 use std::{
     fs,
@@ -34,7 +35,8 @@ async fn sample(board: &str) -> (Sample, Facts) {
     let start = Instant::now();
     let mut sampler = Sampler::new(root.path(), start);
     copy(&fixture.join("later"), root.path());
-    // Every mount of the board is a folder here, as those that the kernel makes up: only the table says which are file systems on disks.
+    // Every mount of the board is a folder here, as those that the kernel makes up: only the table
+    // says which are file systems on disks.
     for line in fs::read_to_string(root.path().join("proc/self/mountinfo")).unwrap().lines() {
         let mount = line.split(' ').nth(4).unwrap().replace("\\040", " ");
         fs::create_dir_all(root.path().join(mount.trim_start_matches('/'))).unwrap();
@@ -98,7 +100,8 @@ fn expected() -> [Expected; 4] {
         temperature: 48.3,
         memory_total: 3_884_376 * 1024,
         wifi: None,
-        // Without its tool, as on other distributions: what the kernel has forgotten may have been all the same.
+        // Without its tool, as on other distributions: what the kernel has forgotten may have been
+        // all the same.
         power: Power {
             frequency_capped_since_boot: None,
             temperature_limited_since_boot: None,

@@ -1,7 +1,8 @@
 //! Whether this machine's clock is synchronised: a Pi has none that survives a power cut.
 //!
-//! systemd-timesyncd leaves a mark in `/run` when it is; with any other time service, systemd knows it from the kernel (`timedatectl`), which
-//! costs a process and is asked once a minute until it is, then once an hour. Without either, or where systemd does not run (`sd_booted(3)`), the clock
+//! systemd-timesyncd leaves a mark in `/run` when it is; with any other time service, systemd knows
+//! it from the kernel (`timedatectl`), which costs a process and is asked once a minute until it
+//! is, then once an hour. Without either, or where systemd does not run (`sd_booted(3)`), the clock
 //! counts as not synchronised.
 
 use std::{

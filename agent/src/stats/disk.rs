@@ -1,7 +1,8 @@
-//! Space of real file systems, and traffic of real disks from `/proc/diskstats` (Linux, Documentation/admin-guide/iostats.rst).
+//! Space of real file systems, and traffic of real disks from `/proc/diskstats` (Linux,
+//! Documentation/admin-guide/iostats.rst).
 //!
-//! Asking a file system for its space may hang for as long as its disk does: each mount has its own thread and deadline, so one hung
-//! disk is missing from the sample and the others are there.
+//! Asking a file system for its space may hang for as long as its disk does: each mount has its own
+//! thread and deadline, so one hung disk is missing from the sample and the others are there.
 
 use std::{
     collections::BTreeMap,
@@ -152,7 +153,8 @@ impl FileSystems {
 
     async fn ask_all(&mut self) -> Vec<Disk> {
         let mut disks = Vec::with_capacity(self.mounts.len());
-        // All at once, each in a thread that ends with its answer, so that several that hang cost no more time than one.
+        // All at once, each in a thread that ends with its answer, so that several that hang cost
+        // no more time than one.
         for Mount { space, thread, .. } in self.mounts.values_mut() {
             space.begin(thread);
             thread.detach();
@@ -237,7 +239,8 @@ impl DiskActivity {
         let _ = self.rates.advance(readings, now);
     }
 
-    /// Adds the rates since the last reading. A disk that came, went or was reset in between is not counted this time.
+    /// Adds the rates since the last reading. A disk that came, went or was reset in between is not
+    /// counted this time.
     pub(crate) fn fill(&mut self, sample: &mut Sample, now: Instant) {
         let readings = self.read();
         let sum = self.rates.advance(readings, now);
@@ -259,7 +262,8 @@ impl DiskActivity {
     }
 }
 
-/// Partitions have no folder in `/sys/block`; loops, memory disks and mappings have no device behind it.
+/// Partitions have no folder in `/sys/block`; loops, memory disks and mappings have no device
+/// behind it.
 fn is_whole_disk(root: &Path, name: &str) -> bool {
     root.join("sys/block").join(name).join("device").exists()
 }

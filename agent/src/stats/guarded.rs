@@ -1,9 +1,10 @@
 //! A measurement that may hang: it runs in another thread and is waited for only so long.
 //!
-//! While an earlier question is unanswered no other is asked and the value is unknown; when the answer comes at last, it is thrown away as too
-//! old. A thread that hangs for ever costs its stack and nothing else; it holds up neither samples nor the end of the process, and whoever else
-//! measured in it gets another. All sensors share one, which ends when nobody asks for a while: at the usual cadence it stays, and an idle agent on a
-//! board has two threads.
+//! While an earlier question is unanswered no other is asked and the value is unknown; when the
+//! answer comes at last, it is thrown away as too old. A thread that hangs for ever costs its stack
+//! and nothing else; it holds up neither samples nor the end of the process, and whoever else
+//! measured in it gets another. All sensors share one, which ends when nobody asks for a while: at
+//! the usual cadence it stays, and an idle agent on a board has two threads.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -16,7 +17,8 @@ use tokio::{sync::oneshot, time::Instant};
 /// Small: the work is one system call or a few small files.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// A thread that is not asked for so long ends: longer than the usual cadence of samples, so that it is not started for each.
+/// A thread that is not asked for so long ends: longer than the usual cadence of samples, so that
+/// it is not started for each.
 const IDLE: Duration = Duration::from_secs(12);
 
 /// What is measured.
@@ -25,7 +27,8 @@ type Work<T> = Arc<Mutex<dyn FnMut() -> T + Send>>;
 /// One question, which finds its own way back.
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Where measurements run, one after another: a thread that is started when it is needed. When its owner goes, it ends after what it was given.
+/// Where measurements run, one after another: a thread that is started when it is needed. When its
+/// owner goes, it ends after what it was given.
 #[derive(Debug, Default)]
 pub(crate) struct ProbeThread {
     jobs: Option<mpsc::SyncSender<Job>>,
@@ -48,7 +51,8 @@ impl ProbeThread {
         // Whoever asks waits for the answer before it asks again.
         let (jobs, given) = mpsc::sync_channel::<Job>(1);
         self.jobs = Some(jobs);
-        // Each that nobody collects moves what is allocated by 64 bytes, with musl and `dlmalloc` until 64 kB are touched. One that hangs is given up.
+        // Each that nobody collects moves what is allocated by 64 bytes, with musl and `dlmalloc`
+        // until 64 kB are touched. One that hangs is given up.
         if let Some(ended) = self.thread.take_if(|thread| thread.is_finished()) {
             let _ = ended.join();
         }
@@ -116,7 +120,8 @@ impl<T: Send + 'static> TimedProbe<T> {
                     self.asked = None;
                     return Some(answer);
                 }
-                // The thread was about to end when it was asked, or failed: another takes its place.
+                // The thread was about to end when it was asked, or failed: another takes its
+                // place.
                 Ok(Err(_)) => {
                     thread.detach();
                     self.put(thread);

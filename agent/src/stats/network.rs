@@ -1,4 +1,5 @@
-//! Traffic of real interfaces from `/proc/net/dev`, and the Wi-Fi's signal from `/proc/net/wireless` (proc(5)).
+//! Traffic of real interfaces from `/proc/net/dev`, and the Wi-Fi's signal from
+//! `/proc/net/wireless` (proc(5)).
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +24,8 @@ fn parse(text: &str) -> impl Iterator<Item = Reading> + '_ {
     })
 }
 
-/// The interfaces with hardware behind them; bridges, tunnels and containers' ends would count the same bytes twice.
+/// The interfaces with hardware behind them; bridges, tunnels and containers' ends would count the
+/// same bytes twice.
 fn is_real(root: &Path, name: &str) -> bool {
     root.join("sys/class/net").join(name).join("device").exists()
 }
@@ -56,7 +58,8 @@ impl Network {
         let _ = self.rates.advance(readings, now);
     }
 
-    /// Adds the rates since the last reading. An interface that came, went or was reset in between is not counted this time.
+    /// Adds the rates since the last reading. An interface that came, went or was reset in between
+    /// is not counted this time.
     pub(crate) fn fill(&mut self, sample: &mut Sample, now: Instant) {
         let readings = self.read();
         let sum = self.rates.advance(readings, now);
@@ -84,7 +87,8 @@ fn kinds(root: &Path, all: &[Reading]) -> Vec<(Box<str>, bool)> {
     all.iter().map(|counters| (counters.name.clone(), has_name_of_hardware(&counters.name))).collect()
 }
 
-/// The signal of the Wi-Fi interface that has one. The kernel asks the driver for it, and waits for whoever changes a network meanwhile: it may hang.
+/// The signal of the Wi-Fi interface that has one. The kernel asks the driver for it, and waits for
+/// whoever changes a network meanwhile: it may hang.
 pub(crate) fn wifi_signal(wireless: &mut Source) -> Option<i16> {
     wireless.read(parse_wireless)?
 }

@@ -1,13 +1,18 @@
 //! Power health of a Raspberry Pi: what the firmware tells its own tool, and what the kernel saw.
 //!
-//! - `vcgencmd get_throttled` is the firmware's own word, also about everything since boot. It starts a process, so it is asked at most once a minute.
-//! - The `rpi_volt` hardware monitor, which the kernel renews every two seconds, says whether the supply is too low now.
-//! - The firmware driver's `get_throttled` in `/sys` is that monitor's last answer kept by the kernel, which clears the bits of "since boot" each time
-//!   it asks: a bit that is set is true, one that is not says nothing. The file is deprecated, and whoever reads it gets a complaint into the
-//!   kernel's log: it is read only while the tool is not there, or says nothing (without `/dev/vcio`, or the right to open it).
+//! - `vcgencmd get_throttled` is the firmware's own word, also about everything since boot. It
+//!   starts a process, so it is asked at most once a minute.
+//! - The `rpi_volt` hardware monitor, which the kernel renews every two seconds, says whether the
+//!   supply is too low now.
+//! - The firmware driver's `get_throttled` in `/sys` is that monitor's last answer kept by the
+//!   kernel, which clears the bits of "since boot" each time it asks: a bit that is set is true,
+//!   one that is not says nothing. The file is deprecated, and whoever reads it gets a complaint
+//!   into the kernel's log: it is read only while the tool is not there, or says nothing (without
+//!   `/dev/vcio`, or the right to open it).
 //!
-//! What this process has seen itself since it started has been since boot too. Where nothing answers, nothing is said; and a board that cannot
-//! notice undervoltage does not say that there is none.
+//! What this process has seen itself since it started has been since boot too. Where nothing
+//! answers, nothing is said; and a board that cannot notice undervoltage does not say that there is
+//! none.
 
 use std::{
     fs,
@@ -110,7 +115,8 @@ impl PowerHealth {
         self.conclude(Answers { tool, file, alarm })
     }
 
-    /// A monitor's driver may be loaded, and the tool installed, later than this program is started.
+    /// A monitor's driver may be loaded, and the tool installed, later than this program is
+    /// started.
     fn look_again(&mut self, now: Instant) {
         if !self.sources.all() && now.duration_since(self.looked_at) >= LOOK_PERIOD {
             self.looked_at = now;

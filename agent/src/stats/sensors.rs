@@ -1,5 +1,6 @@
-//! The sensors: temperature, the processor's clock, the Wi-Fi's signal and power health. Each may hang, be missing at first, or go and come back under
-//! another name, as when its driver is loaded later: then the others are there all the same.
+//! The sensors: temperature, the processor's clock, the Wi-Fi's signal and power health. Each may
+//! hang, be missing at first, or go and come back under another name, as when its driver is loaded
+//! later: then the others are there all the same.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,20 +1,23 @@
 //! A small file of `/proc` or `/sys` that is kept open and read again from its start.
 //!
-//! Nothing of what was read is kept: it lies on the stack while it is parsed, or for a moment on the heap where it is longer.
+//! Nothing of what was read is kept: it lies on the stack while it is parsed, or for a moment on
+//! the heap where it is longer.
 
 use std::{fs::File, os::unix::fs::FileExt, path::PathBuf};
 
 /// What the kernel makes such a file up in, at least (its `PAGE_SIZE`).
 const PAGE_BYTES: usize = 4096;
 
-/// A read that leaves so much of a page has reached the end: the kernel stops short of it only when the next record does not fit into the page,
-/// and no record of most files is so long, but for those that are one record and come whole.
+/// A read that leaves so much of a page has reached the end: the kernel stops short of it only when
+/// the next record does not fit into the page, and no record of most files is so long, but for
+/// those that are one record and come whole.
 const LONGEST_RECORD_BYTES: usize = 1024;
 
 /// Two pages hold most files with room for the read that finds the end.
 const STACK_BYTES: usize = 2 * PAGE_BYTES;
 
-/// More than any of the files has: what comes after it in `/proc/stat` or `diskstats` of huge machines is not needed.
+/// More than any of the files has: what comes after it in `/proc/stat` or `diskstats` of huge
+/// machines is not needed.
 const MOST_BYTES: usize = 64 * 1024;
 
 /// The same of a file with long records: a host of hundreds of containers has as many mounts, each
@@ -36,7 +39,8 @@ impl Source {
         Self { path, file: None, longest_record: LONGEST_RECORD_BYTES, most_bytes: MOST_BYTES }
     }
 
-    /// A file whose records may be of any length, as the mounts of containers are: only an empty read is its end.
+    /// A file whose records may be of any length, as the mounts of containers are: only an empty
+    /// read is its end.
     pub(crate) fn with_long_records(path: PathBuf) -> Self {
         Self { longest_record: PAGE_BYTES, most_bytes: MOST_LONG_BYTES, ..Self::new(path) }
     }

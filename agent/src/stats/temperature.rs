@@ -1,6 +1,8 @@
-//! The processor's temperature: a thermal zone that is known to be the processor's, else a hardware monitor that is, in this order of trust.
+//! The processor's temperature: a thermal zone that is known to be the processor's, else a hardware
+//! monitor that is, in this order of trust.
 //!
-//! Only on a board with a device tree is the first zone the processor's more often than not; on a PC it is as likely the room's.
+//! Only on a board with a device tree is the first zone the processor's more often than not; on a
+//! PC it is as likely the room's.
 
 use std::{
     fs,
@@ -9,7 +11,8 @@ use std::{
 
 use super::source::Source;
 
-/// Zone types of the processor, most specific first: Pi 4 and 5, Pi up to 3 with older kernels, PCs.
+/// Zone types of the processor, most specific first: Pi 4 and 5, Pi up to 3 with older kernels,
+/// PCs.
 const ZONE_TYPES: [&str; 5] = ["cpu-thermal", "cpu_thermal", "bcm2835_thermal", "soc-thermal", "x86_pkg_temp"];
 
 /// Names of hardware monitors of processors.

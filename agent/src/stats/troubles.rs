@@ -1,5 +1,6 @@
-//! Tests of what goes wrong on real machines: sensors that hang or vanish, interfaces that come and go, counters that go back, clocks that jump, a
-//! machine that was suspended. Samples keep coming, and what they say is right or left out.
+//! Tests of what goes wrong on real machines: sensors that hang or vanish, interfaces that come and
+//! go, counters that go back, clocks that jump, a machine that was suspended. Samples keep coming,
+//! and what they say is right or left out.
 
 use std::{
     fs,
@@ -301,7 +302,8 @@ async fn a_suspended_machine_tells_no_rates_of_the_time_it_slept() {
     let mut board = Board::new();
     board.start();
     board.go_on();
-    // Eight hours by the wall, five seconds by the clock that stands still meanwhile, as the counters do.
+    // Eight hours by the wall, five seconds by the clock that stands still meanwhile, as the
+    // counters do.
     board.wall += Duration::from_secs(8 * 3600);
     board.write("proc/uptime", "3579823.52 12345678.90\n");
     let sample = board.after(FIVE).await;

@@ -1,7 +1,9 @@
-//! What the controller still has to be told about one run: its report and its output, until both are acknowledged.
+//! What the controller still has to be told about one run: its report and its output, until both
+//! are acknowledged.
 //!
-//! Pure: what to send next and when to look again, given the time. Resending is ours alone, since a connection may drop what it had queued.
-//! The order is: the report that it runs, the output, the retained repetition of its end, the report of how it ended.
+//! Pure: what to send next and when to look again, given the time. Resending is ours alone, since a
+//! connection may drop what it had queued. The order is: the report that it runs, the output, the
+//! retained repetition of its end, the report of how it ended.
 
 use std::time::Duration;
 
@@ -18,10 +20,12 @@ use tokio::time::Instant;
 use super::output::Output;
 use crate::Outgoing;
 
-/// How long text may wait for more before it is sent: nobody who reads along notices, and a chatty program's lines share a message.
+/// How long text may wait for more before it is sent: nobody who reads along notices, and a chatty
+/// program's lines share a message.
 const FLUSH: Duration = Duration::from_millis(50);
 
-/// Without an acknowledgement for so long, the controller counts as away and the process is no longer held back.
+/// Without an acknowledgement for so long, the controller counts as away and the process is no
+/// longer held back.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// How often a controller that is away is asked again with the oldest chunk.
@@ -107,7 +111,8 @@ impl Delivery {
         self.report_acknowledged = false;
     }
 
-    /// The process has ended and all its output is in: the end is to be repeated for late subscribers.
+    /// The process has ended and all its output is in: the end is to be repeated for late
+    /// subscribers.
     pub(crate) fn finish_output(&mut self) {
         self.output.finish();
         self.repeats_output = true;

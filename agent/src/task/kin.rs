@@ -1,9 +1,11 @@
-//! The processes of a run, wherever they went: its process group, everything below its first process, everything that carries its mark.
+//! The processes of a run, wherever they went: its process group, everything below its first
+//! process, everything that carries its mark.
 //!
-//! A descendant may leave its group and session and lose its parent. It is then adopted by this process (a child subreaper, prctl(2)) and still
-//! carries `PISTAT_RUN_ID` in its environment, by which it is found. One that also wiped its
-//! environment is ended with the run that is active alone; it is named as that run's only if it can
-//! be no other's. Nothing here asks a process to do anything but end.
+//! A descendant may leave its group and session and lose its parent. It is then adopted by this
+//! process (a child subreaper, prctl(2)) and still carries `PISTAT_RUN_ID` in its environment, by
+//! which it is found. One that also wiped its environment is ended with the run that is active
+//! alone; it is named as that run's only if it can be no other's. Nothing here asks a process to do
+//! anything but end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +20,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 /// The variable that marks every process of a run.
 pub(crate) const RUN_MARK: &str = "PISTAT_RUN_ID";
 
-/// The runs of this whole process that have a process, or are about to: the kernel's table of children is the process's, not an agent's.
+/// The runs of this whole process that have a process, or are about to: the kernel's table of
+/// children is the process's, not an agent's.
 static ACTIVE: Mutex<Active> = Mutex::new(Active { runs: 0, leaders: BTreeSet::new(), is_uncertain: false });
 
 struct Active {
@@ -40,7 +43,8 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Before the process is started: until it has its mark, it must not be taken for somebody's orphan.
+    /// Before the process is started: until it has its mark, it must not be taken for somebody's
+    /// orphan.
     pub(crate) fn announce() -> Self {
         let mut active = active();
         active.is_uncertain = active.runs > 0 || has_orphans(&every_process(Path::new("/proc")));
@@ -79,7 +83,8 @@ struct Stat {
 }
 
 fn parse_stat(text: &str) -> Option<Stat> {
-    // The name in parentheses may itself contain parentheses and spaces: what counts comes after the last one.
+    // The name in parentheses may itself contain parentheses and spaces: what counts comes after
+    // the last one.
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     Some(Stat { state, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
@@ -263,9 +268,11 @@ fn add_descendants(all: &BTreeMap<i32, Stat>, members: &mut Vec<i32>) {
     }
 }
 
-/// Reaps adopted orphans that have ended. First processes of runs are left to whoever waits for them.
+/// Reaps adopted orphans that have ended. First processes of runs are left to whoever waits for
+/// them.
 ///
-/// Only processes of other process groups are touched: a child that somebody else in this process started is in ours.
+/// Only processes of other process groups are touched: a child that somebody else in this process
+/// started is in ours.
 pub(crate) fn reap_orphans() {
     let own_group = rustix::process::getpgrp();
     let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -282,8 +289,8 @@ fn a_dead_orphan(own_group: Pid) -> Option<Pid> {
     let all = every_process(Path::new("/proc"));
     let active = active();
     if active.leaders.len() < active.runs {
-        // A first process has been started and is not registered yet: it must not be taken for an orphan. What is dead stays so until the next
-        // child ends.
+        // A first process has been started and is not registered yet: it must not be taken for an
+        // orphan. What is dead stays so until the next child ends.
         return None;
     }
     let foreign = |stat: &Stat| stat.parent == own && stat.group != own_group.as_raw_nonzero().get();

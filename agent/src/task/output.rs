@@ -1,8 +1,11 @@
-//! The output of one run between its process and the controller: decoding, chunks, the window, and what is kept while nobody listens.
+//! The output of one run between its process and the controller: decoding, chunks, the window, and
+//! what is kept while nobody listens.
 //!
-//! Pure: no process, no connection, no clock. While the controller acknowledges, at most [`OUTPUT_WINDOW_BYTES`] are held and the process is
-//! read no faster. While it is away the process never waits: the first and the last half of the buffer are kept, what lies between is
-//! counted and marked as a gap. A chunk that has been sent has its number for good and is never dropped before it is acknowledged.
+//! Pure: no process, no connection, no clock. While the controller acknowledges, at most
+//! [`OUTPUT_WINDOW_BYTES`] are held and the process is read no faster. While it is away the process
+//! never waits: the first and the last half of the buffer are kept, what lies between is counted
+//! and marked as a gap. A chunk that has been sent has its number for good and is never dropped
+//! before it is acknowledged.
 
 use std::collections::VecDeque;
 
@@ -64,7 +67,8 @@ impl Output {
         *self.decoder(stream) = decoder;
     }
 
-    /// The process has closed this stream: what was cut off in the middle of a character is shown as such.
+    /// The process has closed this stream: what was cut off in the middle of a character is shown
+    /// as such.
     pub(crate) fn close(&mut self, stream: Stream) {
         let mut decoder = std::mem::take(self.decoder(stream));
         decoder.finish(|text| self.append(stream, text));
@@ -121,14 +125,17 @@ impl Output {
         self.chunks.push_back(chunk);
     }
 
-    /// Whether the window has room: otherwise the process is not read while the controller acknowledges.
+    /// Whether the window has room: otherwise the process is not read while the controller
+    /// acknowledges.
     pub(crate) fn has_room(&self) -> bool {
         self.held < OUTPUT_WINDOW_BYTES
     }
 
-    /// Keeps the first and the last half of the buffer: called after reading while the controller is away.
+    /// Keeps the first and the last half of the buffer: called after reading while the controller
+    /// is away.
     ///
-    /// When all of the window had been sent before, that is the first half, and a last half is kept besides.
+    /// When all of the window had been sent before, that is the first half, and a last half is kept
+    /// besides.
     pub(crate) fn trim(&mut self) {
         let numbered: usize = self.chunks.iter().take(self.numbered).map(Chunk::cost).sum();
         let most = OUTPUT_WINDOW_BYTES.max(numbered + OUTPUT_WINDOW_BYTES / 2);
@@ -208,7 +215,8 @@ impl Output {
         self.chunks.len() < before
     }
 
-    /// The process has ended: seals what is left, so that the number of chunks is known from now on.
+    /// The process has ended: seals what is left, so that the number of chunks is known from now
+    /// on.
     pub(crate) fn finish(&mut self) {
         self.close(Stream::Stdout);
         self.close(Stream::Stderr);

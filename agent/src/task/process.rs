@@ -1,7 +1,9 @@
-//! One process of a run: started without a shell, in a minimal environment, in a process group of its own; read and ended.
+//! One process of a run: started without a shell, in a minimal environment, in a process group of
+//! its own; read and ended.
 //!
-//! It takes no order: only [`Command::from_order`] builds a command, and that asks for a verified order. The same piece is meant to serve a root
-//! runner. What a task's process inherits is named here and nothing else: no stdin, no variable of ours but its mark.
+//! It takes no order: only [`Command::from_order`] builds a command, and that asks for a verified
+//! order. The same piece is meant to serve a root runner. What a task's process inherits is named
+//! here and nothing else: no stdin, no variable of ours but its mark.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +27,8 @@ use tokio::{
 
 use super::kin::RUN_MARK;
 
-/// Where programs are looked for: the system's folders in the order of Debian's root, so that `reboot` and `ip` are found too.
+/// Where programs are looked for: the system's folders in the order of Debian's root, so that
+/// `reboot` and `ip` are found too.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// As much as a pipe holds by default (pipe(7)).
@@ -104,8 +107,9 @@ impl Command {
         Ok(Process::new(child))
     }
 
-    /// Spawns from a thread of its own: on Linux the nice value belongs to the thread and is inherited, so the process is nice from its first
-    /// instruction, and the agent's own thread stays as it is, even while a disk hangs.
+    /// Spawns from a thread of its own: on Linux the nice value belongs to the thread and is
+    /// inherited, so the process is nice from its first instruction, and the agent's own thread
+    /// stays as it is, even while a disk hangs.
     async fn spawn_nicely(self) -> io::Result<Child> {
         let runtime = tokio::runtime::Handle::current();
         let (tell, told) = oneshot::channel();
@@ -212,8 +216,8 @@ impl Process {
         self.exited && self.stdout.is_none() && self.stderr.is_none()
     }
 
-    /// Stops reading, since somebody else may still hold the other end, after what is in the pipes by now: on a machine that is short of time
-    /// nobody may have looked since the process ended.
+    /// Stops reading, since somebody else may still hold the other end, after what is in the pipes
+    /// by now: on a machine that is short of time nobody may have looked since the process ended.
     pub(crate) fn stop_reading(&mut self, buffer: &mut [u8], mut take: impl FnMut(Stream, &[u8])) {
         if let Some(pipe) = self.stdout.take() {
             read_rest(&pipe, buffer, |bytes| take(Stream::Stdout, bytes));
@@ -223,14 +227,16 @@ impl Process {
         }
     }
 
-    /// The next thing that happens; output only while `read`. Pends for ever once it is over. May be dropped at any point.
+    /// The next thing that happens; output only while `read`. Pends for ever once it is over. May
+    /// be dropped at any point.
     pub(crate) async fn event(&mut self, buffer: &mut [u8], read: bool) -> Event {
         let half = buffer.len() / 2;
         let (for_stdout, for_stderr) = buffer.split_at_mut(half);
         let stdout = (Stream::Stdout, dynamic(&mut self.stdout), for_stdout);
         let stderr = (Stream::Stderr, dynamic(&mut self.stderr), for_stderr);
-        // Two pipes do not tell what was written first. Where both have something it is nearly always stdout: what a task did, then what went wrong.
-        // But a flood on stdout must not hide stderr, nor the end.
+        // Two pipes do not tell what was written first. Where both have something it is nearly
+        // always stdout: what a task did, then what went wrong. But a flood on stdout must not hide
+        // stderr, nor the end.
         let yields = self.in_a_row >= STDOUT_IN_A_ROW;
         let (first, second) = if yields { (stderr, stdout) } else { (stdout, stderr) };
         let event = tokio::select! {
@@ -273,11 +279,13 @@ impl From<(Stream, usize)> for Event {
     }
 }
 
-/// Reads what a pipe holds without waiting; no more than that, since whoever holds the other end may go on writing.
+/// Reads what a pipe holds without waiting; no more than that, since whoever holds the other end
+/// may go on writing.
 fn read_rest(pipe: &impl AsFd, buffer: &mut [u8], mut take: impl FnMut(&[u8])) {
     let mut left = READ_BYTES;
     while left > 0 {
-        // Pipes of children do not block: nothing to read is an error like any other, the end of reading.
+        // Pipes of children do not block: nothing to read is an error like any other, the end of
+        // reading.
         let Ok(length @ 1..) = rustix::io::read(pipe, &mut *buffer) else { return };
         take(&buffer[..length]);
         left = left.saturating_sub(length);
@@ -353,7 +361,8 @@ mod tests {
     fn what_was_written_before_the_end_is_read_however_late_somebody_looks() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            // `sleep` holds the pipes after the end, as a daemon would: reading must not wait for it.
+            // `sleep` holds the pipes after the end, as a daemon would: reading must not wait for
+            // it.
             let script = "echo late; echo trouble >&2; sleep 30 &";
             let mut process = shell(script).start().await.unwrap();
             let mut buffer = vec![0; 2 * READ_BYTES];

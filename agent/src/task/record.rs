@@ -1,7 +1,9 @@
-//! One small file for each run, written before the agent acts and deleted when the controller has the report.
+//! One small file for each run, written before the agent acts and deleted when the controller has
+//! the report.
 //!
-//! Replaced atomically (temporary file, fsync, rename, fsync of the folder), so after a crash or a power cut a file is the old one or the new
-//! one. A file that cannot be understood is set aside and named, never overwritten. An idle agent writes nothing.
+//! Replaced atomically (temporary file, fsync, rename, fsync of the folder), so after a crash or a
+//! power cut a file is the old one or the new one. A file that cannot be understood is set aside
+//! and named, never overwritten. An idle agent writes nothing.
 
 use std::{
     fs, io,
@@ -34,7 +36,8 @@ pub(crate) struct Record {
     /// Whether it was cancelled before its processes were gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancelled: bool,
-    /// Present when the root runner has the run: how many runs of its task this machine does at a time.
+    /// Present when the root runner has the run: how many runs of its task this machine does at a
+    /// time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<u32>,
     /// What the controller is told.
@@ -56,7 +59,8 @@ impl Record {
         file::replace(&Self::path(folder, self.run), &json, Readable::Owner)
     }
 
-    /// Forgets a run. A record that stays behind only repeats a report that the controller has already.
+    /// Forgets a run. A record that stays behind only repeats a report that the controller has
+    /// already.
     pub(crate) fn remove(folder: &Path, run: RunId) -> io::Result<()> {
         fs::remove_file(Self::path(folder, run))
     }

@@ -1,7 +1,9 @@
-//! One run on this machine, from its order until the controller has everything: an actor that owns its record, process and output.
+//! One run on this machine, from its order until the controller has everything: an actor that owns
+//! its record, process and output.
 //!
-//! Its record is on disk before anything happens. It never waits for the controller: what to send is decided by [`Delivery`], and the
-//! process is held back only by a controller that acknowledges. Nothing of a run outlives it: what its first process leaves behind is ended.
+//! Its record is on disk before anything happens. It never waits for the controller: what to send
+//! is decided by [`Delivery`], and the process is held back only by a controller that acknowledges.
+//! Nothing of a run outlives it: what its first process leaves behind is ended.
 
 mod handover;
 mod settle;
@@ -48,14 +50,16 @@ pub(crate) struct Context {
     pub stop_grace: Duration,
     /// Where everything is published.
     pub outgoing: mpsc::Sender<Outgoing>,
-    /// Where the root runner listens, to which orders that need root are handed; `None` in the root runner itself.
+    /// Where the root runner listens, to which orders that need root are handed; `None` in the root
+    /// runner itself.
     pub runner_socket: Option<PathBuf>,
 }
 
 /// How a run begins.
 #[derive(Debug)]
 pub(crate) enum Start {
-    /// A verified and allowed order, the bytes that the controller signed, and the places of its task.
+    /// A verified and allowed order, the bytes that the controller signed, and the places of its
+    /// task.
     Execute {
         /// The order.
         order: Box<Verified<ExecuteOrder>>,
@@ -68,7 +72,8 @@ pub(crate) enum Start {
     Refused(TaskId, String),
     /// A cancellation that came before the order.
     Cancelled,
-    /// Found on disk when the agent started, with the place of its task when it may still be active.
+    /// Found on disk when the agent started, with the place of its task when it may still be
+    /// active.
     Recovered(Box<Record>, Option<OwnedSemaphorePermit>),
 }
 
@@ -114,7 +119,8 @@ pub(crate) fn empty_report(state: RunState, boot_id: &str) -> Report {
     }
 }
 
-/// Milliseconds since boot, suspended time included: comparable as long as the machine is not restarted.
+/// Milliseconds since boot, suspended time included: comparable as long as the machine is not
+/// restarted.
 pub(crate) fn boot_milliseconds() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
@@ -189,7 +195,8 @@ impl Run {
         self.conclude(ended).await
     }
 
-    /// Waits until fewer runs of the task are active than it allows; a cancellation or the agent's end come first.
+    /// Waits until fewer runs of the task are active than it allows; a cancellation or the agent's
+    /// end come first.
     async fn wait_for_place(&mut self, places: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Next> {
         if places.available_permits() == 0 {
             tracing::info!(run = %self.record.run, "waiting for an earlier run of the same task to end");
@@ -277,7 +284,8 @@ impl Run {
 
     // --- delivery
 
-    /// Delivers until the controller has everything; `false` when the agent is being stopped before that.
+    /// Delivers until the controller has everything; `false` when the agent is being stopped before
+    /// that.
     async fn deliver(&mut self) -> bool {
         loop {
             let now = Instant::now();

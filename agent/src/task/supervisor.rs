@@ -1,6 +1,8 @@
-//! A running process and everything below it, until nothing of it is left: time limit, cancellation, what is left behind.
+//! A running process and everything below it, until nothing of it is left: time limit,
+//! cancellation, what is left behind.
 //!
-//! One direction only: running → asked to end (SIGTERM) → made to end (SIGKILL, repeated, since a process may fork meanwhile) → gone.
+//! One direction only: running → asked to end (SIGTERM) → made to end (SIGKILL, repeated, since a
+//! process may fork meanwhile) → gone.
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
@@ -20,7 +22,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// After the last process has gone, how long a pipe may stay open in somebody else's hands.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// A process that does not die of SIGKILL for so long hangs in the kernel: the run ends without it, and says so.
+/// A process that does not die of SIGKILL for so long hangs in the kernel: the run ends without it,
+/// and says so.
 pub(crate) const UNKILLABLE: Duration = Duration::from_secs(10);
 
 /// How long processes that a task left behind, and that were asked to end when it ended, live on

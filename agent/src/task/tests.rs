@@ -18,7 +18,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Needs a runtime. Its policy is `never`, so an order that is believed becomes a run and still starts nothing.
+    /// Needs a runtime. Its policy is `never`, so an order that is believed becomes a run and still
+    /// starts nothing.
     fn new() -> Self {
         let key = ControllerKey::from_secret(&[4; 32]);
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! UTF-8 from bytes that come in pieces: what is invalid becomes U+FFFD, what is cut at the end of a piece waits for the next.
+//! UTF-8 from bytes that come in pieces: what is invalid becomes U+FFFD, what is cut at the end of
+//! a piece waits for the next.
 
 /// At most three bytes of a character whose rest has not come yet.
 #[derive(Debug, Default)]

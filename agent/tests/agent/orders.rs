@@ -133,7 +133,8 @@ async fn a_retained_order_never_runs() {
     let (pi, signed) = (stage.controller.pi.clone(), stage.controller.key.sign(&Order::Execute(order.clone())));
     stage.agent.kill().await;
     stage.controller.publish(&Topic::Execute(pi.clone(), order.run), encode(&signed), true).await;
-    // What follows on the same connection is heard once the order is on the broker: only then does the agent meet it as retained.
+    // What follows on the same connection is heard once the order is on the broker: only then does
+    // the agent meet it as retained.
     let fence = Topic::Request(Target::Pi(pi));
     stage.controller.publish(&fence, b"fence".to_vec(), false).await;
     stage.controller.wait_for("the fence", |heard| (heard.topic == fence).then_some(())).await;

@@ -1,6 +1,8 @@
-//! Tasks that need root: a real agent of an ordinary user, and real runners that are started for each connection as systemd does.
+//! Tasks that need root: a real agent of an ordinary user, and real runners that are started for
+//! each connection as systemd does.
 //!
-//! Run as root, the agent is another user's (`setpriv`); run as anybody else, agent and runner are the same user's and the rest holds as well.
+//! Run as root, the agent is another user's (`setpriv`); run as anybody else, agent and runner are
+//! the same user's and the rest holds as well.
 
 use std::{
     io::{Read, Write},
@@ -47,7 +49,8 @@ fn agent_uid() -> u32 {
     if own_uid() == 0 { NOBODY } else { own_uid() }
 }
 
-/// What systemd does for `pistat-runner.socket` with `Accept=yes`: a process for each connection, with the connection as its standard input.
+/// What systemd does for `pistat-runner.socket` with `Accept=yes`: a process for each connection,
+/// with the connection as its standard input.
 struct Systemd {
     instances: Arc<Mutex<Vec<Child>>>,
     stop: Arc<AtomicBool>,
@@ -587,7 +590,8 @@ async fn replayed_and_forged_orders_start_nothing() {
     stage.controller.send(&order).await;
     stage.controller.wait_for_report(order.run, RunState::Succeeded).await;
     stage.place.wait_until_no_records().await;
-    // From here on the test is whoever has taken over the agent's user: it may say to the runner what it likes.
+    // From here on the test is whoever has taken over the agent's user: it may say to the runner
+    // what it likes.
     stage.place.configure(&format!("agent_user = '{}'\n", own_uid()));
     chown(stage.place.socket(), Some(own_uid()), None).unwrap();
     let key = &stage.controller.key;
@@ -630,7 +634,8 @@ fn ask_nonce(place: &Place, order: &[u8]) -> (UnixStream, Nonce) {
     (stream, Nonce::try_from(String::from_utf8(nonce).unwrap()).unwrap())
 }
 
-/// What the runner says to the order that comes back over a connection: the kind of its first frame, and all of it.
+/// What the runner says to the order that comes back over a connection: the kind of its first
+/// frame, and all of it.
 fn hand_over(mut stream: UnixStream, order: &[u8]) -> (Option<u8>, String) {
     // One that waited for too long has gone.
     let _ = stream.write_all(&frame(b'x', order));
@@ -654,7 +659,8 @@ async fn an_order_that_the_agents_user_holds_back_is_worth_nothing() {
     };
     let (mut first, nonce) = ask_nonce(&stage.place, &signed(None));
     let held = signed(Some(nonce));
-    // Until the runner waits no longer: somebody may have been told meanwhile that the run is cancelled.
+    // Until the runner waits no longer: somebody may have been told meanwhile that the run is
+    // cancelled.
     assert_eq!(first.read_to_end(&mut Vec::new()).unwrap(), 0, "it gives up without a word");
     assert_eq!(hand_over(first, &held).0, None);
     for answer in [ask(&stage.place, b'x', &held), ask(&stage.place, b'x', &signed(None))] {

@@ -15,7 +15,8 @@ use pistat_testkit::{
     controller::{Chunks, text},
 };
 
-/// A script whose grandchildren leave their session, lose their parent, wipe their environment and ignore SIGTERM.
+/// A script whose grandchildren leave their session, lose their parent, wipe their environment and
+/// ignore SIGTERM.
 fn stubborn(folder: &std::path::Path) -> String {
     let pids = folder.display();
     format!(

@@ -1,4 +1,5 @@
-//! The agent as systemd sees it: readiness, watchdog, its files, and what it writes while nothing happens.
+//! The agent as systemd sees it: readiness, watchdog, its files, and what it writes while nothing
+//! happens.
 
 use std::{
     io::{BufRead, BufReader},
@@ -117,7 +118,8 @@ fn written(pid: u32) -> u64 {
     field.parse().unwrap()
 }
 
-/// Whether anything is counted for this folder's file system: on one in memory nothing is, and a test would pass whatever was written.
+/// Whether anything is counted for this folder's file system: on one in memory nothing is, and a
+/// test would pass whatever was written.
 fn counts_writes(folder: &Path) -> bool {
     let mut writer = Command::new("sh")
         .args(["-c", "head -c 65536 /dev/zero >\"$0\"; echo done; read -r _"])
@@ -146,7 +148,8 @@ async fn an_idle_agent_writes_nothing_to_the_disk_not_even_when_it_looks_up_the_
     let sample = |heard: &Heard| matches!(heard.topic, Topic::Stats(_)).then(|| heard.json::<Sample>());
     let first = stage.controller.wait_for("a sample", sample).await.seq;
     let before = written(pid);
-    // They come a quarter of a minute after the start, and start processes, whose writes are counted too.
+    // They come a quarter of a minute after the start, and start processes, whose writes are
+    // counted too.
     let facts = |heard: &Heard| {
         let info = matches!(heard.topic, Topic::Info(_)).then(|| heard.json::<Info>())?;
         (info.updates_pending.is_some() || info.reboot_required.is_some() || info.failed_units.is_some()).then_some(())

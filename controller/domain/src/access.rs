@@ -1,7 +1,9 @@
-//! Who may do what: accounts, enrolled machines and signed-in sessions. Pure: it decides, others store and tell.
+//! Who may do what: accounts, enrolled machines and signed-in sessions. Pure: it decides, others
+//! store and tell.
 //!
-//! Secrets are 256 random bits; what is kept of one is its SHA-256, compared in constant time. A change is decided on what is in force, stored, and
-//! only then applied, by the same [`Access::apply`] in the store and in the hub, so that both always agree.
+//! Secrets are 256 random bits; what is kept of one is its SHA-256, compared in constant time. A
+//! change is decided on what is in force, stored, and only then applied, by the same
+//! [`Access::apply`] in the store and in the hub, so that both always agree.
 
 mod joining;
 mod sessions;
@@ -175,7 +177,8 @@ pub struct Access {
     /// When credentials were last used, as it was written last.
     #[serde(default, skip_serializing_if = "Uses::is_empty")]
     uses: Uses,
-    /// Machines that were forgotten and have not been heard of since: what a broker still retains of them is old.
+    /// Machines that were forgotten and have not been heard of since: what a broker still retains
+    /// of them is old.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     forgotten: BTreeSet<String>,
 }
@@ -193,7 +196,8 @@ pub enum AccessChange {
     RemoveAgent(PiId),
     /// A machine that was forgotten is there again, on a broker that lets it in without us.
     ReturnAgent(PiId),
-    /// A browser signed in, while its account had a token of this hash: with another in force since, nobody has signed in.
+    /// A browser signed in, while its account had a token of this hash: with another in force
+    /// since, nobody has signed in.
     PutSession {
         /// The hash of the session's cookie.
         cookie: SecretHash,
@@ -472,8 +476,9 @@ impl Access {
         Ok(())
     }
 
-    /// Decides an enrolment: what changes, or nothing when the same secret is registered already. `has_own_token`
-    /// says that the machine connected with the token that was made for it: where there is one, no other will do.
+    /// Decides an enrolment: what changes, or nothing when the same secret is registered already.
+    /// `has_own_token` says that the machine connected with the token that was made for it: where
+    /// there is one, no other will do.
     ///
     /// # Errors
     /// The machine may not have this pi-id.

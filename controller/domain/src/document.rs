@@ -1,5 +1,5 @@
-//! Reading TOML that people write: a tree that knows its lines ([`item`]), a reader that collects every problem
-//! ([`reader`]), durations and sizes ([`units`]).
+//! Reading TOML that people write: a tree that knows its lines ([`item`]), a reader that collects
+//! every problem ([`reader`]), durations and sizes ([`units`]).
 
 pub mod item;
 mod problem;

@@ -1,6 +1,7 @@
 //! The fleet: what is known of each machine. Pure, no I/O; the hub owns it.
 //!
-//! A machine exists when it enrolled, when somebody gave it something, when it has an open run, or when it was heard. The label in force is a person's, else the agent's, else the pi-id.
+//! A machine exists when it enrolled, when somebody gave it something, when it has an open run, or
+//! when it was heard. The label in force is a person's, else the agent's, else the pi-id.
 
 mod boots;
 
@@ -66,7 +67,8 @@ struct State {
     offline_since: Option<Instant>,
     status: MachineStatus,
     recent: Recent,
-    /// Uptime and time of the newest live sample of this boot: they place samples of a clock that was wrong.
+    /// Uptime and time of the newest live sample of this boot: they place samples of a clock that
+    /// was wrong.
     anchor: Option<(u64, Timestamp)>,
     boots: Boots,
 }
@@ -160,7 +162,8 @@ pub enum FleetRefusal {
 /// All machines.
 #[derive(Debug, Default)]
 pub struct Fleet {
-    /// Boxed: machines come in the order of their names, which leaves the nodes of the tree half empty.
+    /// Boxed: machines come in the order of their names, which leaves the nodes of the tree half
+    /// empty.
     machines: BTreeMap<PiId, Box<State>>,
     given: MachineMetadata,
 }
@@ -198,7 +201,8 @@ impl Fleet {
         Heard { new, before, after }
     }
 
-    /// An agent, or its last will, told its availability. A retained word is old: it is believed, but is not a sign of life.
+    /// An agent, or its last will, told its availability. A retained word is old: it is believed,
+    /// but is not a sign of life.
     pub fn availability(&mut self, pi: &PiId, availability: Availability, retained: bool, now: Now) -> Heard {
         self.change(pi, now, |state| {
             state.availability = Some(availability);
@@ -217,7 +221,8 @@ impl Fleet {
         // An agent calls its machine what it likes, but not by the name of another.
         let label = info.label.as_deref().map(fit).filter(|label| !label.is_empty());
         info.label = label.filter(|label| !self.is_name_of_another(pi, label));
-        // A list grew while it was read, to up to twice its length, and stays for as long as the machine.
+        // A list grew while it was read, to up to twice its length, and stays for as long as the
+        // machine.
         info.capabilities.shrink_to_fit();
         self.change(pi, now, |state| {
             if state.info.as_ref().is_none_or(|before| before.boot_id != info.boot_id) {
@@ -248,8 +253,9 @@ impl Fleet {
         })
     }
 
-    /// An agent sent samples that it had kept. Says when each was taken: by its own time if its clock was
-    /// synchronised, else by its uptime, since an agent remembers only what it measured since its boot.
+    /// An agent sent samples that it had kept. Says when each was taken: by its own time if its
+    /// clock was synchronised, else by its uptime, since an agent remembers only what it measured
+    /// since its boot.
     pub fn backfill(&mut self, pi: &PiId, samples: Vec<Sample>, now: Now) -> Vec<(Timestamp, Sample)> {
         let mut placed = Vec::new();
         self.change(pi, now, |state| {
@@ -473,8 +479,8 @@ impl Fleet {
     pub fn offline_since(&self, pi: &PiId) -> Option<Instant> {
         self.machines.get(pi)?.offline_since
     }
-    /// A machine as everybody sees it; without its sample for the feed, which sends that apart. What it cannot run is added
-    /// by the hub, which has the catalogue.
+    /// A machine as everybody sees it; without its sample for the feed, which sends that apart.
+    /// What it cannot run is added by the hub, which has the catalogue.
     pub fn machine(&self, pi: &PiId, with_sample: bool, now: Now) -> Option<Machine> {
         let state = self.machines.get(pi)?;
         Some(Machine {
@@ -500,11 +506,13 @@ impl Fleet {
     }
 }
 
-/// The longest text of an `info` that is kept, in characters, and the most entries of a list: more than any agent says.
+/// The longest text of an `info` that is kept, in characters, and the most entries of a list: more
+/// than any agent says.
 const MOST_INFO_CHARACTERS: usize = 200;
 const MOST_INFO_ENTRIES: usize = 256;
 
-/// Cuts what a machine tells to what is kept of it, so that one machine takes no more memory than is meant for one.
+/// Cuts what a machine tells to what is kept of it, so that one machine takes no more memory than
+/// is meant for one.
 fn bound(info: &mut Info) {
     let Info { label, model, serial, os, kernel, arch, agent_version, boot_id, last_order_refused, .. } = info;
     for text in [label, model, serial, os, kernel, arch, last_order_refused].into_iter().flatten() {

@@ -1,4 +1,5 @@
-//! Records of the register: what is kept of a run, a group and a piece of output, and the arithmetic of the output limit.
+//! Records of the register: what is kept of a run, a group and a piece of output, and the
+//! arithmetic of the output limit.
 
 use std::collections::VecDeque;
 
@@ -10,15 +11,17 @@ use pistat_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How many runs the remembered requests may have made in total: a request to a fleet makes thousands, of sixteen bytes
-/// each. At the start, requests are searched for in as many of the newest runs.
+/// How many runs the remembered requests may have made in total: a request to a fleet makes
+/// thousands, of sixteen bytes each. At the start, requests are searched for in as many of the
+/// newest runs.
 pub const REMEMBERED_RUNS: u32 = 500_000;
 
 /// Who asked for a run, besides the name: what is asked again when the order is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Requester {
-    /// An account, by the time at which it was made: one that is given the same name later is another account.
+    /// An account, by the time at which it was made: one that is given the same name later is
+    /// another account.
     Account {
         /// The account's own.
         created_at: Timestamp,
@@ -55,7 +58,8 @@ pub struct RunRecord {
     pub retained: bool,
     /// What its success looks like.
     pub ends: pistat_protocol::task::Ends,
-    /// Its time limit, within which a restarted machine must be back; 0 in records of versions that did not keep it.
+    /// Its time limit, within which a restarted machine must be back; 0 in records of versions that
+    /// did not keep it.
     #[serde(default)]
     pub timeout_milliseconds: u64,
     /// The requester's role at the time of the request; null for the schedule.
@@ -93,7 +97,8 @@ pub struct RequestRecord {
     pub runs: Vec<RunId>,
 }
 
-/// What [`RequestRecord`] needs of a [`RunRecord`]: a day has a hundred thousand of them, and most of each is not looked at.
+/// What [`RequestRecord`] needs of a [`RunRecord`]: a day has a hundred thousand of them, and most
+/// of each is not looked at.
 #[derive(Debug, Deserialize)]
 pub struct RequestedRun {
     run: RequestOf,
@@ -110,7 +115,8 @@ struct RequestOf {
 }
 
 impl RequestedRun {
-    /// Puts the run to those of its request, which is the newest or a new one: the runs of a request are accepted together.
+    /// Puts the run to those of its request, which is the newest or a new one: the runs of a
+    /// request are accepted together.
     pub fn join(self, requests: &mut Vec<RequestRecord>) {
         let RequestOf { id, requested_by, request_id: Some(request_id), group } = self.run else { return };
         match requests.last_mut() {
@@ -177,11 +183,13 @@ pub struct NewPiece {
     pub left_out: Option<(u64, u64)>,
 }
 
-/// The most bytes that a run's output is said to have: what every reader of JSON can count, and far below what the register's integers hold.
-/// Agents tell of gaps in numbers of their own; nothing that one says may become a record that cannot be stored.
+/// The most bytes that a run's output is said to have: what every reader of JSON can count, and far
+/// below what the register's integers hold. Agents tell of gaps in numbers of their own; nothing
+/// that one says may become a record that cannot be stored.
 const MOST_OUTPUT_BYTES: u64 = (1 << 53) - 1;
 
-/// How far a run's output has come: which chunk is next, and which make room when the limit is reached.
+/// How far a run's output has come: which chunk is next, and which make room when the limit is
+/// reached.
 #[derive(Debug, Clone)]
 pub struct OutputState {
     limit: u64,
@@ -201,7 +209,8 @@ impl OutputState {
         Self { limit, end: 0, head_bytes: 0, head_open: true, tail: VecDeque::new(), tail_bytes: 0 }
     }
 
-    /// The state after a restart, from the number, start and size of each stored chunk. The record's counts follow what is stored.
+    /// The state after a restart, from the number, start and size of each stored chunk. The
+    /// record's counts follow what is stored.
     pub fn from_stored(record: &mut RunRecord, stored: Vec<(u64, u64, u64)>) -> Self {
         let mut state = Self::new(record.output_limit_bytes);
         let mut next = 0;
@@ -229,7 +238,8 @@ impl OutputState {
         NewPiece { run: record.run.id, seq: chunk.seq, start, stream, data: chunk.data, left_out }
     }
 
-    /// Counts what never arrived of all that there was: an agent that was killed had it in its memory only. An empty piece marks the place.
+    /// Counts what never arrived of all that there was: an agent that was killed had it in its
+    /// memory only. An empty piece marks the place.
     pub fn miss(&mut self, record: &mut RunRecord, all_bytes: Option<u64>) -> Option<NewPiece> {
         let end = all_bytes.map(|bytes| bytes.min(MOST_OUTPUT_BYTES)).filter(|bytes| *bytes > self.end)?;
         self.end = end;

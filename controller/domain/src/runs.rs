@@ -1,7 +1,9 @@
-//! The register of runs that are alive: which may start, what an agent's word changes, how each ends. Pure, no I/O; the hub owns it.
+//! The register of runs that are alive: which may start, what an agent's word changes, how each
+//! ends. Pure, no I/O; the hub owns it.
 //!
-//! Every change comes back as [`Step`]s. The hub stores what a step says before it tells anybody. A final state never changes; a run starts at most once,
-//! because only a run that its agent does not know is ever sent again, and only one that never was reported as running.
+//! Every change comes back as [`Step`]s. The hub stores what a step says before it tells anybody. A
+//! final state never changes; a run starts at most once, because only a run that its agent does not
+//! know is ever sent again, and only one that never was reported as running.
 
 mod groups;
 mod reports;
@@ -27,7 +29,8 @@ use crate::{
     records::{GroupRecord, NewPiece, OutputState, RequestRecord, Requester, RunRecord},
 };
 
-/// How many finished runs of a machine keep their retained status and output: a screenful for whoever subscribes late (`docs/mqtt.md` promises it).
+/// How many finished runs of a machine keep their retained status and output: a screenful for
+/// whoever subscribes late (`docs/mqtt.md` promises it).
 pub const RETAINED_RUNS: usize = 20;
 
 /// How many runs a dashboard is given at first, and how many finished ones stay in memory.
@@ -177,7 +180,8 @@ impl Runs {
         self.active.insert(id, active);
     }
 
-    /// The runs of an earlier request with the same id by the same requester. Of what a version before this accepted, only the requester's name is known.
+    /// The runs of an earlier request with the same id by the same requester. Of what a version
+    /// before this accepted, only the requester's name is known.
     pub fn earlier(&self, requested_by: &str, requester: &Requester, request_id: &str) -> Option<Accepted> {
         let key =
             |requester| RequestKey { requested_by: requested_by.into(), requester, request_id: request_id.into() };
@@ -291,8 +295,9 @@ impl Runs {
         self.by_pi.get(pi).map_or(0, BTreeSet::len)
     }
 
-    /// The runs of a machine that may be sent now: on disk, queued, let through by their group and by the concurrency of their task, oldest first,
-    /// as many as the machine has room for. A task that has to wait for itself keeps no place from others.
+    /// The runs of a machine that may be sent now: on disk, queued, let through by their group and
+    /// by the concurrency of their task, oldest first, as many as the machine has room for. A task
+    /// that has to wait for itself keeps no place from others.
     pub fn ready(&self, pi: &PiId, concurrency: impl Fn(&TaskId) -> u32) -> Vec<RunId> {
         let own = || self.of_machine(pi).map(|active| (active, &active.record.run));
         let mut busy: BTreeMap<&TaskId, u32> = BTreeMap::new();
@@ -320,7 +325,8 @@ impl Runs {
         active.record.run.state = RunState::Dispatched;
         active.record.ends = ends;
         active.started = Some(now);
-        // Its machine is there: what it waits from now on, it waits because the order did not arrive.
+        // Its machine is there: what it waits from now on, it waits because the order did not
+        // arrive.
         active.waiting_since = None;
         let mut steps = vec![Step::Save(id)];
         steps.extend(self.group_changed(id));
@@ -334,7 +340,8 @@ impl Runs {
         }
     }
 
-    /// Its order was sent with the root runner's nonce. The nonce was made before, so it is good for no longer than this.
+    /// Its order was sent with the root runner's nonce. The nonce was made before, so it is good
+    /// for no longer than this.
     pub fn confirmed(&mut self, id: RunId, now: Instant) {
         if let Some(active) = self.active.get_mut(&id) {
             active.startable_until = Some(now + ROOT_NONCE_LIFETIME);
@@ -373,7 +380,8 @@ impl Runs {
         steps
     }
 
-    /// A run's record is on disk, as it was handed to the store: what to acknowledge. A final one leaves.
+    /// A run's record is on disk, as it was handed to the store: what to acknowledge. A final one
+    /// leaves.
     pub fn stored(&mut self, record: &RunRecord) -> Ack {
         let id = record.run.id;
         let Some(active) = self.active.get_mut(&id) else { return Ack { seq: None, state: record.reported } };
@@ -427,7 +435,8 @@ impl Runs {
     }
 }
 
-/// Now, or the newest time of a run where the clock was turned back meanwhile: nothing ends before it began.
+/// Now, or the newest time of a run where the clock was turned back meanwhile: nothing ends before
+/// it began.
 fn not_before(run: &Run, now: Now) -> Timestamp {
     now.wall.max(run.started_at.unwrap_or(run.created_at))
 }

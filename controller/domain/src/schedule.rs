@@ -1,8 +1,9 @@
 //! When a task runs by itself: five fields of crontab(5) in a time zone.
 //!
 //! Pure: it is asked for the next moment after another, and knows no clock.
-//! Where clocks go forward, a time that does not exist that day fires at the first moment after the gap; where they go back, a time that comes twice
-//! fires the first time only. An expression that names every hour fires in both of the repeated hours, so that it never pauses.
+//! Where clocks go forward, a time that does not exist that day fires at the first moment after the
+//! gap; where they go back, a time that comes twice fires the first time only. An expression that
+//! names every hour fires in both of the repeated hours, so that it never pauses.
 
 mod fields;
 
@@ -21,11 +22,13 @@ pub struct Schedule {
     text: String,
 }
 
-/// The calendar repeats after 400 years; here the last of these cycles begins that the search covers.
+/// The calendar repeats after 400 years; here the last of these cycles begins that the search
+/// covers.
 const LAST_CYCLE: DateTime = DateTime::constant(4600, 1, 1, 0, 0, 0, 0);
 const _: () = assert!(croner::YEAR_UPPER_LIMIT == 5000, "the search covers one cycle from there");
 
-/// A part of a time zone's history with one offset from UTC: its local times are compared with the expression without any daylight saving.
+/// A part of a time zone's history with one offset from UTC: its local times are compared with the
+/// expression without any daylight saving.
 #[derive(Debug)]
 struct Period {
     /// When it begins and ends.
@@ -42,7 +45,8 @@ impl Schedule {
     /// Reads five fields of crontab(5) and the name of a time zone; without one it is the system's.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with either, also when the expression names no day of any year.
+    /// A sentence that says what is wrong with either, also when the expression names no day of any
+    /// year.
     pub fn parse(expression: &str, zone: Option<&str>) -> Result<Self, String> {
         let refused = |why: String| format!("{expression:?} is not a valid schedule: {why}");
         fields::check(expression).map_err(refused)?;
@@ -56,12 +60,14 @@ impl Schedule {
         Ok(Self { cron, zone, text })
     }
 
-    /// The first moment after `time` at which it fires; `None` when there is none in the years to come.
+    /// The first moment after `time` at which it fires; `None` when there is none in the years to
+    /// come.
     pub fn next_after(&self, time: Timestamp) -> Option<Timestamp> {
         let time = jiff::Timestamp::from_millisecond(time.unix_milliseconds()).ok()?;
         let mut period = self.period_at(time)?;
         let every_hour = self.is_every_hour();
-        // The next local time that the expression names: it often lies many periods ahead, and is looked for only once.
+        // The next local time that the expression names: it often lies many periods ahead, and is
+        // looked for only once.
         let mut named = None;
         loop {
             // It lies behind the end of the period before, and the clock skips it.
@@ -172,7 +178,8 @@ mod tests {
 
     #[test]
     fn every_form_of_the_expression_fires_once_right_after_a_gap_and_once_where_a_time_repeats() {
-        // Each zone on a day that its clock goes forward or back: what fires from its first minute on for 27 hours, in UTC.
+        // Each zone on a day that its clock goes forward or back: what fires from its first minute
+        // on for 27 hours, in UTC.
         type Case<'c> = (&'c str, &'c str, &'c str, &'c [&'c str]);
         let cases: [Case<'_>; 22] = [
             // Berlin, 29 March 2026: 02:00 is followed by 03:00 (01:00 UTC).
@@ -218,7 +225,8 @@ mod tests {
                 "2026-10-24T21:59:00Z",
                 &["24T22:00", "25T00:00", "25T05:00", "25T11:00", "25T17:00", "25T23:00"],
             ),
-            // Lord Howe goes forward by half an hour at 02:00 (15:30 UTC) on 4 October 2026, and back at 02:00 (15:00 UTC) on 5 April.
+            // Lord Howe goes forward by half an hour at 02:00 (15:30 UTC) on 4 October 2026, and
+            // back at 02:00 (15:00 UTC) on 5 April.
             ("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T13:29:00Z", &["03T15:30", "04T15:15"]),
             (
                 "15,45 2 * * *",
@@ -233,7 +241,8 @@ mod tests {
                 "2026-04-04T12:59:00Z",
                 &["04T14:15", "04T15:45", "05T14:45", "05T15:45"],
             ),
-            // Santiago goes forward at midnight (04:00 UTC) on 6 September 2026, and Samoa skipped 30 December 2011.
+            // Santiago goes forward at midnight (04:00 UTC) on 6 September 2026, and Samoa skipped
+            // 30 December 2011.
             ("30 0,12 * * *", "America/Santiago", "2026-09-06T03:58:00Z", &["06T04:00", "06T15:30", "07T03:30"]),
             ("0 6,18 * * *", "Pacific/Apia", "2011-12-30T09:00:00Z", &["30T10:00", "30T16:00", "31T04:00"]),
             ("0 12 30 12 *", "Pacific/Apia", "2011-12-30T09:00:00Z", &["30T10:00"]),
@@ -391,7 +400,8 @@ mod tests {
         prop_oneof![3 => one, 3 => list, 3 => range, 3 => step, 1 => all]
     }
 
-    /// The same rule, minute by minute of the local calendar: when a schedule fires between two moments.
+    /// The same rule, minute by minute of the local calendar: when a schedule fires between two
+    /// moments.
     fn oracle(minutes: &Field, hours: &Field, zone: &TimeZone, from: jiff::Timestamp, to: jiff::Timestamp) -> Vec<i64> {
         let every_hour = (0..24).all(|hour| hours.values.contains(&hour));
         let day = SignedDuration::from_hours(30);
@@ -407,7 +417,8 @@ mod tests {
                         fires.insert(ambiguous.compatible().unwrap());
                     }
                     AmbiguousOffset::Gap { before, .. } => {
-                        // By the offset before, the time lies after the change: the last change before it is the gap.
+                        // By the offset before, the time lies after the change: the last change
+                        // before it is the gap.
                         let skipped = before.to_timestamp(local).unwrap() + SignedDuration::from_nanos(1);
                         fires.insert(zone.preceding(skipped).next().unwrap().timestamp());
                     }

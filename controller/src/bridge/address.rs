@@ -17,7 +17,8 @@ use rumqttc::v5;
 /// The largest packet that is sent or taken.
 const MAX_PACKET_BYTES: u32 = 1024 * 1024;
 
-/// How many of our messages may wait for their acknowledgement. rumqttc keeps 216 bytes ready for each: 14 MB for the 65,535 of its own choice.
+/// How many of our messages may wait for their acknowledgement. rumqttc keeps 216 bytes ready for
+/// each: 14 MB for the 65,535 of its own choice.
 const INFLIGHT: u16 = 1000;
 
 /// For the TCP connection, TLS, WebSocket and CONNACK together.
@@ -31,7 +32,8 @@ pub(crate) struct BrokerAddress {
     endpoint: Endpoint,
     client_id: String,
     pub(super) topics: Topics,
-    /// Whether it is ours: machines enrol over ours only, which keeps them apart, and it speaks MQTT 5 for certain.
+    /// Whether it is ours: machines enrol over ours only, which keeps them apart, and it speaks
+    /// MQTT 5 for certain.
     pub(super) embedded: bool,
     /// Where Home Assistant tells of its birth, when it is to be heard.
     pub(super) births: Vec<String>,
@@ -76,7 +78,8 @@ impl BrokerAddress {
         self.topics.format(&Topic::Status(PiId::controller()))
     }
 
-    /// For a connection of MQTT 5: a clean start, so that no request that was queued for an earlier one comes late.
+    /// For a connection of MQTT 5: a clean start, so that no request that was queued for an earlier
+    /// one comes late.
     pub(super) fn options_5(&self) -> v5::MqttOptions {
         let Endpoint { host, port, transport, login } = &self.endpoint;
         let mut options = v5::MqttOptions::new(&self.client_id, host, *port);

@@ -1,4 +1,5 @@
-//! One connection to the broker, of either version of MQTT. It does not connect again: whoever holds it makes another.
+//! One connection to the broker, of either version of MQTT. It does not connect again: whoever
+//! holds it makes another.
 
 use bytes::Bytes;
 use pistat_protocol::topic::ACCOUNT_PROPERTY;
@@ -152,8 +153,8 @@ impl Client {
         };
     }
 
-    /// Subscribes to what is retained under some filters, or ends that, and waits for room; `false` when the connection is
-    /// over.
+    /// Subscribes to what is retained under some filters, or ends that, and waits for room; `false`
+    /// when the connection is over.
     pub(super) async fn look(&self, look: Look) -> bool {
         let wanted = |filter: String| Wanted { filter, qos: 1, as_published: true, no_local: true };
         match (self, look) {

@@ -1,8 +1,9 @@
 //! Which version of MQTT the next connection speaks. Pure.
 //!
-//! A broker that knows MQTT 3.1.1 only should say so, and often it just closes the connection. That alone proves nothing (it may be restarting), so
-//! 3.1.1 is tried then, and believed only if MQTT 5 is closed once more right after 3.1.1 was let in. A connection that has been lost begins anew with
-//! MQTT 5: the broker may be another one by now.
+//! A broker that knows MQTT 3.1.1 only should say so, and often it just closes the connection. That
+//! alone proves nothing (it may be restarting), so 3.1.1 is tried then, and believed only if MQTT 5
+//! is closed once more right after 3.1.1 was let in. A connection that has been lost begins anew
+//! with MQTT 5: the broker may be another one by now.
 
 /// A version of MQTT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

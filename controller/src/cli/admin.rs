@@ -1,6 +1,8 @@
-//! `login`, `events`, `account`, `join-token`, `agent`: what needs the role admin, but for `events`.
+//! `login`, `events`, `account`, `join-token`, `agent`: what needs the role admin, but for
+//! `events`.
 //!
-//! A token is the only thing on standard output, so that a script can keep it; what to do with it is said on standard error.
+//! A token is the only thing on standard output, so that a script can keep it; what to do with it
+//! is said on standard error.
 
 use pistat_protocol::{
     account::Account,

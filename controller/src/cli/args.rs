@@ -1,4 +1,5 @@
-//! The words of the command line, as `clap` reads them; `docs/terminal.md` and `docs/configuration.md` describe them.
+//! The words of the command line, as `clap` reads them; `docs/terminal.md` and
+//! `docs/configuration.md` describe them.
 
 use std::path::PathBuf;
 
@@ -32,7 +33,8 @@ pub(super) struct ClientArgs {
     /// The controller's address (`PISTAT_CONTROLLER_URL`), <http://127.0.0.1:8000> without one
     #[arg(long, global = true, value_name = "URL", help_heading = "Client options")]
     pub(super) controller_url: Option<String>,
-    /// A file with the account's token (`PISTAT_TOKEN` holds the token itself); admin.token of the state folder without one
+    /// A file with the account's token (`PISTAT_TOKEN` holds the token itself); admin.token of the
+    /// state folder without one
     #[arg(long, global = true, value_name = "FILE", help_heading = "Client options")]
     pub(super) token_file: Option<PathBuf>,
     /// A file with the certificate authority to trust, PEM, for https (`PISTAT_CA`)
@@ -422,7 +424,8 @@ pub(super) enum Agent {
 pub(super) enum Tls {
     /// Make a private certificate authority and a server certificate; overwrites nothing
     Init {
-        /// A host name or address of the controller; may be given several times [default: localhost and this host's name]
+        /// A host name or address of the controller; may be given several times
+        /// [default: localhost and this host's name]
         #[arg(long = "name", value_name = "NAME")]
         names: Vec<String>,
         /// The folder for the files [default: tls in the state folder]
@@ -447,7 +450,8 @@ pub(super) struct BrokerAcl {
     /// The controller's user there [default: the user of mqtt.broker, else pistat-controller]
     #[arg(long, value_name = "USER", value_parser = user_name)]
     pub(super) controller: Option<String>,
-    /// A machine; may be given several times [default: every user may speak as the machine of its own name]
+    /// A machine; may be given several times [default: every user may speak as the machine of its
+    /// own name]
     #[arg(long = "agent", value_name = "PI")]
     pub(super) agents: Vec<PiId>,
     /// A user that sees everything; may be given several times

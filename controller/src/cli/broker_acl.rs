@@ -1,7 +1,10 @@
-//! `broker-acl`: the topic rules of Pi Stat, written down for a broker that is not ours, from the table that our own enforces.
+//! `broker-acl`: the topic rules of Pi Stat, written down for a broker that is not ours, from the
+//! table that our own enforces.
 //!
-//! mosquitto checks each message that it delivers, so a viewer may subscribe to everything there. EMQX checks the subscription alone, and compares it with
-//! a rule's filters as if it were a topic: there a viewer is given the filters that bring no orders, one by one, and everything else is denied to everybody.
+//! mosquitto checks each message that it delivers, so a viewer may subscribe to everything there.
+//! EMQX checks the subscription alone, and compares it with a rule's filters as if it were a topic:
+//! there a viewer is given the filters that bring no orders, one by one, and everything else is
+//! denied to everybody.
 
 use std::fmt::Write as _;
 
@@ -21,7 +24,8 @@ const USER_MOSQUITTO: &str = "%u";
 /// EMQX's placeholder for the user name.
 const USER_EMQX: &str = "${username}";
 
-/// A denial of the prefix would not do: `+/#` and its like pass it by, and the last rule that EMQX ships with allows all that is left.
+/// A denial of the prefix would not do: `+/#` and its like pass it by, and the last rule that EMQX
+/// ships with allows all that is left.
 const EMQX_END: &str = "
 %% Nobody else, and nothing else: no rule behind this one is asked. What lets your other devices in goes before it, each with topics that begin with
 %% a name of its own: EMQX compares a subscription with these filters as if it were a topic, so one that begins with + or # would let orders out.
@@ -93,7 +97,8 @@ impl Rules<'_> {
         std::iter::once((Party::Controller, users.controller.as_str())).chain(agents).chain(operators).chain(viewers)
     }
 
-    /// The rules as data. The user `everybody` stands for each user that is a machine, when no machine is named.
+    /// The rules as data. The user `everybody` stands for each user that is a machine, when no
+    /// machine is named.
     fn rows<'u>(&'u self, everybody: &'u str) -> Vec<Row<'u>> {
         let unnamed = self.users.agents.is_empty().then_some((Party::Agent(everybody), everybody));
         let row = |(party, user)| {
@@ -228,7 +233,8 @@ mod tests {
         assert_eq!(orders, 0, "{text}");
     }
 
-    /// Whether EMQX compares a topic, or a subscription as if it were one, with a rule's filter successfully (`emqx_topic:match/2`).
+    /// Whether EMQX compares a topic, or a subscription as if it were one, with a rule's filter
+    /// successfully (`emqx_topic:match/2`).
     fn fits(topic: &str, filter: &str) -> bool {
         let (mut topic, mut filter) = (topic.split('/'), filter.split('/'));
         loop {
@@ -241,7 +247,8 @@ mod tests {
         }
     }
 
-    /// What EMQX does with these rules in front of the last one that it ships with: the first that fits decides.
+    /// What EMQX does with these rules in front of the last one that it ships with: the first that
+    /// fits decides.
     fn emqx_allows(rules: &str, user: &str, action: &str, topic: &str) -> bool {
         for rule in rules.lines().filter(|line| line.starts_with('{')).chain(["{allow, all}."]) {
             let (head, filters) = rule.split_once(", [").unwrap_or((rule, ""));

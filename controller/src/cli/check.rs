@@ -27,7 +27,8 @@ pub(super) fn run(console: &mut Console<'_>, flags: &Flags, environment: Vec<(St
     report(console, &problems, count)
 }
 
-/// What is no mistake, and worth a second look: free text that reaches the controller's own machine.
+/// What is no mistake, and worth a second look: free text that reaches the controller's own
+/// machine.
 fn warn(console: &mut Console<'_>, catalogue: &Catalogue) {
     if !confine::is_available() {
         console.remark(&format!("warning: {}\n", confine::UNAVAILABLE));

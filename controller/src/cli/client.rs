@@ -47,7 +47,8 @@ impl Client {
         let url =
             url::Url::parse(&access.url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if url.is_none() {
-            let sentence = format!("{:?} is not an address of a controller, such as http://controller:8000", access.url);
+            let sentence =
+                format!("{:?} is not an address of a controller, such as http://controller:8000", access.url);
             return Err(Failure::Usage(sentence));
         }
         let config = Agent::config_builder()
@@ -72,8 +73,9 @@ impl Client {
         &self.url
     }
 
-    /// The address to be used elsewhere, of which the controller says what it can. A named address that led there from another machine is better than
-    /// what a controller behind a proxy or in a container knows of itself; but it is not an address of a broker.
+    /// The address to be used elsewhere, of which the controller says what it can. A named address
+    /// that led there from another machine is better than what a controller behind a proxy or in a
+    /// container knows of itself; but it is not an address of a broker.
     pub(super) fn elsewhere<'a>(&'a self, said: &'a str) -> &'a str {
         if is_loopback(&self.url) || !said.starts_with("http") { said } else { &self.url }
     }

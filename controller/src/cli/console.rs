@@ -125,7 +125,8 @@ fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
         .map_err(|error| Failure::Refused(format!("The answer cannot be written as JSON: {error}")))
 }
 
-/// JSON without characters that a terminal acts on or that change the direction of text; each is in a text of JSON, where its escape means the same.
+/// JSON without characters that a terminal acts on or that change the direction of text; each is in
+/// a text of JSON, where its escape means the same.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

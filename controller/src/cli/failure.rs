@@ -1,4 +1,5 @@
-//! Why a command did not do what it was asked, and the exit code that says so (sysexits.h where it has one).
+//! Why a command did not do what it was asked, and the exit code that says so (sysexits.h where it
+//! has one).
 
 use std::io;
 

@@ -1,6 +1,7 @@
 //! Watching runs until they end, and ending as they did.
 //!
-//! Whoever watches never touches the run: Ctrl-C, a lost connection or a controller that restarts leave it going.
+//! Whoever watches never touches the run: Ctrl-C, a lost connection or a controller that restarts
+//! leave it going.
 
 use std::{
     collections::BTreeMap,

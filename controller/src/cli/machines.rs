@@ -62,7 +62,8 @@ fn patch(
     console.show(&after, |after, style| terminal::patched(&patch, before, after, style))
 }
 
-/// The shell has taken the quotes away: two words were meant as two, and a word with a blank in it was quoted.
+/// The shell has taken the quotes away: two words were meant as two, and a word with a blank in it
+/// was quoted.
 fn shell_words(words: &[String]) -> Vec<Word> {
     let word = |text: &String| {
         let quoted = words.len() == 2 || text.contains(char::is_whitespace) || text.is_empty();

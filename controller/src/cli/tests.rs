@@ -1,4 +1,5 @@
-//! The command line from its words to its exit code, against a server that answers what a test wants.
+//! The command line from its words to its exit code, against a server that answers what a test
+//! wants.
 
 mod server;
 

@@ -1,7 +1,8 @@
 //! `tls init`: a private certificate authority, and a server certificate that it signed.
 //!
-//! Certificates are valid from 2020 on, because a Pi without a battery clock may boot in the past, and until 2049, because a private
-//! authority that nobody watches should not stop a fleet. Existing files are never overwritten; an existing authority is used again.
+//! Certificates are valid from 2020 on, because a Pi without a battery clock may boot in the past,
+//! and until 2049, because a private authority that nobody watches should not stop a fleet.
+//! Existing files are never overwritten; an existing authority is used again.
 
 use std::{
     fs::{self, OpenOptions},

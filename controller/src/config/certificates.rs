@@ -1,5 +1,6 @@
-//! Certificates, keys and authorities that the configuration names: read as those who use them will, so that one that cannot be used is a mistake of the
-//! configuration, found before anything starts.
+//! Certificates, keys and authorities that the configuration names: read as those who use them
+//! will, so that one that cannot be used is a mistake of the configuration, found before anything
+//! starts.
 
 use std::path::{Path, PathBuf};
 

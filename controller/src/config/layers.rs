@@ -1,5 +1,5 @@
-//! The environment and the flags over the file: the `config` crate merges them, and each value keeps the place that
-//! it came from.
+//! The environment and the flags over the file: the `config` crate merges them, and each value
+//! keeps the place that it came from.
 //!
 //! The file itself never passes through `config`, which forgets lines and reads a key as a path.
 
@@ -18,8 +18,8 @@ const TOP_LEVEL: [&str; 3] = ["STATE", "TASKS", "LOG_LEVEL"];
 
 const PREFIX: &str = "PISTAT_";
 
-/// Puts what the environment and the flags set into the file's tree. Variables that are not ours are ignored, empty
-/// ones count as unset. Returns the variables whose names cannot be keys.
+/// Puts what the environment and the flags set into the file's tree. Variables that are not ours
+/// are ignored, empty ones count as unset. Returns the variables whose names cannot be keys.
 pub(super) fn overlay(
     file: &mut Item,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -35,13 +35,14 @@ pub(super) fn overlay(
     problems
 }
 
-/// `PISTAT_<SECTION>__<KEY>`, or one of the keys without a section; `PISTAT_TOKEN` is the command line's.
+/// `PISTAT_<SECTION>__<KEY>`, or one of the keys without a section; `PISTAT_TOKEN` is the command
+/// line's.
 fn is_ours(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|key| key.contains("__") || TOP_LEVEL.contains(&key))
 }
 
-/// Whether the name has only what keys have: `config` reads anything else as a path, and would make of
-/// `n[888888888]` a list of as many.
+/// Whether the name has only what keys have: `config` reads anything else as a path, and would make
+/// of `n[888888888]` a list of as many.
 fn is_plain(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

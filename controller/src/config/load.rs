@@ -23,7 +23,8 @@ use super::{
 /// The file that is read when no other is named.
 const DEFAULT_FILE: &str = "config/pistat.toml";
 
-/// The file of the package, where the other is not there: so that `pistat login` finds the service's state.
+/// The file of the package, where the other is not there: so that `pistat login` finds the
+/// service's state.
 const PACKAGED_FILE: &str = "/etc/pistat/pistat.toml";
 
 /// Which of the two it is.
@@ -249,7 +250,8 @@ fn requests(mut section: Section<'_>) -> Option<Requests> {
     Some(Requests { role: role?, tasks: tasks? })
 }
 
-/// The broker's bounds are the broker's to understand: each key is shown to its type alone, so that each mistake has its line.
+/// The broker's bounds are the broker's to understand: each key is shown to its type alone, so that
+/// each mistake has its line.
 fn limits(mut section: Section<'_>) -> serde_json::Map<String, serde_json::Value> {
     for (former, key) in pistat_broker::Limits::FORMER {
         section.replaced(former, key.as_slice());

@@ -1,4 +1,5 @@
-//! The single values of the configuration: each from its text, or a sentence that says how it is written.
+//! The single values of the configuration: each from its text, or a sentence that says how it is
+//! written.
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -36,7 +37,8 @@ pub(super) fn topic_filter(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a topic filter: + stands for one whole level, # for the rest at the end"))
 }
 
-/// Whether an account may be given this filter to publish to: under the prefix it could never be granted, but for requests.
+/// Whether an account may be given this filter to publish to: under the prefix it could never be
+/// granted, but for requests.
 ///
 /// # Errors
 /// A sentence that says so.
@@ -52,8 +54,8 @@ pub(crate) fn check_publish_rule(filter: &str, topics: &Topics) -> Result<(), St
     Ok(())
 }
 
-/// Whether a new account may have this rule for publishing besides: the broker's own topics are never granted. In a file
-/// such a rule has no effect, as before.
+/// Whether a new account may have this rule for publishing besides: the broker's own topics are
+/// never granted. In a file such a rule has no effect, as before.
 ///
 /// # Errors
 /// A sentence that says so.

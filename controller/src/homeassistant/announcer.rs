@@ -1,4 +1,5 @@
-//! What is published when: documents on change only, each at most every two seconds, a few at a time, and nothing before the state folder holds it.
+//! What is published when: documents on change only, each at most every two seconds, a few at a
+//! time, and nothing before the state folder holds it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,10 +19,12 @@ use super::{
     known::Known,
 };
 
-/// After a new connection, what is retained is heard first: a document that is made before would be another a moment later.
+/// After a new connection, what is retained is heard first: a document that is made before would be
+/// another a moment later.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// How long a machine may take to tell all that it can before what is known of it is announced. Agents tell with their second sample.
+/// How long a machine may take to tell all that it can before what is known of it is announced.
+/// Agents tell with their second sample.
 const INTRODUCTION_LIMIT: Duration = Duration::from_secs(15);
 
 /// Two documents of one machine are further apart than this.
@@ -30,7 +33,8 @@ const APART: Duration = Duration::from_secs(2);
 /// How long what was taken back is remembered: until then it may not have reached the broker.
 const REMEMBER: Duration = Duration::from_secs(5);
 
-/// How many documents are published in one turn, once a second: each has some ten kilobytes, and no client's queue should fill.
+/// How many documents are published in one turn, once a second: each has some ten kilobytes, and no
+/// client's queue should fill.
 const IN_ONE_TURN: usize = 100;
 
 /// What is to be done.
@@ -120,7 +124,8 @@ impl Announcer {
         self.connected = None;
     }
 
-    /// Home Assistant was started; it is answered after `pause`, so that not everybody answers at once.
+    /// Home Assistant was started; it is answered after `pause`, so that not everybody answers at
+    /// once.
     pub(crate) fn born(&mut self, now: Instant, pause: Duration) {
         if self.place.is_some() {
             self.birth.get_or_insert(now + pause);
@@ -187,7 +192,8 @@ impl Announcer {
         self.storing = false;
     }
 
-    /// What is to be done now; `exists` tells whether a machine is one of the fleet, `facts` what is known of it.
+    /// What is to be done now; `exists` tells whether a machine is one of the fleet, `facts` what
+    /// is known of it.
     pub(crate) fn turn<'f>(
         &mut self,
         now: Instant,
@@ -242,7 +248,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Says what is due. The controller's own machine comes first: the others name it as the device that they are reached by.
+    /// Says what is due. The controller's own machine comes first: the others name it as the device
+    /// that they are reached by.
     fn announce<'f>(&mut self, facts: impl Fn(&PiId) -> Option<Facts<'f>>) {
         let Some(place) = self.announcer.place.clone() else { return };
         let mut due: Vec<PiId> = self.announcer.due.iter().cloned().collect();
@@ -261,8 +268,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether a machine's last document is too new, or the machine has not told all and may still do. Asked before anything is made for it, since
-    /// a whole fleet may wait at once.
+    /// Whether a machine's last document is too new, or the machine has not told all and may still
+    /// do. Asked before anything is made for it, since a whole fleet may wait at once.
     fn is_too_early(&self, pi: &PiId) -> bool {
         self.announcer.machines.get(pi).is_some_and(|told| {
             told.last.is_some_and(|(_, at)| self.now < at + APART)
@@ -270,7 +277,8 @@ impl Turn<'_> {
         })
     }
 
-    /// Says one document, unless nothing has changed; tells whether nothing more is to be said of this machine for now.
+    /// Says one document, unless nothing has changed; tells whether nothing more is to be said of
+    /// this machine for now.
     fn announce_one(&mut self, place: &Place, pi: &PiId, facts: &Facts<'_>) -> bool {
         let Announcer { announced, shapes, machines, .. } = &mut *self.announcer;
         let told = machines.entry(pi.clone()).or_default();
@@ -279,7 +287,8 @@ impl Turn<'_> {
         let components = place.components(pi, facts, &told.known, before);
         let missing: Components =
             before.into_iter().flatten().filter(|(key, _)| !components.contains_key(*key)).map(owned).collect();
-        // What has not been named yet may still be there: the next word of the machine makes this due again.
+        // What has not been named yet may still be there: the next word of the machine makes this
+        // due again.
         if !told.known.is_complete() && (told.since.is_none() || !missing.is_empty()) {
             return true;
         }

@@ -1,8 +1,10 @@
 //! One machine's discovery document.
 //!
-//! Rules of Home Assistant that are kept here: a component without `unique_id`, or one of an unknown platform, makes the whole document be dropped; so does a
-//! device without identifiers or an origin without a name. Names are short, since Home Assistant puts the device's in front.
-//! The whole device is available while both the controller and its agent are; what must be told of a machine that is away asks for the controller only.
+//! Rules of Home Assistant that are kept here: a component without `unique_id`, or one of an
+//! unknown platform, makes the whole document be dropped; so does a device without identifiers or
+//! an origin without a name. Names are short, since Home Assistant puts the device's in front. The
+//! whole device is available while both the controller and its agent are; what must be told of a
+//! machine that is away asks for the controller only.
 
 use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
@@ -23,7 +25,8 @@ use super::{
     sensors::{Entity, OF_INFO, OF_SAMPLES, Platform},
 };
 
-/// What has been announced: the components of each document, by its topic. What the state folder keeps.
+/// What has been announced: the components of each document, by its topic. What the state folder
+/// keeps.
 pub(crate) type Announced = BTreeMap<String, Shared>;
 
 /// The components of one or many documents: most machines of a fleet have the same.
@@ -67,7 +70,8 @@ pub(crate) type Components = BTreeMap<String, Component>;
 pub(crate) enum Component {
     /// What its key says.
     Of(Platform),
-    /// A file system. Several names may make one key, so whose it is has to be kept: another must not go on with its history.
+    /// A file system. Several names may make one key, so whose it is has to be kept: another must
+    /// not go on with its history.
     Disk {
         /// The mount point.
         disk: String,
@@ -83,7 +87,8 @@ impl Component {
     }
 }
 
-/// After how many intervals without a sample a value is unavailable, should nobody have said that the machine is gone.
+/// After how many intervals without a sample a value is unavailable, should nobody have said that
+/// the machine is gone.
 const EXPIRE_INTERVALS: f64 = 3.0;
 
 /// The key of the event that tells how runs ended.
@@ -122,13 +127,15 @@ pub(crate) struct Button {
     pub(crate) ends: Ends,
 }
 
-/// The topics on which Home Assistant says that it was started or stops; none when nothing is announced to it.
+/// The topics on which Home Assistant says that it was started or stops; none when nothing is
+/// announced to it.
 pub(crate) fn birth_topics(config: &HomeAssistant) -> Vec<String> {
     if config.discovery { pistat_broker::births(&config.prefix) } else { Vec::new() }
 }
 
 impl Place {
-    /// Of ids and of the document's topic: machines of another prefix on the same broker are other machines. Home Assistant takes only `[a-zA-Z0-9_-]`.
+    /// Of ids and of the document's topic: machines of another prefix on the same broker are other
+    /// machines. Home Assistant takes only `[a-zA-Z0-9_-]`.
     fn device(&self, pi: &PiId) -> String {
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
         let prefix = self.topics.prefix();
@@ -146,7 +153,8 @@ impl Place {
         format!("{}/device/{}/config", self.prefix, self.device(pi))
     }
 
-    /// A machine's components, by their keys. What `info` had once told is still announced when it was before.
+    /// A machine's components, by their keys. What `info` had once told is still announced when it
+    /// was before.
     pub(super) fn components(
         &self,
         pi: &PiId,
@@ -194,7 +202,8 @@ impl Place {
     }
 }
 
-/// What the text of a component that is gone is: Home Assistant removes it, and the next document leaves it out.
+/// What the text of a component that is gone is: Home Assistant removes it, and the next document
+/// leaves it out.
 pub(super) fn gone(platform: Platform) -> Value {
     json!({"p": platform.as_str()})
 }
@@ -258,7 +267,8 @@ impl Machine<'_> {
         })
     }
 
-    /// A name of the machine and one of the component: neither is left out because it has no letters that an entity id may have.
+    /// A name of the machine and one of the component: neither is left out because it has no
+    /// letters that an entity id may have.
     fn entity_id(&self, platform: Platform, name: &str, key: &str) -> String {
         format!("{}.{}_{}", platform.as_str(), slug(&self.facts.label, self.pi.as_str()), slug(name, key))
     }
@@ -347,7 +357,8 @@ impl Machine<'_> {
         (key, value)
     }
 
-    /// Off while the machine is away: so it does not ask for the machine itself. Where the controller tells of its own machine, nothing else could tell.
+    /// Off while the machine is away: so it does not ask for the machine itself. Where the
+    /// controller tells of its own machine, nothing else could tell.
     fn online(&self) -> Value {
         let mut value = self.component(Platform::BinarySensor, "online", "Online");
         let availability = if self.pi.is_controller() { json!([]) } else { self.controller_only() };
@@ -388,8 +399,9 @@ fn add(value: &mut Value, options: Value) {
     }
 }
 
-/// The key of a file system: the one that it was announced under, or one that no other component has. Where names make the same key, the first keeps
-/// it, as it always did, and the others have a hash of their name.
+/// The key of a file system: the one that it was announced under, or one that no other component
+/// has. Where names make the same key, the first keeps it, as it always did, and the others have a
+/// hash of their name.
 fn disk_key(mount: &str, pi: &PiId, announced: Option<&Components>, is_used: impl Fn(&str) -> bool) -> String {
     if mount == "/" {
         return "disk".to_owned();

@@ -1,4 +1,5 @@
-//! What a machine has told that it can measure. Only that is announced, and only a machine that has told everything takes something back.
+//! What a machine has told that it can measure. Only that is announced, and only a machine that has
+//! told everything takes something back.
 
 use pistat_protocol::{
     stats::Sample,
@@ -7,7 +8,8 @@ use pistat_protocol::{
 
 use super::sensors::{Entity, OF_INFO, OF_SAMPLES};
 
-/// More file systems than this are not announced: a machine with hundreds of mounts would drown its dashboard.
+/// More file systems than this are not announced: a machine with hundreds of mounts would drown its
+/// dashboard.
 const MAX_MOUNTS: usize = 16;
 
 /// What is known of one machine's abilities. A fleet has thousands of these.
@@ -23,7 +25,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Learns from `info`. An agent that has come back and lists what it can is believed anew, together with its newest sample.
+    /// Learns from `info`. An agent that has come back and lists what it can is believed anew,
+    /// together with its newest sample.
     pub(super) fn info(&mut self, info: &Info, newest: Option<&Sample>) {
         if !info.capabilities.is_empty() && self.session.as_ref() != Some(&info.session) {
             self.session = Some(info.session.clone());

@@ -1,6 +1,7 @@
 //! The table of entities: what of a sample or of `info` is shown, with which unit and class.
 //!
-//! Units and classes are Home Assistant's: a class is given only where its own list has one that fits, and a unit only together with such a class or none.
+//! Units and classes are Home Assistant's: a class is given only where its own list has one that
+//! fits, and a unit only together with such a class or none.
 
 use pistat_protocol::{stats::Sample, status::Info};
 use serde::{Deserialize, Serialize};
@@ -128,7 +129,8 @@ impl<T> Entity<T> {
         self
     }
 
-    /// How Home Assistant gets the value out of the message; what a message leaves out is unknown, not zero.
+    /// How Home Assistant gets the value out of the message; what a message leaves out is unknown,
+    /// not zero.
     pub(super) fn template(&self) -> String {
         let value = match self.value.split_once('.') {
             Some((object, field)) => format!("(value_json.{object} | default({{}})).{field}"),
@@ -148,7 +150,8 @@ const fn sensor<T>(key: &'static str, name: &'static str, value: &'static str, s
     Entity::new(Platform::Sensor, key, name, value, seen)
 }
 
-/// A power problem. Undervoltage belongs to every machine that knows anything of its power: where the board has no detector it is unknown.
+/// A power problem. Undervoltage belongs to every machine that knows anything of its power: where
+/// the board has no detector it is unknown.
 const fn problem(
     key: &'static str,
     name: &'static str,
@@ -239,9 +242,11 @@ pub(super) static OF_SAMPLES: [Entity<Sample>; 21] = [
         .hidden(),
 ];
 
-/// What `info` tells. Most of it is looked up once an hour, so what a machine has once told it is believed to have.
+/// What `info` tells. Most of it is looked up once an hour, so what a machine has once told it is
+/// believed to have.
 pub(super) const OF_INFO: [Entity<Info>; 5] = [
-    // Told once the machine's clock is synchronised: one that never is has no time of its last boot.
+    // Told once the machine's clock is synchronised: one that never is has no time of its last
+    // boot.
     sensor("boot_time", "Last boot", "boot_time", |i: &Info| i.boot_time.is_some()).class("timestamp").diagnostic(),
     sensor("storage_wear", "Storage wear", "storage_wear_percent", |i: &Info| i.storage_wear_percent.is_some())
         .unit("%", 0)

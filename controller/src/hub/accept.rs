@@ -1,4 +1,5 @@
-//! The only way to a run: every request is asked of the catalogue, stored, and answered, in [`Hub::accept`].
+//! The only way to a run: every request is asked of the catalogue, stored, and answered, in
+//! [`Hub::accept`].
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -83,7 +84,8 @@ impl Hub {
 
     /// Stores the runs of what was approved.
     pub(super) fn take(&mut self, request: &RunRequest, approved: &[ApprovedTask], answer: Answer) {
-        // Only what this request needs is refused if it cannot be stored, so it has a commit of its own.
+        // Only what this request needs is refused if it cannot be stored, so it has a commit of its
+        // own.
         self.commit_turn();
         let (records, group) = self.new_records(request, approved);
         let runs: Vec<_> = records.iter().map(|record| record.run.id).collect();
@@ -117,7 +119,8 @@ impl Hub {
         waiting.find(|first| first.runs == request.runs)
     }
 
-    /// The catalogue's word for each machine that is meant. In a group, machines on which the task may not run are passed over.
+    /// The catalogue's word for each machine that is meant. In a group, machines on which the task
+    /// may not run are passed over.
     fn approve(&self, request: &RunRequest) -> Result<Vec<ApprovedTask>, Refused> {
         let machines = self.fleet.resolve(&request.target);
         if machines.is_empty() {
@@ -247,11 +250,13 @@ impl Hub {
         (records, group)
     }
 
-    /// A new id, later than every other: its order is the order of acceptance even when the clock goes back.
+    /// A new id, later than every other: its order is the order of acceptance even when the clock
+    /// goes back.
     fn new_id(&mut self) -> RunId {
         let now = u64::try_from(self.now.wall.unix_milliseconds()).unwrap_or(0);
         self.last_id_milliseconds = now.max(self.last_id_milliseconds + 1);
-        // Ids need not be secret, only different: without randomness the time alone keeps them apart.
+        // Ids need not be secret, only different: without randomness the time alone keeps them
+        // apart.
         RunId::from_parts(self.last_id_milliseconds, random::spread())
     }
 

@@ -78,8 +78,9 @@ impl Hub {
         }
     }
 
-    /// What was stored when the controller was killed, or while there was no connection, may not have reached the broker: neither a run's end nor
-    /// that its topics were cleared. Both are said again, a few at a time.
+    /// What was stored when the controller was killed, or while there was no connection, may not
+    /// have reached the broker: neither a run's end nor that its topics were cleared. Both are said
+    /// again, a few at a time.
     pub(super) fn republish_retained(&mut self) {
         if !self.outbox.is_connected() {
             return;
@@ -148,7 +149,8 @@ impl Hub {
         }
     }
 
-    /// The machines that can run other tasks than by the catalogue before, a frame for each hundred.
+    /// The machines that can run other tasks than by the catalogue before, a frame for each
+    /// hundred.
     pub(super) fn push_machines_that_can_run_others(&mut self, before: &Catalogue) {
         if self.feed.dashboards() == 0 {
             return;

@@ -1,4 +1,5 @@
-//! What the web server and the command line may ask of the hub, and how it answers: each question carries its own way back.
+//! What the web server and the command line may ask of the hub, and how it answers: each question
+//! carries its own way back.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 

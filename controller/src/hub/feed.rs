@@ -1,4 +1,5 @@
-//! The feed's outgoing side: changes gather for at most a frame, are written once, and are shared by every dashboard.
+//! The feed's outgoing side: changes gather for at most a frame, are written once, and are shared
+//! by every dashboard.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -18,13 +19,16 @@ use tokio::sync::broadcast;
 /// A batch of changes as it goes to every dashboard: JSON. Cloning it copies a pointer.
 pub type Frame = Bytes;
 
-/// How long changes gather: less than one frame of a screen with 60 of them a second, so that a sample is there within 20 ms.
+/// How long changes gather: less than one frame of a screen with 60 of them a second, so that a
+/// sample is there within 20 ms.
 const FRAME: Duration = Duration::from_millis(10);
 
-/// How many frames wait for a slow dashboard before it is given a fresh snapshot instead: two and a half seconds' worth.
+/// How many frames wait for a slow dashboard before it is given a fresh snapshot instead: two and a
+/// half seconds' worth.
 const FRAMES: usize = 256;
 
-/// How often a dashboard in a hidden tab is given samples, each machine's newest: its title tells how the fleet stands, and nobody sees more of it.
+/// How often a dashboard in a hidden tab is given samples, each machine's newest: its title tells
+/// how the fleet stands, and nobody sees more of it.
 const HIDDEN_SAMPLES: Duration = Duration::from_secs(15);
 
 /// What of a machine is replaced by newer.
@@ -45,7 +49,8 @@ pub(crate) struct Feed {
     counts: FeedCounts,
 }
 
-/// The same for dashboards that nobody looks at: every change but samples at once, and samples conflated.
+/// The same for dashboards that nobody looks at: every change but samples at once, and samples
+/// conflated.
 struct Hidden {
     sender: broadcast::Sender<Frame>,
     samples: BTreeMap<PiId, Arc<Sample>>,
@@ -87,8 +92,8 @@ impl Feed {
         self.counts
     }
 
-    /// Tells every dashboard of a change, soon. Without any, nothing is kept. Of a machine that changes faster than frames
-    /// go out, a frame has the newest state and the newest sample.
+    /// Tells every dashboard of a change, soon. Without any, nothing is kept. Of a machine that
+    /// changes faster than frames go out, a frame has the newest state and the newest sample.
     pub(crate) fn push(&mut self, change: Change) {
         if self.dashboards() == 0 {
             return;
@@ -136,7 +141,8 @@ impl Feed {
         }
     }
 
-    /// A dashboard joins: it hears everything that is pushed from now on, or what a hidden one is to hear.
+    /// A dashboard joins: it hears everything that is pushed from now on, or what a hidden one is
+    /// to hear.
     pub(crate) fn join(&mut self, now: Timestamp, hidden: bool) -> broadcast::Receiver<Frame> {
         self.flush(now);
         if hidden { self.hidden.sender.subscribe() } else { self.sender.subscribe() }
@@ -144,7 +150,8 @@ impl Feed {
 }
 
 impl Hidden {
-    /// What of these changes is told now. A sample that is kept back is older than whatever else is told of its machine meanwhile.
+    /// What of these changes is told now. A sample that is kept back is older than whatever else is
+    /// told of its machine meanwhile.
     fn conflate(&mut self, changes: Vec<Change>, now: Instant) -> Vec<Change> {
         let mut told = Vec::new();
         for change in changes {

@@ -29,7 +29,8 @@ const BIRTH: &[u8] = b"online";
 /// The answer to a birth waits this long at least, and at most twice as long.
 const BIRTH_PAUSE: Duration = Duration::from_millis(500);
 
-/// So long a machine samples every second after Home Assistant was started: long enough for one sample.
+/// So long a machine samples every second after Home Assistant was started: long enough for one
+/// sample.
 const SAMPLE_SECONDS: u32 = 2;
 
 /// The announcer of this configuration, with what an earlier one announced.
@@ -43,7 +44,8 @@ pub(super) fn announcer(config: &Config, announced: Announced) -> Announcer {
 }
 
 impl Hub {
-    /// Home Assistant said something of itself. A retained word is old: whatever is announced was just said anyway.
+    /// Home Assistant said something of itself. A retained word is old: whatever is announced was
+    /// just said anyway.
     pub(super) fn homeassistant_said(&mut self, payload: &Bytes, retain: bool) {
         if payload.as_ref() == BIRTH && !retain {
             // Without randomness it is only less spread out.
@@ -70,8 +72,9 @@ impl Hub {
         self.say_to_homeassistant(say);
     }
 
-    /// Documents first, then availability, then state. Everybody's availability and state are retained and have one writer each, so what is told anew
-    /// after a birth is the controller's own word, and each machine is asked for a sample.
+    /// Documents first, then availability, then state. Everybody's availability and state are
+    /// retained and have one writer each, so what is told anew after a birth is the controller's
+    /// own word, and each machine is asked for a sample.
     fn say_to_homeassistant(&mut self, say: Vec<Say>) {
         let mut again = Vec::new();
         for Say { topic, payload, again: pi } in say {
@@ -94,8 +97,8 @@ fn facts<'f>(fleet: &'f Fleet, catalogue: &Catalogue, config: &Config, pi: &PiId
     Some(Facts { label: fleet.label(pi), info, buttons: buttons(catalogue, config, &fleet.facts(pi)) })
 }
 
-/// The tasks that the catalogue would approve if Home Assistant asked for them without arguments: with an operator's account, or as an external broker's
-/// users may.
+/// The tasks that the catalogue would approve if Home Assistant asked for them without arguments:
+/// with an operator's account, or as an external broker's users may.
 fn buttons(catalogue: &Catalogue, config: &Config, machine: &MachineFacts<'_>) -> Vec<Button> {
     let requests = config.mqtt.requests.as_ref();
     let external = config.mqtt.broker != Broker::Embedded;

@@ -1,8 +1,8 @@
 //! What was received and is not handled yet: one queue for each sender, which take turns. Pure.
 //!
-//! A sender that publishes as fast as it can fills its own queue and loses what goes beyond it. Others wait for one of its
-//! messages at most. What is dropped was never acknowledged by the controller: agents repeat reports and output until they
-//! are.
+//! A sender that publishes as fast as it can fills its own queue and loses what goes beyond it.
+//! Others wait for one of its messages at most. What is dropped was never acknowledged by the
+//! controller: agents repeat reports and output until they are.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,10 +13,12 @@ use crate::bridge::Heard;
 /// How many messages of one sender wait.
 const MOST_MESSAGES: usize = 4096;
 
-/// How many bytes of one sender wait: more than the unacknowledged output of all runs that a machine does at a time.
+/// How many bytes of one sender wait: more than the unacknowledged output of all runs that a
+/// machine does at a time.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
-/// How many bytes of all senders wait; beyond, those that have more than their share of it lose messages.
+/// How many bytes of all senders wait; beyond, those that have more than their share of it lose
+/// messages.
 const MOST_BYTES_OF_ALL: usize = 32 * 1024 * 1024;
 
 /// What a message takes besides its payload.

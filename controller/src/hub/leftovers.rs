@@ -1,7 +1,9 @@
-//! What the broker still retains of a machine that was removed, and of an earlier `mqtt.prefix`: looked for and cleared.
+//! What the broker still retains of a machine that was removed, and of an earlier `mqtt.prefix`:
+//! looked for and cleared.
 //!
-//! The controller looks as any client does: it subscribes for a while, and clears each retained message that comes. So it
-//! is the same on our own broker and on another, and nothing need be known of what an agent has published.
+//! The controller looks as any client does: it subscribes for a while, and clears each retained
+//! message that comes. So it is the same on our own broker and on another, and nothing need be
+//! known of what an agent has published.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +41,8 @@ struct Former {
     topics: Topics,
     /// Since when it is looked for, on this connection.
     since: Option<Instant>,
-    /// Whether the key that is retained under it is ours: another controller may use the prefix now.
+    /// Whether the key that is retained under it is ours: another controller may use the prefix
+    /// now.
     is_ours: bool,
 }
 
@@ -64,8 +67,8 @@ fn of_machine(topics: &Topics, pi: &PiId) -> String {
     format!("{}/{pi}/#", topics.prefix())
 }
 
-/// Everything that a controller or an agent retains under a prefix. They are listed, since a filter for all of it would
-/// match the topics of a longer prefix too.
+/// Everything that a controller or an agent retains under a prefix. They are listed, since a filter
+/// for all of it would match the topics of a longer prefix too.
 fn of_prefix(topics: &Topics) -> Vec<String> {
     let machine = ["status", "info", "stats", "stats/backfill", "meta", "settings", "task/result", "watch", "recall"];
     let run = ["status", "output", "report", "ack"].map(|verb| format!("task/+/{verb}"));
@@ -130,7 +133,8 @@ impl Hub {
         self.commits.write(RegisterWrite::Fact(PREFIXES, prefixes));
     }
 
-    /// Something is retained on a topic that may be a leftover: it is cleared if it is one. Tells whether it was.
+    /// Something is retained on a topic that may be a leftover: it is cleared if it is one. Tells
+    /// whether it was.
     pub(super) fn is_leftover(&mut self, topic: &str, payload: &Bytes) -> bool {
         if payload.is_empty() {
             return false;
@@ -178,7 +182,8 @@ impl Hub {
         }
     }
 
-    /// Something is retained under our prefix that is not a topic of ours: of a machine that is gone, it goes too.
+    /// Something is retained under our prefix that is not a topic of ours: of a machine that is
+    /// gone, it goes too.
     pub(super) fn retained_elsewhere(&mut self, topic: &str, payload: &Bytes) {
         if self.is_leftover(topic, payload) || payload.is_empty() {
             return;

@@ -37,15 +37,16 @@ use crate::{
 /// How long one lease of `watch` lasts; it is renewed at half of that.
 const WATCH_SECONDS: u32 = 30;
 
-/// How many machines are known at most on a broker that is not ours, where whoever may publish can make them up.
+/// How many machines are known at most on a broker that is not ours, where whoever may publish can
+/// make them up.
 const MOST_MACHINES: usize = 20_000;
 
 /// How long a machine is watched after the last dashboard said that it looks.
 const WATCHED: Duration = Duration::from_secs(60);
 
 impl Hub {
-    /// Messages came. They are sorted by their senders, who take turns; what the connection says of itself holds for all that
-    /// came before it.
+    /// Messages came. They are sorted by their senders, who take turns; what the connection says of
+    /// itself holds for all that came before it.
     pub(super) fn received(&mut self, batch: Vec<Heard>) {
         for heard in batch {
             let Some(sender) = Sender::of(&heard) else {
@@ -120,7 +121,8 @@ impl Hub {
             Severity::Error,
             "the connection to the broker is lost: nothing is heard of any machine until it is back",
         );
-        // Whether an agent is still there is told again on the next connection; until then nothing is sent to it.
+        // Whether an agent is still there is told again on the next connection; until then nothing
+        // is sent to it.
         self.agents.all_left();
     }
 
@@ -212,7 +214,8 @@ impl Hub {
         }
     }
 
-    /// Decodes a message of a known machine and hands it on; a bad one is counted, logged and dropped.
+    /// Decodes a message of a known machine and hands it on; a bad one is counted, logged and
+    /// dropped.
     fn with<T: serde::de::DeserializeOwned>(
         &mut self,
         pi: &PiId,
@@ -229,8 +232,9 @@ impl Hub {
         }
     }
 
-    /// Whether a machine's topic is of one that was forgotten, by a controller that was ended before all of it was cleared: its own broker lets in
-    /// only who has enrolled, on another's the machine is there again as soon as it speaks. Its last will is not its own word.
+    /// Whether a machine's topic is of one that was forgotten, by a controller that was ended
+    /// before all of it was cleared: its own broker lets in only who has enrolled, on another's the
+    /// machine is there again as soon as it speaks. Its last will is not its own word.
     fn is_left_behind(&self, pi: &PiId, payload: &Bytes, retain: bool) -> bool {
         let is_own_word = !retain && Availability::from_payload(payload) != Some(Availability::Offline);
         !self.may_exist(pi) || (self.access.is_forgotten(pi) && !is_own_word)
@@ -254,7 +258,8 @@ impl Hub {
             return self.unreadable(pi, "its status is neither online nor offline");
         };
         if availability == Availability::Offline && !self.fleet.contains(pi) {
-            // That it is gone makes no machine known, such as a last will that comes late. A retained word may come before a machine's `info`, and stays.
+            // That it is gone makes no machine known, such as a last will that comes late. A
+            // retained word may come before a machine's `info`, and stays.
             if !retain {
                 let topic = self.topics.format(&Topic::Status(pi.clone()));
                 let cleared = Outgoing { topic, payload: Vec::new(), qos: 1, retain: true, correlation: None };
@@ -264,7 +269,8 @@ impl Hub {
         }
         if availability == Availability::Offline {
             if pi.is_controller() {
-                // The last will of an earlier connection: whoever hears it is there, and the bridge says so.
+                // The last will of an earlier connection: whoever hears it is there, and the bridge
+                // says so.
                 return;
             }
             self.agents.left(pi);
@@ -330,14 +336,16 @@ impl Hub {
         }
     }
 
-    /// Tells when two machines take the connection from each other: a copied card, until somebody says otherwise.
+    /// Tells when two machines take the connection from each other: a copied card, until somebody
+    /// says otherwise.
     fn twin_alert(&mut self, pi: &PiId) {
         let Some(twins) = self.fleet.twins(pi) else { return };
         let text = format!("two machines use this pi-id: {twins}; give one its own --pi-id and enrol it anew");
         self.repeated_event(Repeated::Twins, pi.key(), alert(pi, Severity::Error, text));
     }
 
-    /// Tells when an agent has refused orders: somebody on the broker tried to make it run something.
+    /// Tells when an agent has refused orders: somebody on the broker tried to make it run
+    /// something.
     fn order_alerts(&mut self, pi: &PiId, info: &Info) {
         let before =
             self.fleet.machine_info(pi).filter(|old| old.session == info.session).and_then(|old| old.orders_refused);
@@ -423,7 +431,8 @@ impl Hub {
                 (Repeated::Subscribe, who(&account), Severity::Warning, account, text)
             }
             BrokerEvent::Refused { user_name, peer, reason, .. } => {
-                // A name that was not proved is nobody's doing: it takes no room from the account that has it.
+                // A name that was not proved is nobody's doing: it takes no room from the account
+                // that has it.
                 let text = format!("refused from {} as {user_name:?}: {reason}", peer.ip());
                 (Repeated::Connect, source(peer.ip()), Severity::Warning, String::new(), text)
             }
@@ -443,7 +452,8 @@ impl Hub {
         }
     }
 
-    /// A machine as it is shown, with what it cannot run; `role` is that of who looks, or `None` for everybody.
+    /// A machine as it is shown, with what it cannot run; `role` is that of who looks, or `None`
+    /// for everybody.
     pub(super) fn machine(&self, pi: &PiId, with_sample: bool, role: Option<Role>) -> Option<Machine> {
         let machine = self.fleet.machine(pi, with_sample, self.now)?;
         Some(Machine { cannot_run: self.catalogue.cannot_run(&self.fleet.facts(pi), role), ..machine })
@@ -566,7 +576,8 @@ impl Hub {
         );
     }
 
-    /// A machine is revoked and has nothing any more, and that is on the disk. The answer follows when the end of its runs is there, too.
+    /// A machine is revoked and has nothing any more, and that is on the disk. The answer follows
+    /// when the end of its runs is there, too.
     pub(super) fn forgotten(&mut self, pi: &PiId, by: &str, promise: Option<PendingReply>) {
         let steps = self.runs.forget(pi, self.now);
         self.perform(steps);

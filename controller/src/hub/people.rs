@@ -1,4 +1,5 @@
-//! Accounts, sign-ins and enrolments: decided by [`crate::access`], stored, then in force everywhere at once.
+//! Accounts, sign-ins and enrolments: decided by [`crate::access`], stored, then in force
+//! everywhere at once.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -58,8 +59,8 @@ impl Hub {
         }
     }
 
-    /// Stores a change of accounts, machines or sessions. Its line of the audit log waits with it, so that the log never
-    /// tells of a change that the disk has refused.
+    /// Stores a change of accounts, machines or sessions. Its line of the audit log waits with it,
+    /// so that the log never tells of a change that the disk has refused.
     pub(super) fn store_access(&mut self, changes: Vec<AccessChange>, line: Option<Line>, after: PendingAccess) {
         for name in changes.iter().filter_map(AccessChange::name) {
             self.commits.begin_change(name);
@@ -81,7 +82,8 @@ impl Hub {
         if self.commits.is_changing(key) { Err(refused()) } else { Ok(()) }
     }
 
-    /// What has been stored is in force, before anybody is told so. A fleet that enrols all at once makes few new directories, not one for each machine.
+    /// What has been stored is in force, before anybody is told so. A fleet that enrols all at once
+    /// makes few new directories, not one for each machine.
     pub(super) fn apply_access(&mut self, batch: &[Stored]) {
         let (mut has_changed, mut accounts) = (false, Vec::new());
         for stored in batch.iter().filter(|stored| stored.result.is_ok()) {
@@ -117,7 +119,8 @@ impl Hub {
             PendingAccess::SignedIn(reply, session) => self.signed_in(reply, session),
             PendingAccess::Enrolled(joining) => self.enrolled(joining),
             PendingAccess::Forgotten(pi, by, reply) => {
-                // Nobody gives it anything and it does not come back before it has nothing any more.
+                // Nobody gives it anything and it does not come back before it has nothing any
+                // more.
                 self.commits.begin_change(pi.key());
                 self.commits.store(
                     Durability::Required,
@@ -139,7 +142,8 @@ impl Hub {
             PendingAccess::Done(reply) | PendingAccess::Forgotten(_, _, reply) => refuse(reply, refused),
             PendingAccess::Token { reply, .. } => refuse(reply, refused),
             PendingAccess::SignedIn(reply, ..) => refuse(reply, refused),
-            // The machine repeats its request until it is answered, and its next word tells that it is back.
+            // The machine repeats its request until it is answered, and its next word tells that it
+            // is back.
             PendingAccess::Enrolled(_) | PendingAccess::Returned | PendingAccess::Used => {}
         }
     }
@@ -360,8 +364,8 @@ impl Hub {
         tell(reply, token);
     }
 
-    /// Whether a machine that is not known yet may have its pi-id: what is let in by name must not be found by the name of
-    /// another.
+    /// Whether a machine that is not known yet may have its pi-id: what is let in by name must not
+    /// be found by the name of another.
     pub(super) fn check_name(&self, pi: &PiId) -> Result<(), AccessRefusal> {
         match self.fleet.other_named(pi).filter(|_| self.access.agent(pi.as_str()).is_none()) {
             Some(owner) => Err(AccessRefusal::NameOfMachine { name: pi.to_string(), owner: owner.clone() }),
@@ -390,7 +394,8 @@ impl Hub {
         self.give_agent_token(caller, known.unwrap_or(fresh), Severity::Info, text, reply);
     }
 
-    /// Allows one new enrolment, with a token that is made for it: any other join token is known to others.
+    /// Allows one new enrolment, with a token that is made for it: any other join token is known to
+    /// others.
     pub(super) fn reset_agent(&mut self, caller: &Caller, pi: &PiId, reply: Reply<String>) {
         if let Err(refused) = self.check_settled(&pi.key(), pi.as_str()) {
             return refuse(reply, refused);

@@ -1,9 +1,9 @@
-//! Events that one sender can cause as often as it likes: the first few are written at once, the rest once a minute with a
-//! count. Pure.
+//! Events that one sender can cause as often as it likes: the first few are written at once, the
+//! rest once a minute with a count. Pure.
 //!
-//! The sender decides how often something happens. The audit log, the disk below it, the program's own log and the
-//! dashboards must not follow: each source has an allowance per kind, and one line a minute beyond it. The counters of the
-//! broker and the hub count each occurrence all the same.
+//! The sender decides how often something happens. The audit log, the disk below it, the program's
+//! own log and the dashboards must not follow: each source has an allowance per kind, and one line
+//! a minute beyond it. The counters of the broker and the hub count each occurrence all the same.
 
 use std::{
     collections::HashMap,
@@ -16,12 +16,12 @@ use pistat_protocol::{
     id::{PiId, RunId},
 };
 
-/// How long the repeats of something are counted before they are written, in one line. After each such time without
-/// repeats, one more line of the allowance is free again.
+/// How long the repeats of something are counted before they are written, in one line. After each
+/// such time without repeats, one more line of the allowance is free again.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// How many sources of one kind are told apart where anybody can make up a new one. Beyond that they are counted together,
-/// so that many addresses fill neither memory nor the log.
+/// How many sources of one kind are told apart where anybody can make up a new one. Beyond that
+/// they are counted together, so that many addresses fill neither memory nor the log.
 const MAX_SOURCES: usize = 64;
 
 /// The same where the sources are accounts and enrolled machines.
@@ -150,8 +150,8 @@ impl Repeats {
         None
     }
 
-    /// What was counted for a minute, in one line for each source; who has been quiet until its whole allowance is free
-    /// again is forgotten.
+    /// What was counted for a minute, in one line for each source; who has been quiet until its
+    /// whole allowance is free again is forgotten.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Line> {
         let mut lines = Vec::new();
         for (what, sources) in &mut self.0 {
@@ -236,7 +236,8 @@ mod tests {
         assert_eq!(due(59), [] as [&str; 0]);
         assert_eq!(due(60), ["1000 more like this: b"]);
         assert_eq!(due(61), [] as [&str; 0]);
-        // It goes on: still once a minute. It stops, and after a quiet minute the next is a first one.
+        // It goes on: still once a minute. It stops, and after a quiet minute the next is a first
+        // one.
         assert!(repeats.first(Repeated::Connect, "10.0.0.1".into(), line("c"), at(100)).is_none());
         assert_eq!(texts(repeats.due(at(120))), ["1 more like this: c"]);
         assert_eq!(texts(repeats.due(at(180))), [] as [&str; 0]);

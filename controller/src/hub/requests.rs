@@ -1,4 +1,5 @@
-//! Requests, from any way in: who asks, whether that is heard, and how they are answered. All of them become a [`RunRequest`].
+//! Requests, from any way in: who asks, whether that is heard, and how they are answered. All of
+//! them become a [`RunRequest`].
 
 use std::time::Duration;
 
@@ -60,7 +61,8 @@ impl Hub {
         }
     }
 
-    /// A request came on a topic that names nobody. It is told like any other refusal, and a retained one is cleared.
+    /// A request came on a topic that names nobody. It is told like any other refusal, and a
+    /// retained one is cleared.
     pub(super) fn misaddressed(
         &mut self,
         topic: String,
@@ -76,7 +78,8 @@ impl Hub {
         self.refuse_request(None, account, &format!("{why}; `pis` shows the fleet"), response);
     }
 
-    /// Who asks over MQTT: the account that our own broker stamped, or whoever an external one let publish, if that is allowed at all.
+    /// Who asks over MQTT: the account that our own broker stamped, or whoever an external one let
+    /// publish, if that is allowed at all.
     fn asker(&self, account: Option<&str>) -> Result<Asker, Refused> {
         if self.config.mqtt.broker == Broker::Embedded {
             let asker = account.and_then(|name| self.account_that_asks(name));
@@ -127,7 +130,8 @@ impl Hub {
         }
     }
 
-    /// With a broker that is not ours, only the tasks that `[mqtt.requests]` lists are anybody's to ask for, or to cancel.
+    /// With a broker that is not ours, only the tasks that `[mqtt.requests]` lists are anybody's to
+    /// ask for, or to cancel.
     pub(super) fn may_be_asked_for(&self, task: &TaskId) -> Result<(), Refused> {
         let listed = |requests: &Requests| requests.tasks.contains(task);
         if self.config.mqtt.broker == Broker::Embedded || self.config.mqtt.requests.as_ref().is_some_and(listed) {
@@ -148,7 +152,8 @@ impl Hub {
         self.answer_request(response, &RequestAnswer::Refused { error: sentence.into() });
     }
 
-    /// Writes that a request was refused: the same refusal once a minute, and different ones as often as an account may ask.
+    /// Writes that a request was refused: the same refusal once a minute, and different ones as
+    /// often as an account may ask.
     fn refused_line(&mut self, pi: Option<&PiId>, account: Option<&str>, sentence: &str) {
         let line = Line {
             kind: EventKind::Task,
@@ -172,8 +177,9 @@ impl Hub {
         }
     }
 
-    /// The controller may publish everywhere, so it does not let a requester choose where it speaks with its own authority. Our own broker knows what the
-    /// requester may do itself; on another, what the controller may publish is that broker's to say.
+    /// The controller may publish everywhere, so it does not let a requester choose where it speaks
+    /// with its own authority. Our own broker knows what the requester may do itself; on another,
+    /// what the controller may publish is that broker's to say.
     fn may_answer(&self, account: Option<&str>, topic: &str) -> bool {
         let lends_nothing = |broker: &BrokerHandle| account.is_some_and(|account| broker.may_answer(account, topic));
         self.is_free_topic(topic) && self.broker.as_ref().is_none_or(lends_nothing)
@@ -213,7 +219,8 @@ impl Hub {
         if long {
             return refuse(reply, Refused::bad(format!("a request_id has 1 to {MAX_REQUEST_ID_BYTES} bytes")));
         }
-        // Between the check of its credential and now, the account may have been removed or given another role.
+        // Between the check of its credential and now, the account may have been removed or given
+        // another role.
         let Some(asker) = self.account_that_asks(caller.account.as_str()) else {
             return refuse(
                 reply,

@@ -1,4 +1,5 @@
-//! The life of runs: every change of one goes through [`Hub::perform`], and what is told of it waits for the disk.
+//! The life of runs: every change of one goes through [`Hub::perform`], and what is told of it
+//! waits for the disk.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -32,8 +33,8 @@ use crate::{
     store::{record::RunRecord, register::RegisterWrite},
 };
 
-/// How many refused reports are answered in a second, over all machines. An agent repeats each every half minute, and a flood
-/// of them must not become one of answers.
+/// How many refused reports are answered in a second, over all machines. An agent repeats each
+/// every half minute, and a flood of them must not become one of answers.
 const ANSWERED_A_SECOND: u32 = 20;
 
 /// Counts the answers to refused reports.
@@ -87,8 +88,9 @@ impl Hub {
         self.perform(steps);
     }
 
-    /// The broker has refused a report on a run that it does not know as this machine's. The agent would repeat it for ever: a run
-    /// that is open here is published to the broker again; the agent is told to forget any other.
+    /// The broker has refused a report on a run that it does not know as this machine's. The agent
+    /// would repeat it for ever: a run that is open here is published to the broker again; the
+    /// agent is told to forget any other.
     pub(super) fn report_refused(&mut self, account: &str, topic: &str) {
         let Some(Topic::Report(pi, run)) = self.topics.parse(topic) else { return };
         if pi.as_str() != account
@@ -108,7 +110,8 @@ impl Hub {
         self.perform(steps);
     }
 
-    /// Does what a change of a run asks for: what is to be stored joins this turn's commit, what is to be told waits for it.
+    /// Does what a change of a run asks for: what is to be stored joins this turn's commit, what is
+    /// to be told waits for it.
     pub(super) fn perform(&mut self, steps: Vec<Step>) {
         let mut queue: VecDeque<Step> = steps.into();
         while let Some(step) = queue.pop_front() {
@@ -123,7 +126,8 @@ impl Hub {
                 Step::Execute(id) => self.commits.turn().execute.push(id),
                 // It was stored when it was sent for the first time.
                 Step::Confirm(id, nonce) => self.send_execute(id, Some(nonce)),
-                // It promises nothing and can be said again, so it does not wait: a full disk must not keep a task running.
+                // It promises nothing and can be said again, so it does not wait: a full disk must
+                // not keep a task running.
                 Step::Cancel(id) => self.send_cancel(id),
                 Step::Clear(pi, run) => {
                     self.commits.write(RegisterWrite::Cleared(run));
@@ -165,7 +169,8 @@ impl Hub {
         let mut steps = Vec::new();
         for id in self.runs.ready(pi, concurrency) {
             let Some(record) = self.runs.get(id) else { continue };
-            // Catalogue and requester may have changed since the run was accepted: what they no longer approve does not run.
+            // Catalogue and requester may have changed since the run was accepted: what they no
+            // longer approve does not run.
             match self.approve_again(record) {
                 Err(reason) => steps.extend(self.runs.end(id, RunState::Rejected, reason, self.now)),
                 Ok(task) => {
@@ -222,8 +227,8 @@ impl Hub {
         self.perform(steps);
     }
 
-    /// Writes what an account asked for, as often as an account may ask. The schedule is not an account: how often it asks is
-    /// written in the catalogue.
+    /// Writes what an account asked for, as often as an account may ask. The schedule is not an
+    /// account: how often it asks is written in the catalogue.
     fn asked_line(&mut self, pi: Option<PiId>, run: Option<RunId>, by: &str, text: String) {
         let line =
             Line { kind: EventKind::Task, severity: Severity::Info, pi, run, account: Some(by.to_owned()), text };
@@ -260,7 +265,8 @@ impl Hub {
         }
     }
 
-    /// Signs and sends the order to start a run, for the session that its agent has told; with the root runner's nonce if that has given one.
+    /// Signs and sends the order to start a run, for the session that its agent has told; with the
+    /// root runner's nonce if that has given one.
     fn send_execute(&mut self, id: RunId, nonce: Option<Nonce>) {
         // One that was cancelled meanwhile is not started for that: its agent has been told.
         let is_wanted = |record: &&RunRecord| record.run.state == RunState::Dispatched && record.cancelled_by.is_none();

@@ -20,7 +20,8 @@ use crate::{
 /// How late a run may be started; what is later was missed, and is told instead of run.
 const PUNCTUAL_MILLISECONDS: u32 = 60_000;
 
-/// How many machines an event names for each reason: a line of the audit log stays one of a few lines of a screen.
+/// How many machines an event names for each reason: a line of the audit log stays one of a few
+/// lines of a screen.
 pub(super) const NAMED_MACHINES: usize = 20;
 
 /// A step of the clock by more than this makes every next time be looked up anew.
@@ -38,7 +39,8 @@ impl Schedules {
         Self { next: catalogue.tasks().filter_map(next).collect(), looked_at: now }
     }
 
-    /// The tasks that are due, with how late each is; each comes once, however many times it was missed.
+    /// The tasks that are due, with how late each is; each comes once, however many times it was
+    /// missed.
     fn due(&mut self, catalogue: &Catalogue, now: Timestamp) -> Vec<(TaskId, i64)> {
         let went_back = self.looked_at.unix_milliseconds() - now.unix_milliseconds() > CLOCK_STEP_MILLISECONDS;
         self.looked_at = now;
@@ -73,7 +75,8 @@ impl LeftOut {
         all.next().filter(|_| all.next().is_none())
     }
 
-    /// Which were left out beside so many that were not, and why; `None` for none. Of a large fleet the first of each reason are named.
+    /// Which were left out beside so many that were not, and why; `None` for none. Of a large fleet
+    /// the first of each reason are named.
     fn text(&self, started: usize) -> Option<String> {
         let count: usize = self.0.values().map(Vec::len).sum();
         let reasons = self.0.iter().map(|(why, machines)| {
@@ -98,8 +101,8 @@ impl Hub {
         }
     }
 
-    /// Asks for a task on each machine of its `on` that can start it, and tells once which others were left out. What one machine does or is
-    /// keeps no other from running.
+    /// Asks for a task on each machine of its `on` that can start it, and tells once which others
+    /// were left out. What one machine does or is keeps no other from running.
     pub(super) fn run_scheduled(&mut self, id: &TaskId) {
         let Some(task) = self.catalogue.get(id) else { return };
         let (schedule, when_back) = (task.schedule().map(Schedule::as_str).unwrap_or_default(), task.runs_when_back());
@@ -138,7 +141,8 @@ impl Hub {
         }
     }
 
-    /// A task on one machine; `Err(None)` where it is not meant to run, `Err(Some(_))` why it is left out this time.
+    /// A task on one machine; `Err(None)` where it is not meant to run, `Err(Some(_))` why it is
+    /// left out this time.
     fn approve_scheduled(&self, task: &Task, args: &Arguments, pi: &PiId) -> Result<ApprovedTask, Option<String>> {
         let facts = self.fleet.facts(pi);
         match task.obstacle(&facts, None) {

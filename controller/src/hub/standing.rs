@@ -1,7 +1,8 @@
-//! Who asked for a run, at the moment of sending: a check at acceptance says nothing about a run that waited since.
+//! Who asked for a run, at the moment of sending: a check at acceptance says nothing about a run
+//! that waited since.
 //!
-//! The catalogue, the requester's existence and role, and the rules of `[mqtt.requests]` are asked again before each order. What they no longer approve is
-//! `rejected`, with the reason.
+//! The catalogue, the requester's existence and role, and the rules of `[mqtt.requests]` are asked
+//! again before each order. What they no longer approve is `rejected`, with the reason.
 
 use pistat_protocol::{account::Role, task::Arguments, time::Timestamp};
 
@@ -96,7 +97,8 @@ impl Hub {
         Ok(role)
     }
 
-    /// The schedule asks for a task with the catalogue's own arguments, so both must be what they were.
+    /// The schedule asks for a task with the catalogue's own arguments, so both must be what they
+    /// were.
     fn approve_scheduled_again(&self, record: &RunRecord, schedule: Option<&String>) -> Result<ApprovedTask, String> {
         let run = &record.run;
         let now = self.catalogue.get(&run.task).map(|task| task.schedule().map(crate::schedule::Schedule::as_str));

@@ -1,4 +1,5 @@
-//! The hub, driven by hand: each event comes when the test says so, and what is on the disk is told when the test says so.
+//! The hub, driven by hand: each event comes when the test says so, and what is on the disk is told
+//! when the test says so.
 
 use pistat_protocol::{
     account::Role,
@@ -456,7 +457,8 @@ fn what_is_due_when_the_catalogue_is_read_again_is_not_lost() {
     assert_eq!(driven.hub.runs.newest().len(), 1);
 }
 
-/// What was asked for first, after a restart again, and by what ids, when the clock is wrong by so much at first and right afterwards.
+/// What was asked for first, after a restart again, and by what ids, when the clock is wrong by so
+/// much at first and right afterwards.
 fn asked_twice(wrong_milliseconds: i64, request_ids: [&str; 2]) -> [RunId; 2] {
     let mut driven = Driven::new();
     driven.wrong_milliseconds = wrong_milliseconds;

@@ -1,6 +1,7 @@
 //! Plain files of the state folder: read once at the start, replaced atomically afterwards.
 //!
-//! A file that cannot be read as what it should be is set aside under a new name and reported; it is never overwritten.
+//! A file that cannot be read as what it should be is set aside under a new name and reported; it
+//! is never overwritten.
 
 use std::{
     fs,
@@ -12,7 +13,8 @@ use std::{
 use pistat_support::file::{Readable, Replacement};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// JSON, indented for people. Its text, which has megabytes for a large fleet, is never in memory as a whole.
+/// JSON, indented for people. Its text, which has megabytes for a large fleet, is never in memory
+/// as a whole.
 pub(crate) fn prepare_json<'p, T: Serialize>(
     path: &'p Path,
     value: &T,
@@ -29,10 +31,12 @@ pub(crate) fn replace_json<T: Serialize>(path: &Path, value: &T, readable: Reada
     prepare_json(path, value, readable)?.put()
 }
 
-/// A file's content, if there is one. What is there and cannot be read (a folder, a sector that is gone) is set aside, and named in `damaged`.
+/// A file's content, if there is one. What is there and cannot be read (a folder, a sector that is
+/// gone) is set aside, and named in `damaged`.
 ///
 /// # Errors
-/// This user may not read it: nothing is damaged, and whoever took the right away can give it back. The error names the file.
+/// This user may not read it: nothing is damaged, and whoever took the right away can give it back.
+/// The error names the file.
 pub(crate) fn read(path: &Path, damaged: &mut Vec<String>) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
@@ -54,7 +58,8 @@ fn naming(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// A JSON file's value; the default when there is none. A damaged one is set aside, and named in `damaged`.
+/// A JSON file's value; the default when there is none. A damaged one is set aside, and named in
+/// `damaged`.
 pub(crate) fn load_json<T: DeserializeOwned + Default>(path: &Path, damaged: &mut Vec<String>) -> io::Result<T> {
     let Some(text) = read(path, damaged)? else { return Ok(T::default()) };
     match serde_json::from_slice(&text) {

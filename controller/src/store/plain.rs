@@ -1,4 +1,5 @@
-//! The plain files: what people gave machines, and who may do what. They hold what the thread that writes has written last.
+//! The plain files: what people gave machines, and who may do what. They hold what the thread that
+//! writes has written last.
 
 use std::{
     io,
@@ -38,7 +39,8 @@ impl Files {
         })
     }
 
-    /// Makes the account `admin` and its token file, when either is missing or they do not belong together.
+    /// Makes the account `admin` and its token file, when either is missing or they do not belong
+    /// together.
     pub(super) fn ensure_admin(&mut self, damaged: &mut Vec<String>) -> io::Result<bool> {
         let file = self.folder.join(name::ADMIN_TOKEN);
         let content = read(&file, damaged)?.unwrap_or_default();
@@ -60,7 +62,8 @@ impl Files {
         Ok(true)
     }
 
-    /// All files that a change touches, or none: each is prepared before the first is put in its place.
+    /// All files that a change touches, or none: each is prepared before the first is put in its
+    /// place.
     pub(super) fn write_given(&mut self, pi: &PiId, change: &MetadataPatch) -> io::Result<()> {
         let mut given = self.given.clone();
         given.apply(pi, change);

@@ -1,7 +1,8 @@
 //! The register: runs, their output, and events, in one `SQLite` file.
 //!
-//! Every commit is on the disk when it returns (`WAL`, `synchronous=FULL`). The order of runs and events is the register's own sequence, whatever
-//! clocks do. Output beyond a run's limit keeps its first half and its last half.
+//! Every commit is on the disk when it returns (`WAL`, `synchronous=FULL`). The order of runs and
+//! events is the register's own sequence, whatever clocks do. Output beyond a run's limit keeps its
+//! first half and its last half.
 
 use std::path::Path;
 
@@ -65,7 +66,8 @@ pub(crate) enum RegisterWrite {
     Fact(&'static str, String),
 }
 
-/// Events that are kept apart from others, with a number of their own: whatever fills one shelf takes no room of another.
+/// Events that are kept apart from others, with a number of their own: whatever fills one shelf
+/// takes no room of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shelf {
     /// Accounts, sign-ins, enrolments, names and tags.
@@ -103,8 +105,8 @@ impl Shelf {
         }
     }
 
-    /// Who caused an event: with whose other events it competes for room. Machines are sources on the shelf for the rest
-    /// alone: whoever has a join token can make up machines.
+    /// Who caused an event: with whose other events it competes for room. Machines are sources on
+    /// the shelf for the rest alone: whoever has a join token can make up machines.
     fn source(self, event: &Event) -> String {
         let machine = || event.pi.as_ref().filter(|_| self == Self::Rest).map(PiId::key);
         event.account.as_ref().map(|account| account.to_lowercase()).or_else(machine).unwrap_or_default()
@@ -182,7 +184,8 @@ impl Register {
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        // A log that has once been large is cut back, so that a burst of output does not keep its room for ever.
+        // A log that has once been large is cut back, so that a burst of output does not keep its
+        // room for ever.
         connection.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
         connection.execute_batch(SCHEMA)?;
         let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -225,7 +228,8 @@ impl Register {
         transaction.commit()
     }
 
-    /// Does all writes that can be done at all, and returns the others: each is at fault itself, and no repetition would store it.
+    /// Does all writes that can be done at all, and returns the others: each is at fault itself,
+    /// and no repetition would store it.
     pub(crate) fn commit_what_fits<'a>(
         &mut self,
         writes: &'a [RegisterWrite],
@@ -257,7 +261,8 @@ impl Register {
         self.records("SELECT record FROM runs ORDER BY seq DESC LIMIT ?1", [limit])
     }
 
-    /// The requests with an id that were accepted since a time, oldest first, of the newest so many runs.
+    /// The requests with an id that were accepted since a time, oldest first, of the newest so many
+    /// runs.
     pub(crate) fn requests(&self, since_unix_milliseconds: i64, limit: u32) -> rusqlite::Result<Vec<RequestRecord>> {
         let mut statement = self.connection.prepare_cached(
             "SELECT record FROM runs WHERE request IS NOT NULL AND created >= ?1
@@ -287,7 +292,8 @@ impl Register {
     pub(crate) fn retain(&mut self, retention: Retention, now_unix_milliseconds: i64) -> rusqlite::Result<usize> {
         let oldest = now_unix_milliseconds - i64::from(retention.days) * 86_400_000;
         let transaction = self.connection.transaction()?;
-        // Output is found by its run: looking through all of it for what has none would read every byte that is kept.
+        // Output is found by its run: looking through all of it for what has none would read every
+        // byte that is kept.
         let goes = "final = 1 AND retained = 0
             AND (created < ?1 OR seq <= (SELECT seq FROM runs ORDER BY seq DESC LIMIT 1 OFFSET ?2))";
         transaction.execute(
@@ -330,14 +336,16 @@ fn query_records<T: serde::de::DeserializeOwned>(
     rows.filter_map(Result::transpose).collect()
 }
 
-/// A record of another version, or on a sector that has gone bad, is passed over: it must not hide the others, nor stop the start.
+/// A record of another version, or on a sector that has gone bad, is passed over: it must not hide
+/// the others, nor stop the start.
 fn read_record<T: serde::de::DeserializeOwned>(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<T>> {
     let bytes = row.get_ref(0)?.as_bytes().unwrap_or_default();
     let record = serde_json::from_slice(bytes);
     Ok(record.inspect_err(|error| tracing::warn!(%error, "a record of the register cannot be read")).ok())
 }
 
-/// Whether what is to be written is itself at fault. Everything else (no room, a disk that fails, a file that is busy) passes or is mended.
+/// Whether what is to be written is itself at fault. Everything else (no room, a disk that fails, a
+/// file that is busy) passes or is mended.
 pub(crate) fn is_of_the_write(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch, Unknown};
     let code = error.sqlite_error_code();
@@ -428,8 +436,8 @@ fn put_fact(connection: &Connection, name: &str, value: &str) -> rusqlite::Resul
     Ok(())
 }
 
-/// Deletes what is beyond the number of a shelf: the oldest events of the sources that have the most. So a source that
-/// causes many events loses its own and nobody else's.
+/// Deletes what is beyond the number of a shelf: the oldest events of the sources that have the
+/// most. So a source that causes many events loses its own and nobody else's.
 fn make_room(connection: &Connection, shelf: Shelf, limit: u32) -> rusqlite::Result<usize> {
     let shelf = shelf.number();
     let mut statement = connection.prepare("SELECT source, count(*) FROM events WHERE shelf = ?1 GROUP BY source")?;
@@ -447,7 +455,8 @@ fn make_room(connection: &Connection, shelf: Shelf, limit: u32) -> rusqlite::Res
     Ok(deleted)
 }
 
-/// How many each may have, so that all together have no more than a total: who has less leaves the rest to the others.
+/// How many each may have, so that all together have no more than a total: who has less leaves the
+/// rest to the others.
 fn fair_share(mut counts: Vec<u64>, total: u64) -> u64 {
     counts.sort_unstable();
     let (mut left, mut sharers) = (total, counts.len() as u64);
@@ -544,7 +553,8 @@ impl Reader {
         )
     }
 
-    /// The next page of a run's output, and where the one after it begins. An empty page means that there is no more yet.
+    /// The next page of a run's output, and where the one after it begins. An empty page means that
+    /// there is no more yet.
     ///
     /// # Errors
     /// The register cannot be read.

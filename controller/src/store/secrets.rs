@@ -1,4 +1,5 @@
-//! The controller's own secrets: its signing key and the join token, made at the first start and whenever they are lost.
+//! The controller's own secrets: its signing key and the join token, made at the first start and
+//! whenever they are lost.
 
 use std::{io, path::Path};
 
@@ -42,7 +43,8 @@ pub(super) fn load_join_token(folder: &Path, key: &ControllerKey, damaged: &mut 
     if let Some(text) = read(&file, damaged)? {
         match String::from_utf8_lossy(&text).parse::<JoinToken>() {
             Ok(token) if token.fingerprint == fingerprint => return Ok(token),
-            // The key is another one than when the token was made: agents must not believe the old fingerprint.
+            // The key is another one than when the token was made: agents must not believe the old
+            // fingerprint.
             Ok(_) => {}
             Err(_) => {
                 let kept = set_aside(&file)?;

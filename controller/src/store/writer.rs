@@ -1,4 +1,5 @@
-//! The thread that writes: everything that waits goes into one commit, and what cannot be written is refused or waits, by its [`Durability`].
+//! The thread that writes: everything that waits goes into one commit, and what cannot be written
+//! is refused or waits, by its [`Durability`].
 
 use std::{
     collections::VecDeque,
@@ -33,7 +34,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often old runs and events are deleted.
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 
-/// They are deleted sooner after so many changes of the register: so it stays as small as its configuration says, however busy the fleet is.
+/// They are deleted sooner after so many changes of the register: so it stays as small as its
+/// configuration says, however busy the fleet is.
 const RETAIN_AFTER_WRITES: usize = 10_000;
 
 pub(super) struct Writer {
@@ -56,7 +58,8 @@ impl Writer {
         retention: Retention,
         outcomes: mpsc::UnboundedSender<Stored>,
     ) -> Self {
-        // What cannot be read now is as if it had never been: the wall clock is all that there is then.
+        // What cannot be read now is as if it had never been: the wall clock is all that there is
+        // then.
         let kept = register.fact(LIVED_UNTIL).ok().flatten().and_then(|time| time.parse().ok());
         let newest = register.newest_time().ok().flatten();
         let age = Age::new(kept, newest, now().unix_milliseconds(), Instant::now());
@@ -122,8 +125,9 @@ impl Writer {
         self.settle(&result, |write| matches!(write, Write::Register(_)));
     }
 
-    /// Something that waits can never be stored, and must not stand in the way of the rest: who asks for it is refused, and what has
-    /// happened is stored without it. A disk that fails meanwhile leaves the rest as it was, in order.
+    /// Something that waits can never be stored, and must not stand in the way of the rest: who
+    /// asks for it is refused, and what has happened is stored without it. A disk that fails
+    /// meanwhile leaves the rest as it was, in order.
     fn store_one_by_one(&mut self) {
         let mut commits = std::mem::take(&mut self.waiting).into_iter();
         for commit in commits.by_ref() {
@@ -244,7 +248,8 @@ impl Writer {
     }
 }
 
-/// The sentence that the hub makes an event of; an event that cannot be stored is only logged, or telling it would never end.
+/// The sentence that the hub makes an event of; an event that cannot be stored is only logged, or
+/// telling it would never end.
 fn tell_left_out(write: &RegisterWrite, error: &rusqlite::Error) -> Option<String> {
     let sentence = format!("{} cannot be stored and was left out: {error}", write.what());
     tracing::error!("{sentence}");

@@ -19,7 +19,8 @@ use crate::catalogue::argument::describe;
 /// More candidates than this help nobody.
 const MOST: usize = 50;
 
-/// The candidates for the word under the cursor, best first, and where that word begins; both in UTF-16 code units of the line.
+/// The candidates for the word under the cursor, best first, and where that word begins; both in
+/// UTF-16 code units of the line.
 pub fn complete(line: &str, cursor_utf16: u32, view: &View<'_>, role: Role) -> (u32, Vec<Completion>) {
     let line = &line[..byte_offset(line, cursor_utf16)];
     let (mut words, open) = scan(line);
@@ -243,7 +244,8 @@ impl Typed<'_, '_> {
         self.matching(open.map(|(name, hint)| (name.to_owned(), hint.to_owned())))
     }
 
-    /// A machine, perhaps by a label of several words without quotes; once it is named, what follows it.
+    /// A machine, perhaps by a label of several words without quotes; once it is named, what
+    /// follows it.
     fn machine_then(&self, next: impl Fn(&Self) -> Vec<Completion>) -> (usize, Vec<Completion>) {
         let words = &self.before[2..];
         let joined = |words: &[Word]| words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");

@@ -23,8 +23,8 @@ pub struct AskedBroker {
 }
 
 impl AskedBroker {
-    /// The broker of a configuration; `port` is where our own listens. None when it is another's that lets nobody ask for this task, or one that
-    /// `mosquitto_pub` cannot reach.
+    /// The broker of a configuration; `port` is where our own listens. None when it is another's
+    /// that lets nobody ask for this task, or one that `mosquitto_pub` cannot reach.
     pub fn of(config: &Config, task: &TaskId, base_url: &str, port: u16) -> Option<Self> {
         let topics = config.mqtt.topics.clone();
         match &config.mqtt.broker {

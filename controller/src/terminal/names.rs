@@ -21,7 +21,8 @@ pub struct View<'a> {
     pub runs: &'a [Run],
 }
 
-/// The characters at the end of a run's id that `runs` shows: 48 random bits, so they are its name among all that anybody will see.
+/// The characters at the end of a run's id that `runs` shows: 48 random bits, so they are its name
+/// among all that anybody will see.
 const SHORT_RUN: usize = 12;
 /// Fewer characters of a run's id are not taken for a name.
 const LEAST_RUN: usize = 4;
@@ -29,7 +30,8 @@ const LEAST_RUN: usize = 4;
 const MOST_CANDIDATES: usize = 8;
 
 impl<'a> View<'a> {
-    /// A machine by its id or its label. An id wins over another machine's label: labels are anybody's choice.
+    /// A machine by its id or its label. An id wins over another machine's label: labels are
+    /// anybody's choice.
     ///
     /// # Errors
     /// There is none, or more than one: a sentence that lists the candidates.
@@ -45,7 +47,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Whether a person is asked to confirm a request. Not where the machine is known to be unable to run the task: the refusal says why.
+    /// Whether a person is asked to confirm a request. Not where the machine is known to be unable
+    /// to run the task: the refusal says why.
     pub fn asks(&self, request: &NewRun) -> bool {
         let confirm = self.tasks.iter().any(|task| task.id == request.task && task.confirm);
         let Target::Pi(pi) = &request.target else { return confirm };
@@ -154,8 +157,8 @@ impl<'a> View<'a> {
         tags.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
     }
 
-    /// A machine and the rest, from words that need no quotes when only one reading makes sense: a quoted word is the machine; otherwise
-    /// the longest beginning that names one is.
+    /// A machine and the rest, from words that need no quotes when only one reading makes sense: a
+    /// quoted word is the machine; otherwise the longest beginning that names one is.
     ///
     /// # Errors
     /// No machine is named, or nothing follows.

@@ -1,10 +1,12 @@
 //! What may pass from a task's output into a person's terminal: text and colours, nothing else.
 //!
-//! Output is untrusted: a machine could set the window's title, move the cursor over earlier lines, or answer back into the shell.
+//! Output is untrusted: a machine could set the window's title, move the cursor over earlier lines,
+//! or answer back into the shell.
 
 /// Filters a stream piece by piece; a sequence may begin in one piece and end in the next.
 ///
-/// A sequence that has no end hides nothing but the rest of its line: a line break, another sequence, and too great a length break it off.
+/// A sequence that has no end hides nothing but the rest of its line: a line break, another
+/// sequence, and too great a length break it off.
 #[derive(Debug, Default)]
 pub struct OutputFilter {
     state: State,

@@ -1,4 +1,5 @@
-//! Views as text for people: SGR colours and `\n` only; each text ends with `\n`. Everything from outside is cleaned before it is shown.
+//! Views as text for people: SGR colours and `\n` only; each text ends with `\n`. Everything from
+//! outside is cleaned before it is shown.
 
 mod machine;
 mod quantity;
@@ -51,7 +52,8 @@ pub fn refusal(sentence: &str, style: Style) -> String {
     format!("{} {}\n", style.paint(Paint::Bad, "✖"), clean(sentence))
 }
 
-/// What a patch did to a machine, in sentences. `before` is the machine as it was, `after` as it is.
+/// What a patch did to a machine, in sentences. `before` is the machine as it was, `after` as it
+/// is.
 pub fn patched(patch: &PatchMachine, before: &Machine, after: &Machine, style: Style) -> String {
     let (id, label) = (after.id.as_str(), style.paint(Paint::Strong, &clean(&after.label)));
     let mut sentences = Vec::new();

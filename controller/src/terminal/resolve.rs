@@ -1,4 +1,5 @@
-//! From a command to the body of the API that does it: the dashboard's terminal and the command line share these.
+//! From a command to the body of the API that does it: the dashboard's terminal and the command
+//! line share these.
 
 use pistat_protocol::{
     api::{GroupOptions, NewRun, PatchMachine},
@@ -93,7 +94,8 @@ fn with_machine_ids(
     given.iter().map(resolve).collect()
 }
 
-/// `task assign`: the responsibility is a task, by its id or label, or any other text. Empty takes it away.
+/// `task assign`: the responsibility is a task, by its id or label, or any other text. Empty takes
+/// it away.
 ///
 /// # Errors
 /// The machine is not found, or the text cannot be shown.
@@ -112,7 +114,8 @@ pub fn patch_name<'a>(words: &[Word], view: &View<'a>) -> Result<(&'a Machine, P
     Ok((machine, PatchMachine { label: Some(label(&text)?), ..PatchMachine::default() }))
 }
 
-/// A label or responsibility as it is kept: trimmed; `None` when nothing is left. REST checks what it is given with this, too.
+/// A label or responsibility as it is kept: trimmed; `None` when nothing is left. REST checks what
+/// it is given with this, too.
 ///
 /// # Errors
 /// It is too long, or holds what cannot be shown.

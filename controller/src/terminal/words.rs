@@ -1,7 +1,8 @@
 //! Words of a line, with quotes.
 //!
-//! `"` opens a quote anywhere, and in it `\"` and `\\` stand for themselves. `'` opens one only where a word or a value begins, so that
-//! `Anna's Pi` needs no care. Outside of quotes a backslash is a backslash.
+//! `"` opens a quote anywhere, and in it `\"` and `\\` stand for themselves. `'` opens one only
+//! where a word or a value begins, so that `Anna's Pi` needs no care. Outside of quotes a backslash
+//! is a backslash.
 
 /// One word of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]

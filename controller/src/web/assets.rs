@@ -1,4 +1,6 @@
-//! The dashboard's files, embedded in the program; a dev build reads them from `web/dist` when they are asked for. Names with a hash are cached for ever; each is sent compressed as it was at build time.
+//! The dashboard's files, embedded in the program; a dev build reads them from `web/dist` when they
+//! are asked for. Names with a hash are cached for ever; each is sent compressed as it was at build
+//! time.
 
 use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
@@ -7,7 +9,8 @@ use axum::{
 
 use crate::hub::ask::Refused;
 
-/// What a page may do: nothing but our own files and our own feed, without exception. `web/README.md` has the same line, and the mock sends it.
+/// What a page may do: nothing but our own files and our own feed, without exception.
+/// `web/README.md` has the same line, and the mock sends it.
 pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -1,4 +1,5 @@
-//! The web terminal: reads a line, asks the hub, answers in text. The language itself is [`crate::terminal`]'s.
+//! The web terminal: reads a line, asks the hub, answers in text. The language itself is
+//! [`crate::terminal`]'s.
 
 use pistat_protocol::{
     account::Role,
@@ -186,7 +187,8 @@ impl Terminal {
     async fn output(&self, typed: &str) -> Result<(), Failed> {
         let names = self.names().await?;
         let run = self.find(&names, typed).await?;
-        // The dashboard shows a run's output by following it, and cleans what is not plain text there.
+        // The dashboard shows a run's output by following it, and cleans what is not plain text
+        // there.
         self.say(ServerMessage::Started { id: self.id, runs: vec![run.id], group: None }).await;
         Ok(())
     }

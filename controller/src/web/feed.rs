@@ -1,7 +1,9 @@
-//! The dashboard's WebSocket: a snapshot, then changes; watching, following output, and the web terminal.
+//! The dashboard's WebSocket: a snapshot, then changes; watching, following output, and the web
+//! terminal.
 //!
-//! A slow browser is never waited for: it falls behind the shared frames, and is given a fresh snapshot. What it asked for itself (output, answers)
-//! waits for it, and nothing else does: neither the stop of the controller nor the end of an account, whatever is being sent.
+//! A slow browser is never waited for: it falls behind the shared frames, and is given a fresh
+//! snapshot. What it asked for itself (output, answers) waits for it, and nothing else does:
+//! neither the stop of the controller nor the end of an account, whatever is being sent.
 
 use std::{
     collections::HashMap,
@@ -317,7 +319,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends what the browser asked for. A run that was followed to its end has left its place before the browser can know, and ask for another.
+    /// Sends what the browser asked for. A run that was followed to its end has left its place
+    /// before the browser can know, and ask for another.
     async fn own(&mut self, socket: &mut WebSocket, message: &ServerMessage) -> Result<(), End> {
         if let ServerMessage::Output { run, done: true, .. } | ServerMessage::Unfollowed { run, .. } = message {
             self.followed.retain(|(followed, _)| followed != run);
@@ -401,7 +404,8 @@ impl Connection {
         if self.work.len() >= MAX_COMMANDS + self.followed.len() {
             let sentence = format!("{MAX_COMMANDS} commands of this browser are at work: end one with Ctrl-C, or wait");
             for message in console::refusal(id, &sentence) {
-                // Whoever has so many answers waiting that there is no room for this one does not read them.
+                // Whoever has so many answers waiting that there is no room for this one does not
+                // read them.
                 let _ = self.outbox.try_send(message);
             }
             return;

@@ -27,7 +27,8 @@ pub(super) async fn script(State(web): State<Web>) -> ([(header::HeaderName, &'s
     ([(header::CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], web.downloads.script().await.text)
 }
 
-/// `GET /api/installation`: what the command has to name. It comes by an authenticated way, so it can vouch for what comes by the open one.
+/// `GET /api/installation`: what the command has to name. It comes by an authenticated way, so it
+/// can vouch for what comes by the open one.
 #[utoipa::path(
     get, path = "/api/installation", operation_id = "installation", tag = "enrolment",
     responses((status = 200, description = "What the installing command names", body = Installation))
@@ -49,7 +50,8 @@ pub(super) async fn installation(State(web): State<Web>) -> Json<Installation> {
     })
 }
 
-/// `GET /download/{target}`: the agent for a processor, or with `.sha256` behind it the checksum as `sha256sum -c` reads it.
+/// `GET /download/{target}`: the agent for a processor, or with `.sha256` behind it the checksum as
+/// `sha256sum -c` reads it.
 #[utoipa::path(
     get, path = "/download/{target}", operation_id = "download", tag = "enrolment",
     params(("target" = String, Path, description = "A processor; with .sha256 behind it the checksum")),

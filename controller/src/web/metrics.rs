@@ -1,7 +1,9 @@
-//! `/metrics`: the fleet, the runs, the broker and the controller itself, in the Prometheus text format (version 0.0.4).
+//! `/metrics`: the fleet, the runs, the broker and the controller itself, in the Prometheus text
+//! format (version 0.0.4).
 //!
-//! Names are stable, in base units (ratios from 0 to 1, bytes, seconds), and carry the machine as `pi`; its label and what it is are in `pistat_machine_info`.
-//! What a machine does not report has no series, and values of a machine that is not online are left out rather than repeated.
+//! Names are stable, in base units (ratios from 0 to 1, bytes, seconds), and carry the machine as
+//! `pi`; its label and what it is are in `pistat_machine_info`. What a machine does not report has
+//! no series, and values of a machine that is not online are left out rather than repeated.
 
 mod broker;
 mod controller;

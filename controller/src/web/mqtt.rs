@@ -1,9 +1,12 @@
-//! MQTT over WebSocket (sub-protocol `mqtt`): the same broker, by the HTTP port. Only CONNECT credentials count here, never a cookie.
+//! MQTT over WebSocket (sub-protocol `mqtt`): the same broker, by the HTTP port. Only CONNECT
+//! credentials count here, never a cookie.
 //!
-//! Until the broker has let its client in, no more is read of a connection than a CONNECT may have: the frame that a client
-//! begins would otherwise be kept until it is complete, however large it says that it is.
+//! Until the broker has let its client in, no more is read of a connection than a CONNECT may have:
+//! the frame that a client begins would otherwise be kept until it is complete, however large it
+//! says that it is.
 //!
-//! A connection ends with its client or with the broker, never with the web server before it: to the broker that would look like a fleet whose power failed.
+//! A connection ends with its client or with the broker, never with the web server before it: to
+//! the broker that would look like a fleet whose power failed.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -26,7 +29,8 @@ use tokio::{
 use super::{Web, admission::Connection, problem::Handshake};
 use crate::hub::ask::Refused;
 
-/// The largest WebSocket frame and message, unless the largest packet is larger: several packets may come in one.
+/// The largest WebSocket frame and message, unless the largest packet is larger: several packets
+/// may come in one.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// How many bytes wait between socket and broker: an idle agent should cost little.
@@ -125,7 +129,8 @@ async fn to_server(
     code
 }
 
-/// With which code a WebSocket is closed after such an error. Of one that sends too much nothing more is read.
+/// With which code a WebSocket is closed after such an error. Of one that sends too much nothing
+/// more is read.
 pub(super) fn code_of(error: &axum::Error, connection: Option<&Connection>) -> CloseCode {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
     let is_too_large = matches!(cause, Some(tungstenite::Error::Capacity(_)));

@@ -1,6 +1,8 @@
-//! The description of the API (OpenAPI 3.1), made from the handlers: what is routed is described, and the other way round, since both are one table.
+//! The description of the API (OpenAPI 3.1), made from the handlers: what is routed is described,
+//! and the other way round, since both are one table.
 //!
-//! A handler tells what it answers when all is well and what only it refuses; what every route of its kind may answer is added here.
+//! A handler tells what it answers when all is well and what only it refuses; what every route of
+//! its kind may answer is added here.
 
 use axum::body::Bytes;
 use pistat_protocol::api::{Problem, SESSION_KEY_HEADER};

@@ -1,4 +1,5 @@
-//! A run's output, stored and live. A follower reads what is stored at its own pace: it never slows the run, and never costs memory.
+//! A run's output, stored and live. A follower reads what is stored at its own pace: it never slows
+//! the run, and never costs memory.
 
 use std::fmt::Write;
 
@@ -55,10 +56,12 @@ impl Follower {
         Ok(pieces)
     }
 
-    /// The next pieces, waiting for them if need be; `None` when the run is final and everything was given.
+    /// The next pieces, waiting for them if need be; `None` when the run is final and everything
+    /// was given.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<OutputPiece>>, Refused> {
         loop {
-            // Looked at before reading: what is stored when a run is final is all that there will be.
+            // Looked at before reading: what is stored when a run is final is all that there will
+            // be.
             let is_final = self.progress.borrow_and_update().is_final;
             let pieces = self.page().await?;
             if !pieces.is_empty() {
@@ -116,8 +119,9 @@ pub(super) async fn output(
 /// Whose answer it is, and where in it.
 type Reader = (Follower, Caller);
 
-/// The next page for a reader who takes it, until the run ends or (without `follow`) there are no more. It ends in the middle for a reader who is not
-/// who it was any more, and the connection with it, so that nobody takes it for the whole output.
+/// The next page for a reader who takes it, until the run ends or (without `follow`) there are no
+/// more. It ends in the middle for a reader who is not who it was any more, and the connection with
+/// it, so that nobody takes it for the whole output.
 async fn next_page(reader: Option<Reader>, follow: bool) -> Option<(Result<Bytes, Refused>, Option<Reader>)> {
     let (mut follower, caller) = reader?;
     let web = follower.web.clone();

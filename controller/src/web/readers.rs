@@ -1,4 +1,5 @@
-//! Readers of the register for whoever asks over HTTP: a few, each on a thread that may wait for the disk.
+//! Readers of the register for whoever asks over HTTP: a few, each on a thread that may wait for
+//! the disk.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -54,7 +55,8 @@ impl Readers {
     }
 }
 
-/// A reader at work. It is idle again when this ends, also where reading has failed badly; its permit follows it.
+/// A reader at work. It is idle again when this ends, also where reading has failed badly; its
+/// permit follows it.
 struct AtWork<'a> {
     readers: &'a Readers,
     reader: Option<Reader>,

@@ -59,7 +59,8 @@ async fn look(stack: &Stack, browsers: &mut JoinSet<()>, count: usize) {
     tokio::time::sleep(Duration::from_secs(3)).await;
 }
 
-/// Microseconds of the controller's processor time for a sample; samples a second; and its memory in MB.
+/// Microseconds of the controller's processor time for a sample; samples a second; and its memory
+/// in MB.
 async fn cost_of_a_sample(stack: &mut Stack, fleet: &Fleet) -> (f64, f64, f64) {
     let time = Duration::from_secs(seconds(10));
     let (cost, samples) = (Cost::of(stack.process().id()), Counts::get(&fleet.counts().samples));

@@ -1,4 +1,5 @@
-//! The same load on the Python original's shape: agents and browsers speak Socket.IO over WebSocket.
+//! The same load on the Python original's shape: agents and browsers speak Socket.IO over
+//! WebSocket.
 
 use std::{
     net::TcpListener,

@@ -1,4 +1,5 @@
-//! The oracle: what people were promised, and what the machines saw, held against what the controller says.
+//! The oracle: what people were promised, and what the machines saw, held against what the
+//! controller says.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -13,8 +14,8 @@ use super::{
 };
 
 impl Account {
-    /// All runs of the register, once each is in a final state. A machine with a slow link has a queue after minutes, and may work it off one by
-    /// one; but something ends all the time.
+    /// All runs of the register, once each is in a final state. A machine with a slow link has a
+    /// queue after minutes, and may work it off one by one; but something ends all the time.
     pub(super) async fn settled(&self, http: &Http) -> BTreeMap<RunId, Run> {
         let mut open = u64::MAX;
         while open > 0 {
@@ -195,7 +196,8 @@ pub(super) fn held_against(ledger: &Ledger, account: &Account, runs: &BTreeMap<R
     }
     for run in runs.values().filter(|run| run.pi.as_str().starts_with("sim-")) {
         check_starts(run, ledger.starts.get(&run.id).map_or(0, Vec::len));
-        // A machine's own word is the controller's, unless the controller could know better: a cancel, or evidence of a loss.
+        // A machine's own word is the controller's, unless the controller could know better: a
+        // cancel, or evidence of a loss.
         if let Some(end) = ledger.ends.get(&run.id)
             && run.state != RunState::Lost
         {

@@ -59,7 +59,8 @@ pub(super) struct Account {
     pub(super) refused: BTreeSet<String>,
     /// Requests without an answer: whatever came of them, it was one set of runs.
     pub(super) unanswered: BTreeSet<String>,
-    /// What each machine was given, by the field's name on it: the last that was acknowledged, then what was tried since without an answer.
+    /// What each machine was given, by the field's name on it: the last that was acknowledged, then
+    /// what was tried since without an answer.
     pub(super) given: BTreeMap<(String, &'static str), Vec<Value>>,
     pub(super) accounts: BTreeMap<String, Made>,
     /// Tokens that were replaced, or whose account was removed.
@@ -131,7 +132,8 @@ impl Operator {
         Self { http, login, dice, machines, account: Account::default(), asked: 0 }
     }
 
-    /// Works until it is over, and until there is something to audit: on a busy machine most of the time goes by without an answer.
+    /// Works until it is over, and until there is something to audit: on a busy machine most of the
+    /// time goes by without an answer.
     pub(super) async fn work(mut self, over: &AtomicBool) -> Account {
         while !over.load(Ordering::Relaxed) || !self.account.is_worth_an_audit() {
             match self.dice.below(100) {
@@ -187,12 +189,13 @@ impl Operator {
         Some(reply)
     }
 
-    // --- runs ---------------------------------------------------------------------------------------------------------
+    // --- runs ------------------------------------------------------------------------------------
 
     async fn ask_one(&mut self) {
         let (key, target) = (self.key(), self.machine());
         let body = json!({"task": "mark", "target": target, "args": {"key": key, "seconds": 0.2}, "request_id": key});
-        // Some people press twice, and everybody whose question got no answer asks again: it is one request.
+        // Some people press twice, and everybody whose question got no answer asks again: it is one
+        // request.
         let times = if self.dice.chance(0.2) { 2 } else { 1 };
         for _ in 0..times {
             self.ask("mark", &key, body.clone()).await;
@@ -311,7 +314,7 @@ impl Operator {
         self.account.accepted.keys().nth(index).copied()
     }
 
-    // --- what is given and made ---------------------------------------------------------------------------------------
+    // --- what is given and made ------------------------------------------------------------------
 
     async fn give(&mut self) {
         let pi = self.simulated();

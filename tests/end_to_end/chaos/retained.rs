@@ -1,4 +1,5 @@
-//! What a client that comes now is told, held against what the controller says over HTTP: both ways.
+//! What a client that comes now is told, held against what the controller says over HTTP: both
+//! ways.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +27,8 @@ pub(crate) const RETAINED_RUNS: usize = 20;
 /// Everything that is retained, by its topic's meaning.
 type Told = BTreeMap<String, Vec<u8>>;
 
-/// What is retained is exactly what the controller says: nothing is missing, nothing is left over, nothing is wrong.
+/// What is retained is exactly what the controller says: nothing is missing, nothing is left over,
+/// nothing is wrong.
 pub(super) async fn topics_are_the_controllers_state(stack: &Stack, runs: &BTreeMap<RunId, Run>) {
     eventually("retained topics are the controller's state", DEADLINE, async || {
         let told = retained(stack).await;
@@ -118,7 +120,8 @@ fn kept_runs(told: &Told, topics: &Topics) -> BTreeMap<PiId, BTreeSet<RunId>> {
     kept
 }
 
-/// Whatever is retained is something that the contract lets be retained, of a machine that is there and of a run whose status is retained, too.
+/// Whatever is retained is something that the contract lets be retained, of a machine that is there
+/// and of a run whose status is retained, too.
 fn nothing_is_left_over(told: &Told, topics: &Topics, machines: &[Machine]) -> Result<(), String> {
     let kept = kept_runs(told, topics);
     let is_there = |pi: &PiId| machines.iter().any(|machine| machine.id == *pi);
@@ -144,7 +147,8 @@ pub(crate) async fn retained(stack: &Stack) -> BTreeMap<String, Vec<u8>> {
     let mut client = Mqtt::connect(stack.said.mqtt, "admin", &stack.admin_token()).await.expect("the broker is there");
     client.granted(&["pistat/#"]).await;
     let mut retained = BTreeMap::new();
-    // Machines go on talking: it is over when nothing retained has come for a moment, not when nothing at all has.
+    // Machines go on talking: it is over when nothing retained has come for a moment, not when
+    // nothing at all has.
     let mut newest = Instant::now();
     while newest.elapsed() < LULL
         && let Some(heard) = client.next(LULL).await

@@ -1,4 +1,5 @@
-//! A catalogue with every kind of argument, and a second opinion on what it describes, written without the code that it judges.
+//! A catalogue with every kind of argument, and a second opinion on what it describes, written
+//! without the code that it judges.
 
 use pistat_protocol::task::{ArgumentValue, Arguments};
 

@@ -1,10 +1,13 @@
 //! Bad input for everything that reads what comes from outside.
 //!
-//! Each [`Target`] takes any bytes and panics when a promise is broken: not only a crash, but an order that passes without a signature, an argv that the
-//! catalogue does not describe, a topic that does not read back as it was written. [`mutate`] makes bytes that nearly make sense out of a target's corpus.
+//! Each [`Target`] takes any bytes and panics when a promise is broken: not only a crash, but an
+//! order that passes without a signature, an argv that the catalogue does not describe, a topic
+//! that does not read back as it was written. [`mutate`] makes bytes that nearly make sense out of
+//! a target's corpus.
 //!
-//! The corpora in `corpus/` and some thousand mutations of them run as ordinary tests, without any tool.
-//! `tests/fuzz/run` lets libFuzzer look for more, guided by which code an input reaches: `guided/` has its ways in, one for each target.
+//! The corpora in `corpus/` and some thousand mutations of them run as ordinary tests, without any
+//! tool. `tests/fuzz/run` lets libFuzzer look for more, guided by which code an input reaches:
+//! `guided/` has its ways in, one for each target.
 
 pub mod catalogue;
 pub mod mutate;

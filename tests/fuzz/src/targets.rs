@@ -93,7 +93,8 @@ fn stable<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(data: &
     true
 }
 
-/// The same, but for the last digit of numbers: `serde_json` reads quickly, and may miss the nearest by one.
+/// The same, but for the last digit of numbers: `serde_json` reads quickly, and may miss the
+/// nearest by one.
 fn is_same(one: &serde_json::Value, other: &serde_json::Value) -> bool {
     use serde_json::Value::{Array, Number, Object};
     match (one, other) {
@@ -143,7 +144,8 @@ static KEY: LazyLock<(PublicKey, Vec<String>)> = LazyLock::new(|| {
     (key.public(), signed(&key).into_iter().map(|order| order.payload).collect())
 });
 
-/// The only orders that were ever signed, one of each kind; the corpus has them, so that mutations begin with what is right.
+/// The only orders that were ever signed, one of each kind; the corpus has them, so that mutations
+/// begin with what is right.
 fn signed(key: &ControllerKey) -> Vec<SignedOrder> {
     let pi: PiId = "pi-1".parse().expect("it is a pi-id");
     let (run, session) = (RunId::from_parts(1, [1; 10]), Session::from_random([1; 16]));
@@ -195,7 +197,8 @@ static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| match Catalogue::parse(
     Err(problems) => panic!("the catalogue of this test is right: {problems:?}"),
 });
 
-/// No request leads to an argv that the catalogue does not describe, whatever the way in: JSON, a terminal's line, a request over MQTT.
+/// No request leads to an argv that the catalogue does not describe, whatever the way in: JSON, a
+/// terminal's line, a request over MQTT.
 pub fn approvals(data: &[u8]) -> bool {
     let (task, args) = match (decode_request(data), split_task(data)) {
         (Ok(Request::Run(request)), _) => (request.task, request.args),

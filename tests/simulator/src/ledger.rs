@@ -1,4 +1,5 @@
-//! What the machines saw and did, from their own point of view: the witness against which a controller's account is held.
+//! What the machines saw and did, from their own point of view: the witness against which a
+//! controller's account is held.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +12,8 @@ use pistat_protocol::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-/// How many happenings may wait for the ledger; a machine waits when it is full, so none is forgotten.
+/// How many happenings may wait for the ledger; a machine waits when it is full, so none is
+/// forgotten.
 const WAITING: usize = 4096;
 
 /// Something that a machine saw or did.

@@ -1,10 +1,13 @@
-//! A fleet of simulated machines: up to 10,000 agents in one process, over plain MQTT, with real credentials.
+//! A fleet of simulated machines: up to 10,000 agents in one process, over plain MQTT, with real
+//! credentials.
 //!
-//! A [`Fleet`] enrols its machines as real agents enrol, publishes samples that look like those of a Pi, verifies the orders that it gets with the code
-//! that the agent uses, answers them with reports and output, and misbehaves as real fleets do ([`Churn`]): connections break, machines restart, links
-//! are slow. Everything random comes from one seed.
+//! A [`Fleet`] enrols its machines as real agents enrol, publishes samples that look like those of
+//! a Pi, verifies the orders that it gets with the code that the agent uses, answers them with
+//! reports and output, and misbehaves as real fleets do ([`Churn`]): connections break, machines
+//! restart, links are slow. Everything random comes from one seed.
 //!
-//! It is a witness, too: a [`Ledger`] holds what every machine was ordered and what it started, from the machines' own point of view.
+//! It is a witness, too: a [`Ledger`] holds what every machine was ordered and what it started,
+//! from the machines' own point of view.
 //!
 //! It refuses to start any process, and to know anything that an agent could not know.
 

@@ -42,7 +42,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(4);
 /// How many samples a machine keeps while it is away.
 const MAX_BACKFILL: u32 = 60;
 
-/// How many of its past go in one message, and how soon another follows: as an agent paces what it missed.
+/// How many of its past go in one message, and how soon another follows: as an agent paces what it
+/// missed.
 const BATCH: usize = 16;
 const PACE: Duration = Duration::from_secs(10);
 
@@ -261,7 +262,7 @@ impl Machine {
         self.mishap_at = self.shared.plan.churn.mean_between.map(|mean| Instant::now() + self.dice.wait(mean));
     }
 
-    // --- samples ------------------------------------------------------------------------------------------------------
+    // --- samples ---------------------------------------------------------------------------------
 
     fn interval(&self, now: Instant) -> Duration {
         let own = self.set_interval.unwrap_or(self.shared.plan.interval);
@@ -307,7 +308,7 @@ impl Machine {
         self.say(link, Topic::Backfill(self.credential.pi.clone()), encode(&samples), AT_LEAST_ONCE, false);
     }
 
-    // --- what it publishes -------------------------------------------------------------------------------------------------
+    // --- what it publishes -----------------------------------------------------------------------
 
     fn info(&self) -> Info {
         Info {
@@ -375,7 +376,7 @@ impl Machine {
         }
     }
 
-    // --- what it receives ------------------------------------------------------------------------------------------------
+    // --- what it receives ------------------------------------------------------------------------
 
     async fn received(&mut self, link: &mut Link, message: Message) {
         let Some(topic) = self.shared.plan.topics.parse(&message.topic) else { return };

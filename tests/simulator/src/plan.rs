@@ -33,9 +33,11 @@ pub struct Plan {
     pub failing_share: f64,
     /// What goes wrong.
     pub churn: Churn,
-    /// Writes the microseconds since this instant into each sample's `disk_read_bytes_per_second`, at the moment when it is said: so its way can be timed.
+    /// Writes the microseconds since this instant into each sample's `disk_read_bytes_per_second`,
+    /// at the moment when it is said: so its way can be timed.
     pub marks_since: Option<Instant>,
-    /// Each machine first tells a day that it had measured before: all that a controller keeps for charts.
+    /// Each machine first tells a day that it had measured before: all that a controller keeps for
+    /// charts.
     pub has_a_past: bool,
 }
 

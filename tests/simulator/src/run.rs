@@ -1,4 +1,5 @@
-//! One run on a simulated machine: what has been reported and printed, and what the controller has on its disk.
+//! One run on a simulated machine: what has been reported and printed, and what the controller has
+//! on its disk.
 
 use std::{collections::VecDeque, time::SystemTime};
 
@@ -114,7 +115,8 @@ impl Run {
         self.is_torn = true;
     }
 
-    /// The controller has this on its disk; whether it has everything, so that the run can be forgotten.
+    /// The controller has this on its disk; whether it has everything, so that the run can be
+    /// forgotten.
     pub fn acknowledge(&mut self, ack: Ack) -> bool {
         if let Some(seq) = ack.seq {
             while self.unacknowledged.front().is_some_and(|chunk| chunk.seq <= seq) {

@@ -1,4 +1,5 @@
-//! Samples as a Pi would measure them: load that drifts, a temperature that follows it, disks that fill, power that is sometimes bad.
+//! Samples as a Pi would measure them: load that drifts, a temperature that follows it, disks that
+//! fill, power that is sometimes bad.
 
 use std::time::{Duration, SystemTime};
 

@@ -27,7 +27,7 @@ export function unknown(
 /** An agent remembers one sample in so many seconds: more between two of them is a gap. */
 const REMEMBERED_EVERY = 60;
 
-/** The same intervals, with those that arrived late reaching to their neighbours, as one stretch. */
+/** The same intervals; late ones are joined with their neighbours. */
 export function joined(known: readonly Interval[]): Interval[] {
   const found: Interval[] = [];
   for (const [from, to, how] of known) {

@@ -1,10 +1,13 @@
-//! A run that needs root: the order is handed to the root runner as it came, and from then on its words and the controller's are passed on.
+//! A run that needs root: the order is handed to the root runner as it came, and from then on its
+//! words and the controller's are passed on.
 //!
-//! The runner answers the order with a nonce, which goes to the controller in a report; the controller signs the order again with it. While nothing is
-//! started there is no record on disk: a run that is dropped here is sent again.
+//! The runner answers the order with a nonce, which goes to the controller in a report; the
+//! controller signs the order again with it. While nothing is started there is no record on disk: a
+//! run that is dropped here is sent again.
 //!
-//! The run is the runner's: its record, its output and its end are there. So it goes on when this process ends, and is found again at the next
-//! start. Here is only a record that says so. What is published is always on this run's own topics, whatever the runner says.
+//! The run is the runner's: its record, its output and its end are there. So it goes on when this
+//! process ends, and is found again at the next start. Here is only a record that says so. What is
+//! published is always on this run's own topics, whatever the runner says.
 
 use std::{io, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
 
@@ -25,7 +28,8 @@ use crate::{
     wire::{Kind, Step, Told, Wire, run_socket_beside},
 };
 
-/// Systemd starts a process and the order goes to the disk before the answer: seconds on a Pi Zero that is busy.
+/// Systemd starts a process and the order goes to the disk before the answer: seconds on a Pi Zero
+/// that is busy.
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Over the nonce's lifetime, for a runner that is slow to say that it took the order.
@@ -161,7 +165,8 @@ impl Run {
         }
     }
 
-    /// Hands the order over, with another nonce as long as the controller has not been connected for the time of a few.
+    /// Hands the order over, with another nonce as long as the controller has not been connected
+    /// for the time of a few.
     async fn prepare(&mut self, signed: &Bytes) -> End {
         let mut nonces = 0;
         loop {
@@ -280,7 +285,8 @@ impl Run {
         }
     }
 
-    /// A run that is alive has a socket of its own; otherwise a new instance of the runner is asked.
+    /// A run that is alive has a socket of its own; otherwise a new instance of the runner is
+    /// asked.
     async fn connect(&self, opening: Opening) -> io::Result<Wire> {
         let Some(socket) = &self.context.runner_socket else { return Err(io::ErrorKind::NotFound.into()) };
         if let Opening::Attach = opening
@@ -345,7 +351,8 @@ impl Run {
         Ok(())
     }
 
-    /// Hands the order over once the controller has signed it with the nonce: on disk first. Until then a cancellation ends it here.
+    /// Hands the order over once the controller has signed it with the nonce: on disk first. Until
+    /// then a cancellation ends it here.
     async fn confirm(&self, wire: &mut Wire, control: &Control, passed: &mut Passed) -> Option<End> {
         let nonce = passed.nonce.as_ref()?;
         if control.cancel.is_some() {

@@ -1,4 +1,5 @@
-//! How a run ends that its process cannot end: a restart that is awaited, and what an earlier process of the agent left behind.
+//! How a run ends that its process cannot end: a restart that is awaited, and what an earlier
+//! process of the agent left behind.
 
 use std::time::Duration;
 
@@ -44,7 +45,8 @@ impl Run {
         self.record = record;
         let report = &mut self.record.report;
         if report.state.is_final() {
-            // What was not acknowledged of its output is gone with the earlier process: its end is not known any more.
+            // What was not acknowledged of its output is gone with the earlier process: its end is
+            // not known any more.
             report.output_chunks = None;
             self.delivery.set_report(self.record.report.clone());
             return Next::Deliver;

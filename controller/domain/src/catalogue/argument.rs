@@ -20,7 +20,8 @@ pub(super) struct Argument {
 }
 
 impl Argument {
-    /// The value in its own type, if this argument takes it; otherwise what it takes, in a sentence.
+    /// The value in its own type, if this argument takes it; otherwise what it takes, in a
+    /// sentence.
     pub(super) fn admit(
         &self,
         value: &ArgumentValue,
@@ -37,7 +38,8 @@ impl Argument {
         Ok(admitted)
     }
 
-    /// Words that people type are texts whatever the kind; numbers are written again in one form only.
+    /// Words that people type are texts whatever the kind; numbers are written again in one form
+    /// only.
     fn typed(&self, value: &ArgumentValue, is_machine: &dyn Fn(&str) -> bool) -> Option<ArgumentValue> {
         match &self.view.kind {
             ArgumentKind::Integer { min, max } => {
@@ -80,12 +82,14 @@ pub fn describe(kind: &ArgumentKind) -> String {
 
 /// A compiled pattern for whole values.
 ///
-/// `\d`, `\w` and `\s`, and letters with `(?i)`, stand for ASCII characters only: who writes `\d+` expects what programs read as a number. Others are
-/// admitted where a pattern names them, with `.`, `[^…]` or `\p{…}`.
+/// `\d`, `\w` and `\s`, and letters with `(?i)`, stand for ASCII characters only: who writes `\d+`
+/// expects what programs read as a number. Others are admitted where a pattern names them, with
+/// `.`, `[^…]` or `\p{…}`.
 #[derive(Debug, Clone)]
 pub(super) struct Pattern {
     regex: Regex,
-    /// Characters that `(?i)` takes for ASCII letters though the pattern does not have them, and others that it takes for none.
+    /// Characters that `(?i)` takes for ASCII letters though the pattern does not have them, and
+    /// others that it takes for none.
     folded: Vec<(char, char)>,
 }
 
@@ -103,7 +107,8 @@ impl Pattern {
         build(pattern).map_err(refusal)?;
         let ascii = with_ascii_classes(pattern);
         let regex = build(&ascii).and_then(|_| build(&format!(r"\A(?:{ascii})\z"))).map_err(refusal)?;
-        // The two characters beyond ASCII whose simple case folding is an ASCII letter (Unicode's CaseFolding.txt), each with a letter of its kind.
+        // The two characters beyond ASCII whose simple case folding is an ASCII letter (Unicode's
+        // CaseFolding.txt), each with a letter of its kind.
         let folded = [('\u{17f}', '\u{180}'), ('\u{212a}', '\u{2126}')];
         Ok(Self { regex, folded: folded.into_iter().filter(|(folded, _)| !pattern.contains(*folded)).collect() })
     }

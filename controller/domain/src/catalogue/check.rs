@@ -58,8 +58,9 @@ impl Catalogue {
         Ok(ApprovedTask { task: task.clone(), pi: ask.machine.pi.clone(), args })
     }
 
-    /// The tasks that a machine cannot run, by the reason, as [`Catalogue::check`] would refuse them whatever their arguments are.
-    /// `role` is the requester's; without one the role is not looked at.
+    /// The tasks that a machine cannot run, by the reason, as [`Catalogue::check`] would refuse
+    /// them whatever their arguments are. `role` is the requester's; without one the role is not
+    /// looked at.
     pub fn cannot_run(&self, machine: &MachineFacts<'_>, role: Option<Role>) -> Vec<CannotRun> {
         let mut all: Vec<CannotRun> = Vec::new();
         for task in &self.tasks {
@@ -84,8 +85,9 @@ impl Catalogue {
 }
 
 impl Task {
-    /// Why it cannot run on a machine, whatever its arguments are: the one place that decides it, for refusals, API and dashboard.
-    /// The message does not name task and machine, so that tasks with the same obstacle share it.
+    /// Why it cannot run on a machine, whatever its arguments are: the one place that decides it,
+    /// for refusals, API and dashboard. The message does not name task and machine, so that tasks
+    /// with the same obstacle share it.
     pub fn obstacle(&self, machine: &MachineFacts<'_>, role: Option<Role>) -> Option<(Obstacle, String)> {
         let MachineFacts { pi, policy, listed, runner, .. } = *machine;
         let needed = self.view.role;

@@ -1,6 +1,7 @@
 //! A command as the catalogue writes it: an argv whose elements may hold `{name}`.
 //!
-//! Each element stays one element, whatever the arguments are, and its literal parts stay as they are.
+//! Each element stays one element, whatever the arguments are, and its literal parts stay as they
+//! are.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,8 @@ impl Command {
         self.0.iter().flat_map(Element::arguments)
     }
 
-    /// The argv for these values. Every argument has a value: the catalogue checked that they are the same names.
+    /// The argv for these values. Every argument has a value: the catalogue checked that they are
+    /// the same names.
     pub(super) fn argv(&self, values: &BTreeMap<&str, String>) -> Vec<String> {
         self.0.iter().map(|element| element.fill(values)).collect()
     }
@@ -95,7 +97,8 @@ impl Element {
 
 #[cfg(test)]
 impl Command {
-    /// Whether this argv is one that the command describes: as many elements, literal parts unchanged.
+    /// Whether this argv is one that the command describes: as many elements, literal parts
+    /// unchanged.
     pub(super) fn describes(&self, argv: &[String]) -> bool {
         self.0.len() == argv.len() && self.0.iter().zip(argv).all(|(element, text)| element.matches(text))
     }
@@ -107,7 +110,8 @@ fn placeholder<'t>(brace: &str, after: &'t str, text: &str) -> Result<(&'t str, 
         .ok_or_else(|| format!("{text:?} has a brace that is no {{argument}}; a brace itself is written {{{{ or }}}}"))
 }
 
-/// Whether a text can name an argument: a lower-case letter, then lower-case letters, digits, `-` or `_`.
+/// Whether a text can name an argument: a lower-case letter, then lower-case letters, digits, `-`
+/// or `_`.
 pub(super) fn is_argument_name(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_lowercase())

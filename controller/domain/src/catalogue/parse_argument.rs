@@ -17,7 +17,8 @@ const DEFAULT_MAX_LENGTH: u32 = 200;
 const MOST_MAX_LENGTH: i64 = 4096;
 const KINDS: [&str; 6] = ["choices", "integer", "number", "pattern", "boolean", "machine"];
 
-/// The arguments of a task, in the order of the file, and the names of all that are there, right or wrong.
+/// The arguments of a task, in the order of the file, and the names of all that are there, right or
+/// wrong.
 pub(super) fn arguments(mut section: Section<'_>) -> (Vec<Argument>, Vec<String>) {
     let entries = section.take_all();
     let names = entries.iter().map(|(name, _)| name.clone()).collect();

@@ -82,7 +82,8 @@ impl Task {
         &self.on
     }
 
-    /// Whether it may run on the controller's own machine: by name, by `@all`, or by a tag that the machine may have.
+    /// Whether it may run on the controller's own machine: by name, by `@all`, or by a tag that the
+    /// machine may have.
     pub fn may_run_on_controller(&self) -> bool {
         self.on.iter().any(|target| match target {
             Target::All | Target::Tag(_) => true,

@@ -1,4 +1,5 @@
-//! A TOML text as a tree that remembers where each value stands, so that every problem can name its line.
+//! A TOML text as a tree that remembers where each value stands, so that every problem can name its
+//! line.
 
 use std::sync::Arc;
 
@@ -73,7 +74,8 @@ impl Kind {
     }
 }
 
-/// The tree of a TOML text, as far as it could be read, and everything that is wrong with its grammar.
+/// The tree of a TOML text, as far as it could be read, and everything that is wrong with its
+/// grammar.
 pub fn parse_toml(text: &str, file: &str) -> (Item, Vec<Problem>) {
     let reader = Reader { text, file: file.into() };
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -83,8 +85,8 @@ pub fn parse_toml(text: &str, file: &str) -> (Item, Vec<Problem>) {
     (root, problems)
 }
 
-/// How deep values may be nested: deeper than any key of ours. Of a text that is not TOML, the `toml` crate makes
-/// tables thousands deep, and each level is a call on the stack.
+/// How deep values may be nested: deeper than any key of ours. Of a text that is not TOML, the
+/// `toml` crate makes tables thousands deep, and each level is a call on the stack.
 const MAX_DEPTH: usize = 16;
 
 struct Reader<'t> {

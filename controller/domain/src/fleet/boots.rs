@@ -1,7 +1,8 @@
 //! Tells two live machines under one pi-id from one that was restarted, moved or renumbered. Pure.
 //!
-//! Addresses prove nothing: behind one router all are the same, and a machine that roams has many. A boot's id does: once another boot has followed,
-//! it never comes back, unless both machines are alive and take the connection from each other.
+//! Addresses prove nothing: behind one router all are the same, and a machine that roams has many.
+//! A boot's id does: once another boot has followed, it never comes back, unless both machines are
+//! alive and take the connection from each other.
 
 use std::collections::VecDeque;
 
@@ -45,7 +46,8 @@ impl Boots {
 }
 
 impl Boot {
-    /// Without a boot id the board's serial number stands for it: better than nothing where cards are copied.
+    /// Without a boot id the board's serial number stands for it: better than nothing where cards
+    /// are copied.
     fn of(info: &Info) -> Option<Self> {
         let boot_id = Some(&info.boot_id).filter(|id| *id != UNKNOWN && !id.is_empty());
         let id = boot_id.or(info.serial.as_ref())?;

@@ -31,7 +31,8 @@ impl Runs {
         if group.stopped.is_some() {
             return false;
         }
-        // Until the first machine is done nobody else has run, so a success in the count is its own.
+        // Until the first machine is done nobody else has run, so a success in the count is its
+        // own.
         let first_succeeded = group.states.contains_key(&RunState::Succeeded);
         if group.options.canary && group.runs.first() != Some(&run.id) && !first_succeeded {
             return false;
@@ -65,7 +66,8 @@ impl Runs {
         steps
     }
 
-    /// Lets go of the oldest groups that are finished: the register has them, and nobody is shown so many.
+    /// Lets go of the oldest groups that are finished: the register has them, and nobody is shown
+    /// so many.
     pub(super) fn forget_groups(&mut self) {
         let beyond = self.groups.len().saturating_sub(RECENT_RUNS);
         let finished = self.groups.values().filter(|group| !group.open).map(|group| group.id);

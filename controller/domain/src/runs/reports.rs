@@ -1,6 +1,7 @@
 //! What an agent's word changes: output, reports, and which runs it knows when it comes back.
 //!
-//! It is believed about its own machine's runs only, and a run ends by it only when all of its output is here.
+//! It is believed about its own machine's runs only, and a run ends by it only when all of its
+//! output is here.
 
 use std::time::Instant;
 
@@ -14,7 +15,8 @@ use pistat_protocol::{
 use super::{Active, Runs, Step, is_started, not_before};
 use crate::{fleet::Now, records::RunRecord};
 
-/// How much output of one run may be on its way to the disk: an agent's window, and what it repeats.
+/// How much output of one run may be on its way to the disk: an agent's window, and what it
+/// repeats.
 const MOST_UNSTORED_BYTES: usize = 2 * OUTPUT_WINDOW_BYTES;
 
 impl Runs {
@@ -42,12 +44,14 @@ impl Runs {
             return vec![Step::Ack(pi.clone(), id, active.stored)];
         }
         if active.unstored_bytes() > MOST_UNSTORED_BYTES {
-            // An agent has no more than its window under way. This one does not wait for acknowledgements.
+            // An agent has no more than its window under way. This one does not wait for
+            // acknowledgements.
             let text = "sends output without waiting for acknowledgements; some was dropped".to_owned();
             return vec![Step::Anomaly(pi.clone(), Some(id), text)];
         }
         if chunk.seq > active.record.next_chunk {
-            // Something between was lost on the way; the agent sends again from what is acknowledged.
+            // Something between was lost on the way; the agent sends again from what is
+            // acknowledged.
             return vec![Step::Ack(pi.clone(), id, active.stored)];
         }
         active.unstored.push_back(chunk.data.len());
@@ -106,7 +110,8 @@ impl Runs {
         }
     }
 
-    /// A report of a run that has ended here, or that nobody knows. It is acknowledged, so that the agent forgets the run.
+    /// A report of a run that has ended here, or that nobody knows. It is acknowledged, so that the
+    /// agent forgets the run.
     fn late_report(&self, pi: &PiId, id: RunId, report: &Report) -> Vec<Step> {
         let ack = Step::Ack(pi.clone(), id, Ack { seq: None, state: Some(report.state) });
         if self.recent.iter().any(|run| run.id == id && run.pi == *pi && run.state == report.state) {
@@ -124,7 +129,8 @@ impl Runs {
         run.state = report.state;
         run.exit_code = report.exit_code;
         run.reason = report.reason.map(|reason| plain(&reason));
-        // The machine's own clock may be wrong, but how long it took is the agent's to know: what is told late, as after a cut, ended when it had taken that.
+        // The machine's own clock may be wrong, but how long it took is the agent's to know: what
+        // is told late, as after a cut, ended when it had taken that.
         let elapsed = report.elapsed_milliseconds.and_then(|elapsed| i64::try_from(elapsed).ok());
         let after = |time: Timestamp, milliseconds: i64| {
             Timestamp::from_unix_milliseconds(time.unix_milliseconds().saturating_add(milliseconds))
@@ -147,8 +153,9 @@ impl Runs {
 
     /// An agent has told its session and which runs it knows: settle every run of its machine.
     ///
-    /// What it was sent or named in this very session it still has: a list without it is older than that, and was overtaken on its way. It may be sent
-    /// again, which starts nothing twice, but neither ends.
+    /// What it was sent or named in this very session it still has: a list without it is older than
+    /// that, and was overtaken on its way. It may be sent again, which starts nothing twice, but
+    /// neither ends.
     pub fn settle(&mut self, pi: &PiId, session: &Session, known: &[RunId], boot_id: &str, now: Now) -> Vec<Step> {
         let open: Vec<_> = self.of_machine(pi).map(|active| (active.record.run.id, active.record.run.state)).collect();
         let mut steps = Vec::new();
@@ -160,7 +167,8 @@ impl Runs {
             }
             let is_cancelled = self.get(id).is_some_and(|record| record.cancelled_by.is_some());
             match state {
-                // One that somebody has cancelled is not started for that: told of the cancel alone, its agent refuses it.
+                // One that somebody has cancelled is not started for that: told of the cancel
+                // alone, its agent refuses it.
                 RunState::Dispatched if is_known || is_cancelled => {}
                 RunState::Dispatched if is_of_session => steps.push(Step::Execute(id)),
                 RunState::Dispatched => steps.extend(self.send_again(id, now)),
@@ -175,7 +183,8 @@ impl Runs {
         steps
     }
 
-    /// An order that never arrived: that its agent does not know it proves that it never started. Nobody wants it later than it was allowed to wait.
+    /// An order that never arrived: that its agent does not know it proves that it never started.
+    /// Nobody wants it later than it was allowed to wait.
     fn send_again(&mut self, id: RunId, now: Now) -> Vec<Step> {
         match self.active.get(&id).and_then(|active| active.expiry(now.monotonic)) {
             Some(reason) => self.end(id, RunState::Expired, reason, now),
@@ -200,15 +209,17 @@ impl Runs {
     }
 }
 
-/// The root runner asks for the order with its nonce. One that somebody has cancelled is not sent again, and one that runs needs none.
+/// The root runner asks for the order with its nonce. One that somebody has cancelled is not sent
+/// again, and one that runs needs none.
 fn confirm(id: RunId, record: &RunRecord, nonce: Option<Nonce>) -> Vec<Step> {
     let is_wanted = record.run.state == RunState::Dispatched && record.cancelled_by.is_none();
     nonce.filter(|_| is_wanted).map(|nonce| Step::Confirm(id, nonce)).into_iter().collect()
 }
 
 impl Active {
-    /// Whether this report may end the run now. Its output comes first; and that a run was cancelled or rejected is believed only when its order cannot be
-    /// started any more: an agent whose user was taken over may say so and keep the order.
+    /// Whether this report may end the run now. Its output comes first; and that a run was
+    /// cancelled or rejected is believed only when its order cannot be started any more: an agent
+    /// whose user was taken over may say so and keep the order.
     pub(super) fn may_end_by(&self, report: &Report, now: Instant) -> bool {
         let says_that_it_never_goes_on = matches!(report.state, RunState::Cancelled | RunState::Rejected);
         let may_be_started = self.startable_until.is_some_and(|until| now < until);

@@ -1,4 +1,5 @@
-//! Which requests were made already: whoever repeats one with its id is told of the runs that it made.
+//! Which requests were made already: whoever repeats one with its id is told of the runs that it
+//! made.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,15 @@ use crate::records::{self, RequestRecord, Requester, RunRecord};
 /// Two requests of one account with the same id within this time are one.
 const REQUEST_MEMORY: Duration = Duration::from_secs(86_400);
 
-/// How many requests are remembered for that: whoever repeats a request does so within seconds, and memory has an end.
+/// How many requests are remembered for that: whoever repeats a request does so within seconds, and
+/// memory has an end.
 pub(super) const REMEMBERED_REQUESTS: usize = 50_000;
 
 /// How many runs these may have made, all together.
 pub(super) const REMEMBERED_RUNS: usize = records::REMEMBERED_RUNS as usize;
 
-/// Whose request it is: an account that was given the name of a removed one does not inherit its requests.
+/// Whose request it is: an account that was given the name of a removed one does not inherit its
+/// requests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct RequestKey {
     pub(super) requested_by: String,
@@ -34,7 +37,8 @@ impl RequestKey {
     }
 }
 
-/// What was asked with an id, oldest first: by the monotonic clock, since a wall clock that jumps must not make two runs of one request.
+/// What was asked with an id, oldest first: by the monotonic clock, since a wall clock that jumps
+/// must not make two runs of one request.
 #[derive(Default)]
 pub(super) struct Requests {
     accepted: LinkedHashMap<RequestKey, (Instant, Accepted)>,

@@ -163,12 +163,14 @@ fn a_run_whose_end_is_told_late_ended_when_it_had_taken_its_time() {
         ((Some(1), 13), Some(12_000), (1_000, 13_000)),
         // The link, or the controller, was away at its end.
         ((Some(1), 90), Some(12_000), (1_000, 13_000)),
-        // And at its beginning too: later than this it did not begin, and nobody knows how much earlier.
+        // And at its beginning too: later than this it did not begin, and nobody knows how much
+        // earlier.
         ((Some(90), 90), Some(12_000), (78_000, 90_000)),
         ((None, 90), Some(12_000), (78_000, 90_000)),
         ((Some(1), 90), None, (1_000, 90_000)),
         ((None, 90), None, (90_000, 90_000)),
-        // Nothing that an agent says makes it begin before it was asked for, or end in times to come.
+        // Nothing that an agent says makes it begin before it was asked for, or end in times to
+        // come.
         ((Some(1), 90), Some(500_000), (0, 90_000)),
         ((Some(1), 90), Some(u64::MAX), (1_000, 90_000)),
     ] {

@@ -1,4 +1,5 @@
-//! What time alone ends: waiting that lasts too long, silence, and the quiet of a machine that was switched off.
+//! What time alone ends: waiting that lasts too long, silence, and the quiet of a machine that was
+//! switched off.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use crate::fleet::Now;
 const POWERED_OFF: Duration = Duration::from_secs(30);
 
 impl Runs {
-    /// Time passes: what waited too long expires, what was silent too long is lost, what powered off has succeeded.
+    /// Time passes: what waited too long expires, what was silent too long is lost, what powered
+    /// off has succeeded.
     pub fn tick(&mut self, now: Now, offline_since: impl Fn(&PiId) -> Option<Instant>) -> Vec<Step> {
         self.requests.forget_old(now.monotonic);
         let mut ends = Vec::new();
@@ -89,7 +91,8 @@ impl Active {
         }
     }
 
-    /// The time limit of a restart from which the machine, which is gone now, did not come back. While it is there its agent watches the limit.
+    /// The time limit of a restart from which the machine, which is gone now, did not come back.
+    /// While it is there its agent watches the limit.
     fn missed_return(&self, offline: Duration, now: Instant) -> Option<Duration> {
         let is_restarting = self.record.ends == Ends::Restart && self.record.run.state == RunState::Running;
         let limit = Duration::from_millis(self.record.timeout_milliseconds);

@@ -15,7 +15,8 @@ pub(super) struct Asked {
     pub(super) body: String,
 }
 
-/// One answer: the beginning of a request's line, the status, the body. An answer is used once, unless it is the last for its line.
+/// One answer: the beginning of a request's line, the status, the body. An answer is used once,
+/// unless it is the last for its line.
 pub(super) type Answer = (&'static str, u16, String);
 
 pub(super) struct Server {
@@ -28,7 +29,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, asked) = channel();
-        // It ends when the test is over: nobody holds the listener's address any more, and the process ends.
+        // It ends when the test is over: nobody holds the listener's address any more, and the
+        // process ends.
         thread::spawn(move || serve(&listener, answers, &sender));
         Self { address, asked }
     }

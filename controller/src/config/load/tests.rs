@@ -248,7 +248,8 @@ fn the_file_that_ships_shows_every_default() {
 
 #[test]
 fn the_file_that_ships_names_every_key() {
-    // Serde and the readers name what they know; each of these must stand in the file, in use or commented out.
+    // Serde and the readers name what they know; each of these must stand in the file, in use or
+    // commented out.
     let unknown = serde_json::from_str::<pistat_broker::Limits>("{\"?\":1}").unwrap_err().to_string();
     let limits: Vec<_> = unknown.split('`').skip(3).step_by(2).collect();
     assert!(limits.len() > 10, "{unknown}");
@@ -266,7 +267,8 @@ fn the_file_that_ships_names_every_key() {
     }
 }
 
-/// Every key that the readers know, as `section.key`: an unknown one is answered with those that are known.
+/// Every key that the readers know, as `section.key`: an unknown one is answered with those that
+/// are known.
 fn every_key() -> Vec<String> {
     let sections = [
         "http",

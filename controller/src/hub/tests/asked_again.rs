@@ -142,7 +142,8 @@ fn the_rest_of_a_group_is_rejected_when_its_account_was_removed_meanwhile() {
     let mut answer = driven.ask(|reply| Ask::Run(anna(), request, reply));
     driven.disk();
     let runs = answer.try_recv().unwrap().unwrap().runs;
-    // The controller's own machine, the first of the group, is not there; the others wait for nothing but their turn.
+    // The controller's own machine, the first of the group, is not there; the others wait for
+    // nothing but their turn.
     let of = |driven: &Driven, pi: &PiId| runs.iter().map(|run| driven.seen(*run)).find(|run| run.pi == *pi).unwrap();
     let first = of(&driven, &pi());
     assert_eq!((first.state, of(&driven, &second).state), (RunState::Dispatched, RunState::Queued));

@@ -1,4 +1,5 @@
-//! Tasks that run by themselves: what one machine does or is keeps no other from running, and each firing that was not for all is told once.
+//! Tasks that run by themselves: what one machine does or is keeps no other from running, and each
+//! firing that was not for all is told once.
 
 use pistat_protocol::dashboard::Run;
 
@@ -65,7 +66,8 @@ fn machines_that_are_offline_or_at_work_or_run_nothing_keep_no_other_from_a_sche
     let expected =
         format!("nightly was not started on schedule: 2 of 4 machines were left out: {register_only}; pi-2 (offline)");
     assert_eq!(told, [expected]);
-    // The run of pi-1 ends, that of pi-3 hangs; and a person runs the same task on pi-1, which holds nothing up.
+    // The run of pi-1 ends, that of pi-3 hangs; and a person runs the same task on pi-1, which
+    // holds nothing up.
     driven.reports(&runs[0], "succeeded");
     driven.reports(&runs[1], "running");
     let mut manual =

@@ -33,7 +33,8 @@ pub(super) fn ago(time: Timestamp, now: Timestamp) -> String {
 
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
-/// Such as `71 B`, `1.2 KiB`, `120 GiB`: powers of 1024, rounded, at most three digits before the point. The dashboard writes the same.
+/// Such as `71 B`, `1.2 KiB`, `120 GiB`: powers of 1024, rounded, at most three digits before the
+/// point. The dashboard writes the same.
 pub(super) fn bytes(bytes: u64) -> String {
     let value = u128::from(bytes);
     // 999.5 of a unit is 1.0 of the next one.

@@ -61,7 +61,8 @@ fn name(state: RunState) -> &'static str {
     }
 }
 
-/// The exit code that a task gave itself. That of a process that was ended from outside is its signal's: the state and its reason say why.
+/// The exit code that a task gave itself. That of a process that was ended from outside is its
+/// signal's: the state and its reason say why.
 fn exit(run: &Run) -> Option<String> {
     let own = matches!(run.state, RunState::Succeeded | RunState::Failed);
     run.exit_code.filter(|_| own).map(|code| format!("exit {code}"))
@@ -79,7 +80,8 @@ fn reason(run: &Run) -> Option<String> {
     Some(rest.unwrap_or(&reason).to_owned()).filter(|reason| !reason.is_empty())
 }
 
-/// How a run ended, each thing once: `failed · exit 100 · 12.4 s`, `timed out · 30.0 s · ended by its time limit of 30 s`.
+/// How a run ended, each thing once: `failed · exit 100 · 12.4 s`,
+/// `timed out · 30.0 s · ended by its time limit of 30 s`.
 pub fn how_it_ended(run: &Run) -> String {
     let parts = [Some(name(run.state).to_owned()), exit(run), took(run), reason(run)];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")

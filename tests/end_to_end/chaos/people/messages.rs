@@ -1,4 +1,5 @@
-//! What people ask by `mosquitto_rr`. The promise is the answer: a request that got none may be lost, but it is one set of runs at most.
+//! What people ask by `mosquitto_rr`. The promise is the answer: a request that got none may be
+//! lost, but it is one set of runs at most.
 
 use pistat_protocol::task::RequestAnswer;
 use serde_json::{Value, json};

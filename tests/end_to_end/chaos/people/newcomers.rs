@@ -1,4 +1,5 @@
-//! Machines that come and go: enrolled with the fleet's join token or with a token of their own, and forgotten; and the join token is replaced.
+//! Machines that come and go: enrolled with the fleet's join token or with a token of their own,
+//! and forgotten; and the join token is replaced.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -103,7 +104,8 @@ impl Operator {
         let newcomer = self.account.newcomers.get_mut(pi).expect("somebody tried to enrol it");
         newcomer.fate = match reply.map(|reply| reply.status) {
             Ok(204) => Fate::Forgotten,
-            // An enrolment without an answer may have failed, a removal without an answer may have been made.
+            // An enrolment without an answer may have failed, a removal without an answer may have
+            // been made.
             Ok(404) if newcomer.fate == Fate::Unknown => Fate::Forgotten,
             Ok(status) => {
                 assert!(status >= 500, "{pi} can be forgotten: {status}");
@@ -128,8 +130,8 @@ impl Operator {
 }
 
 impl Account {
-    /// Whoever was enrolled comes in with its own secret, whoever was forgotten does not, and a token that was replaced lets nobody in. Gives those
-    /// who came.
+    /// Whoever was enrolled comes in with its own secret, whoever was forgotten does not, and a
+    /// token that was replaced lets nobody in. Gives those who came.
     pub(in super::super) async fn newcomers_come(&self, http: &Http, door: SocketAddr) -> Vec<FakeAgent> {
         let mut there = Vec::new();
         for (pi, identity) in self.identities(Fate::Enrolled) {
@@ -162,7 +164,8 @@ impl Account {
         of_fate.filter_map(|(pi, newcomer)| Some((pi, newcomer.identity.clone()?)))
     }
 
-    /// The join token that was given out last, unless nobody answered, is the one in the file and over HTTP.
+    /// The join token that was given out last, unless nobody answered, is the one in the file and
+    /// over HTTP.
     pub(in super::super) async fn join_token_is_in_force(&self, stack: &Stack) {
         let told = stack.http().get("/api/join-token").await.json::<JoinTokenView>().token;
         assert_eq!(told, stack.join_token(), "the file has the token in force");

@@ -15,7 +15,8 @@ use pistat_protocol::{
 
 use crate::catalogue::MACHINE;
 
-/// A `tasks.toml`: what is wrong with it is said, and what is right can be shown, asked for and planned.
+/// A `tasks.toml`: what is wrong with it is said, and what is right can be shown, asked for and
+/// planned.
 pub fn task_files(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else { return false };
     let catalogue = match Catalogue::parse(text, "fuzz.toml") {

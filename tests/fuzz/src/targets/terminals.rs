@@ -37,7 +37,8 @@ pub fn lines(data: &[u8]) -> bool {
     }
 }
 
-/// A fleet whose names are awkward: with blanks, quotes, characters of two UTF-16 units, and the same label twice.
+/// A fleet whose names are awkward: with blanks, quotes, characters of two UTF-16 units, and the
+/// same label twice.
 static FLEET: LazyLock<(Vec<Machine>, Vec<TaskView>, Vec<Run>)> = LazyLock::new(|| {
     let machine = |(id, label): (&str, &str)| {
         json!({"id": id, "label": label, "status": "online", "last_seen": null, "assignment": "DNS \u{b7} Pi-hole", "tags": ["camera"],
@@ -60,14 +61,16 @@ static FLEET: LazyLock<(Vec<Machine>, Vec<TaskView>, Vec<Run>)> = LazyLock::new(
     (serde_json::from_value(machines).expect(right), tasks, serde_json::from_value(json!([run])).expect(right))
 });
 
-/// Tab completion: whatever is typed, and wherever the cursor is, what is offered fits where it says and is a word of the language.
+/// Tab completion: whatever is typed, and wherever the cursor is, what is offered fits where it
+/// says and is a word of the language.
 pub fn completions(data: &[u8]) -> bool {
     let line = String::from_utf8_lossy(data);
     let tried = places(&line).filter(|(cursor, role)| complete(&line, *cursor, *role));
     tried.count() > 0
 }
 
-/// The same for one cursor and one role, which the line's bytes decide. libFuzzer tries fifteen times as many lines in this way.
+/// The same for one cursor and one role, which the line's bytes decide. libFuzzer tries fifteen
+/// times as many lines in this way.
 pub fn completion(data: &[u8]) -> bool {
     let line = String::from_utf8_lossy(data);
     let sum = data.iter().fold(data.len(), |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));

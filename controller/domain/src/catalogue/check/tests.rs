@@ -1,4 +1,5 @@
-//! What the catalogue lets run and what it refuses, and that no value leaves its element of the argv.
+//! What the catalogue lets run and what it refuses, and that no value leaves its element of the
+//! argv.
 
 use pistat_protocol::{
     id::RunId,
@@ -156,7 +157,8 @@ fn what_a_machine_cannot_run_is_what_a_request_for_it_would_be_refused() {
     };
     let camera = vec!["camera".parse().unwrap()];
     let admin = || World { role: Some(Role::Admin), ..World::default() };
-    // `log` has an argument without a default, so its refusals below are about the machine only with that argument.
+    // `log` has an argument without a default, so its refusals below are about the machine only
+    // with that argument.
     let worlds: [Blocked; 8] = [
         (World::default(), &[(Obstacle::NotOn, &["camera"]), (Obstacle::Role, &["wipe"])]),
         (World { tags: camera, ..World::default() }, &[(Obstacle::Role, &["wipe"])]),

@@ -1,3 +1,0 @@
-//! The whole-system tests' own name for the testkit.
-
-pub use pistat_testkit::{DEADLINE as DEADLINE, *};
