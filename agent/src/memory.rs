@@ -100,8 +100,9 @@ impl Memory {
     /// Bytes in memory.
     #[cfg(test)]
     fn room(&self) -> usize {
-        let packed = |sample: &Box<[u8]>| sample.len() + 2 * size_of::<usize>();
-        self.samples.iter().map(packed).sum::<usize>() + self.samples.capacity() * size_of::<Box<[u8]>>()
+        let allocation = 2 * size_of::<usize>();
+        self.samples.iter().map(|sample| sample.len() + allocation).sum::<usize>()
+            + self.samples.capacity() * size_of::<Box<[u8]>>()
     }
 }
 

@@ -63,7 +63,7 @@ async fn whole(http: &Http, pi: &str, from: i64, to: i64) {
         let Some(column) = history.columns.get("cpu_percent") else { return Err("nothing is known".to_owned()) };
         let start = history.start.unix_milliseconds();
         let minute_of = |step: i64| (start + step * i64::from(history.step_seconds) * 1000).div_euclid(MINUTE);
-        let is_right = |step: i64, value: f32| value == cpu_of(minute_of(step));
+        let is_right = |step: i64, value: f32| (value - cpu_of(minute_of(step))).abs() < 0.01;
         let right =
             (0_i64..).zip(&column.mean).filter(|(step, value)| value.is_some_and(|value| is_right(*step, value)));
         let known: BTreeSet<i64> = right.map(|(step, _)| minute_of(step)).collect();
@@ -131,7 +131,8 @@ async fn an_agent_that_was_alone_with_a_wrong_clock_has_its_hours_in_their_place
         let Some(column) = history.columns.get("cpu_percent") else { return Err("nothing is known".to_owned()) };
         let first = history.start.unix_milliseconds();
         // A sample near the end of a minute may fall into the next, by the way of its message.
-        let is_near = |at: i64, value: f32| (0..=1).any(|later| cpu_of(at.div_euclid(MINUTE) - later) == value);
+        let is_near =
+            |at: i64, value: f32| (0..=1).any(|later| (cpu_of(at.div_euclid(MINUTE) - later) - value).abs() < 0.01);
         let known: Vec<(i64, f32)> = (0_i64..)
             .zip(&column.mean)
             .filter_map(|(step, value)| Some((first + step * i64::from(history.step_seconds) * 1000, (*value)?)))

@@ -7,7 +7,7 @@
 //!
 //! Invariants:
 //! - a step that was received live never changes afterwards, and late steps fill only what is
-//! unknown;
+//!   unknown;
 //! - a damaged block is unknown and counted, and hurts no other;
 //! - history is the first to stop when the disk fills up.
 

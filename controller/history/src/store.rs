@@ -369,34 +369,30 @@ pub(crate) fn milliseconds(duration: Duration) -> i64 {
 
 /// The columns of the old form.
 fn old_form(mut answer: MachineHistory, count: usize, tier: Tier) -> History {
+    let names = (0..64).map(|core| format!("cpu_cores_percent[{core}]")).take_while(|_| tier == Tier::Fine);
+    let cores = names.map_while(|name| answer.columns.remove(&name));
+    let cpu_cores_percent =
+        cores.map(|column| column.mean.into_iter().map(|percent| percent.map(small)).collect()).collect();
     let mut mean = |name: &str| answer.columns.remove(name).map_or_else(|| vec![None; count], |column| column.mean);
-    let cpu_percent = mean("cpu_percent");
-    let memory_percent = mean("memory_percent");
-    let temperature_celsius = mean("temperature_celsius");
-    let disk_read_bytes_per_second = mean("disk_read_bytes_per_second");
-    let disk_write_bytes_per_second = mean("disk_write_bytes_per_second");
-    let network_rx_bytes_per_second = mean("network_rx_bytes_per_second");
-    let network_tx_bytes_per_second = mean("network_tx_bytes_per_second");
-    let undervoltage = mean("undervoltage_seconds").into_iter().map(|seconds| seconds.map(|seconds| seconds > 0.0));
-    let undervoltage = undervoltage.collect();
-    let cores = (0..64).map_while(|core| answer.columns.remove(&format!("cpu_cores_percent[{core}]")));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0…100")]
-    let small = |percent: f32| percent.round().clamp(0.0, 100.0) as u8;
-    let core = |column: Column| column.mean.into_iter().map(|percent| percent.map(small)).collect();
-    let cpu_cores_percent = if tier == Tier::Fine { cores.map(core).collect() } else { Vec::new() };
     History {
         start: answer.start,
         step_seconds: answer.step_seconds,
-        cpu_percent,
+        cpu_percent: mean("cpu_percent"),
         cpu_cores_percent,
-        memory_percent,
-        temperature_celsius,
-        disk_read_bytes_per_second,
-        disk_write_bytes_per_second,
-        network_rx_bytes_per_second,
-        network_tx_bytes_per_second,
-        undervoltage,
+        memory_percent: mean("memory_percent"),
+        temperature_celsius: mean("temperature_celsius"),
+        disk_read_bytes_per_second: mean("disk_read_bytes_per_second"),
+        disk_write_bytes_per_second: mean("disk_write_bytes_per_second"),
+        network_rx_bytes_per_second: mean("network_rx_bytes_per_second"),
+        network_tx_bytes_per_second: mean("network_tx_bytes_per_second"),
+        undervoltage: mean("undervoltage_seconds").into_iter().map(|seconds| Some(seconds? > 0.0)).collect(),
     }
+}
+
+fn small(percent: f32) -> u8 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0…100")]
+    let small = percent.round().clamp(0.0, 100.0) as u8;
+    small
 }
 
 fn seconds(milliseconds: i64) -> u32 {

@@ -197,7 +197,7 @@ pub(super) struct History {
     /// Until when, written in the same way; now without it
     #[arg(long, value_name = "TIME", value_parser = since)]
     pub(super) to: Option<Timestamp>,
-    /// Only these series, such as cpu_percent,disk_used_percent[/]
+    /// Only these series, with commas between them; docs/history.md has their names
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(super) columns: Vec<String>,
     /// At most so many steps

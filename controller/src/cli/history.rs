@@ -1,5 +1,7 @@
 //! `pistat history`: what a machine measured, as a table or as CSV.
 
+use std::fmt::Write;
+
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pistat_protocol::{
     dashboard::Machine,
@@ -19,7 +21,7 @@ pub(super) fn print(client: &Client, console: &mut Console<'_>, asked: &args::Hi
     let mut query = format!("from={from}&to={to}&points={}", asked.points);
     if !asked.columns.is_empty() {
         let names = asked.columns.join(",");
-        query.push_str(&format!("&columns={}", utf8_percent_encode(&names, NON_ALPHANUMERIC)));
+        let _ = write!(query, "&columns={}", utf8_percent_encode(&names, NON_ALPHANUMERIC));
     }
     let history: MachineHistory = client.get(&format!("/api/pis/{pi}/history?{query}"))?;
     if asked.csv { console.print(&csv(&history)) } else { console.show(&history, |history, _| table(history)) }
@@ -50,7 +52,7 @@ fn csv(history: &MachineHistory) -> String {
     let mut text = format!("time,{}\n", names.join(","));
     for (time, row) in rows(history) {
         let row: Vec<_> = row.into_iter().map(shown).collect();
-        text.push_str(&format!("{time},{}\n", row.join(",")));
+        let _ = writeln!(text, "{time},{}", row.join(","));
     }
     text
 }
@@ -73,7 +75,7 @@ fn table(history: &MachineHistory) -> String {
         let (least, largest, newest) = (shown(least), shown(largest), shown(means().next_back().copied()));
         // Names may come from a machine, such as those of its disks.
         let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        text.push_str(&format!("{name:width$}  {mean:>14.2} {least:>14} {largest:>14} {newest:>14}\n"));
+        let _ = writeln!(text, "{name:width$}  {mean:>14.2} {least:>14} {largest:>14} {newest:>14}");
     }
     text
 }

@@ -336,14 +336,14 @@ fn text(format: Format, pi: &PiId, part: &MachineHistory) -> String {
                     let time = Timestamp::from_unix_milliseconds(at);
                     writeln!(text, "{time},{pi},{},{},{mean},{min},{max}", csv(name), csv(&column.unit))
                 }
-                Format::OpenMetrics => open_metrics(&mut text, pi, name, mean, at),
+                Format::OpenMetrics => open_metrics(&mut text, pi, name, *mean, at),
             };
         }
     }
     text
 }
 
-fn open_metrics(text: &mut String, pi: &PiId, name: &str, mean: &f32, at: i64) -> std::fmt::Result {
+fn open_metrics(text: &mut String, pi: &PiId, name: &str, mean: f32, at: i64) -> std::fmt::Result {
     let (metric, instance) = name.strip_suffix(']').and_then(|name| name.split_once('[')).unwrap_or((name, ""));
     let instance = instance.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let label = if instance.is_empty() { String::new() } else { format!(",instance=\"{instance}\"") };
