@@ -78,7 +78,9 @@ impl Account {
     fn what_was_cancelled_did_not_go_on(&self, runs: &BTreeMap<RunId, Run>) {
         for (id, _) in self.long.iter().filter(|(_, cancelled)| **cancelled) {
             let state = runs[id].state;
-            let ended = matches!(state, RunState::Cancelled | RunState::Lost | RunState::Expired);
+            // One that was rejected, as on a full disk, never started.
+            let never_ran = matches!(state, RunState::Expired | RunState::Rejected);
+            let ended = never_ran || matches!(state, RunState::Cancelled | RunState::Lost);
             assert!(ended, "a cancel was acknowledged, and the run went on to its end: {:?}", runs[id]);
         }
     }
