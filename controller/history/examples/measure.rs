@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release -p pistat-history --example measure [-- TRACE.csv …]
 //!
-//! A trace has the time in its first column, in seconds, and a series in each other one. The year is
-//! simulated: one machine, a sample a minute, 30 series that wander.
+//! A trace has the time in its first column, in seconds, and a series in each other one. The year
+//! is simulated: one machine, a sample a minute, 30 series that wander.
 
 use std::{
     error::Error,
