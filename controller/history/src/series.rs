@@ -1,6 +1,6 @@
 //! The table of series: what of a sample is kept, under which name, and how exactly. Pure.
 //!
-//! A new number is one line in [`METRICS`] and one in [`visit`]. Numbers of metrics stand in the
+//! A new number is one line in [`METRICS`] and one in `visit`. Numbers of metrics stand in the
 //! file: they are never used again for something else.
 
 use std::fmt;

@@ -435,7 +435,8 @@ label: string,
  */
 status: MachineStatus, 
 /**
- * When the controller last received a sample or `online` from it; null if never since its start.
+ * When the controller last received a sample or `online` from it; null if never since its
+ * start.
  */
 last_seen: Timestamp | null, 
 /**
@@ -528,8 +529,8 @@ reason: string | null,
  */
 output_bytes: number, 
 /**
- * Bytes of output that were not stored: dropped while the controller was away, or left out beyond
- * the output limit.
+ * Bytes of output that were not stored: dropped while the controller was away, or left out
+ * beyond the output limit.
  */
 dropped_bytes: number, };
 
