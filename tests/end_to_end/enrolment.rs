@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use pistat_protocol::{api::EnrolmentToken, order::JoinToken};
-use pistat_testkit::{DEADLINE, Mqtt, Stack, eventually, fake_agent::Identity, steadily};
+use pistat_testkit::{
+    DEADLINE, Mqtt, Stack, eventually,
+    fake_agent::{FakeAgent, Identity},
+    steadily,
+};
 use serde_json::json;
 
 const SECRET: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -189,6 +193,20 @@ mod embedded_only {
             Ok(machine) => Err(format!("{machine:?}")),
         })
         .await;
+    }
+
+    /// The controller still looks for retained messages of the machine then.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_machine_that_is_removed_and_enrols_again_at_once_runs_tasks() {
+        let stack = Stack::builder().embedded().start().await;
+        let http = stack.http();
+        let first = FakeAgent::enrol(stack.said.mqtt, "pi-1", &stack.join_token()).await;
+        eventually("it is known", DEADLINE, async || http.machine("pi-1").await).await;
+        first.vanish().await;
+        assert_eq!(stack.cli(&["agent", "remove", "pi-1"]).await.code, 0);
+        let mut again = FakeAgent::enrol(stack.said.mqtt, "pi-1", &stack.join_token()).await;
+        let run = http.start_run("uptime", "pi-1", json!({})).await;
+        assert_eq!(again.order().await.0.run, run);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -267,7 +267,7 @@ async fn another_program_of_the_host_that_was_sent_the_cookie_neither_reads_nor_
     assert_eq!(all_wrong, Vec::<String>::new());
     // The feed opens for the cookie, and says nothing until its first message is the session's key.
     for first in [ClientMessage::Session { key: "guess".into() }, ClientMessage::Ping { id: 1 }] {
-        let mut feed = Feed::connect(&thief).await.expect("a handshake has no place for the key");
+        let mut feed = Feed::connect(&cookie).await.expect("a handshake has no place for the key");
         feed.send(&first).await;
         let told = feed.next(DEADLINE).await;
         assert!(matches!(told, Some(ServerMessage::Expired)), "{first:?}: {told:?}");

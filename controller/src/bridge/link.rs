@@ -156,7 +156,9 @@ impl Client {
     /// Subscribes to what is retained under some filters, or ends that, and waits for room; `false`
     /// when the connection is over.
     pub(super) async fn look(&self, look: Look) -> bool {
-        let wanted = |filter: String| Wanted { filter, qos: 1, as_published: true, no_local: true };
+        // A live message must not come with the retained flag, as it would by Retain As Published:
+        // an agent that enrolls again meanwhile would be taken for what its predecessor left.
+        let wanted = |filter: String| Wanted { filter, qos: 1, as_published: false, no_local: true };
         match (self, look) {
             (Self::Five(client), Look::At(filters)) => {
                 client.subscribe_many(filters.into_iter().map(|filter| filter_5(&wanted(filter)))).await.is_ok()
