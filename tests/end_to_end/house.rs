@@ -104,7 +104,7 @@ subscribe = [\"zigbee2mqtt/#\", \"homeassistant/#\"]
     async fn a_rule_that_is_no_filter_or_could_never_be_granted_is_refused() {
         let stack = Stack::start().await;
         for (filter, why) in [
-            ("a/#/b", "no topic filter"),
+            ("a/#/b", "not a topic filter"),
             ("pistat/pi-1/status", "never be granted"),
             ("$SYS/broker/connection/x/state", "never be granted"),
             ("$SYS", "never be granted"),

@@ -15,9 +15,12 @@ use pistat_protocol::{
     order::{hex, sha256},
 };
 use pistat_testkit::{
-    DEADLINE, Stack,
+    DEADLINE, Http, Port, Process, Stack,
     process::{Finished, run},
+    programs::program,
 };
+
+use crate::access::on_a_terminal;
 
 /// All names under which agents are handed out.
 const TARGETS: [&str; 4] = ["aarch64", "armv7", "armv6", "x86_64"];
@@ -35,10 +38,14 @@ fn agent_for(target: &str) -> Vec<u8> {
 }
 
 /// A controller with agents for all processors but the last.
-async fn stack_with_agents(folder: &Path) -> Stack {
+fn write_agents(folder: &Path) {
     for target in &TARGETS[..3] {
         std::fs::write(folder.join(format!("pistat-agent-{target}")), agent_for(target)).unwrap();
     }
+}
+
+async fn stack_with_agents(folder: &Path) -> Stack {
+    write_agents(folder);
     Stack::builder().config(&format!("[http]\ndownloads = {:?}\n", folder.display())).start().await
 }
 
@@ -146,10 +153,21 @@ async fn the_script_is_vouched_for_and_vouches_for_every_agent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_that_was_changed_on_its_way_is_not_started() {
     let folder = tempfile::tempdir().unwrap();
-    let mut stack = stack_with_agents(folder.path()).await;
-    let told: Installation = stack.http().get("/api/installation").await.json();
-    let shown = |line: &str| line.strip_prefix("  add a Pi    ").map(str::to_owned);
-    let right = stack.process().line("the command that adds a Pi", DEADLINE, shown).await;
+    write_agents(folder.path());
+    let port = Port::claim();
+    let address = port.address().to_string();
+    let mut command = Command::new(program("pistat"));
+    command.args(["serve", "--http", &address, "--mqtt", "127.0.0.1:0"]).current_dir(folder.path());
+    command.env_clear().env("PISTAT_HTTP__DOWNLOADS", folder.path());
+    // The command has a secret in it, so it is printed to a terminal only.
+    let lines = on_a_terminal(&mut command, "--pi-id pi-1");
+    let shown = lines.iter().find_map(|line| line.strip_prefix("  add a Pi    "));
+    let right = shown.expect("the command that adds a Pi").trim().to_owned();
+    let mut controller = Process::start("pistat", &mut command);
+    controller.line("how a Pi is added", DEADLINE, |line| line.contains("add a Pi").then_some(())).await;
+    let secret = |name: &str| std::fs::read_to_string(folder.path().join("state").join(name)).unwrap();
+    let http = Http::new(&format!("http://{address}")).bearer(&secret("admin.token"));
+    let told: Installation = http.get("/api/installation").await.json();
     let wrong = right.replace(&told.script_sha256, &"0".repeat(64));
     assert_ne!(right, wrong, "the command names the checksum");
     // Stands for sudo, and shows what it was asked to start and what came on standard input.
@@ -162,8 +180,9 @@ async fn a_script_that_was_changed_on_its_way_is_not_started() {
     assert_eq!(started.code, 0, "{started:?}");
     let (words, input) = started.stdout.split_once("started ").unwrap().1.split_once('\n').unwrap();
     assert!(words.contains("--pi-id pi-1") && words.contains("--label Rack Pi 1"), "{words}");
-    assert_eq!(input.trim(), stack.join_token());
-    assert!(!words.contains(&stack.join_token()), "the token is in no argument: {words}");
+    let token = secret("join.token");
+    assert_eq!(input.trim(), token.trim());
+    assert!(!words.contains(token.trim()), "the token is in no argument: {words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,7 +205,7 @@ async fn the_script_says_what_it_needs_before_it_changes_anything() {
         assert!(told.code == code && told.stderr.contains(part), "{words}: {told:?}");
     }
     let odd = shell(folder.path(), &format!("echo 'a b' | sh install.sh --controller-url {url} --pi-id pi-1")).await;
-    assert!(odd.code == 64 && odd.stderr.contains("no join token"), "{odd:?}");
+    assert!(odd.code == 64 && odd.stderr.contains("not a join token"), "{odd:?}");
     if !rustix::process::geteuid().is_root() {
         let told = shell(folder.path(), &format!("sh install.sh --controller-url {url} --pi-id pi-1 </dev/null")).await;
         assert!(told.code == 77 && told.stderr.contains("sudo"), "{told:?}");
