@@ -483,7 +483,7 @@ impl Hub {
             tags.sort();
             tags.dedup();
         }
-        let change = MetadataPatch {
+        let mut change = MetadataPatch {
             label: text(patch.label),
             assignment: text(patch.assignment),
             tags,
@@ -496,6 +496,10 @@ impl Hub {
         }
         if let Some(refused) = self.may_not_tag(caller, &pi, &change) {
             return refuse(reply, refused);
+        }
+        if change.needs_confirmation {
+            // They count already; an operator's word adds nothing to them.
+            change.confirmed.clear();
         }
         match self.fleet.check(&pi, &change) {
             Ok(()) => {

@@ -16,14 +16,17 @@ impl Hub {
         if caller.role >= Role::Admin {
             return None;
         }
-        let unconfirmed = self.fleet.unconfirmed_tags(pi);
+        let (before, unconfirmed) = (self.fleet.tags(pi), self.fleet.unconfirmed_tags(pi));
         if let Some(tag) = change.confirmed.iter().find(|tag| unconfirmed.contains(tag)) {
             return Some(Refused::forbidden(format!(
                 "{pi} has the tag @{tag} already, from an operator: only an administrator confirms it"
             )));
         }
+        // Nor does one who gives a tag confirm it in the same breath.
+        if let Some(tag) = change.confirmed.iter().find(|tag| !before.contains(tag)) {
+            return Some(Refused::forbidden(format!("only an administrator confirms a tag, such as @{tag}")));
+        }
         let tags = change.tags.as_deref()?;
-        let before = self.fleet.tags(pi);
         let changed = |tag: &&Tag| before.contains(tag) != tags.contains(tag);
         let tag = before.iter().chain(tags).filter(changed).find(|tag| self.catalogue.is_bound_to(tag))?;
         Some(Refused::forbidden(format!(

@@ -84,6 +84,20 @@ fn a_tag_that_an_operator_gave_early_does_not_count_when_the_catalogue_names_it_
 }
 
 #[test]
+fn an_operator_who_gives_a_tag_does_not_confirm_it_in_the_same_breath() {
+    let mut driven = Driven::new();
+    let both = || PatchMachine { tags: tagged(&["camera"]).tags, ..confirmed("camera") };
+    assert_eq!(driven.patches(anna(), both()), Some(ask::RefusedKind::Forbidden));
+    assert_eq!(driven.patches(anna(), tagged(&["camera"])), None);
+    assert_eq!(driven.patches(anna(), tagged(&[])), None);
+    assert_eq!(driven.patches(anna(), both()), Some(ask::RefusedKind::Forbidden));
+    // What an administrator gave counts already: to say so again changes and tells nothing.
+    assert_eq!(driven.patches(admin(), tagged(&["camera"])), None);
+    assert_eq!(driven.patches(anna(), confirmed("camera")), None);
+    assert_eq!(driven.told("from an administrator now"), 0);
+}
+
+#[test]
 fn what_is_known_of_a_tag_outlives_a_restart() {
     let mut driven = Driven::new();
     assert_eq!(driven.patches(anna(), tagged(&["camera"])), None);
