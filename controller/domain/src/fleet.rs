@@ -27,6 +27,14 @@ use crate::{
     recent::Recent,
 };
 
+/// How many samples a machine may send afterwards at once: a day, its last two hours, and some that
+/// it repeats.
+const LATE_SAMPLES: u32 = 2048;
+
+/// Beyond them, one in this time: an agent's batches come no faster. Each takes a kilobyte and more
+/// until it is written, and rewrites a block of the history.
+const LATE_PACE: Duration = Duration::from_millis(125);
+
 /// After how many intervals without a sample a connected machine is stale.
 const STALE_INTERVALS: f64 = 3.0;
 
@@ -70,6 +78,8 @@ struct State {
     /// Uptime and time of the newest live sample of this boot: they place samples of a clock that
     /// was wrong.
     anchor: Option<(u64, Timestamp)>,
+    /// When all of [`LATE_SAMPLES`] are taken again.
+    late_allowed_at: Option<Instant>,
     boots: Boots,
 }
 
@@ -95,6 +105,7 @@ impl State {
             status: MachineStatus::Offline,
             recent: Recent::default(),
             anchor: None,
+            late_allowed_at: None,
             boots: Boots::default(),
         }
     }
@@ -251,6 +262,17 @@ impl Fleet {
             }
             state.sample = Some(sample);
         })
+    }
+
+    /// How many of so many samples that a machine sends afterwards are taken.
+    pub fn allow_late(&mut self, pi: &PiId, count: usize, now: Now) -> usize {
+        let now = now.monotonic;
+        let Some(state) = self.machines.get_mut(pi) else { return count.min(LATE_SAMPLES as usize) };
+        let full_at = state.late_allowed_at.unwrap_or(now).max(now);
+        let room = (LATE_PACE * LATE_SAMPLES).saturating_sub(full_at - now).as_millis() / LATE_PACE.as_millis();
+        let allowed = u32::try_from(count).unwrap_or(u32::MAX).min(u32::try_from(room).unwrap_or(0));
+        state.late_allowed_at = Some(full_at + LATE_PACE * allowed);
+        allowed as usize
     }
 
     /// An agent sent samples that it had kept. Says when each was taken: by its own time if its
@@ -609,6 +631,19 @@ mod tests {
         let again = Info { boot_id: "c".into(), ..info("Shed") };
         fleet.info(&pi("pi-1"), again, start);
         assert_eq!(places(&mut fleet, vec![sample(8_400, false)]), [0_i64; 0]);
+    }
+
+    #[test]
+    fn a_machine_sends_a_day_at_once_and_then_no_faster_than_an_agent_does() {
+        let (start, machine) = (Now::get(), pi("pi-1"));
+        let mut fleet = fleet(start);
+        let day = 24 * 60 + 124;
+        assert_eq!(fleet.allow_late(&machine, day, start), day);
+        assert_eq!(fleet.allow_late(&machine, 1_000_000, start), 2048 - day);
+        assert_eq!(fleet.allow_late(&machine, 1_000_000, start), 0);
+        assert_eq!(fleet.allow_late(&machine, 1_000_000, later(start, 10)), 80);
+        assert_eq!(fleet.allow_late(&machine, day, later(start, 3600)), day);
+        assert_eq!(fleet.allow_late(&pi("pi-9"), 10, start), 10);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pistat_domain::fleet::Now;
@@ -63,13 +63,19 @@ impl History {
     }
 
     /// Samples came afterwards, each with the time at which it was measured.
-    pub fn late(&self, pi: &PiId, samples: Vec<(Timestamp, Sample)>) {
-        let pi = pi.clone();
-        self.hand_over(Command::Job(Box::new(move |store, now| {
+    ///
+    /// # Errors
+    /// Too much waits already: they are dropped and counted.
+    pub fn late(&self, pi: &PiId, samples: Vec<(Timestamp, Sample)>) -> Result<(), Busy> {
+        let (pi, count) = (pi.clone(), samples.len() as u64);
+        let job = move |store: &mut Store, now: Now| {
             for (at, sample) in &samples {
                 store.late(&pi, sample, *at, now);
             }
-        })));
+        };
+        self.ask(job).inspect_err(|_| {
+            self.dropped.fetch_add(count, Ordering::Relaxed);
+        })
     }
 
     /// A machine was forgotten. Unlike a sample, this is never dropped: it waits for its turn.
@@ -105,7 +111,7 @@ impl History {
 }
 
 fn run(mut store: Store, receiver: &Receiver<Command>) {
-    let mut is_busy = false;
+    let (mut is_busy, mut looked_at) = (false, Instant::now());
     loop {
         let timeout = if is_busy { Duration::ZERO } else { TICK };
         match receiver.recv_timeout(timeout) {
@@ -120,7 +126,11 @@ fn run(mut store: Store, receiver: &Receiver<Command>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return store.close(Now::get()),
         }
-        is_busy = store.tick(Now::get());
+        // Not after each sample: to look costs a large fleet as much as some dozens of them.
+        if is_busy || looked_at.elapsed() >= TICK {
+            is_busy = store.tick(Now::get());
+            looked_at = Instant::now();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use pistat_history::{History, Query, Selector};
 use pistat_protocol::{
     codec::encode,
+    dashboard::Severity,
     history::Recall,
     id::{PiId, Target},
     stats::Sample,
@@ -16,7 +17,7 @@ use pistat_protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::{Hub, Reply, ask::Refused};
+use super::{Hub, Reply, ask::Refused, machines::alert, repeats::Repeated};
 use crate::fleet::{FleetRefusal, Now, bound_sample};
 
 /// How many findings wait: as many as are looked up in some seconds.
@@ -101,9 +102,19 @@ fn find(store: &mut pistat_history::Store, pi: PiId, now: Now) -> Finding {
 impl Hub {
     /// Samples came afterwards, from an agent's memory.
     pub(super) fn backfilled(&mut self, pi: &PiId, mut samples: Vec<Sample>, _retain: bool) {
+        let allowed = self.fleet.allow_late(pi, samples.len(), self.now);
+        if allowed < samples.len() {
+            samples.truncate(allowed);
+            self.counters.refused();
+            let text = "sends more samples of before than it can have measured: the rest is not kept".to_owned();
+            self.repeated_event(Repeated::Anomaly, pi.key(), alert(pi, Severity::Warning, text));
+        }
         samples.iter_mut().for_each(bound_sample);
         let placed = self.fleet.backfill(pi, samples, self.now);
-        self.history.history.late(pi, placed);
+        if !placed.is_empty() && self.history.history.late(pi, placed).is_err() {
+            // The agent remembers them for a while: it is asked again.
+            self.history.look_up(pi);
+        }
     }
 
     pub(super) fn found(&mut self, finding: &Finding) {

@@ -677,7 +677,7 @@ fn what_the_disk_refuses_is_in_no_log_no_feed_and_on_no_topic() {
 /// What one machine may do: each payload, by its number, on a topic of its own.
 type Flood = (&'static str, fn(u64) -> (Topic, Vec<u8>));
 
-const FLOODS: [Flood; 12] = [
+const FLOODS: [Flood; 13] = [
     ("reports of runs that are not there", |n| {
         (Topic::Report(pi(), some_run(n)), b"{\"state\":\"succeeded\",\"boot_id\":\"b\"}".to_vec())
     }),
@@ -705,6 +705,10 @@ const FLOODS: [Flood; 12] = [
         let text =
             format!(r#"{{"time":"{time}","clock_synchronized":true,"seq":{n},"power":{{"undervoltage":{low}}}}}"#);
         (Topic::Stats(pi()), text.into_bytes())
+    }),
+    ("samples of before without end", |n| {
+        let sample = format!(r#"{{"time":"2026-12-01T00:00:00Z","clock_synchronized":true,"seq":{n}}}"#);
+        (Topic::Backfill(pi()), format!("[{sample},{sample},{sample},{sample},{sample}]").into_bytes())
     }),
     ("samples of before that cannot be read", |n| (Topic::Backfill(pi()), n.to_string().into_bytes())),
 ];
