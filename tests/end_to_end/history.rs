@@ -181,6 +181,7 @@ async fn charts_of_a_fleet_and_files_have_the_same_values_and_bad_questions_are_
         ("/api/pis/pi-1/history?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", 400),
         ("/api/pis/pi-9/history?points=5", 404),
         ("/api/history?column=cpu_percent,load1", 400),
+        ("/api/history?column=cpu_cores_percent", 400),
         ("/api/history?column=cpu_percent&target=pi-9", 404),
         ("/api/history/export?format=xml", 400),
     ];

@@ -173,8 +173,13 @@ impl Database {
 
     /// The number of a machine's oldest block of a tier.
     pub(crate) fn oldest(&self, tier: Tier, machine: i64) -> rusqlite::Result<Option<i64>> {
+        self.next(tier, machine, 0)
+    }
+
+    /// The number of a machine's oldest block of a tier, from a number on.
+    pub(crate) fn next(&self, tier: Tier, machine: i64, number: i64) -> rusqlite::Result<Option<i64>> {
         let query = "SELECT min(id) FROM block WHERE id BETWEEN ? AND ?";
-        let ends = [row_id(tier, machine, 0), row_id(tier, machine, i64::MAX)];
+        let ends = [row_id(tier, machine, number), row_id(tier, machine, i64::MAX)];
         let id: Option<i64> = self.connection.prepare_cached(query)?.query_row(ends, |row| row.get(0))?;
         Ok(id.map(block_number))
     }

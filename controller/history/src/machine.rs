@@ -223,12 +223,14 @@ impl Machine {
         }
     }
 
+    /// Bytes of the steps that are not on the disk.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.fine.room() + self.minute.room()
+    }
+
     /// Bytes in memory.
     pub(crate) fn room(&self) -> usize {
-        self.fine.room()
-            + self.minute.room()
-            + self.keys.capacity() * (size_of::<Key>() + size_of::<Open>())
-            + size_of::<Self>()
+        self.unwritten() + self.keys.capacity() * (size_of::<Key>() + size_of::<Open>()) + size_of::<Self>()
     }
 }
 

@@ -156,6 +156,12 @@ impl Selector {
         Some(Self { metric: metric.id, instance })
     }
 
+    /// Whether at most one series of a machine is chosen.
+    pub fn is_one(&self) -> bool {
+        const WITH_INSTANCES: [u8; 4] = [2, 13, 14, 15];
+        self.instance.is_some() || !WITH_INSTANCES.contains(&self.metric)
+    }
+
     /// Whether a series is chosen.
     pub fn selects(&self, key: &Key) -> bool {
         let is_instance = |wanted: &str| match &key.instance {
@@ -254,7 +260,8 @@ mod tests {
     #[test]
     fn every_metric_of_the_table_is_taken_from_a_sample_and_has_its_own_number() {
         let mut seen = BTreeSet::new();
-        visit(&full(), |metric, _, _| {
+        visit(&full(), |metric, which, _| {
+            assert_eq!(Selector { metric, instance: None }.is_one(), which == Which::Only);
             seen.insert(metric);
         });
         let table: BTreeSet<u8> = METRICS.iter().map(|metric| metric.id).collect();
@@ -280,7 +287,9 @@ mod tests {
         for (text, is_core, is_root) in table {
             let selector = Selector::parse(text).unwrap();
             assert_eq!((selector.selects(&core), selector.selects(&root)), (is_core, is_root), "{text}");
+            assert_eq!(selector.is_one(), text.ends_with(']'), "{text}");
         }
+        assert!(Selector::parse("cpu_percent").unwrap().is_one());
         assert_eq!(Selector::parse("cpu"), None);
     }
 }

@@ -32,7 +32,7 @@ pub const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
 const MAX_TIME: i64 = 1 << 43;
 
 /// Space of a history that has no file.
-const MEMORY_SPACE_BYTES: u64 = 16 << 20;
+pub(crate) const MEMORY_SPACE_BYTES: u64 = 16 << 20;
 
 /// How history is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,6 +222,20 @@ impl Store {
         gathering
     }
 
+    /// When the next steps of a machine begin of which anything is known, in milliseconds since
+    /// 1970: the block that holds this time, or a later one.
+    pub fn next_known(&self, pi: &PiId, tier: Tier, from: i64) -> Option<i64> {
+        let first = tier.block_of(tier.step_of(from.max(0)));
+        let machine = self.database.machine(pi);
+        let in_file = machine.and_then(|machine| self.database.next(tier, machine, first).ok().flatten());
+        // Quarters are made of minutes.
+        let rows = if tier == Tier::Quarter { Tier::Minute } else { tier };
+        let steps = self.machines.get(pi).into_iter().flat_map(|machine| machine.steps(rows, |_| false));
+        let blocks = steps.map(|step| tier.block_of(tier.step_of(step.number * rows.step_milliseconds())));
+        let in_memory = blocks.filter(|number| *number >= first).min();
+        [in_file, in_memory].into_iter().flatten().min().map(|number| tier.block_start_milliseconds(number))
+    }
+
     /// From when on each tier has anything, in milliseconds since 1970.
     fn available(&self, now: Now) -> [i64; 3] {
         let wall = now.wall.unix_milliseconds();
@@ -337,6 +351,11 @@ impl Store {
 
     pub(crate) fn memory(&self) -> usize {
         self.machines.values().map(Machine::room).sum()
+    }
+
+    /// Bytes that a flush frees: not the names of the series, which a large fleet keeps.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.machines.values().map(Machine::unwritten).sum()
     }
 }
 

@@ -66,6 +66,11 @@ impl Tier {
         block * self.slots_signed() * self.step_milliseconds()
     }
 
+    /// When the block of a time ends, in milliseconds since 1970.
+    pub fn block_end_milliseconds(self, milliseconds: i64) -> i64 {
+        self.block_start_milliseconds(self.block_of(self.step_of(milliseconds)) + 1)
+    }
+
     /// Its name, for messages and metrics.
     pub const fn name(self) -> &'static str {
         match self {

@@ -45,9 +45,14 @@ fn shown(value: Option<f32>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
+/// Names may come from a machine, such as those of its disks, and go to a terminal.
+fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 /// A line for each step of which anything is known: its mean of each series.
 fn csv(history: &MachineHistory) -> String {
-    let quoted = |name: &String| format!("\"{}\"", name.replace('"', "\"\""));
+    let quoted = |name: &String| format!("\"{}\"", printable(name).replace('"', "\"\""));
     let names: Vec<_> = history.columns.keys().map(quoted).collect();
     let mut text = format!("time,{}\n", names.join(","));
     for (time, row) in rows(history) {
@@ -73,8 +78,7 @@ fn table(history: &MachineHistory) -> String {
         let least = column.min.iter().flatten().copied().reduce(f32::min);
         let largest = column.max.iter().flatten().copied().reduce(f32::max);
         let (least, largest, newest) = (shown(least), shown(largest), shown(means().next_back().copied()));
-        // Names may come from a machine, such as those of its disks.
-        let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let name = printable(name);
         let _ = writeln!(text, "{name:width$}  {mean:>14.2} {least:>14} {largest:>14} {newest:>14}");
     }
     text
@@ -101,7 +105,7 @@ mod tests {
 
     #[test]
     fn csv_has_the_steps_of_which_anything_is_known() {
-        let expected = "time,\"cpu_percent\",\"disk_used_percent[/a\"\"\u{1b}]\"\n\
+        let expected = "time,\"cpu_percent\",\"disk_used_percent[/a\"\"?]\"\n\
                         1970-01-01T00:00:00.000Z,1.5,\n1970-01-01T00:02:00.000Z,3.5,7\n";
         assert_eq!(csv(&history()), expected);
     }

@@ -1,7 +1,7 @@
 //! History over HTTP: of one machine, of several, and as a file. All of it is read in the history's
 //! own thread, one question at a time.
 
-use std::{convert::Infallible, fmt::Write};
+use std::{fmt::Write, io};
 
 use axum::{
     Json,
@@ -36,6 +36,9 @@ const MAX_SECONDS: u32 = 86_400;
 /// Steps of an answer about one machine, and about several, if nothing is asked for.
 const POINTS: u32 = 600;
 const FLEET_POINTS: u32 = 100;
+
+/// Steps of an answer about several, of all machines together: it stands in memory as a whole.
+const FLEET_STEPS: usize = 1_000_000;
 
 /// Machines that are asked about in one turn of the history's thread, so that samples get theirs.
 const MACHINES_AT_ONCE: usize = 50;
@@ -198,9 +201,14 @@ pub(super) async fn of_fleet(
     if columns.len() != 1 {
         return Err(Refused::bad("column is the name of one series"));
     }
-    let asked = asked(query.from, query.to, query.points.unwrap_or(FLEET_POINTS), columns, now())?;
+    if !columns.iter().all(Selector::is_one) {
+        let name = &query.column;
+        return Err(Refused::bad(format!("{name} has several series: say which, such as {name}[0] or {name}[/]")));
+    }
+    let mut asked = asked(query.from, query.to, query.points.unwrap_or(FLEET_POINTS), columns, now())?;
     let target = query.target.unwrap_or(Target::All);
     let pis = web.ask(|reply| Ask::Target(target, reply)).await?;
+    asked.points = bounded(asked.points, pis.len());
     let mut all: Option<FleetHistory> = None;
     for some in pis.chunks(MACHINES_AT_ONCE).chain(pis.is_empty().then_some(&[][..])) {
         let (some, asked) = (some.to_vec(), asked.clone());
@@ -211,6 +219,12 @@ pub(super) async fn of_fleet(
         }
     }
     all.map(Json).ok_or_else(|| Refused::unavailable("the controller is stopping"))
+}
+
+/// As many steps as were asked for, but no more of all machines together than fit.
+fn bounded(points: u32, machines: usize) -> u32 {
+    let most = u32::try_from(FLEET_STEPS / machines.max(1)).unwrap_or(u32::MAX);
+    points.min(most.max(2))
 }
 
 /// How a file is written.
@@ -288,18 +302,18 @@ pub(super) async fn export(State(web): State<Web>, Query(query): Query<Export>) 
     let body = stream::unfold(Some(parts), move |parts| async move {
         let mut parts = parts?;
         match parts.next().await {
-            Some((pi, part)) => Some((text(format, &pi, &part), Some(parts))),
-            None => Some((end.to_owned(), None)),
+            Ok(Some((pi, part))) => Some((Ok(text(format, &pi, &part)), Some(parts))),
+            Ok(None) => Some((Ok(end.to_owned()), None)),
+            // The response breaks off: a file that ends early must not look whole.
+            Err(refused) => Some((Err(io::Error::other(refused.detail)), None)),
         }
     });
-    let body =
-        futures_util::StreamExt::map(futures_util::StreamExt::chain(stream::iter([head.to_owned()]), body), |text| {
-            Ok::<_, Infallible>(Bytes::from(text))
-        });
+    let body = futures_util::StreamExt::chain(stream::iter([Ok(head.to_owned())]), body);
+    let body = futures_util::StreamExt::map(body, |text| text.map(Bytes::from));
     Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(body)).into_response())
 }
 
-/// A file in parts: machine by machine, each of as many steps as one answer has.
+/// A file in parts: machine by machine, a block of steps at a time.
 struct Parts {
     web: Web,
     pis: Vec<PiId>,
@@ -310,17 +324,27 @@ struct Parts {
 }
 
 impl Parts {
-    async fn next(&mut self) -> Option<(PiId, MachineHistory)> {
-        let pi = self.pis.get(self.next.0)?.clone();
-        let (from, tier) = (self.next.1, self.tier);
-        let to = (from + i64::from(MAX_POINTS - 1) * tier.step_milliseconds()).min(self.asked.to);
-        self.next = if to < self.asked.to { (self.next.0, to) } else { (self.next.0 + 1, self.asked.from) };
-        let asked = Asked { from, to, ..self.asked.clone() };
-        let of = pi.clone();
-        // A file that ends early has no end mark; its reader sees that.
-        let part = self.web.history(move |store, _| store.steps(&of, &asked, tier)).await.ok()?;
-        Some((pi, part))
+    async fn next(&mut self) -> Result<Option<(PiId, MachineHistory)>, Refused> {
+        while let Some(pi) = self.pis.get(self.next.0).cloned() {
+            let (of, asked, from, tier) = (pi.clone(), self.asked.clone(), self.next.1, self.tier);
+            match self.web.history(move |store, _| part(store, &of, asked, from, tier)).await? {
+                Some((to, part)) => {
+                    self.next.1 = to;
+                    return Ok(Some((pi, part)));
+                }
+                None => self.next = (self.next.0 + 1, self.asked.from),
+            }
+        }
+        Ok(None)
     }
+}
+
+/// The next block of a machine of which anything is known, from a time on, and when it ends: of
+/// long times nearly all may be unknown.
+fn part(store: &mut Store, pi: &PiId, asked: Asked, from: i64, tier: Tier) -> Option<(i64, MachineHistory)> {
+    let from = store.next_known(pi, tier, from)?.max(from);
+    let to = tier.block_end_milliseconds(from).min(asked.to);
+    (from < to).then(|| (to, store.steps(pi, &Asked { from, to, ..asked }, tier)))
 }
 
 fn text(format: Format, pi: &PiId, part: &MachineHistory) -> String {
@@ -362,6 +386,33 @@ mod tests {
     use pistat_protocol::history::Column;
 
     use super::*;
+
+    #[test]
+    fn an_answer_about_many_machines_has_fewer_steps() {
+        let table = [(2000, 0, 2000), (2000, 500, 2000), (600, 1000, 600), (2000, 10_000, 100), (2000, 1 << 40, 2)];
+        for (points, machines, expected) in table {
+            assert_eq!(bounded(points, machines), expected, "{machines}");
+        }
+    }
+
+    #[test]
+    fn a_file_about_ten_thousand_years_is_made_of_what_is_known() {
+        let (folder, now, pi) = (tempfile::tempdir().unwrap(), Now::get(), "pi-1".parse().unwrap());
+        let settings = crate::config::History::default().settings();
+        let (mut store, _) = Store::open(&folder.path().join("history.db"), settings, now).unwrap();
+        let mut sample = pistat_protocol::stats::Sample::new(now.wall, true, 0);
+        sample.cpu_percent = Some(50.0);
+        store.live(&pi, &sample, now);
+        let year = 31_556_952_000;
+        let asked = Asked { from: -1970 * year, to: 8029 * year, points: MAX_POINTS, columns: Vec::new() };
+        for tier in Tier::ALL {
+            let (to, part) = super::part(&mut store, &pi, asked.clone(), asked.from, tier).unwrap();
+            assert!(
+                part.columns["cpu_percent"].mean.contains(&Some(50.0)) && part.columns["cpu_percent"].mean.len() <= 360
+            );
+            assert_eq!(super::part(&mut store, &pi, asked.clone(), to, tier), None);
+        }
+    }
 
     #[test]
     fn a_file_has_a_line_for_each_known_step_and_names_from_outside_stay_names() {

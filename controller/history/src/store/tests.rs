@@ -714,3 +714,53 @@ fn names_of_instances_survive_the_file() {
     );
     assert_eq!(keys, BTreeSet::from(["/", "/mnt/größer"].map(|name| Instance::Name(name.into()))));
 }
+
+#[test]
+fn a_large_fleet_that_is_written_is_not_written_again_at_once() {
+    let mut bench = Bench::new(1 << 30);
+    let mut sample = sample(1.0, None);
+    sample.cpu_cores_percent = Some(vec![1.0; 200]);
+    for number in 0..2500 {
+        let now = bench.now();
+        bench.store().live(&pi(&format!("pi-{number}")), &sample, now);
+    }
+    let now = bench.now();
+    assert!(bench.store().memory() > 24 << 20 && !bench.store().tick(now));
+    assert_eq!(bench.store().numbers().flushes, 0, "names of series are nothing that could be written");
+}
+
+#[test]
+fn what_is_written_after_damage_has_its_log_on_the_disk() {
+    let mut bench = Bench::new(1 << 30);
+    let a = pi("pi-a");
+    bench.live(&a, 20.0);
+    bench.pass(2 * MINUTE);
+    bench.flush();
+    bench.store().begin_anew();
+    bench.store().database.connection.execute_batch("INSERT INTO machine (pi) VALUES ('pi-b')").unwrap();
+    let log = bench.folder.path().join("history.db-wal");
+    assert!(std::fs::metadata(log).is_ok_and(|log| log.len() > 0));
+    assert!(bench.folder.path().join("history.db.kept-1").exists());
+}
+
+#[test]
+fn the_next_known_steps_are_found_on_the_disk_and_in_memory() {
+    let mut bench = Bench::new(1 << 30);
+    let a = pi("pi-a");
+    let start = |tier: Tier, at: i64| tier.block_start_milliseconds(tier.block_of(tier.step_of(at)));
+    let first = bench.wall;
+    bench.live(&a, 20.0);
+    bench.pass(3 * DAY);
+    bench.live(&a, 20.0);
+    let last = bench.wall;
+    for is_written in [false, true] {
+        for tier in Tier::ALL {
+            let next = |bench: &mut Bench, from| bench.store().next_known(&a, tier, from);
+            assert_eq!(next(&mut bench, i64::MIN), Some(start(tier, first)), "{tier:?}, {is_written}");
+            assert_eq!(next(&mut bench, first + 2 * DAY), Some(start(tier, last)), "{tier:?}, {is_written}");
+            assert_eq!(next(&mut bench, last + 2 * DAY), None, "{tier:?}, {is_written}");
+        }
+        bench.pass(5 * MINUTE);
+        bench.flush();
+    }
+}
