@@ -32,7 +32,7 @@ pub const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
 const MAX_TIME: i64 = 1 << 43;
 
 /// Space of a history that has no file.
-pub(crate) const MEMORY_SPACE_BYTES: u64 = 16 << 20;
+const MEMORY_SPACE_BYTES: u64 = 16 << 20;
 
 /// How history is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

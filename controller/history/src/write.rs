@@ -1,7 +1,7 @@
 //! Writing: a few machines in one transaction, so that a flush of a large fleet never keeps samples
 //! waiting for long.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use pistat_domain::fleet::Now;
 use pistat_protocol::id::PiId;
@@ -10,7 +10,7 @@ use rusqlite::Transaction;
 use crate::{
     block::{Block, Step},
     database::{Database, WriteError, is_damage, machine_id, read_block, write_block, write_fact},
-    store::{MEMORY_SPACE_BYTES, Store, milliseconds, warn_of_damage},
+    store::{Store, milliseconds, warn_of_damage},
     tier::Tier,
 };
 
@@ -143,24 +143,14 @@ impl Store {
     }
 
     /// The file is damaged: it is set aside and a new one begins.
-    pub(crate) fn begin_anew(&mut self) {
-        let file = self.database.file().to_owned();
-        // Closed before the new one opens: as it closes, SQLite deletes the log of changes by its
-        // name, which would be the new one's.
-        match Database::open(Path::new(":memory:")) {
-            Ok((memory, _)) => self.database = memory,
-            Err(error) => return tracing::error!("{error}"),
-        }
-        self.numbers.blocks = 0;
-        match Database::open_anew(&file) {
+    fn begin_anew(&mut self) {
+        match Database::open_anew(self.database.file()) {
             Ok((database, note)) => {
                 tracing::error!("{note}");
                 self.database = database;
+                self.numbers.blocks = 0;
             }
-            Err(error) => {
-                tracing::error!("{error}; until the controller ends, history is kept in memory");
-                self.settings.space_bytes = self.settings.space_bytes.min(MEMORY_SPACE_BYTES);
-            }
+            Err(error) => tracing::error!("{error}"),
         }
     }
 
