@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// What is kept while slow subscribers are waited for is bounded by itself, see [`Held`].
+    /// What is kept while slow subscribers are waited for is bounded by itself, see [`Throttle`].
     fn count_incomplete(&mut self) -> Result<(), Close> {
         let bytes = if self.throttle.is_throttled() { 0 } else { self.transport.input.len() };
         if self.share.hold(bytes) {
